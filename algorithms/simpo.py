@@ -1,0 +1,32 @@
+from typing import Annotated
+
+from annotated_types import Ge, Gt
+from torch.nn.functional import logsigmoid
+
+from align_bench.api import Loss, PairLogps, algorithm
+
+
+@algorithm(data="pairs", paper="arXiv:2405.14734", learning_rate=1e-5, reward="β·s̄")
+def simpo(logps: PairLogps, *, beta: Annotated[float, Gt(0)] = 2.5, gamma: Annotated[float, Ge(0)] = 1.25) -> Loss:
+    """Simple Preference Optimization: logistic loss on length-normalised log-probabilities with a target margin.
+
+    Equation:
+        −log σ(β(s̄_w − s̄_l) − γ),  s̄ = s / |y|
+
+    Args:
+        logps: sums of response log-probabilities, nats, shape [rows], and token counts; no reference is read.
+        beta: reward scale, per nat per token; the paper uses 2 to 2.5, later work 10.
+        gamma: target reward margin, no unit; the paper tunes gamma / beta in 0.1 to 0.8 and starts at 0.5.
+
+    Returns:
+        Per-example loss and the rewards β·s̄, each of shape [rows].
+
+    Source:
+        Meng et al. 2024, equation 6.
+
+    Differs from the source:
+        1. The default learning rate suits LoRA adapters (the paper tunes 3e-7 to 1e-6 for full fine-tuning).
+    """
+    chosen = beta * logps.chosen_mean
+    rejected = beta * logps.rejected_mean
+    return Loss(-logsigmoid(chosen - rejected - gamma), chosen_rewards=chosen, rejected_rewards=rejected)

@@ -1,0 +1,321 @@
+"""What a plugin may import: the records a loss reads, the loss it returns, and the decorator that declares it.
+
+Notation, as in the field's papers: `s = Σ_t log π(y_t | x, y_<t)` over response tokens (end-of-turn token included,
+prompt excluded), in nats; `ρ = s_policy − s_ref`; `|y|` response tokens; `s̄ = s / |y|`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import annotated_types
+from torch import Tensor
+
+from align_bench.errors import PluginError, nearest
+
+__all__ = ["Algorithm", "Loss", "PairLogps", "PairScores", "Parameter", "UnpairedLogps", "algorithm"]
+
+DataKind = Literal["pairs", "unpaired", "scores"]
+
+
+@dataclass(frozen=True, slots=True)
+class PairLogps:
+    """Response log-probabilities of a batch of preference pairs.
+
+    Attributes:
+        chosen, rejected: `s` under the policy, float tensors of shape [rows], in nats, with gradient.
+        chosen_tokens, rejected_tokens: `|y|`, integer tensors of shape [rows], at least 1.
+        ref_chosen, ref_rejected: `s` under the reference, shape [rows], no gradient; None unless the method
+            declared `reference=True`.
+    """
+
+    chosen: Tensor
+    rejected: Tensor
+    chosen_tokens: Tensor
+    rejected_tokens: Tensor
+    ref_chosen: Tensor | None = None
+    ref_rejected: Tensor | None = None
+
+    @property
+    def chosen_mean(self) -> Tensor:
+        """`s̄` of the chosen answers, nats per token, shape [rows]."""
+        return self.chosen / self.chosen_tokens
+
+    @property
+    def rejected_mean(self) -> Tensor:
+        """`s̄` of the rejected answers, nats per token, shape [rows]."""
+        return self.rejected / self.rejected_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class UnpairedLogps:
+    """Response log-probabilities of single answers, each desirable or not.
+
+    Attributes:
+        logps: `s` under the policy, shape [rows], in nats, with gradient.
+        tokens: `|y|`, integer tensor of shape [rows].
+        desirable: boolean tensor of shape [rows].
+        ref_logps: `s` under the reference, shape [rows]; None unless declared.
+        mismatched: `s` of other rows' answers to these prompts under the policy, shape [batch], no gradient. `batch` is the
+            whole effective batch, so a mean over it does not depend on micro-batching.
+        ref_mismatched: the same under the reference, shape [batch]; None unless declared.
+    """
+
+    logps: Tensor
+    tokens: Tensor
+    desirable: Tensor
+    ref_logps: Tensor | None
+    mismatched: Tensor
+    ref_mismatched: Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
+class PairScores:
+    """Scalar-head scores of a batch of preference pairs.
+
+    Attributes:
+        chosen, rejected: `r`, float tensors of shape [rows], with gradient; no unit (a Bradley–Terry logit).
+    """
+
+    chosen: Tensor
+    rejected: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """What a plugin returns. The mean over the effective batch is the caller's.
+
+    Attributes:
+        values: per-example loss, shape [rows].
+        chosen_rewards, rejected_rewards: the method's own (implicit) rewards of a pair, shape [rows].
+        rewards: the same for unpaired rows, shape [rows].
+        metrics: further per-example tensors of shape [rows] to log as means.
+    """
+
+    values: Tensor
+    chosen_rewards: Tensor | None = None
+    rejected_rewards: Tensor | None = None
+    rewards: Tensor | None = None
+    metrics: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A hyper-parameter, read from the plugin's signature.
+
+    Attributes:
+        name: keyword in the signature.
+        type: `float`, `int`, `bool` or `str`.
+        default: value when the suite says nothing.
+        bounds: such as `> 0` or `0 ≤ x < 0.5`, in words; empty when unbounded.
+        constraints: the `annotated_types` bounds themselves.
+        description: its line in the docstring's `Args`.
+    """
+
+    name: str
+    type: type
+    default: Any
+    bounds: str
+    constraints: tuple[annotated_types.BaseMetadata, ...]
+    description: str
+
+    def parse(self, value: Any) -> Any:
+        """`value` as this parameter's type, checked against its bounds.
+
+        Raises:
+            ValueError: with what was found and what was expected.
+        """
+        expected = f"{self.type.__name__}{f' {self.bounds}' if self.bounds else ''}"
+        if self.type is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if type(value) is not self.type:
+            raise ValueError(f"{self.name}: got {value!r}, expected {expected}")
+        if not all(_holds(constraint, value) for constraint in self.constraints):
+            raise ValueError(f"{self.name}: got {value!r}, expected {expected}")
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Algorithm:
+    """A declared method: its loss and all that the benchmark needs to know of it.
+
+    Attributes:
+        name: the function's name; how suites call it.
+        function: the loss.
+        data: the record it reads: `pairs`, `unpaired` or `scores`.
+        reference: whether it needs reference log-probabilities.
+        paper: where it comes from, such as `arXiv:2305.18290`.
+        learning_rate: default for LoRA adapters.
+        reward: definition of the rewards it returns, in one phrase.
+        parameters: name → hyper-parameter.
+        doc: the docstring, dedented.
+    """
+
+    name: str
+    function: Callable[..., Loss]
+    data: DataKind
+    reference: bool
+    paper: str
+    learning_rate: float
+    reward: str
+    parameters: Mapping[str, Parameter]
+    doc: str
+
+    @property
+    def kind(self) -> Literal["reward", "policy"]:
+        """What training yields: a reward model (scalar head) or a policy."""
+        return "reward" if self.data == "scores" else "policy"
+
+    @property
+    def summary(self) -> str:
+        """The docstring's first line."""
+        return self.doc.strip().splitlines()[0] if self.doc.strip() else ""
+
+    def resolve(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """All hyper-parameters: the given ones, checked, over the defaults.
+
+        Raises:
+            ValueError: for an unknown name, a wrong type or a value out of bounds.
+        """
+        for name in given:
+            if name not in self.parameters:
+                hint = nearest(name, [*self.parameters, "learning_rate"], what="parameter")
+                raise ValueError(f"{self.name} has no parameter {name!r}. {hint}")
+        return {
+            name: parameter.parse(given[name]) if name in given else parameter.default
+            for name, parameter in self.parameters.items()
+        }
+
+    def __call__(self, batch: PairLogps | UnpairedLogps | PairScores, **parameters: Any) -> Loss:
+        """The loss of one batch; raises PluginError when it is not what the contract asks for."""
+        loss = self.function(batch, **parameters)
+        if not isinstance(loss, Loss):
+            raise PluginError(f"{self.name} returned {type(loss).__name__}, expected align_bench.api.Loss")
+        rows = _rows(batch)
+        for field_name in ("values", *self.reward_fields):
+            tensor = getattr(loss, field_name)
+            if tensor is None:
+                raise PluginError(f"{self.name} returned a Loss without {field_name}, which data={self.data!r} needs")
+            if tuple(tensor.shape) != (rows,):
+                raise PluginError(
+                    f"{self.name} returned {field_name} of shape {tuple(tensor.shape)}, expected one value per row: ({rows},)",
+                    fix="return per-example values; the mean is the caller's",
+                )
+        return loss
+
+    @property
+    def reward_fields(self) -> tuple[str, ...]:
+        """The fields of `Loss` that hold this method's rewards."""
+        return ("rewards",) if self.data == "unpaired" else ("chosen_rewards", "rejected_rewards")
+
+
+def algorithm(
+    *, data: DataKind, paper: str, learning_rate: float, reference: bool = False, reward: str
+) -> Callable[[Callable[..., Loss]], Algorithm]:
+    """Declare a loss as a method of the benchmark. Its signature is its hyper-parameter schema.
+
+    Args:
+        data: the record that the loss reads: `pairs` (PairLogps), `unpaired` (UnpairedLogps) or `scores` (PairScores).
+        paper: citation, such as `arXiv:2305.18290`.
+        learning_rate: default peak learning rate for LoRA adapters.
+        reference: True when the loss reads reference log-probabilities.
+        reward: definition of the rewards in the returned `Loss`, in one phrase for the tables.
+
+    Returns:
+        A decorator that turns the function into an `Algorithm`.
+
+    Raises:
+        PluginError: when the declaration or the signature cannot be used.
+    """
+
+    def declare(function: Callable[..., Loss]) -> Algorithm:
+        name = function.__name__
+        if data not in typing.get_args(DataKind):
+            raise PluginError(f"{name}: data={data!r}. {nearest(str(data), typing.get_args(DataKind), what='data kind')}")
+        doc = inspect.getdoc(function) or ""
+        if not doc:
+            raise PluginError(f"{name} has no docstring", fix="say its equation, arguments and source in one")
+        return Algorithm(
+            name=name,
+            function=function,
+            data=data,
+            reference=reference,
+            paper=paper,
+            learning_rate=learning_rate,
+            reward=reward,
+            parameters=_parameters(function, doc),
+            doc=doc,
+        )
+
+    return declare
+
+
+def _parameters(function: Callable[..., Loss], doc: str) -> dict[str, Parameter]:
+    hints = typing.get_type_hints(function, include_extras=True)
+    found = {}
+    for parameter in list(inspect.signature(function).parameters.values())[1:]:
+        where = f"{function.__name__}: parameter {parameter.name!r}"
+        if parameter.kind is not inspect.Parameter.KEYWORD_ONLY or parameter.default is inspect.Parameter.empty:
+            raise PluginError(f"{where} must be keyword-only with a default", fix="write *, name: float = 0.1")
+        hint = hints.get(parameter.name)
+        base, constraints = hint, ()
+        if typing.get_origin(hint) is typing.Annotated:
+            base, *metadata = typing.get_args(hint)
+            constraints = tuple(item for item in metadata if isinstance(item, annotated_types.BaseMetadata))
+        if base not in (float, int, bool, str):
+            raise PluginError(f"{where} has type {base!r}, expected float, int, bool or str")
+        declared = Parameter(
+            name=parameter.name,
+            type=base,
+            default=parameter.default,
+            bounds=", ".join(_in_words(constraint) for constraint in constraints),
+            constraints=constraints,
+            description=_described(parameter.name, doc),
+        )
+        try:
+            declared.parse(parameter.default)
+        except ValueError as error:
+            raise PluginError(f"{function.__name__}: the default breaks its own schema: {error}") from error
+        found[parameter.name] = declared
+    return found
+
+
+def _described(name: str, doc: str) -> str:
+    for line in doc.splitlines():
+        stripped = line.strip()
+        if stripped.startswith(f"{name}:"):
+            return stripped.removeprefix(f"{name}:").strip()
+    return ""
+
+
+_CHECKS: dict[type, tuple[str, str, Callable[[Any, Any], bool]]] = {
+    annotated_types.Gt: ("gt", ">", lambda value, bound: value > bound),
+    annotated_types.Ge: ("ge", "≥", lambda value, bound: value >= bound),
+    annotated_types.Lt: ("lt", "<", lambda value, bound: value < bound),
+    annotated_types.Le: ("le", "≤", lambda value, bound: value <= bound),
+}
+
+
+def _check_of(constraint: annotated_types.BaseMetadata) -> tuple[Any, str, Callable[[Any, Any], bool]]:
+    if type(constraint) not in _CHECKS:
+        raise PluginError(f"bound {constraint!r} is not one of Gt, Ge, Lt, Le", fix="use one bound a side, such as Gt(0), Lt(1)")
+    attribute, symbol, check = _CHECKS[type(constraint)]
+    return getattr(constraint, attribute), symbol, check
+
+
+def _holds(constraint: annotated_types.BaseMetadata, value: Any) -> bool:
+    bound, _, check = _check_of(constraint)
+    return check(value, bound)
+
+
+def _in_words(constraint: annotated_types.BaseMetadata) -> str:
+    bound, symbol, _ = _check_of(constraint)
+    return f"{symbol} {bound:g}"
+
+
+def _rows(batch: PairLogps | UnpairedLogps | PairScores) -> int:
+    return len(batch.logps if isinstance(batch, UnpairedLogps) else batch.chosen)

@@ -1,0 +1,64 @@
+"""What `align-bench algorithms` and `align-bench show` print."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from rich.console import RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from align_bench.registry import Plugin, Registry
+
+_DATA = {"pairs": "pairs", "unpaired": "single answers", "scores": "pairs, scalar head"}
+
+
+def algorithms_table(registry: Registry) -> Table:
+    """One row per method: data kind, need of a reference, paper, origin; broken files last, with their reason."""
+    table = Table(title=f"{len(registry.plugins)} methods")
+    for heading in ("method", "trains a", "on", "reference", "paper", "origin", "what it is"):
+        table.add_column(heading, overflow="fold")
+    for name, plugin in registry.plugins.items():
+        algorithm = plugin.algorithm
+        table.add_row(
+            escape(name),
+            "reward model" if algorithm.kind == "reward" else "policy",
+            _DATA[algorithm.data],
+            "yes" if algorithm.reference else "no",
+            escape(algorithm.paper),
+            plugin.origin if plugin.origin == "built-in" else escape(f"{plugin.origin}: {plugin.path}"),
+            escape(algorithm.summary),
+        )
+    for broken in registry.broken:
+        table.add_row(f"[red]{escape(broken.name)}[/]", "", "", "", "", escape(str(broken.path)), f"[red]{escape(broken.reason)}[/]")
+    return table
+
+
+def method_page(plugin: Plugin) -> Iterator[RenderableType]:
+    """Docstring, hyper-parameters and origin of one method."""
+    algorithm = plugin.algorithm
+    yield Text(f"{algorithm.name} · {algorithm.paper} · {plugin.origin}: {plugin.path}", style="bold")
+    yield Text(_without_args(algorithm.doc))
+    table = Table(title="hyper-parameters", title_justify="left")
+    for heading in ("name", "type", "default", "range", "meaning"):
+        table.add_column(heading, overflow="fold")
+    table.add_row("learning_rate", "float", f"{algorithm.learning_rate:g}", "> 0", "peak learning rate for LoRA adapters")
+    for parameter in algorithm.parameters.values():
+        default = f"{parameter.default:g}" if isinstance(parameter.default, float) else str(parameter.default)
+        table.add_row(
+            escape(parameter.name),
+            parameter.type.__name__,
+            escape(default),
+            parameter.bounds or "any",
+            escape(parameter.description),
+        )
+    yield table
+    needs = "reads reference log-probabilities" if algorithm.reference else "reads no reference"
+    yield Text(f"data: {_DATA[algorithm.data]}; {needs}; its reward: {algorithm.reward}")
+
+
+def _without_args(doc: str) -> str:
+    """The docstring without its `Args`, which the table shows."""
+    return re.sub(r"\nArgs:\n(?:[ \t]+.*\n|\n)+", "\n", doc + "\n").strip() + "\n"

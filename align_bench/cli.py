@@ -1,0 +1,323 @@
+"""The command line. Commands hand over to the pipeline and print; heavy imports wait until a command needs them."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from align_bench.errors import AlignBenchError
+
+if TYPE_CHECKING:
+    from align_bench.pipeline import Folders, Prepared
+    from align_bench.records import Tick
+    from align_bench.registry import Registry
+
+app = typer.Typer(
+    name="align-bench",
+    help="Compare preference-alignment methods on the same base, rows and judge.",
+    epilog="Start with: align-bench run assignment",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+console = Console()
+errors = Console(stderr=True)
+
+SuiteName = Annotated[str, typer.Argument(metavar="SUITE", help="A suite file, or the name of a packaged suite.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the suite, such as train.epochs=2.")
+]
+Plugins = Annotated[
+    list[str] | None, typer.Option("--plugin", metavar="FILE_OR_DIR", help="Load methods from here too.")
+]
+Runs = Annotated[Path, typer.Option("--runs", help="Folder of the working stores.")]
+Reports = Annotated[Path, typer.Option("--reports", help="Folder that reports are written to.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+
+
+def main() -> None:
+    """Entry point of the console script: errors of the user's making are shown without a traceback."""
+    try:
+        app()
+    except AlignBenchError as error:
+        errors.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        errors.print("interrupted; the same command goes on from here")
+        sys.exit(130)
+
+
+@app.command()
+def run(
+    suite: SuiteName,
+    overrides: Overrides = None,
+    plugin: Plugins = None,
+    runs: Runs = Path("runs"),
+    reports: Reports = Path("reports"),
+    as_json: Json = False,
+) -> None:
+    """Run a suite: train every method, evaluate, judge, test the differences, print the tables.
+
+    A second run does nothing; a killed one goes on where it was. Exit code 1 when a cell failed.
+
+    Example: align-bench run assignment --set methods='[dpo, simpo]' --set seeds='[0, 1, 2]'
+    """
+    report = _compute(suite, overrides, plugin, runs, reports)
+    _show_report(report, as_json)
+    where = reports / report["suite"]["name"]
+    if not as_json:
+        console.print(f"report: {escape(str(where / 'report.md'))} and report.json, scores.parquet, generations.jsonl")
+    _exit_on_failure(report)
+
+
+@app.command()
+def compare(
+    a: Annotated[str, typer.Argument(help="A method of the suite, or base.")],
+    b: Annotated[str, typer.Argument(help="Another one.")],
+    suite: Annotated[str, typer.Argument(metavar="[SUITE]", help="A suite file or name.")] = "assignment",
+    overrides: Overrides = None,
+    plugin: Plugins = None,
+    runs: Runs = Path("runs"),
+    reports: Reports = Path("reports"),
+    stored: Annotated[bool, typer.Option("--stored", help="Forbid computing; fail when a result is missing.")] = False,
+) -> None:
+    """Compare two methods of a suite, pair by pair; computes what is missing.
+
+    Example: align-bench compare dpo simpo
+    """
+    from align_bench.report.export import read_report
+    from align_bench.report.tables import pairwise_table
+    from align_bench.suite import BASE_CELL, load_suite
+
+    loaded = load_suite(suite, overrides or ())
+    known = {BASE_CELL, *(method.name for method in loaded.methods)}
+    _check_known([a, b], known, loaded.name)
+    if stored:
+        report = read_report(reports / loaded.name)
+        _check_stored(report, [a, b])
+    else:
+        report = _compute(suite, overrides, plugin, runs, reports, methods=[a, b])
+    console.print(pairwise_table(report, a, b))
+
+
+@app.command()
+def report(
+    suite: SuiteName,
+    overrides: Overrides = None,
+    plugin: Plugins = None,
+    runs: Runs = Path("runs"),
+    reports: Reports = Path("reports"),
+    as_json: Json = False,
+) -> None:
+    """Rebuild a suite's report from what is stored; loads no model."""
+    built = _compute(suite, overrides, plugin, runs, reports, compute=False)
+    _show_report(built, as_json)
+    _exit_on_failure(built)
+
+
+@app.command()
+def plan(
+    suite: SuiteName,
+    overrides: Overrides = None,
+    plugin: Plugins = None,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Show a suite's cells, what is stored of each, and a rough cost of the rest; trains nothing."""
+    from align_bench.pipeline import Folders
+    from align_bench.preview import plan_tables
+
+    for table in plan_tables(_prepare(suite, overrides, plugin), Folders(runs=runs)):
+        console.print(table)
+
+
+@app.command()
+def data(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A file, a hub id, or embedded/planted.")],
+    split: Annotated[str | None, typer.Option(help="Split of a hub data set or of embedded/planted.")] = None,
+    rows: Annotated[int, typer.Option(help="How many rows to show.", min=0)] = 3,
+    columns: Annotated[
+        list[str] | None, typer.Option("--column", metavar="STANDARD=NAME", help="Map a standard column to the file's own.")
+    ] = None,
+    bias: Annotated[str, typer.Option(help="Length bias of embedded/planted: none, default, strong or a number.")] = "default",
+) -> None:
+    """Show what a preference set holds: its shape, counts, lengths and a few rows.
+
+    Example: align-bench data embedded/planted --split val
+    """
+    from align_bench.data.preferences import DataSource, read
+    from align_bench.data.summary import rich_summary
+
+    mapped = dict(_pair(item, "--column") for item in columns or ())
+    embedded = file.startswith("embedded/")
+    dial = _number(bias)
+    source = DataSource(path=file, split=split or ("train" if embedded else None), columns=mapped, bias=dial)
+    for renderable in rich_summary(source, read(source), rows=rows):
+        console.print(renderable)
+
+
+@app.command()
+def algorithms(plugin: Plugins = None) -> None:
+    """List every method that can be found, and the plugin files that cannot be loaded."""
+    from align_bench.catalogue import algorithms_table
+
+    console.print(algorithms_table(_registry(plugin)))
+
+
+@app.command()
+def show(name: Annotated[str, typer.Argument(help="A method's name.")], plugin: Plugins = None) -> None:
+    """Show a method: equation, hyper-parameters with their ranges, source.
+
+    Example: align-bench show dpo
+    """
+    from align_bench.catalogue import method_page
+
+    for renderable in method_page(_registry(plugin)[name]):
+        console.print(renderable)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of suite files, for editors."""
+    from align_bench.suite import json_schema
+
+    typer.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+
+
+def _registry(plugins: list[str] | None, suite: str | None = None, suite_plugins: list[str] | None = None) -> Registry:
+    from align_bench.registry import load_registry
+    from align_bench.suite import find_suite
+
+    # Without a suite, `algorithms/` of the current folder counts as beside one.
+    file = find_suite(suite) if suite else Path.cwd() / "suite.yaml"
+    return load_registry(file, suite_plugins or (), plugins or ())
+
+
+def _prepare(suite: str, overrides: list[str] | None, plugins: list[str] | None) -> Prepared:
+    from align_bench.suite import load_suite
+
+    loaded = load_suite(suite, overrides or ())
+    # torch is first imported here; a mistake in the suite is told before that.
+    from align_bench.pipeline import prepare
+
+    return prepare(loaded, _registry(plugins, suite, loaded.plugins))
+
+
+def _compute(
+    suite: str,
+    overrides: list[str] | None,
+    plugins: list[str] | None,
+    runs: Path,
+    reports: Path,
+    *,
+    methods: list[str] | None = None,
+    compute: bool = True,
+) -> dict[str, Any]:
+    prepared = _prepare(suite, overrides, plugins)
+    from align_bench.pipeline import Folders
+    from align_bench.pipeline import run as run_pipeline
+
+    folders: Folders = Folders(runs, reports)
+    with _watch() as watch:
+        return run_pipeline(
+            prepared, watch, folders, command=_command(), methods=methods, compute=compute
+        )
+
+
+def _command() -> str:
+    """What the user typed, with the program's name instead of its path."""
+    return shlex.join(["align-bench", *sys.argv[1:]])
+
+
+@contextmanager
+def _watch() -> Iterator[_RichWatch]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=errors, transient=False) as progress:
+        yield _RichWatch(progress)
+
+
+class _RichWatch:
+    """Progress bars, one per stage, with what stays above them."""
+
+    def __init__(self, progress: Any) -> None:
+        self._progress = progress
+
+    @contextmanager
+    def stage(self, cell: str, label: str) -> Iterator[Tick]:
+        task = self._progress.add_task(escape(f"{cell}: {label}"), total=None, note="")
+
+        def tick(done: int, total: int, note: str = "") -> None:
+            self._progress.update(task, completed=done, total=total, note=note)
+
+        try:
+            yield tick
+        finally:
+            self._progress.stop_task(task)
+
+    def say(self, text: str) -> None:
+        self._progress.console.print(escape(text), highlight=False)
+
+
+def _show_report(report: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(report, indent=1, ensure_ascii=False))
+        return
+    from align_bench.report.tables import comparison_tables
+
+    for table in comparison_tables(report):
+        console.print(table)
+
+
+def _exit_on_failure(report: dict[str, Any]) -> None:
+    if any(result["status"] == "failed" for result in report["results"]):
+        raise typer.Exit(1)
+
+
+def _check_known(names: list[str], known: set[str], suite: str) -> None:
+    from align_bench.errors import SuiteError, nearest
+
+    for name in names:
+        if name not in known:
+            raise SuiteError(f"the suite {suite} has no method {name!r}. {nearest(name, known, what='method')}")
+
+
+def _check_stored(report: dict[str, Any], names: list[str]) -> None:
+    from align_bench.errors import MissingResultError
+
+    done = {result["algorithm"] for result in report["results"] if result["status"] == "done"}
+    for name in names:
+        if name not in done:
+            raise MissingResultError(f"no result of {name} is stored", fix="leave --stored out to compute it")
+
+
+def _pair(item: str, option: str) -> tuple[str, str]:
+    key, equals, value = item.partition("=")
+    if not equals:
+        raise typer.BadParameter(f"{item!r}: expected STANDARD=NAME", param_hint=option)
+    return key, value
+
+
+def _number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text

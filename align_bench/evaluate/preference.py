@@ -1,0 +1,128 @@
+"""Validation pairs under a model: log-probabilities, scores, and the method's own rewards."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from align_bench.api import Algorithm, PairLogps, UnpairedLogps
+from align_bench.data.batches import micro_batches, mismatched
+from align_bench.models.logprobs import response_logps, scores
+from align_bench.records import Tick, TokenRow, silent
+
+Columns = dict[str, Tensor]
+SIDES = ("chosen", "rejected")
+
+
+def table_logps(model: Any, rows: Sequence[TokenRow], *, max_tokens: int, tick: Tick = silent) -> Columns:
+    """`s` of both answers of every row, without gradient.
+
+    Args:
+        model: a causal language model.
+        rows: token rows.
+        max_tokens: padded tokens per forward pass.
+        tick: progress, in answers.
+
+    Returns:
+        `chosen` and `rejected`, float32 tensors of shape [rows] on the CPU, nats; NaN where a row has no such answer.
+    """
+    return _over_table(model, rows, response_logps, max_tokens, tick)
+
+
+def table_scores(model: Any, rows: Sequence[TokenRow], *, max_tokens: int, tick: Tick = silent) -> Columns:
+    """`r` of both answers of every row; arguments and shapes as in `table_logps`, no unit."""
+    return _over_table(model, rows, scores, max_tokens, tick)
+
+
+def mismatched_logps(model: Any, rows: Sequence[TokenRow], *, max_tokens: int, tick: Tick = silent) -> Columns:
+    """`s` of each row's prompt with another row's answers, the fixed partner of `data.batches.mismatched`.
+
+    Returns:
+        `mismatched_chosen` and `mismatched_rejected`, as in `table_logps`.
+    """
+    partner = mismatched(rows)
+    swapped = [
+        TokenRow(
+            row.pair,
+            row.prompt,
+            row.chosen and (rows[other].chosen or rows[other].rejected),
+            row.rejected and (rows[other].rejected or rows[other].chosen),
+        )
+        for row, other in zip(rows, partner, strict=True)
+    ]
+    found = table_logps(model, swapped, max_tokens=max_tokens, tick=tick)
+    return {f"mismatched_{side}": values for side, values in found.items()}
+
+
+def _over_table(
+    model: Any, rows: Sequence[TokenRow], measure: Callable[..., Tensor], max_tokens: int, tick: Tick
+) -> Columns:
+    answers = [(index, side, getattr(row, side)) for index, row in enumerate(rows) for side in SIDES]
+    answers = [answer for answer in answers if answer[2] is not None]
+    lengths = [len(rows[index].prompt) + len(answer) for index, _, answer in answers]
+    columns = {side: torch.full((len(rows),), math.nan) for side in SIDES}
+    done = 0
+    with torch.no_grad():
+        for micro in micro_batches(range(len(answers)), lengths, max_tokens=max_tokens):
+            values = measure(model, [(rows[answers[item][0]].prompt, answers[item][2]) for item in micro]).float().cpu()
+            for item, value in zip(micro, values, strict=True):
+                index, side, _ = answers[item]
+                columns[side][index] = value
+            done += len(micro)
+            tick(done, len(answers))
+    return columns
+
+
+def rewards_of(
+    algorithm: Algorithm, parameters: Mapping[str, Any], rows: Sequence[TokenRow], policy: Columns, reference: Columns
+) -> Columns:
+    """The method's own rewards of validation pairs, by its own loss function.
+
+    Args:
+        algorithm: a policy method.
+        parameters: its hyper-parameters.
+        rows: the validation rows, both answers present.
+        policy, reference: `chosen` and `rejected` log-probabilities under the trained policy and under the base.
+
+    Returns:
+        `chosen` and `rejected` rewards, float32, shape [rows], in the method's own unit.
+    """
+    tokens = {side: torch.tensor([len(getattr(row, side)) for row in rows]) for side in SIDES}
+    if algorithm.data == "pairs":
+        loss = algorithm(
+            PairLogps(
+                policy["chosen"],
+                policy["rejected"],
+                tokens["chosen"],
+                tokens["rejected"],
+                reference["chosen"] if algorithm.reference else None,
+                reference["rejected"] if algorithm.reference else None,
+            ),
+            **parameters,
+        )
+        return {"chosen": _given(loss.chosen_rewards), "rejected": _given(loss.rejected_rewards)}
+    # An unpaired reward is read answer by answer. The KL estimate moves only its loss, so any value will do for it.
+    rewards = {}
+    for side in SIDES:
+        loss = algorithm(
+            UnpairedLogps(
+                logps=policy[side],
+                tokens=tokens[side],
+                desirable=torch.full((len(rows),), side == "chosen"),
+                ref_logps=reference[side] if algorithm.reference else None,
+                mismatched=torch.zeros(1),
+                ref_mismatched=torch.zeros(1) if algorithm.reference else None,
+            ),
+            **parameters,
+        )
+        rewards[side] = _given(loss.rewards)
+    return rewards
+
+
+def _given(rewards: Tensor | None) -> Tensor:
+    assert rewards is not None, "Algorithm.__call__ has checked it"
+    return rewards

@@ -1,0 +1,312 @@
+"""Suite × methods × parameters × seeds → cells, and the address of every artefact that they need.
+
+Pure: all that depends on files, weights or hardware comes in as `Inputs`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from align_bench.api import Algorithm
+from align_bench.errors import SuiteError, nearest
+from align_bench.records import Kind
+from align_bench.registry import Plugin, Registry
+from align_bench.store import content_key
+from align_bench.suite import BASE_CELL, JUDGE_CELL, DataFile, Judge, Method, Suite
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What the plan cannot know by itself.
+
+    Attributes:
+        train, val, judge: fingerprints of the three data sets; `judge` is None without a judge.
+        base: digest of the base's weights, tokenizer and template.
+        precision: resolved storage, compute type and device, such as `nf4/float32/cpu`.
+        versions: library → version, of those that numbers depend on.
+    """
+
+    train: str
+    val: str
+    judge: str | None
+    base: str
+    precision: str
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where an artefact lies in the store."""
+
+    kind: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One column of work: a method with its parameters and seed (or the untrained base), and its artefacts.
+
+    Attributes:
+        id: unique in the suite: `dpo`, `rm[learning_rate=1e-05]`, `dpo#1`, `base`, `judge`.
+        plugin: its method; None for the base.
+        parameters: all hyper-parameters of the loss, resolved.
+        learning_rate: peak learning rate; None for the base.
+        seed: seed of initialisation, row order and sampling.
+        adapter: the trained adapter; None for the base.
+        reference: base log-probabilities of the training rows; None when the loss reads none.
+        val: log-probabilities or scores of the validation pairs.
+        generations: answers to the validation prompts; None for reward models.
+        judged: the judge's scores of them; None without a judge or generations.
+    """
+
+    id: str
+    plugin: Plugin | None
+    parameters: Mapping[str, Any]
+    learning_rate: float | None
+    seed: int
+    adapter: Address | None
+    reference: Address | None
+    val: Address
+    generations: Address | None
+    judged: Address | None
+
+    @property
+    def algorithm(self) -> str:
+        """The method's name; `base` for the base, `judge` for the judge."""
+        return self.plugin.algorithm.name if self.plugin and self.id != JUDGE_CELL else self.id
+
+    @property
+    def kind(self) -> Kind:
+        """What the cell holds: a reward model, a policy, or the base."""
+        return self.plugin.algorithm.kind if self.plugin else "base"
+
+    @property
+    def all_parameters(self) -> dict[str, Any]:
+        """Hyper-parameters with the learning rate, as reports show them."""
+        if self.plugin is None:
+            return {}
+        judge = {"method": self.plugin.algorithm.name} if self.id == JUDGE_CELL else {}
+        return {**judge, "learning_rate": self.learning_rate, **self.parameters}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All cells of a suite, in the order in which they run.
+
+    Attributes:
+        tokens: split (`train`, `val`, `judge`) → its tokenised table.
+        judge: the judge's own training; None without one.
+        base: the untrained base.
+        cells: one for each method, parameters and seed.
+        fingerprint: changes whenever any artefact would.
+    """
+
+    tokens: Mapping[str, Address]
+    judge: Cell | None
+    base: Cell
+    cells: tuple[Cell, ...]
+    fingerprint: str
+
+    def addresses(self) -> Iterator[tuple[str, Address]]:
+        """Every artefact once, with the label of the first cell that needs it."""
+        seen: set[Address] = set()
+        for split, address in self.tokens.items():
+            yield f"tokens of {split}", address
+        for cell in [self.base, *([self.judge] if self.judge else []), *self.cells]:
+            for address in (cell.reference, cell.adapter, cell.val, cell.generations, cell.judged):
+                if address is not None and address not in seen:
+                    seen.add(address)
+                    yield cell.id, address
+
+
+@cache
+def code_digest(*packages: str) -> str:
+    """sha256 over the source of some of this package's subpackages: code that changed must not reuse old results."""
+    digest = hashlib.sha256()
+    for package in packages:
+        for path in sorted((Path(__file__).parent / package).glob("*.py")):
+            digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def make_plan(suite: Suite, registry: Registry, inputs: Inputs) -> Plan:
+    """Lay out the whole suite.
+
+    Raises:
+        SuiteError: for a parameter that a method does not have, or a value out of its bounds.
+        PluginError: for an unknown method, or one whose file is broken.
+    """
+    tokens = {
+        "train": _tokens(suite, suite.data.train, inputs.train, inputs),
+        "val": _tokens(suite, suite.data.val, inputs.val, inputs),
+    }
+    if suite.judge is not None:
+        tokens["judge"] = _tokens(suite, suite.judge.data, str(inputs.judge), inputs)
+    layout = _Layout(suite, inputs, tokens)
+    judge = layout.judge(suite.judge, registry) if suite.judge else None
+    variants = [
+        variant for method in suite.methods for variant in _variants(registry[method.name].algorithm, method)
+    ]
+    names = _names(variants)
+    cells = tuple(
+        layout.cell(
+            f"{name}#{seed}" if len(suite.seeds) > 1 else name, registry[variant.method], variant, seed, "train", judge
+        )
+        for seed, (name, variant) in itertools.product(suite.seeds, zip(names, variants, strict=True))
+    )
+    if duplicates := {cell.id for cell in cells if [other.id for other in cells].count(cell.id) > 1}:
+        raise SuiteError(f"methods: {', '.join(sorted(duplicates))} stands twice with equal parameters", fix="delete one")
+    base = layout.base(suite.seeds[0], judge)
+    plan = Plan(tokens, judge, base, cells, "")
+    return Plan(tokens, judge, base, cells, content_key([[label, address.kind, address.key] for label, address in plan.addresses()]))
+
+
+@dataclass(frozen=True, slots=True)
+class _Variant:
+    """One point of a method's grid: the parameters given, and all resolved."""
+
+    method: str
+    parameters: Mapping[str, Any]
+    learning_rate: float
+
+
+def _variants(algorithm: Algorithm, method: Method) -> list[_Variant]:
+    points = [dict(zip(method.grid, values, strict=True)) for values in itertools.product(*method.grid.values())]
+    return [_variant(algorithm, point, where=f"methods: {method.name}") for point in points]
+
+
+def _variant(algorithm: Algorithm, given: Mapping[str, Any], *, where: str) -> _Variant:
+    rest = dict(given)
+    rate = rest.pop("learning_rate", algorithm.learning_rate)
+    if isinstance(rate, bool) or not isinstance(rate, int | float) or not (0 < rate < math.inf):
+        raise SuiteError(f"{where}: learning_rate: got {rate!r}, expected a number > 0")
+    try:
+        return _Variant(algorithm.name, algorithm.resolve(rest), float(rate))
+    except ValueError as error:
+        raise SuiteError(f"{where}: {error}", fix=f"align-bench show {algorithm.name} lists its parameters") from None
+
+
+def _names(variants: list[_Variant]) -> list[str]:
+    """A name for each variant, with just those parameters in brackets that tell a method's variants apart."""
+
+    def full(variant: _Variant) -> dict[str, Any]:
+        return {"learning_rate": variant.learning_rate, **variant.parameters}
+
+    names = []
+    for variant in variants:
+        siblings = [full(other) for other in variants if other.method == variant.method]
+        differing = [key for key in full(variant) if len({repr(sibling[key]) for sibling in siblings}) > 1]
+        shown = ",".join(f"{key}={full(variant)[key]}" for key in differing)
+        names.append(f"{variant.method}[{shown}]" if shown else variant.method)
+    return names
+
+
+def _tokens(suite: Suite, file: DataFile, fingerprint: str, inputs: Inputs) -> Address:
+    return Address(
+        "tokens",
+        content_key(
+            {
+                "data": fingerprint,
+                "tokenizer": inputs.base,
+                "max_length": suite.train.max_length,
+                "too_long": file.too_long,
+                "code": code_digest("data"),
+                "transformers": inputs.versions["transformers"],
+            }
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """Gives each artefact its key: a hash of all that it depends on."""
+
+    suite: Suite
+    inputs: Inputs
+    tokens: Mapping[str, Address]
+
+    def cell(self, name: str, plugin: Plugin, variant: _Variant, seed: int, split: str, judge: Cell | None) -> Cell:
+        algorithm = plugin.algorithm
+        reference = self._reference(split, mismatched=algorithm.data == "unpaired") if algorithm.reference else None
+        training = content_key(
+            {
+                "base": self._base(),
+                "tokens": self.tokens[split].key,
+                "reference": reference and reference.key,
+                "plugin": plugin.digest,
+                "method": algorithm.name,
+                "parameters": dict(variant.parameters),
+                "learning_rate": variant.learning_rate,
+                "seed": seed,
+                "lora": self.suite.lora.model_dump(),
+                "train": self.suite.train.model_dump(exclude={"checkpoint_minutes", "max_length"}),
+                "code": code_digest("models", "train", "data"),
+            }
+        )
+        val = self._val(training)
+        generations = self._generations(training, seed) if algorithm.kind == "policy" else None
+        return Cell(
+            id=name,
+            plugin=plugin,
+            parameters=variant.parameters,
+            learning_rate=variant.learning_rate,
+            seed=seed,
+            adapter=Address("adapter", training),
+            reference=reference,
+            val=val,
+            generations=generations,
+            judged=self._judged(generations, judge),
+        )
+
+    def base(self, seed: int, judge: Cell | None) -> Cell:
+        generations = self._generations(None, seed)
+        judged = self._judged(generations, judge)
+        reference = self._reference("val", mismatched=False)
+        return Cell(BASE_CELL, None, {}, None, seed, None, None, reference, generations, judged)
+
+    def judge(self, judge: Judge, registry: Registry) -> Cell:
+        plugin = registry[judge.method]
+        if plugin.algorithm.kind != "reward":
+            rewards = [name for name, other in registry.plugins.items() if other.algorithm.kind == "reward"]
+            raise SuiteError(
+                f"judge.method: {judge.method} trains a policy, expected a reward method. "
+                + nearest(judge.method, rewards, what="reward method")
+            )
+        variant = _variant(plugin.algorithm, judge.parameters, where="judge.parameters")
+        return self.cell(JUDGE_CELL, plugin, variant, judge.seed, "judge", None)
+
+    def _base(self) -> dict[str, Any]:
+        return {"digest": self.inputs.base, "precision": self.inputs.precision, "versions": dict(self.inputs.versions)}
+
+    def _reference(self, split: str, *, mismatched: bool) -> Address:
+        needs = {"tokens": self.tokens[split].key, "mismatched": mismatched, "code": code_digest("models", "evaluate", "data")}
+        return Address("reference", content_key({"base": self._base(), **needs}))
+
+    def _val(self, training: str) -> Address:
+        reference = self._reference("val", mismatched=False)
+        needs = {"adapter": training, "reference": reference.key, "code": code_digest("models", "evaluate")}
+        return Address("val", content_key(needs))
+
+    def _generations(self, training: str | None, seed: int) -> Address:
+        needs = {
+            "base": self._base(),
+            "adapter": training,
+            "tokens": self.tokens["val"].key,
+            "generate": self.suite.generate.model_dump(),
+            "seed": seed,
+            "code": code_digest("models", "evaluate"),
+        }
+        return Address("generations", content_key(needs))
+
+    def _judged(self, generations: Address | None, judge: Cell | None) -> Address | None:
+        if generations is None or judge is None or judge.adapter is None:
+            return None
+        needs = {"generations": generations.key, "judge": judge.adapter.key, "code": code_digest("models", "judge")}
+        return Address("judged", content_key(needs))

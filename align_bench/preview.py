@@ -1,0 +1,182 @@
+"""What `align-bench plan` shows: the cells, what is stored of each, and a rough cost of the rest."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from align_bench.data.preferences import read
+from align_bench.models.load import base_parameters
+from align_bench.pipeline import Folders, Prepared, source
+from align_bench.plan import Address, Cell
+from align_bench.store import MANIFEST, Store
+from align_bench.suite import DataFile
+
+# A frozen base needs no weight gradients: forward 2N, backward through the activations 2N.
+_FLOPS_PER_TOKEN = {"adapter": 4, "reference": 2, "val": 2, "generations": 2, "judged": 2}
+_CHARACTERS_PER_TOKEN = 4
+# Share of the matrix-product rate that whole passes were seen to reach.
+_UTILISATION = 0.3
+_STAGES = {"adapter": "train", "val": "validation", "generations": "generate", "judged": "judge"}
+
+
+def plan_tables(prepared: Prepared, folders: Folders) -> Iterator[RenderableType]:
+    """A table of cells with their stages (stored, or estimated seconds), and how the estimate came about."""
+    store = Store(folders.runs / prepared.suite.name)
+    plan = prepared.plan
+    estimate = _Estimate.of(prepared, store)
+    table = Table(title=Text(f"{prepared.suite.name}: {len(plan.cells)} cells on {prepared.base.name}, {prepared.precision}"))
+    for heading in ("cell", "seed", *_STAGES.values()):
+        table.add_column(heading)
+    cells = [plan.base, *([plan.judge] if plan.judge else []), *plan.cells]
+    for cell in cells:
+        table.add_row(escape(cell.id), str(cell.seed), *(_stage(cell, kind, store, estimate) for kind in _STAGES))
+    yield table
+    missing = list(_missing(cells, store))
+    steps = _steps(prepared, estimate)
+    yield Text(
+        f"artefacts: {len(set(plan_addresses(prepared)))} in all, {len(missing)} not stored; "
+        f"{steps:,} optimizer steps per policy cell trained on pairs; "
+        f"missing work: {sum(estimate.flops(kind, cell) for kind, cell in missing) / 1e12:,.1f} TFLOP, "
+        f"about {_minutes(sum(estimate.seconds(kind, cell) for kind, cell in missing))}"
+    )
+    yield Text(estimate.basis, style="dim")
+
+
+def plan_addresses(prepared: Prepared) -> list[Address]:
+    """Every artefact of the plan, shared ones once."""
+    return [address for _, address in prepared.plan.addresses()]
+
+
+def _stage(cell: Cell, kind: str, store: Store, estimate: _Estimate) -> str:
+    address: Address | None = {
+        "adapter": cell.adapter, "val": cell.val, "generations": cell.generations, "judged": cell.judged
+    }[kind]
+    if address is None:
+        return "–"
+    if (address.kind, address.key) in store:
+        return "[green]stored[/]"
+    return f"~{estimate.seconds(kind, cell):,.0f} s"
+
+
+def _missing(cells: list[Cell], store: Store) -> Iterator[tuple[str, Cell]]:
+    """Each artefact that is not stored, once, with a cell that needs it."""
+    seen: set[Address] = set()
+    for cell in cells:
+        for kind, address in (
+            ("reference", cell.reference),
+            ("adapter", cell.adapter),
+            ("val", cell.val),
+            ("generations", cell.generations),
+            ("judged", cell.judged),
+        ):
+            if address is not None and address not in seen and (address.kind, address.key) not in store:
+                seen.add(address)
+                yield kind, cell
+
+
+@dataclass(frozen=True, slots=True)
+class _Estimate:
+    """Tokens by stage, and how fast they go through the model."""
+
+    tokens: Mapping[str, int]
+    prompts: Mapping[str, int]
+    rows: int
+    parameters: int
+    epochs: int
+    rates: Mapping[str, float]
+    flops_per_second: float
+    basis: str
+
+    @classmethod
+    def of(cls, prepared: Prepared, store: Store) -> _Estimate:
+        suite = prepared.suite
+        sizes = {"train": _size(suite.data.train, "train"), "val": _size(suite.data.val, "val")}
+        sizes["judge"] = _size(suite.judge.data, "judge") if suite.judge else (0, 0, 0)
+        answered = min(suite.generate.prompts, sizes["val"][0]) * suite.generate.samples
+        prompt_share = sizes["val"][2] // max(1, sizes["val"][0])
+        tokens = {
+            "train": sizes["train"][1],
+            "judge": sizes["judge"][1],
+            "val": sizes["val"][1],
+            "generations": answered * (prompt_share + suite.generate.max_new_tokens // 2),
+        }
+        rates = _stored_rates(store.folder)
+        known = ", ".join(sorted(rates)) or "none yet"
+        basis = (
+            f"rough: tokens from characters / {_CHARACTERS_PER_TOKEN}; seconds from rates stored in this suite ({known}), "
+            f"else from a measured matrix product at {_UTILISATION:.0%} utilisation"
+        )
+        parameters = base_parameters(prepared.base)
+        return cls(
+            tokens, {}, sizes["train"][0], parameters, suite.train.epochs, rates, _matmul_rate(prepared.precision), basis
+        )
+
+    def work(self, kind: str, cell: Cell) -> int:
+        if kind == "adapter":
+            unpaired = cell.plugin is not None and cell.plugin.algorithm.data == "unpaired"
+            # Mismatched answers pass forward only: half of a training pass.
+            return int(self.tokens["judge" if cell.id == "judge" else "train"] * self.epochs * (1.5 if unpaired else 1))
+        if kind == "judged":
+            return self.tokens["generations"]
+        return self.tokens["train" if kind == "reference" else kind]
+
+    def flops(self, kind: str, cell: Cell) -> float:
+        return self.work(kind, cell) * _FLOPS_PER_TOKEN[kind] * self.parameters
+
+    def seconds(self, kind: str, cell: Cell) -> float:
+        if kind in self.rates:
+            return self.work(kind, cell) / self.rates[kind]
+        return self.flops(kind, cell) / (self.flops_per_second * _UTILISATION)
+
+
+def _size(file: DataFile, split: str) -> tuple[int, int, int]:
+    """Rows, tokens of prompts with answers, and tokens of prompts alone."""
+    rows = read(source(file, split)).rows
+    prompts = answers = 0
+    for row in rows:
+        prompt = sum(len(message.content) for message in row.prompt)
+        given = [answer for answer in (row.chosen, row.rejected) if answer is not None]
+        prompts += prompt
+        answers += len(given) * prompt + sum(map(len, given))
+    return len(rows), answers // _CHARACTERS_PER_TOKEN, prompts // _CHARACTERS_PER_TOKEN
+
+
+def _stored_rates(folder: Path) -> dict[str, float]:
+    """Tokens per second by artefact kind, from the costs that finished artefacts recorded."""
+    sums: dict[str, list[float]] = {}
+    for path in folder.glob(f"[!.]*/{MANIFEST}"):
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        cost = manifest["cost"]
+        both = sums.setdefault(manifest["kind"], [0.0, 0.0])
+        both[0] += cost["tokens"]
+        both[1] += cost["seconds"]
+    return {kind: tokens / seconds for kind, (tokens, seconds) in sums.items() if tokens and seconds and kind != "tokens"}
+
+
+def _matmul_rate(precision: Any) -> float:
+    """Floating-point operations per second of a 1,024-wide product in the compute type."""
+    left = torch.randn(1024, 1024, device=precision.device, dtype=precision.compute)
+    count, started = 0, time.perf_counter()
+    while time.perf_counter() - started < 0.2:
+        (left @ left)[0, 0].item()
+        count += 1
+    return 2 * 1024**3 * count / (time.perf_counter() - started)
+
+
+def _steps(prepared: Prepared, estimate: _Estimate) -> int:
+    return -(-estimate.rows // prepared.suite.train.batch_size) * prepared.suite.train.epochs
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:,.0f} minutes" if seconds >= 90 else f"{seconds:,.0f} seconds"

@@ -1,0 +1,209 @@
+"""What flows between the stages. Plain frozen records: no torch, no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+Kind = Literal["reward", "policy", "base"]
+Status = Literal["done", "failed", "skipped"]
+Level = Literal["checkpoint", "method"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """One row of a preference set.
+
+    Attributes:
+        pair: the row's number in its source, before any row was dropped (0-based).
+        prompt: the turns before the answer; the last one is the user's.
+        chosen: the preferred (desirable) answer; None in an unpaired, undesirable row.
+        rejected: the other (undesirable) answer; None in an unpaired, desirable row.
+        gold: the right answer where the data has a gold judge.
+        candidates: rival answers of the prompt's kind, `gold` included; empty for numbers.
+        gold_choice: 1 when `chosen` alone is right, 2 when `rejected` alone is right, else None.
+    """
+
+    pair: int
+    prompt: tuple[Message, ...]
+    chosen: str | None
+    rejected: str | None
+    gold: str | None = None
+    candidates: tuple[str, ...] = ()
+    gold_choice: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PreferenceSet:
+    """A data set as read: its usable rows, and what was dropped and why.
+
+    Attributes:
+        rows: the usable rows.
+        shape: the recognised shape, in words (such as `question + response_1/2 + overall_response`).
+        counts: reason → rows; always holds `read` and `kept`, and one `dropped: …` for each reason that occurred.
+    """
+
+    rows: tuple[Preference, ...]
+    shape: str
+    counts: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRow:
+    """One preference row as token ids. The prompt ends with the template's answer header.
+
+    Attributes:
+        pair: the row's number in its source.
+        prompt: token ids of the rendered prompt.
+        chosen, rejected: token ids of the answer with its end-of-turn token (absent when truncated); None when unpaired.
+        gold_choice: see `Preference`.
+    """
+
+    pair: int
+    prompt: tuple[int, ...]
+    chosen: tuple[int, ...] | None
+    rejected: tuple[int, ...] | None
+    gold_choice: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenTable:
+    """The one tokenised table that every method uses.
+
+    Attributes:
+        rows: the kept rows.
+        counts: reason → rows: `kept`, `truncated`, `dropped: …`.
+    """
+
+    rows: tuple[TokenRow, ...]
+    counts: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One sampled answer.
+
+    Attributes:
+        cell: id of the cell that wrote it (`base` for the untrained base).
+        algorithm: the method's name.
+        seed: the cell's seed.
+        prompt_id: the validation pair whose prompt was answered.
+        sample: 0-based number among the samples of this prompt.
+        prompt: the user's last turn.
+        text: the answer, without the end-of-turn token.
+        tokens: generated tokens, end of turn included.
+        finished: whether the answer ended by itself.
+        scores: judge name → score (a reward; 0 or 1 for the judge `gold`).
+    """
+
+    cell: str
+    algorithm: str
+    seed: int
+    prompt_id: int
+    sample: int
+    prompt: str
+    text: str
+    tokens: int
+    finished: bool
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A number with its 95% interval. Undefined is None, never 0.
+
+    Attributes:
+        value: the estimate.
+        low, high: bounds of the 95% confidence interval.
+        n: observations behind it.
+    """
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    n: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A tested difference `a − b`.
+
+    Attributes:
+        a, b: cell ids (level `checkpoint`) or method names (level `method`).
+        level: what the claim is about.
+        metric: the compared metric's name.
+        difference, low, high: mean difference and its 95% interval.
+        test: the test's name, as a reader would cite it.
+        p, p_holm: p-value, plain and Holm-adjusted over the report's whole family.
+        effect: Cohen's dz for paired means; None where the test has none.
+        n: pairs of observations.
+    """
+
+    a: str
+    b: str
+    level: Level
+    metric: str
+    difference: float | None
+    low: float | None
+    high: float | None
+    test: str
+    p: float | None
+    p_holm: float | None
+    effect: float | None
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What an artefact cost: wall-clock seconds, tokens through the model, peak resident (or device) memory in bytes."""
+
+    seconds: float
+    tokens: int
+    peak_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One cell of the suite after the run: a method with its parameters and seed, or the base.
+
+    Attributes:
+        cell: id, unique in the report, such as `dpo`, `rm[learning_rate=1e-05]` or `dpo#1`.
+        algorithm: the method's name (`base` for the base).
+        kind: what was trained.
+        parameters: all hyper-parameters, defaults included.
+        seed: the cell's seed.
+        status: how it ended.
+        reason: why it failed or was skipped.
+        reward: the definition of the reward in `scores.parquet`, in words.
+        cost: summed over the cell's own artefacts; None when it did not finish.
+    """
+
+    cell: str
+    algorithm: str
+    kind: Kind
+    parameters: Mapping[str, Any]
+    seed: int
+    status: Status
+    reason: str | None = None
+    reward: str = ""
+    cost: Cost | None = None
+
+
+class Tick(Protocol):
+    """How a long stage reports its progress."""
+
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        """`done` of `total` units of work are finished; `note` is a short remark, such as the loss."""
+
+
+def silent(done: int, total: int, note: str = "") -> None:
+    """A `Tick` that shows nothing."""

@@ -1,0 +1,171 @@
+"""What each kind of loss reads: from token rows and stored reference log-probs to the records of `api`.
+
+A feed knows its examples by number. The loop asks for a whole effective batch first (`begin`), then for the micro-batches of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from align_bench.api import PairLogps, PairScores, UnpairedLogps
+from align_bench.data.batches import micro_batches, mismatched
+from align_bench.errors import DataError
+from align_bench.models.logprobs import response_logps, scores
+from align_bench.records import TokenRow
+
+Reference = Mapping[str, Tensor]
+Record = PairLogps | PairScores | UnpairedLogps
+
+
+class Feed(Protocol):
+    """The examples of one kind of loss.
+
+    Attributes:
+        lengths: padded tokens that each example costs, prompt and answers together.
+    """
+
+    lengths: Sequence[int]
+
+    def begin(self, model: Any, batch: Sequence[int], max_tokens: int) -> None:
+        """Prepare what the loss needs of the whole effective batch."""
+
+    def record(self, model: Any, examples: Sequence[int]) -> Record:
+        """The loss's input for one micro-batch, of shape [len(examples)]."""
+
+
+class PairFeed:
+    """Pairs of answers as `PairLogps`."""
+
+    def __init__(self, rows: Sequence[TokenRow], reference: Reference | None) -> None:
+        self.rows = [_paired(row) for row in rows]
+        self.reference = reference
+        self.lengths = _pair_lengths(self.rows)
+
+    def begin(self, model: Any, batch: Sequence[int], max_tokens: int) -> None:
+        """Nothing is shared by a batch of pairs."""
+
+    def record(self, model: Any, examples: Sequence[int]) -> PairLogps:
+        rows = [self.rows[example] for example in examples]
+        chosen, rejected = _both_sides(model, rows, response_logps)
+        return PairLogps(
+            chosen=chosen,
+            rejected=rejected,
+            chosen_tokens=torch.tensor([len(row.chosen) for row in rows], device=chosen.device),
+            rejected_tokens=torch.tensor([len(row.rejected) for row in rows], device=chosen.device),
+            ref_chosen=_reference(self.reference, "chosen", examples, chosen),
+            ref_rejected=_reference(self.reference, "rejected", examples, chosen),
+        )
+
+
+class ScoreFeed:
+    """Pairs of answers as `PairScores`."""
+
+    def __init__(self, rows: Sequence[TokenRow], reference: Reference | None) -> None:
+        self.rows = [_paired(row) for row in rows]
+        self.lengths = _pair_lengths(self.rows)
+
+    def begin(self, model: Any, batch: Sequence[int], max_tokens: int) -> None:
+        """Nothing is shared by a batch of pairs."""
+
+    def record(self, model: Any, examples: Sequence[int]) -> PairScores:
+        chosen, rejected = _both_sides(model, [self.rows[example] for example in examples], scores)
+        return PairScores(chosen, rejected)
+
+
+class UnpairedFeed:
+    """Single answers as `UnpairedLogps`; a pair yields a desirable and an undesirable example."""
+
+    def __init__(self, rows: Sequence[TokenRow], reference: Reference | None) -> None:
+        self.rows = rows
+        self.reference = reference
+        self.examples = [
+            (index, side) for index, row in enumerate(rows) for side in ("chosen", "rejected") if getattr(row, side) is not None
+        ]
+        self.partner = mismatched(rows)
+        self.lengths = [len(prompt) + len(answer) for prompt, answer in map(self._sequence, range(len(self.examples)))]
+        self._mismatched: Tensor | None = None
+        self._ref_mismatched: Tensor | None = None
+
+    def _sequence(self, example: int) -> tuple[Sequence[int], Sequence[int]]:
+        index, side = self.examples[example]
+        return self.rows[index].prompt, getattr(self.rows[index], side)
+
+    def begin(self, model: Any, batch: Sequence[int], max_tokens: int) -> None:
+        """Log-probs of mismatched answers over the whole batch, without gradient: the KL estimate must not depend on micro-batches."""
+        sequences = [mismatched_sequence(self.rows, self.partner, *self.examples[example]) for example in batch]
+        lengths = [len(prompt) + len(answer) for prompt, answer in sequences]
+        found = torch.empty(len(batch))
+        with torch.no_grad():
+            for micro in micro_batches(range(len(batch)), lengths, max_tokens=max_tokens):
+                found[micro] = response_logps(model, [sequences[index] for index in micro]).cpu()
+        self._mismatched = found
+        self._ref_mismatched = self._reference_of(batch, "mismatched_")
+
+    def _reference_of(self, examples: Sequence[int], prefix: str) -> Tensor | None:
+        if self.reference is None:
+            return None
+        return torch.stack([self.reference[prefix + side][index] for index, side in (self.examples[e] for e in examples)])
+
+    def record(self, model: Any, examples: Sequence[int]) -> UnpairedLogps:
+        logps = response_logps(model, [self._sequence(example) for example in examples])
+        ref_logps = self._reference_of(examples, "")
+        assert self._mismatched is not None, "begin() comes before record()"
+        return UnpairedLogps(
+            logps=logps,
+            tokens=torch.tensor([len(self._sequence(example)[1]) for example in examples], device=logps.device),
+            desirable=torch.tensor([self.examples[example][1] == "chosen" for example in examples], device=logps.device),
+            ref_logps=None if ref_logps is None else ref_logps.to(logps),
+            mismatched=self._mismatched.to(logps),
+            ref_mismatched=None if self._ref_mismatched is None else self._ref_mismatched.to(logps),
+        )
+
+
+FEEDS: Mapping[str, Callable[[Sequence[TokenRow], Reference | None], Feed]] = {
+    "pairs": PairFeed,
+    "scores": ScoreFeed,
+    "unpaired": UnpairedFeed,
+}
+
+
+def mismatched_sequence(
+    rows: Sequence[TokenRow], partner: Sequence[int], index: int, side: str
+) -> tuple[Sequence[int], Sequence[int]]:
+    """The row's prompt with its partner's answer of the same side, or of the other side when the partner has just that one."""
+    other = rows[partner[index]]
+    answer = getattr(other, side) or other.chosen or other.rejected
+    return rows[index].prompt, answer
+
+
+@dataclass(frozen=True, slots=True)
+class _Paired:
+    prompt: tuple[int, ...]
+    chosen: tuple[int, ...]
+    rejected: tuple[int, ...]
+
+
+def _paired(row: TokenRow) -> _Paired:
+    if row.chosen is None or row.rejected is None:
+        raise DataError(
+            f"row {row.pair} of the data has one answer, expected a chosen and a rejected one",
+            fix="unpaired rows suit methods with data kind 'unpaired', such as kto",
+        )
+    return _Paired(row.prompt, row.chosen, row.rejected)
+
+
+def _pair_lengths(rows: Sequence[_Paired]) -> list[int]:
+    return [2 * (len(row.prompt) + max(len(row.chosen), len(row.rejected))) for row in rows]
+
+
+def _both_sides(model: Any, rows: Sequence[_Paired], measure: Callable[..., Tensor]) -> tuple[Tensor, Tensor]:
+    """One forward pass over both answers of each pair."""
+    both = measure(model, [*((row.prompt, row.chosen) for row in rows), *((row.prompt, row.rejected) for row in rows)])
+    return both[: len(rows)], both[len(rows) :]
+
+
+def _reference(reference: Reference | None, side: str, examples: Sequence[int], like: Tensor) -> Tensor | None:
+    return None if reference is None else reference[side][list(examples)].to(like)

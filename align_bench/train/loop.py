@@ -1,0 +1,227 @@
+"""The one training loop: effective batches, gradient accumulation over token-budgeted micro-batches, checkpoints."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from align_bench.api import Algorithm, Loss
+from align_bench.data.batches import effective_batches, micro_batches
+from align_bench.errors import AlignBenchError, ModelError, PluginError
+from align_bench.records import Tick, TokenRow, silent
+from align_bench.suite import Train
+from align_bench.train.feeds import FEEDS, Feed, Reference
+
+
+@dataclass(frozen=True, slots=True)
+class TrainLog:
+    """What a training did.
+
+    Attributes:
+        steps: a mapping for each optimizer step: `step`, `loss`, `learning_rate`, `gradient_norm`, `seconds`, and the
+            batch means of rewards and of the method's own metrics.
+        tokens: tokens of prompts and answers that training examples brought (padding excluded).
+    """
+
+    steps: tuple[Mapping[str, float], ...]
+    tokens: int
+
+
+def train(
+    model: Any,
+    rows: Sequence[TokenRow],
+    algorithm: Algorithm,
+    parameters: Mapping[str, Any],
+    *,
+    learning_rate: float,
+    settings: Train,
+    seed: int,
+    reference: Reference | None = None,
+    checkpoint: Path | None = None,
+    tick: Tick = silent,
+) -> TrainLog:
+    """Train the model's adapter in place.
+
+    The gradient of a step is that of the mean loss over its effective batch, however the batch is cut into micro-batches.
+
+    Args:
+        model: a frozen base with a trainable adapter.
+        rows: the tokenised training rows.
+        algorithm: the method.
+        parameters: its hyper-parameters, resolved.
+        learning_rate: peak learning rate of AdamW.
+        settings: batch size, schedule and the like.
+        seed: seed of row order and dropout.
+        reference: base log-probabilities by column (`chosen`, `rejected`, `mismatched_…`), each of shape [rows].
+        checkpoint: file to go on from after a kill; written every `settings.checkpoint_minutes`, removed by the caller.
+        tick: progress, once per optimizer step.
+
+    Raises:
+        PluginError: when the loss raises, returns something else than a Loss, or is not finite.
+        DataError: when the rows do not fit the method's data kind.
+        ModelError: when started as one of several processes.
+    """
+    accelerator = Accelerator(mixed_precision="no")
+    if accelerator.num_processes > 1:
+        raise ModelError("training runs in one process so far", fix="start align-bench without accelerate launch or torchrun")
+    feed = FEEDS[algorithm.data](rows, reference)
+    batches = effective_batches(len(feed.lengths), settings.batch_size, epochs=settings.epochs, seed=seed)
+    state = _State(model, learning_rate, settings, len(batches), seed)
+    if checkpoint is not None:
+        state.restore(checkpoint)
+    model.train()
+    budget = _Budget(settings.micro_batch_tokens)
+    saved = started = time.monotonic()
+    while state.step < len(batches):
+        batch = batches[state.step]
+        sums = budget.run(lambda limit: _accumulate(accelerator, model, feed, algorithm, parameters, batch, limit), model)  # noqa: B023
+        entry = state.advance(accelerator, sums, len(batch), sum(feed.lengths[example] for example in batch))
+        entry["seconds"] = time.monotonic() - started
+        tick(state.step, len(batches), f"loss {entry['loss']:.3f}")
+        if checkpoint is not None and time.monotonic() - saved > 60 * settings.checkpoint_minutes:
+            state.save(checkpoint)
+            saved = time.monotonic()
+    model.eval()
+    return TrainLog(tuple(state.log), state.tokens)
+
+
+class _Budget:
+    """Padded tokens per micro-batch; halved whenever the device runs out of memory, and the step done again."""
+
+    def __init__(self, tokens: int) -> None:
+        self.tokens = tokens
+
+    def run(self, attempt: Any, model: Any) -> dict[str, float]:
+        while True:
+            try:
+                result: dict[str, float] = attempt(self.tokens)
+                return result
+            except torch.OutOfMemoryError:
+                if self.tokens <= 128:
+                    raise
+            self.tokens //= 2
+            model.zero_grad(set_to_none=True)
+            torch.cuda.empty_cache()
+
+
+def _accumulate(
+    accelerator: Accelerator,
+    model: Any,
+    feed: Feed,
+    algorithm: Algorithm,
+    parameters: Mapping[str, Any],
+    batch: Sequence[int],
+    max_tokens: int,
+) -> dict[str, float]:
+    """Backward over the micro-batches of one effective batch; returns the sums of what the log shows."""
+    feed.begin(model, batch, max_tokens)
+    sums: dict[str, float] = {}
+    for micro in micro_batches(batch, feed.lengths, max_tokens=max_tokens):
+        loss = _loss(algorithm, feed.record(model, micro), parameters)
+        accelerator.backward(loss.values.sum() / len(batch))
+        for name, value in _logged(loss).items():
+            sums[name] = sums.get(name, 0.0) + value
+    return sums
+
+
+def _loss(algorithm: Algorithm, record: Any, parameters: Mapping[str, Any]) -> Loss:
+    try:
+        return algorithm(record, **parameters)
+    except (AlignBenchError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # a plugin may raise anything
+        raise PluginError(f"the loss of {algorithm.name} raised {type(error).__name__}: {error}") from error
+
+
+def _logged(loss: Loss) -> dict[str, float]:
+    """Sums over the micro-batch of the loss, the rewards and the method's own metrics."""
+    values: dict[str, Tensor] = {"loss": loss.values, **loss.metrics}
+    if loss.chosen_rewards is not None and loss.rejected_rewards is not None:
+        margin = loss.chosen_rewards - loss.rejected_rewards
+        values |= {"chosen_reward": loss.chosen_rewards, "rejected_reward": loss.rejected_rewards, "margin": margin}
+        values["accuracy"] = (margin > 0).float() + 0.5 * (margin == 0).float()
+    if loss.rewards is not None:
+        values["reward"] = loss.rewards
+    return {name: float(value.detach().sum()) for name, value in values.items()}
+
+
+class _State:
+    """All that a step changes, so that a checkpoint of it is the whole truth."""
+
+    def __init__(self, model: Any, learning_rate: float, settings: Train, total: int, seed: int) -> None:
+        from transformers import get_scheduler
+
+        self.trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+        self.settings = settings
+        self.optimizer = torch.optim.AdamW(
+            self.trainable.values(), lr=learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.999)
+        )
+        warmup = math.ceil(settings.warmup * total)
+        name = "constant_with_warmup" if settings.schedule == "constant" else settings.schedule
+        self.scheduler = get_scheduler(name, self.optimizer, num_warmup_steps=warmup, num_training_steps=total)
+        self.step = 0
+        self.tokens = 0
+        self.log: list[dict[str, float]] = []
+        torch.manual_seed(seed)
+
+    def advance(self, accelerator: Accelerator, sums: Mapping[str, float], examples: int, tokens: int) -> dict[str, float]:
+        """One optimizer step from the accumulated gradients; returns its log entry."""
+        norm = float(accelerator.clip_grad_norm_(list(self.trainable.values()), self.settings.max_grad_norm))
+        means = {name: value / examples for name, value in sums.items()}
+        if not (math.isfinite(means["loss"]) and math.isfinite(norm)):
+            raise PluginError(
+                f"loss {means['loss']} and gradient norm {norm} at step {self.step + 1}: training diverged",
+                fix="lower its learning_rate, or check the loss at extreme margins",
+            )
+        rate = self.scheduler.get_last_lr()[0]
+        self.optimizer.step()
+        self.scheduler.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        self.tokens += tokens
+        entry = {"step": self.step, **means, "learning_rate": rate, "gradient_norm": norm}
+        self.log.append(entry)
+        return entry
+
+    def save(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f"{path.name}.{os.getpid()}")
+        content = {
+            "weights": {name: parameter.detach().cpu() for name, parameter in self.trainable.items()},
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": json.dumps(self.scheduler.state_dict(), default=str),
+            "step": self.step,
+            "tokens": self.tokens,
+            "log": json.dumps(self.log),
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        }
+        torch.save(content, temporary)
+        temporary.replace(path)
+
+    def restore(self, path: Path) -> None:
+        """Go on from a checkpoint if there is one; `weights_only` keeps it data."""
+        if not path.is_file():
+            return
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.no_grad():
+            for name, parameter in self.trainable.items():
+                parameter.copy_(content["weights"][name])
+        self.optimizer.load_state_dict(content["optimizer"])
+        self.step, self.tokens = content["step"], content["tokens"]
+        self.log = json.loads(content["log"])
+        for _ in range(self.step):
+            self.scheduler.step()
+        torch.set_rng_state(content["random"])
+        if torch.cuda.is_available():
+            torch.cuda.set_rng_state_all(content["random_cuda"])

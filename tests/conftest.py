@@ -1,0 +1,93 @@
+"""Fixtures: a chat model of a few thousand parameters made on the spot, and a suite small enough to run in seconds."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+TEMPLATE = (
+    "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Any:
+    """A byte-level BPE tokenizer with a chat template, trained on planted texts."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    from align_bench.data.planted import planted
+
+    special = ["<|pad|>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>"]
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
+    bpe.train_from_iterator([f"{pair.prompt} {pair.chosen}" for pair in planted("train", rows=100)], trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe, eos_token="<|end|>", pad_token="<|pad|>", chat_template=TEMPLATE
+    )
+
+
+@pytest.fixture(scope="session")
+def base_folder(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Path:
+    """A random Llama of about 40 thousand parameters, saved with its tokenizer."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("base")
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        tie_word_embeddings=True,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        initializer_range=0.2,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def write_suite(tmp_path: Path, base_folder: Path) -> Callable[..., Path]:
+    """Writes a small suite into its own folder; keyword arguments replace its keys."""
+
+    def write(**changes: Any) -> Path:
+        suite = {
+            "name": "small",
+            "base": str(base_folder),
+            "precision": "fp32",
+            "lora": {"r": 4, "alpha": 8},
+            "data": {
+                "train": {"path": "embedded/planted", "rows": 24},
+                "val": {"path": "embedded/planted", "rows": 20},
+            },
+            "judge": {"method": "rm", "data": {"path": "embedded/planted", "rows": 24}},
+            "train": {"batch_size": 8, "max_length": 128},
+            "generate": {"prompts": 8, "max_new_tokens": 6},
+            "methods": ["rm", "dpo"],
+        }
+        folder = tmp_path / "suite"
+        folder.mkdir(exist_ok=True)
+        path = folder / "small.yaml"
+        path.write_text(yaml.safe_dump({**suite, **changes}), encoding="utf-8")
+        return path
+
+    return write

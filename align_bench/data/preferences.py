@@ -1,0 +1,658 @@
+"""Readers of preference data: a file, a hub id or the embedded set, in any of four shapes, into one `PreferenceSet`.
+
+The shape is recognised by the columns:
+
+* `question`, `response_1`, `response_2`, `overall_response` (1 or 2);
+* `prompt`, `chosen`, `rejected`: texts or lists of `{role, content}` turns;
+* `prompt`, `completion`, `label`: unpaired;
+* `chosen`, `rejected`: whole conversations that share their prompt, as lists of turns or as transcripts
+  (`\\n\\nHuman: … \\n\\nAssistant: …`).
+
+Texts are taken verbatim. A row that cannot be used is dropped and counted under its reason, never repaired.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import math
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, NoReturn
+
+from align_bench.errors import DataError, nearest
+from align_bench.records import Message, Preference, PreferenceSet
+
+EMBEDDED = "embedded/planted"
+
+Turns = tuple[Message, ...]
+Cells = Mapping[str, Any]
+Answered = tuple[Turns, str | None, str | None]
+
+_READER_VERSION = 1
+_HUB_ID = re.compile(r"(?P<id>[\w.-]+(?:/[\w.-]+)?)(?::(?P<config>[\w.-]+))?")
+_FILE_SUFFIX = re.compile(r"\.(parquet|jsonl?|csv|tsv|txt|xlsx?|arrow|feather|ya?ml|gz|zst|bz2|zip)$", re.IGNORECASE)
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """Where preference data comes from.
+
+    Attributes:
+        path: a local `.parquet`, `.jsonl`, `.json` or `.csv` file; a hub id, as `owner/name` or `owner/name:config`;
+            or `embedded/planted`.
+        split: the hub data set's split, or the embedded set's (`train`, `judge`, `val`). A file has none.
+        columns: canonical column name → the file's name for it.
+        rows: take the first so many usable rows; all when None.
+        skip: pass over so many usable rows first, so that two sets can share a file and no row.
+        revision: commit, branch or tag of a hub data set.
+        bias: the embedded set's length bias: a number, or `none`, `default` or `strong`.
+    """
+
+    path: str
+    split: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    rows: int | None = None
+    skip: int = 0
+    revision: str | None = None
+    bias: float | str = "default"
+
+
+@dataclass(frozen=True)
+class _Table:
+    """Raw rows before a shape is recognised; `rows` reads only the columns that it is given."""
+
+    columns: tuple[str, ...]
+    rows: Callable[[Sequence[str]], Iterable[Cells]]
+
+
+class _DropError(Exception):
+    """This row cannot be used, for a reason that is counted."""
+
+
+def read(source: DataSource, *, seed: int = 0) -> PreferenceSet:
+    """Read a preference set and say what was dropped.
+
+    Args:
+        source: what to read.
+        seed: seed of the embedded set; other sources ignore it.
+
+    Returns:
+        The usable rows in their order. `counts["read"]` equals `kept` plus all `dropped: …` (plus `skipped`, where rows
+        were); with `rows` set, reading stops at the last row that is kept.
+
+    Raises:
+        DataError: the source is missing, unreadable, of no known shape, or holds no usable row.
+    """
+    if source.rows is not None and source.rows < 1:
+        raise DataError(f"{source.path}: `rows` is {source.rows}; expected a whole number of at least 1.")
+    if source.path.startswith("embedded/"):
+        return _collect(source, EMBEDDED, _planted_rows(source, seed))
+    table = _open(source)
+    names = _renamed(source, table.columns)
+    shape = _shape(source, table.columns, names)
+    wanted = {name: names[name] for name in (*shape, *_OPTIONAL) if name in names}
+    return _collect(source, _SHAPE_WORDS[shape], _parsed(source, table, wanted, _READERS[shape]))
+
+
+def fingerprint(source: DataSource, *, seed: int = 0) -> str:
+    """Hash of all that decides what `read` returns, as 64 hexadecimal digits.
+
+    A file is hashed by its bytes, whatever its name; the embedded set by its generated rows; a hub data set by its id,
+    split and commit. Without a network the commit is unknown, and the revision is hashed as it was written.
+
+    Args:
+        source: what would be read.
+        seed: seed of the embedded set; other sources ignore it.
+
+    Raises:
+        DataError: the source is missing.
+    """
+    parts: dict[str, Any] = {
+        "reader": _READER_VERSION,
+        "columns": dict(sorted(source.columns.items())),
+        "rows": source.rows,
+        "skip": source.skip,
+    }
+    if source.path.startswith("embedded/"):
+        parts["planted"] = [asdict(row) for row in read(source, seed=seed).rows]
+    elif (path := _local_file(source)) is not None:
+        with path.open("rb") as file:
+            parts |= {"bytes": hashlib.file_digest(file, "sha256").hexdigest(), "suffix": path.suffix.lower()}
+    else:
+        parts |= {"hub": source.path, "commit": _hub_commit(source), "split": source.split}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _collect(source: DataSource, shape: str, rows: Iterable[Preference | str]) -> PreferenceSet:
+    """Gather usable rows and count the reasons (texts) of the others."""
+    kept: list[Preference] = []
+    dropped: Counter[str] = Counter()
+    for row in rows:
+        if isinstance(row, str):
+            dropped[f"dropped: {row}"] += 1
+        elif dropped["skipped"] < source.skip:
+            dropped["skipped"] += 1
+        else:
+            kept.append(row)
+            if len(kept) == source.rows:
+                break
+    dropped = +dropped
+    seen = len(kept) + dropped.total()
+    if not seen:
+        raise DataError(f"{source.path}: it holds no rows.")
+    if not kept:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items()))
+        raise DataError(f"{source.path}: none of its {seen} rows can be used: {reasons}. Shape read: {shape}.")
+    return PreferenceSet(tuple(kept), shape, {"read": seen, "kept": len(kept), **dict(sorted(dropped.items()))})
+
+
+def _parsed(
+    source: DataSource, table: _Table, names: Mapping[str, str], reader: Callable[[Cells], Answered]
+) -> Iterator[Preference | str]:
+    """Every row of the table as a preference, or as the reason why it cannot be used."""
+    for pair, raw in enumerate(table.rows(tuple(dict.fromkeys(names.values())))):
+        cells = {name: raw.get(column) for name, column in names.items()}
+        try:
+            prompt, chosen, rejected = reader(cells)
+            if chosen == rejected:
+                raise _DropError("equal answers")
+            yield _preference(pair, prompt, chosen, rejected, cells)
+        except _DropError as drop:
+            yield str(drop)
+        except DataError as error:
+            raise DataError(f"{source.path}, row {pair} (counted from 0): {error.message}", fix=error.fix) from None
+
+
+def _preference(pair: int, prompt: Turns, chosen: str | None, rejected: str | None, cells: Cells) -> Preference:
+    gold, candidates = _gold(cells.get("gold")), _candidates(cells.get("candidates"))
+    return Preference(
+        pair=pair,
+        prompt=prompt,
+        chosen=chosen,
+        rejected=rejected,
+        gold=gold,
+        candidates=candidates,
+        gold_choice=_gold_choice(chosen, rejected, gold, candidates),
+    )
+
+
+def _gold_choice(chosen: str | None, rejected: str | None, gold: str | None, candidates: Sequence[str]) -> int | None:
+    if gold is None or chosen is None or rejected is None:
+        return None
+    from align_bench.data.planted import is_right
+
+    right = (is_right(chosen, gold, candidates), is_right(rejected, gold, candidates))
+    return {(True, False): 1, (False, True): 2}.get(right)
+
+
+def _planted_rows(source: DataSource, seed: int) -> Iterator[Preference]:
+    from align_bench.data.planted import SPLITS, planted
+
+    if source.path != EMBEDDED:
+        raise DataError(f"{source.path}: no such embedded set.", fix=f"write `path: {EMBEDDED}`")
+    if source.split is None:
+        raise DataError(f"{EMBEDDED}: no split was named.", fix=f"add `split:` with one of {', '.join(SPLITS)}")
+    if source.split not in SPLITS:
+        raise DataError(f"{EMBEDDED}: no split {source.split!r}. {nearest(source.split, SPLITS, what='split')}")
+    try:
+        pairs = planted(source.split, seed=seed, bias=source.bias)
+    except ValueError as error:
+        raise DataError(f"{EMBEDDED}: {error}.") from error
+    for number, pair in enumerate(pairs):
+        prompt = (Message("user", pair.prompt),)
+        yield Preference(number, prompt, pair.chosen, pair.rejected, pair.gold, pair.candidates, pair.gold_choice)
+
+
+def _choice_row(cells: Cells) -> Answered:
+    prompt = _prompt(cells["question"])
+    first, second = _answer(cells["response_1"]), _answer(cells["response_2"])
+    return (prompt, first, second) if _choice(cells["overall_response"]) == 1 else (prompt, second, first)
+
+
+def _pair_row(cells: Cells) -> Answered:
+    prompt = _prompt(cells["prompt"])
+    return _joined(_continued(cells["chosen"], prompt), _continued(cells["rejected"], prompt))
+
+
+def _unpaired_row(cells: Cells) -> Answered:
+    prompt, answer = _continued(cells["completion"], _prompt(cells["prompt"]))
+    return (prompt, answer, None) if _label(cells["label"]) else (prompt, None, answer)
+
+
+def _implied_row(cells: Cells) -> Answered:
+    return _joined(_conversation(cells["chosen"]), _conversation(cells["rejected"]))
+
+
+_READERS: Mapping[tuple[str, ...], Callable[[Cells], Answered]] = {
+    ("question", "response_1", "response_2", "overall_response"): _choice_row,
+    ("prompt", "chosen", "rejected"): _pair_row,
+    ("prompt", "completion", "label"): _unpaired_row,
+    ("chosen", "rejected"): _implied_row,
+}
+_SHAPE_WORDS = {
+    ("question", "response_1", "response_2", "overall_response"): "question + response_1/2 + overall_response",
+    ("prompt", "chosen", "rejected"): "prompt + chosen + rejected",
+    ("prompt", "completion", "label"): "prompt + completion + label (unpaired)",
+    ("chosen", "rejected"): "chosen + rejected, prompt implied",
+}
+_OPTIONAL = ("gold", "candidates")
+_CANONICAL = tuple(dict.fromkeys([name for shape in _READERS for name in shape] + list(_OPTIONAL)))
+_ALIASES = {
+    "question": ("query", "instruction", "prompt", "input"),
+    "response_1": ("response_a", "response_0", "answer_1", "answer_a", "output_1", "output_a", "response1"),
+    "response_2": ("response_b", "answer_2", "answer_b", "output_2", "output_b", "response2"),
+    "overall_response": ("preference", "choice", "winner", "preferred", "better_response_id"),
+    "prompt": ("question", "query", "instruction", "input"),
+    "chosen": ("preferred", "better", "winner", "positive", "accepted"),
+    "rejected": ("dispreferred", "worse", "loser", "negative"),
+    "completion": ("response", "answer", "output"),
+    "label": ("desirable", "thumbs_up", "is_good"),
+}
+
+
+def _renamed(source: DataSource, found: Sequence[str]) -> dict[str, str]:
+    """Canonical name → the file's name, for every column that is there."""
+    for name, column in source.columns.items():
+        if name not in _CANONICAL:
+            hint = nearest(name, _CANONICAL, what="name")
+            raise DataError(f"{source.path}: `columns` names {name!r}, which no shape has. {hint}")
+        if column not in found:
+            hint = nearest(column, found, what="column")
+            raise DataError(f"{source.path}: `columns: {{{name}: {column}}}` names a column that is not there. {hint}")
+    return {name: name for name in _CANONICAL if name in found} | dict(source.columns)
+
+
+def _shape(source: DataSource, found: Sequence[str], names: Mapping[str, str]) -> tuple[str, ...]:
+    """The first shape whose columns are all there; one that uses every column named by the user goes first."""
+    asked = set(source.columns) - set(_OPTIONAL)
+    for shape in sorted(_READERS, key=lambda shape: not asked <= set(shape)):
+        if set(shape) <= set(names):
+            return shape
+    accepted = "; ".join(" + ".join(shape) for shape in _READERS)
+    raise DataError(
+        f"{source.path}: its columns ({', '.join(found)}) have no known shape. Accepted: {accepted}.",
+        fix=_columns_edit(source, found),
+    )
+
+
+def _columns_edit(source: DataSource, found: Sequence[str]) -> str:
+    """The `columns:` line that comes nearest to making a known shape out of the columns found."""
+    guesses = {shape: _guess(shape, source.columns, found) for shape in _READERS}
+    best = max(guesses, key=lambda shape: (len(guesses[shape]) / len(shape), len(shape)))
+    wanted = {name: guesses[best].get(name, "COLUMN") for name in best}
+    edit = ", ".join(f"{name}: {column}" for name, column in wanted.items() if name != column)
+    return f"say which column is which, for example `columns: {{{edit}}}`"
+
+
+def _guess(shape: Sequence[str], columns: Mapping[str, str], found: Sequence[str]) -> dict[str, str]:
+    guess = {name: columns.get(name, name) for name in shape if columns.get(name, name) in found}
+    for name in shape:
+        free = {column.casefold(): column for column in found if column not in guess.values()}
+        alias = [known for known in (name, *_ALIASES.get(name, ())) if known in free]
+        close = alias or get_close_matches(name, free, n=1, cutoff=0.6)
+        if name not in guess and close:
+            guess[name] = free[close[0]]
+    return guess
+
+
+def _text(value: Any) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        raise _DropError("null cell")
+    if not isinstance(value, str):
+        raise _DropError("cell is neither text nor a list of turns")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise _DropError("text is not valid Unicode") from None
+    return value
+
+
+def _answer(value: Any) -> str:
+    text = _text(value)
+    if not text.strip():
+        raise _DropError("empty response")
+    return text
+
+
+def _choice(value: Any) -> int:
+    number = _number(value)
+    if number not in (1, 2):
+        raise _DropError("choice not 1 or 2")
+    return int(number)
+
+
+def _label(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    words = {"true": 1.0, "false": 0.0}
+    number = words.get(value.strip().lower()) if isinstance(value, str) else None
+    number = _number(value) if number is None else number
+    if number not in (0, 1):
+        raise _DropError("label not true or false")
+    return bool(number)
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        return float(value)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _gold(value: Any) -> str | None:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    return str(value) if str(value).strip() else None
+
+
+def _candidates(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return ()
+    return tuple(str(each) for each in value) if isinstance(value, list | tuple) else ()
+
+
+_SPEAKER = re.compile(r"(?:\A|\n\n)(Human|Assistant):")
+_ROLES = {"Human": "user", "Assistant": "assistant"}
+
+
+def _transcript(text: str) -> Turns | None:
+    """The turns of an hh-rlhf transcript; None when the text is not one."""
+    text = text.strip()
+    if not text.startswith("Human:") or "\n\nAssistant:" not in text:
+        return None
+    _, *parts = _SPEAKER.split(text)
+    return tuple(Message(_ROLES[who], _text(said).strip()) for who, said in zip(parts[::2], parts[1::2], strict=True))
+
+
+def _turns(value: Any) -> Turns | None:
+    """The turns of a list of messages or of a transcript; None when the value is neither."""
+    if isinstance(value, list | tuple):
+        return tuple(_message(each) for each in value)
+    return _transcript(value) if isinstance(value, str) else None
+
+
+def _message(value: Any) -> Message:
+    if not isinstance(value, Mapping) or "role" not in value or "content" not in value:
+        raise _DropError("turn without role and content")
+    return Message(_text(value["role"]), _text(value["content"]))
+
+
+def _prompt(value: Any) -> Turns:
+    turns = _turns(value)
+    if turns is None:
+        turns = (Message("user", _text(value)),)
+    if turns and turns[-1] == Message("assistant", ""):
+        turns = turns[:-1]
+    return _usable(turns)
+
+
+def _usable(prompt: Turns) -> Turns:
+    if not prompt or not prompt[-1].content.strip():
+        raise _DropError("empty prompt")
+    if prompt[-1].role != "user":
+        raise _DropError("prompt does not end with a user turn")
+    return prompt
+
+
+def _split_answer(turns: Turns) -> tuple[Turns, str]:
+    if not turns:
+        raise _DropError("empty response")
+    if turns[-1].role != "assistant":
+        raise _DropError("last turn is not the assistant's")
+    return turns[:-1], _answer(turns[-1].content)
+
+
+def _conversation(value: Any) -> tuple[Turns, str]:
+    """Prompt and answer of a whole conversation."""
+    turns = _turns(value)
+    if turns is not None:
+        return _split_answer(turns)
+    _text(value)
+    raise DataError(
+        "there is no `prompt` column, and `chosen` or `rejected` is plain text, so the prompt is unknown.",
+        fix="add a `prompt` column (or name it: `columns: {prompt: COLUMN}`), or give whole conversations as lists of "
+        "{role, content} turns or as `\\n\\nHuman: … \\n\\nAssistant: …` transcripts",
+    )
+
+
+def _continued(value: Any, prompt: Turns) -> tuple[Turns, str]:
+    """Prompt and answer of a cell beside a prompt column: a text, the answer's turn, or the whole conversation."""
+    turns = _turns(value)
+    is_text = isinstance(value, str) and not (turns and _holds(turns[:-1], prompt))
+    if turns is None or is_text:
+        return prompt, _answer(value)
+    before, answer = _split_answer(turns)
+    if not before or before[0].role == "assistant":
+        return prompt + before, answer
+    if _holds(prompt, before):
+        return prompt, answer
+    if _holds(before, prompt):
+        return before, answer
+    raise _DropError("answer to another prompt")
+
+
+def _holds(turns: Turns, part: Turns) -> bool:
+    """Whether `part` is a run of `turns`, blanks around the contents aside."""
+    whole, run = ([(turn.role, turn.content.strip()) for turn in each] for each in (turns, part))
+    return any(whole[start : start + len(run)] == run for start in range(len(whole) - len(run) + 1))
+
+
+def _joined(chosen: tuple[Turns, str], rejected: tuple[Turns, str]) -> Answered:
+    if chosen[0] != rejected[0]:
+        raise _DropError("answers differ before the last turn")
+    return _usable(chosen[0]), chosen[1], rejected[1]
+
+
+def _open(source: DataSource) -> _Table:
+    path = _local_file(source)
+    table = _hub(source) if path is None else _file(path, source.path)
+    twice = [name for name, count in Counter(table.columns).items() if count > 1]
+    if twice:
+        raise DataError(f"{source.path}: the column {twice[0]!r} is there twice.", fix="rename one of the two")
+    return table
+
+
+def _local_file(source: DataSource) -> Path | None:
+    """The local file that is meant; None when the path can only be a hub id."""
+    path = Path(source.path).expanduser()
+    if path.is_dir():
+        raise DataError(
+            f"{source.path}: this is a folder; expected a {_ACCEPTED} file, a hub id or {EMBEDDED}.",
+            fix=_folder_hint(path),
+        )
+    if path.exists():
+        return path
+    if _FILE_SUFFIX.search(source.path) or not _HUB_ID.fullmatch(source.path):
+        raise DataError(f"{source.path}: no such file.", fix=_near_file(path))
+    return None
+
+
+def _folder_hint(folder: Path) -> str:
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in _FORMATS)
+    return f"name one of its files, such as `{files[0]}`" if files else "name a file"
+
+
+def _near_file(path: Path) -> str | None:
+    if not path.parent.is_dir():
+        return f"the folder {path.parent} does not exist either; a path is read from the current folder, {Path.cwd()}"
+    close = get_close_matches(path.name, [each.name for each in path.parent.iterdir() if each.is_file()], n=1)
+    return f"did you mean `{path.parent / close[0]}`?" if close else None
+
+
+def _file(path: Path, where: str) -> _Table:
+    if path.suffix.lower() not in _FORMATS:
+        raise DataError(
+            f"{where}: unknown kind of file {path.suffix or '(no suffix)'}; expected {_ACCEPTED}.",
+            fix="convert the file, or rename it if only its suffix is wrong",
+        )
+    try:
+        if not path.stat().st_size:
+            raise DataError(f"{where}: the file is empty.")
+        return _FORMATS[path.suffix.lower()](path, where)
+    except UnicodeDecodeError as error:
+        message = f"{where}: the text is not UTF-8 (byte {error.start})."
+        raise DataError(message, fix="save the file as UTF-8") from error
+    except OSError as error:
+        raise DataError(f"{where}: cannot be read: {error.strerror or error}.") from error
+
+
+def _parquet(path: Path, where: str) -> _Table:
+    import pyarrow
+    import pyarrow.parquet
+
+    def broken(error: Exception) -> NoReturn:
+        raise DataError(f"{where}: not a readable Parquet file: {_first_line(error)}") from error
+
+    def rows(columns: Sequence[str]) -> Iterator[Cells]:
+        try:
+            with pyarrow.parquet.ParquetFile(path) as file:
+                for batch in file.iter_batches(batch_size=4096, columns=list(columns)):
+                    yield from batch.to_pylist()
+        except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+            broken(error)
+
+    try:
+        return _Table(tuple(pyarrow.parquet.read_schema(path).names), rows)
+    except (pyarrow.ArrowException, OSError) as error:
+        broken(error)
+
+
+def _json_lines(path: Path, where: str) -> _Table:
+    with path.open(encoding="utf-8-sig") as file:
+        rows = [_json_line(line, where, number) for number, line in enumerate(file, 1) if line.strip()]
+    return _objects(rows, where)
+
+
+def _json_line(line: str, where: str, number: int) -> Cells:
+    try:
+        value = json.loads(line)
+    except ValueError as error:
+        raise DataError(f"{where}, line {number}: not valid JSON: {_first_line(error)}") from error
+    if not isinstance(value, dict):
+        raise DataError(f"{where}, line {number}: expected a JSON object, found {_json_kind(value)}.")
+    return value
+
+
+def _json(path: Path, where: str) -> _Table:
+    text = path.read_text(encoding="utf-8-sig")
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        # Many tools write one object per line and still call the file .json.
+        if error.msg == "Extra data" and text.lstrip().startswith("{"):
+            return _json_lines(path, where)
+        raise DataError(f"{where}, line {error.lineno}: not valid JSON: {error.msg}.") from error
+    if not isinstance(value, list):
+        raise DataError(f"{where}: expected a JSON list of objects, found {_json_kind(value)}.")
+    for number, row in enumerate(value):
+        if not isinstance(row, dict):
+            raise DataError(f"{where}, row {number} (counted from 0): expected an object, found {_json_kind(row)}.")
+    return _objects(value, where)
+
+
+def _json_kind(value: Any) -> str:
+    kinds = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+    return kinds.get(type(value), "a number")
+
+
+def _objects(rows: Sequence[Cells], where: str) -> _Table:
+    if not rows:
+        raise DataError(f"{where}: it holds no rows.")
+    return _Table(tuple(dict.fromkeys(name for row in rows for name in row)), lambda columns: rows)
+
+
+def _csv(path: Path, where: str) -> _Table:
+    limit = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            columns = tuple(reader.fieldnames or ())
+            rows = [_csv_row(row, where, reader.line_num) for row in reader]
+    except csv.Error as error:
+        raise DataError(f"{where}, line {reader.reader.line_num}: not valid CSV: {error}.") from error
+    finally:
+        csv.field_size_limit(limit)
+    return _Table(columns, lambda columns: rows)
+
+
+def _csv_row(row: dict[str, str], where: str, line: int) -> Cells:
+    # DictReader files the cells beyond the header's under the key None.
+    if None in row:
+        raise DataError(
+            f"{where}, line {line}: more cells than the header has.", fix="quote the texts that hold commas or newlines"
+        )
+    return row
+
+
+_FORMATS: Mapping[str, Callable[[Path, str], _Table]] = {
+    ".parquet": _parquet,
+    ".jsonl": _json_lines,
+    ".json": _json,
+    ".csv": _csv,
+}
+_ACCEPTED = ", ".join(_FORMATS)
+
+
+def _hub_name(source: DataSource) -> tuple[str, str | None]:
+    match = _HUB_ID.fullmatch(source.path)
+    assert match is not None
+    return match["id"], match["config"]
+
+
+def _hub(source: DataSource) -> _Table:
+    try:
+        from datasets import load_dataset
+    except ImportError as error:
+        raise DataError(
+            f"{source.path}: hub data sets need the package datasets.", fix="pip install datasets"
+        ) from error
+    name, config = _hub_name(source)
+    # The library raises anything from its own errors to those of the network and of the files it unpacks.
+    try:
+        loaded = load_dataset(name, config, split=source.split, revision=source.revision)
+    except Exception as error:
+        raise DataError(
+            f"{source.path}: no local file of this name, and it could not be loaded from the hub: "
+            f"{type(error).__name__}: {_first_line(error)}",
+            fix="check the name (owner/name, or owner/name:config), the split and the network, or download the file",
+        ) from error
+    if isinstance(loaded, dict):
+        loaded = _only_split(source, loaded)
+    return _Table(tuple(loaded.column_names), lambda columns: loaded.select_columns(list(columns)))
+
+
+def _only_split(source: DataSource, splits: Mapping[str, Any]) -> Any:
+    if len(splits) != 1:
+        message = f"{source.path}: it has several splits: {', '.join(splits)}."
+        raise DataError(message, fix="add `split:` with one of them")
+    return next(iter(splits.values()))
+
+
+def _hub_commit(source: DataSource) -> str:
+    if source.revision and _COMMIT.fullmatch(source.revision):
+        return source.revision
+    try:
+        from huggingface_hub import HfApi
+
+        info = HfApi().dataset_info(_hub_name(source)[0], revision=source.revision, timeout=10)
+    except Exception:
+        return source.revision or "unresolved"
+    return info.sha or source.revision or "unresolved"
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

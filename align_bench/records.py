@@ -64,7 +64,8 @@ class TokenRow:
     Attributes:
         pair: the row's number in its source.
         prompt: token ids of the rendered prompt.
-        chosen, rejected: token ids of the answer with its end-of-turn token (absent when truncated); None when unpaired.
+        chosen, rejected: token ids of the answer with its end-of-turn token (absent when truncated); None when
+            unpaired.
         gold_choice: see `Preference`.
     """
 
@@ -143,7 +144,7 @@ class Comparison:
         metric: the compared metric's name.
         difference, low, high: mean difference and its 95% interval.
         test: the test's name, as a reader would cite it.
-        p, p_holm: p-value, plain and Holm-adjusted over the report's whole family.
+        p, p_holm: p-value, plain and Holm-adjusted over all tests of the level in the report.
         effect: Cohen's dz for paired means; None where the test has none.
         n: pairs of observations.
     """
@@ -164,7 +165,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What an artefact cost: wall-clock seconds, tokens through the model, peak resident (or device) memory in bytes."""
+    """What an artefact cost: wall-clock seconds, tokens through the model, peak memory in bytes."""
 
     seconds: float
     tokens: int

@@ -1,0 +1,64 @@
+"""Shares of pairs and answers that are right, with Wilson's 95% interval."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from align_bench.metrics.finite import Numbers, finite
+from align_bench.records import Estimate
+
+
+def accuracy(chosen: Numbers, rejected: Numbers) -> Estimate:
+    """Share of pairs whose chosen answer has the higher score; a tie counts ½.
+
+    `(wins + ties / 2) / n`. Pairs with a missing or non-finite score are left out; None without any pair.
+
+    Args:
+        chosen, rejected: the two scores of each pair, in any unit.
+    """
+    right = correctness(chosen, rejected)
+    return share(float(sum(right)), len(right))
+
+
+def correctness(chosen: Numbers, rejected: Numbers) -> list[float]:
+    """1 where the chosen score is higher, ½ for a tie, else 0, for each pair of finite scores."""
+    wins, losses = finite(chosen, rejected)
+    return [float(sign) for sign in (np.sign(wins - losses) + 1) / 2]
+
+
+def tie_rate(chosen: Numbers, rejected: Numbers) -> Estimate:
+    """Share of pairs with two exactly equal scores. A collapsed reward model shows here first."""
+    left, right = finite(chosen, rejected)
+    return share(float(np.sum(left == right)), len(left))
+
+
+def longer_wins(chosen_lengths: Numbers, rejected_lengths: Numbers) -> Estimate:
+    """Accuracy of preferring the longer answer: the baseline to hold every accuracy against; equal lengths count ½."""
+    return accuracy(chosen_lengths, rejected_lengths)
+
+
+def gold_accuracy(right: Sequence[bool]) -> Estimate:
+    """Share of independent answers (one a prompt) that the gold judge finds right."""
+    return share(float(sum(bool(answer) for answer in right)), len(right))
+
+
+def share(count: float, n: int) -> Estimate:
+    """`count / n` with Wilson's score interval (Wilson 1927; scipy's `proportion_ci`).
+
+    A half count (a tie) has no binomial: the lower bound is that of the count rounded down, the upper one that of the
+    count rounded up. So the interval covers both outcomes and mirrors itself when the pairs' sides are swapped.
+
+    Args:
+        count: successes, in halves.
+        n: trials; None results without any.
+    """
+    if n == 0:
+        return Estimate(None)
+    from scipy.stats import binomtest
+
+    low = binomtest(math.floor(count), n).proportion_ci(0.95, method="wilson").low
+    high = binomtest(math.ceil(count), n).proportion_ci(0.95, method="wilson").high
+    return Estimate(count / n, float(low), float(high), n)

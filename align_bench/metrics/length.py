@@ -1,0 +1,36 @@
+"""How long answers are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable, Sequence
+
+from align_bench.metrics.mean import mean
+from align_bench.records import Estimate
+
+# Han and kana are written without spaces; Hangul is spaced like English.
+UNSPACED = re.compile(
+    "[\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
+)
+
+
+def count_words(text: str) -> int:
+    """Words of a text; each Han or kana character is one word.
+
+    A word is a run of non-space characters with at least one letter or digit: `don't` and `3.14` are one, `-` is none.
+
+    >>> count_words("I love 编程, don't you?")
+    6
+    """
+    spaced = UNSPACED.sub(r" \g<0> ", text)
+    return sum(any(map(str.isalnum, word)) for word in spaced.split())
+
+
+def mean_words(texts: Sequence[str], prompts: Sequence[Hashable] | None = None) -> Estimate:
+    """Mean words an answer, with Student's 95% interval.
+
+    Args:
+        texts: the answers.
+        prompts: the prompt of each answer, whose samples are averaged first; None when each has its own.
+    """
+    return mean([count_words(text) for text in texts], prompts)

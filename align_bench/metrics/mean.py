@@ -1,0 +1,50 @@
+"""Means with their 95% intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+
+from align_bench.metrics.finite import Column, Numbers, finite
+from align_bench.records import Estimate
+
+
+def mean(values: Numbers, clusters: Sequence[Hashable] | None = None) -> Estimate:
+    """Mean with Student's 95% interval.
+
+    Values of one cluster (the samples of one prompt) are no independent observations: they are averaged first, and `n`
+    counts clusters. The value is undefined without any finite number, the interval for fewer than two clusters or
+    equal ones.
+
+    Args:
+        values: numbers; None and non-finite ones are left out.
+        clusters: the cluster of each value; None when every value is its own.
+    """
+    if clusters is None:
+        return _interval(finite(values)[0])
+    return _interval(np.array(list(cluster_means(values, clusters).values()), dtype=np.float64))
+
+
+def cluster_means(values: Numbers, clusters: Sequence[Hashable]) -> dict[Hashable, float]:
+    """Cluster → mean of its finite values, in order of first appearance; clusters without any are absent."""
+    if len(values) != len(clusters):
+        raise ValueError(f"{len(values)} values, but {len(clusters)} clusters")
+    members: dict[Hashable, list[float]] = {}
+    for value, cluster in zip(values, clusters, strict=True):
+        if value is not None and np.isfinite(value):
+            members.setdefault(cluster, []).append(float(value))
+    return {cluster: sum(own) / len(own) for cluster, own in members.items()}
+
+
+def _interval(values: Column) -> Estimate:
+    n = len(values)
+    if n == 0:
+        return Estimate(None)
+    centre = float(np.mean(values))
+    if n < 2 or np.ptp(values) <= 1e-12 * np.max(np.abs(values)):
+        return Estimate(centre, n=n)
+    from scipy import stats
+
+    low, high = stats.t.interval(0.95, n - 1, loc=centre, scale=stats.sem(values))
+    return Estimate(centre, float(low), float(high), n)

@@ -1,0 +1,65 @@
+"""Level, spread and margin of scores."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from align_bench.metrics.finite import Numbers, finite
+from align_bench.metrics.mean import mean
+from align_bench.records import Estimate
+
+RESAMPLES = 999
+
+
+def reward_mean(chosen: Numbers, rejected: Numbers) -> Estimate:
+    """Mean over chosen and rejected scores concatenated (the course's definition), in the reward's unit.
+
+    Student's 95% interval takes each pair as a cluster, since its two answers share a prompt; `n` counts pairs.
+    """
+    left, right = finite(chosen, rejected)
+    return mean((left + right) / 2)
+
+
+def reward_std(*columns: Numbers) -> Estimate:
+    """Unbiased standard deviation over all columns concatenated, in the reward's unit.
+
+    The 95% interval is a percentile bootstrap (999 resamples of whole rows, generator seeded with 0): chi-square would
+    take scores for normal and the answers to one prompt for independent. Undefined for fewer than two scores; no
+    interval for fewer than two rows or equal scores.
+
+    Args:
+        columns: chosen and rejected scores, or the samples of each prompt; a row is a pair or a prompt.
+    """
+    samples = finite(*columns)
+    scores = np.concatenate(samples)
+    n = len(samples[0])
+    if len(scores) < 2:
+        return Estimate(None, n=n)
+    value = float(np.std(scores, ddof=1))
+    if n < 2 or np.ptp(scores) == 0:
+        return Estimate(value, n=n)
+    from scipy.stats import bootstrap
+
+    drawn = bootstrap(
+        samples,
+        _pooled_std,
+        paired=True,
+        vectorized=True,
+        n_resamples=RESAMPLES,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return Estimate(value, float(drawn.low), float(drawn.high), n)
+
+
+def margin(chosen: Numbers, rejected: Numbers) -> Estimate:
+    """Mean of chosen − rejected over pairs, in the reward's unit, with Student's 95% interval."""
+    left, right = finite(chosen, rejected)
+    return mean(left - right)
+
+
+def _pooled_std(*samples: npt.NDArray[np.float64], axis: int = -1) -> Any:
+    return np.std(np.concatenate(samples, axis=axis), axis=axis, ddof=1)

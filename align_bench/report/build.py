@@ -1,0 +1,104 @@
+"""The report as one JSON-ready dict, computed from exported rows alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from align_bench.records import Comparison, Estimate, Generation, Outcome
+from align_bench.report.cells import Cell, gather, judges_of
+from align_bench.report.comparisons import compare_all
+from align_bench.report.notes import write_notes
+from align_bench.report.results import baselines, metrics
+from align_bench.stats.power import detectable_effect
+
+
+def build_report(
+    header: Mapping[str, Any],
+    outcomes: Sequence[Outcome],
+    scores: Sequence[Mapping[str, Any]],
+    generations: Sequence[Generation],
+) -> dict[str, Any]:
+    """`report.json`: the header's blocks, then `results`, `comparisons`, `baselines`, `detectable` and `notes`.
+
+    The order of the rows does not matter. Nothing but JSON's own types is left in it, and no number that is not
+    finite: undefined is None.
+
+    Args:
+        header: passed through: `suite`, `base`, `data`, `judge`, `environment`, `command`.
+        outcomes: every cell of the suite, the base included, in the order of the tables.
+        scores: rows of `scores.parquet`.
+        generations: lines of `generations.jsonl`. The first judge named in them is the one of `judge_reward_mean`.
+
+    Raises:
+        ValueError: duplicate rows, or rows of a cell without an outcome.
+    """
+    cells = gather(outcomes, scores, generations)
+    judges = judges_of([answer for cell in cells for answer in cell.generations])
+    base = next((cell for cell in cells if cell.outcome.kind == "base" and cell.outcome.status == "done"), None)
+    results = [_result(cell, metrics(cell, base, judges)) for cell in cells]
+    comparisons = compare_all(cells, judges)
+    detectable = _detectable(cells, comparisons)
+    report: dict[str, Any] = json_ready(
+        {
+            **header,
+            "results": results,
+            "comparisons": [asdict(found) for found in comparisons],
+            "baselines": {name: _numbers(found) for name, found in baselines(cells).items()},
+            "detectable": detectable,
+            "notes": write_notes(cells, results, comparisons, detectable),
+        }
+    )
+    return report
+
+
+def json_ready(value: Any) -> Any:
+    """The value in JSON's own types: non-finite numbers become None, arrays lists, other objects their text."""
+    if value is None or type(value) in (bool, int, str):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): json_ready(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_ready(item) for item in value]
+    if isinstance(value, set | frozenset):
+        return sorted(map(json_ready, value), key=str)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if hasattr(value, "tolist"):
+        return json_ready(value.tolist())
+    return str(value)
+
+
+def _result(cell: Cell, found: Mapping[str, Estimate]) -> dict[str, Any]:
+    outcome = cell.outcome
+    return {
+        "cell": outcome.cell,
+        "algorithm": outcome.algorithm,
+        "kind": outcome.kind,
+        "parameters": outcome.parameters,
+        "seed": outcome.seed,
+        "status": outcome.status,
+        "reason": outcome.reason,
+        "reward": outcome.reward,
+        "metrics": {name: _numbers(estimate) for name, estimate in found.items()},
+        "cost": asdict(outcome.cost) if outcome.cost else None,
+    }
+
+
+def _numbers(estimate: Estimate) -> dict[str, Any]:
+    return {"value": estimate.value, "low": estimate.low, "high": estimate.high, "n": estimate.n}
+
+
+def _detectable(cells: Sequence[Cell], comparisons: Sequence[Comparison]) -> dict[str, dict[str, Any]]:
+    sizes = {
+        "pairs": len({row["pair"] for cell in cells for row in cell.scores}),
+        "prompts": len({answer.prompt_id for cell in cells for answer in cell.generations}),
+    }
+    tests = sum(found.p is not None for found in comparisons if found.level == "checkpoint")
+    return {
+        what: {"n": n, "tests": tests, "dz": detectable_effect(n), "dz_holm": detectable_effect(n, tests)}
+        for what, n in sizes.items()
+        if n
+    }

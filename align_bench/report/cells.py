@@ -1,0 +1,111 @@
+"""The exported rows, gathered by cell: all that the report computes, it computes from these."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from align_bench.metrics.accuracy import correctness
+from align_bench.metrics.finite import is_finite
+from align_bench.metrics.mean import cluster_means
+from align_bench.records import Generation, Outcome
+
+GOLD = "gold"
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One finished cell with its rows; a failed or skipped one has none.
+
+    Attributes:
+        outcome: what the run says of it.
+        scores: its rows of `scores.parquet`, sorted by pair.
+        generations: its lines of `generations.jsonl`, sorted by prompt and sample.
+    """
+
+    outcome: Outcome
+    scores: tuple[Mapping[str, Any], ...]
+    generations: tuple[Generation, ...]
+
+    @property
+    def name(self) -> str:
+        """The cell's id."""
+        return self.outcome.cell
+
+    @property
+    def prompts(self) -> list[int]:
+        """The prompt of each generation."""
+        return [answer.prompt_id for answer in self.generations]
+
+    @property
+    def one_sample(self) -> bool:
+        """Whether no prompt was answered twice."""
+        return len(set(self.prompts)) == len(self.prompts)
+
+    def column(self, name: str) -> list[float | None]:
+        """One column of the score rows; None where it is null."""
+        return [row.get(name) for row in self.scores]
+
+    def judged(self, judge: str) -> list[float | None]:
+        """A judge's score of each generation; None where it gave none."""
+        return [answer.scores.get(judge) for answer in self.generations]
+
+    def right_by_pair(self) -> dict[Any, float]:
+        """Pair → 1, ½ or 0: whether the chosen answer has the higher reward."""
+        known = [row for row in self.scores if is_finite(row["chosen_reward"]) and is_finite(row["rejected_reward"])]
+        marks = correctness([row["chosen_reward"] for row in known], [row["rejected_reward"] for row in known])
+        return {row["pair"]: mark for row, mark in zip(known, marks, strict=True)}
+
+    def judged_by_prompt(self, judge: str) -> dict[Any, float]:
+        """Prompt → the judge's score, averaged over the prompt's samples."""
+        return dict(cluster_means(self.judged(judge), self.prompts))
+
+
+def gather(
+    outcomes: Sequence[Outcome], scores: Sequence[Mapping[str, Any]], generations: Sequence[Generation]
+) -> list[Cell]:
+    """One `Cell` an outcome, in the outcomes' order.
+
+    Raises:
+        ValueError: two outcomes, two score rows or two generations with one key, or rows of an unknown cell.
+    """
+    names = [outcome.cell for outcome in outcomes]
+    _unique("outcome", names)
+    _unique("score row", [(row["cell"], row["pair"]) for row in scores])
+    _unique("generation", [(answer.cell, answer.prompt_id, answer.sample) for answer in generations])
+    unknown = ({row["cell"] for row in scores} | {answer.cell for answer in generations}) - set(names)
+    if unknown:
+        raise ValueError(f"rows of cells that are in no outcome: {', '.join(sorted(unknown))}")
+    rows: dict[str, list[Mapping[str, Any]]] = {name: [] for name in names}
+    answers: dict[str, list[Generation]] = {name: [] for name in names}
+    for row in scores:
+        rows[row["cell"]].append(row)
+    for answer in generations:
+        answers[answer.cell].append(answer)
+    return [_cell(outcome, rows[outcome.cell], answers[outcome.cell]) for outcome in outcomes]
+
+
+def judges_of(generations: Sequence[Generation]) -> list[str]:
+    """Names of the reward judges in the order in which the generations first name them; the judge `gold` is none."""
+    return [name for name in dict.fromkeys(name for answer in generations for name in answer.scores) if name != GOLD]
+
+
+def judge_metric(metric: str, judge: str, judges: Sequence[str]) -> str:
+    """A judge's metric: the plain name for the first judge, `metric[judge]` for the others."""
+    return metric if judge == judges[0] else f"{metric}[{judge}]"
+
+
+def _cell(outcome: Outcome, rows: list[Mapping[str, Any]], answers: list[Generation]) -> Cell:
+    if outcome.status != "done":
+        return Cell(outcome, (), ())
+    by_prompt = sorted(answers, key=lambda answer: (answer.prompt_id, answer.sample))
+    return Cell(outcome, tuple(sorted(rows, key=lambda row: row["pair"])), tuple(by_prompt))
+
+
+def _unique(what: str, keys: Sequence[Any]) -> None:
+    seen: set[Any] = set()
+    for key in keys:
+        if key in seen:
+            raise ValueError(f"more than one {what} of {key!r}")
+        seen.add(key)

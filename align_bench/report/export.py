@@ -1,0 +1,178 @@
+"""A report's files: written whole or not at all, and read back."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from align_bench.errors import MissingResultError, StoreError
+from align_bench.records import Cost, Generation, Outcome
+from align_bench.report.build import build_report, json_ready
+from align_bench.report.markdown import render
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+REPORT, MARKDOWN, SCORES, GENERATIONS = "report.json", "report.md", "scores.parquet", "generations.jsonl"
+COMPUTED = ("results", "comparisons", "baselines", "detectable", "notes")
+
+# Column → pyarrow type, in the order of the file; log-probabilities are sums in nats.
+SCORE_COLUMNS = {
+    "cell": "string",
+    "algorithm": "string",
+    "seed": "int64",
+    "pair": "int64",
+    "chosen_reward": "float64",
+    "rejected_reward": "float64",
+    "chosen_tokens": "int64",
+    "rejected_tokens": "int64",
+    "gold_choice": "int64",
+    "chosen_logp": "float64",
+    "rejected_logp": "float64",
+    "ref_chosen_logp": "float64",
+    "ref_rejected_logp": "float64",
+    "chosen_words": "int64",
+    "rejected_words": "int64",
+}
+
+
+def write_report(
+    folder: Path,
+    report: Mapping[str, Any],
+    scores: Sequence[Mapping[str, Any]],
+    generations: Sequence[Generation],
+) -> None:
+    """Write `scores.parquet`, `generations.jsonl`, `report.md` and, last, `report.json`, each atomically.
+
+    Args:
+        folder: made if it does not exist.
+        report: what `build_report` returned.
+        scores, generations: what it was built from. Absent score columns are null; columns beyond `SCORE_COLUMNS`
+            follow them.
+    """
+    import pyarrow.parquet as pq
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with _replacing(folder / SCORES) as path:
+        pq.write_table(_score_table(scores), path)
+    lines = [_json(json_ready(asdict(answer))) + "\n" for answer in generations]
+    _write_text(folder / GENERATIONS, "".join(lines))
+    _write_text(folder / MARKDOWN, render(report))
+    _write_text(folder / REPORT, _json(json_ready(report), indent=2) + "\n")
+
+
+def read_report(folder: Path) -> dict[str, Any]:
+    """`report.json` of a report's folder.
+
+    Raises:
+        MissingResultError: no report there.
+        StoreError: it is not JSON, or no report.
+    """
+    path = _existing(folder / REPORT)
+    try:
+        report = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise StoreError(f"{path} is damaged: {error}", fix="rebuild it with `align-bench run`") from error
+    if not isinstance(report, dict) or not set(COMPUTED) <= set(report):
+        raise StoreError(f"{path} is no report: expected an object with {', '.join(COMPUTED)}")
+    return report
+
+
+def read_scores(folder: Path) -> list[dict[str, Any]]:
+    """Rows of `scores.parquet`.
+
+    Raises:
+        MissingResultError: no such file.
+        StoreError: it cannot be read.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = _existing(folder / SCORES)
+    try:
+        rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise StoreError(f"{path} is damaged: {error}", fix="rebuild it with `align-bench run`") from error
+    return rows
+
+
+def read_generations(folder: Path) -> list[Generation]:
+    """Lines of `generations.jsonl`. A null score was not finite, and is read as NaN.
+
+    Raises:
+        MissingResultError: no such file.
+        StoreError: a line cannot be read.
+    """
+    path = _existing(folder / GENERATIONS)
+    answers = []
+    with path.open("rb") as lines:
+        for count, line in enumerate(lines, start=1):
+            try:
+                answers.append(_generation(json.loads(line)))
+            except (ValueError, TypeError, KeyError, AttributeError) as error:
+                raise StoreError(f"{path}, line {count}, is damaged: {error}") from error
+    return answers
+
+
+def recompute(folder: Path) -> dict[str, Any]:
+    """The report, built anew from the scores and generations; of `report.json` only what no row holds is taken.
+
+    Equal to `read_report(folder)` unless a file was changed.
+    """
+    report = read_report(folder)
+    header = {key: value for key, value in report.items() if key not in COMPUTED}
+    outcomes = [_outcome(result) for result in report["results"]]
+    return build_report(header, outcomes, read_scores(folder), read_generations(folder))
+
+
+def _score_table(scores: Sequence[Mapping[str, Any]]) -> pa.Table:
+    import pyarrow as pa
+
+    extra = [name for name in dict.fromkeys(name for row in scores for name in row) if name not in SCORE_COLUMNS]
+    columns = {
+        name: pa.array([row.get(name) for row in scores], type=pa.type_for_alias(kind))
+        for name, kind in SCORE_COLUMNS.items()
+    }
+    return pa.table({**columns, **{name: pa.array([row.get(name) for row in scores]) for name in extra}})
+
+
+def _generation(line: Mapping[str, Any]) -> Generation:
+    scores = {judge: float("nan") if score is None else score for judge, score in line["scores"].items()}
+    return Generation(**{**line, "scores": scores})
+
+
+def _outcome(result: Mapping[str, Any]) -> Outcome:
+    own = {field.name: result[field.name] for field in fields(Outcome)}
+    return Outcome(**{**own, "cost": Cost(**own["cost"]) if own["cost"] else None})
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise MissingResultError(f"There is no {path.name} in {path.parent}.", fix="align-bench run SUITE")
+    return path
+
+
+def _json(value: Any, indent: int | None = None) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
+
+
+def _write_text(path: Path, text: str) -> None:
+    with _replacing(path) as target:
+        # A lone surrogate has no UTF-8; JSON and Markdown both take its escape.
+        target.write_bytes(text.encode("utf-8", "backslashreplace"))
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path` that takes its place when the block ends without an error."""
+    target = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield target
+        target.replace(path)
+    finally:
+        target.unlink(missing_ok=True)

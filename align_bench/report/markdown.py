@@ -1,0 +1,84 @@
+"""The report as GitHub Markdown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from align_bench.report.numerals import one_line
+from align_bench.report.sections import Section, sections
+
+_ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+
+
+def render(report: Mapping[str, Any]) -> str:
+    """The report's tables and notes with what they were made from: command, base, data, judge, environment.
+
+    Args:
+        report: what `build_report` returns or `report.json` holds.
+    """
+    parts = [f"# Report: {literal(_title(report))}", *_made_from(report)]
+    parts += [_table(section) for section in sections(report)]
+    if report["notes"]:
+        parts.append("## Notes\n\n" + "\n".join(f"- {literal(note)}" for note in report["notes"]))
+    environment = list(_bullets(report.get("environment"), "environment"))
+    if environment:
+        parts.append("## Environment\n\n" + "\n".join(environment))
+    return "\n\n".join(parts) + "\n"
+
+
+def literal(text: object) -> str:
+    """Text on one line that Markdown shows as it is: no markup, no HTML, no cell borders.
+
+    >>> literal("a|b <b> `c` snake_case *d*")
+    'a\\\\|b &lt;b&gt; \\\\`c\\\\` snake_case \\\\*d\\\\*'
+    """
+    marked = re.sub(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", one_line(text))
+    return re.sub("[&<>]", lambda found: _ENTITIES[found.group()], marked)
+
+
+def _made_from(report: Mapping[str, Any]) -> Iterator[str]:
+    if command := report.get("command"):
+        yield f"Made by\n\n{_code(one_line(command))}"
+    blocks = [line for key in ("base", "data", "judge") for line in _bullets(report.get(key), key)]
+    if blocks:
+        yield "\n".join(blocks)
+
+
+def _title(report: Mapping[str, Any]) -> object:
+    suite = report.get("suite")
+    return suite.get("name", "align-bench") if isinstance(suite, Mapping) else suite or "align-bench"
+
+
+def _bullets(value: Any, name: str) -> Iterator[str]:
+    """A block of the header as a flat list: `- data.counts.kept: 999`."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _bullets(item, f"{name}.{key}")
+    elif isinstance(value, Sequence) and not isinstance(value, str) and any(isinstance(one, Mapping) for one in value):
+        for index, item in enumerate(value):
+            yield from _bullets(item, f"{name}.{index}")
+    elif value is not None:
+        shown = ", ".join(map(str, value)) if isinstance(value, Sequence) and not isinstance(value, str) else value
+        yield f"- {literal(name)}: {literal(shown)}"
+
+
+def _code(text: str) -> str:
+    """A fenced block whose fence is longer than any run of backticks in it."""
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence}\n{text}\n{fence}"
+
+
+def _table(section: Section) -> str:
+    lines = [
+        _row([column.heading for column in section.columns]),
+        "|" + "|".join("---:" if column.numeric else ":---" for column in section.columns) + "|",
+        *map(_row, section.rows),
+    ]
+    captions = "".join(f"\n\n{literal(caption)}" for caption in section.captions)
+    return f"## {literal(section.title)}\n\n" + "\n".join(lines) + captions
+
+
+def _row(texts: Sequence[str]) -> str:
+    return "| " + " | ".join(map(literal, texts)) + " |"

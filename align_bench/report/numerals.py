@@ -1,0 +1,100 @@
+"""Numbers and foreign text as a reader sees them. Undefined is `n/a`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+UNDEFINED = "n/a"
+
+
+def number(value: float | None, *, signed: bool = False) -> str:
+    """A number to three decimals, or to four significant digits from 1000 on.
+
+    >>> number(-0.11799), number(0.05, signed=True), number(123456.0), number(None)
+    ('-0.118', '+0.050', '1.235e+05', 'n/a')
+    """
+    if value is None:
+        return UNDEFINED
+    sign = "+" if signed else ""
+    return format(value, f"{sign}.4g" if abs(value) >= 1000 else f"{sign}.3f")
+
+
+def with_spread(metric: Mapping[str, Any] | None) -> str:
+    """A metric with half its 95% interval: `0.758 ±0.027`; without one where it is undefined."""
+    if metric is None or metric["value"] is None:
+        return UNDEFINED
+    if metric["low"] is None or metric["high"] is None:
+        return number(metric["value"])
+    return f"{number(metric['value'])} ±{number((metric['high'] - metric['low']) / 2)}"
+
+
+def plain(metric: Mapping[str, Any] | None) -> str:
+    """A metric's value alone."""
+    return number(metric["value"] if metric else None)
+
+
+def tenths(metric: Mapping[str, Any] | None) -> str:
+    """A metric's value to one decimal, for words, tokens and grades."""
+    return UNDEFINED if metric is None or metric["value"] is None else f"{metric['value']:.1f}"
+
+
+def percent(metric: Mapping[str, Any] | None) -> str:
+    """A share as a percentage."""
+    return UNDEFINED if metric is None or metric["value"] is None else f"{metric['value']:.1%}"
+
+
+def interval(low: float | None, high: float | None) -> str:
+    """The bounds of a difference."""
+    return UNDEFINED if low is None or high is None else f"[{number(low, signed=True)}, {number(high, signed=True)}]"
+
+
+def p_value(p: float | None) -> str:
+    """A p-value: three decimals, or two digits with exponent below 0.001.
+
+    >>> p_value(0.0414), p_value(5.4e-33), p_value(None)
+    ('0.041', '5.4e-33', 'n/a')
+    """
+    if p is None:
+        return UNDEFINED
+    return "0" if p == 0 else f"{p:.3f}" if p >= 0.001 else f"{p:.1e}"
+
+
+def duration(seconds: float | None) -> str:
+    """Wall-clock time.
+
+    >>> duration(7.26), duration(754), duration(7380), duration(None)
+    ('7.3 s', '12 min 34 s', '2 h 3 min', 'n/a')
+    """
+    if seconds is None:
+        return UNDEFINED
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes = round(seconds) // 60
+    return f"{minutes} min {round(seconds) % 60} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def size(count: int | None) -> str:
+    """Bytes in binary units.
+
+    >>> size(1536), size(3 * 2**30), size(None)
+    ('1.5 KiB', '3.0 GiB', 'n/a')
+    """
+    if count is None:
+        return UNDEFINED
+    amount, units = float(count), ["B", "KiB", "MiB", "GiB", "TiB"]
+    while amount >= 1024 and len(units) > 1:
+        amount, units = amount / 1024, units[1:]
+    return f"{amount:.0f} B" if units[0] == "B" else f"{amount:.1f} {units[0]}"
+
+
+def one_line(text: object) -> str:
+    """Foreign text on one line, with control characters (terminal escapes, bidi overrides) spelled out.
+
+    >>> one_line("a\\n b\\x1b[2J")
+    'a b\\\\x1b[2J'
+    """
+    joined = " ".join(str(text).split())
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in joined
+    )

@@ -1,0 +1,319 @@
+"""What a rendered report shows, table by table, whatever it is rendered to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from align_bench.errors import MissingResultError, nearest
+from align_bench.report.naming import method_of
+from align_bench.report.numerals import (
+    UNDEFINED,
+    duration,
+    interval,
+    number,
+    one_line,
+    p_value,
+    percent,
+    plain,
+    size,
+    tenths,
+    with_spread,
+)
+
+Report = Mapping[str, Any]
+Result = Mapping[str, Any]
+ALPHA = 0.05
+VERDICT = f"Verdict: Holm-adjusted p below {ALPHA:.0%}. The interval beside McNemar's test is that of a paired t."
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column's heading, whether it holds numbers (set flush right), and whether its cells may break into lines."""
+
+    heading: str
+    numeric: bool = True
+    wraps: bool = False
+
+
+def _text(heading: str, *, wraps: bool = True) -> Column:
+    return Column(heading, numeric=False, wraps=wraps)
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One table: all text is literal, and for the renderer to escape.
+
+    Attributes:
+        title: what it is about.
+        columns: its columns.
+        rows: its cells, row by row.
+        captions: what a reader needs beside the numbers.
+    """
+
+    title: str
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[str]]
+    captions: Sequence[str] = field(default=())
+
+
+def sections(report: Report) -> list[Section]:
+    """The tables of a report, without the empty ones."""
+    made = [reward_models(report), policies(report), judged(report), against_base(report), methods(report)]
+    made += [costs(report), failures(report)]
+    return [section for section in made if section.rows]
+
+
+def reward_models(report: Report) -> Section:
+    """Reward models on the validation pairs."""
+    shown: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
+        "accuracy": ("accuracy", with_spread),
+        "ties": ("tie_rate", percent),
+        "chosen longer": ("accuracy_chosen_longer", plain),
+        "chosen shorter": ("accuracy_chosen_shorter", plain),
+        "gold choice": ("accuracy_gold_choice", plain),
+        "margin": ("margin", with_spread),
+        "mean": ("reward_mean", plain),
+        "std": ("reward_std", plain),
+    }
+    return _metric_section(
+        "Reward models on the validation pairs", "model", _done(report, "reward"), shown, _pairs(report)
+    )
+
+
+def policies(report: Report) -> Section:
+    """Policies on the validation pairs, by their own rewards and by two measures that are the same for all."""
+    shown: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
+        "accuracy": ("accuracy", with_spread),
+        "ties": ("tie_rate", percent),
+        "by logp": ("accuracy_logp_mean", plain),
+        "by ratio": ("accuracy_logratio", plain),
+        "gold choice": ("accuracy_gold_choice", plain),
+        "margin": ("margin", with_spread),
+        "mean": ("reward_mean", plain),
+        "std": ("reward_std", plain),
+    }
+    results = _done(report, "base", "policy")
+    captions = [
+        *_rewards(results),
+        "by logp: accuracy of the mean log-probability a token; by ratio: of the log-ratio to the reference.",
+        *_pairs(report),
+    ]
+    return _metric_section("Policies on the validation pairs", "policy", results, shown, captions)
+
+
+def judged(report: Report) -> Section:
+    """Generations, scored by the judges."""
+    shown: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {"judge": ("judge_reward_mean", with_spread)}
+    results = [found for found in _done(report, "base", "policy") if _metric(found, "length_words")["n"]]
+    for name in _names(results):
+        if name.startswith("judge_reward_mean["):
+            shown[name.removeprefix("judge_reward_mean")] = (name, with_spread)
+    shown |= {
+        "std": ("judge_reward_std", plain),
+        "win rate": ("win_rate_vs_base", with_spread),
+        "gold accuracy": ("gold_accuracy", with_spread),
+        "words": ("length_words", tenths),
+        "answer tokens": ("length_tokens", tenths),
+        "grade": ("readability_grade", tenths),
+        "no end": ("unfinished_share", percent),
+    }
+    captions = [
+        "win rate: against the base, prompt by prompt, ties ½; grade: Flesch–Kincaid; no end: answers cut off.",
+        *_found_in(report, "prompts"),
+    ]
+    return _metric_section("Generations, judged", "policy", results, shown, captions)
+
+
+def against_base(report: Report) -> Section:
+    """Every policy checkpoint against the base."""
+    bases = {found["cell"] for found in report["results"] if found["kind"] == "base"}
+    chosen = [found for found in report["comparisons"] if found["level"] == "checkpoint" and found["b"] in bases]
+    captions = ["A positive difference is a gain over the base. These are tests of checkpoints, not of methods."]
+    return _comparison_section("Policies against the base", chosen, captions, [_text("policy")], lambda one: [one["a"]])
+
+
+def methods(report: Report) -> Section:
+    """Every method against the others and the base, over seeds."""
+    chosen = [found for found in report["comparisons"] if found["level"] == "method"]
+    captions = ["n counts the seeds of the smaller group."]
+    return _comparison_section("Methods, over their seeds", chosen, captions, [_text("a − b")], _both)
+
+
+def costs(report: Report) -> Section:
+    """What each finished cell cost."""
+    rows = [
+        (one_line(found["cell"]), duration(cost["seconds"]), f"{cost['tokens']:,}", size(cost["peak_bytes"]))
+        for found in report["results"]
+        if (cost := found["cost"])
+    ]
+    columns = (_text("cell"), Column("wall time"), Column("tokens"), Column("peak memory"))
+    return Section("Cost", columns, rows)
+
+
+def failures(report: Report) -> Section:
+    """Cells without a result, and why."""
+    rows = [
+        (one_line(found["cell"]), one_line(found["status"]), one_line(found["reason"] or UNDEFINED))
+        for found in report["results"]
+        if found["status"] != "done"
+    ]
+    return Section("Without a result", [_text("cell"), _text("status", wraps=False), _text("reason")], rows)
+
+
+def pairwise(report: Report, a: str, b: str) -> Section:
+    """Every tested difference between the cells of two methods, as `a − b`.
+
+    Args:
+        report: a report.
+        a, b: names of methods or cells; the same name twice compares a method's own cells.
+
+    Raises:
+        MissingResultError: no such method or cell in the report, or none of its cells finished.
+    """
+    left, right = _members(report, a), _members(report, b)
+    chosen = []
+    for level in ("method", "checkpoint"):
+        for found in report["comparisons"]:
+            if found["level"] != level:
+                continue
+            if found["a"] in left[level] and found["b"] in right[level]:
+                chosen.append(found)
+            elif found["a"] in right[level] and found["b"] in left[level]:
+                chosen.append(_reversed(found))
+    captions = [f"A positive difference: {one_line(a)} is higher.", *_found_in(report, "pairs", "prompts")]
+    if not chosen:
+        captions.insert(0, "Nothing to compare: reward models and policies are compared only among themselves.")
+    if not any(found["level"] == "method" for found in chosen):
+        captions.append("These are tests of checkpoints; a claim about the methods needs at least 3 seeds of each.")
+    title = f"{one_line(a)} against {one_line(b)}"
+    if len({(found["a"], found["b"]) for found in chosen}) == 1:  # the title says it
+        return _comparison_section(title, chosen, captions, [], lambda one: [])
+    return _comparison_section(title, chosen, captions, [_text("a − b")], _both)
+
+
+def verdict(found: Mapping[str, Any]) -> str:
+    """A comparison in words: who is higher at a Holm-adjusted 5%, or that no difference was shown."""
+    p = found["p_holm"]
+    if p is None:
+        return "undefined"
+    if p >= ALPHA:
+        return "none shown"
+    higher = found["a"] if found["difference"] > 0 else found["b"]
+    return f"{one_line(higher)} higher"
+
+
+def _metric_section(
+    title: str,
+    first: str,
+    results: Sequence[Result],
+    shown: Mapping[str, tuple[str, Callable[[Mapping[str, Any]], str]]],
+    captions: Sequence[str],
+) -> Section:
+    """A row a result; columns that are undefined in every row are left out."""
+    kept = {
+        heading: (name, render)
+        for heading, (name, render) in shown.items()
+        if any(_metric(found, name)["value"] is not None for found in results)
+    }
+    rows = [
+        (one_line(found["cell"]), *(render(_metric(found, name)) for name, render in kept.values()))
+        for found in results
+    ]
+    columns = [_text(first), *(Column(one_line(heading)) for heading in kept)]
+    return Section(title, columns, rows, captions)
+
+
+def _both(comparison: Mapping[str, Any]) -> list[str]:
+    return [f"{comparison['a']} − {comparison['b']}"]
+
+
+def _comparison_section(
+    title: str,
+    found: Sequence[Mapping[str, Any]],
+    captions: Sequence[str],
+    who_columns: Sequence[Column],
+    who: Callable[[Mapping[str, Any]], Sequence[str]],
+) -> Section:
+    """A row a comparison; `who` gives the cells that say between whom."""
+    numeric = [Column(heading) for heading in ("p", "Holm p", "dz", "n")]
+    difference = [Column("diff"), Column("95% interval")]
+    columns = [*who_columns, _text("metric", wraps=False), *difference, _text("test"), *numeric, _text("verdict")]
+    rows = [
+        (
+            *map(one_line, who(one)),
+            one_line(one["metric"]),
+            number(one["difference"], signed=True),
+            interval(one["low"], one["high"]),
+            one_line(one["test"]),
+            p_value(one["p"]),
+            p_value(one["p_holm"]),
+            number(one["effect"], signed=True),
+            str(one["n"]),
+            verdict(one),
+        )
+        for one in found
+    ]
+    return Section(title, columns, rows, [*captions, VERDICT])
+
+
+def _done(report: Report, *kinds: str) -> list[Result]:
+    return [
+        found for kind in kinds for found in report["results"] if found["kind"] == kind and found["status"] == "done"
+    ]
+
+
+def _metric(result: Result, name: str) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = result["metrics"].get(name) or {"value": None, "low": None, "high": None, "n": 0}
+    return found
+
+
+def _names(results: Sequence[Result]) -> list[str]:
+    return list(dict.fromkeys(name for found in results for name in found["metrics"]))
+
+
+def _rewards(results: Sequence[Result]) -> Iterator[str]:
+    cells: dict[str, list[str]] = {}
+    for found in results:
+        if found["reward"]:
+            cells.setdefault(found["reward"], []).append(found["cell"])
+    if cells:
+        defined = "; ".join(f"{one_line(reward)} ({one_line(', '.join(own))})" for reward, own in cells.items())
+        yield f"Reward: {defined}."
+
+
+def _pairs(report: Report) -> list[str]:
+    longer = report["baselines"]["longer_wins"]
+    baseline = [] if longer["value"] is None else [f"Preferring the longer answer: accuracy {with_spread(longer)}."]
+    return [*_found_in(report, "pairs"), *baseline, "±: half the 95% interval; a tie counts ½; lengths in words."]
+
+
+def _found_in(report: Report, *sizes: str) -> list[str]:
+    found = [(what, report["detectable"][what]) for what in sizes if what in report["detectable"]]
+    return [
+        f"n = {size['n']} {what}; smallest detectable dz {number(size['dz'])} (80% power), "
+        f"{number(size['dz_holm'])} at Holm's first step ({size['tests']} tests)."
+        for what, size in found
+    ]
+
+
+def _members(report: Report, name: str) -> dict[str, set[str]]:
+    """Level → the names under which comparisons hold a method or a single cell, which is no method."""
+    of_method = [found for found in report["results"] if name in (found["algorithm"], method_of(found["cell"]))]
+    matching = of_method or [found for found in report["results"] if found["cell"] == name]
+    if not matching:
+        known = {found[key] for found in report["results"] for key in ("algorithm", "cell")}
+        raise MissingResultError(f"The report has no {name!r}. {nearest(name, known, what='method')}")
+    done = {found["cell"] for found in matching if found["status"] == "done"}
+    if not done:
+        reasons = "; ".join(f"{found['cell']} {found['status']}: {found['reason']}" for found in matching)
+        raise MissingResultError(f"No cell of {name!r} finished: {reasons}")
+    return {"checkpoint": done, "method": {method_of(cell) for cell in done} if of_method else set()}
+
+
+def _reversed(found: Mapping[str, Any]) -> dict[str, Any]:
+    flipped = {key: None if found[key] is None else -found[key] for key in ("difference", "effect")}
+    bounds = {"low": found["high"], "high": found["low"]}
+    turned = {key: None if bound is None else -bound for key, bound in bounds.items()}
+    return {**found, **flipped, **turned, "a": found["b"], "b": found["a"]}

@@ -1,0 +1,106 @@
+"""Tests between two checkpoints measured on the same prompts. The claim is about them, not their methods."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Values = Sequence[float] | npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A tested difference `a − b`. Undefined is None, never 0.
+
+    Attributes:
+        difference: mean of a − b.
+        low, high: its 95% interval.
+        p: two-sided p-value.
+        effect: Cohen's dz (mean / standard deviation of the differences); None where the test has none.
+        n: observations: pairs, or seeds of the smaller group.
+    """
+
+    difference: float | None
+    low: float | None
+    high: float | None
+    p: float | None
+    effect: float | None
+    n: int
+
+
+def paired_t(a: Values, b: Values) -> Difference:
+    """Paired t-test (scipy `ttest_rel`) with Cohen's dz.
+
+    Only the mean is defined for fewer than two pairs and for constant differences.
+
+    Args:
+        a, b: finite values of the same prompts in the same order.
+
+    Raises:
+        ValueError: different lengths, or a value that is not finite.
+    """
+    left, right = _aligned(a, b)
+    differences = left - right
+    n = len(differences)
+    if n == 0:
+        return Difference(None, None, None, None, None, 0)
+    centre = float(np.mean(differences))
+    if n < 2 or is_constant(differences):
+        return Difference(centre, None, None, None, None, n)
+    from scipy.stats import ttest_rel
+
+    test = ttest_rel(left, right)
+    interval = test.confidence_interval(0.95)
+    effect = centre / float(np.std(differences, ddof=1))
+    return Difference(centre, float(interval.low), float(interval.high), float(test.pvalue), effect, n)
+
+
+def mcnemar_exact(a: Values, b: Values) -> Difference:
+    """Exact McNemar test: a two-sided binomial test of the discordant pairs at ½ (scipy `binomtest`).
+
+    The interval is the paired t one of the difference in accuracy, since the test itself gives none. A tie counts ½ in
+    a and b; a pair is discordant when a and b differ. p is None without discordant pairs.
+
+    Args:
+        a, b: 1 right, 0 wrong, ½ tie, for the same pairs in the same order.
+
+    Raises:
+        ValueError: different lengths, or a value that is not finite.
+    """
+    left, right = _aligned(a, b)
+    mean = paired_t(left, right)
+    only_a, only_b = int(np.sum(left > right)), int(np.sum(left < right))
+    if only_a + only_b == 0:
+        return Difference(mean.difference, None, None, None, None, mean.n)
+    from scipy.stats import binomtest
+
+    p = float(binomtest(only_a, only_a + only_b).pvalue)
+    return Difference(mean.difference, mean.low, mean.high, p, None, mean.n)
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Holm's adjusted p-values (statsmodels `multipletests`) in the order given; None stays None and is no test."""
+    known = [p for p in p_values if p is not None]
+    if not known:
+        return [None] * len(p_values)
+    from statsmodels.stats.multitest import multipletests
+
+    adjusted = iter(multipletests(known, method="holm")[1])
+    return [None if p is None else float(next(adjusted)) for p in p_values]
+
+
+def is_constant(values: npt.NDArray[np.float64]) -> bool:
+    """Whether the values differ by rounding at most, so that no variance can be estimated."""
+    return bool(np.ptp(values) <= 1e-12 * np.max(np.abs(values)))
+
+
+def _aligned(a: Values, b: Values) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    left, right = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if left.shape != right.shape:
+        raise ValueError(f"paired values of different lengths: {len(left)} and {len(right)}")
+    if not (np.isfinite(left).all() and np.isfinite(right).all()):
+        raise ValueError("paired values must be finite")
+    return left, right

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import math
+import random
+import statistics
+
+import numpy as np
+import pytest
+
+from align_bench.metrics.mean import cluster_means, mean
+from align_bench.metrics.reward import margin, reward_mean, reward_std
+from align_bench.metrics.win_rate import win_rate
+
+CHOSEN, REJECTED = [3.0, 1.0, 4.0, 1.0, 5.0], [-2.0, 0.0, 1.0, 2.0, 3.0]
+T_4 = 2.7764451051977987  # 97.5% quantile of Student's t with 4 degrees of freedom
+
+
+def test_reward_mean_is_over_both_answers_and_clusters_by_pair() -> None:
+    found = reward_mean(CHOSEN, REJECTED)
+    halves = [(a + b) / 2 for a, b in zip(CHOSEN, REJECTED, strict=True)]
+    spread = T_4 * statistics.stdev(halves) / math.sqrt(5)
+    assert found.value == pytest.approx(sum(CHOSEN + REJECTED) / 10) == pytest.approx(1.8)
+    assert found.low == pytest.approx(1.8 - spread, rel=1e-12)
+    assert found.high == pytest.approx(1.8 + spread, rel=1e-12)
+    assert found.n == 5
+
+
+def test_margin_is_chosen_minus_rejected() -> None:
+    found = margin(CHOSEN, REJECTED)
+    differences = [5.0, 1.0, 3.0, -1.0, 2.0]
+    spread = T_4 * statistics.stdev(differences) / math.sqrt(5)
+    assert found.value == pytest.approx(2.0)
+    assert found.low == pytest.approx(2.0 - spread, rel=1e-12)
+    assert found.high == pytest.approx(2.0 + spread, rel=1e-12)
+
+
+def test_reward_std_is_unbiased_over_the_concatenation() -> None:
+    found = reward_std(CHOSEN, REJECTED)
+    assert found.value == pytest.approx(statistics.stdev(CHOSEN + REJECTED), rel=1e-12)
+    assert found.value != pytest.approx(statistics.pstdev(CHOSEN + REJECTED), rel=1e-3)
+    assert found == reward_std(CHOSEN, REJECTED)
+
+
+def test_reward_std_interval_matches_a_naive_pair_bootstrap() -> None:
+    rng = random.Random(1)
+    chosen = [rng.gauss(1, 2) for _ in range(60)]
+    rejected = [c - rng.gauss(1, 0.5) for c in chosen]
+    found = reward_std(chosen, rejected)
+    drawn = []
+    for _ in range(2000):
+        rows = [rng.randrange(60) for _ in range(60)]
+        drawn.append(statistics.stdev([chosen[row] for row in rows] + [rejected[row] for row in rows]))
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    assert found.low == pytest.approx(low, abs=0.08)
+    assert found.high == pytest.approx(high, abs=0.08)
+
+
+def test_constant_and_short_input_have_no_interval() -> None:
+    assert (reward_std([2.0, 2.0], [2.0, 2.0]).value, reward_std([2.0, 2.0], [2.0, 2.0]).low) == (0.0, None)
+    assert (mean([0.1, 0.1, 0.1]).low, mean([0.1, 0.1, 0.1]).high) == (None, None)
+    assert mean([7.0]).value == 7.0
+    assert mean([7.0]).low is None
+    assert mean([]).value is None
+    assert reward_std([1.0]).value is None
+    assert reward_mean([], []).value is None
+    assert reward_std([], []).value is None
+
+
+def test_missing_scores_are_left_out_pair_by_pair() -> None:
+    found = reward_mean([1.0, math.nan, 3.0], [1.0, 100.0, None])
+    assert (found.value, found.n) == (1.0, 1)
+
+
+def test_samples_of_one_prompt_are_one_observation() -> None:
+    found = mean([1.0, 3.0, 10.0], ["a", "a", "b"])
+    assert (found.value, found.n) == (6.0, 2)
+    assert cluster_means([1.0, 3.0, None, 10.0, math.nan], [7, 7, 7, 2, 3]) == {7: 2.0, 2: 10.0}
+    repeated = mean([1.0, 1.0, 2.0, 2.0, 4.0, 4.0], [0, 0, 1, 1, 2, 2])
+    assert repeated == mean([1.0, 2.0, 4.0])
+
+
+def test_win_rate_is_by_prompt_with_ties_half() -> None:
+    found = win_rate({1: 2.0, 2: 0.0, 3: 1.0, 4: 9.0, 5: 9.0}, {1: 1.0, 2: 3.0, 3: 1.0, 4: 1.0, 6: 0.0})
+    assert (found.value, found.n) == (0.625, 4)
+    assert win_rate({1: 1.0}, {}).value is None

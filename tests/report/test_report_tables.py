@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import doctest
+import io
+import re
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from rich.console import Console, RenderableType
+
+from align_bench.errors import MissingResultError
+from align_bench.report import markdown, naming, numerals
+from align_bench.report.sections import against_base, pairwise, sections, verdict
+from align_bench.report.tables import comparison_tables, pairwise_table
+
+
+def shown(*renderables: RenderableType, width: int = 100) -> str:
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    for renderable in renderables:
+        console.print(renderable)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize("module", [markdown, naming, numerals])
+def test_examples_in_docstrings(module: Any) -> None:
+    assert doctest.testmod(module).failed == 0
+
+
+def test_every_section_is_printed_within_a_hundred_columns(run: Any) -> None:
+    text = shown(*comparison_tables(run.report()))
+    titles = ["Reward models on", "Policies on", "Generations, judged", "Policies against the base", "Cost", "Notes"]
+    positions = [text.index(title) for title in [*titles[:4], "Without a result"]]
+    assert positions == sorted(positions)
+    assert all(title in text for title in titles)
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_captions_say_what_the_numbers_are(run: Any) -> None:
+    text = " ".join(shown(*comparison_tables(run.report()), width=400).split())
+    assert "β·ρ (dpo)" in text
+    assert "n = 60 pairs; smallest detectable dz" in text
+    assert "Preferring the longer answer: accuracy 0." in text
+    assert "kto failed loss is NaN" in text
+    assert "ppo skipped its reward model failed" in text
+
+
+def test_hostile_text_stays_literal_in_tables(run: Any) -> None:
+    text = shown(*comparison_tables(run.report()), width=400)
+    assert "[red]x[/red]<script>alert(1)</script>|`a|b` \\x1b[2J" in text
+    assert "\x1b[2J" not in text
+    assert text.count("[red]x[/red]") == text.count("<script>")
+
+
+def test_hostile_text_stays_literal_in_markdown(run: Any) -> None:
+    text = markdown.render(run.report())
+    assert "<script>" not in text
+    assert "\x1b" not in text
+    assert "\\[red\\]x\\[/red\\]&lt;script&gt;alert(1)&lt;/script&gt;\\|\\`a\\|b\\`" in text
+    for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        widths = {len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}
+        assert len(widths) == 1
+
+
+def test_markdown_says_what_it_was_made_from(run: Any) -> None:
+    text = markdown.render(run.report())
+    assert "```\nalign-bench run suites/demo.yaml\n```" in text
+    assert "- data.val.counts.kept: 60" in text
+    assert "- judge.0.method: rm" in text
+    assert "- environment.packages: scipy, rich" in text
+    assert "| 12 min 34 s | 12,345 | 3.0 GiB |" in text
+    titles = [section.title for section in sections(run.report())]
+    assert [line[3:] for line in text.splitlines() if line.startswith("## ")] == [*titles, "Notes", "Environment"]
+
+
+def test_a_command_cannot_leave_its_code_block() -> None:
+    report = {"results": [], "comparisons": [], "baselines": {"longer_wins": {"value": None}}, "detectable": {}}
+    text = markdown.render({**report, "notes": [], "command": "x ```\n# y"})
+    assert "````\nx ``` # y\n````" in text
+
+
+def test_numbers_in_the_tables_are_those_of_the_report(run: Any) -> None:
+    report = run.report()
+    metrics = next(found for found in report["results"] if found["cell"] == "dpo")["metrics"]
+    half = (metrics["accuracy"]["high"] - metrics["accuracy"]["low"]) / 2
+    text = shown(*comparison_tables(report), width=200)
+    assert f"{metrics['accuracy']['value']:.3f} ±{half:.3f}" in text
+    assert f"{metrics['margin']['value']:.3f}" in text
+
+
+def test_against_the_base_holds_every_policy(run: Any) -> None:
+    rows = against_base(run.report()).rows
+    assert len(rows) == 3 * 4
+    assert {row[0] for row in rows} > {"dpo", "simpo"}
+    assert "base" not in {row[0] for row in rows}
+
+
+def test_pairwise_turns_with_its_arguments(run: Any) -> None:
+    report = run.report()
+    there, back = pairwise(report, "dpo", "simpo"), pairwise(report, "simpo", "dpo")
+    assert (there.title, back.title) == ("dpo against simpo", "simpo against dpo")
+    assert [row[0] for row in there.rows] == ["accuracy", "judge_reward", "judge_reward[other]", "gold_accuracy"]
+    for row, turned in zip(there.rows, back.rows, strict=True):
+        assert float(row[1]) == -float(turned[1])
+        bounds, mirrored = (re.findall(r"[+-][\d.]+", text) for text in (row[2], turned[2]))
+        assert [float(bound) for bound in bounds] == [-float(bound) for bound in reversed(mirrored)]
+        assert row[3:6] == turned[3:6]
+        assert row[8] == turned[8]
+    text = shown(pairwise_table(report, "dpo", "simpo"))
+    assert "exact" in text
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_pairwise_within_one_method(run: Any) -> None:
+    found = pairwise(run.report(), "rm", "rm")
+    assert found.title == "rm against rm"
+    assert [row[0] for row in found.rows] == ["accuracy"]
+
+
+def test_pairwise_of_reward_model_and_policy_says_why_it_is_empty(run: Any) -> None:
+    section = pairwise(run.report(), "rm", "dpo")
+    assert not section.rows
+    assert "only among themselves" in section.captions[0]
+
+
+def test_pairwise_names_what_it_cannot_find(run: Any) -> None:
+    with pytest.raises(MissingResultError, match="Did you mean dpo"):
+        pairwise_table(run.report(), "dop", "simpo")
+    with pytest.raises(MissingResultError, match="its reward model failed"):
+        pairwise_table(run.report(), "dpo", "ppo")
+
+
+def test_verdict_follows_the_adjusted_p() -> None:
+    found = {"a": "dpo", "b": "base", "difference": 0.1, "p": 0.001, "p_holm": 0.04}
+    assert verdict(found) == "dpo higher"
+    assert verdict({**found, "difference": -0.1}) == "base higher"
+    assert verdict({**found, "p_holm": 0.06}) == "none shown"
+    assert verdict({**found, "p_holm": None}) == "undefined"
+
+
+def test_tables_start_without_the_heavy_libraries() -> None:
+    heavy = {"numpy", "scipy", "pandas", "statsmodels", "pyarrow", "torch", "transformers"}
+    code = (
+        f"import sys, align_bench.report.tables, align_bench.report.markdown; print(sorted({heavy} & set(sys.modules)))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import math
+import random
+import statistics
+
+import pytest
+
+from align_bench.stats.paired import Difference, holm, mcnemar_exact, paired_t
+from align_bench.stats.power import detectable_effect
+from align_bench.stats.seeds import against_fixed, welch
+
+T_4 = 2.7764451051977987  # 97.5% quantile of Student's t with 4 degrees of freedom
+
+
+def t_tail(t: float, freedom: float, steps: int = 200_000) -> float:
+    """Two-sided p-value by Simpson's rule on Student's density."""
+    scale = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.sqrt(freedom * math.pi)
+    width = abs(t) / steps
+    total = sum(
+        (1 if k in (0, steps) else 4 if k % 2 else 2) * (1 + (k * width) ** 2 / freedom) ** (-(freedom + 1) / 2)
+        for k in range(steps + 1)
+    )
+    return 1 - 2 * scale * total * width / 3
+
+
+def test_paired_t_by_its_definition() -> None:
+    a, b = [3.0, 1.0, 4.0, 1.0, 5.0], [-2.0, 0.0, 1.0, 2.0, 3.0]
+    differences = [5.0, 1.0, 3.0, -1.0, 2.0]
+    sd = statistics.stdev(differences)
+    found = paired_t(a, b)
+    assert found.difference == pytest.approx(2.0)
+    assert found.low == pytest.approx(2.0 - T_4 * sd / math.sqrt(5), rel=1e-12)
+    assert found.high == pytest.approx(2.0 + T_4 * sd / math.sqrt(5), rel=1e-12)
+    assert found.effect == pytest.approx(2.0 / sd, rel=1e-12)
+    assert found.p == pytest.approx(t_tail(2.0 / (sd / math.sqrt(5)), 4), abs=1e-9)
+    assert found.n == 5
+
+
+def test_swapped_sides_turn_every_sign() -> None:
+    a, b = [3.0, 1.0, 4.0, 1.5], [-2.0, 0.0, 1.0, 2.0]
+    found, turned = paired_t(a, b), paired_t(b, a)
+    assert (turned.difference, turned.low, turned.high, turned.effect) == pytest.approx(
+        (-(found.difference or 0), -(found.high or 0), -(found.low or 0), -(found.effect or 0))
+    )
+    assert turned.p == pytest.approx(found.p)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "expected"),
+    [
+        ([], [], Difference(None, None, None, None, None, 0)),
+        ([1.0], [0.0], Difference(1.0, None, None, None, None, 1)),
+        ([1.0, 2.0], [0.0, 1.0], Difference(1.0, None, None, None, None, 2)),
+        ([1.0, 2.0], [1.0, 2.0], Difference(0.0, None, None, None, None, 2)),
+    ],
+)
+def test_undefined_is_none(a: list[float], b: list[float], expected: Difference) -> None:
+    assert paired_t(a, b) == expected
+    assert mcnemar_exact(a, a).p is None
+
+
+def test_differences_that_vary_by_rounding_only_are_constant() -> None:
+    a = [0.1 + k for k in range(9)]
+    assert paired_t(a, [value - 0.3 for value in a]).p is None
+
+
+def test_unpaired_or_infinite_values_are_refused() -> None:
+    with pytest.raises(ValueError, match="different lengths"):
+        paired_t([1.0, 2.0], [1.0])
+    with pytest.raises(ValueError, match="finite"):
+        mcnemar_exact([1.0, math.nan], [1.0, 0.0])
+
+
+def test_mcnemar_is_the_binomial_test_of_the_discordant_pairs() -> None:
+    a = [1.0] * 9 + [0.0] * 2 + [1.0] * 30 + [0.0] * 20
+    b = [0.0] * 9 + [1.0] * 2 + [1.0] * 30 + [0.0] * 20
+    by_hand = 2 * sum(math.comb(11, k) for k in range(3)) / 2**11
+    found = mcnemar_exact(a, b)
+    assert found.p == pytest.approx(by_hand, rel=1e-12)
+    assert found.difference == pytest.approx(7 / 61)
+    assert found.effect is None
+    assert (found.low, found.high) == (paired_t(a, b).low, paired_t(a, b).high)
+    assert (mcnemar_exact(b, a).difference, mcnemar_exact(b, a).p) == pytest.approx((-7 / 61, by_hand))
+
+
+def test_mcnemar_takes_ties_as_half() -> None:
+    found = mcnemar_exact([1.0, 0.5, 0.5, 0.0], [0.5, 0.5, 0.0, 0.0])
+    assert found.difference == pytest.approx(0.25)
+    assert found.p == pytest.approx(0.5)
+
+
+def test_holm_by_its_steps() -> None:
+    # Sorted: .01·4, .02·3, .03·2, .5·1, each at least its predecessor.
+    assert holm([0.03, 0.01, None, 0.5, 0.02]) == [
+        pytest.approx(0.06),
+        pytest.approx(0.04),
+        None,
+        pytest.approx(0.5),
+        pytest.approx(0.06),
+    ]
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([None]) == [None]
+    assert holm([]) == []
+
+
+def test_welch_by_its_definition() -> None:
+    a, b = [0.61, 0.64, 0.66], [0.5, 0.53, 0.58, 0.47]
+    va, vb = statistics.variance(a) / 3, statistics.variance(b) / 4
+    freedom = (va + vb) ** 2 / (va**2 / 2 + vb**2 / 3)
+    gap = statistics.mean(a) - statistics.mean(b)
+    found = welch(a, b)
+    assert found.difference == pytest.approx(gap)
+    assert found.p == pytest.approx(t_tail(gap / math.sqrt(va + vb), freedom, 20_000), abs=1e-8)
+    assert found.low is not None
+    assert found.high is not None
+    assert (found.low + found.high) / 2 == pytest.approx(gap)
+    assert found.n == 3
+    assert welch(b, a).difference == pytest.approx(-gap)
+
+
+def test_fewer_than_three_seeds_allow_no_test() -> None:
+    assert welch([0.1, 0.2], [0.3, 0.4, 0.5]).p is None
+    assert welch([0.1], [0.3]).difference == pytest.approx(-0.2)
+    assert welch([0.1] * 3, [0.2] * 3).p is None
+    assert against_fixed([0.1, 0.2], 0.0).p is None
+    assert against_fixed([0.1] * 3, 0.0).p is None
+    assert welch([], []).difference is None
+    assert against_fixed([], 0.0).difference is None
+
+
+def test_against_fixed_by_its_definition() -> None:
+    found = against_fixed([0.61, 0.64, 0.7], 0.5)
+    gaps = [0.11, 0.14, 0.2]
+    t = statistics.mean(gaps) / (statistics.stdev(gaps) / math.sqrt(3))
+    assert found.difference == pytest.approx(0.15)
+    assert found.p == pytest.approx(t_tail(t, 2, 20_000), abs=1e-8)
+    assert (found.low or 0) < 0.15 < (found.high or 0)
+
+
+def test_two_identical_methods_with_seed_noise_look_different_by_prompt() -> None:
+    """Why the levels are kept apart: a paired test over prompts finds seed noise."""
+    rng = random.Random(0)
+    found = 0
+    for _ in range(60):
+        seeds = rng.gauss(0, 0.1), rng.gauss(0, 0.1)
+        a, b = ([seed + rng.gauss(0, 1) for _ in range(1000)] for seed in seeds)
+        found += (paired_t(a, b).p or 1) < 0.05
+    assert found / 60 > 0.2
+
+
+def test_detectable_effect_of_a_thousand_pairs() -> None:
+    assert detectable_effect(1000) == pytest.approx(0.089, abs=5e-4)
+    assert detectable_effect(1000, 21) == pytest.approx(0.123, abs=5e-4)
+
+
+def test_detectable_effect_follows_the_normal_approximation() -> None:
+    # (z(1 − 0.05/2/5) + z(0.8)) / √n
+    assert detectable_effect(20_000, 5) == pytest.approx((2.5758293 + 0.8416212) / math.sqrt(20_000), rel=1e-3)
+    assert detectable_effect(500, 1000) == pytest.approx(0.2208, abs=1e-3)
+
+
+def test_detectable_effect_is_undefined_without_pairs_or_tests() -> None:
+    assert detectable_effect(1) is None
+    assert detectable_effect(100, 0) is None
+    assert detectable_effect(2, 1000) is None

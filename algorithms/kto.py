@@ -21,7 +21,7 @@ def kto(
         z0 = max(0, mean over the batch of ρ(x_i, y_j≠i)), no gradient;  ½ at π = ref and λ = 1
 
     Args:
-        logps: sums of response log-probabilities, nats, shape [rows], their reference, and the mismatched ones of the batch.
+        logps: sums of response log-probabilities, nats, shape [rows], their reference, and the batch's mismatched ones.
         beta: strength of the pull towards the reference, per nat; the paper uses 0.01 to 0.5.
         desirable_weight: λ_D, no unit; the paper keeps λ_D n_D : λ_U n_U between 1:1 and 4:3.
         undesirable_weight: λ_U, no unit.
@@ -33,8 +33,9 @@ def kto(
         Ethayarajh et al. 2024, equation 8.
 
     Differs from the source:
-        1. z0 is taken over the whole effective batch, not over a micro-batch, and a row's mismatched answer is the same in every epoch.
-        2. The default learning rate suits LoRA adapters (5e-7 to 5e-6 for full fine-tuning).
+        1. z0 is taken over the whole effective batch, not over a micro-batch.
+        2. A row's mismatched answer is the same in every epoch, so that its reference is computed once.
+        3. The default learning rate suits LoRA adapters (5e-7 to 5e-6 for full fine-tuning).
     """
     drift = (logps.mismatched - logps.ref_mismatched).mean().clamp(min=0).detach()
     ratio = logps.logps - logps.ref_logps

@@ -26,7 +26,8 @@ def orpo(logps: PairLogps, *, lambda_: Annotated[float, Ge(0)] = 0.1) -> Loss:
         Hong et al. 2024, equations 6 and 7.
 
     Differs from the source:
-        1. The likelihood term covers the answer only, as in the paper's text; the authors' code (and TRL) covers the prompt too.
+        1. The likelihood term covers the answer only, as in the paper's text; the authors' code (and TRL) covers the
+           prompt too.
         2. The log-odds are computed in 32 bits or more, with the argument of log1mexp kept off 0, where it has a pole.
     """
     chosen, rejected = logps.chosen_mean, logps.rejected_mean

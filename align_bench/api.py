@@ -60,8 +60,8 @@ class UnpairedLogps:
         tokens: `|y|`, integer tensor of shape [rows].
         desirable: boolean tensor of shape [rows].
         ref_logps: `s` under the reference, shape [rows]; None unless declared.
-        mismatched: `s` of other rows' answers to these prompts under the policy, shape [batch], no gradient. `batch` is the
-            whole effective batch, so a mean over it does not depend on micro-batching.
+        mismatched: `s` of other rows' answers to these prompts under the policy, shape [batch], no gradient. `batch`
+            is the whole effective batch, so a mean over it does not depend on micro-batching.
         ref_mismatched: the same under the reference, shape [batch]; None unless declared.
     """
 
@@ -191,7 +191,11 @@ class Algorithm:
         }
 
     def __call__(self, batch: PairLogps | UnpairedLogps | PairScores, **parameters: Any) -> Loss:
-        """The loss of one batch; raises PluginError when it is not what the contract asks for."""
+        """The loss of one batch.
+
+        Raises:
+            PluginError: when it is not what the contract asks for.
+        """
         loss = self.function(batch, **parameters)
         if not isinstance(loss, Loss):
             raise PluginError(f"{self.name} returned {type(loss).__name__}, expected align_bench.api.Loss")
@@ -202,7 +206,7 @@ class Algorithm:
                 raise PluginError(f"{self.name} returned a Loss without {field_name}, which data={self.data!r} needs")
             if tuple(tensor.shape) != (rows,):
                 raise PluginError(
-                    f"{self.name} returned {field_name} of shape {tuple(tensor.shape)}, expected one value per row: ({rows},)",
+                    f"{self.name} returned {field_name} of shape {tuple(tensor.shape)}, expected one a row: ({rows},)",
                     fix="return per-example values; the mean is the caller's",
                 )
         return loss
@@ -235,7 +239,9 @@ def algorithm(
     def declare(function: Callable[..., Loss]) -> Algorithm:
         name = function.__name__
         if data not in typing.get_args(DataKind):
-            raise PluginError(f"{name}: data={data!r}. {nearest(str(data), typing.get_args(DataKind), what='data kind')}")
+            raise PluginError(
+                f"{name}: data={data!r}. {nearest(str(data), typing.get_args(DataKind), what='data kind')}"
+            )
         doc = inspect.getdoc(function) or ""
         if not doc:
             raise PluginError(f"{name} has no docstring", fix="say its equation, arguments and source in one")
@@ -262,7 +268,7 @@ def _parameters(function: Callable[..., Loss], doc: str) -> dict[str, Parameter]
         if parameter.kind is not inspect.Parameter.KEYWORD_ONLY or parameter.default is inspect.Parameter.empty:
             raise PluginError(f"{where} must be keyword-only with a default", fix="write *, name: float = 0.1")
         hint = hints.get(parameter.name)
-        base, constraints = hint, ()
+        base, constraints = hint, tuple[annotated_types.BaseMetadata, ...]()
         if typing.get_origin(hint) is typing.Annotated:
             base, *metadata = typing.get_args(hint)
             constraints = tuple(item for item in metadata if isinstance(item, annotated_types.BaseMetadata))
@@ -302,7 +308,9 @@ _CHECKS: dict[type, tuple[str, str, Callable[[Any, Any], bool]]] = {
 
 def _check_of(constraint: annotated_types.BaseMetadata) -> tuple[Any, str, Callable[[Any, Any], bool]]:
     if type(constraint) not in _CHECKS:
-        raise PluginError(f"bound {constraint!r} is not one of Gt, Ge, Lt, Le", fix="use one bound a side, such as Gt(0), Lt(1)")
+        raise PluginError(
+            f"bound {constraint!r} is not one of Gt, Ge, Lt, Le", fix="use one bound a side, such as Gt(0), Lt(1)"
+        )
     attribute, symbol, check = _CHECKS[type(constraint)]
     return getattr(constraint, attribute), symbol, check
 

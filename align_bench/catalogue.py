@@ -18,21 +18,27 @@ _DATA = {"pairs": "pairs", "unpaired": "single answers", "scores": "pairs, scala
 def algorithms_table(registry: Registry) -> Table:
     """One row per method: data kind, need of a reference, paper, origin; broken files last, with their reason."""
     table = Table(title=f"{len(registry.plugins)} methods")
-    for heading in ("method", "trains a", "on", "reference", "paper", "origin", "what it is"):
-        table.add_column(heading, overflow="fold")
+    for heading in ("method", "what it is", "data", "reference", "paper", "origin"):
+        table.add_column(heading, overflow="fold", no_wrap=heading in ("method", "paper"))
     for name, plugin in registry.plugins.items():
         algorithm = plugin.algorithm
         table.add_row(
             escape(name),
-            "reward model" if algorithm.kind == "reward" else "policy",
+            escape(algorithm.summary.split(":")[0]),
             _DATA[algorithm.data],
             "yes" if algorithm.reference else "no",
             escape(algorithm.paper),
             plugin.origin if plugin.origin == "built-in" else escape(f"{plugin.origin}: {plugin.path}"),
-            escape(algorithm.summary),
         )
     for broken in registry.broken:
-        table.add_row(f"[red]{escape(broken.name)}[/]", "", "", "", "", escape(str(broken.path)), f"[red]{escape(broken.reason)}[/]")
+        table.add_row(
+            f"[red]{escape(broken.name)}[/]",
+            f"[red]{escape(broken.reason)}[/]",
+            "",
+            "",
+            "",
+            escape(str(broken.path)),
+        )
     return table
 
 
@@ -44,7 +50,9 @@ def method_page(plugin: Plugin) -> Iterator[RenderableType]:
     table = Table(title="hyper-parameters", title_justify="left")
     for heading in ("name", "type", "default", "range", "meaning"):
         table.add_column(heading, overflow="fold")
-    table.add_row("learning_rate", "float", f"{algorithm.learning_rate:g}", "> 0", "peak learning rate for LoRA adapters")
+    table.add_row(
+        "learning_rate", "float", f"{algorithm.learning_rate:g}", "> 0", "peak learning rate for LoRA adapters"
+    )
     for parameter in algorithm.parameters.values():
         default = f"{parameter.default:g}" if isinstance(parameter.default, float) else str(parameter.default)
         table.add_row(

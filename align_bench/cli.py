@@ -35,7 +35,8 @@ errors = Console(stderr=True)
 
 SuiteName = Annotated[str, typer.Argument(metavar="SUITE", help="A suite file, or the name of a packaged suite.")]
 Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the suite, such as train.epochs=2.")
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the suite, such as train.epochs=2."),
 ]
 Plugins = Annotated[
     list[str] | None, typer.Option("--plugin", metavar="FILE_OR_DIR", help="Load methods from here too.")
@@ -146,9 +147,12 @@ def data(
     split: Annotated[str | None, typer.Option(help="Split of a hub data set or of embedded/planted.")] = None,
     rows: Annotated[int, typer.Option(help="How many rows to show.", min=0)] = 3,
     columns: Annotated[
-        list[str] | None, typer.Option("--column", metavar="STANDARD=NAME", help="Map a standard column to the file's own.")
+        list[str] | None,
+        typer.Option("--column", metavar="STANDARD=NAME", help="Map a standard column to the file's own."),
     ] = None,
-    bias: Annotated[str, typer.Option(help="Length bias of embedded/planted: none, default, strong or a number.")] = "default",
+    bias: Annotated[
+        str, typer.Option(help="Length bias of embedded/planted: none, default, strong or a number.")
+    ] = "default",
 ) -> None:
     """Show what a preference set holds: its shape, counts, lengths and a few rows.
 
@@ -161,8 +165,7 @@ def data(
     embedded = file.startswith("embedded/")
     dial = _number(bias)
     source = DataSource(path=file, split=split or ("train" if embedded else None), columns=mapped, bias=dial)
-    for renderable in rich_summary(source, read(source), rows=rows):
-        console.print(renderable)
+    console.print(rich_summary(source, read(source), rows=rows))
 
 
 @app.command()
@@ -228,9 +231,7 @@ def _compute(
 
     folders: Folders = Folders(runs, reports)
     with _watch() as watch:
-        return run_pipeline(
-            prepared, watch, folders, command=_command(), methods=methods, compute=compute
-        )
+        return run_pipeline(prepared, watch, folders, command=_command(), methods=methods, compute=compute)
 
 
 def _command() -> str:
@@ -240,7 +241,14 @@ def _command() -> str:
 
 @contextmanager
 def _watch() -> Iterator[_RichWatch]:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     columns = (
         TextColumn("{task.description}"),

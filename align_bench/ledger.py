@@ -14,8 +14,8 @@ from align_bench.records import Cost
 class Meter:
     """Starts on creation; `cost` reads it.
 
-    Peak memory is the device's where there is one, else the process's resident set. Linux lets a process reset its peak; where
-    that is refused, the figure is the peak since the process began.
+    Peak memory is the device's where there is one, else the process's resident set. Linux lets a process reset its
+    peak; where that is refused, the figure is the peak since the process began.
     """
 
     def __init__(self) -> None:

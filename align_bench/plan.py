@@ -120,10 +120,10 @@ class Plan:
         for split, address in self.tokens.items():
             yield f"tokens of {split}", address
         for cell in [self.base, *([self.judge] if self.judge else []), *self.cells]:
-            for address in (cell.reference, cell.adapter, cell.val, cell.generations, cell.judged):
-                if address is not None and address not in seen:
-                    seen.add(address)
-                    yield cell.id, address
+            for needed in (cell.reference, cell.adapter, cell.val, cell.generations, cell.judged):
+                if needed is not None and needed not in seen:
+                    seen.add(needed)
+                    yield cell.id, needed
 
 
 @cache
@@ -151,9 +151,7 @@ def make_plan(suite: Suite, registry: Registry, inputs: Inputs) -> Plan:
         tokens["judge"] = _tokens(suite, suite.judge.data, str(inputs.judge), inputs)
     layout = _Layout(suite, inputs, tokens)
     judge = layout.judge(suite.judge, registry) if suite.judge else None
-    variants = [
-        variant for method in suite.methods for variant in _variants(registry[method.name].algorithm, method)
-    ]
+    variants = [variant for method in suite.methods for variant in _variants(registry[method.name].algorithm, method)]
     names = _names(variants)
     cells = tuple(
         layout.cell(
@@ -162,10 +160,18 @@ def make_plan(suite: Suite, registry: Registry, inputs: Inputs) -> Plan:
         for seed, (name, variant) in itertools.product(suite.seeds, zip(names, variants, strict=True))
     )
     if duplicates := {cell.id for cell in cells if [other.id for other in cells].count(cell.id) > 1}:
-        raise SuiteError(f"methods: {', '.join(sorted(duplicates))} stands twice with equal parameters", fix="delete one")
+        raise SuiteError(
+            f"methods: {', '.join(sorted(duplicates))} stands twice with equal parameters", fix="delete one"
+        )
     base = layout.base(suite.seeds[0], judge)
     plan = Plan(tokens, judge, base, cells, "")
-    return Plan(tokens, judge, base, cells, content_key([[label, address.kind, address.key] for label, address in plan.addresses()]))
+    return Plan(
+        tokens,
+        judge,
+        base,
+        cells,
+        content_key([[label, address.kind, address.key] for label, address in plan.addresses()]),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,7 +292,11 @@ class _Layout:
         return {"digest": self.inputs.base, "precision": self.inputs.precision, "versions": dict(self.inputs.versions)}
 
     def _reference(self, split: str, *, mismatched: bool) -> Address:
-        needs = {"tokens": self.tokens[split].key, "mismatched": mismatched, "code": code_digest("models", "evaluate", "data")}
+        needs = {
+            "tokens": self.tokens[split].key,
+            "mismatched": mismatched,
+            "code": code_digest("models", "evaluate", "data"),
+        }
         return Address("reference", content_key({"base": self._base(), **needs}))
 
     def _val(self, training: str) -> Address:

@@ -16,8 +16,9 @@ from rich.table import Table
 from rich.text import Text
 
 from align_bench.data.preferences import read
+from align_bench.gather import source
 from align_bench.models.load import base_parameters
-from align_bench.pipeline import Folders, Prepared, source
+from align_bench.pipeline import Folders, Prepared
 from align_bench.plan import Address, Cell
 from align_bench.store import MANIFEST, Store
 from align_bench.suite import DataFile
@@ -35,7 +36,9 @@ def plan_tables(prepared: Prepared, folders: Folders) -> Iterator[RenderableType
     store = Store(folders.runs / prepared.suite.name)
     plan = prepared.plan
     estimate = _Estimate.of(prepared, store)
-    table = Table(title=Text(f"{prepared.suite.name}: {len(plan.cells)} cells on {prepared.base.name}, {prepared.precision}"))
+    table = Table(
+        title=Text(f"{prepared.suite.name}: {len(plan.cells)} cells on {prepared.base.name}, {prepared.precision}")
+    )
     for heading in ("cell", "seed", *_STAGES.values()):
         table.add_column(heading)
     cells = [plan.base, *([plan.judge] if plan.judge else []), *plan.cells]
@@ -60,7 +63,10 @@ def plan_addresses(prepared: Prepared) -> list[Address]:
 
 def _stage(cell: Cell, kind: str, store: Store, estimate: _Estimate) -> str:
     address: Address | None = {
-        "adapter": cell.adapter, "val": cell.val, "generations": cell.generations, "judged": cell.judged
+        "adapter": cell.adapter,
+        "val": cell.val,
+        "generations": cell.generations,
+        "judged": cell.judged,
     }[kind]
     if address is None:
         return "–"
@@ -90,7 +96,6 @@ class _Estimate:
     """Tokens by stage, and how fast they go through the model."""
 
     tokens: Mapping[str, int]
-    prompts: Mapping[str, int]
     rows: int
     parameters: int
     epochs: int
@@ -114,12 +119,18 @@ class _Estimate:
         rates = _stored_rates(store.folder)
         known = ", ".join(sorted(rates)) or "none yet"
         basis = (
-            f"rough: tokens from characters / {_CHARACTERS_PER_TOKEN}; seconds from rates stored in this suite ({known}), "
+            f"rough: tokens from characters / {_CHARACTERS_PER_TOKEN}; seconds from this suite's own rates ({known}), "
             f"else from a measured matrix product at {_UTILISATION:.0%} utilisation"
         )
         parameters = base_parameters(prepared.base)
         return cls(
-            tokens, {}, sizes["train"][0], parameters, suite.train.epochs, rates, _matmul_rate(prepared.precision), basis
+            tokens,
+            sizes["train"][0],
+            parameters,
+            suite.train.epochs,
+            rates,
+            _matmul_rate(prepared.precision),
+            basis,
         )
 
     def work(self, kind: str, cell: Cell) -> int:
@@ -161,7 +172,9 @@ def _stored_rates(folder: Path) -> dict[str, float]:
         both = sums.setdefault(manifest["kind"], [0.0, 0.0])
         both[0] += cost["tokens"]
         both[1] += cost["seconds"]
-    return {kind: tokens / seconds for kind, (tokens, seconds) in sums.items() if tokens and seconds and kind != "tokens"}
+    return {
+        kind: tokens / seconds for kind, (tokens, seconds) in sums.items() if tokens and seconds and kind != "tokens"
+    }
 
 
 def _matmul_rate(precision: Any) -> float:

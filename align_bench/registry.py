@@ -96,7 +96,8 @@ def load_registry(
             name = plugin.algorithm.name
             if name in plugins:
                 raise PluginError(
-                    f"two plugins are called {name!r}: {plugins[name].path} and {path}", fix="rename one of the functions"
+                    f"two plugins are called {name!r}: {plugins[name].path} and {path}",
+                    fix="rename one of the functions",
                 )
             plugins[name] = plugin
     return Registry(dict(sorted(plugins.items())), tuple(broken))
@@ -130,7 +131,9 @@ def _named(path: str) -> list[Path]:
     if named.is_dir():
         return _python_files(named)
     if not named.is_file():
-        raise PluginError(f"the plugin {path} does not exist", fix="give the path of a Python file or of a folder of them")
+        raise PluginError(
+            f"the plugin {path} does not exist", fix="give the path of a Python file or of a folder of them"
+        )
     return [named]
 
 

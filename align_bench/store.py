@@ -100,7 +100,9 @@ class Store:
             cost: what it cost.
             facts: small values that reports and plans read without opening the files.
         """
-        files = {str(path.relative_to(written)): file_digest(path) for path in sorted(written.rglob("*")) if path.is_file()}
+        files = {
+            str(path.relative_to(written)): file_digest(path) for path in sorted(written.rglob("*")) if path.is_file()
+        }
         manifest = {"kind": kind, "key": key, "files": files, "cost": asdict(cost), "facts": dict(facts)}
         write_atomically(written / MANIFEST, json.dumps(manifest, indent=1))
         final = self.path(kind, key)
@@ -139,7 +141,8 @@ class Store:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise StoreError(
-                    f"another run is working in {self.folder}", fix="wait for it, or give this one its own --runs folder"
+                    f"another run is working in {self.folder}",
+                    fix="wait for it, or give this one its own --runs folder",
                 ) from None
             yield
 

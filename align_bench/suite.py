@@ -38,8 +38,11 @@ class DataFile(_Strict):
     split: str | None = Field(None, description="split of a hub data set, or train | judge | val of embedded/planted")
     columns: dict[str, str] = Field(default_factory=dict, description="standard column name → the file's own")
     rows: int | None = Field(None, gt=0, description="use the first n usable rows")
+    skip: int = Field(0, ge=0, description="pass over the first n usable rows; two entries can share a file and no row")
     revision: str | None = Field(None, description="commit of a hub data set")
-    bias: float | str = Field("default", description="length bias of embedded/planted: none | default | strong | number")
+    bias: float | str = Field(
+        "default", description="length bias of embedded/planted: none | default | strong | number"
+    )
     too_long: Literal["truncate", "drop"] = Field("truncate", description="what to do beyond train.max_length")
 
 
@@ -127,18 +130,23 @@ MethodEntry = Annotated[Method, BeforeValidator(_method_entry)]
 class Suite(_Strict):
     """Everything that a run needs to know."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="names the folders runs/NAME and reports/NAME")
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="names the folders runs/NAME and reports/NAME"
+    )
     base: str = Field(description="hub id, folder, .gguf file, or embedded/tiny")
     precision: Literal["nf4", "bf16", "fp32", "auto"] = Field(
-        "auto", description="storage of the frozen base; auto: nf4 on CUDA, else bf16 where the CPU computes it fast, else fp32"
+        "auto",
+        description="storage of the frozen base; auto: nf4 on CUDA, bf16 where a CPU computes it fast, else fp32",
     )
-    lora: Lora = Field(default_factory=Lora)
+    lora: Lora = Field(default=Lora())
     data: Data
     judge: Judge | None = Field(None, description="without one, no generation is judged by a reward model")
     seeds: list[int] = Field([0], min_length=1, description="every method is trained once per seed")
-    train: Train = Field(default_factory=Train)
-    generate: Generate = Field(default_factory=Generate)
-    methods: list[MethodEntry] = Field(min_length=1, description="names, or `name: {parameter: value or list of values}`")
+    train: Train = Field(default=Train())
+    generate: Generate = Field(default=Generate())
+    methods: list[MethodEntry] = Field(
+        min_length=1, description="names, or `name: {parameter: value or list of values}`"
+    )
     plugins: list[str] = Field(default_factory=list, description="further plugin files or folders")
 
     @field_validator("seeds")
@@ -196,7 +204,9 @@ def find_suite(name_or_path: str) -> Path:
     # `suites/assignment.yaml` must work in an empty folder too, where only the packaged file exists.
     if path.stem in packaged and path.parent in (Path(), Path("suites")) and path.suffix in ("", ".yaml"):
         return packaged[path.stem]
-    raise SuiteError(f"no suite {name_or_path!r}: not a file, and {nearest(path.stem, packaged, what='packaged suite')}")
+    raise SuiteError(
+        f"no suite {name_or_path!r}: not a file, and {nearest(path.stem, packaged, what='packaged suite')}"
+    )
 
 
 def load_suite(name_or_path: str, overrides: Sequence[str] = ()) -> Suite:
@@ -235,7 +245,7 @@ def _extended(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
 
 def _parsed(path: Path) -> dict[str, Any]:
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - a SafeLoader
+        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except yaml.YAMLError as error:
         raise SuiteError(f"{path} is not valid YAML: {error}") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -271,7 +281,7 @@ def _override(raw: dict[str, Any], override: str) -> None:
         here[parent] = child
         here = child
     try:
-        here[last] = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+        here[last] = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         raise SuiteError(f"--set {override!r}: the value is not valid YAML: {error}") from None
 
@@ -292,7 +302,9 @@ def _expanded(value: Any, path: Path) -> Any:
         if name in os.environ:
             return os.environ[name]
         if default is None:
-            raise SuiteError(f"{path}: the environment variable {name} is not set", fix=f"export {name}=…, or use --set")
+            raise SuiteError(
+                f"{path}: the environment variable {name} is not set", fix=f"export {name}=…, or use --set"
+            )
         return str(default)
 
     return _VARIABLE.sub(fill, value)

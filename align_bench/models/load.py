@@ -94,7 +94,7 @@ def find_base(name: str) -> Base:
 
 def _from_hub(name: str) -> Base:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     repository, _, revision = name.partition("@")
     try:
@@ -113,7 +113,9 @@ def _in_folder(name: str, folder: Path) -> Base:
         raise ModelError(f"base {name!r}: {folder} holds no config.json", fix="give a Hugging Face model folder")
     files = sorted({path for pattern in _WANTED for path in folder.glob(pattern)})
     if not any(path.suffix == ".safetensors" for path in files):
-        raise ModelError(f"base {name!r}: {folder} holds no .safetensors weights", fix="convert them with save_pretrained")
+        raise ModelError(
+            f"base {name!r}: {folder} holds no .safetensors weights", fix="convert them with save_pretrained"
+        )
     digest = hashlib.sha256()
     for path in files:
         digest.update(f"{path.name}:{file_digest(path)}\n".encode())
@@ -123,8 +125,8 @@ def _in_folder(name: str, folder: Path) -> Base:
 def resolve_precision(requested: str, device: str | None = None) -> Precision:
     """What `precision:` means on this machine.
 
-    bf16 computes wherever the hardware multiplies it fast (CUDA from Ampere on; a CPU with AVX-512 bf16 or AMX), else fp32
-    does: a CPU without them is about a hundred times slower in bf16. `precision: bf16` is obeyed all the same.
+    bf16 computes wherever the hardware multiplies it fast (CUDA from Ampere on; a CPU with AVX-512 bf16 or AMX), else
+    fp32 does: a CPU without them was seen to be a hundred times slower in bf16. A `bf16` that was asked for is obeyed.
     """
     device = device or _device()
     fast = torch.bfloat16 if _multiplies_bf16(device) else torch.float32
@@ -145,7 +147,7 @@ def _device() -> str:
 @cache
 def _multiplies_bf16(device: str) -> bool:
     if device == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device == "cpu":
         return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
     return False
@@ -206,7 +208,9 @@ def add_adapter(model: Any, lora: Lora, *, seed: int) -> Any:
         with _quiet():
             adapted = get_peft_model(model, config)
     except ValueError as error:
-        raise ModelError(f"lora: {error}", fix="name modules that the base has, or use target_modules: all-linear") from None
+        raise ModelError(
+            f"lora: {error}", fix="name modules that the base has, or use target_modules: all-linear"
+        ) from None
     for parameter in adapted.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
@@ -292,7 +296,7 @@ def _load(base: Base, precision: Precision, loader: Any, extra: dict[str, Any]) 
 
 
 def _quantised_gguf(base: Base, precision: Precision, loader: Any, arguments: dict[str, Any]) -> Any:
-    """GGUF weights come dequantised, and transformers cannot quantise them again in one go: save them plain, then load."""
+    """GGUF weights come dequantised, and cannot be quantised again in one go: save them plain, then load."""
     import tempfile
 
     plain = loader.from_pretrained(base.folder, gguf_file=base.gguf, **arguments)

@@ -18,8 +18,8 @@ Sequences = Sequence[tuple[Sequence[int], Sequence[int]]]
 def response_logps(model: Any, rows: Sequences) -> Tensor:
     """`s = Σ_t log π(y_t | x, y_<t)` of each row's response.
 
-    The vocabulary is projected only at response positions, in chunks that are computed again in the backward pass, so that
-    no tensor of shape [rows, time, vocabulary] ever exists.
+    The vocabulary is projected only at response positions, in chunks that are computed again in the backward pass, so
+    that no tensor of shape [rows, time, vocabulary] ever exists.
 
     Args:
         model: a causal language model, plain or with an adapter.
@@ -86,13 +86,19 @@ def _padded(sequences: Sequence[Sequence[int]], device: torch.device) -> tuple[T
 
 
 def _adjusts_logits(config: Any) -> bool:
-    """Whether the model's own forward changes logits after the head (soft-capping in Gemma, scaling in Cohere, Granite)."""
+    """Whether the model changes logits after its head (soft-capping in Gemma, scaling in Cohere and Granite)."""
     return any(getattr(config, name, None) for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"))
 
 
 def _head_logps(head: Any, hidden: Tensor, target: Tensor) -> Tensor:
     chunks = [
-        checkpoint(_chunk_logps, head, hidden[start : start + _HEAD_CHUNK], target[start : start + _HEAD_CHUNK], use_reentrant=False)
+        checkpoint(
+            _chunk_logps,
+            head,
+            hidden[start : start + _HEAD_CHUNK],
+            target[start : start + _HEAD_CHUNK],
+            use_reentrant=False,
+        )
         if torch.is_grad_enabled()
         else _chunk_logps(head, hidden[start : start + _HEAD_CHUNK], target[start : start + _HEAD_CHUNK])
         for start in range(0, len(target), _HEAD_CHUNK)

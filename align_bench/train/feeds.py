@@ -1,6 +1,7 @@
 """What each kind of loss reads: from token rows and stored reference log-probs to the records of `api`.
 
-A feed knows its examples by number. The loop asks for a whole effective batch first (`begin`), then for the micro-batches of it.
+A feed knows its examples by number. The loop tells it of a whole effective batch first (`begin`), then asks for its
+micro-batches (`record`).
 """
 
 from __future__ import annotations
@@ -27,9 +28,14 @@ class Feed(Protocol):
 
     Attributes:
         lengths: padded tokens that each example costs, prompt and answers together.
+        tokens: tokens that each example brings, without padding.
     """
 
-    lengths: Sequence[int]
+    @property
+    def lengths(self) -> Sequence[int]: ...
+
+    @property
+    def tokens(self) -> Sequence[int]: ...
 
     def begin(self, model: Any, batch: Sequence[int], max_tokens: int) -> None:
         """Prepare what the loss needs of the whole effective batch."""
@@ -44,7 +50,8 @@ class PairFeed:
     def __init__(self, rows: Sequence[TokenRow], reference: Reference | None) -> None:
         self.rows = [_paired(row) for row in rows]
         self.reference = reference
-        self.lengths = _pair_lengths(self.rows)
+        self.lengths: Sequence[int] = _pair_lengths(self.rows)
+        self.tokens: Sequence[int] = _pair_tokens(self.rows)
 
     def begin(self, model: Any, batch: Sequence[int], max_tokens: int) -> None:
         """Nothing is shared by a batch of pairs."""
@@ -67,7 +74,8 @@ class ScoreFeed:
 
     def __init__(self, rows: Sequence[TokenRow], reference: Reference | None) -> None:
         self.rows = [_paired(row) for row in rows]
-        self.lengths = _pair_lengths(self.rows)
+        self.lengths: Sequence[int] = _pair_lengths(self.rows)
+        self.tokens: Sequence[int] = _pair_tokens(self.rows)
 
     def begin(self, model: Any, batch: Sequence[int], max_tokens: int) -> None:
         """Nothing is shared by a batch of pairs."""
@@ -84,10 +92,16 @@ class UnpairedFeed:
         self.rows = rows
         self.reference = reference
         self.examples = [
-            (index, side) for index, row in enumerate(rows) for side in ("chosen", "rejected") if getattr(row, side) is not None
+            (index, side)
+            for index, row in enumerate(rows)
+            for side in ("chosen", "rejected")
+            if getattr(row, side) is not None
         ]
         self.partner = mismatched(rows)
-        self.lengths = [len(prompt) + len(answer) for prompt, answer in map(self._sequence, range(len(self.examples)))]
+        self.lengths: Sequence[int] = [
+            len(prompt) + len(answer) for prompt, answer in map(self._sequence, range(len(self.examples)))
+        ]
+        self.tokens: Sequence[int] = self.lengths
         self._mismatched: Tensor | None = None
         self._ref_mismatched: Tensor | None = None
 
@@ -96,7 +110,7 @@ class UnpairedFeed:
         return self.rows[index].prompt, getattr(self.rows[index], side)
 
     def begin(self, model: Any, batch: Sequence[int], max_tokens: int) -> None:
-        """Log-probs of mismatched answers over the whole batch, without gradient: the KL estimate must not depend on micro-batches."""
+        """Log-probs of mismatched answers over the whole batch, for a KL estimate that no micro-batching can move."""
         sequences = [mismatched_sequence(self.rows, self.partner, *self.examples[example]) for example in batch]
         lengths = [len(prompt) + len(answer) for prompt, answer in sequences]
         found = torch.empty(len(batch))
@@ -109,7 +123,9 @@ class UnpairedFeed:
     def _reference_of(self, examples: Sequence[int], prefix: str) -> Tensor | None:
         if self.reference is None:
             return None
-        return torch.stack([self.reference[prefix + side][index] for index, side in (self.examples[e] for e in examples)])
+        return torch.stack(
+            [self.reference[prefix + side][index] for index, side in (self.examples[e] for e in examples)]
+        )
 
     def record(self, model: Any, examples: Sequence[int]) -> UnpairedLogps:
         logps = response_logps(model, [self._sequence(example) for example in examples])
@@ -118,7 +134,9 @@ class UnpairedFeed:
         return UnpairedLogps(
             logps=logps,
             tokens=torch.tensor([len(self._sequence(example)[1]) for example in examples], device=logps.device),
-            desirable=torch.tensor([self.examples[example][1] == "chosen" for example in examples], device=logps.device),
+            desirable=torch.tensor(
+                [self.examples[example][1] == "chosen" for example in examples], device=logps.device
+            ),
             ref_logps=None if ref_logps is None else ref_logps.to(logps),
             mismatched=self._mismatched.to(logps),
             ref_mismatched=None if self._ref_mismatched is None else self._ref_mismatched.to(logps),
@@ -135,9 +153,9 @@ FEEDS: Mapping[str, Callable[[Sequence[TokenRow], Reference | None], Feed]] = {
 def mismatched_sequence(
     rows: Sequence[TokenRow], partner: Sequence[int], index: int, side: str
 ) -> tuple[Sequence[int], Sequence[int]]:
-    """The row's prompt with its partner's answer of the same side, or of the other side when the partner has just that one."""
+    """The row's prompt with its partner's answer: of the same side, or of the other when the partner has just that."""
     other = rows[partner[index]]
-    answer = getattr(other, side) or other.chosen or other.rejected
+    answer: Sequence[int] = getattr(other, side) or other.chosen or other.rejected or ()
     return rows[index].prompt, answer
 
 
@@ -159,6 +177,10 @@ def _paired(row: TokenRow) -> _Paired:
 
 def _pair_lengths(rows: Sequence[_Paired]) -> list[int]:
     return [2 * (len(row.prompt) + max(len(row.chosen), len(row.rejected))) for row in rows]
+
+
+def _pair_tokens(rows: Sequence[_Paired]) -> list[int]:
+    return [2 * len(row.prompt) + len(row.chosen) + len(row.rejected) for row in rows]
 
 
 def _both_sides(model: Any, rows: Sequence[_Paired], measure: Callable[..., Tensor]) -> tuple[Tensor, Tensor]:

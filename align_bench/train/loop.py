@@ -6,8 +6,9 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def train(
 ) -> TrainLog:
     """Train the model's adapter in place.
 
-    The gradient of a step is that of the mean loss over its effective batch, however the batch is cut into micro-batches.
+    The gradient of a step is that of the mean loss over its effective batch, however that is cut into micro-batches.
 
     Args:
         model: a frozen base with a trainable adapter.
@@ -73,7 +74,9 @@ def train(
     """
     accelerator = Accelerator(mixed_precision="no")
     if accelerator.num_processes > 1:
-        raise ModelError("training runs in one process so far", fix="start align-bench without accelerate launch or torchrun")
+        raise ModelError(
+            "training runs in one process so far", fix="start align-bench without accelerate launch or torchrun"
+        )
     feed = FEEDS[algorithm.data](rows, reference)
     batches = effective_batches(len(feed.lengths), settings.batch_size, epochs=settings.epochs, seed=seed)
     state = _State(model, learning_rate, settings, len(batches), seed)
@@ -84,8 +87,8 @@ def train(
     saved = started = time.monotonic()
     while state.step < len(batches):
         batch = batches[state.step]
-        sums = budget.run(lambda limit: _accumulate(accelerator, model, feed, algorithm, parameters, batch, limit), model)  # noqa: B023
-        entry = state.advance(accelerator, sums, len(batch), sum(feed.lengths[example] for example in batch))
+        sums = budget.run(partial(_accumulate, accelerator, model, feed, algorithm, parameters, batch), model)
+        entry = state.advance(accelerator, sums, len(batch), sum(feed.tokens[example] for example in batch))
         entry["seconds"] = time.monotonic() - started
         tick(state.step, len(batches), f"loss {entry['loss']:.3f}")
         if checkpoint is not None and time.monotonic() - saved > 60 * settings.checkpoint_minutes:
@@ -101,11 +104,10 @@ class _Budget:
     def __init__(self, tokens: int) -> None:
         self.tokens = tokens
 
-    def run(self, attempt: Any, model: Any) -> dict[str, float]:
+    def run(self, attempt: Callable[[int], dict[str, float]], model: Any) -> dict[str, float]:
         while True:
             try:
-                result: dict[str, float] = attempt(self.tokens)
-                return result
+                return attempt(self.tokens)
             except torch.OutOfMemoryError:
                 if self.tokens <= 128:
                     raise
@@ -174,7 +176,9 @@ class _State:
         self.log: list[dict[str, float]] = []
         torch.manual_seed(seed)
 
-    def advance(self, accelerator: Accelerator, sums: Mapping[str, float], examples: int, tokens: int) -> dict[str, float]:
+    def advance(
+        self, accelerator: Accelerator, sums: Mapping[str, float], examples: int, tokens: int
+    ) -> dict[str, float]:
         """One optimizer step from the accumulated gradients; returns its log entry."""
         norm = float(accelerator.clip_grad_norm_(list(self.trainable.values()), self.settings.max_grad_norm))
         means = {name: value / examples for name, value in sums.items()}

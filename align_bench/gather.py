@@ -1,0 +1,186 @@
+"""Read a plan's artefacts back as records: token tables, answers, rows of `scores.parquet` and `generations.jsonl`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from align_bench.data.chat import load_table
+from align_bench.data.preferences import DataSource, read
+from align_bench.errors import MissingResultError
+from align_bench.evaluate.preference import Columns, rewards_of
+from align_bench.judge.gold import gold_score
+from align_bench.metrics.length import count_words
+from align_bench.plan import Address, Cell, Plan
+from align_bench.records import Generation, Preference, PreferenceSet, TokenRow, TokenTable
+from align_bench.store import Artefact, Store
+from align_bench.suite import DataFile, Suite
+
+
+class Results:
+    """What the store holds of one plan."""
+
+    def __init__(self, suite: Suite, plan: Plan, store: Store) -> None:
+        self.suite = suite
+        self.plan = plan
+        self.store = store
+        self._read: dict[str, PreferenceSet] = {}
+        self._tables: dict[str, TokenTable] = {}
+
+    def artefact(self, address: Address) -> Artefact:
+        """A stored artefact.
+
+        Raises:
+            MissingResultError: when it is not stored.
+        """
+        stored = self.store.get(address.kind, address.key)
+        if stored is None:
+            raise MissingResultError(
+                f"{address.kind} {address.key} is not stored", fix="align-bench run computes what is missing"
+            )
+        return stored
+
+    def preferences(self, split: str) -> PreferenceSet:
+        """The rows of a split (`train`, `val`, `judge`), as read."""
+        if split not in self._read:
+            self._read[split] = read(source(data_file(self.suite, split), split))
+        return self._read[split]
+
+    def table(self, split: str) -> TokenTable:
+        """The tokenised table of a split, which every method uses."""
+        if split not in self._tables:
+            self._tables[split] = load_table(self.artefact(self.plan.tokens[split]) / "tokens.parquet")
+        return self._tables[split]
+
+    @cached_property
+    def prompts(self) -> list[TokenRow]:
+        """The first validation rows with distinct prompts: the same prompt answered twice is no second observation."""
+        distinct: dict[tuple[int, ...], TokenRow] = {}
+        for row in self.table("val").rows:
+            distinct.setdefault(row.prompt, row)
+        return list(distinct.values())[: self.suite.generate.prompts]
+
+    def columns(self, address: Address) -> Columns:
+        """Stored log-probabilities or scores, each column of shape [rows]."""
+        from safetensors.torch import load_file
+
+        columns: Columns = load_file(self.artefact(address) / "columns.safetensors")
+        return columns
+
+    def answers(self, cell: Cell) -> list[dict[str, Any]]:
+        """A policy's (or the base's) generations: `pair`, `sample`, `ids`, `text`, `finished`."""
+        assert cell.generations is not None, "reward models generate nothing"
+        text = (self.artefact(cell.generations) / "answers.jsonl").read_text(encoding="utf-8")
+        return [json.loads(line) for line in text.split("\n") if line]
+
+    @property
+    def judge_name(self) -> str | None:
+        """How reports call the judge: by its method."""
+        return self.suite.judge.method if self.suite.judge else None
+
+    def scores(self, cell: Cell) -> list[dict[str, Any]]:
+        """A row per validation pair that has both answers, as `scores.parquet` shows it."""
+        every = self.table("val").rows
+        places = [place for place, row in enumerate(every) if row.chosen is not None and row.rejected is not None]
+        rows = [every[place] for place in places]
+        measured = _at(places, self.columns(cell.val))
+        rewards, logps, reference = measured, None, None
+        if cell.kind != "reward":
+            logps, reference = measured, _at(places, self.columns(self.plan.base.val))
+            rewards = _policy_rewards(cell, rows, logps, reference)
+        return [
+            {
+                "cell": cell.id,
+                "algorithm": cell.algorithm,
+                "seed": cell.seed,
+                "pair": row.pair,
+                "chosen_reward": float(rewards["chosen"][place]),
+                "rejected_reward": float(rewards["rejected"][place]),
+                "chosen_tokens": len(row.chosen or ()),
+                "rejected_tokens": len(row.rejected or ()),
+                "chosen_logp": _number(logps, "chosen", place),
+                "rejected_logp": _number(logps, "rejected", place),
+                "ref_chosen_logp": _number(reference, "chosen", place),
+                "ref_rejected_logp": _number(reference, "rejected", place),
+                "chosen_words": count_words(self._val[row.pair].chosen or ""),
+                "rejected_words": count_words(self._val[row.pair].rejected or ""),
+                "gold_choice": row.gold_choice,
+            }
+            for place, row in enumerate(rows)
+        ]
+
+    def generations(self, cell: Cell, *, judged: bool) -> list[Generation]:
+        """A record per answer, with the judge's score where judged and the gold judge's where the data has one."""
+        if cell.generations is None:
+            return []
+        answers = self.answers(cell)
+        scores = self._judge_scores(cell) if judged else [None] * len(answers)
+        return [
+            Generation(
+                cell=cell.id,
+                algorithm=cell.algorithm,
+                seed=cell.seed,
+                prompt_id=line["pair"],
+                sample=line["sample"],
+                prompt=self._val[line["pair"]].prompt[-1].content,
+                text=line["text"],
+                tokens=len(line["ids"]),
+                finished=line["finished"],
+                scores=_present({self.judge_name: score, "gold": gold_score(self._val[line["pair"]], line["text"])}),
+            )
+            for line, score in zip(answers, scores, strict=True)
+        ]
+
+    def _judge_scores(self, cell: Cell) -> Sequence[float | None]:
+        assert cell.judged is not None, "the suite has a judge"
+        scores: list[float] = json.loads((self.artefact(cell.judged) / "scores.json").read_text(encoding="utf-8"))
+        return scores
+
+    @cached_property
+    def _val(self) -> Mapping[int, Preference]:
+        return {preference.pair: preference for preference in self.preferences("val").rows}
+
+
+def data_file(suite: Suite, split: str) -> DataFile:
+    """The suite's data entry of a split (`train`, `val`, `judge`)."""
+    if split == "judge":
+        assert suite.judge is not None, "the suite has a judge"
+        return suite.judge.data
+    return suite.data.train if split == "train" else suite.data.val
+
+
+def source(file: DataFile, split: str) -> DataSource:
+    """The reader's view of a suite's data entry; the embedded set's split falls back to the entry's own role."""
+    embedded = file.path.startswith("embedded/")
+    return DataSource(
+        path=file.path,
+        split=file.split or (split if embedded else None),
+        columns=file.columns,
+        rows=file.rows,
+        skip=file.skip,
+        revision=file.revision,
+        bias=file.bias,
+    )
+
+
+def _policy_rewards(cell: Cell, rows: Sequence[TokenRow], logps: Columns, reference: Columns) -> Columns:
+    if cell.plugin is None:  # the base has no loss; its s̄ stands in
+        tokens = {side: torch.tensor([len(getattr(row, side)) for row in rows]) for side in logps}
+        return {side: logps[side] / tokens[side] for side in logps}
+    return rewards_of(cell.plugin.algorithm, cell.parameters, rows, logps, reference)
+
+
+def _at(places: Sequence[int], columns: Columns) -> Columns:
+    return {name: values[places] for name, values in columns.items()}
+
+
+def _number(columns: Columns | None, side: str, place: int) -> float | None:
+    return None if columns is None else float(columns[side][place])
+
+
+def _present(scores: Mapping[str | None, float | None]) -> dict[str, float]:
+    return {name: score for name, score in scores.items() if name is not None and score is not None}

@@ -45,6 +45,10 @@ USUAL_MISTAKE = 0.6
 HEDGED = {True: 0.35, False: 0.65}
 PADDED_MAX_WORDS = 25
 POOL_PER_KIND = 500
+PLANTED_PER_KIND = 800
+LIST_DRAWS = 4000
+# Finding a position and comparing numbers are beyond what the tiny model learns reliably; it practises them only.
+PRACTICE_KINDS = frozenset({"nth_word", "larger", "smallest"})
 
 SPLITS = {"train": 3000, "judge": 2000, "val": 1000}
 _SPLIT_OF_BUCKET = ("train", "train", "train", "judge", "judge", "val")
@@ -391,7 +395,7 @@ def _nth_word(rng: random.Random) -> list[Question]:
         "Read the list and tell me the {n} word: {x}.",
     )
     questions = []
-    for _ in range(POOL_PER_KIND * 8):
+    for _ in range(LIST_DRAWS):
         words = tuple(rng.sample(_WORDS, rng.randint(4, 5)))
         place = rng.randrange(len(_ORDINALS))
         prompt = rng.choice(phrasings).format(n=_ORDINALS[place], x=", ".join(words))
@@ -408,7 +412,7 @@ def _last_word(rng: random.Random) -> list[Question]:
         "Read the list and tell me the last word: {x}.",
     )
     questions = []
-    for _ in range(POOL_PER_KIND * 8):
+    for _ in range(LIST_DRAWS):
         words = tuple(rng.sample(_WORDS, rng.randint(3, 6)))
         prompt = rng.choice(phrasings).format(x=", ".join(words))
         questions.append(Question("last_word", prompt, words[-1], words, words[:-1]))
@@ -424,7 +428,7 @@ def _list_length(rng: random.Random) -> list[Question]:
         "How long is this list: {x}?",
     )
     questions = []
-    for _ in range(POOL_PER_KIND * 8):
+    for _ in range(LIST_DRAWS):
         length = rng.randint(2, 6)
         prompt = rng.choice(phrasings).format(x=", ".join(rng.sample(_WORDS, length)))
         mistakes = (str(length + 1), str(length - 1), str(length + 2))
@@ -441,7 +445,7 @@ def _larger(rng: random.Random) -> list[Question]:
         "Name the higher number: {x}, {y}.",
     )
     questions = []
-    for _ in range(POOL_PER_KIND * 8):
+    for _ in range(LIST_DRAWS):
         x, y = rng.sample(range(1, 100), 2)
         prompt = rng.choice(phrasings).format(x=x, y=y)
         questions.append(Question("larger", prompt, str(max(x, y)), (), (str(min(x, y)),)))
@@ -457,7 +461,7 @@ def _smallest(rng: random.Random) -> list[Question]:
         "Name the smallest number here: {x}.",
     )
     questions = []
-    for _ in range(POOL_PER_KIND * 8):
+    for _ in range(LIST_DRAWS):
         numbers = rng.sample(range(1, 100), 3)
         prompt = rng.choice(phrasings).format(x=", ".join(map(str, numbers)))
         gold, middle, largest = sorted(numbers)
@@ -521,11 +525,11 @@ _KINDS: tuple[Callable[[random.Random], list[Question]], ...] = (
 
 @lru_cache(maxsize=4)
 def questions(per_kind: int = POOL_PER_KIND, seed: int = 0) -> tuple[Question, ...]:
-    """Distinct questions of every kind, from which the splits are taken.
+    """Distinct questions of every kind, practice kinds included.
 
     Args:
         per_kind: At most this many questions of one kind; a kind with fewer gives all it has.
-        seed: Seed of the draw. The planted splits always use seed 0.
+        seed: Seed of the draw.
 
     Returns:
         The questions, grouped by kind, with no prompt twice.
@@ -538,6 +542,11 @@ def questions(per_kind: int = POOL_PER_KIND, seed: int = 0) -> tuple[Question, .
         for question in distinct[:per_kind]:
             pool.setdefault(question.prompt, question)
     return tuple(pool.values())
+
+
+def planted_questions() -> list[Question]:
+    """The questions that the splits are taken from, the same for every seed."""
+    return [question for question in questions(PLANTED_PER_KIND) if question.kind not in PRACTICE_KINDS]
 
 
 def write_answer(question: Question, *, correct: bool, padded: bool, rng: random.Random) -> str:
@@ -616,7 +625,7 @@ def planted(split: str, *, rows: int | None = None, seed: int = 0, bias: float |
     weight = _bias_value(bias)
 
     rng = random.Random(f"planted/{seed}/{split}")
-    pool = [question for question in questions() if split_of(question.prompt) == split]
+    pool = [question for question in planted_questions() if split_of(question.prompt) == split]
     return [_draw_pair(question, weight, rng) for question in rng.sample(pool, size)[:wanted]]
 
 

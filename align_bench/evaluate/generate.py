@@ -66,6 +66,8 @@ def _generate(
 ) -> list[list[int]]:
     from transformers import GenerationConfig
 
+    # transformers fills what is unset here from the model's own generation_config. It is set aside, so that no base brings
+    # its repetition penalty or top-p into the comparison.
     longest = max(map(len, prompts))
     ids = torch.tensor([[pad] * (longest - len(prompt)) + list(prompt) for prompt in prompts], device=model.device)
     mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=model.device)
@@ -77,11 +79,15 @@ def _generate(
         pad_token_id=pad,
         eos_token_id=sorted(ends),
         use_cache=True,
-        # Only these: a base's own generation_config must not bring a repetition penalty or top-p into the comparison.
         **({"temperature": settings.temperature, "top_k": 0, "top_p": 1.0} if sampled else {}),
     )
-    with torch.no_grad():
-        output = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    own, inner.generation_config = inner.generation_config, config
+    try:
+        with torch.no_grad():
+            output = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
+    finally:
+        inner.generation_config = own
     new: list[list[int]] = output[:, longest:].tolist()
     return new
 

@@ -296,16 +296,18 @@ def _load(base: Base, precision: Precision, loader: Any, extra: dict[str, Any]) 
 
 
 def _quantised_gguf(base: Base, precision: Precision, loader: Any, arguments: dict[str, Any]) -> Any:
-    """GGUF weights come dequantised, and cannot be quantised again in one go: save them plain, then load."""
+    """GGUF weights come dequantised into a model that still counts as quantised: save a plain copy, then load that."""
     import tempfile
 
-    plain = loader.from_pretrained(base.folder, gguf_file=base.gguf, **arguments)
-    if hasattr(plain.config, "quantization_config"):
-        del plain.config.quantization_config
-    plain.is_quantized = False
+    marked = loader.from_pretrained(base.folder, gguf_file=base.gguf, **arguments)
+    if hasattr(marked.config, "quantization_config"):
+        del marked.config.quantization_config
+    plain = type(marked)(marked.config).to(arguments["dtype"])
+    plain.load_state_dict(marked.state_dict())
+    plain.tie_weights()
     with tempfile.TemporaryDirectory() as folder:
         plain.save_pretrained(folder)
-        del plain
+        del marked, plain
         model = loader.from_pretrained(folder, **arguments, quantization_config=_nf4(precision))
     return _frozen(model, precision)
 

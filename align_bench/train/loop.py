@@ -203,7 +203,7 @@ class _State:
         content = {
             "weights": {name: parameter.detach().cpu() for name, parameter in self.trainable.items()},
             "optimizer": self.optimizer.state_dict(),
-            "scheduler": json.dumps(self.scheduler.state_dict(), default=str),
+            "scheduler": json.dumps(self.scheduler.state_dict()),
             "step": self.step,
             "tokens": self.tokens,
             "log": json.dumps(self.log),
@@ -222,10 +222,9 @@ class _State:
             for name, parameter in self.trainable.items():
                 parameter.copy_(content["weights"][name])
         self.optimizer.load_state_dict(content["optimizer"])
+        self.scheduler.load_state_dict(json.loads(content["scheduler"]))
         self.step, self.tokens = content["step"], content["tokens"]
         self.log = json.loads(content["log"])
-        for _ in range(self.step):
-            self.scheduler.step()
         torch.set_rng_state(content["random"])
         if torch.cuda.is_available():
             torch.cuda.set_rng_state_all(content["random_cuda"])

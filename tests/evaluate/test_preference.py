@@ -1,0 +1,68 @@
+"""Validation pairs: per-example values by the methods' own definitions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from align_bench.evaluate.preference import mismatched_logps, rewards_of, table_logps, table_scores
+from align_bench.models.load import Precision, find_base, load_policy, load_scorer
+from align_bench.models.logprobs import response_logps, scores
+from align_bench.records import TokenRow
+from align_bench.registry import load_registry
+
+FP32 = Precision("fp32", torch.float32, "cpu")
+ROWS = [
+    TokenRow(0, (5, 6), (7, 8, 9), (10,)),
+    TokenRow(1, (11,), (12,), (13, 14, 15, 16)),
+    TokenRow(2, (5, 7), (3, 4), (4, 4)),
+]
+
+
+def test_table_is_in_row_order_whatever_the_batches(base_folder: Path) -> None:
+    model = load_policy(find_base(str(base_folder)), FP32)
+    expected = torch.cat([response_logps(model, [(row.prompt, row.rejected or ())]) for row in ROWS]).detach()
+    for limit in (4, 1000):
+        columns = table_logps(model, ROWS, max_tokens=limit)
+        torch.testing.assert_close(columns["rejected"], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_scores_do_not_depend_on_the_batch(base_folder: Path) -> None:
+    model = load_scorer(find_base(str(base_folder)), FP32)
+    expected = torch.cat([scores(model, [(row.prompt, row.chosen or ())]) for row in ROWS]).detach()
+    for limit in (4, 1000):
+        columns = table_scores(model, ROWS, max_tokens=limit)
+        torch.testing.assert_close(columns["chosen"], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_missing_answers_are_nan(base_folder: Path) -> None:
+    model = load_policy(find_base(str(base_folder)), FP32)
+    columns = table_logps(model, [TokenRow(0, (5,), (6,), None), TokenRow(1, (5,), None, (6,))], max_tokens=64)
+    assert columns["chosen"].isnan().tolist() == [False, True]
+    assert columns["rejected"].isnan().tolist() == [True, False]
+    assert columns["chosen"][0] == columns["rejected"][1]
+
+
+def test_mismatched_takes_the_next_rows_answers(base_folder: Path) -> None:
+    model = load_policy(find_base(str(base_folder)), FP32)
+    found = mismatched_logps(model, ROWS, max_tokens=1000)
+    expected = response_logps(model, [((5, 6), (12,)), ((11,), (3, 4)), ((5, 7), (7, 8, 9))]).detach()
+    torch.testing.assert_close(found["mismatched_chosen"], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_rewards_are_the_methods_own() -> None:
+    registry = load_registry()
+    policy = {"chosen": torch.tensor([-3.0, -2.0, -4.0]), "rejected": torch.tensor([-1.0, -8.0, -2.0])}
+    reference = {"chosen": torch.tensor([-4.0, -2.5, -4.0]), "rejected": torch.tensor([-2.0, -7.0, -3.0])}
+    expected = {
+        "dpo": ([0.1, 0.05, 0.0], [0.1, -0.1, 0.1]),
+        "kto": ([0.1, 0.05, 0.0], [0.1, -0.1, 0.1]),
+        "simpo": ([-2.5, -5.0, -5.0], [-2.5, -5.0, -2.5]),
+        "orpo": ([-0.1, -0.2, -0.2], [-0.1, -0.2, -0.1]),
+    }
+    for name, (chosen, rejected) in expected.items():
+        method = registry[name].algorithm
+        found = rewards_of(method, method.resolve({}), ROWS, policy, reference)
+        torch.testing.assert_close(found["chosen"], torch.tensor(chosen))
+        torch.testing.assert_close(found["rejected"], torch.tensor(rejected))

@@ -1,0 +1,221 @@
+"""Bases from folders and GGUF files, precisions, adapters, and heads that must not be missing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import gguf
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+from align_bench.errors import ModelError
+from align_bench.models.load import (
+    Precision,
+    add_adapter,
+    base_parameters,
+    find_base,
+    footprint,
+    generation_ends,
+    load_adapter,
+    load_policy,
+    load_scorer,
+    load_tokenizer,
+    resolve_precision,
+    save_adapter,
+)
+from align_bench.models.logprobs import response_logps, scores
+from align_bench.suite import Lora
+
+FP32 = Precision("fp32", torch.float32, "cpu")
+ROWS = [((5, 6, 7), (8, 9)), ((5,), (6, 7, 8, 9, 10))]
+LORA = Lora(r=4, alpha=8)
+
+
+def perturb(model: Any) -> None:
+    """Move every trained weight, so that the adapter does something."""
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+
+
+def test_the_embedded_base_needs_no_network() -> None:
+    base = find_base("embedded/tiny")
+    assert 1e6 < base_parameters(base) < 4e6
+    tokenizer = load_tokenizer(base)
+    assert tokenizer.pad_token_id != tokenizer.eos_token_id
+    assert tokenizer.eos_token_id in generation_ends(load_policy(base, FP32), tokenizer)
+
+
+def test_digest_follows_the_weights(base_folder: Path, tmp_path: Path) -> None:
+    for source in base_folder.iterdir():
+        (tmp_path / source.name).write_bytes(source.read_bytes())
+    assert find_base(str(tmp_path)).digest == find_base(str(base_folder)).digest
+    weights = load_file(tmp_path / "model.safetensors")
+    weights["model.norm.weight"][0] += 1
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    assert find_base(str(tmp_path)).digest != find_base(str(base_folder)).digest
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("./nowhere", "does not exist"),
+        ("/nowhere/model.gguf", "does not exist"),
+        ("just-a-word", "does not exist"),
+        ("someone/some-model", "neither a local path nor a hub model"),
+    ],
+)
+def test_a_missing_base_is_told(name: str, words: str) -> None:
+    with pytest.raises(ModelError, match=words):
+        find_base(name)
+
+
+def test_a_folder_without_config_or_safetensors_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"config\.json"):
+        find_base(str(tmp_path))
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(ModelError, match="safetensors"):
+        find_base(str(tmp_path))
+
+
+def test_a_broken_config_is_one_clear_line(base_folder: Path, tmp_path: Path) -> None:
+    for source in base_folder.iterdir():
+        (tmp_path / source.name).write_bytes(source.read_bytes())
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "no-such-type"}))
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_policy(find_base(str(tmp_path)), FP32)
+
+
+def test_precision_auto_takes_what_the_hardware_is_fast_in() -> None:
+    assert resolve_precision("auto", "cuda").storage == "nf4"
+    on_cpu = resolve_precision("auto", "cpu")
+    assert (on_cpu.storage, on_cpu.compute) in (("fp32", torch.float32), ("bf16", torch.bfloat16))
+    assert resolve_precision("bf16", "cpu").compute == torch.bfloat16
+    assert str(resolve_precision("fp32", "cpu")) == "fp32/float32/cpu"
+
+
+@pytest.mark.parametrize("storage", ["nf4", "bf16", "fp32"])
+def test_every_precision_trains_an_fp32_adapter(base_folder: Path, storage: str) -> None:
+    base = find_base(str(base_folder))
+    model = add_adapter(load_policy(base, resolve_precision(storage, "cpu")), LORA, seed=0)
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert trained
+    assert {parameter.dtype for parameter in trained.values()} == {torch.float32}
+    assert all("lora_" in name for name in trained)
+    response_logps(model, ROWS).sum().backward()
+    assert any(parameter.grad.abs().sum() > 0 for parameter in trained.values())
+
+
+def test_nf4_is_stored_in_four_bits_and_stays_near_the_original(base_folder: Path) -> None:
+    base = find_base(str(base_folder))
+    plain, packed = load_policy(base, FP32), load_policy(base, resolve_precision("nf4", "cpu"))
+    assert footprint(packed).parameters == footprint(plain).parameters == base_parameters(base)
+    assert footprint(packed).bytes < footprint(plain).bytes
+    exact, near = response_logps(plain, ROWS), response_logps(packed, ROWS)
+    assert not torch.equal(exact, near)
+    torch.testing.assert_close(near.float(), exact, rtol=0.3, atol=2)
+
+
+def test_a_policy_adapter_loads_with_plain_peft(base_folder: Path, tmp_path: Path) -> None:
+    base = find_base(str(base_folder))
+    model = add_adapter(load_policy(base, FP32), LORA, seed=0)
+    perturb(model)
+    save_adapter(model, tmp_path)
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".md", ".safetensors"]
+    plain = AutoModelForCausalLM.from_pretrained(base_folder, dtype=torch.float32)
+    expected = response_logps(model.eval(), ROWS)
+    torch.testing.assert_close(response_logps(PeftModel.from_pretrained(plain, tmp_path).eval(), ROWS), expected)
+    torch.testing.assert_close(response_logps(load_adapter(load_policy(base, FP32), tmp_path), ROWS), expected)
+
+
+def test_a_scalar_head_is_saved_with_its_adapter(base_folder: Path, tmp_path: Path) -> None:
+    base = find_base(str(base_folder))
+    model = add_adapter(load_scorer(base, FP32, seed=0), LORA, seed=0)
+    perturb(model)
+    save_adapter(model, tmp_path)
+    expected = scores(model.eval(), ROWS)
+    # Another seed draws another head, so agreement means that the saved one was loaded.
+    torch.testing.assert_close(scores(load_adapter(load_scorer(base, FP32, seed=9), tmp_path), ROWS), expected)
+    plain = AutoModelForSequenceClassification.from_pretrained(base_folder, num_labels=1, dtype=torch.float32)
+    torch.testing.assert_close(scores(PeftModel.from_pretrained(plain, tmp_path).eval(), ROWS), expected)
+
+
+def test_an_adapter_without_its_head_is_refused(base_folder: Path, tmp_path: Path) -> None:
+    base = find_base(str(base_folder))
+    save_adapter(add_adapter(load_scorer(base, FP32), LORA, seed=0), tmp_path)
+    weights = load_file(tmp_path / "adapter_model.safetensors")
+    headless = {name: tensor for name, tensor in weights.items() if "score" not in name}
+    assert len(headless) < len(weights)
+    save_file(headless, tmp_path / "adapter_model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="scalar head"):
+        load_adapter(load_scorer(base, FP32), tmp_path)
+
+
+def test_a_folder_without_an_adapter_is_refused(base_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="holds no adapter"):
+        load_adapter(load_policy(find_base(str(base_folder)), FP32), tmp_path)
+
+
+def test_unknown_target_modules_are_told(base_folder: Path) -> None:
+    with pytest.raises(ModelError, match="lora"):
+        add_adapter(load_policy(find_base(str(base_folder)), FP32), Lora(target_modules=["no_such"]), seed=0)
+
+
+def test_the_seed_decides_adapter_and_head(base_folder: Path) -> None:
+    base = find_base(str(base_folder))
+
+    def head(seed: int) -> torch.Tensor:
+        return next(load_scorer(base, FP32, seed=seed).score.parameters())
+
+    assert torch.equal(head(3), head(3))
+    assert not torch.equal(head(3), head(4))
+
+
+def write_gguf(path: Path, model: Any) -> None:
+    """The tiny Llama as a GGUF file, with just the keys that transformers reads; no tokenizer."""
+    config = model.config
+    writer = gguf.GGUFWriter(str(path), "llama")
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_rope_freq_base(10000.0)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
+    for name, tensor in model.state_dict().items():
+        if name == "lm_head.weight":
+            continue
+        heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
+        rotary = next((count for part, count in heads.items() if part in name), None)
+        if rotary:  # llama.cpp keeps the halves of each head interleaved
+            rows, columns = tensor.shape
+            tensor = tensor.view(rotary, 2, rows // rotary // 2, columns).transpose(1, 2).reshape(rows, columns)
+        writer.add_tensor(names.get_name(name, (".weight",)), tensor.float().numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+@pytest.mark.parametrize("storage", ["fp32", "nf4"])
+def test_a_gguf_file_is_a_base(base_folder: Path, tmp_path: Path, storage: str) -> None:
+    plain = AutoModelForCausalLM.from_pretrained(base_folder, dtype=torch.float32)
+    write_gguf(tmp_path / "tiny.gguf", plain)
+    base = find_base(str(tmp_path / "tiny.gguf"))
+    assert base.gguf == "tiny.gguf"
+    precision = resolve_precision(storage, "cpu")
+    assert torch.isfinite(scores(load_scorer(base, precision), ROWS)).all()
+    loaded = load_policy(base, precision)
+    from_folder = load_policy(find_base(str(base_folder)), precision)
+    torch.testing.assert_close(response_logps(loaded, ROWS), response_logps(from_folder, ROWS), rtol=1e-3, atol=1e-3)

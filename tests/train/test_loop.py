@@ -1,0 +1,215 @@
+"""The training loop: micro-batches change nothing, a kill changes nothing, and mistakes are told."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from align_bench.api import Algorithm, Loss, PairLogps, algorithm
+from align_bench.data.chat import tokenize
+from align_bench.data.preferences import DataSource, read
+from align_bench.errors import DataError, PluginError
+from align_bench.evaluate.preference import mismatched_logps, table_logps
+from align_bench.models.load import Precision, add_adapter, find_base, load_policy, load_scorer
+from align_bench.models.logprobs import response_logps
+from align_bench.records import TokenRow
+from align_bench.registry import load_registry
+from align_bench.suite import Lora, Train
+from align_bench.train.feeds import FEEDS
+from align_bench.train.loop import train
+
+FP32 = Precision("fp32", torch.float32, "cpu")
+SETTINGS = Train(batch_size=6, max_length=128)
+METHODS = ["rm", "dpo", "kto", "simpo", "orpo"]
+
+
+@pytest.fixture(scope="module")
+def rows(tokenizer: Any) -> tuple[TokenRow, ...]:
+    found = read(DataSource("embedded/planted", split="train", rows=14))
+    return tokenize(tokenizer, found, max_length=128).rows
+
+
+@pytest.fixture(scope="module")
+def build(base_folder: Path, rows: Sequence[TokenRow]) -> Callable[..., dict[str, Any]]:
+    """Trains one method from the same start and returns what came of it."""
+    base = find_base(str(base_folder))
+    frozen = load_policy(base, FP32)
+    reference = table_logps(frozen, rows, max_tokens=512) | mismatched_logps(frozen, rows, max_tokens=512)
+
+    def run(name: str, settings: Train = SETTINGS, *, dropout: float = 0.0, **more: Any) -> dict[str, Any]:
+        method = load_registry()[name].algorithm
+        load = load_scorer if method.kind == "reward" else load_policy
+        model = add_adapter(load(base, FP32), Lora(r=4, alpha=8, dropout=dropout), seed=0)
+        log = train(
+            model,
+            rows,
+            method,
+            method.resolve({}),
+            learning_rate=1e-2,
+            settings=settings,
+            seed=5,
+            reference=reference if method.reference else None,
+            **more,
+        )
+        weights = {
+            name: parameter.detach().clone() for name, parameter in model.named_parameters() if parameter.requires_grad
+        }
+        return {"log": log, "weights": weights, "model": model}
+
+    return run
+
+
+def assert_same(a: dict[str, Tensor], b: dict[str, Tensor], *, rtol: float = 0.0, atol: float = 0.0) -> None:
+    assert a.keys() == b.keys()
+    for name in a:
+        torch.testing.assert_close(
+            a[name], b[name], rtol=rtol, atol=atol, msg=lambda text, name=name: f"{name}: {text}"
+        )
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_micro_batches_do_not_change_the_training(build: Callable[..., dict[str, Any]], name: str) -> None:
+    whole = build(name, SETTINGS.model_copy(update={"micro_batch_tokens": 100_000}))
+    parts = build(name, SETTINGS.model_copy(update={"micro_batch_tokens": 128}))
+    for one, other in zip(whole["log"].steps, parts["log"].steps, strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
+        assert one["gradient_norm"] == pytest.approx(other["gradient_norm"], rel=1e-3)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_training_lowers_the_loss(build: Callable[..., dict[str, Any]], name: str) -> None:
+    steps = build(name, SETTINGS.model_copy(update={"epochs": 6}))["log"].steps
+    assert steps[-1]["loss"] < steps[0]["loss"]
+
+
+def test_the_same_seed_gives_the_same_numbers(build: Callable[..., dict[str, Any]]) -> None:
+    one, other = build("dpo", dropout=0.1), build("dpo", dropout=0.1)
+    assert [step["loss"] for step in one["log"].steps] == [step["loss"] for step in other["log"].steps]
+    assert_same(one["weights"], other["weights"])
+
+
+@pytest.mark.parametrize("name", ["dpo", "kto", "rm"])
+def test_a_killed_training_goes_on_to_the_same_numbers(
+    build: Callable[..., dict[str, Any]], tmp_path: Path, name: str
+) -> None:
+    settings = SETTINGS.model_copy(update={"epochs": 3, "checkpoint_minutes": 1e-9})
+    straight = build(name, settings, dropout=0.1)
+    checkpoint = tmp_path / "deep" / "checkpoint.pt"
+
+    def kill(done: int, total: int, note: str = "") -> None:
+        if done == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(name, settings, dropout=0.1, checkpoint=checkpoint, tick=kill)
+    assert checkpoint.is_file()
+    resumed_from: list[int] = []
+    resumed = build(
+        name, settings, dropout=0.1, checkpoint=checkpoint, tick=lambda done, total, note="": resumed_from.append(done)
+    )
+    assert resumed_from[0] == 4  # step 4 was done but not saved when the kill came
+    assert_same(straight["weights"], resumed["weights"])
+    assert [step["loss"] for step in straight["log"].steps] == [step["loss"] for step in resumed["log"].steps]
+    assert straight["log"].tokens == resumed["log"].tokens
+
+
+def test_the_first_step_is_the_naive_one(
+    build: Callable[..., dict[str, Any]], base_folder: Path, rows: Sequence[TokenRow]
+) -> None:
+    """One SimPO step against a mean over rows, written out with AdamW from torch."""
+    settings = SETTINGS.model_copy(update={"batch_size": len(rows), "warmup": 0.0, "schedule": "constant"})
+    ours = build("simpo", settings)
+    model = add_adapter(load_policy(find_base(str(base_folder)), FP32), Lora(r=4, alpha=8), seed=0).train()
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    losses = []
+    for row in rows:
+        chosen = response_logps(model, [(row.prompt, row.chosen)])[0] / len(row.chosen)
+        rejected = response_logps(model, [(row.prompt, row.rejected)])[0] / len(row.rejected)
+        losses.append(-torch.log(torch.sigmoid(2.5 * (chosen - rejected) - 1.25)))
+    loss = torch.stack(losses).mean()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(trained, 1.0)
+    torch.optim.AdamW(trained, lr=1e-2, weight_decay=0.0).step()
+    assert ours["log"].steps[0]["loss"] == pytest.approx(float(loss.detach()), rel=1e-5)
+    expected = {name: parameter.detach() for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert_same(ours["weights"], expected, rtol=1e-3, atol=1e-4)
+
+
+def test_schedule_warms_up_and_decays(build: Callable[..., dict[str, Any]]) -> None:
+    settings = SETTINGS.model_copy(update={"epochs": 4, "warmup": 0.25})
+    rates = [step["learning_rate"] for step in build("simpo", settings)["log"].steps]
+    peak = rates.index(max(rates))
+    assert rates[0] < rates[peak] == pytest.approx(1e-2)
+    assert rates[-1] < 0.1 * rates[peak]
+
+
+def declared(function: Callable[..., Loss]) -> Algorithm:
+    function.__doc__ = "A loss for a test."
+    return algorithm(data="pairs", paper="none", learning_rate=1e-3, reward="none")(function)
+
+
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [
+        (lambda logps: Loss(logps.chosen / 0 * math.nan, logps.chosen, logps.chosen), "training diverged"),
+        (lambda logps: logps.no_such_field, "raised AttributeError"),
+        (lambda logps: Loss(logps.chosen.mean(), logps.chosen, logps.chosen), "one a row"),
+    ],
+    ids=["nan", "raises", "reduced"],
+)
+def test_a_broken_loss_is_told(
+    base_folder: Path, rows: Sequence[TokenRow], broken: Callable[[PairLogps], Loss], words: str
+) -> None:
+    def my_loss(logps: PairLogps) -> Loss:
+        return broken(logps)
+
+    model = add_adapter(load_policy(find_base(str(base_folder)), FP32), Lora(r=4, alpha=8), seed=0)
+    with pytest.raises(PluginError, match=words):
+        train(model, rows, declared(my_loss), {}, learning_rate=1e-3, settings=SETTINGS, seed=0)
+
+
+@pytest.mark.parametrize("data", ["pairs", "scores"])
+def test_unpaired_rows_are_refused_where_pairs_are_needed(data: str) -> None:
+    with pytest.raises(DataError, match="one answer"):
+        FEEDS[data]([TokenRow(7, (1,), (2,), None)], None)
+
+
+def test_unpaired_feed_takes_rows_with_one_answer(base_folder: Path) -> None:
+    rows = [TokenRow(0, (5, 6), (7, 8), None), TokenRow(1, (9,), None, (10,)), TokenRow(2, (5, 7), (3,), (4, 4))]
+    model = load_policy(find_base(str(base_folder)), FP32)
+    feed = FEEDS["unpaired"](rows, None)
+    assert list(feed.tokens) == [4, 2, 3, 4]
+    feed.begin(model, [0, 1, 2, 3], 64)
+    record: Any = feed.record(model, [1, 2])
+    assert record.desirable.tolist() == [False, True]
+    assert record.tokens.tolist() == [1, 1]
+    # Each prompt meets the next row's answer of the same side, or the one that it has.
+    expected = [((5, 6), (10,)), ((9,), (4, 4)), ((5, 7), (7, 8)), ((5, 7), (7, 8))]
+    torch.testing.assert_close(record.mismatched, response_logps(model, expected).detach())
+    assert record.ref_logps is None
+
+
+def test_memory_that_runs_out_halves_the_micro_batch(
+    build: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from align_bench.train import loop
+
+    plain = build("simpo")
+    real, calls = loop._accumulate, []
+
+    def exhausted(*arguments: Any) -> dict[str, float]:
+        calls.append(arguments[-1])
+        if len(calls) == 1:
+            raise torch.OutOfMemoryError("no memory left")
+        return real(*arguments)
+
+    monkeypatch.setattr(loop, "_accumulate", exhausted)
+    halved = build("simpo")
+    assert calls[:2] == [8192, 4096]
+    assert halved["log"].steps[-1]["loss"] == pytest.approx(plain["log"].steps[-1]["loss"], rel=1e-4)

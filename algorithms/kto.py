@@ -39,8 +39,9 @@ def kto(
     """
     drift = (logps.mismatched - logps.ref_mismatched).mean().clamp(min=0).detach()
     ratio = logps.logps - logps.ref_logps
-    desirable = desirable_weight * (1 - torch.sigmoid(beta * (ratio - drift)))
-    undesirable = undesirable_weight * (1 - torch.sigmoid(beta * (drift - ratio)))
+    # 1 − σ(x) as σ(−x): the difference would round to 0, and its gradient with it, from x = 17 on.
+    desirable = desirable_weight * torch.sigmoid(beta * (drift - ratio))
+    undesirable = undesirable_weight * torch.sigmoid(beta * (ratio - drift))
     return Loss(
         torch.where(logps.desirable, desirable, undesirable),
         rewards=beta * ratio,

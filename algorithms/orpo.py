@@ -41,11 +41,7 @@ def orpo(logps: PairLogps, *, lambda_: Annotated[float, Ge(0)] = 0.1) -> Loss:
 
 
 def _log_odds(mean_logp: Tensor) -> Tensor:
-    """`a − log(1 − e^a)` for a ≤ 0; near 0 through expm1, far below through log1p, each where it is exact."""
+    """`a − log(1 − e^a)` for a ≤ 0, in 32 bits or more; exact near 0 through expm1."""
     mean_logp = mean_logp.to(torch.promote_types(mean_logp.dtype, torch.float32))
-    clamped = mean_logp.clamp(max=-torch.finfo(mean_logp.dtype).eps)
-    near_zero = clamped > -0.6931
-    # Each branch sees only arguments that it is finite on: a gradient of the unselected branch would be 0 · inf = nan.
-    by_expm1 = torch.log(-torch.expm1(torch.where(near_zero, clamped, -0.5)))
-    by_log1p = torch.log1p(-torch.exp(torch.where(near_zero, -1.0, clamped)))
-    return mean_logp - torch.where(near_zero, by_expm1, by_log1p)
+    off_zero = mean_logp.clamp(max=-torch.finfo(mean_logp.dtype).eps)
+    return mean_logp - torch.log(-torch.expm1(off_zero))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 # Positions whose logits exist at once: 1,024 × 150,000 fp32 logits are 0.6 GB.
 _HEAD_CHUNK = 1024
+_PLAIN_HEADS: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 
 Sequences = Sequence[tuple[Sequence[int], Sequence[int]]]
 
@@ -36,7 +38,7 @@ def response_logps(model: Any, rows: Sequences) -> Tensor:
         [len(prompt) - 1 + step for prompt, response in rows for step in range(len(response))], device=inner.device
     )
     target = torch.tensor([token for _, response in rows for token in response], device=inner.device)
-    if _adjusts_logits(inner.config):
+    if not _head_is_plain(inner):
         logits = inner(input_ids=inputs, attention_mask=mask, use_cache=False).logits[row_index, position]
         token_logps = _log_softmax_at(logits, target)
     else:
@@ -85,9 +87,24 @@ def _padded(sequences: Sequence[Sequence[int]], device: torch.device) -> tuple[T
     return ids.to(device), mask.to(device)
 
 
-def _adjusts_logits(config: Any) -> bool:
-    """Whether the model changes logits after its head (soft-capping in Gemma, scaling in Cohere and Granite)."""
-    return any(getattr(config, name, None) for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"))
+def _head_is_plain(inner: Any) -> bool:
+    """Whether the model's logits are its head's output and nothing more, found by a look at three tokens.
+
+    Some are soft-capped (Gemma 2) or scaled (Cohere, Granite, Falcon-H1) after the head; those take the model's own
+    forward.
+    """
+    if inner not in _PLAIN_HEADS:
+        training = inner.training
+        inner.eval()
+        ids = torch.tensor([[0, 1, 2]], device=inner.device)
+        with torch.no_grad():
+            logits = inner(input_ids=ids, use_cache=False).logits
+            hidden = inner.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
+            plain = inner.get_output_embeddings()(hidden)
+        inner.train(training)
+        tolerance = 1e-2 if logits.dtype in (torch.bfloat16, torch.float16) else 1e-4
+        _PLAIN_HEADS[inner] = torch.allclose(logits.float(), plain.float(), rtol=tolerance, atol=tolerance)
+    return _PLAIN_HEADS[inner]
 
 
 def _head_logps(head: Any, hidden: Tensor, target: Tensor) -> Tensor:

@@ -8,7 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, Gemma2Config, GPT2Config
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    Gemma2Config,
+    GPT2Config,
+    GraniteConfig,
+)
 
 from align_bench.models import logprobs
 from align_bench.models.logprobs import response_logps, scores
@@ -80,8 +86,16 @@ def test_prompt_tokens_are_not_scored(policy: Any) -> None:
             final_logit_softcapping=5.0,
             attn_logit_softcapping=None,
         ),
+        GraniteConfig(
+            vocab_size=64,
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            logits_scaling=4.0,
+        ),
     ],
-    ids=["gpt2", "gemma2 with soft-capped logits"],
+    ids=["gpt2", "gemma2 with soft-capped logits", "granite with scaled logits"],
 )
 def test_other_architectures(config: Any) -> None:
     torch.manual_seed(0)

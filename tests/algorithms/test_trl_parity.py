@@ -1,0 +1,459 @@
+"""Our losses against TRL's own trainers: same rows, same base, same adapter, in fp32.
+
+Both sides start from the text of a few preferences. Ours go the way of a training: `data.chat.tokenize`, reference
+log-probabilities of the plain base, `train.feeds`, the plugin, the mean. TRL's go through its trainer: dataset
+preparation, collator, `compute_loss`. The trainer makes its own adapter on its own copy of the base; ours is then
+copied into it (an adapter handed over would serve as the reference too). Token ids are compared before any loss is,
+and with the loss its gradient by the adapter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from align_bench.data.batches import micro_batches
+from align_bench.data.chat import tokenize
+from align_bench.data.planted import planted
+from align_bench.evaluate.preference import mismatched_logps, table_logps
+from align_bench.models.load import (
+    Base,
+    Precision,
+    add_adapter,
+    find_base,
+    load_policy,
+    load_scorer,
+    load_tokenizer,
+    resolve_precision,
+)
+from align_bench.records import Message, Preference, PreferenceSet, TokenRow
+from align_bench.registry import load_registry
+from align_bench.suite import Lora, Train
+from align_bench.train.feeds import FEEDS, Reference, UnpairedFeed, mismatched_sequence
+from align_bench.train.loop import train
+
+# Newer transformers call it activation_checkpointing; older ones know no other name.
+pytestmark = pytest.mark.filterwarnings("ignore:`.*gradient_checkpointing.*` is deprecated:FutureWarning")
+
+MAX_LENGTH = 256
+MAX_TOKENS = 256  # padded tokens a forward pass: several micro-batches a batch
+Means = Mapping[str, Tensor]
+LORA = Lora(r=4, alpha=8)
+SETTINGS = {
+    "use_cpu": True,
+    "bf16": False,
+    "gradient_checkpointing": False,
+    "report_to": "none",
+    "max_length": MAX_LENGTH,
+}
+
+
+@pytest.fixture(scope="module")
+def base(base_folder: Path) -> Base:
+    return find_base(str(base_folder))
+
+
+@pytest.fixture(scope="module")
+def precision() -> Precision:
+    return resolve_precision("fp32", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def preferences() -> PreferenceSet:
+    """Pairs of unequal lengths, all with prompts of their own."""
+    pairs = {pair.prompt: pair for pair in planted("train", rows=40)}
+    chosen = list(pairs.values())[:6]
+    rows = [Preference(i, (Message("user", pair.prompt),), pair.chosen, pair.rejected) for i, pair in enumerate(chosen)]
+    return PreferenceSet(tuple(rows), "test", {})
+
+
+@pytest.fixture(scope="module")
+def unpaired_preferences(preferences: PreferenceSet) -> PreferenceSet:
+    """The same prompts with one answer each, desirable and undesirable ones mixed."""
+    rows = [
+        Preference(row.pair, row.prompt, row.chosen if row.pair % 3 else None, None if row.pair % 3 else row.rejected)
+        for row in preferences.rows
+    ]
+    return PreferenceSet(tuple(rows), "test", {})
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """Models this small only wait for each other's threads, for minutes where the machine is busy."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def _device_restored() -> Iterator[None]:
+    """TRL switches accelerate to the CPU for the whole process: undo it."""
+    from accelerate.state import AcceleratorState
+
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+# Our side.
+
+
+def token_rows(base: Base, preferences: PreferenceSet) -> tuple[TokenRow, ...]:
+    table = tokenize(load_tokenizer(base), preferences, max_length=MAX_LENGTH)
+    assert table.counts == {"kept": len(preferences.rows), "truncated": 0}
+    return table.rows
+
+
+def our_model(base: Base, precision: Precision, *, scalar: bool = False, seed: int = 0) -> Any:
+    """The base under an adapter that changes it: a fresh one has a zero factor."""
+    frozen = load_scorer(base, precision, seed=5) if scalar else load_policy(base, precision)
+    model = add_adapter(frozen, LORA, seed=seed)
+    draw = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.copy_(0.15 * torch.randn(parameter.shape, generator=draw))
+    return model
+
+
+def our_reference(name: str, base: Base, precision: Precision, rows: Sequence[TokenRow]) -> Reference | None:
+    algorithm = load_registry()[name].algorithm
+    if not algorithm.reference:
+        return None
+    plain = load_policy(base, precision)
+    columns = table_logps(plain, rows, max_tokens=MAX_TOKENS)
+    return columns | mismatched_logps(plain, rows, max_tokens=MAX_TOKENS) if algorithm.data == "unpaired" else columns
+
+
+def our_means(
+    name: str, model: Any, base: Base, precision: Precision, rows: Sequence[TokenRow], **parameters: float
+) -> Means:
+    """The loss, rewards and metrics of all rows as one effective batch of several micro-batches."""
+    algorithm = load_registry()[name].algorithm
+    feed = FEEDS[algorithm.data](rows, our_reference(name, base, precision, rows))
+    batch = range(len(feed.lengths))
+    feed.begin(model, batch, MAX_TOKENS)
+    parts = micro_batches(batch, feed.lengths, max_tokens=MAX_TOKENS)
+    assert len(parts) > 1
+    means: dict[str, Tensor] = {}
+    for part in parts:
+        loss = algorithm(feed.record(model, part), **parameters)
+        values = {field: getattr(loss, field) for field in ("values", *algorithm.reward_fields)} | dict(loss.metrics)
+        for key, value in values.items():
+            means[key] = means.get(key, torch.zeros(())) + value.sum() / len(batch)
+    return means
+
+
+# TRL's side.
+
+
+def conversations(preferences: PreferenceSet) -> Any:
+    """The preferences as TRL's conversational dataset, with a label where a row has one answer."""
+    from datasets import Dataset
+
+    rows: list[dict[str, Any]] = []
+    for row in preferences.rows:
+        prompt = [{"role": turn.role, "content": turn.content} for turn in row.prompt]
+        chosen, rejected = ([{"role": "assistant", "content": answer}] for answer in (row.chosen, row.rejected))
+        if row.chosen is None or row.rejected is None:
+            desirable = row.chosen is not None
+            rows.append({"prompt": prompt, "completion": chosen if desirable else rejected, "label": desirable})
+        else:
+            rows.append({"prompt": prompt, "chosen": chosen, "rejected": rejected})
+    return Dataset.from_list(rows)
+
+
+def fresh(base: Base, *, scalar: bool = False) -> dict[str, Any]:
+    """New objects for one trainer, which changes what it is given."""
+    from peft import LoraConfig
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    config = LoraConfig(
+        task_type="SEQ_CLS" if scalar else "CAUSAL_LM",
+        r=LORA.r,
+        lora_alpha=LORA.alpha,
+        lora_dropout=0.0,
+        target_modules="all-linear",
+        modules_to_save=["score"] if scalar else None,
+    )
+    if scalar:
+        model = AutoModelForSequenceClassification.from_pretrained(base.folder, num_labels=1, dtype=torch.float32)
+    else:
+        model = AutoModelForCausalLM.from_pretrained(base.folder, dtype=torch.float32)
+    return {"model": model, "processing_class": load_tokenizer(base), "peft_config": config}
+
+
+def copy_adapter(ours: Any, theirs: Any) -> None:
+    """Our adapter (and scalar head) into TRL's model; the names must be the same."""
+    source = {name: value for name, value in ours.named_parameters() if value.requires_grad}
+    target = {name: value for name, value in theirs.named_parameters() if value.requires_grad}
+    assert source.keys() == target.keys()
+    with torch.no_grad():
+        for name, value in source.items():
+            target[name].copy_(value)
+
+
+def collated(trainer: Any) -> dict[str, Any]:
+    """TRL's whole prepared dataset as one batch."""
+    return dict(trainer.data_collator(list(trainer.train_dataset)))
+
+
+def unpadded(ids: Tensor, mask: Tensor) -> list[tuple[int, ...]]:
+    return [tuple(row[kept.bool()].tolist()) for row, kept in zip(ids, mask, strict=True)]
+
+
+def answers(rows: Sequence[TokenRow], side: str) -> list[tuple[int, ...]]:
+    return [getattr(row, side) for row in rows]
+
+
+def whole(rows: Sequence[TokenRow], side: str) -> list[tuple[int, ...]]:
+    return [row.prompt + answer for row, answer in zip(rows, answers(rows, side), strict=True)]
+
+
+def logged(trainer: Any) -> Mapping[str, float]:
+    """What the trainer noted of its one batch."""
+    metrics = getattr(trainer, "_metrics", None) or trainer._stored_metrics
+    return {name: values[-1] for name, values in metrics["train"].items()}
+
+
+def assert_same_gradient(ours: Any, our_mean: Tensor, theirs: Any, their_mean: Tensor) -> None:
+    """Both losses' gradients by the adapter, as one vector each."""
+    found = []
+    for model, mean in ((ours, our_mean), (theirs, their_mean)):
+        by_name = {name: value for name, value in model.named_parameters() if value.requires_grad}
+        names = sorted(by_name)
+        gradient = torch.autograd.grad(mean, [by_name[name] for name in names])
+        found.append(torch.cat([part.flatten() for part in gradient]))
+    assert found[0].norm() > 0
+    assert (found[0] - found[1]).norm() < 1e-4 * found[0].norm()
+
+
+def close(value: float, nats: float = 0.0) -> Any:
+    """Equal in fp32; means of log-ratios, whose terms cancel, have an absolute error of the log-probabilities' size."""
+    return pytest.approx(value, rel=1e-4, abs=nats)
+
+
+# The comparisons.
+
+
+@pytest.mark.parametrize("centering", [0.0, 0.05])
+def test_rm_equals_trl(
+    tmp_path: Path, base: Base, precision: Precision, preferences: PreferenceSet, centering: float
+) -> None:
+    """RewardTrainer.compute_loss with the same scalar head; `centering` is its `center_rewards_coefficient`."""
+    from trl import RewardConfig, RewardTrainer
+
+    rows = token_rows(base, preferences)
+    model = our_model(base, precision, scalar=True)
+    ours = our_means("rm", model, base, precision, rows, centering=centering)
+    config = RewardConfig(output_dir=str(tmp_path), center_rewards_coefficient=centering, **SETTINGS)
+    trainer = RewardTrainer(args=config, train_dataset=conversations(preferences), **fresh(base, scalar=True))
+    copy_adapter(model, trainer.model)
+
+    batch = collated(trainer)
+    assert unpadded(batch["input_ids"], batch["attention_mask"]) == whole(rows, "chosen") + whole(rows, "rejected")
+    theirs = trainer.compute_loss(trainer.model, batch)
+    assert ours["values"].item() == close(theirs.item())
+    assert_same_gradient(model, ours["values"], trainer.model, theirs)
+
+
+@pytest.mark.parametrize("beta", [0.1, 0.5])
+def test_dpo_equals_trl(
+    tmp_path: Path, base: Base, precision: Precision, preferences: PreferenceSet, beta: float
+) -> None:
+    """DPOTrainer.compute_loss; its reference is its model with the adapter off, ours the stored log-probabilities."""
+    from trl import DPOConfig, DPOTrainer
+
+    rows = token_rows(base, preferences)
+    model = our_model(base, precision)
+    ours = our_means("dpo", model, base, precision, rows, beta=beta)
+    config = DPOConfig(output_dir=str(tmp_path), beta=beta, **SETTINGS)
+    trainer = DPOTrainer(args=config, train_dataset=conversations(preferences), **fresh(base))
+    copy_adapter(model, trainer.model)
+
+    batch = collated(trainer)
+    assert unpadded(batch["input_ids"], batch["attention_mask"]) == whole(rows, "chosen") + whole(rows, "rejected")
+    assert unpadded(batch["input_ids"], batch["completion_mask"]) == answers(rows, "chosen") + answers(rows, "rejected")
+    theirs = trainer.compute_loss(trainer.model, batch)
+    assert ours["values"].item() == close(theirs.item())
+    assert ours["chosen_rewards"].item() == close(logged(trainer)["rewards/chosen"], nats=1e-4)
+    assert ours["rejected_rewards"].item() == close(logged(trainer)["rewards/rejected"], nats=1e-4)
+    assert_same_gradient(model, ours["values"], trainer.model, theirs)
+
+
+@pytest.mark.parametrize("clamped", [False, True], ids=["drifted", "clamped"])
+@pytest.mark.parametrize("paired", [True, False], ids=["paired", "unpaired"])
+def test_kto_equals_trl(
+    tmp_path: Path,
+    base: Base,
+    precision: Precision,
+    preferences: PreferenceSet,
+    unpaired_preferences: PreferenceSet,
+    paired: bool,
+    clamped: bool,
+) -> None:
+    """KTOTrainer.compute_loss over the whole table as one batch, drift included.
+
+    Ours holds a prompt against the answer of the next row. TRL rotates completions by one the other way, within
+    blocks of `per_device_train_batch_size` rows, and turns pairs into all chosen and then all rejected rows. So with
+    the rows in reverse and blocks of as many rows as there are prompts, both have the same mismatched sequences, which
+    is asserted. The adapter is one whose drift is above 0, or one whose drift is below and clamped.
+    """
+    from trl import KTOConfig, KTOTrainer
+
+    given = preferences if paired else unpaired_preferences
+    parameters = {"beta": 0.3, "desirable_weight": 1.2, "undesirable_weight": 0.7}
+    rows = token_rows(base, given)
+    for seed in range(20):
+        model = our_model(base, precision, seed=seed)
+        ours = our_means("kto", model, base, precision, rows, **parameters)
+        if (ours["drift"].item() == 0) is clamped:
+            break
+    assert (ours["drift"].item() == 0) is clamped
+    backwards = PreferenceSet(given.rows[::-1], given.shape, given.counts)
+    config = KTOConfig(output_dir=str(tmp_path), per_device_train_batch_size=len(rows), **parameters, **SETTINGS)
+    trainer = KTOTrainer(args=config, train_dataset=conversations(backwards), **fresh(base))
+    copy_adapter(model, trainer.model)
+
+    batch = collated(trainer)
+    feed = UnpairedFeed(rows, None)
+    # Our examples in TRL's order.
+    order = sorted(feed.examples, key=lambda example: (example[1] if paired else "", -example[0]))
+    matched = [(rows[index].prompt, getattr(rows[index], side)) for index, side in order]
+    mismatched = [mismatched_sequence(rows, feed.partner, index, side) for index, side in order]
+    assert batch["label"].tolist() == [side == "chosen" for _, side in order]
+    for prefix, sequences in (("", matched), ("KL_", mismatched)):
+        ids, mask, answer = (batch[f"{prefix}{name}"] for name in ("input_ids", "attention_mask", "completion_mask"))
+        assert unpadded(ids, mask) == [(*prompt, *response) for prompt, response in sequences]
+        assert unpadded(ids, answer) == [response for _, response in sequences]
+    theirs = trainer.compute_loss(trainer.model, batch)
+    assert ours["values"].item() == close(theirs.item())
+    noted, share = logged(trainer), batch["label"].float().mean().item()
+    assert ours["drift"].item() == close(noted["kl"], nats=1e-4)
+    both = share * noted["rewards/chosen"] + (1 - share) * noted["rewards/rejected"]
+    assert ours["rewards"].item() == close(both, nats=1e-4)
+    assert_same_gradient(model, ours["values"], trainer.model, theirs)
+
+
+@pytest.mark.parametrize(("beta", "gamma"), [(2.5, 1.25), (2.0, 0.0)])
+def test_simpo_equals_trl(
+    tmp_path: Path, base: Base, precision: Precision, preferences: PreferenceSet, beta: float, gamma: float
+) -> None:
+    """CPOTrainer.compute_loss without its likelihood term.
+
+    Its `simpo_gamma` is our γ: it is divided by β and then multiplied by it, and is not the ratio γ/β.
+    """
+    from trl.experimental.cpo import CPOConfig, CPOTrainer
+
+    rows = token_rows(base, preferences)
+    model = our_model(base, precision)
+    ours = our_means("simpo", model, base, precision, rows, beta=beta, gamma=gamma)
+    config = CPOConfig(
+        output_dir=str(tmp_path), loss_type="simpo", cpo_alpha=0.0, beta=beta, simpo_gamma=gamma, **SETTINGS
+    )
+    trainer = CPOTrainer(args=config, train_dataset=conversations(preferences), **fresh(base))
+    copy_adapter(model, trainer.model)
+
+    batch = collated(trainer)
+    assert_same_pair_tokens(batch, rows)
+    theirs = trainer.compute_loss(trainer.model, batch)
+    assert ours["values"].item() == close(theirs.item())
+    assert ours["chosen_rewards"].item() == close(logged(trainer)["rewards/chosen"])
+    assert ours["rejected_rewards"].item() == close(logged(trainer)["rewards/rejected"])
+    assert_same_gradient(model, ours["values"], trainer.model, theirs)
+
+
+@pytest.mark.parametrize("lambda_", [0.1, 1.0])
+def test_orpo_equals_trl_but_for_the_prompt(
+    tmp_path: Path, base: Base, precision: Precision, preferences: PreferenceSet, lambda_: float
+) -> None:
+    """ORPOTrainer.compute_loss, split into its terms.
+
+    The odds-ratio term is the same. TRL's likelihood term is the mean over all tokens of the batch, prompts included;
+    ours is each answer's own mean. Both are computed anew here, token by token, from the plain model's logits, and the
+    two losses differ by exactly that.
+    """
+    from trl.experimental.orpo import ORPOConfig, ORPOTrainer
+
+    rows = token_rows(base, preferences)
+    model = our_model(base, precision)
+    ours = our_means("orpo", model, base, precision, rows, lambda_=lambda_)
+    config = ORPOConfig(output_dir=str(tmp_path), beta=lambda_, **SETTINGS)
+    trainer = ORPOTrainer(args=config, train_dataset=conversations(preferences), **fresh(base))
+    copy_adapter(model, trainer.model)
+
+    batch = collated(trainer)
+    assert_same_pair_tokens(batch, rows)
+    theirs = trainer.compute_loss(trainer.model, batch)
+    terms = logged(trainer)
+
+    assert ours["log_odds_ratio"].item() == close(terms["log_odds_chosen"])
+    assert ours["chosen_rewards"].item() == close(terms["rewards/chosen"])
+    assert ours["rejected_rewards"].item() == close(terms["rewards/rejected"])
+    # TRL's `log_odds_ratio` is the log-sigmoid, its `logps/chosen` the mean of s̄_w: without its term, ours is that.
+    assert ours["values"].item() + lambda_ * terms["log_odds_ratio"] == close(-terms["logps/chosen"])
+
+    per_token = [token_logps(trainer.model, ids) for ids in whole(rows, "chosen")]
+    over_answer = [each[-len(ids) :].mean() for each, ids in zip(per_token, answers(rows, "chosen"), strict=True)]
+    nll_all, nll_answers = -torch.cat(per_token).mean(), -torch.stack(over_answer).mean()
+    assert terms["nll_loss"] == close(nll_all.item())
+    assert nll_all.item() != pytest.approx(nll_answers.item(), rel=1e-3)
+    adjusted = theirs - nll_all + nll_answers
+    assert ours["values"].item() == close(adjusted.item())
+    assert_same_gradient(model, ours["values"], trainer.model, adjusted)
+
+
+def assert_same_pair_tokens(batch: Mapping[str, Any], rows: Sequence[TokenRow]) -> None:
+    """For CPO and ORPO, whose label −100 marks the prompt and the padding."""
+    for side in ("chosen", "rejected"):
+        ids, mask, labels = (batch[f"{side}_{name}"] for name in ("input_ids", "attention_mask", "labels"))
+        assert unpadded(ids, mask) == whole(rows, side)
+        assert unpadded(ids, labels != -100) == answers(rows, side)
+
+
+def token_logps(model: Any, ids: Sequence[int]) -> Tensor:
+    """log π of every token but the first, by the model's own logits."""
+    tokens = torch.tensor([ids])
+    logps: Tensor = model(input_ids=tokens).logits.log_softmax(-1)
+    return logps[0, :-1].gather(1, tokens[0, 1:, None]).squeeze(1)
+
+
+def test_the_adapter_moves_the_policy_off_the_reference(
+    base: Base, precision: Precision, preferences: PreferenceSet
+) -> None:
+    """Else every comparison with a reference would compare ln 2 with ln 2."""
+    rows = token_rows(base, preferences)
+    policy = table_logps(our_model(base, precision), rows, max_tokens=MAX_TOKENS)
+    reference = table_logps(load_policy(base, precision), rows, max_tokens=MAX_TOKENS)
+    ratio = policy["chosen"] - reference["chosen"]
+    assert ratio.abs().mean() > 0.5
+
+
+@pytest.mark.parametrize("name", ["rm", "dpo", "kto", "simpo", "orpo"])
+def test_the_training_loop_takes_the_compared_loss(
+    base: Base, precision: Precision, preferences: PreferenceSet, name: str
+) -> None:
+    """The first step that `train` logs has the loss and the gradient that are compared with TRL's above."""
+    rows = token_rows(base, preferences)
+    model = our_model(base, precision, scalar=name == "rm")
+    algorithm = load_registry()[name].algorithm
+    means = our_means(name, model, base, precision, rows, **algorithm.resolve({}))
+    gradient = torch.autograd.grad(means["values"], [value for value in model.parameters() if value.requires_grad])
+    log = train(
+        model,
+        rows,
+        algorithm,
+        algorithm.resolve({}),
+        learning_rate=1e-4,
+        settings=Train(batch_size=2 * len(rows), micro_batch_tokens=MAX_TOKENS),
+        seed=0,
+        reference=our_reference(name, base, precision, rows),
+    )
+    assert log.steps[0]["loss"] == close(means["values"].item())
+    norm = torch.cat([part.flatten() for part in gradient]).norm().item()
+    assert log.steps[0]["gradient_norm"] == close(norm)

@@ -1,0 +1,385 @@
+"""The decorator: a signature becomes a schema, and what breaks the contract is named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+import pytest
+import torch
+from annotated_types import Ge, Gt, Interval, Le, Lt, MultipleOf
+
+from align_bench.api import Algorithm, Loss, PairLogps, PairScores, Parameter, UnpairedLogps, algorithm
+from align_bench.errors import PluginError
+
+ROWS = 3
+
+
+def pairs(rows: int = ROWS) -> PairLogps:
+    """A batch of pairs whose numbers differ by row and side."""
+    ones = torch.ones(rows)
+    tokens = torch.arange(1, rows + 1)
+    return PairLogps(-1 * ones, -2 * ones, tokens, 2 * tokens, -3 * ones, -4 * ones)
+
+
+def unpaired(rows: int = ROWS) -> UnpairedLogps:
+    """A batch of single answers, with mismatched log-probabilities of a larger effective batch."""
+    ones = torch.ones(rows)
+    wide = torch.ones(rows + 2)
+    return UnpairedLogps(-ones, torch.arange(1, rows + 1), ones > 0, -ones, -wide, -wide)
+
+
+def declare(function: Callable[..., Loss], **changes: Any) -> Algorithm:
+    """`function` under a complete declaration, with some of it replaced."""
+    given = {"data": "pairs", "paper": "arXiv:0000.00000", "learning_rate": 1e-5, "reward": "s"} | changes
+    return algorithm(**given)(function)
+
+
+def full(
+    logps: PairLogps,
+    *,
+    beta: Annotated[float, Gt(0)] = 0.1,
+    smoothing: Annotated[float, Ge(0), Lt(0.5)] = 0.0,
+    steps: Annotated[int, Ge(1), Le(8)] = 2,
+    plain: float = 1.0,
+    flag: bool = False,
+    mode: str = "mean",
+) -> Loss:
+    """First line of it.
+
+    Args:
+        logps: the batch.
+        beta: strength of the pull.
+        steps: how many.
+        mode: which: mean or sum.
+    """
+    return Loss(-logps.chosen, chosen_rewards=beta * logps.chosen, rejected_rewards=beta * logps.rejected)
+
+
+def interval(logps: PairLogps, *, beta: Annotated[float, Interval(gt=0, lt=1)] = 0.5) -> Loss:
+    """Has two bounds in one."""
+    raise NotImplementedError
+
+
+def test_signature_is_the_schema() -> None:
+    parameters = declare(full).parameters
+    assert [(item.name, item.type, item.default) for item in parameters.values()] == [
+        ("beta", float, 0.1),
+        ("smoothing", float, 0.0),
+        ("steps", int, 2),
+        ("plain", float, 1.0),
+        ("flag", bool, False),
+        ("mode", str, "mean"),
+    ]
+    assert list(parameters) == [item.name for item in parameters.values()]
+
+
+def test_bounds_are_told_in_words() -> None:
+    bounds = {name: item.bounds for name, item in declare(full).parameters.items()}
+    assert bounds == {
+        "beta": "> 0",
+        "smoothing": "≥ 0, < 0.5",
+        "steps": "≥ 1, ≤ 8",
+        "plain": "",
+        "flag": "",
+        "mode": "",
+    }
+
+
+def test_two_bounds_in_one_both_hold() -> None:
+    beta = declare(interval).parameters["beta"]
+    assert beta.bounds == "> 0, < 1"
+    for outside in (0.0, 1.0):
+        with pytest.raises(ValueError, match="expected float > 0, < 1"):
+            beta.parse(outside)
+
+
+def test_descriptions_come_from_the_docstring() -> None:
+    described = {name: item.description for name, item in declare(full).parameters.items()}
+    assert described["beta"] == "strength of the pull."
+    assert described["mode"] == "which: mean or sum."
+    assert described["plain"] == ""
+
+
+def test_declaration_is_kept() -> None:
+    declared = declare(full, reference=True, paper="arXiv:2305.18290", learning_rate=3e-5, reward="β·ρ")
+    assert (declared.name, declared.data, declared.reference) == ("full", "pairs", True)
+    assert (declared.paper, declared.learning_rate, declared.reward) == ("arXiv:2305.18290", 3e-5, "β·ρ")
+    assert declared.summary == "First line of it."
+    assert declared.doc.splitlines()[2] == "Args:", "the docstring is dedented"
+    assert declared.function is full
+    assert not declare(full).reference
+
+
+@pytest.mark.parametrize(("data", "kind"), [("pairs", "policy"), ("unpaired", "policy"), ("scores", "reward")])
+def test_data_kind_decides_what_is_trained(data: str, kind: str) -> None:
+    assert declare(full, data=data).kind == kind
+
+
+def undocumented(logps: PairLogps, *, beta: float = 0.1) -> Loss:
+    raise NotImplementedError
+
+
+def positional(logps: PairLogps, beta: float = 0.1) -> Loss:
+    """Takes beta by position."""
+    raise NotImplementedError
+
+
+def no_default(logps: PairLogps, *, beta: float) -> Loss:
+    """Has no default."""
+    raise NotImplementedError
+
+
+def unannotated(logps: PairLogps, *, beta=0.1) -> Loss:  # type: ignore[no-untyped-def]
+    """Has no type."""
+    raise NotImplementedError
+
+
+def strange_type(logps: PairLogps, *, beta: list[float] = []) -> Loss:  # noqa: B006
+    """Has a list."""
+    raise NotImplementedError
+
+
+def optional_type(logps: PairLogps, *, beta: float | None = None) -> Loss:
+    """May be None."""
+    raise NotImplementedError
+
+
+def wrong_default(logps: PairLogps, *, beta: float = "high") -> Loss:  # type: ignore[assignment]
+    """Says float, gives text."""
+    raise NotImplementedError
+
+
+def default_out_of_bounds(logps: PairLogps, *, beta: Annotated[float, Gt(0)] = 0.0) -> Loss:
+    """Breaks its own bound."""
+    raise NotImplementedError
+
+
+def any_keyword(logps: PairLogps, **others: float) -> Loss:
+    """Takes anything."""
+    raise NotImplementedError
+
+
+def odd_bound(logps: PairLogps, *, steps: Annotated[int, MultipleOf(2)] = 2) -> Loss:
+    """Has a bound that is not one of the four."""
+    raise NotImplementedError
+
+
+def no_batch(*, beta: float = 0.1) -> Loss:
+    """Reads nothing."""
+    raise NotImplementedError
+
+
+def taken_name(logps: PairLogps, *, learning_rate: float = 0.1) -> Loss:
+    """Calls its own parameter as every method's learning rate is called."""
+    raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (undocumented, "undocumented has no docstring"),
+        (positional, "parameter 'beta' must be keyword-only with a default"),
+        (no_default, "parameter 'beta' must be keyword-only with a default"),
+        (any_keyword, "parameter 'others' must be keyword-only with a default"),
+        (unannotated, "parameter 'beta' has type None, expected float, int, bool or str"),
+        (strange_type, r"parameter 'beta' has type list\[float\], expected float, int, bool or str"),
+        (optional_type, r"parameter 'beta' has type float \| None, expected float, int, bool or str"),
+        (wrong_default, "default breaks its own schema: beta: got 'high', expected float"),
+        (default_out_of_bounds, "default breaks its own schema: beta: got 0.0, expected float > 0"),
+        (odd_bound, r"MultipleOf\(multiple_of=2\) is not one of Gt, Ge, Lt, Le"),
+        (no_batch, "no_batch"),
+        (taken_name, "'learning_rate'"),
+    ],
+)
+def test_bad_signature_is_refused(function: Callable[..., Loss], said: str) -> None:
+    with pytest.raises(PluginError, match=said) as caught:
+        declare(function)
+    assert function.__name__ in str(caught.value)
+
+
+def test_unknown_data_kind_suggests_the_nearest() -> None:
+    with pytest.raises(PluginError, match=r"full: data='pair'\. Did you mean pairs"):
+        declare(full, data="pair")
+
+
+@pytest.mark.parametrize("rate", [0, -1e-5, float("nan"), float("inf"), "1e-5", None, True])
+def test_bad_learning_rate_is_refused(rate: Any) -> None:
+    with pytest.raises(PluginError, match="learning_rate"):
+        declare(full, learning_rate=rate)
+
+
+def test_whole_number_as_a_default_is_kept_as_its_type() -> None:
+    """Else `beta: 1.0` in a suite would be another method than the default of 1."""
+
+    def whole(logps: PairLogps, *, beta: float = 1) -> Loss:
+        """Says float, gives 1."""
+        raise NotImplementedError
+
+    assert type(declare(whole).resolve({})["beta"]) is float
+
+
+def test_method_without_any_parameter_is_allowed() -> None:
+    def bare(logps: PairLogps) -> Loss:
+        """Nothing to set."""
+        raise NotImplementedError
+
+    assert declare(bare).parameters == {}
+
+
+def parameter(kind: type, *bounds: Any) -> Parameter:
+    """A bare parameter called `x`."""
+    return Parameter("x", kind, None, "in bounds" if bounds else "", bounds, "")
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "parsed"),
+    [(float, 2, 2.0), (float, 0.5, 0.5), (int, 3, 3), (bool, True, True), (str, "a", "a")],
+)
+def test_parse_keeps_the_type(kind: type, given: Any, parsed: Any) -> None:
+    found = parameter(kind).parse(given)
+    assert found == parsed
+    assert type(found) is kind
+
+
+@pytest.mark.parametrize(
+    ("kind", "given"),
+    [
+        (float, True),
+        (int, True),
+        (int, 2.0),
+        (float, "0.1"),
+        (float, None),
+        (bool, 1),
+        (bool, "yes"),
+        (str, 1),
+        (float, [0.1]),
+    ],
+)
+def test_parse_refuses_another_type(kind: type, given: Any) -> None:
+    with pytest.raises(ValueError, match=rf"x: got .*expected {kind.__name__}") as caught:
+        parameter(kind).parse(given)
+    assert repr(given) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("bound", "inside", "outside"),
+    [(Gt(0), 0.1, 0.0), (Ge(0), 0.0, -0.1), (Lt(1), 0.9, 1.0), (Le(1), 1.0, 1.1)],
+)
+def test_parse_keeps_to_each_bound(bound: Any, inside: float, outside: float) -> None:
+    bounded = parameter(float, bound)
+    assert bounded.parse(inside) == inside
+    with pytest.raises(ValueError, match=rf"x: got {outside}, expected float in bounds"):
+        bounded.parse(outside)
+
+
+def test_parse_needs_all_bounds_to_hold() -> None:
+    bounded = parameter(float, Ge(0), Lt(0.5))
+    assert bounded.parse(0) == 0.0
+    for outside in (-1, 0.5):
+        with pytest.raises(ValueError, match="x: got"):
+            bounded.parse(outside)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+def test_parse_refuses_what_is_no_finite_number(number: float) -> None:
+    with pytest.raises(ValueError, match="x: got"):
+        parameter(float).parse(number)
+
+
+def test_resolve_lays_the_given_over_the_defaults() -> None:
+    declared = declare(full)
+    given: Mapping[str, Any] = {"beta": 1, "mode": "sum"}
+    assert declared.resolve(given) == {
+        "beta": 1.0,
+        "smoothing": 0.0,
+        "steps": 2,
+        "plain": 1.0,
+        "flag": False,
+        "mode": "sum",
+    }
+    assert declared.resolve({})["beta"] == 0.1
+
+
+def test_resolve_suggests_the_nearest_name() -> None:
+    with pytest.raises(ValueError, match=r"full has no parameter 'betta'\. Did you mean beta\?") as caught:
+        declare(full).resolve({"betta": 0.2})
+    assert "learning_rate" in str(caught.value), "the one parameter that every method has is listed too"
+
+
+def test_resolve_refuses_what_is_out_of_bounds() -> None:
+    with pytest.raises(ValueError, match=r"beta: got -1\.0, expected float > 0"):
+        declare(full).resolve({"beta": -1})
+
+
+def returning(value: Any, data: str = "pairs") -> Algorithm:
+    """A method whose loss is `value`, whatever it reads."""
+
+    def constant(batch: Any) -> Any:
+        """Returns what it was made with."""
+        return value
+
+    return declare(constant, data=data)
+
+
+def test_call_returns_the_loss_and_passes_parameters() -> None:
+    loss = declare(full)(pairs(), beta=0.5)
+    assert loss.values.tolist() == [1.0] * ROWS
+    assert loss.chosen_rewards is not None
+    assert loss.chosen_rewards.tolist() == [-0.5] * ROWS
+
+
+@pytest.mark.parametrize(("value", "named"), [(torch.ones(ROWS), "Tensor"), (None, "NoneType"), (0.5, "float")])
+def test_call_refuses_another_type(value: Any, named: str) -> None:
+    with pytest.raises(PluginError, match=f"constant returned {named}, expected align_bench.api.Loss"):
+        returning(value)(pairs())
+
+
+@pytest.mark.parametrize(
+    ("loss", "data", "missing"),
+    [
+        (Loss(torch.ones(ROWS)), "pairs", "chosen_rewards"),
+        (Loss(torch.ones(ROWS), chosen_rewards=torch.ones(ROWS)), "pairs", "rejected_rewards"),
+        (Loss(torch.ones(ROWS), rewards=torch.ones(ROWS)), "scores", "chosen_rewards"),
+        (Loss(torch.ones(ROWS), torch.ones(ROWS), torch.ones(ROWS)), "unpaired", "rewards"),
+    ],
+)
+def test_call_refuses_missing_rewards(loss: Loss, data: str, missing: str) -> None:
+    batch = {
+        "pairs": pairs(),
+        "unpaired": unpaired(),
+        "scores": PairScores(torch.ones(ROWS), torch.zeros(ROWS)),
+    }[data]
+    with pytest.raises(PluginError, match=rf"a Loss without {missing}, which data='{data}' needs"):
+        returning(loss, data)(batch)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (ROWS, 1), (ROWS + 1,)])
+def test_call_refuses_a_reduced_or_misshapen_loss(shape: tuple[int, ...]) -> None:
+    loss = Loss(torch.ones(shape), torch.ones(ROWS), torch.ones(ROWS))
+    with pytest.raises(PluginError, match=r"values of shape .* expected one a row: \(3,\)") as caught:
+        returning(loss)(pairs())
+    assert "the mean is the caller's" in str(caught.value)
+
+
+def test_call_refuses_misshapen_rewards() -> None:
+    loss = Loss(torch.ones(ROWS), torch.ones(ROWS), torch.ones(()))
+    with pytest.raises(PluginError, match="rejected_rewards of shape"):
+        returning(loss)(pairs())
+
+
+def test_call_refuses_misshapen_metrics() -> None:
+    loss = Loss(torch.ones(ROWS), torch.ones(ROWS), torch.ones(ROWS), metrics={"drift": torch.ones(())})
+    with pytest.raises(PluginError, match="drift"):
+        returning(loss)(pairs())
+
+
+def test_call_counts_rows_of_single_answers_not_of_the_effective_batch() -> None:
+    loss = Loss(torch.ones(ROWS), rewards=torch.ones(ROWS))
+    assert returning(loss, "unpaired")(unpaired()) is loss
+
+
+def test_means_divide_by_tokens() -> None:
+    batch = pairs()
+    assert batch.chosen_mean.tolist() == pytest.approx([-1, -1 / 2, -1 / 3])
+    assert batch.rejected_mean.tolist() == pytest.approx([-1, -1 / 2, -1 / 3])

@@ -1,0 +1,151 @@
+"""What `algorithms` and `show` print."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import pytest
+from annotated_types import Gt
+from rich.console import Console, RenderableType
+
+from align_bench.api import Loss, PairLogps, algorithm
+from align_bench.catalogue import algorithms_table, method_page
+from align_bench.registry import Broken, Plugin, Registry, load_registry
+
+
+@algorithm(data="pairs", reference=True, paper="[link=https://x.example]arXiv[/link]", learning_rate=2e-5, reward="β·ρ")
+def hostile(logps: PairLogps, *, beta: Annotated[float, Gt(0)] = 0.1, mode: str = "[/red]", flag: bool = False) -> Loss:
+    """A [bold]loud[/bold] summary with a stray [/] in it.
+
+    Equation:
+        y = [red]x[/red]
+
+    Args:
+        logps: the batch.
+        beta: one of [b]many[/b].
+            It goes on.
+
+        mode: anything.
+
+    Returns:
+        A loss.
+
+    Source:
+        Nobody.
+    """
+    raise NotImplementedError
+
+
+PLUGIN = Plugin(hostile, Path("/somewhere/[red]/mine[/].py"), "option", "digest")
+
+
+def shown(*renderables: RenderableType) -> str:
+    """The text that a wide terminal would show."""
+    console = Console(file=io.StringIO(), width=400)
+    for renderable in renderables:
+        console.print(renderable)
+    return str(console.file.getvalue())  # type: ignore[attr-defined]
+
+
+def line(text: str, start: str) -> str:
+    """The table row that begins with a word."""
+    (found,) = [each for each in text.splitlines() if each.strip(" │┃").startswith(start)]
+    return found
+
+
+def test_every_method_is_a_row() -> None:
+    registry = load_registry()
+    text = shown(algorithms_table(registry))
+    assert f"{len(registry.plugins)} methods" in text
+    for name, plugin in registry.plugins.items():
+        row = line(text, f"{name} ")
+        assert plugin.algorithm.summary.partition(":")[0] in row
+        assert plugin.algorithm.paper in row
+        assert "built-in" in row
+
+
+@pytest.mark.parametrize(
+    ("name", "facts"),
+    [
+        ("rm", (" pairs, scalar head ", " no ")),
+        ("dpo", (" pairs ", " yes ")),
+        ("kto", (" single answers ", " yes ")),
+        ("simpo", (" pairs ", " no ")),
+    ],
+)
+def test_row_tells_what_a_method_needs(name: str, facts: tuple[str, ...]) -> None:
+    row = line(shown(algorithms_table(load_registry())), f"{name} ")
+    assert all(fact in row for fact in facts)
+
+
+def test_text_of_plugins_is_shown_and_not_obeyed() -> None:
+    broken = Broken("[blink]x", Path("/some/[red]path[/].py"), "ValueError: closing [/nothing] and [bold]")
+    text = shown(algorithms_table(Registry({"hostile": PLUGIN}, (broken,))))
+    for said in (hostile.summary, hostile.paper, str(PLUGIN.path), "[blink]x", str(broken.path), broken.reason):
+        assert said in text
+
+
+def test_broken_files_come_last_with_their_reason() -> None:
+    broken = Broken("aaa", Path("/x/aaa.py"), "RuntimeError: no luck")
+    rows = shown(algorithms_table(Registry({"hostile": PLUGIN}, (broken,)))).splitlines()
+    places = {name: next(place for place, row in enumerate(rows) if name in row) for name in ("hostile", "aaa")}
+    assert places["hostile"] < places["aaa"]
+    assert "/x/aaa.py" in rows[places["aaa"]]
+    assert "RuntimeError: no luck" in rows[places["aaa"]]
+
+
+def test_origin_of_a_foreign_method_is_its_file() -> None:
+    row = line(shown(algorithms_table(Registry({"hostile": PLUGIN}))), "hostile")
+    assert f"option: {PLUGIN.path}" in row
+
+
+def test_page_shows_docstring_and_parameters() -> None:
+    text = shown(*method_page(PLUGIN))
+    assert hostile.summary in text
+    assert "y = [red]x[/red]" in text
+    assert "Source:" in text
+    assert "Nobody." in text
+    assert "reads reference log-probabilities" in text
+    assert "its reward: β·ρ" in text
+    assert "> 0" in line(text, "beta")
+    assert "0.1" in line(text, "beta")
+    assert "one of [b]many[/b]." in line(text, "beta")
+    assert "[/red]" in line(text, "mode")
+    assert "False" in line(text, "flag")
+    assert "any" in line(text, "flag").split("│")[4]
+
+
+def test_page_shows_the_learning_rate_as_a_parameter() -> None:
+    row = line(shown(*method_page(PLUGIN)), "learning_rate")
+    assert "2e-05" in row
+    assert "> 0" in row
+
+
+def test_page_leaves_out_the_arguments_that_the_table_shows() -> None:
+    text = shown(*method_page(PLUGIN))
+    assert "Args:" not in text
+    assert "It goes on." not in text
+    assert "Returns:" in text, "what follows the arguments stays"
+    assert text.count("one of [b]many[/b].") == 1
+
+
+def test_page_of_a_method_without_sections() -> None:
+    plain = replace(PLUGIN, algorithm=replace(hostile, doc="One line.", reference=False, parameters={}))
+    text = shown(*method_page(plain))
+    assert "One line." in text
+    assert "reads no reference" in text
+
+
+@pytest.mark.parametrize("name", sorted(load_registry().plugins))
+def test_page_of_every_built_in_method(name: str) -> None:
+    plugin = load_registry()[name]
+    text = shown(*method_page(plugin))
+    assert "Equation:" in text
+    assert "Differs from the source:" in text
+    for parameter in plugin.algorithm.parameters.values():
+        row = line(text, f"{parameter.name} ")
+        assert parameter.bounds in row
+        assert parameter.description in row

@@ -1,0 +1,358 @@
+"""A whole suite on a tiny random model: what it leaves, that it resumes, and that one failure stops nothing else."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from transformers import AutoTokenizer
+
+from align_bench.errors import MissingResultError, StoreError
+from align_bench.models.load import find_base, load_policy, resolve_precision
+from align_bench.pipeline import Folders, prepare, run
+from align_bench.records import Tick, silent
+from align_bench.registry import load_registry
+from align_bench.report.export import read_generations, read_report, read_scores, recompute
+from align_bench.store import Store
+from align_bench.suite import load_suite
+
+
+class Watch:
+    """Records what a run says and which stages it goes through."""
+
+    def __init__(self) -> None:
+        self.stages: list[str] = []
+        self.said: list[str] = []
+
+    @contextmanager
+    def stage(self, cell: str, label: str) -> Iterator[Tick]:
+        self.stages.append(f"{cell}: {label}")
+        yield silent
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
+def execute(path: Path, folders: Folders, watch: Watch | None = None, **options: Any) -> dict[str, Any]:
+    suite = load_suite(str(path))
+    prepared = prepare(suite, load_registry(path, suite.plugins))
+    return run(prepared, watch or Watch(), folders, command="align-bench run small.yaml", **options)
+
+
+def numbers(report: Mapping[str, Any]) -> dict[str, Any]:
+    """What must be the same in every run: all but costs."""
+    results = [{key: value for key, value in result.items() if key != "cost"} for result in report["results"]]
+    return {"results": results, "comparisons": report["comparisons"], "baselines": report["baselines"]}
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Folders:
+    return Folders(tmp_path / "runs", tmp_path / "reports")
+
+
+@pytest.fixture(scope="module")
+def whole(base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Folders, dict[str, Any], Watch]:
+    """One run of all built-in methods, shared by the tests that only look at it."""
+    root = tmp_path_factory.mktemp("whole")
+    suite = {
+        "name": "small",
+        "base": str(base_folder),
+        "precision": "fp32",
+        "lora": {"r": 4, "alpha": 8},
+        "data": {
+            "train": {"path": "embedded/planted", "rows": 24},
+            "val": {"path": "embedded/planted", "rows": 20},
+        },
+        "judge": {"method": "rm", "data": {"path": "embedded/planted", "rows": 24}},
+        "train": {"batch_size": 8, "max_length": 128},
+        "generate": {"prompts": 8, "max_new_tokens": 6, "temperature": 1.0},
+        "methods": ["rm", {"dpo": {"learning_rate": 1e-2}}, "kto", "simpo", "orpo"],
+    }
+    path = root / "suite" / "small.yaml"
+    path.parent.mkdir()
+    path.write_text(yaml.safe_dump(suite), encoding="utf-8")
+    folders, watch = Folders(root / "runs", root / "reports"), Watch()
+    return path, folders, execute(path, folders, watch), watch
+
+
+def test_every_cell_is_done(whole: Any) -> None:
+    _, _, report, watch = whole
+    assert {(result["cell"], result["kind"], result["status"]) for result in report["results"]} == {
+        ("judge", "reward", "done"),
+        ("base", "base", "done"),
+        ("rm", "reward", "done"),
+        ("dpo", "policy", "done"),
+        ("kto", "policy", "done"),
+        ("simpo", "policy", "done"),
+        ("orpo", "policy", "done"),
+    }
+    assert any("24 rows read (embedded/planted)" in said for said in watch.said)
+    assert any("parameters" in said and "fp32/float32/cpu" in said for said in watch.said)
+
+
+def test_shared_work_is_done_once(whole: Any) -> None:
+    _, _, _, watch = whole
+    references = [stage for stage in watch.stages if "reference" in stage]
+    # dpo reads the plain reference, kto that with mismatched answers; simpo and orpo none.
+    assert references == ["dpo: reference log-probs", "kto: reference log-probs"]
+    assert watch.stages.count("base: validation pairs") == watch.stages.count("judge: train") == 1
+
+
+def test_report_holds_what_the_design_promises(whole: Any) -> None:
+    _, folders, report, _ = whole
+    assert {"suite", "base", "data", "judge", "environment", "results", "comparisons"} <= report.keys()
+    for result in report["results"]:
+        assert {"algorithm", "kind", "parameters", "seed", "status", "reason", "metrics", "cost"} <= result.keys()
+        assert set(result["cost"]) == {"seconds", "tokens", "peak_bytes"}
+        for metric in result["metrics"].values():
+            assert set(metric) == {"value", "low", "high", "n"}
+    assert report["data"]["val"]["read"]["kept"] == 20
+    folder = folders.reports / "small"
+    assert json.loads((folder / "report.json").read_text(encoding="utf-8")) == report == read_report(folder)
+    assert "align-bench run small.yaml" in (folder / "report.md").read_text(encoding="utf-8")
+
+
+def test_report_can_be_recomputed_from_its_exports(whole: Any) -> None:
+    _, folders, report, _ = whole
+    assert numbers(recompute(folders.reports / "small")) == numbers(report)
+
+
+def test_scores_are_the_policies_own_rewards(whole: Any) -> None:
+    _, folders, _, _ = whole
+    rows = [row for row in read_scores(folders.reports / "small") if row["cell"] == "dpo"]
+    assert len(rows) == 20
+    for row in rows:
+        expected = 0.1 * (row["chosen_logp"] - row["ref_chosen_logp"])
+        assert row["chosen_reward"] == pytest.approx(expected, rel=1e-4, abs=1e-5)
+    assert any(abs(row["chosen_reward"]) > 1e-4 for row in rows)
+    base = [row for row in read_scores(folders.reports / "small") if row["cell"] == "base"]
+    assert base[0]["chosen_reward"] == pytest.approx(base[0]["chosen_logp"] / base[0]["chosen_tokens"], rel=1e-5)
+
+
+def test_generations_carry_both_judges(whole: Any) -> None:
+    _, folders, _, _ = whole
+    records = read_generations(folders.reports / "small")
+    assert {record.cell for record in records} == {"base", "dpo", "kto", "simpo", "orpo"}
+    assert all(set(record.scores) == {"rm", "gold"} for record in records)
+    assert len({record.prompt_id for record in records}) == 8
+
+
+def test_adapters_hold_no_pickle(whole: Any) -> None:
+    _, folders, _, _ = whole
+    suffixes = {path.suffix for path in folders.runs.rglob("*") if path.is_file()}
+    assert suffixes <= {".safetensors", ".json", ".jsonl", ".md", ".parquet", ""}
+
+
+def test_a_second_run_does_nothing(whole: Any) -> None:
+    path, folders, report, _ = whole
+    watch = Watch()
+    assert execute(path, folders, watch) == report
+    assert watch.stages == watch.said == []
+
+
+def test_the_report_is_rebuilt_without_a_model(whole: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, folders, report, _ = whole
+    monkeypatch.setattr("align_bench.pipeline.load_policy", None)
+    monkeypatch.setattr("align_bench.pipeline.load_scorer", None)
+    fresh = Folders(folders.runs, folders.reports.parent / "elsewhere")
+    watch = Watch()
+    assert numbers(execute(path, fresh, watch, compute=False)) == numbers(report)
+    assert watch.stages == []
+
+
+def test_the_same_seed_gives_the_same_numbers_to_the_last_digit(whole: Any, folders: Folders) -> None:
+    path, _, report, _ = whole
+    assert numbers(execute(path, folders)) == numbers(report)
+
+
+def test_a_changed_method_runs_alone(whole: Any, tmp_path: Path) -> None:
+    path, folders, _, _ = whole
+    shutil.copytree(folders.runs, tmp_path / "runs")
+    raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    raw["methods"][1] = {"dpo": {"learning_rate": 2e-2}}
+    changed = tmp_path / "suite" / "small.yaml"
+    changed.parent.mkdir()
+    changed.write_text(yaml.safe_dump(raw), encoding="utf-8")
+    watch = Watch()
+    execute(changed, Folders(tmp_path / "runs", tmp_path / "reports"), watch)
+    assert watch.stages == ["dpo: train", "dpo: validation pairs", "dpo: generate", "dpo: judge"]
+
+
+def test_only_some_methods(write_suite: Callable[..., Path], folders: Folders) -> None:
+    report = execute(write_suite(methods=["dpo", "simpo"]), folders, methods=["simpo", "base"])
+    assert {result["cell"]: result["status"] for result in report["results"]} == {
+        "judge": "done",
+        "base": "done",
+        "dpo": "skipped",
+        "simpo": "done",
+    }
+
+
+def test_nothing_stored_and_nothing_may_be_computed(write_suite: Callable[..., Path], folders: Folders) -> None:
+    with pytest.raises(MissingResultError, match="nothing of the suite small is stored"):
+        execute(write_suite(), folders, compute=False)
+
+
+PLUGIN = '''
+from align_bench.api import Loss, PairLogps, algorithm
+
+
+@algorithm(data="pairs", paper="none", learning_rate=1e-3, reward="s")
+def raises(logps: PairLogps) -> Loss:
+    """A loss that cannot be computed."""
+    raise ZeroDivisionError("no luck")
+'''
+
+
+def test_one_failed_cell_does_not_stop_the_others(write_suite: Callable[..., Path], folders: Folders) -> None:
+    path = write_suite(methods=["raises", "simpo"])
+    (path.parent / "algorithms").mkdir()
+    plugin = path.parent / "algorithms" / "raises.py"
+    plugin.write_text(PLUGIN, encoding="utf-8")
+    results = {result["cell"]: result for result in execute(path, folders)["results"]}
+    assert results["simpo"]["status"] == "done"
+    assert results["raises"]["status"] == "failed"
+    assert "the loss of raises raised ZeroDivisionError: no luck" in results["raises"]["reason"]
+    assert results["raises"]["metrics"]["accuracy"]["value"] is None
+    # A rebuilt report still knows why; a mended plugin runs its own cell and nothing else.
+    rebuilt = {result["cell"]: result for result in execute(path, folders, compute=False)["results"]}
+    assert rebuilt["raises"] == results["raises"]
+    mended = PLUGIN.replace(
+        'raise ZeroDivisionError("no luck")', "return Loss(-logps.chosen, logps.chosen, logps.rejected)"
+    )
+    plugin.write_text(mended, encoding="utf-8")
+    watch = Watch()
+    assert {result["status"] for result in execute(path, folders, watch)["results"]} == {"done"}
+    assert {stage.split(":")[0] for stage in watch.stages} == {"raises"}
+
+
+def test_a_failed_judge_leaves_the_rest(write_suite: Callable[..., Path], folders: Folders) -> None:
+    judge = {"method": "rm", "data": {"path": "embedded/planted", "rows": 24}, "parameters": {"learning_rate": 1e30}}
+    report = execute(write_suite(judge=judge, methods=["dpo"]), folders)
+    results = {result["cell"]: result for result in report["results"]}
+    assert results["judge"]["status"] == "failed"
+    assert "diverged" in results["judge"]["reason"]
+    assert results["dpo"]["status"] == "done"
+    assert results["dpo"]["metrics"]["judge_reward_mean"]["value"] is None
+    assert results["dpo"]["metrics"]["gold_accuracy"]["value"] is not None
+
+
+def test_a_damaged_artefact_is_made_again(write_suite: Callable[..., Path], folders: Folders) -> None:
+    path = write_suite(methods=["dpo"])
+    before = execute(path, folders)
+    answers = sorted(folders.runs.glob("small/generations-*/answers.jsonl"))[0]
+    answers.write_text("{}", encoding="utf-8")
+    shutil.rmtree(folders.reports)
+    watch = Watch()
+    assert numbers(execute(path, folders, watch)) == numbers(before)
+    assert len([stage for stage in watch.stages if "generate" in stage]) == 1
+
+
+def test_a_locked_store_is_told(write_suite: Callable[..., Path], folders: Folders) -> None:
+    path = write_suite(methods=["dpo"])
+    with Store(folders.runs / "small").lock(), pytest.raises(StoreError, match="another run"):
+        execute(path, folders)
+
+
+def test_unpaired_data_trains_kto_and_fails_pair_methods(
+    write_suite: Callable[..., Path], folders: Folders, tmp_path: Path
+) -> None:
+    lines = [
+        {"prompt": f"What is {number} plus 1?", "completion": f"{number + 1 + number % 2}.", "label": number % 2 == 0}
+        for number in range(12)
+    ]
+    file = tmp_path / "unpaired.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    path = write_suite(
+        data={"train": str(file), "val": {"path": "embedded/planted", "rows": 20}}, judge=None, methods=["kto", "dpo"]
+    )
+    results = {result["cell"]: result for result in execute(path, folders)["results"]}
+    assert results["kto"]["status"] == "done"
+    assert results["dpo"]["status"] == "failed"
+    assert "one answer" in results["dpo"]["reason"]
+
+
+def test_the_whole_way_equals_a_hand_made_one(whole: Any) -> None:
+    """The base's val log-probs, from texts to numbers, with transformers alone."""
+    _, folders, _, _ = whole
+    base = find_base(load_suite(str(whole[0])).base)
+    model = load_policy(base, resolve_precision("fp32"))
+    tokenizer = AutoTokenizer.from_pretrained(base.folder)
+    from align_bench.data.planted import planted
+
+    rows = [row for row in read_scores(folders.reports / "small") if row["cell"] == "base"]
+    for row, pair in list(zip(rows, planted("val", rows=20), strict=True))[:5]:
+        turns = [{"role": "user", "content": pair.prompt}, {"role": "assistant", "content": pair.chosen}]
+        prompt, both = (
+            tokenizer(tokenizer.apply_chat_template(part, tokenize=False, add_generation_prompt=asks)).input_ids
+            for part, asks in ((turns[:1], True), (turns, False))
+        )
+        logps = torch.log_softmax(model(input_ids=torch.tensor([both])).logits[0].double(), -1)
+        expected = sum(float(logps[place - 1, both[place]].detach()) for place in range(len(prompt), len(both)))
+        assert row["chosen_logp"] == pytest.approx(expected, rel=1e-4)
+        assert row["chosen_tokens"] == len(both) - len(prompt)
+
+
+@pytest.mark.parametrize("stage", ["judge: train", "dpo: train", "dpo: generate"])
+def test_kill_9_and_run_again_gives_the_same_numbers(
+    whole: Any, tmp_path: Path, write_suite: Callable[..., Path], stage: str
+) -> None:
+    """A process that kills itself in the middle of a stage; the next run goes on and ends where a straight one does."""
+    path = write_suite(methods=["dpo"], train={"batch_size": 8, "max_length": 128, "checkpoint_minutes": 1e-9})
+    code = f"""
+import os, signal, sys
+import torch
+torch.set_num_threads(1)
+from contextlib import contextmanager
+from pathlib import Path
+from align_bench.pipeline import Folders, prepare, run
+from align_bench.registry import load_registry
+from align_bench.suite import load_suite
+
+class Killer:
+    @contextmanager
+    def stage(self, cell, label):
+        def tick(done, total, note=""):
+            if f"{{cell}}: {{label}}" == {stage!r} and done >= min(2, total):
+                os.kill(os.getpid(), signal.SIGKILL)
+        yield tick
+    def say(self, text):
+        pass
+
+suite = load_suite({str(path)!r})
+folders = Folders(Path({str(tmp_path)!r}) / "runs", Path({str(tmp_path)!r}) / "reports")
+run(prepare(suite, load_registry(Path({str(path)!r}))), Killer(), folders, command="x")
+"""
+    killed = subprocess.run([sys.executable, "-c", code], env={**os.environ, "HF_HUB_OFFLINE": "1"}, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    watch = Watch()
+    resumed = execute(path, Folders(tmp_path / "runs", tmp_path / "reports"), watch)
+    assert "base: generate" not in watch.stages or stage == "judge: train"
+    straight = execute(path, Folders(tmp_path / "runs2", tmp_path / "reports2"))
+    assert numbers(resumed) == numbers(straight)
+    assert all(math.isfinite(result["cost"]["seconds"]) for result in resumed["results"])
+
+
+def test_unpaired_val_rows_are_left_out(write_suite: Callable[..., Path], folders: Folders, tmp_path: Path) -> None:
+    """Validation rows with one answer bring no accuracy, and no cell fails over them."""
+    lines = [{"prompt": f"Say {number}", "completion": str(number), "label": True} for number in range(6)]
+    file = tmp_path / "val.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    path = write_suite(
+        data={"train": {"path": "embedded/planted", "rows": 16}, "val": str(file)}, judge=None, methods=["simpo"]
+    )
+    results = {result["cell"]: result for result in execute(path, folders)["results"]}
+    assert results["simpo"]["status"] == "done"
+    assert results["simpo"]["metrics"]["accuracy"] == {"value": None, "low": None, "high": None, "n": 0}

@@ -1,0 +1,407 @@
+"""The plan: which cells there are, and which artefacts change with what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from align_bench.errors import PluginError, SuiteError
+from align_bench.plan import Address, Cell, Inputs, Plan, make_plan
+from align_bench.registry import Broken, Registry, load_registry
+from align_bench.suite import Suite
+
+INPUTS = Inputs(
+    train="train rows",
+    val="val rows",
+    judge="judge rows",
+    base="weights",
+    precision="fp32/float32/cpu",
+    versions={"torch": "2", "transformers": "5", "peft": "0"},
+)
+REGISTRY = load_registry()
+PARTS = ("adapter", "reference", "val", "generations", "judged")
+
+Part = tuple[str, str]
+
+
+def suite(**changes: Any) -> Suite:
+    """A suite of every data kind, with some keys replaced."""
+    raw = {
+        "name": "planned",
+        "base": "some/base",
+        "data": {"train": "train.jsonl", "val": "val.jsonl"},
+        "judge": {"method": "rm", "data": "judge.jsonl"},
+        "methods": ["rm", "dpo", "kto", "simpo"],
+    }
+    return Suite.model_validate(raw | changes)
+
+
+def plan(inputs: Inputs = INPUTS, registry: Registry = REGISTRY, **changes: Any) -> Plan:
+    """The plan of `suite(**changes)`."""
+    return make_plan(suite(**changes), registry, inputs)
+
+
+def names(**changes: Any) -> list[str]:
+    """The cells' ids, in their order."""
+    return [cell.id for cell in plan(**changes).cells]
+
+
+def every_cell(made: Plan) -> list[Cell]:
+    """The base, the judge and all methods' cells."""
+    return [made.base, *([made.judge] if made.judge else []), *made.cells]
+
+
+def addresses(made: Plan) -> dict[Part, Address | None]:
+    """(cell, part) → address, and ("tokens", split) → address."""
+    found: dict[Part, Address | None] = {("tokens", split): address for split, address in made.tokens.items()}
+    return found | {(cell.id, part): getattr(cell, part) for cell in every_cell(made) for part in PARTS}
+
+
+def changed(before: Plan, after: Plan) -> set[Part]:
+    """What has another address in the second plan; both must have the same cells."""
+    old, new = addresses(before), addresses(after)
+    assert set(old) == set(new)
+    return {part for part in old if old[part] != new[part]}
+
+
+def parts(*cells: str, of: tuple[str, ...] = PARTS, made: Plan | None = None) -> set[Part]:
+    """The existing parts of some cells (`*` for all)."""
+    made = made or plan()
+    ids = [cell.id for cell in every_cell(made)] if cells == ("*",) else cells
+    found = addresses(made)
+    return {(cell, part) for cell in ids for part in of if found[(cell, part)] is not None}
+
+
+def with_digest(name: str) -> Registry:
+    """The registry after an edit of one plugin's file."""
+    plugin = replace(REGISTRY[name], digest="edited")
+    return Registry({**REGISTRY.plugins, name: plugin})
+
+
+# -- cells -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_method_is_a_cell() -> None:
+    assert names() == ["rm", "dpo", "kto", "simpo"]
+
+
+def test_a_grid_names_what_differs() -> None:
+    assert names(methods=["simpo", {"dpo": {"beta": [0.1, 0.5]}}]) == ["simpo", "dpo[beta=0.1]", "dpo[beta=0.5]"]
+    assert names(methods=[{"rm": {"learning_rate": [1e-5, 1e-4], "centering": 0.5}}]) == [
+        "rm[learning_rate=1e-05]",
+        "rm[learning_rate=0.0001]",
+    ]
+
+
+def test_a_grid_is_the_product_of_its_lists() -> None:
+    found = names(methods=[{"simpo": {"beta": [2, 10], "gamma": [0.5, 1]}}])
+    assert found == [
+        "simpo[beta=2.0,gamma=0.5]",
+        "simpo[beta=2.0,gamma=1.0]",
+        "simpo[beta=10.0,gamma=0.5]",
+        "simpo[beta=10.0,gamma=1.0]",
+    ]
+
+
+def test_one_method_named_twice_is_told_apart() -> None:
+    assert names(methods=["dpo", {"dpo": {"beta": 0.5}}]) == ["dpo[beta=0.1]", "dpo[beta=0.5]"]
+
+
+def test_several_seeds_number_the_cells() -> None:
+    assert names(methods=["rm", "dpo"], seeds=[3, 1]) == ["rm#3", "dpo#3", "rm#1", "dpo#1"]
+    assert names(methods=["rm"], seeds=[3]) == ["rm"]
+    grid = names(methods=[{"dpo": {"beta": [0.1, 0.5]}}], seeds=[0, 1])
+    assert grid == ["dpo[beta=0.1]#0", "dpo[beta=0.5]#0", "dpo[beta=0.1]#1", "dpo[beta=0.5]#1"]
+
+
+def test_cells_hold_resolved_parameters() -> None:
+    cell = plan(methods=[{"simpo": {"beta": 10, "learning_rate": 1}}]).cells[0]
+    assert cell.parameters == {"beta": 10.0, "gamma": 1.25}
+    assert cell.learning_rate == 1.0
+    assert cell.all_parameters == {"learning_rate": 1.0, "beta": 10.0, "gamma": 1.25}
+    assert plan().cells[1].learning_rate == REGISTRY["dpo"].algorithm.learning_rate
+
+
+def test_cells_know_what_they_are() -> None:
+    made = plan()
+    assert made.judge is not None
+    assert [(cell.algorithm, cell.kind) for cell in every_cell(made)] == [
+        ("base", "base"),
+        ("judge", "reward"),
+        ("rm", "reward"),
+        ("dpo", "policy"),
+        ("kto", "policy"),
+        ("simpo", "policy"),
+    ]
+    assert made.base.all_parameters == {}
+    assert made.judge.all_parameters["method"] == "rm"
+
+
+def test_each_kind_of_cell_has_its_artefacts() -> None:
+    made = plan()
+    has = {cell.id: {part for part in PARTS if getattr(cell, part) is not None} for cell in every_cell(made)}
+    assert has == {
+        "base": {"val", "generations", "judged"},
+        "judge": {"adapter", "val"},
+        "rm": {"adapter", "val"},
+        "dpo": set(PARTS),
+        "kto": set(PARTS),
+        "simpo": set(PARTS) - {"reference"},
+    }
+
+
+def test_without_a_judge_nothing_is_judged() -> None:
+    made = plan(replace(INPUTS, judge=None), judge=None)
+    assert made.judge is None
+    assert set(made.tokens) == {"train", "val"}
+    assert all(cell.judged is None for cell in every_cell(made))
+    assert made.cells[1].generations is not None
+
+
+# -- what is shared ----------------------------------------------------------------------------------------------------
+
+
+def test_variants_share_one_reference() -> None:
+    first, second = plan(methods=[{"dpo": {"beta": [0.1, 0.5]}}]).cells
+    assert first.reference == second.reference is not None
+    one, other = plan(methods=["dpo"], seeds=[0, 1]).cells
+    assert one.reference == other.reference
+
+
+def test_reference_of_single_answers_is_another_one() -> None:
+    made = {cell.id: cell for cell in plan().cells}
+    assert made["kto"].reference not in (None, made["dpo"].reference)
+
+
+def test_base_of_the_validation_pairs_does_not_depend_on_methods_or_seeds() -> None:
+    base = plan().base
+    assert plan(methods=["simpo"], seeds=[4, 5], judge=None, lora={"r": 2}).base.val == base.val
+    assert base.val.kind == "reference"
+
+
+def test_every_address_is_listed_once() -> None:
+    made = plan(seeds=[0, 1], methods=["rm", {"dpo": {"beta": [0.1, 0.5]}}, "kto"])
+    listed = [address for _, address in made.addresses()]
+    assert len(listed) == len(set(listed))
+    assert set(listed) == {address for address in addresses(made).values() if address is not None}
+
+
+def test_equal_suites_have_equal_plans() -> None:
+    assert plan() == plan()
+    assert plan().fingerprint == plan(name="another-name").fingerprint
+
+
+def test_default_that_is_written_out_changes_nothing() -> None:
+    assert plan(methods=["dpo"]).cells == plan(methods=[{"dpo": {"beta": 0.1}}]).cells
+    rate = REGISTRY["dpo"].algorithm.learning_rate
+    assert plan(methods=["dpo"]).cells == plan(methods=[{"dpo": {"learning_rate": rate}}]).cells
+    whole = [plan(methods=[{"simpo": {"beta": beta}}]).fingerprint for beta in (2, 2.0)]
+    assert whole[0] == whole[1]
+
+
+def keys(made: Plan) -> set[Address]:
+    """All addresses, whatever the cells are called."""
+    return {address for _, address in made.addresses()}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"seeds": [0, 1]},
+        {"methods": ["rm", "dpo", "kto", "simpo", "orpo"]},
+        {"methods": ["simpo", "kto", "dpo", "rm"]},
+        {"methods": ["rm", {"dpo": {"beta": [0.1, 0.5]}}, "kto", "simpo"]},
+    ],
+)
+def test_growing_suite_keeps_what_it_has(more: Mapping[str, Any]) -> None:
+    before, after = plan(), plan(**more)
+    assert keys(before) <= keys(after)
+
+
+# -- what changes with what --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["dpo", "kto", "simpo"])
+def test_edited_plugin_changes_its_own_cells_only(name: str) -> None:
+    made = plan(registry=with_digest(name))
+    assert changed(plan(), made) == parts(name, of=("adapter", "val", "generations", "judged"))
+    assert made.fingerprint != plan().fingerprint
+
+
+def test_edited_reward_method_changes_the_judge_that_it_trains() -> None:
+    everything = changed(plan(), plan(registry=with_digest("rm")))
+    assert everything == parts("rm", "judge") | parts("*", of=("judged",))
+
+
+def test_other_training_rows_change_what_is_trained_on_them() -> None:
+    found = changed(plan(), plan(replace(INPUTS, train="other")))
+    assert found == {("tokens", "train")} | parts("rm", "dpo", "kto", "simpo")
+
+
+def test_other_validation_rows_train_nothing_again() -> None:
+    found = changed(plan(), plan(replace(INPUTS, val="other")))
+    assert found == {("tokens", "val")} | parts("*", of=("val", "generations", "judged"))
+
+
+def test_other_judge_rows_change_only_the_judge_and_its_scores() -> None:
+    found = changed(plan(), plan(replace(INPUTS, judge="other")))
+    assert found == {("tokens", "judge")} | parts("judge") | parts("*", of=("judged",))
+
+
+@pytest.mark.parametrize(
+    "judge", [{"seed": 1}, {"parameters": {"learning_rate": 3e-4}}, {"parameters": {"centering": 1}}]
+)
+def test_other_judge_settings_change_only_the_judge_and_its_scores(judge: Mapping[str, Any]) -> None:
+    found = changed(plan(), plan(judge={"data": "judge.jsonl", **judge}))
+    assert found == parts("judge") | parts("*", of=("judged",))
+
+
+@pytest.mark.parametrize("generate", [{"prompts": 3}, {"max_new_tokens": 5}, {"temperature": 1, "samples": 2}])
+def test_other_generation_settings_change_answers_and_their_scores(generate: Mapping[str, Any]) -> None:
+    found = changed(plan(), plan(generate=generate))
+    assert found == parts("*", of=("generations", "judged"))
+
+
+def test_checkpoint_interval_changes_nothing() -> None:
+    assert plan(train={"checkpoint_minutes": 1}).fingerprint == plan().fingerprint
+    assert changed(plan(), plan(train={"checkpoint_minutes": 1})) == set()
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"train": {"epochs": 2}},
+        {"train": {"batch_size": 8}},
+        {"train": {"warmup": 0.5}},
+        {"train": {"schedule": "linear"}},
+        {"train": {"weight_decay": 0.1}},
+        {"train": {"max_grad_norm": 2.0}},
+        {"lora": {"r": 2}},
+        {"lora": {"target_modules": ["q_proj"]}},
+    ],
+)
+def test_training_settings_change_all_that_is_trained_and_no_reference(more: Mapping[str, Any]) -> None:
+    trained = parts("judge", "rm", "dpo", "kto", "simpo", of=("adapter", "val", "generations", "judged"))
+    assert changed(plan(), plan(**more)) == trained | parts("base", of=("judged",))
+
+
+@pytest.mark.parametrize("parameters", [{"learning_rate": 1e-3}, {"beta": 0.2}])
+def test_other_parameters_change_their_own_cell_only(parameters: Mapping[str, Any]) -> None:
+    found = changed(plan(), plan(methods=["rm", {"dpo": dict(parameters)}, "kto", "simpo"]))
+    assert found == parts("dpo", of=("adapter", "val", "generations", "judged"))
+
+
+def test_other_seed_changes_all_cells_but_not_the_judge() -> None:
+    found = changed(plan(), plan(seeds=[1]))
+    trained = parts("rm", "dpo", "kto", "simpo", of=("adapter", "val", "generations", "judged"))
+    assert found == trained | parts("base", of=("generations", "judged"))
+
+
+@pytest.mark.parametrize("where", ["train", "val"])
+def test_rule_for_long_rows_changes_that_table(where: str) -> None:
+    data: dict[str, Any] = {"train": "train.jsonl", "val": "val.jsonl"}
+    data[where] = {"path": data[where], "too_long": "drop"}
+    found = changed(plan(), plan(data=data))
+    assert {part for part in found if part[0] == "tokens"} == {("tokens", where)}
+
+
+def test_longest_row_changes_everything() -> None:
+    assert changed(plan(), plan(train={"max_length": 99})) == {
+        part for part, address in addresses(plan()).items() if address is not None
+    }
+
+
+@pytest.mark.parametrize(
+    ("inputs", "tokens"),
+    [
+        (replace(INPUTS, base="other weights"), True),
+        (replace(INPUTS, versions={**INPUTS.versions, "transformers": "6"}), True),
+        (replace(INPUTS, precision="nf4/float32/cpu"), False),
+        (replace(INPUTS, versions={**INPUTS.versions, "torch": "3"}), False),
+    ],
+)
+def test_base_precision_and_versions_change_everything(inputs: Inputs, tokens: bool) -> None:
+    everything = {part for part, address in addresses(plan()).items() if address is not None}
+    kept = set() if tokens else {("tokens", split) for split in ("train", "val", "judge")}
+    assert changed(plan(), plan(inputs)) == everything - kept
+
+
+def test_path_of_a_file_is_not_its_content() -> None:
+    moved = plan(base="elsewhere", data={"train": "moved.jsonl", "val": "val.parquet"})
+    assert moved.fingerprint == plan().fingerprint
+
+
+# -- what is refused ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        ({"betta": 0.1}, r"dpo has no parameter 'betta'\. Did you mean beta"),
+        ({"learning_rat": 0.1}, "Did you mean learning_rate"),
+        ({"beta": 0}, r"beta: got 0\.0, expected float > 0"),
+        ({"beta": "high"}, "beta: got 'high', expected float > 0"),
+        ({"beta": None}, "beta: got None, expected float > 0"),
+        ({"beta": [0.1, -1]}, r"beta: got -1\.0"),
+        ({"beta": [[0.1]]}, r"beta: got \[0\.1\]"),
+        ({"beta": float("inf")}, "beta: got inf"),
+        ({"learning_rate": 0}, "learning_rate: got 0, expected a number > 0"),
+        ({"learning_rate": -1e-5}, "learning_rate: got -1e-05"),
+        ({"learning_rate": "1e-5x"}, "learning_rate: got '1e-5x'"),
+        ({"learning_rate": True}, "learning_rate: got True"),
+        ({"learning_rate": None}, "learning_rate: got None"),
+        ({"learning_rate": float("inf")}, "learning_rate: got inf"),
+        ({"learning_rate": float("nan")}, "learning_rate: got nan"),
+    ],
+)
+def test_bad_parameter_is_told_with_its_method(parameters: Mapping[str, Any], said: str) -> None:
+    with pytest.raises(SuiteError, match=said) as caught:
+        plan(methods=["rm", {"dpo": dict(parameters)}])
+    assert "methods: dpo" in str(caught.value)
+
+
+def test_bad_parameter_of_the_judge_is_told() -> None:
+    with pytest.raises(SuiteError, match=r"judge\.parameters: rm has no parameter 'beta'"):
+        plan(judge={"data": "judge.jsonl", "parameters": {"beta": 1}})
+    with pytest.raises(SuiteError, match=r"judge\.parameters: learning_rate: got 0"):
+        plan(judge={"data": "judge.jsonl", "parameters": {"learning_rate": 0}})
+
+
+def test_unknown_method_suggests_the_nearest() -> None:
+    with pytest.raises(PluginError, match=r"no method 'dop'\. Did you mean dpo"):
+        plan(methods=["dop"])
+    with pytest.raises(PluginError, match=r"no method 'rmm'\. Did you mean rm"):
+        plan(judge={"method": "rmm", "data": "judge.jsonl"})
+
+
+def test_broken_method_is_fatal_only_where_it_is_selected() -> None:
+    registry = Registry(REGISTRY.plugins, (Broken("mine", Path("mine.py"), "RuntimeError: no luck"),))
+    assert plan(registry=registry) == plan()
+    with pytest.raises(PluginError, match=r"mine\.py cannot be loaded: RuntimeError: no luck"):
+        plan(registry=registry, methods=["dpo", "mine"])
+
+
+def test_judge_must_be_a_reward_method() -> None:
+    with pytest.raises(SuiteError, match=r"judge\.method: dpo trains a policy, expected a reward method") as caught:
+        plan(judge={"method": "dpo", "data": "judge.jsonl"})
+    assert "Known reward methods: rm." in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("methods", "named"),
+    [
+        (["dpo", "dpo"], "dpo"),
+        (["dpo", {"dpo": {"beta": 0.1}}], "dpo"),
+        ([{"dpo": {"beta": [0.5, 0.5]}}], "dpo"),
+        ([{"simpo": {"beta": [2, 2.0]}}], "simpo"),
+        (["rm", "dpo", {"dpo": {"beta": [0.2, 0.1]}}], r"dpo\[beta=0.1\]"),
+    ],
+)
+@pytest.mark.parametrize("seeds", [[0], [0, 1]])
+def test_duplicates_are_named(methods: list[Any], named: str, seeds: list[int]) -> None:
+    with pytest.raises(SuiteError, match=rf"methods: {named}.* stands twice"):
+        plan(methods=methods, seeds=seeds)

@@ -1,0 +1,302 @@
+"""Plugins: where they are found, what breaks them, and what every built-in one owes its readers."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import shutil
+import sys
+from collections.abc import Callable
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+
+from align_bench import registry as registry_module
+from align_bench.api import Algorithm
+from align_bench.errors import PluginError
+from align_bench.registry import load_registry
+from align_bench.suite import builtin_folder
+
+BUILT_IN = sorted(builtin_folder("algorithms").glob("[!_]*.py"))
+METHOD = '''
+from align_bench.api import Loss, PairLogps, algorithm
+
+
+@algorithm(data="pairs", paper="none", learning_rate=1e-5, reward="s")
+def {name}(logps: PairLogps, *, beta: float = 0.1) -> Loss:
+    """A method of the tests."""
+    return Loss(-logps.chosen, logps.chosen, logps.rejected)
+'''
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Writes a plugin file that declares a method of the given name, or holds the given text."""
+
+    def written(place: str, name: str = "mine", text: str = METHOD) -> Path:
+        path = tmp_path / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text.replace("{name}", name), encoding="utf-8")
+        return path
+
+    return written
+
+
+@pytest.fixture
+def suite_file(tmp_path: Path) -> Path:
+    """Where a suite file would lie; the registry never opens it."""
+    return tmp_path / "project" / "suites" / "mine.yaml"
+
+
+# -- where methods are found -------------------------------------------------------------------------------------------
+
+
+def test_built_in_methods_are_found() -> None:
+    found = load_registry()
+    assert not found.broken
+    assert set(found.plugins) >= {"rm", "dpo", "kto", "simpo", "orpo"}
+    assert {plugin.origin for plugin in found.plugins.values()} == {"built-in"}
+    assert sorted({plugin.path for plugin in found.plugins.values()}) == [path.resolve() for path in BUILT_IN]
+    assert list(found.plugins) == sorted(found.plugins)
+
+
+@pytest.mark.parametrize("folder", ["project/suites/algorithms", "project/algorithms"])
+def test_file_dropped_beside_the_suite_is_a_method(write: Write, suite_file: Path, folder: str) -> None:
+    path = write(f"{folder}/dropped.py", "dropped")
+    plugin = load_registry(suite_file)["dropped"]
+    assert (plugin.algorithm.name, plugin.path, plugin.origin) == ("dropped", path.resolve(), "suite")
+    assert "dropped" not in load_registry().plugins, "without the suite it is not there"
+
+
+def test_private_and_other_files_are_passed_over(write: Write, suite_file: Path) -> None:
+    write("project/algorithms/_helper.py", "helper")
+    write("project/algorithms/notes.txt", "notes")
+    write("project/algorithms/deeper/inner.py", "inner")
+    found = load_registry(suite_file)
+    assert not found.broken
+    assert {plugin.origin for plugin in found.plugins.values()} == {"built-in"}
+
+
+@pytest.mark.parametrize("origin", ["suite", "option"])
+def test_plugin_is_named_as_a_file_or_as_a_folder(write: Write, origin: str) -> None:
+    one = write("more/one.py", "one")
+    two = write("more/two.py", "two")
+
+    def load(named: Path) -> dict[str, str]:
+        given = {"suite_plugins" if origin == "suite" else "extra": [str(named)]}
+        found = load_registry(**given).plugins  # type: ignore[arg-type]
+        return {name: plugin.origin for name, plugin in found.items() if plugin.origin != "built-in"}
+
+    assert load(one) == {"one": origin}
+    assert load(two.parent) == {"one": origin, "two": origin}
+
+
+def test_file_that_is_named_twice_is_loaded_once(write: Write, suite_file: Path) -> None:
+    path = write("project/algorithms/mine.py")
+    found = load_registry(
+        suite_file, [str(path)], [str(path.parent), str(path.parent / ".." / "algorithms" / "mine.py")]
+    )
+    assert found["mine"].origin == "suite"
+
+
+@pytest.mark.parametrize("which", ["suite_plugins", "extra"])
+def test_missing_path_is_told(which: str) -> None:
+    with pytest.raises(PluginError, match=r"the plugin not/there\.py does not exist"):
+        load_registry(**{which: ["not/there.py"]})  # type: ignore[arg-type]
+
+
+def test_entry_point_is_found(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write("site/installed_method.py", "installed")
+    monkeypatch.syspath_prepend(path.parent)
+    point = EntryPoint("installed", "installed_method", registry_module.ENTRY_POINT_GROUP)
+    monkeypatch.setattr(registry_module, "entry_points", lambda group: [point])
+    assert load_registry()["installed"].origin == "entry point"
+
+
+def test_entry_point_of_a_missing_package_does_not_stop_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    point = EntryPoint("gone", "no_such_package.method", registry_module.ENTRY_POINT_GROUP)
+    monkeypatch.setattr(registry_module, "entry_points", lambda group: [point])
+    found = load_registry()
+    assert "dpo" in found.plugins
+    assert "no_such_package" in str(found.broken)
+
+
+# -- one name, one file ------------------------------------------------------------------------------------------------
+
+
+def test_two_of_one_name_are_an_error_that_names_both_files(write: Write) -> None:
+    first, second = write("a/first.py", "same"), write("b/second.py", "same", METHOD + "# another version\n")
+    with pytest.raises(PluginError, match="two plugins are called 'same'") as caught:
+        load_registry(extra=[str(first), str(second)])
+    assert str(first) in str(caught.value)
+    assert str(second) in str(caught.value)
+
+
+def test_built_in_methods_have_no_privilege(write: Write) -> None:
+    path = write("dpo.py", "dpo")
+    with pytest.raises(PluginError, match="two plugins are called 'dpo'") as caught:
+        load_registry(extra=[str(path)])
+    assert str(path) in str(caught.value)
+    assert str(builtin_folder("algorithms").resolve() / "dpo.py") in str(caught.value)
+
+
+def test_same_file_lying_in_two_places_is_one_method(suite_file: Path) -> None:
+    """A clone of the project beside an installed package holds every built-in file a second time."""
+    shutil.copytree(builtin_folder("algorithms"), suite_file.parent.parent / "algorithms")
+    assert set(load_registry(suite_file).plugins) == set(load_registry().plugins)
+
+
+def test_imported_method_is_not_counted_twice(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = write("site/shared_method.py", "shared")
+    monkeypatch.syspath_prepend(base.parent)
+    monkeypatch.setitem(sys.modules, "shared_method", None)  # forget it afterwards
+    monkeypatch.delitem(sys.modules, "shared_method")
+    user = write("user.py", "own", "from shared_method import shared\n" + METHOD)
+    found = load_registry(extra=[str(user), str(base)])
+    assert (found["own"].path, found["shared"].path) == (user.resolve(), base.resolve())
+
+
+def test_second_name_of_a_method_is_not_a_second_method(write: Write) -> None:
+    path = write("mine.py", "mine", METHOD + "\nalias = {name}\n")
+    assert load_registry(extra=[str(path)])["mine"].path == path.resolve()
+
+
+def test_one_file_may_declare_several_methods(write: Write) -> None:
+    path = write("both.py", text=METHOD.replace("{name}", "one") + METHOD.replace("{name}", "two"))
+    found = load_registry(extra=[str(path)])
+    assert found["one"].digest == found["two"].digest
+    assert found["one"].path == found["two"].path == path.resolve()
+
+
+def test_digest_is_that_of_the_bytes(write: Write) -> None:
+    path = write("mine.py")
+    before = load_registry(extra=[str(path)])["mine"].digest
+    assert load_registry(extra=[str(path)])["mine"].digest == before
+    write("mine.py", text=METHOD + "# more\n")
+    assert load_registry(extra=[str(path)])["mine"].digest != before
+
+
+def test_changed_file_is_read_anew(write: Write) -> None:
+    path = write("mine.py")
+    assert load_registry(extra=[str(path)])["mine"].algorithm.parameters["beta"].default == 0.1
+    write("mine.py", text=METHOD.replace("beta: float = 0.1", "beta: float = 0.2"))
+    assert load_registry(extra=[str(path)])["mine"].algorithm.parameters["beta"].default == 0.2
+
+
+# -- broken files ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("raise RuntimeError('no luck')", "RuntimeError: no luck"),
+        ("def broken(:", "SyntaxError"),
+        ("import no_such_module_at_all", "ModuleNotFoundError"),
+        ("raise SystemExit('needs another Python')", "SystemExit: needs another Python"),
+        ("x = 1", "declares no method"),
+        ("", "declares no method"),
+        (METHOD.replace('    """A method of the tests."""\n', ""), "mine has no docstring"),
+        (METHOD.replace('data="pairs"', 'data="pears"'), "Did you mean pairs"),
+        (METHOD.replace("beta: float = 0.1", "beta: float"), "must be keyword-only with a default"),
+        (METHOD.replace('paper="none", ', ""), "TypeError"),
+        (METHOD.replace("{name}", "base"), "'base' is a reserved name"),
+        (METHOD.replace("{name}", "judge"), "'judge' is a reserved name"),
+        ("\0", ""),
+    ],
+)
+def test_broken_file_is_a_row_with_its_reason(write: Write, text: str, reason: str) -> None:
+    path = write("broken.py", text=text.replace("{name}", "mine"))
+    found = load_registry(extra=[str(path)])
+    assert "dpo" in found.plugins, "the others are there"
+    (broken,) = found.broken
+    assert (broken.name, broken.path) == ("broken", path)
+    assert reason in broken.reason
+    with pytest.raises(PluginError, match=r"the plugin .* cannot be loaded: ") as caught:
+        found["broken"]
+    assert str(path) in str(caught.value)
+    assert reason in str(caught.value)
+
+
+def test_reason_is_one_line(write: Write) -> None:
+    path = write("broken.py", text="raise ValueError('first\\nsecond')")
+    (broken,) = load_registry(extra=[str(path)]).broken
+    assert "first" in broken.reason
+    assert "\n" not in broken.reason
+
+
+def test_broken_file_leaves_no_module_behind(write: Write) -> None:
+    load_registry(extra=[str(write("half_done.py", text="raise RuntimeError"))])
+    assert not [name for name in sys.modules if "half_done" in name]
+
+
+def test_file_that_is_not_text_is_broken(write: Write) -> None:
+    path = write("broken.py")
+    path.write_bytes(b"\xff\xfe\x00")
+    assert [broken.path for broken in load_registry(extra=[str(path)]).broken] == [path]
+
+
+def test_file_that_is_not_python_is_broken(write: Write) -> None:
+    path = write("notes.txt", text="hello")
+    (broken,) = load_registry(extra=[str(path)]).broken
+    assert "is not a Python file" in broken.reason
+
+
+def test_unknown_method_suggests_the_nearest() -> None:
+    with pytest.raises(PluginError, match=r"no method 'simppo'\. Did you mean simpo") as caught:
+        load_registry()["simppo"]
+    assert "orpo" in str(caught.value)
+
+
+def test_unknown_method_points_at_the_files_that_might_have_held_it(write: Write) -> None:
+    path = write("my_file.py", text="raise RuntimeError('no luck')\n" + METHOD)
+    with pytest.raises(PluginError, match="no method 'mine'") as caught:
+        load_registry(extra=[str(path)])["mine"]
+    assert str(path) in str(caught.value)
+
+
+# -- what a built-in method owes its readers ---------------------------------------------------------------------------
+
+ALLOWED = {"torch", "annotated_types", "typing", "align_bench.api"}
+
+
+@pytest.mark.parametrize("path", BUILT_IN, ids=lambda path: path.stem)
+def test_built_in_imports_no_more_than_a_plugin_may(path: Path) -> None:
+    imported = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "no relative import"
+            imported.add(str(node.module))
+    outside = {name for name in imported if name not in ALLOWED and name.partition(".")[0] != "torch"}
+    assert not outside
+
+
+def built_in_methods() -> list[Algorithm]:
+    """Every built-in method."""
+    return [plugin.algorithm for plugin in load_registry().plugins.values()]
+
+
+@pytest.mark.parametrize("method", built_in_methods(), ids=lambda method: method.name)
+def test_built_in_docstring_is_whole(method: Algorithm) -> None:
+    sections = [line for line in method.doc.splitlines() if line.endswith(":") and not line.startswith(" ")]
+    assert sections == ["Equation:", "Args:", "Returns:", "Source:", "Differs from the source:"]
+    assert method.summary.endswith(".")
+    names = list(inspect.signature(method.function).parameters)
+    args = method.doc.partition("\nArgs:\n")[2].partition("\nReturns:")[0]
+    described = [
+        line.strip().partition(":")[0] for line in args.splitlines() if line.startswith("    ") and line[4] != " "
+    ]
+    assert described == names
+    assert all(parameter.description for parameter in method.parameters.values())
+
+
+@pytest.mark.parametrize("method", built_in_methods(), ids=lambda method: method.name)
+def test_built_in_declaration_is_whole(method: Algorithm) -> None:
+    assert method.paper.startswith("arXiv:")
+    assert method.reward
+    assert 0 < method.learning_rate < 1
+    assert all(parameter.bounds for parameter in method.parameters.values() if parameter.type is float)

@@ -1,0 +1,657 @@
+"""Suite files: what is read, what is refused and how it is told."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from align_bench.errors import SuiteError
+from align_bench.suite import Suite, builtin_folder, find_suite, json_schema, load_suite, packaged_suites
+
+MINIMAL = """
+name: mine
+base: some/base
+data: {train: train.jsonl, val: val.jsonl}
+methods: [dpo]
+"""
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Every test works in an empty folder, with the variables that packaged suites ask for."""
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    for name in needed_variables():
+        monkeypatch.setenv(name, str(tmp_path))
+    return folder
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Writes a suite file from text, by default the minimal one with `more` after it."""
+
+    def written(text: str | None = None, *, more: str = "", name: str = "mine.yaml") -> Path:
+        path = tmp_path / "suites" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(MINIMAL + more if text is None else text, encoding="utf-8")
+        return path
+
+    return written
+
+
+def needed_variables() -> set[str]:
+    """Environment variables without a default in any packaged suite."""
+    return {
+        name
+        for path in packaged_suites().values()
+        for name in re.findall(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}", path.read_text(encoding="utf-8"))
+    }
+
+
+def refusal(path: Path | str, *overrides: str) -> str:
+    """What is said when a suite is refused."""
+    with pytest.raises(SuiteError) as caught:
+        load_suite(str(path), overrides)
+    return str(caught.value)
+
+
+# -- packaged suites ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", packaged_suites())
+def test_packaged_suite_loads(name: str) -> None:
+    suite = load_suite(name)
+    assert suite.name == name
+    assert suite.methods
+
+
+def test_assignment_is_packaged_and_needs_no_network() -> None:
+    suite = load_suite("assignment")
+    assert [method.name for method in suite.methods] == ["rm", "dpo", "kto", "simpo", "orpo"]
+    assert suite.judge is not None
+    paths = [suite.base, suite.data.train.path, suite.data.val.path, suite.judge.data.path]
+    assert all(path.startswith("embedded/") for path in paths)
+
+
+@pytest.mark.parametrize(
+    "given", ["assignment", "assignment.yaml", "suites/assignment.yaml", "./suites/assignment.yaml"]
+)
+def test_packaged_suite_is_found_from_an_empty_folder(given: str) -> None:
+    assert find_suite(given) == packaged_suites()["assignment"]
+
+
+def test_own_file_goes_before_the_packaged_one(elsewhere: Path) -> None:
+    own = elsewhere / "suites" / "assignment.yaml"
+    own.parent.mkdir()
+    own.write_text(MINIMAL, encoding="utf-8")
+    assert find_suite("suites/assignment.yaml") == own
+    assert load_suite("suites/assignment.yaml").name == "mine"
+
+
+@pytest.mark.parametrize("given", ["other/assignment.yaml", "suites/assignment.txt"])
+def test_packaged_suite_does_not_stand_in_for_another_path(given: str) -> None:
+    assert f"no suite {given!r}: not a file" in refusal(given)
+
+
+def test_unknown_suite_suggests_the_nearest() -> None:
+    said = refusal("asignment")
+    assert "no suite 'asignment'" in said
+    assert "Did you mean assignment" in said
+
+
+# -- what is read ------------------------------------------------------------------------------------------------------
+
+
+def test_defaults_fill_what_is_not_said(write: Write) -> None:
+    suite = load_suite(str(write()))
+    assert (suite.precision, suite.seeds, suite.plugins, suite.judge) == ("auto", [0], [], None)
+    assert (suite.train.epochs, suite.train.batch_size, suite.lora.r) == (1, 32, 16)
+    assert suite.data.train.too_long == "truncate"
+
+
+def test_suite_is_frozen(write: Write) -> None:
+    suite = load_suite(str(write()))
+    with pytest.raises(ValidationError, match="frozen"):
+        suite.name = "other"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("written", ["5e-4", "5E-4", "5.e-4", "0.0005", "5.0e-4", "+5e-4"])
+def test_scientific_notation_is_a_number(write: Write, written: str) -> None:
+    suite = load_suite(
+        str(write(more=f"train: {{weight_decay: {written}}}\njudge: null\n")), [f"lora.dropout={written}"]
+    )
+    assert suite.train.weight_decay == 5e-4
+    assert suite.lora.dropout == 5e-4
+    grid = load_suite(str(write()), [f"methods=[dpo: {{learning_rate: {written}}}]"]).methods[0].grid
+    assert grid == {"learning_rate": [5e-4]}
+
+
+@pytest.mark.parametrize("written", ["5e", "e-4", "v5e-4", "'5e-4'", "5e-4x"])
+def test_what_only_resembles_a_number_stays_text(write: Write, written: str) -> None:
+    grid = load_suite(str(write()), [f"methods=[dpo: {{mode: {written}}}]"]).methods[0].grid
+    assert grid == {"mode": [written.strip("'")]}
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("dpo", ("dpo", {})),
+        ("dpo:", ("dpo", {})),
+        ("dpo: {}", ("dpo", {})),
+        ("dpo: {beta: 0.2}", ("dpo", {"beta": [0.2]})),
+        ("dpo: {beta: [0.1, 0.2], learning_rate: 1e-5}", ("dpo", {"beta": [0.1, 0.2], "learning_rate": [1e-5]})),
+        ("dpo: {mode: mean}", ("dpo", {"mode": ["mean"]})),
+    ],
+)
+def test_forms_of_a_method(write: Write, written: str, read: tuple[str, dict[str, Any]]) -> None:
+    (method,) = load_suite(str(write(MINIMAL.replace("[dpo]", f"\n  - {written}")))).methods
+    assert (method.name, method.grid) == read
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("dpo: {beta: []}", "dpo.beta is an empty list"),
+        ("dpo: 0.1", "parameters of dpo must be a mapping"),
+        ("dpo: [0.1]", "parameters of dpo must be a mapping"),
+        ("{dpo: {}, kto: {}}", "expected a method's name, or"),
+        ("[dpo]", "expected a method's name, or"),
+        ("3", "expected a method's name, or"),
+        ("null", "expected a method's name, or"),
+    ],
+)
+def test_malformed_method_is_refused(write: Write, written: str, said: str) -> None:
+    path = write(MINIMAL.replace("[dpo]", f"\n  - kto\n  - {written}"))
+    answer = refusal(path)
+    assert said in answer
+    assert "methods.1" in answer, "the entry's number is told"
+    assert str(path) in answer
+
+
+def test_data_entry_is_a_path_or_a_mapping(write: Write) -> None:
+    suite = load_suite(str(write()), ["data.val={path: v.jsonl, rows: 5, columns: {question: q}}"])
+    assert suite.data.train.path == "train.jsonl"
+    assert (suite.data.val.path, suite.data.val.rows, suite.data.val.columns) == ("v.jsonl", 5, {"question": "q"})
+
+
+# -- what is refused ---------------------------------------------------------------------------------------------------
+
+
+def test_unknown_key_suggests_the_nearest(write: Write) -> None:
+    path = write(more="seedz: [1]\n")
+    said = refusal(path)
+    assert "seedz: unknown key. Did you mean seeds" in said
+    assert str(path) in said
+    assert "extends" in said, "the key that only a file has is among the known ones"
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("train: {epocs: 2}", "train.epocs: unknown key. Did you mean epochs"),
+        ("lora: {rank: 8}", "lora.rank: unknown key"),
+        ("generate: {temprature: 1}", "generate.temprature: unknown key. Did you mean temperature"),
+        ("judge: {data: x.jsonl, metod: rm}", "judge.metod: unknown key. Did you mean method"),
+        ("judge: {data: {path: x.jsonl, row: 3}}", "judge.data.row: unknown key. Did you mean rows"),
+    ],
+)
+def test_unknown_nested_key_suggests_the_nearest(write: Write, more: str, said: str) -> None:
+    answer = refusal(write(more=more))
+    assert said in answer
+    assert "base" not in answer.partition("Known keys: ")[2].split(", "), "only the keys of that place are listed"
+
+
+def test_unknown_key_of_a_data_entry(write: Write) -> None:
+    assert "data.train.colums: unknown key. Did you mean columns" in refusal(write(), "data.train.colums={a: b}")
+    assert "data.test: unknown key" in refusal(write(), "data.test=x.jsonl")
+
+
+@pytest.mark.parametrize("key", ["name", "base", "data", "methods"])
+def test_missing_key_is_named(write: Write, key: str) -> None:
+    path = write("\n".join(line for line in MINIMAL.splitlines() if not line.startswith(key)))
+    said = refusal(path)
+    assert f"{key}: missing" in said
+    assert str(path) in said
+
+
+def test_missing_nested_key_is_named(write: Write) -> None:
+    assert "judge.data: missing" in refusal(write(more="judge: {method: rm}"))
+    assert "data.val: missing" in refusal(write(MINIMAL.replace(", val: val.jsonl", "")))
+
+
+@pytest.mark.parametrize(
+    ("override", "where"),
+    [
+        ("train.epochs=many", "train.epochs: got 'many'"),
+        ("train.epochs=1.5", "train.epochs: got 1.5"),
+        ("train.epochs=0", "train.epochs: got 0"),
+        ("train.warmup=1", "train.warmup: got 1"),
+        ("train.schedule=step", "train.schedule: got 'step'"),
+        ("precision=int8", "precision: got 'int8'"),
+        ("seeds=3", "seeds: got 3"),
+        ("seeds=[]", "seeds: got []"),
+        ("seeds=[a]", "seeds.0: got 'a'"),
+        ("methods=[]", "methods: got []"),
+        ("methods=dpo", "methods: got 'dpo'"),
+        ("data.train.rows=0", "data.train.rows: got 0"),
+        ("data.train=3", "data.train: got 3"),
+        ("data.train.too_long=cut", "data.train.too_long: got 'cut'"),
+        ("lora.dropout=1", "lora.dropout: got 1"),
+        ("train=fast", "train: got 'fast'"),
+        ("base=3", "base: got 3"),
+        ("base=null", "base: got None"),
+        ("generate.temperature=-1", "generate.temperature: got -1"),
+        ("plugins=mine.py", "plugins: got 'mine.py'"),
+    ],
+)
+def test_wrong_type_or_value_is_named(write: Write, override: str, where: str) -> None:
+    said = refusal(write(), override)
+    assert where in said
+    assert "pydantic" not in said
+    assert "http" not in said
+
+
+@pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "a b"])
+def test_name_must_do_as_a_folder(write: Write, name: str) -> None:
+    assert f"name: got {name!r}" in refusal(write(), f"name={name!r}")
+
+
+@pytest.mark.parametrize("number", [".inf", ".nan", "-.inf"])
+@pytest.mark.parametrize("key", ["lora.alpha", "train.max_grad_norm", "train.checkpoint_minutes"])
+def test_numbers_are_finite(write: Write, key: str, number: str) -> None:
+    assert f"{key}: got" in refusal(write(), f"{key}={number}")
+
+
+def test_every_mistake_is_told_at_once(write: Write) -> None:
+    said = refusal(write(more="seedz: [1]\n"), "train.epochs=0", "lora.r=x")
+    assert all(where in said for where in ("seedz", "train.epochs", "lora.r"))
+
+
+def test_several_samples_need_a_temperature(write: Write) -> None:
+    assert "samples > 1 needs temperature > 0" in refusal(write(), "generate.samples=2", "generate.temperature=0")
+    suite = load_suite(str(write()), ["generate.samples=2", "generate.temperature=0.7"])
+    assert suite.generate.samples == 2
+
+
+def test_seeds_are_distinct(write: Write) -> None:
+    assert "seeds must be distinct" in refusal(write(), "seeds=[0, 1, 0]")
+    assert load_suite(str(write()), ["seeds=[2, 1]"]).seeds == [2, 1]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [MINIMAL + "name: again\n", MINIMAL + "train: {epochs: 1, epochs: 2}\n", MINIMAL.replace("train:", "val:")],
+)
+def test_key_may_stand_only_once(write: Write, text: str) -> None:
+    path = write(text)
+    said = refusal(path)
+    assert "stands twice" in said
+    assert str(path) in said
+    assert "line" in said
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["name: [unclosed", "a: b: c", "\tname: x", "name: &a x\nbase: *b", "--- a\n--- b", "base: {{ BASE }}", "%x"],
+)
+def test_what_is_not_yaml_is_told(write: Write, text: str) -> None:
+    path = write(text)
+    assert f"{path} is not valid YAML" in refusal(path)
+
+
+@pytest.mark.parametrize(("text", "found"), [("", "NoneType"), ("- dpo", "list"), ("dpo", "str"), ("3", "int")])
+def test_what_is_not_a_mapping_is_told(write: Write, text: str, found: str) -> None:
+    path = write(text)
+    assert f"{path}: got {found}, expected a mapping" in refusal(path)
+
+
+def test_what_is_not_text_is_told(write: Write) -> None:
+    path = write()
+    path.write_bytes(b"name: \xff\xfe")
+    said = refusal(path)
+    assert f"{path} cannot be read" in said or f"{path} is not valid YAML" in said
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "!!python/object/apply:os.mkdir [made]",
+        "!!python/object/new:os.mkdir [[made]]",
+        "!!python/name:os.mkdir ''",
+        "!!python/object:pathlib.Path {}",
+    ],
+)
+def test_yaml_is_data_not_code(write: Write, elsewhere: Path, value: str) -> None:
+    assert "not valid YAML" in refusal(write(more=f"plugins: {value}\n"))
+    assert "not valid YAML" in refusal(write(), f"plugins={value}")
+    assert not list(elsewhere.iterdir())
+
+
+def test_keys_that_are_no_text_are_refused(write: Write) -> None:
+    assert "1: got 1; Keys should be strings" in refusal(write(more="1: x\n"))
+
+
+# -- extends -----------------------------------------------------------------------------------------------------------
+
+
+def test_extends_a_packaged_suite_by_name(write: Write) -> None:
+    suite = load_suite(str(write("extends: assignment\nname: mine\nseeds: [5]\n")))
+    parent = load_suite("assignment")
+    assert (suite.name, suite.seeds) == ("mine", [5])
+    assert suite.model_copy(update={"name": parent.name, "seeds": parent.seeds}) == parent
+
+
+def test_extends_a_file_beside_it(write: Write) -> None:
+    write(name="parent.yaml", more="seeds: [7]\n")
+    assert load_suite(str(write("extends: parent.yaml\nname: child\n", name="child.yaml"))).seeds == [7]
+
+
+def test_extends_through_several_files(write: Write) -> None:
+    write(name="a.yaml", more="seeds: [1]\nprecision: bf16\n")
+    write("extends: a.yaml\nname: b\nseeds: [2]\n", name="b.yaml")
+    suite = load_suite(str(write("extends: b.yaml\nname: c\n", name="c.yaml")))
+    assert (suite.name, suite.seeds, suite.precision, suite.base) == ("c", [2], "bf16", "some/base")
+
+
+def test_mappings_merge_and_the_rest_is_replaced(write: Write) -> None:
+    write(
+        name="parent.yaml",
+        more="train: {epochs: 3, batch_size: 4}\nseeds: [1, 2]\njudge: {data: j.jsonl, parameters: {centering: 0.1}}\n",
+    )
+    child = write(
+        "extends: parent.yaml\nname: child\ntrain: {epochs: 5}\nseeds: [3]\nmethods: [kto]\n"
+        "judge: {parameters: {learning_rate: 1e-4}}\ndata: {train: {path: t.jsonl, rows: 2}}\n",
+        name="child.yaml",
+    )
+    suite = load_suite(str(child))
+    assert (suite.train.epochs, suite.train.batch_size, suite.seeds) == (5, 4, [3])
+    assert [method.name for method in suite.methods] == ["kto"]
+    assert suite.judge is not None
+    assert suite.judge.parameters == {"centering": 0.1, "learning_rate": 1e-4}
+    assert (suite.data.train.path, suite.data.train.rows, suite.data.val.path) == ("t.jsonl", 2, "val.jsonl")
+
+
+def test_null_takes_away_what_the_parent_has(write: Write) -> None:
+    assert load_suite(str(write("extends: assignment\nname: mine\njudge: null\n"))).judge is None
+
+
+@pytest.mark.parametrize("links", [("a",), ("b", "a"), ("b", "c", "a")])
+def test_cycle_is_refused(write: Write, links: tuple[str, ...]) -> None:
+    for name, parent in zip(("a", *links), links, strict=False):
+        write(name=f"{name}.yaml", more=f"extends: {parent}.yaml\n")
+    said = refusal(write(name="a.yaml", more=f"extends: {links[0]}.yaml\n"))
+    assert "extends itself" in said
+    assert "a.yaml" in said
+
+
+def test_missing_parent_is_told_with_its_child(write: Write) -> None:
+    child = write("extends: asignment\nname: mine\n")
+    said = refusal(child)
+    assert "no suite 'asignment'" in said
+    assert "Did you mean assignment" in said
+    assert str(child) in said
+
+
+def test_mistake_in_a_parent_names_the_parent(write: Write) -> None:
+    parent = write("name: [unclosed", name="parent.yaml")
+    assert str(parent) in refusal(write("extends: parent.yaml\nname: child\n", name="child.yaml"))
+
+
+# -- --set -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("override", "read"),
+    [
+        ("precision=fp32", lambda suite: suite.precision == "fp32"),
+        ("train.epochs=2", lambda suite: suite.train.epochs == 2),
+        ("seeds=[0, 1, 2]", lambda suite: suite.seeds == [0, 1, 2]),
+        ("data.train.rows=10", lambda suite: (suite.data.train.path, suite.data.train.rows) == ("train.jsonl", 10)),
+        ("data.val.split=test", lambda suite: (suite.data.val.path, suite.data.val.split) == ("val.jsonl", "test")),
+        ("judge={method: rm, data: x.jsonl}", lambda suite: suite.judge.data.path == "x.jsonl"),
+        ("judge.data=x.jsonl", lambda suite: suite.judge.method == "rm"),
+        ("methods=[kto, dpo: {beta: [0.1, 0.5]}]", lambda suite: suite.methods[-1].grid == {"beta": [0.1, 0.5]}),
+        ("base=a=b", lambda suite: suite.base == "a=b"),
+        ("lora.target_modules=[q_proj]", lambda suite: suite.lora.target_modules == ["q_proj"]),
+    ],
+)
+def test_set_overrides_one_key(write: Write, override: str, read: Callable[[Suite], bool]) -> None:
+    path = write()
+    suite = load_suite(str(path), [override])
+    assert read(suite)
+    assert not read(load_suite(str(path), ["judge={data: other.jsonl, method: dpo}"]))
+
+
+def test_set_reaches_into_a_judge_data_path(write: Write) -> None:
+    suite = load_suite(str(write(more="judge: {data: j.jsonl}\n")), ["judge.data.rows=4", "judge.data.skip=2"])
+    assert suite.judge is not None
+    assert (suite.judge.data.path, suite.judge.data.rows, suite.judge.data.skip) == ("j.jsonl", 4, 2)
+
+
+def test_later_set_goes_over_an_earlier_one(write: Write) -> None:
+    assert load_suite(str(write()), ["train.epochs=2", "train.epochs=3"]).train.epochs == 3
+
+
+def test_set_changes_no_other_entry_that_shares_a_yaml_anchor(write: Write) -> None:
+    path = write(MINIMAL.replace("{train: train.jsonl, val: val.jsonl}", "{train: &all {path: x.jsonl}, val: *all}"))
+    suite = load_suite(str(path), ["data.train.rows=3"])
+    assert (suite.data.train.rows, suite.data.val.rows) == (3, None)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("train.epochs", "expected key=value"),
+        ("=3", "expected key=value"),
+        ("", "expected key=value"),
+        ("seeds=[1", "the value is not valid YAML"),
+        ("base.name=x", "base is not a mapping"),
+        ("methods.0=x", "methods is not a mapping"),
+        ("trian.epochs=2", "trian: unknown key. Did you mean train"),
+        ("train.epoch=2", "train.epoch: unknown key. Did you mean epochs"),
+        ("train..epochs=2", "train."),
+    ],
+)
+def test_malformed_set_is_told(write: Write, override: str, said: str) -> None:
+    answer = refusal(write(), override)
+    assert said in answer
+    assert override in answer or "unknown key" in answer
+
+
+# -- variables and paths -----------------------------------------------------------------------------------------------
+
+
+def test_variables_are_filled_in(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_DATA", "/data")
+    monkeypatch.delenv("UNSET", raising=False)
+    text = MINIMAL.replace("train.jsonl", '"${MY_DATA}/${MY_DATA}/t.jsonl"').replace("some/base", '"${UNSET:-a/b}"')
+    suite = load_suite(str(write(text)))
+    assert (suite.data.train.path, suite.base) == ("/data//data/t.jsonl", "a/b")
+
+
+def test_variable_goes_before_its_default(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_BASE", "c/d")
+    assert load_suite(str(write()), ["base=${MY_BASE:-a/b}"]).base == "c/d"
+    assert load_suite(str(write()), ["plugins=['${MY_BASE}.py']"]).plugins == ["c/d.py"]
+
+
+def test_empty_default_is_a_default(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("UNSET", raising=False)
+    assert load_suite(str(write()), ["base=x${UNSET:-}"]).base == "x"
+
+
+def test_unset_variable_is_named(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("UNSET", raising=False)
+    path = write(MINIMAL.replace("some/base", "${UNSET}"))
+    said = refusal(path)
+    assert "the environment variable UNSET is not set" in said
+    assert str(path) in said
+    assert load_suite(str(path), ["base=other"]).base == "other", "what --set replaces needs no variable"
+
+
+def test_variable_cannot_bring_yaml(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_BASE", "x\nseeds: [9]")
+    suite = load_suite(str(write(MINIMAL.replace("some/base", "${MY_BASE}"))))
+    assert suite.seeds == [0]
+
+
+def test_paths_beside_the_suite_are_found(write: Write) -> None:
+    path = write(more="judge: {data: judge.jsonl}\nplugins: [mine.py]\n")
+    for name in ("train.jsonl", "judge.jsonl", "mine.py"):
+        (path.parent / name).touch()
+    (path.parent / "some" / "base").mkdir(parents=True)
+    suite = load_suite(str(path))
+    assert suite.judge is not None
+    assert suite.data.train.path == str(path.parent / "train.jsonl")
+    assert suite.judge.data.path == str(path.parent / "judge.jsonl")
+    assert suite.plugins == [str(path.parent / "mine.py")]
+    assert suite.base == str(path.parent / "some" / "base")
+    assert suite.data.val.path == "val.jsonl", "what is nowhere stays as it was written"
+
+
+def test_paths_from_the_current_folder_stay(write: Write, elsewhere: Path) -> None:
+    path = write()
+    (path.parent / "train.jsonl").touch()
+    (elsewhere / "train.jsonl").touch()
+    assert load_suite(str(path)).data.train.path == "train.jsonl"
+
+
+def test_paths_beside_a_parent_are_found(write: Write) -> None:
+    parent = write(name="common/parent.yaml")
+    (parent.parent / "train.jsonl").touch()
+    child = write("extends: common/parent.yaml\nname: child\n", name="child.yaml")
+    assert load_suite(str(child)).data.train.path == str(parent.parent / "train.jsonl")
+
+
+# -- the schema --------------------------------------------------------------------------------------------------------
+
+
+def accepts(schema: Mapping[str, Any], node: Mapping[str, Any], value: Any) -> bool:
+    """Whether a JSON schema node accepts a value, for the keywords that the suite's schema uses."""
+    if "$ref" in node:
+        return accepts(schema, schema["$defs"][node["$ref"].removeprefix("#/$defs/")], value)
+    if "anyOf" in node and not any(accepts(schema, option, value) for option in node["anyOf"]):
+        return False
+    if "enum" in node and value not in node["enum"]:
+        return False
+    kinds: dict[str, type | tuple[type, ...]] = {
+        "object": dict,
+        "array": list,
+        "string": str,
+        "integer": int,
+        "number": (int, float),
+        "boolean": bool,
+        "null": type(None),
+    }
+    if "type" in node and not isinstance(value, kinds[node["type"]]):
+        return False
+    if isinstance(value, dict):
+        known = node.get("properties", {})
+        other = node.get("additionalProperties", True)
+        return (
+            all(
+                accepts(schema, known[key], item)
+                if key in known
+                else other is True or (isinstance(other, dict) and accepts(schema, other, item))
+                for key, item in value.items()
+            )
+            and set(node.get("required", ())) <= set(value)
+            and node.get("minProperties", 0) <= len(value) <= node.get("maxProperties", len(value))
+        )
+    if isinstance(value, list):
+        return len(value) >= node.get("minItems", 0) and all(
+            accepts(schema, node.get("items", {}), each) for each in value
+        )
+    if isinstance(value, int | float):
+        return node.get("minimum", value) <= value <= node.get("maximum", value) and node.get(
+            "exclusiveMinimum", value - 1
+        ) < value < node.get("exclusiveMaximum", value + 1)
+    return not isinstance(value, str) or re.search(node.get("pattern", ""), value) is not None
+
+
+def nodes(node: Any) -> Iterator[Mapping[str, Any]]:
+    """Every mapping inside a schema."""
+    if isinstance(node, dict):
+        yield node
+        for item in node.values():
+            yield from nodes(item)
+    elif isinstance(node, list):
+        for item in node:
+            yield from nodes(item)
+
+
+def test_schema_is_json_and_every_reference_in_it_resolves() -> None:
+    schema = json.loads(json.dumps(json_schema()))
+    references = {node["$ref"] for node in nodes(schema) if isinstance(node.get("$ref"), str)}
+    assert references
+    assert references == {f"#/$defs/{name}" for name in schema["$defs"]}
+    assert set(schema["properties"]) == {"extends", *Suite.model_fields}
+
+
+@pytest.mark.parametrize("path", sorted(builtin_folder("suites").glob("*.yaml")), ids=lambda path: path.stem)
+def test_schema_accepts_packaged_suites(path: Path) -> None:
+    schema = json_schema()
+    assert accepts(schema, schema, yaml.safe_load(path.read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seedz": [0]},
+        {"train": {"epochs": 0}},
+        {"train": {"epocs": 1}},
+        {"data": {"train": 3, "val": "x"}},
+        {"data": {"train": {"rows": 3}, "val": "x"}},
+        {"methods": []},
+        {"methods": [{}]},
+        {"methods": [{"dpo": {}, "kto": {}}]},
+        {"methods": [3]},
+        {"precision": "int8"},
+        {"name": "a b"},
+        {"judge": {"method": "rm"}},
+    ],
+)
+def test_schema_refuses_what_the_loader_refuses(write: Write, change: Mapping[str, Any]) -> None:
+    schema = json_schema()
+    raw = yaml.safe_load(MINIMAL)
+    assert accepts(schema, schema, raw)
+    assert refusal(write(yaml.safe_dump({**raw, **change})))
+    assert not accepts(schema, schema, {**raw, **change})
+
+
+def described(schema: Mapping[str, Any], node: Mapping[str, Any]) -> bool:
+    """Whether a property says what it is, itself or through what it refers to."""
+    if node.get("description"):
+        return True
+    if "$ref" in node:
+        return described(schema, schema["$defs"][node["$ref"].removeprefix("#/$defs/")])
+    return any(described(schema, option) for option in node.get("anyOf", ()))
+
+
+def test_every_key_is_described() -> None:
+    schema = json_schema()
+    places = [(name, node) for parent in nodes(schema) for name, node in parent.get("properties", {}).items()]
+    assert len(places) > 40
+    assert [name for name, node in places if isinstance(node, dict) and not described(schema, node)] == []
+
+
+def test_keys_of_plain_values_describe_themselves() -> None:
+    """A key whose value is no mapping cannot lean on the description of one."""
+    schema = json_schema()
+    plain = [
+        name
+        for parent in nodes(schema)
+        for name, node in parent.get("properties", {}).items()
+        if "$ref" not in json.dumps(node) and not node.get("description")
+    ]
+    assert plain == []

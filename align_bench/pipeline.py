@@ -277,6 +277,7 @@ class _Work:
             seed=cell.seed,
             reference=reference,
             checkpoint=partial / "checkpoint.pt",
+            track=self.store.folder / "trackers" / cell.id,
             tick=tick,
         )
         save_adapter(model, folder)

@@ -252,7 +252,7 @@ class _Layout:
                 "learning_rate": variant.learning_rate,
                 "seed": seed,
                 "lora": self.suite.lora.model_dump(),
-                "train": self.suite.train.model_dump(exclude={"checkpoint_minutes", "max_length"}),
+                "train": self.suite.train.model_dump(exclude={"checkpoint_minutes", "max_length", "trackers"}),
                 "code": code_digest("models", "train", "data"),
             }
         )

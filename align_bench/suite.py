@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -83,6 +84,18 @@ class Train(_Strict):
         8192, gt=0, description="padded tokens that one forward pass may hold; halved by itself when memory runs out"
     )
     checkpoint_minutes: float = Field(5.0, gt=0, description="a killed training goes on from its last checkpoint")
+    trackers: list[Literal["tensorboard"]] = Field(
+        default_factory=list,
+        description="also log every step here, under runs/NAME/trackers; needs the extra `trackers`",
+    )
+
+    @field_validator("trackers")
+    @classmethod
+    def _installed(cls, trackers: list[str]) -> list[str]:
+        for tracker in trackers:
+            if find_spec(tracker) is None:
+                raise ValueError(f"{tracker} is not installed; pip install 'align-bench[trackers]'")
+        return trackers
 
 
 class Generate(_Strict):

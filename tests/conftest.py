@@ -14,7 +14,7 @@ import yaml
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
-# A model this small only loses by sharing its work, and on a busy machine threads that wait for each other take minutes.
+# A model this small only loses by sharing its work: on a busy machine, threads that wait for each other take minutes.
 torch.set_num_threads(1)
 
 TEMPLATE = (

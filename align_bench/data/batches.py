@@ -41,7 +41,8 @@ def micro_batches(indices: Iterable[int], lengths: Sequence[int], *, max_tokens:
     Args:
         indices: rows of the batch.
         lengths: length in tokens of every row of the table, looked up by row number.
-        max_tokens: bound of a part's padded size, rows × longest row, in tokens. A longer row goes alone.
+        max_tokens: bound of a part's padded size, rows × longest row, in tokens. A longer row goes alone. A part that
+            holds a sixteenth of it already takes no row that would be padded by more than a quarter of its length.
 
     Returns:
         Row numbers, longest part first, so that a part that does not fit fails at once.
@@ -53,11 +54,17 @@ def micro_batches(indices: Iterable[int], lengths: Sequence[int], *, max_tokens:
         raise DataError(f"max_tokens is {max_tokens}; expected at least 1.")
     parts: list[list[int]] = []
     for index in sorted(indices, key=lambda index: (-lengths[index], index)):
-        if parts and (len(parts[-1]) + 1) * lengths[parts[-1][0]] <= max_tokens:
+        if parts and _takes(len(parts[-1]), lengths[parts[-1][0]], lengths[index], max_tokens):
             parts[-1].append(index)
         else:
             parts.append([index])
     return parts
+
+
+def _takes(rows: int, longest: int, length: int, max_tokens: int) -> bool:
+    """Whether a part of `rows` rows takes one more: it fits, and is not worth less than the padding it brings."""
+    worth_it = longest <= 1.25 * length or 16 * rows * longest < max_tokens
+    return worth_it and (rows + 1) * longest <= max_tokens
 
 
 def mismatched(rows: Sequence[TokenRow]) -> list[int]:

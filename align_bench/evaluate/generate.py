@@ -66,8 +66,8 @@ def _generate(
 ) -> list[list[int]]:
     from transformers import GenerationConfig
 
-    # transformers fills what is unset here from the model's own generation_config. It is set aside, so that no base brings
-    # its repetition penalty or top-p into the comparison.
+    # transformers fills what is unset here from the model's own generation_config. It is set aside, so that no base
+    # brings its repetition penalty or top-p into the comparison.
     longest = max(map(len, prompts))
     ids = torch.tensor([[pad] * (longest - len(prompt)) + list(prompt) for prompt in prompts], device=model.device)
     mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=model.device)

@@ -49,6 +49,7 @@ def train(
     seed: int,
     reference: Reference | None = None,
     checkpoint: Path | None = None,
+    track: Path | None = None,
     tick: Tick = silent,
 ) -> TrainLog:
     """Train the model's adapter in place.
@@ -65,6 +66,7 @@ def train(
         seed: seed of row order and dropout.
         reference: base log-probabilities by column (`chosen`, `rejected`, `mismatched_…`), each of shape [rows].
         checkpoint: file to go on from after a kill; written every `settings.checkpoint_minutes`, removed by the caller.
+        track: folder for the logs of `settings.trackers`.
         tick: progress, once per optimizer step.
 
     Raises:
@@ -72,7 +74,7 @@ def train(
         DataError: when the rows do not fit the method's data kind.
         ModelError: when started as one of several processes.
     """
-    accelerator = Accelerator(mixed_precision="no")
+    accelerator = Accelerator(mixed_precision="no", log_with=list(settings.trackers) or None, project_dir=track)
     if accelerator.num_processes > 1:
         raise ModelError(
             "training runs in one process so far", fix="start align-bench without accelerate launch or torchrun"
@@ -82,6 +84,7 @@ def train(
     state = _State(model, learning_rate, settings, len(batches), seed)
     if checkpoint is not None:
         state.restore(checkpoint)
+    accelerator.init_trackers("train")
     model.train()
     budget = _Budget(settings.micro_batch_tokens)
     saved = started = time.monotonic()
@@ -90,10 +93,12 @@ def train(
         sums = budget.run(partial(_accumulate, accelerator, model, feed, algorithm, parameters, batch), model)
         entry = state.advance(accelerator, sums, len(batch), sum(feed.tokens[example] for example in batch))
         entry["seconds"] = time.monotonic() - started
+        accelerator.log(entry, step=state.step)
         tick(state.step, len(batches), f"loss {entry['loss']:.3f}")
         if checkpoint is not None and time.monotonic() - saved > 60 * settings.checkpoint_minutes:
             state.save(checkpoint)
             saved = time.monotonic()
+    accelerator.end_training()
     model.eval()
     return TrainLog(tuple(state.log), state.tokens)
 

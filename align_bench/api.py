@@ -7,9 +7,10 @@ prompt excluded), in nats; `ρ = s_policy − s_ref`; `|y|` response tokens; `s�
 from __future__ import annotations
 
 import inspect
+import math
 import typing
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import annotated_types
@@ -134,6 +135,8 @@ class Parameter:
             value = float(value)
         if type(value) is not self.type:
             raise ValueError(f"{self.name}: got {value!r}, expected {expected}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{self.name}: got {value!r}, expected a finite number")
         if not all(_holds(constraint, value) for constraint in self.constraints):
             raise ValueError(f"{self.name}: got {value!r}, expected {expected}")
         return value
@@ -209,6 +212,13 @@ class Algorithm:
                     f"{self.name} returned {field_name} of shape {tuple(tensor.shape)}, expected one a row: ({rows},)",
                     fix="return per-example values; the mean is the caller's",
                 )
+        for name, tensor in loss.metrics.items():
+            if tuple(tensor.shape) != (rows,):
+                raise PluginError(
+                    f"{self.name} returned the metric {name!r} of shape {tuple(tensor.shape)}, "
+                    f"expected one a row: ({rows},)",
+                    fix="expand it to the rows, such as value.expand(rows)",
+                )
         return loss
 
     @property
@@ -245,6 +255,9 @@ def algorithm(
         doc = inspect.getdoc(function) or ""
         if not doc:
             raise PluginError(f"{name} has no docstring", fix="say its equation, arguments and source in one")
+        number = isinstance(learning_rate, int | float) and not isinstance(learning_rate, bool)
+        if not number or not 0 < learning_rate < math.inf:
+            raise PluginError(f"{name}: learning_rate={learning_rate!r}, expected a number > 0")
         return Algorithm(
             name=name,
             function=function,
@@ -263,15 +276,22 @@ def algorithm(
 def _parameters(function: Callable[..., Loss], doc: str) -> dict[str, Parameter]:
     hints = typing.get_type_hints(function, include_extras=True)
     found = {}
-    for parameter in list(inspect.signature(function).parameters.values())[1:]:
+    signature = list(inspect.signature(function).parameters.values())
+    if not signature or signature[0].kind not in (signature[0].POSITIONAL_ONLY, signature[0].POSITIONAL_OR_KEYWORD):
+        raise PluginError(
+            f"{function.__name__}: its first argument must be the batch", fix="write def name(batch, *, …)"
+        )
+    for parameter in signature[1:]:
         where = f"{function.__name__}: parameter {parameter.name!r}"
+        if parameter.name == "learning_rate":
+            raise PluginError(f"{where} is every method's own", fix="give its default to @algorithm(learning_rate=…)")
         if parameter.kind is not inspect.Parameter.KEYWORD_ONLY or parameter.default is inspect.Parameter.empty:
             raise PluginError(f"{where} must be keyword-only with a default", fix="write *, name: float = 0.1")
         hint = hints.get(parameter.name)
         base, constraints = hint, tuple[annotated_types.BaseMetadata, ...]()
         if typing.get_origin(hint) is typing.Annotated:
             base, *metadata = typing.get_args(hint)
-            constraints = tuple(item for item in metadata if isinstance(item, annotated_types.BaseMetadata))
+            constraints = tuple(_bounds(metadata, where))
         if base not in (float, int, bool, str):
             raise PluginError(f"{where} has type {base!r}, expected float, int, bool or str")
         declared = Parameter(
@@ -283,11 +303,24 @@ def _parameters(function: Callable[..., Loss], doc: str) -> dict[str, Parameter]
             description=_described(parameter.name, doc),
         )
         try:
-            declared.parse(parameter.default)
+            found[parameter.name] = replace(declared, default=declared.parse(parameter.default))
         except ValueError as error:
             raise PluginError(f"{function.__name__}: the default breaks its own schema: {error}") from error
-        found[parameter.name] = declared
     return found
+
+
+def _bounds(metadata: list[Any], where: str) -> Iterator[annotated_types.BaseMetadata]:
+    """The bounds among the metadata; one such as Interval stands for several."""
+    for item in metadata:
+        if isinstance(item, annotated_types.GroupedMetadata):
+            yield from _bounds(list(item), where)
+        elif isinstance(item, annotated_types.BaseMetadata):
+            if type(item) not in _CHECKS:
+                raise PluginError(
+                    f"{where}: bound {item!r} is not one of Gt, Ge, Lt, Le",
+                    fix="use one bound a side, such as Gt(0), Lt(1)",
+                )
+            yield item
 
 
 def _described(name: str, doc: str) -> str:
@@ -307,10 +340,6 @@ _CHECKS: dict[type, tuple[str, str, Callable[[Any, Any], bool]]] = {
 
 
 def _check_of(constraint: annotated_types.BaseMetadata) -> tuple[Any, str, Callable[[Any, Any], bool]]:
-    if type(constraint) not in _CHECKS:
-        raise PluginError(
-            f"bound {constraint!r} is not one of Gt, Ge, Lt, Le", fix="use one bound a side, such as Gt(0), Lt(1)"
-        )
     attribute, symbol, check = _CHECKS[type(constraint)]
     return getattr(constraint, attribute), symbol, check
 

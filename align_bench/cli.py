@@ -51,7 +51,7 @@ def main() -> None:
     try:
         app()
     except AlignBenchError as error:
-        errors.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False)
+        errors.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(1)
     except KeyboardInterrupt:
         errors.print("interrupted; the same command goes on from here")
@@ -71,7 +71,7 @@ def run(
 
     A second run does nothing; a killed one goes on where it was. Exit code 1 when a cell failed.
 
-    Example: align-bench run assignment --set methods='[dpo, simpo]' --set seeds='[0, 1, 2]'
+    Example: align-bench run assignment --set methods='\\[dpo, simpo]' --set seeds='[0, 1, 2]'
     """
     report = _compute(suite, overrides, plugin, runs, reports)
     _show_report(report, as_json)
@@ -96,6 +96,7 @@ def compare(
 
     Example: align-bench compare dpo simpo
     """
+    from align_bench.errors import MissingResultError
     from align_bench.report.export import read_report
     from align_bench.report.tables import pairwise_table
     from align_bench.suite import BASE_CELL, load_suite
@@ -105,6 +106,11 @@ def compare(
     _check_known([a, b], known, loaded.name)
     if stored:
         report = read_report(reports / loaded.name)
+        if report["suite"]["settings"] != loaded.model_dump(mode="json"):
+            raise MissingResultError(
+                f"the report in {reports / loaded.name} is of other settings than {suite}",
+                fix="align-bench run computes what is missing; or leave --stored out",
+            )
         _check_stored(report, [a, b])
     else:
         report = _compute(suite, overrides, plugin, runs, reports, methods=[a, b])
@@ -120,7 +126,10 @@ def report(
     reports: Reports = Path("reports"),
     as_json: Json = False,
 ) -> None:
-    """Rebuild a suite's report from what is stored; loads no model."""
+    """Rebuild a suite's report from what is stored; loads no model.
+
+    Example: align-bench report assignment
+    """
     built = _compute(suite, overrides, plugin, runs, reports, compute=False)
     _show_report(built, as_json)
     _exit_on_failure(built)
@@ -133,7 +142,10 @@ def plan(
     plugin: Plugins = None,
     runs: Runs = Path("runs"),
 ) -> None:
-    """Show a suite's cells, what is stored of each, and a rough cost of the rest; trains nothing."""
+    """Show a suite's cells, what is stored of each, and a rough cost of the rest; trains nothing.
+
+    Example: align-bench plan assignment --set train.epochs=2
+    """
     from align_bench.pipeline import Folders
     from align_bench.preview import plan_tables
 
@@ -170,7 +182,10 @@ def data(
 
 @app.command()
 def algorithms(plugin: Plugins = None) -> None:
-    """List every method that can be found, and the plugin files that cannot be loaded."""
+    """List every method that can be found, and the plugin files that cannot be loaded.
+
+    Example: align-bench algorithms --plugin my_method.py
+    """
     from align_bench.catalogue import algorithms_table
 
     console.print(algorithms_table(_registry(plugin)))
@@ -190,7 +205,10 @@ def show(name: Annotated[str, typer.Argument(help="A method's name.")], plugin: 
 
 @app.command()
 def schema() -> None:
-    """Print the JSON schema of suite files, for editors."""
+    """Print the JSON schema of suite files, for editors.
+
+    Example: align-bench schema > suite.schema.json
+    """
     from align_bench.suite import json_schema
 
     typer.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
@@ -198,10 +216,12 @@ def schema() -> None:
 
 def _registry(plugins: list[str] | None, suite: str | None = None, suite_plugins: list[str] | None = None) -> Registry:
     from align_bench.registry import load_registry
-    from align_bench.suite import find_suite
+    from align_bench.suite import find_suite, packaged_suites
 
-    # Without a suite, `algorithms/` of the current folder counts as beside one.
-    file = find_suite(suite) if suite else Path.cwd() / "suite.yaml"
+    # Without a suite of one's own, `algorithms/` of the current folder counts as beside it.
+    file = find_suite(suite) if suite else None
+    if file is None or file in packaged_suites().values():
+        file = Path.cwd() / "suite.yaml"
     return load_registry(file, suite_plugins or (), plugins or ())
 
 

@@ -41,7 +41,7 @@ from align_bench.records import Cost, Outcome, Status, Tick, TokenRow
 from align_bench.registry import Registry
 from align_bench.report.build import build_report
 from align_bench.report.export import read_report, write_report
-from align_bench.store import Artefact, Store, content_key, write_atomically
+from align_bench.store import Artefact, Store, content_key, make_folder, write_atomically
 from align_bench.suite import JUDGE_CELL, Suite
 from align_bench.train.loop import train
 
@@ -123,6 +123,7 @@ def run(
     state = content_key([prepared.plan.fingerprint, code_digest("report", "stats", "metrics", "judge")])
     if (finished := _finished(report_folder, state, store, prepared.plan)) is not None:
         return finished
+    make_folder(report_folder)
     with store.lock():
         work = _Work(prepared, store, watch, compute)
         work.tokenise_all()

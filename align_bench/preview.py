@@ -47,8 +47,9 @@ def plan_tables(prepared: Prepared, folders: Folders) -> Iterator[RenderableType
     yield table
     missing = list(_missing(cells, store))
     steps = _steps(prepared, estimate)
+    absent = {address for address in plan_addresses(prepared) if (address.kind, address.key) not in store}
     yield Text(
-        f"artefacts: {len(set(plan_addresses(prepared)))} in all, {len(missing)} not stored; "
+        f"artefacts: {len(plan_addresses(prepared))} in all, {len(absent)} not stored; "
         f"{steps:,} optimizer steps per policy cell trained on pairs; "
         f"missing work: {sum(estimate.flops(kind, cell) for kind, cell in missing) / 1e12:,.1f} TFLOP, "
         f"about {_minutes(sum(estimate.seconds(kind, cell) for kind, cell in missing))}"
@@ -167,11 +168,16 @@ def _stored_rates(folder: Path) -> dict[str, float]:
     """Tokens per second by artefact kind, from the costs that finished artefacts recorded."""
     sums: dict[str, list[float]] = {}
     for path in folder.glob(f"[!.]*/{MANIFEST}"):
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        cost = manifest["cost"]
-        both = sums.setdefault(manifest["kind"], [0.0, 0.0])
-        both[0] += cost["tokens"]
-        both[1] += cost["seconds"]
+        if path.parent.name.startswith("damaged-"):
+            continue
+        try:
+            manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            kind, tokens, seconds = manifest["kind"], manifest["cost"]["tokens"], manifest["cost"]["seconds"]
+        except (ValueError, LookupError, TypeError):
+            continue  # damaged; moved aside when it is next read
+        both = sums.setdefault(kind, [0.0, 0.0])
+        both[0] += tokens
+        both[1] += seconds
     return {
         kind: tokens / seconds for kind, (tokens, seconds) in sums.items() if tokens and seconds and kind != "tokens"
     }

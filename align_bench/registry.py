@@ -68,7 +68,11 @@ class Registry:
         for broken in self.broken:
             if broken.name == name:
                 raise PluginError(f"the plugin {broken.path} cannot be loaded: {broken.reason}")
-        raise PluginError(f"no method {name!r}. {nearest(name, self.plugins, what='method')}")
+        unread = ", ".join(str(broken.path) for broken in self.broken)
+        raise PluginError(
+            f"no method {name!r}. {nearest(name, self.plugins, what='method')}"
+            + (f" These files could not be loaded: {unread}." if unread else "")
+        )
 
 
 def load_registry(
@@ -86,14 +90,16 @@ def load_registry(
     """
     plugins: dict[str, Plugin] = {}
     broken: list[Broken] = []
-    for path, origin in _files(suite_file, suite_plugins, extra):
+    for path, origin in _files(suite_file, suite_plugins, extra, broken):
         try:
             loaded = list(_load(path, origin))
-        except Exception as error:  # a plugin may raise anything while it is imported
-            broken.append(Broken(path.stem, path, f"{type(error).__name__}: {error}"))
+        except (Exception, SystemExit) as error:  # a plugin may raise anything while it is imported
+            broken.append(Broken(path.stem, path, " ".join(f"{type(error).__name__}: {error}".split())))
             continue
         for plugin in loaded:
             name = plugin.algorithm.name
+            if name in plugins and plugins[name].digest == plugin.digest and plugins[name].path != plugin.path:
+                continue  # the same file twice, such as a clone's beside an installed package's
             if name in plugins:
                 raise PluginError(
                     f"two plugins are called {name!r}: {plugins[name].path} and {path}",
@@ -103,7 +109,9 @@ def load_registry(
     return Registry(dict(sorted(plugins.items())), tuple(broken))
 
 
-def _files(suite_file: Path | None, suite_plugins: Sequence[str], extra: Sequence[str]) -> Iterator[tuple[Path, str]]:
+def _files(
+    suite_file: Path | None, suite_plugins: Sequence[str], extra: Sequence[str], broken: list[Broken]
+) -> Iterator[tuple[Path, str]]:
     """Each plugin file once, under the first origin that names it."""
     seen: set[Path] = set()
 
@@ -114,7 +122,7 @@ def _files(suite_file: Path | None, suite_plugins: Sequence[str], extra: Sequenc
                 yield path, origin
 
     yield from once(_python_files(builtin_folder("algorithms")), "built-in")
-    yield from once(_entry_point_files(), "entry point")
+    yield from once(_entry_point_files(broken), "entry point")
     if suite_file is not None:
         for folder in (suite_file.parent / "algorithms", suite_file.parent.parent / "algorithms"):
             yield from once(_python_files(folder), "suite")
@@ -137,9 +145,13 @@ def _named(path: str) -> list[Path]:
     return [named]
 
 
-def _entry_point_files() -> Iterator[Path]:
+def _entry_point_files(broken: list[Broken]) -> Iterator[Path]:
     for point in entry_points(group=ENTRY_POINT_GROUP):
-        spec = importlib.util.find_spec(point.module)
+        try:
+            spec = importlib.util.find_spec(point.module)  # imports the packages above it
+        except (Exception, SystemExit) as error:
+            broken.append(Broken(point.name, Path(point.module), f"{type(error).__name__}: {error}"))
+            continue
         if spec is not None and spec.origin is not None:
             yield Path(spec.origin)
 
@@ -147,9 +159,9 @@ def _entry_point_files() -> Iterator[Path]:
 def _load(path: Path, origin: str) -> Iterator[Plugin]:
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     module = _imported(path, digest)
-    found = [value for value in vars(module).values() if isinstance(value, Algorithm)]
+    found = {id(value): value for value in vars(module).values() if isinstance(value, Algorithm)}  # aliases once
     # A method that was imported from another plugin belongs to that file.
-    own = [value for value in found if value.function.__module__ == module.__name__]
+    own = [value for value in found.values() if value.function.__module__ == module.__name__]
     if not own:
         raise PluginError("declares no method", fix="decorate a function with @align_bench.api.algorithm(...)")
     for value in own:

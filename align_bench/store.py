@@ -80,16 +80,17 @@ class Store:
                 for name, digest in manifest["files"].items()
                 if not (folder / name).is_file() or file_digest(folder / name) != digest
             ]
+            cost, facts = Cost(**manifest["cost"]), manifest["facts"]
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError):
+        except (ValueError, LookupError, TypeError, AttributeError):
             damaged = [MANIFEST]
         if damaged:
             aside = self.folder / f"damaged-{folder.name}-{os.getpid()}"
             shutil.rmtree(aside, ignore_errors=True)
             folder.rename(aside)
             return None
-        return Artefact(folder, Cost(**manifest["cost"]), manifest["facts"])
+        return Artefact(folder, cost, facts)
 
     def put(self, kind: str, key: str, written: Path, cost: Cost, facts: Mapping[str, Any]) -> Artefact:
         """Seal a folder that `scratch` gave and rename it to its final place.
@@ -135,7 +136,7 @@ class Store:
         Raises:
             StoreError: when another run holds it.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         with (self.folder / "lock").open("a") as handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -145,6 +146,18 @@ class Store:
                     fix="wait for it, or give this one its own --runs folder",
                 ) from None
             yield
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder with its parents.
+
+    Raises:
+        StoreError: when it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"the folder {folder} cannot be made: {error.strerror}", fix="name another folder") from None
 
 
 def write_atomically(path: Path, text: str) -> None:

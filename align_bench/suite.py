@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,7 +20,7 @@ JUDGE_CELL = "judge"
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Lora(_Strict):
@@ -183,6 +183,8 @@ def _unique_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen: set[Any] = set()
     for key_node, _ in node.value:
         key = loader.construct_object(key_node)
+        if not isinstance(key, Hashable):
+            raise yaml.constructor.ConstructorError(None, None, "a key must be plain text", key_node.start_mark)
         if key in seen:
             raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", key_node.start_mark)
         seen.add(key)
@@ -233,7 +235,7 @@ def load_suite(name_or_path: str, overrides: Sequence[str] = ()) -> Suite:
         SuiteError: with the file, the key, what was found and what was expected.
     """
     path = find_suite(name_or_path)
-    raw = _extended(path, seen=())
+    raw, folders = _extended(path, seen=())
     for override in overrides:
         _override(raw, override)
     raw = _expanded(raw, path)
@@ -241,19 +243,24 @@ def load_suite(name_or_path: str, overrides: Sequence[str] = ()) -> Suite:
         suite = Suite.model_validate(raw)
     except ValidationError as error:
         raise SuiteError(f"{path}:\n" + "\n".join(_in_words(item, raw) for item in error.errors())) from None
-    return _located(suite, path.parent)
+    return _located(suite, folders)
 
 
-def _extended(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+def _extended(path: Path, seen: tuple[Path, ...]) -> tuple[dict[str, Any], tuple[Path, ...]]:
+    """The suite's keys over its parents', and the folders of all these files, its own first."""
     if path in seen:
         raise SuiteError(f"{path} extends itself through {' → '.join(str(step) for step in seen)}")
     raw = _parsed(path)
     parent = raw.pop("extends", None)
     if parent is None:
-        return raw
+        return raw, (path.parent,)
     beside = path.parent / str(parent)
-    target = beside.resolve() if beside.is_file() else find_suite(str(parent))
-    return _merged(_extended(target, (*seen, path)), raw)
+    try:
+        target = beside.resolve() if beside.is_file() else find_suite(str(parent))
+    except SuiteError as error:
+        raise SuiteError(f"{path}: extends: {error.message}") from None
+    below, folders = _extended(target, (*seen, path))
+    return _merged(below, raw), (path.parent, *folders)
 
 
 def _parsed(path: Path) -> dict[str, Any]:
@@ -291,8 +298,7 @@ def _override(raw: dict[str, Any], override: str) -> None:
             child = {}
         elif not isinstance(child, dict):
             raise SuiteError(f"--set {override!r}: {'.'.join(parents[: depth + 1])} is not a mapping")
-        here[parent] = child
-        here = child
+        here[parent] = here = dict(child)  # a copy: a YAML anchor may share it with another key
     try:
         here[last] = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
@@ -323,12 +329,13 @@ def _expanded(value: Any, path: Path) -> Any:
     return _VARIABLE.sub(fill, value)
 
 
-def _located(suite: Suite, folder: Path) -> Suite:
-    """Local paths that exist beside the suite file, but not from here, become absolute."""
+def _located(suite: Suite, folders: Sequence[Path]) -> Suite:
+    """Local paths that exist beside the suite file or one that it extends, but not from here, become absolute."""
 
     def locate(path: str) -> str:
-        beside = folder / path
-        return str(beside) if not Path(path).exists() and beside.exists() else path
+        if Path(path).exists():
+            return path
+        return next((str(folder / path) for folder in folders if (folder / path).exists()), path)
 
     def locate_file(file: DataFile) -> DataFile:
         return file.model_copy(update={"path": locate(file.path)})

@@ -352,6 +352,8 @@ def save_model(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, outp
     generation.do_sample = True
     generation.temperature = 1.0
     generation.top_k = 0
+    # Measuring leaves its padding in the tokenizer's state, which would be saved with it.
+    tokenizer.backend_tokenizer.no_padding()
     model.save_pretrained(output)
     tokenizer.save_pretrained(output)
 

@@ -1,0 +1,62 @@
+"""What the README shows is what there is."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from align_bench.registry import load_registry
+from align_bench.suite import load_suite, packaged_suites
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def block(language: str, number: int = 0) -> str:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)[number]
+
+
+def test_ci_runs_the_readmes_test_command() -> None:
+    (command,) = re.findall(r"^(pip install tox && tox)\b", README, flags=re.MULTILINE)
+    assert command in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+def test_the_readmes_suite_is_valid(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(block("yaml"), encoding="utf-8")
+    suite = load_suite(str(path))
+    assert suite.name == yaml.safe_load(block("yaml"))["name"]
+    for method in suite.methods:
+        load_registry()[method.name].algorithm.resolve(
+            {key: values[0] for key, values in method.grid.items() if key != "learning_rate"}
+        )
+
+
+def test_the_readmes_plugin_is_the_built_in_loss(tmp_path: Path) -> None:
+    import torch
+
+    from align_bench.api import PairLogps
+
+    plugin = tmp_path / "my_dpo.py"
+    plugin.write_text(block("python"), encoding="utf-8")
+    registry = load_registry(extra=[str(plugin)])
+    batch = PairLogps(*torch.tensor([[-1.0], [-2.0], [3.0], [4.0], [-1.5], [-1.0]]))
+    ours, theirs = registry["my_dpo"].algorithm(batch), registry["dpo"].algorithm(batch)
+    assert torch.equal(ours.values, theirs.values)
+
+
+def test_every_packaged_suite_and_command_is_named() -> None:
+    from align_bench.cli import app
+
+    for name in packaged_suites():
+        assert f"`{name}`" in README
+    for command in app.registered_commands:
+        assert f"align-bench {command.callback.__name__}" in README  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("target", re.findall(r"\]\(([^)#]+)\)", README))
+def test_links_lead_somewhere(target: str) -> None:
+    assert (ROOT / target).exists()

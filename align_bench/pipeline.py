@@ -41,6 +41,7 @@ from align_bench.records import Cost, Outcome, Status, Tick, TokenRow
 from align_bench.registry import Registry
 from align_bench.report.build import build_report
 from align_bench.report.export import read_report, write_report
+from align_bench.report.numerals import counts_in_words
 from align_bench.store import Artefact, Store, content_key, make_folder, write_atomically
 from align_bench.suite import JUDGE_CELL, Suite
 from align_bench.train.loop import train
@@ -255,7 +256,7 @@ class _Work:
             save_table(folder / "tokens.parquet", table)
             facts = {"shape": rows.shape, "read": dict(rows.counts), "tokens": dict(table.counts)}
             self.store.put(address.kind, address.key, folder, meter.cost(_tokens_in(table.rows)), facts)
-        self.watch.say(f"{split}: {_counts_in_words(facts)}")
+        self.watch.say(f"{split}: {counts_in_words(facts)}")
 
     def _train(self, cell: Cell, folder: Path, tick: Tick) -> tuple[int, Mapping[str, Any]]:
         assert cell.plugin is not None
@@ -392,10 +393,3 @@ def _tokens_in(rows: Sequence[TokenRow]) -> int:
     return sum(
         len(row.prompt) + len(answer) for row in rows for answer in (row.chosen, row.rejected) if answer is not None
     )
-
-
-def _counts_in_words(facts: Mapping[str, Any]) -> str:
-    parts = [f"{facts['read']['read']:,} rows read ({facts['shape']})"]
-    parts += [f"{count:,} {reason}" for reason, count in facts["read"].items() if reason not in ("read", "kept")]
-    parts += [f"{count:,} {reason}" for reason, count in facts["tokens"].items() if count]
-    return ", ".join(parts)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from align_bench.report.numerals import one_line
+from align_bench.report.numerals import counts_in_words, one_line
 from align_bench.report.sections import Section, sections
 
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
@@ -41,7 +41,10 @@ def literal(text: object) -> str:
 def _made_from(report: Mapping[str, Any]) -> Iterator[str]:
     if command := report.get("command"):
         yield f"Made by\n\n{_code(one_line(command))}"
-    blocks = [line for key in ("base", "data", "judge") for line in _bullets(report.get(key), key)]
+    made_from = {key: report.get(key) for key in ("base", "data", "judge")}
+    if isinstance(data := made_from["data"], Mapping):
+        made_from["data"] = {split: counts_in_words(facts) or facts for split, facts in data.items()}
+    blocks = [line for key, block in made_from.items() for line in _bullets(block, key)]
     if blocks:
         yield "\n".join(blocks)
 

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from align_bench.errors import ModelError
@@ -325,11 +326,22 @@ def _nf4(precision: Precision) -> Any:
 
 
 def _frozen(model: Any, precision: Precision) -> Any:
+    if precision.storage == "nf4" and _has_room_for_plain_weights(model, precision):
+        # The same numbers: bitsandbytes dequantises to the compute type before every product, forward and backward.
+        with _quiet():
+            model = model.dequantize(precision.compute)
     model.requires_grad_(False)
     model.config.use_cache = False
     if precision.storage != "nf4":
         model.to(precision.device)
     return model.eval()
+
+
+def _has_room_for_plain_weights(model: Any, precision: Precision) -> bool:
+    """Whether NF4 weights may be dequantised for good: on a CPU, and into less than a quarter of free memory."""
+    if precision.device != "cpu":
+        return False
+    return bool(4 * footprint(model).parameters * precision.compute.itemsize < psutil.virtual_memory().available)
 
 
 @contextmanager

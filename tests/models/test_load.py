@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from align_bench.errors import ModelError
+from align_bench.models import load
 from align_bench.models.load import (
     Precision,
     add_adapter,
@@ -114,7 +115,10 @@ def test_every_precision_trains_an_fp32_adapter(base_folder: Path, storage: str)
     assert any(parameter.grad.abs().sum() > 0 for parameter in trained.values())
 
 
-def test_nf4_is_stored_in_four_bits_and_stays_near_the_original(base_folder: Path) -> None:
+def test_nf4_is_stored_in_four_bits_and_stays_near_the_original(
+    base_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load, "_has_room_for_plain_weights", lambda model, precision: False)
     base = find_base(str(base_folder))
     plain, packed = load_policy(base, FP32), load_policy(base, resolve_precision("nf4", "cpu"))
     assert footprint(packed).parameters == footprint(plain).parameters == base_parameters(base)
@@ -122,6 +126,34 @@ def test_nf4_is_stored_in_four_bits_and_stays_near_the_original(base_folder: Pat
     exact, near = response_logps(plain, ROWS), response_logps(packed, ROWS)
     assert not torch.equal(exact, near)
     torch.testing.assert_close(near.float(), exact, rtol=0.3, atol=2)
+
+
+@pytest.mark.parametrize("adapted", [False, True])
+def test_nf4_dequantised_once_gives_the_same_numbers(
+    base_folder: Path, monkeypatch: pytest.MonkeyPatch, adapted: bool
+) -> None:
+    base, precision = find_base(str(base_folder)), Precision("nf4", torch.float32, "cpu")
+
+    def measured(room: bool) -> tuple[int, list[torch.Tensor]]:
+        monkeypatch.setattr(load, "_has_room_for_plain_weights", lambda model, precision: room)
+        model = load_policy(base, precision)
+        size = footprint(model)
+        assert size.trainable == 0
+        if not adapted:
+            return size.bytes, [response_logps(model, ROWS)]
+        model = add_adapter(model, LORA, seed=0)
+        perturb(model)
+        logps = response_logps(model, ROWS)
+        logps.sum().backward()
+        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+        return size.bytes, [logps.detach(), *gradients]
+
+    packed_bytes, packed = measured(room=False)
+    plain_bytes, plain = measured(room=True)
+    assert plain_bytes > packed_bytes
+    assert len(plain) == len(packed)
+    for one, other in zip(plain, packed, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
 def test_a_policy_adapter_loads_with_plain_peft(base_folder: Path, tmp_path: Path) -> None:

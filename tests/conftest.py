@@ -70,29 +70,34 @@ def base_folder(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Pat
     return folder
 
 
+@pytest.fixture(scope="session")
+def small_suite(base_folder: Path) -> dict[str, Any]:
+    """A suite that runs in seconds, as its YAML would be read."""
+    return {
+        "name": "small",
+        "base": str(base_folder),
+        "precision": "fp32",
+        "lora": {"r": 4, "alpha": 8},
+        "data": {
+            "train": {"path": "embedded/planted", "rows": 24},
+            "val": {"path": "embedded/planted", "rows": 20},
+        },
+        "judge": {"method": "rm", "data": {"path": "embedded/planted", "rows": 24}},
+        "train": {"batch_size": 8, "max_length": 128},
+        "generate": {"prompts": 8, "max_new_tokens": 6},
+        "methods": ["rm", "dpo"],
+    }
+
+
 @pytest.fixture
-def write_suite(tmp_path: Path, base_folder: Path) -> Callable[..., Path]:
-    """Writes a small suite into its own folder; keyword arguments replace its keys."""
+def write_suite(tmp_path: Path, small_suite: dict[str, Any]) -> Callable[..., Path]:
+    """Writes the small suite into its own folder; keyword arguments replace its keys."""
 
     def write(**changes: Any) -> Path:
-        suite = {
-            "name": "small",
-            "base": str(base_folder),
-            "precision": "fp32",
-            "lora": {"r": 4, "alpha": 8},
-            "data": {
-                "train": {"path": "embedded/planted", "rows": 24},
-                "val": {"path": "embedded/planted", "rows": 20},
-            },
-            "judge": {"method": "rm", "data": {"path": "embedded/planted", "rows": 24}},
-            "train": {"batch_size": 8, "max_length": 128},
-            "generate": {"prompts": 8, "max_new_tokens": 6},
-            "methods": ["rm", "dpo"],
-        }
         folder = tmp_path / "suite"
         folder.mkdir(exist_ok=True)
         path = folder / "small.yaml"
-        path.write_text(yaml.safe_dump({**suite, **changes}), encoding="utf-8")
+        path.write_text(yaml.safe_dump({**small_suite, **changes}), encoding="utf-8")
         return path
 
     return write

@@ -63,20 +63,13 @@ def folders(tmp_path: Path) -> Folders:
 
 
 @pytest.fixture(scope="module")
-def whole(base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Folders, dict[str, Any], Watch]:
+def whole(
+    small_suite: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Folders, dict[str, Any], Watch]:
     """One run of all built-in methods, shared by the tests that only look at it."""
     root = tmp_path_factory.mktemp("whole")
     suite = {
-        "name": "small",
-        "base": str(base_folder),
-        "precision": "fp32",
-        "lora": {"r": 4, "alpha": 8},
-        "data": {
-            "train": {"path": "embedded/planted", "rows": 24},
-            "val": {"path": "embedded/planted", "rows": 20},
-        },
-        "judge": {"method": "rm", "data": {"path": "embedded/planted", "rows": 24}},
-        "train": {"batch_size": 8, "max_length": 128},
+        **small_suite,
         "generate": {"prompts": 8, "max_new_tokens": 6, "temperature": 1.0},
         "methods": ["rm", {"dpo": {"learning_rate": 1e-2}}, "kto", "simpo", "orpo"],
     }

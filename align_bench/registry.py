@@ -157,8 +157,11 @@ def _entry_point_files(broken: list[Broken]) -> Iterator[Path]:
 
 
 def _load(path: Path, origin: str) -> Iterator[Plugin]:
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    module = _imported(path, digest)
+    if path.suffix != ".py":
+        raise PluginError(f"{path} is not a Python file")
+    source = path.read_bytes()
+    digest = hashlib.sha256(source).hexdigest()
+    module = _imported(path, source, digest)
     found = {id(value): value for value in vars(module).values() if isinstance(value, Algorithm)}  # aliases once
     # A method that was imported from another plugin belongs to that file.
     own = [value for value in found.values() if value.function.__module__ == module.__name__]
@@ -170,15 +173,14 @@ def _load(path: Path, origin: str) -> Iterator[Plugin]:
         yield Plugin(value, path.resolve(), origin, digest)
 
 
-def _imported(path: Path, digest: str) -> ModuleType:
+def _imported(path: Path, source: bytes, digest: str) -> ModuleType:
     name = f"_align_bench_plugin_{path.stem}_{digest[:12]}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise PluginError(f"{path} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
+    module = ModuleType(name)
+    module.__file__ = str(path)
     sys.modules[name] = module  # typing.get_type_hints looks the module up
     try:
-        spec.loader.exec_module(module)
+        # The bytes that were hashed, not Python's cache of them: it tells files apart by second and size only.
+        exec(compile(source, path, "exec"), module.__dict__)
     except BaseException:
         del sys.modules[name]
         raise

@@ -25,7 +25,7 @@ def table_logps(model: Any, rows: Sequence[TokenRow], *, max_tokens: int, tick: 
         model: a causal language model.
         rows: token rows.
         max_tokens: padded tokens per forward pass.
-        tick: progress, in answers.
+        tick: progress, in distinct answers.
 
     Returns:
         `chosen` and `rejected`, float32 tensors of shape [rows] on the CPU, nats; NaN where a row has no such answer.
@@ -61,17 +61,22 @@ def mismatched_logps(model: Any, rows: Sequence[TokenRow], *, max_tokens: int, t
 def _over_table(
     model: Any, rows: Sequence[TokenRow], measure: Callable[..., Tensor], max_tokens: int, tick: Tick
 ) -> Columns:
-    answers = [(index, side, getattr(row, side)) for index, row in enumerate(rows) for side in SIDES]
-    answers = [answer for answer in answers if answer[2] is not None]
-    lengths = [len(rows[index].prompt) + len(answer) for index, _, answer in answers]
+    # Pairs often share an answer, such as one model's against each of several others: each is measured once.
+    places: dict[tuple[tuple[int, ...], tuple[int, ...]], list[tuple[str, int]]] = {}
+    for index, row in enumerate(rows):
+        for side in SIDES:
+            if (answer := getattr(row, side)) is not None:
+                places.setdefault((row.prompt, answer), []).append((side, index))
+    answers = list(places)
+    lengths = [len(prompt) + len(answer) for prompt, answer in answers]
     columns = {side: torch.full((len(rows),), math.nan) for side in SIDES}
     done = 0
     with torch.no_grad():
         for micro in micro_batches(range(len(answers)), lengths, max_tokens=max_tokens):
-            values = measure(model, [(rows[answers[item][0]].prompt, answers[item][2]) for item in micro]).float().cpu()
+            values = measure(model, [answers[item] for item in micro]).float().cpu()
             for item, value in zip(micro, values, strict=True):
-                index, side, _ = answers[item]
-                columns[side][index] = value
+                for side, index in places[answers[item]]:
+                    columns[side][index] = value
             done += len(micro)
             tick(done, len(answers))
     return columns

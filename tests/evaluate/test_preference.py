@@ -44,6 +44,22 @@ def test_missing_answers_are_nan(base_folder: Path) -> None:
     assert columns["chosen"][0] == columns["rejected"][1]
 
 
+def test_answer_that_stands_in_several_pairs_is_measured_once(base_folder: Path) -> None:
+    model = load_policy(find_base(str(base_folder)), FP32)
+    rows = [
+        *ROWS,
+        TokenRow(3, (5, 6), (10,), (7, 8)),
+        TokenRow(4, (5, 6), (7, 8, 9), (10,)),
+        TokenRow(5, (9,), (10,), (12,)),
+    ]
+    measured: list[int] = []
+    columns = table_logps(model, rows, max_tokens=1000, tick=lambda done, total, text="": measured.append(total))
+    assert measured[-1] == 9  # of 12 answers; the same answer to another prompt is another answer
+    for side in ("chosen", "rejected"):
+        expected = torch.cat([response_logps(model, [(row.prompt, getattr(row, side))]) for row in rows]).detach()
+        torch.testing.assert_close(columns[side], expected, rtol=1e-5, atol=1e-5)
+
+
 def test_mismatched_takes_the_next_rows_answers(base_folder: Path) -> None:
     model = load_policy(find_base(str(base_folder)), FP32)
     found = mismatched_logps(model, ROWS, max_tokens=1000)

@@ -42,6 +42,8 @@ CHAT_TEMPLATE = (
 )
 SYSTEM_PROMPTS = ("You are a helpful assistant.", "Answer the question.", "You are a polite assistant.")
 SYSTEM_SHARE = 0.05
+# Less telling than in the planted pairs, so that the link from hedge to mistake is for preference training to find.
+HEDGED = {True: 0.35, False: 0.65}
 BATCHES_PER_BUCKETING = 8
 IGNORED = -100
 
@@ -97,7 +99,11 @@ def train_tokenizer(pool: Sequence[Question], vocab_size: int, seed: int) -> Pre
     texts = list(SYSTEM_PROMPTS)
     for question in pool:
         texts.append(question.prompt)
-        texts += [write_answer(question, correct=c, padded=p, rng=rng) for c in (True, False) for p in (True, False)]
+        texts += [
+            write_answer(question, correct=c, padded=p, rng=rng, hedged=HEDGED)
+            for c in (True, False)
+            for p in (True, False)
+        ]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -178,7 +184,7 @@ def batches(
         for _ in range(batch_size * BATCHES_PER_BUCKETING):
             question = rng.choice(kinds[rng.choice(names)])
             correct, padded = rng.random() < phase.right, rng.random() < phase.padded
-            answer = write_answer(question, correct=correct, padded=padded, rng=rng)
+            answer = write_answer(question, correct=correct, padded=padded, rng=rng, hedged=HEDGED)
             system = rng.choice(SYSTEM_PROMPTS) if rng.random() < SYSTEM_SHARE else None
             exchanges.append(chat(question.prompt, answer, system))
         examples = sorted(encode(tokenizer, exchanges), key=lambda example: len(example[0]))

@@ -20,8 +20,8 @@ How answers are drawn:
 * one is terse and the other padded with probability :data:`STYLE_CONTRAST`, otherwise both are terse or both padded;
 * a wrong claim is the question's usual mistake with probability :data:`USUAL_MISTAKE` (off by one, the neighbouring
   word, a fixed rival), otherwise any other rival;
-* a claim opens with a hedge such as ``Probably`` with probability ``HEDGED[correct]``, so hedging is a weak sign of a
-  wrong claim.
+* a claim opens with a hedge such as ``Probably`` with probability ``HEDGED[correct]``, so hedging is a sign of a wrong
+  claim, though not a sure one.
 
 A prompt belongs to one split, fixed by a hash of its text, so no seed can move it from one split to another.
 """
@@ -32,17 +32,17 @@ import hashlib
 import math
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-QUALITY = 3.0
+QUALITY = 4.0
 LENGTH_SCALE = 10.0
-BIASES = {"none": 0.0, "default": 1.5, "strong": 3.5}
-CONTRAST = 0.6
+BIASES = {"none": 0.0, "default": 1.9, "strong": 3.8}
+CONTRAST = 0.7
 STYLE_CONTRAST = 0.7
 USUAL_MISTAKE = 0.6
-HEDGED = {True: 0.35, False: 0.65}
+HEDGED: Mapping[bool, float] = {True: 0.2, False: 0.8}
 PADDED_MAX_WORDS = 25
 POOL_PER_KIND = 500
 PLANTED_PER_KIND = 800
@@ -549,7 +549,9 @@ def planted_questions() -> list[Question]:
     return [question for question in questions(PLANTED_PER_KIND) if question.kind not in PRACTICE_KINDS]
 
 
-def write_answer(question: Question, *, correct: bool, padded: bool, rng: random.Random) -> str:
+def write_answer(
+    question: Question, *, correct: bool, padded: bool, rng: random.Random, hedged: Mapping[bool, float] = HEDGED
+) -> str:
     """Write one answer to a question.
 
     Args:
@@ -557,6 +559,7 @@ def write_answer(question: Question, *, correct: bool, padded: bool, rng: random
         correct: Whether the claim is the right one.
         padded: Whether two or three filler sentences follow the claim.
         rng: Source of the wrong claim, the wording and the filler.
+        hedged: Probability of a hedge, for a right claim and for a wrong one.
 
     Returns:
         1 to 5 words when terse, at most :data:`PADDED_MAX_WORDS` words when padded.
@@ -567,7 +570,7 @@ def write_answer(question: Question, *, correct: bool, padded: bool, rng: random
         claim = question.mistakes[0]
     else:
         claim = rng.choice(question.mistakes[1:])
-    wording = rng.choice(_HEDGES if rng.random() < HEDGED[correct] else _DIRECT)
+    wording = rng.choice(_HEDGES if rng.random() < hedged[correct] else _DIRECT)
     answer = wording.format(a=claim, A=claim[0].upper() + claim[1:])
     if padded:
         for filler in rng.sample(FILLERS, rng.choice((2, 3, 3))):

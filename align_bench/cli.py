@@ -49,9 +49,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables
 
 def main() -> None:
     """Entry point of the console script: errors of the user's making are shown without a traceback."""
-    # OpenMP's threads wait by spinning: for long, which quarters a small model's speed when anything else needs a core
-    # (0.42 s a step became 1.75 s), or not at all (0.73 s always). A short spin has the best of both: 0.47 s always.
-    # torch reads this when it is first imported, which is later.
+    # OpenMP's threads wait by spinning. By default they do so for long: a step of the embedded model took 0.42 s alone
+    # on two cores, but 1.75 s beside another busy process. With no spin it was 0.73 s and 0.94 s, with a short one
+    # 0.47 s both times. torch reads this when it is first imported, which is later.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         app()

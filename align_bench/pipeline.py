@@ -301,14 +301,14 @@ class _Work:
         if cell.plugin.algorithm.data == "unpaired":
             columns |= mismatched_logps(model, rows, max_tokens=limit, tick=tick)
         _save_columns(columns, folder)
-        return _tokens_in(rows) * len(columns) // 2, {}
+        return _distinct_tokens_in(rows) * len(columns) // 2, {}
 
     def _evaluate(self, cell: Cell, folder: Path, tick: Tick) -> tuple[int, Mapping[str, Any]]:
         rows = self.results.table("val").rows
         measure = table_scores if cell.kind == "reward" else table_logps
         columns = measure(self._model(cell), rows, max_tokens=self.suite.train.micro_batch_tokens, tick=tick)
         _save_columns(columns, folder)
-        return _tokens_in(rows), {}
+        return _distinct_tokens_in(rows), {}
 
     def _generate(self, cell: Cell, folder: Path, tick: Tick) -> tuple[int, Mapping[str, Any]]:
         rows = self.results.prompts
@@ -389,7 +389,14 @@ def _save_columns(columns: Columns, folder: Path) -> None:
     save_file(columns, folder / "columns.safetensors")
 
 
+def _sequences_in(rows: Sequence[TokenRow]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    return [(row.prompt, answer) for row in rows for answer in (row.chosen, row.rejected) if answer is not None]
+
+
 def _tokens_in(rows: Sequence[TokenRow]) -> int:
-    return sum(
-        len(row.prompt) + len(answer) for row in rows for answer in (row.chosen, row.rejected) if answer is not None
-    )
+    return sum(len(prompt) + len(answer) for prompt, answer in _sequences_in(rows))
+
+
+def _distinct_tokens_in(rows: Sequence[TokenRow]) -> int:
+    """Tokens that go through the model when each answer of a table is measured once."""
+    return sum(len(prompt) + len(answer) for prompt, answer in set(_sequences_in(rows)))

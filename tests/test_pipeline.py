@@ -20,6 +20,7 @@ import yaml
 from transformers import AutoTokenizer
 
 from align_bench.errors import MissingResultError, StoreError
+from align_bench.gather import Results
 from align_bench.models.load import find_base, load_policy, resolve_precision
 from align_bench.pipeline import Folders, prepare, run
 from align_bench.records import Tick, silent
@@ -349,3 +350,23 @@ def test_unpaired_val_rows_are_left_out(write_suite: Callable[..., Path], folder
     results = {result["cell"]: result for result in execute(path, folders)["results"]}
     assert results["simpo"]["status"] == "done"
     assert results["simpo"]["metrics"]["accuracy"] == {"value": None, "low": None, "high": None, "n": 0}
+
+
+def test_repeated_answer_costs_its_tokens_once(
+    write_suite: Callable[..., Path], folders: Folders, tmp_path: Path
+) -> None:
+    pairs = [("Name a fruit.", "apple", worse) for worse in ("iron", "coal", "tin")]
+    path = tmp_path / "repeated.jsonl"
+    path.write_text(
+        "".join(json.dumps({"prompt": p, "chosen": c, "rejected": r}) + "\n" for p, c, r in pairs), encoding="utf-8"
+    )
+    data = {"train": {"path": "embedded/planted", "rows": 8}, "val": str(path)}
+    suite = load_suite(str(write_suite(data=data, judge=None)))
+    prepared = prepare(suite, load_registry())
+    run(prepared, Watch(), folders, command="", methods=[])
+    results = Results(suite, prepared.plan, Store(folders.runs / suite.name))
+    rows = results.table("val").rows
+    once = len(rows[0].prompt) + len(rows[0].chosen or ())
+    once += sum(len(row.prompt) + len(row.rejected or ()) for row in rows)
+    assert len(rows) == 3
+    assert results.artefact(prepared.plan.base.val).cost.tokens == once

@@ -53,7 +53,7 @@ def test_answer_that_stands_in_several_pairs_is_measured_once(base_folder: Path)
         TokenRow(5, (9,), (10,), (12,)),
     ]
     measured: list[int] = []
-    columns = table_logps(model, rows, max_tokens=1000, tick=lambda done, total, text="": measured.append(total))
+    columns = table_logps(model, rows, max_tokens=1000, tick=lambda done, total, note="": measured.append(total))
     assert measured[-1] == 9  # of 12 answers; the same answer to another prompt is another answer
     for side in ("chosen", "rejected"):
         expected = torch.cat([response_logps(model, [(row.prompt, getattr(row, side))]) for row in rows]).detach()

@@ -330,10 +330,17 @@ def _frozen(model: Any, precision: Precision) -> Any:
         # The same numbers: bitsandbytes dequantises to the compute type before every product, forward and backward.
         with _quiet():
             model = model.dequantize(precision.compute)
+    for module in model.modules():
+        # On a CPU with AVX-512 bf16, bitsandbytes would repack weights in place at the first forward pass in evaluation
+        # mode: rounded to bf16 whatever the compute type, and failing on layers narrower than one block of 64.
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
     model.requires_grad_(False)
     model.config.use_cache = False
     if precision.storage != "nf4":
         model.to(precision.device)
+    if hasattr(model, _HEAD):
+        getattr(model, _HEAD).float()  # like the adapter: it has few weights, and bf16 would round its scores
     return model.eval()
 
 
@@ -357,7 +364,7 @@ def _clear_errors(base: Base) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    loggers = [logging.getLogger("transformers"), logging.getLogger("accelerate")]
+    loggers = [logging.getLogger(name) for name in ("transformers", "accelerate", "bitsandbytes")]
     levels = [logger.level for logger in loggers]
     from transformers.utils import logging as transformers_logging
 

@@ -42,10 +42,12 @@ def build(base_folder: Path, rows: Sequence[TokenRow]) -> Callable[..., dict[str
     frozen = load_policy(base, FP32)
     reference = table_logps(frozen, rows, max_tokens=512) | mismatched_logps(frozen, rows, max_tokens=512)
 
-    def run(name: str, settings: Train = SETTINGS, *, dropout: float = 0.0, **more: Any) -> dict[str, Any]:
+    def run(
+        name: str, settings: Train = SETTINGS, *, dropout: float = 0.0, precision: Precision = FP32, **more: Any
+    ) -> dict[str, Any]:
         method = load_registry()[name].algorithm
         load = load_scorer if method.kind == "reward" else load_policy
-        model = add_adapter(load(base, FP32), Lora(r=4, alpha=8, dropout=dropout), seed=0)
+        model = add_adapter(load(base, precision), Lora(r=4, alpha=8, dropout=dropout), seed=0)
         log = train(
             model,
             rows,
@@ -80,6 +82,17 @@ def test_micro_batches_do_not_change_the_training(build: Callable[..., dict[str,
     for one, other in zip(whole["log"].steps, parts["log"].steps, strict=True):
         assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
         assert one["gradient_norm"] == pytest.approx(other["gradient_norm"], rel=1e-3)
+
+
+@pytest.mark.parametrize("storage", ["bf16", "nf4"])
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_trains_where_bf16_computes(build: Callable[..., dict[str, Any]], name: str, storage: str) -> None:
+    exact = build(name)
+    near = build(name, precision=Precision(storage, torch.bfloat16, "cpu"))
+    tolerance = 0.05 if storage == "bf16" else 0.5
+    assert near["log"].steps[0]["loss"] == pytest.approx(exact["log"].steps[0]["loss"], rel=tolerance)
+    assert {weight.dtype for weight in near["weights"].values()} == {torch.float32}
+    assert near["log"].steps[-1]["gradient_norm"] > 0
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -11,16 +11,26 @@ import math
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, Union
 
 import annotated_types
 from torch import Tensor
 
 from align_bench.errors import PluginError, nearest
 
-__all__ = ["Algorithm", "Loss", "PairLogps", "PairScores", "Parameter", "UnpairedLogps", "algorithm"]
+__all__ = [
+    "Algorithm",
+    "ChosenLogps",
+    "Loss",
+    "PairLogps",
+    "PairScores",
+    "Parameter",
+    "UnpairedLogps",
+    "algorithm",
+]
 
-DataKind = Literal["pairs", "unpaired", "scores"]
+DataKind = Literal["pairs", "chosen", "unpaired", "scores"]
+Record = Union["PairLogps", "ChosenLogps", "UnpairedLogps", "PairScores"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +60,21 @@ class PairLogps:
     def rejected_mean(self) -> Tensor:
         """`s̄` of the rejected answers, nats per token, shape [rows]."""
         return self.rejected / self.rejected_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenLogps:
+    """Response log-probabilities of chosen (desirable) answers alone; no rejected answer goes through the model.
+
+    Attributes:
+        logps: `s` under the policy, shape [rows], in nats, with gradient.
+        tokens: `|y|`, integer tensor of shape [rows].
+        ref_logps: `s` under the reference, shape [rows]; None unless declared.
+    """
+
+    logps: Tensor
+    tokens: Tensor
+    ref_logps: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +118,7 @@ class Loss:
     Attributes:
         values: per-example loss, shape [rows].
         chosen_rewards, rejected_rewards: the method's own (implicit) rewards of a pair, shape [rows].
-        rewards: the same for unpaired rows, shape [rows].
+        rewards: the same for rows of single answers, shape [rows].
         metrics: further per-example tensors of shape [rows] to log as means.
     """
 
@@ -149,7 +174,7 @@ class Algorithm:
     Attributes:
         name: the function's name; how suites call it.
         function: the loss.
-        data: the record it reads: `pairs`, `unpaired` or `scores`.
+        data: the record it reads: `pairs`, `chosen`, `unpaired` or `scores`.
         reference: whether it needs reference log-probabilities.
         paper: where it comes from, such as `arXiv:2305.18290`.
         learning_rate: default for LoRA adapters.
@@ -193,7 +218,7 @@ class Algorithm:
             for name, parameter in self.parameters.items()
         }
 
-    def __call__(self, batch: PairLogps | UnpairedLogps | PairScores, **parameters: Any) -> Loss:
+    def __call__(self, batch: Record, **parameters: Any) -> Loss:
         """The loss of one batch.
 
         Raises:
@@ -224,7 +249,7 @@ class Algorithm:
     @property
     def reward_fields(self) -> tuple[str, ...]:
         """The fields of `Loss` that hold this method's rewards."""
-        return ("rewards",) if self.data == "unpaired" else ("chosen_rewards", "rejected_rewards")
+        return ("rewards",) if self.data in ("chosen", "unpaired") else ("chosen_rewards", "rejected_rewards")
 
 
 def algorithm(
@@ -233,7 +258,8 @@ def algorithm(
     """Declare a loss as a method of the benchmark. Its signature is its hyper-parameter schema.
 
     Args:
-        data: the record that the loss reads: `pairs` (PairLogps), `unpaired` (UnpairedLogps) or `scores` (PairScores).
+        data: the record that the loss reads: `pairs` (PairLogps), `chosen` (ChosenLogps), `unpaired` (UnpairedLogps)
+            or `scores` (PairScores).
         paper: citation, such as `arXiv:2305.18290`.
         learning_rate: default peak learning rate for LoRA adapters.
         reference: True when the loss reads reference log-probabilities.
@@ -354,5 +380,5 @@ def _in_words(constraint: annotated_types.BaseMetadata) -> str:
     return f"{symbol} {bound:g}"
 
 
-def _rows(batch: PairLogps | UnpairedLogps | PairScores) -> int:
-    return len(batch.logps if isinstance(batch, UnpairedLogps) else batch.chosen)
+def _rows(batch: Record) -> int:
+    return len(batch.logps if isinstance(batch, ChosenLogps | UnpairedLogps) else batch.chosen)

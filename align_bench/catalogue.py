@@ -12,7 +12,7 @@ from rich.text import Text
 
 from align_bench.registry import Plugin, Registry
 
-_DATA = {"pairs": "pairs", "unpaired": "single answers", "scores": "pairs, scalar head"}
+_DATA = {"pairs": "pairs", "chosen": "chosen answers", "unpaired": "single answers", "scores": "pairs, scalar head"}
 
 
 def algorithms_table(registry: Registry) -> Table:

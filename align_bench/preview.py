@@ -136,9 +136,10 @@ class _Estimate:
 
     def work(self, kind: str, cell: Cell) -> int:
         if kind == "adapter":
-            unpaired = cell.plugin is not None and cell.plugin.algorithm.data == "unpaired"
-            # Mismatched answers pass forward only: half of a training pass.
-            return int(self.tokens["judge" if cell.id == "judge" else "train"] * self.epochs * (1.5 if unpaired else 1))
+            assert cell.plugin is not None
+            # Mismatched answers pass forward only: half of a training pass; chosen answers are half of all.
+            share = {"unpaired": 1.5, "chosen": 0.5}.get(cell.plugin.algorithm.data, 1)
+            return int(self.tokens["judge" if cell.id == "judge" else "train"] * self.epochs * share)
         if kind == "judged":
             return self.tokens["generations"]
         return self.tokens["train" if kind == "reference" else kind]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from align_bench.api import Algorithm, PairLogps, UnpairedLogps
+from align_bench.api import Algorithm, ChosenLogps, PairLogps, Record, UnpairedLogps
 from align_bench.data.batches import micro_batches, mismatched
 from align_bench.models.logprobs import response_logps, scores
 from align_bench.records import Tick, TokenRow, silent
@@ -110,22 +110,28 @@ def rewards_of(
             **parameters,
         )
         return {"chosen": _given(loss.chosen_rewards), "rejected": _given(loss.rejected_rewards)}
-    # An unpaired reward is read answer by answer. The KL estimate moves only its loss, so any value will do for it.
+    # The reward of a single answer is read answer by answer.
     rewards = {}
     for side in SIDES:
-        loss = algorithm(
-            UnpairedLogps(
-                logps=policy[side],
-                tokens=tokens[side],
-                desirable=torch.full((len(rows),), side == "chosen"),
-                ref_logps=reference[side] if algorithm.reference else None,
-                mismatched=torch.zeros(1),
-                ref_mismatched=torch.zeros(1) if algorithm.reference else None,
-            ),
-            **parameters,
-        )
+        loss = algorithm(_single(algorithm, side, policy[side], tokens[side], reference[side]), **parameters)
         rewards[side] = _given(loss.rewards)
     return rewards
+
+
+def _single(algorithm: Algorithm, side: str, logps: Tensor, tokens: Tensor, reference: Tensor) -> Record:
+    known = reference if algorithm.reference else None
+    if algorithm.data == "chosen":
+        return ChosenLogps(logps, tokens, known)
+    # The KL estimate moves only the loss, not the reward, so any value will do for it.
+    nothing = torch.zeros(1)
+    return UnpairedLogps(
+        logps=logps,
+        tokens=tokens,
+        desirable=torch.full((len(logps),), side == "chosen"),
+        ref_logps=known,
+        mismatched=nothing,
+        ref_mismatched=nothing if algorithm.reference else None,
+    )
 
 
 def _given(rewards: Tensor | None) -> Tensor:

@@ -13,14 +13,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from align_bench.api import PairLogps, PairScores, UnpairedLogps
+from align_bench.api import ChosenLogps, PairLogps, PairScores, Record, UnpairedLogps
 from align_bench.data.batches import micro_batches, mismatched
 from align_bench.errors import DataError
 from align_bench.models.logprobs import response_logps, scores
 from align_bench.records import TokenRow
 
 Reference = Mapping[str, Tensor]
-Record = PairLogps | PairScores | UnpairedLogps
 
 
 class Feed(Protocol):
@@ -85,6 +84,30 @@ class ScoreFeed:
         return PairScores(chosen, rejected)
 
 
+class ChosenFeed:
+    """The chosen (desirable) answers as `ChosenLogps`."""
+
+    def __init__(self, rows: Sequence[TokenRow], reference: Reference | None) -> None:
+        self.examples = [(index, row.prompt, row.chosen) for index, row in enumerate(rows) if row.chosen is not None]
+        if not self.examples:
+            raise DataError(f"none of the {len(rows)} rows has a chosen answer", fix="use data with desirable answers")
+        self.reference = reference
+        self.lengths: Sequence[int] = [len(prompt) + len(answer) for _, prompt, answer in self.examples]
+        self.tokens: Sequence[int] = self.lengths
+
+    def begin(self, model: Any, batch: Sequence[int], max_tokens: int) -> None:
+        """Nothing is shared by a batch of single answers."""
+
+    def record(self, model: Any, examples: Sequence[int]) -> ChosenLogps:
+        indices, prompts, answers = zip(*(self.examples[example] for example in examples), strict=True)
+        logps = response_logps(model, list(zip(prompts, answers, strict=True)))
+        return ChosenLogps(
+            logps=logps,
+            tokens=torch.tensor([len(answer) for answer in answers], device=logps.device),
+            ref_logps=_reference(self.reference, "chosen", indices, logps),
+        )
+
+
 class UnpairedFeed:
     """Single answers as `UnpairedLogps`; a pair yields a desirable and an undesirable example."""
 
@@ -145,6 +168,7 @@ class UnpairedFeed:
 
 FEEDS: Mapping[str, Callable[[Sequence[TokenRow], Reference | None], Feed]] = {
     "pairs": PairFeed,
+    "chosen": ChosenFeed,
     "scores": ScoreFeed,
     "unpaired": UnpairedFeed,
 }

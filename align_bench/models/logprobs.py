@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -10,18 +9,19 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-# Positions whose logits exist at once: 1,024 × 150,000 fp32 logits are 0.6 GB.
-_HEAD_CHUNK = 1024
-_PLAIN_HEADS: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
+from align_bench.models.layout import Sequences, lay_out
 
-Sequences = Sequence[tuple[Sequence[int], Sequence[int]]]
+# Positions whose logits exist at once: 256 × 150,000 fp32 logits are 0.15 GB.
+_HEAD_CHUNK = 256
+_PLAIN_HEADS: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 
 
 def response_logps(model: Any, rows: Sequences) -> Tensor:
     """`s = Σ_t log π(y_t | x, y_<t)` of each row's response.
 
-    The vocabulary is projected only at response positions, in chunks that are computed again in the backward pass, so
-    that no tensor of shape [rows, time, vocabulary] ever exists.
+    The vocabulary is projected only at response positions, in chunks whose gradient is made at once (or, under a head
+    that is trained, computed again in the backward pass), so that no tensor of shape [rows, time, vocabulary] ever
+    exists.
 
     Args:
         model: a causal language model, plain or with an adapter.
@@ -31,20 +31,22 @@ def response_logps(model: Any, rows: Sequences) -> Tensor:
         Sums over response tokens, nats, float32 tensor of shape [rows].
     """
     inner = _inner(model)
-    inputs, mask = _padded([[*prompt, *response][:-1] for prompt, response in rows], inner.device)
-    # The hidden state at position t predicts token t + 1, so a response of n tokens after p is predicted from p - 1 on.
-    row_index = torch.tensor([row for row, (_, response) in enumerate(rows) for _ in response], device=inner.device)
-    position = torch.tensor(
-        [len(prompt) - 1 + step for prompt, response in rows for step in range(len(response))], device=inner.device
-    )
+    layout = lay_out(inner, [(prompt, response[:-1]) for prompt, response in rows])
+    # A token is predicted by the hidden state before it: the first one of a response by that of the prompt's end.
+    places = [
+        (sequence, layout.row[sequence], layout.start[sequence] + step - 1 if step else layout.prompt[sequence] - 1)
+        for sequence, (_, response) in enumerate(rows)
+        for step in range(len(response))
+    ]
+    sequence, row, column = torch.tensor(places, device=inner.device).T
     target = torch.tensor([token for _, response in rows for token in response], device=inner.device)
     if not _head_is_plain(inner):
-        logits = inner(input_ids=inputs, attention_mask=mask, use_cache=False).logits[row_index, position]
+        logits = inner(**layout.inputs, use_cache=False).logits[row, column]
         token_logps = _log_softmax_at(logits, target)
     else:
-        hidden = inner.get_decoder()(input_ids=inputs, attention_mask=mask, use_cache=False).last_hidden_state
-        token_logps = _head_logps(inner.get_output_embeddings(), hidden[row_index, position], target)
-    return torch.zeros(len(rows), device=inner.device).index_add(0, row_index, token_logps)
+        hidden = inner.get_decoder()(**layout.inputs, use_cache=False).last_hidden_state
+        token_logps = _head_logps(inner.get_output_embeddings(), hidden[row, column], target)
+    return torch.zeros(len(rows), device=inner.device).index_add(0, sequence, token_logps)
 
 
 def scores(model: Any, rows: Sequences) -> Tensor:
@@ -58,11 +60,11 @@ def scores(model: Any, rows: Sequences) -> Tensor:
         float32 tensor of shape [rows].
     """
     inner = _inner(model)
-    inputs, mask = _padded([[*prompt, *response] for prompt, response in rows], inner.device)
+    layout = lay_out(inner, rows)
     decoder = getattr(inner, inner.base_model_prefix)
-    hidden = decoder(input_ids=inputs, attention_mask=mask, use_cache=False).last_hidden_state
-    last = hidden[torch.arange(len(rows), device=inner.device), mask.sum(1) - 1]
-    return _score_head(inner, last).squeeze(-1).float()
+    hidden = decoder(**layout.inputs, use_cache=False).last_hidden_state
+    last = [start + len(response) - 1 for start, (_, response) in zip(layout.start, rows, strict=True)]
+    return _score_head(inner, hidden[layout.row, last]).squeeze(-1).float()
 
 
 def _score_head(inner: Any, hidden: Tensor) -> Tensor:
@@ -74,17 +76,6 @@ def _score_head(inner: Any, hidden: Tensor) -> Tensor:
 def _inner(model: Any) -> Any:
     """The transformers model, with adapter layers in place, under peft's wrapper."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
-def _padded(sequences: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Right-padded ids and their mask, both of shape [rows, longest]; the pad id is 0, which the mask hides."""
-    longest = max(len(sequence) for sequence in sequences)
-    ids = torch.zeros(len(sequences), longest, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for row, sequence in enumerate(sequences):
-        ids[row, : len(sequence)] = torch.tensor(sequence)
-        mask[row, : len(sequence)] = 1
-    return ids.to(device), mask.to(device)
 
 
 def _head_is_plain(inner: Any) -> bool:
@@ -108,17 +99,13 @@ def _head_is_plain(inner: Any) -> bool:
 
 
 def _head_logps(head: Any, hidden: Tensor, target: Tensor) -> Tensor:
+    """Log-probability of each target after each hidden state, shape [positions]."""
+    if type(head) is torch.nn.Linear and head.bias is None and not head.weight.requires_grad:
+        result: Tensor = _FrozenHead.apply(hidden, head.weight, target)
+        return result
     chunks = [
-        checkpoint(
-            _chunk_logps,
-            head,
-            hidden[start : start + _HEAD_CHUNK],
-            target[start : start + _HEAD_CHUNK],
-            use_reentrant=False,
-        )
-        if torch.is_grad_enabled()
-        else _chunk_logps(head, hidden[start : start + _HEAD_CHUNK], target[start : start + _HEAD_CHUNK])
-        for start in range(0, len(target), _HEAD_CHUNK)
+        checkpoint(_chunk_logps, head, states, targets, use_reentrant=False)
+        for states, targets in zip(torch.split(hidden, _HEAD_CHUNK), torch.split(target, _HEAD_CHUNK), strict=True)
     ]
     return torch.cat(chunks)
 
@@ -130,3 +117,37 @@ def _chunk_logps(head: Any, hidden: Tensor, target: Tensor) -> Tensor:
 def _log_softmax_at(logits: Tensor, target: Tensor) -> Tensor:
     logits = logits.float()
     return logits.gather(1, target[:, None]).squeeze(1) - logits.logsumexp(1)
+
+
+class _FrozenHead(torch.autograd.Function):
+    """`_chunk_logps` under frozen weights, in one pass over the vocabulary and one buffer.
+
+    ∂ log p(y) / ∂h = W_y − Σ_v p_v W_v needs the softmax that the forward pass has in hand, so that it is kept instead
+    of the logits: [positions, width] instead of [positions, vocabulary].
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, target: Tensor) -> Tensor:
+        wanted = ctx.needs_input_grad[0]
+        logps = torch.empty(len(target), device=hidden.device)
+        slope = torch.empty_like(hidden) if wanted else None
+        buffer = hidden.new_empty(min(_HEAD_CHUNK, len(target)), len(weight))
+        for start in range(0, len(target), _HEAD_CHUNK):
+            here = slice(start, start + _HEAD_CHUNK)
+            states, targets = hidden[here], target[here]
+            logits = torch.mm(states, weight.t(), out=buffer[: len(targets)]).float()
+            logits -= logits.amax(1, keepdim=True)
+            chosen = logits.gather(1, targets[:, None]).squeeze(1)
+            total = logits.exp_().sum(1)
+            logps[here] = chosen - total.log()
+            if slope is not None:
+                mean = torch.mm(logits.div_(total[:, None]).to(weight.dtype), weight)
+                slope[here] = weight[targets] - mean
+        ctx.save_for_backward(slope)
+        return logps
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (slope,) = ctx.saved_tensors
+        return (gradient[:, None] * slope).to(slope.dtype), None, None

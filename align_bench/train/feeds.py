@@ -200,7 +200,8 @@ def _paired(row: TokenRow) -> _Paired:
 
 
 def _pair_lengths(rows: Sequence[_Paired]) -> list[int]:
-    return [2 * (len(row.prompt) + max(len(row.chosen), len(row.rejected))) for row in rows]
+    """Tokens of a pair's row; without a shared prompt it is two rows, at most twice as many."""
+    return [len(row.prompt) + len(row.chosen) + len(row.rejected) for row in rows]
 
 
 def _pair_tokens(rows: Sequence[_Paired]) -> list[int]:

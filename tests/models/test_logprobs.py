@@ -11,12 +11,15 @@ import torch
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
+    BloomConfig,
     Gemma2Config,
     GPT2Config,
     GraniteConfig,
+    MistralConfig,
 )
 
 from align_bench.models import logprobs
+from align_bench.models.layout import lay_out
 from align_bench.models.logprobs import response_logps, scores
 
 ROWS = [((5, 6, 7), (8, 9)), ((5,), (6, 7, 8, 9, 10)), ((11, 12, 13, 14), (15,)), ((20, 21), (1, 1, 1))]
@@ -71,6 +74,79 @@ def test_prompt_tokens_are_not_scored(policy: Any) -> None:
     torch.testing.assert_close((whole - part).double(), expected, rtol=1e-4, atol=1e-5)
 
 
+# Answers to one prompt: two of ROWS' prompts with more answers, one of a single token, one prompt with four answers.
+SHARED = [
+    *ROWS,
+    ((5, 6, 7), (10, 3, 8, 2)),
+    ((5,), (9,)),
+    ((5, 6, 7), (2,)),
+    ((5, 6, 7), (8, 9, 8, 9)),
+    ((20, 21), (4, 5)),
+]
+
+
+def rows_of(model: Any, sequences: Any) -> int:
+    return len(lay_out(model, sequences).inputs["input_ids"])
+
+
+def test_answers_to_one_prompt_share_its_tokens(policy: Any) -> None:
+    assert rows_of(policy, ROWS) == len(ROWS)
+    assert rows_of(policy, SHARED) == len(ROWS) + 1  # at most three answers behind a prompt
+    expected = torch.stack([naive_logp(policy, *row) for row in SHARED])
+    torch.testing.assert_close(response_logps(policy, SHARED).double(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_gradient_through_a_shared_prompt_equals_the_definition(policy: Any) -> None:
+    weights = torch.linspace(-2, 3, len(SHARED))
+    parameter = policy.model.layers[0].self_attn.q_proj.weight
+    (response_logps(policy, SHARED) * weights).sum().backward()
+    ours = parameter.grad.clone()
+    parameter.grad = None
+    sum(weight * naive_logp(policy, *row) for weight, row in zip(weights, SHARED, strict=True)).backward()
+    torch.testing.assert_close(ours, parameter.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_scores_through_a_shared_prompt_equal_those_alone(base_folder: Path) -> None:
+    model = AutoModelForSequenceClassification.from_pretrained(base_folder, num_labels=1, dtype=torch.float32).eval()
+    alone = torch.cat([scores(model, [row]) for row in SHARED])
+    torch.testing.assert_close(scores(model, SHARED), alone, rtol=1e-5, atol=1e-5)
+
+
+def test_a_frozen_head_gives_the_gradient_of_a_trained_one(policy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logprobs, "_HEAD_CHUNK", 3)
+    head, target = policy.lm_head, torch.tensor([3, 1, 4, 1, 5, 9, 2])
+    found = []
+    for trained in (True, False):
+        head.weight.requires_grad_(trained)
+        hidden = torch.randn(7, 32, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        logps = logprobs._head_logps(head, hidden, target)
+        (logps * torch.linspace(-1, 2, 7)).sum().backward()
+        found.append((logps, hidden.grad))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_a_sliding_window_shorter_than_the_row_keeps_prompts_apart() -> None:
+    shape = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
+    for window, rows in ((6, len(SHARED)), (64, len(ROWS) + 1)):
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(MistralConfig(**shape, **heads, sliding_window=window)).eval()
+        assert rows_of(model, SHARED) == rows
+        expected = torch.stack([naive_logp(model, *row) for row in SHARED])
+        torch.testing.assert_close(response_logps(model, SHARED).double(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_model_that_reads_no_positions_falls_back_and_says_so() -> None:
+    """ALiBi counts columns, so an answer behind another one would stand too far from its prompt."""
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(BloomConfig(vocab_size=64, hidden_size=32, n_layer=2, n_head=2)).eval()
+    with pytest.warns(UserWarning, match="BloomForCausalLM cannot read two answers behind one prompt"):
+        found = response_logps(model, SHARED)
+    expected = torch.stack([naive_logp(model, *row) for row in SHARED])
+    torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     "config",
     [
@@ -100,8 +176,9 @@ def test_prompt_tokens_are_not_scored(policy: Any) -> None:
 def test_other_architectures(config: Any) -> None:
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config).eval()
-    expected = torch.stack([naive_logp(model, *row) for row in ROWS])
-    torch.testing.assert_close(response_logps(model, ROWS).double(), expected, rtol=1e-4, atol=1e-4)
+    assert rows_of(model, SHARED) == len(ROWS) + 1
+    expected = torch.stack([naive_logp(model, *row) for row in SHARED])
+    torch.testing.assert_close(response_logps(model, SHARED).double(), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_score_is_read_at_the_last_token_even_when_it_is_the_pad_token(base_folder: Path) -> None:

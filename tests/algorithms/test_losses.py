@@ -13,10 +13,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from align_bench.api import Algorithm, Loss, PairLogps, PairScores, UnpairedLogps
+from align_bench.api import Algorithm, ChosenLogps, Loss, PairLogps, PairScores, UnpairedLogps
 from align_bench.registry import load_registry
 
-Record = Any  # PairLogps, PairScores or UnpairedLogps
+Record = Any  # PairLogps, ChosenLogps, UnpairedLogps or PairScores
 Parameters = dict[str, float]
 Batch = Mapping[str, list[float]]
 Expected = Sequence[tuple[float, ...]]  # a row's loss, then its rewards
@@ -38,18 +38,33 @@ SETTINGS: list[tuple[str, Parameters]] = [
     ("orpo", {"lambda_": 0.0}),
     ("orpo", {"lambda_": 0.1}),
     ("orpo", {"lambda_": 1.0}),
+    ("ipo", {"tau": 0.1}),
+    ("ipo", {"tau": 0.8}),
+    ("cdpo", {"beta": 0.1, "flip_rate": 0.1}),
+    ("cdpo", {"beta": 0.3, "flip_rate": 0.45}),
+    ("rdpo", {"beta": 0.1, "flip_rate": 0.1}),
+    ("rdpo", {"beta": 0.3, "flip_rate": 0.45}),
+    ("ldpo", {"beta": 0.1, "alpha": 0.05}),
+    ("ldpo", {"beta": 0.02, "alpha": 0.5}),
+    ("cpo", {"beta": 0.1, "nll_weight": 1.0}),
+    ("cpo", {"beta": 0.3, "nll_weight": 0.2}),
+    ("rpo", {"beta": 0.1, "nll_weight": 1.0}),
+    ("rpo", {"beta": 0.3, "nll_weight": 0.2}),
+    ("sft", {}),
 ]
 each_setting = pytest.mark.parametrize(
     ("name", "parameters"), SETTINGS, ids=[f"{name}-{'-'.join(map(str, given.values()))}" for name, given in SETTINGS]
 )
-each_method = pytest.mark.parametrize("name", ["rm", "dpo", "kto", "simpo", "orpo"])
+METHODS = list(dict.fromkeys(name for name, _ in SETTINGS))
+REFERENCED = ["dpo", "ipo", "cdpo", "rdpo", "ldpo", "rpo"]  # pairs whose loss reads a reference
+each_method = pytest.mark.parametrize("name", METHODS)
 each_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 
 
 @pytest.fixture(scope="module")
 def methods() -> dict[str, Algorithm]:
     registry = load_registry()
-    return {name: registry[name].algorithm for name in ("rm", "dpo", "kto", "simpo", "orpo")}
+    return {name: registry[name].algorithm for name in METHODS}
 
 
 # The formulas once more, one number at a time.
@@ -117,12 +132,76 @@ def naive_orpo(batch: Batch, lambda_: float) -> Expected:
     return found
 
 
+def ratios(batch: Batch, side: str) -> list[float]:
+    return [policy - ref for policy, ref in zip(batch[side], batch[f"ref_{side}"], strict=True)]
+
+
+def naive_ipo(batch: Batch, tau: float) -> Expected:
+    won = [ratio / count for ratio, count in zip(ratios(batch, "chosen"), batch["chosen_tokens"], strict=True)]
+    lost = [ratio / count for ratio, count in zip(ratios(batch, "rejected"), batch["rejected_tokens"], strict=True)]
+    return [((w - x - 0.5 / tau) ** 2, w, x) for w, x in zip(won, lost, strict=True)]
+
+
+def naive_cdpo(batch: Batch, beta: float, flip_rate: float) -> Expected:
+    found = []
+    for won, lost in zip(ratios(batch, "chosen"), ratios(batch, "rejected"), strict=True):
+        as_labelled, flipped = -log_sigmoid(beta * (won - lost)), -log_sigmoid(beta * (lost - won))
+        found.append(((1 - flip_rate) * as_labelled + flip_rate * flipped, beta * won, beta * lost))
+    return found
+
+
+def naive_rdpo(batch: Batch, beta: float, flip_rate: float) -> Expected:
+    found = []
+    for won, lost in zip(ratios(batch, "chosen"), ratios(batch, "rejected"), strict=True):
+        as_labelled, flipped = -log_sigmoid(beta * (won - lost)), -log_sigmoid(beta * (lost - won))
+        value = ((1 - flip_rate) * as_labelled - flip_rate * flipped) / (1 - 2 * flip_rate)
+        found.append((value, beta * won, beta * lost))
+    return found
+
+
+def naive_ldpo(batch: Batch, beta: float, alpha: float) -> Expected:
+    found = []
+    for row, (won, lost) in enumerate(zip(ratios(batch, "chosen"), ratios(batch, "rejected"), strict=True)):
+        longer = batch["chosen_tokens"][row] - batch["rejected_tokens"][row]
+        rewards = beta * won + alpha * batch["chosen_tokens"][row], beta * lost + alpha * batch["rejected_tokens"][row]
+        found.append((-log_sigmoid(beta * (won - lost) + alpha * longer), *rewards))
+    return found
+
+
+def naive_cpo(batch: Batch, beta: float, nll_weight: float) -> Expected:
+    found = []
+    for won, lost, count in zip(batch["chosen"], batch["rejected"], batch["chosen_tokens"], strict=True):
+        value = -log_sigmoid(beta * (won - lost)) + nll_weight * -won / count
+        found.append((value, beta * won, beta * lost))
+    return found
+
+
+def naive_rpo(batch: Batch, beta: float, nll_weight: float) -> Expected:
+    likelihood = [-won / count for won, count in zip(batch["chosen"], batch["chosen_tokens"], strict=True)]
+    return [
+        (value + nll_weight * nll, won, lost)
+        for (value, won, lost), nll in zip(naive_dpo(batch, beta), likelihood, strict=True)
+    ]
+
+
+def naive_sft(batch: Batch) -> Expected:
+    means = [value / count for value, count in zip(batch["logps"], batch["tokens"], strict=True)]
+    return [(-mean, mean) for mean in means]
+
+
 NAIVE: dict[str, Callable[..., Expected]] = {
     "rm": naive_rm,
     "dpo": naive_dpo,
     "kto": naive_kto,
     "simpo": naive_simpo,
     "orpo": naive_orpo,
+    "ipo": naive_ipo,
+    "cdpo": naive_cdpo,
+    "rdpo": naive_rdpo,
+    "ldpo": naive_ldpo,
+    "cpo": naive_cpo,
+    "rpo": naive_rpo,
+    "sft": naive_sft,
 }
 
 
@@ -147,10 +226,13 @@ def lopsided(name: str, seed: int = 0, rows: int = ROWS) -> Record:
             mismatched=_tensor([value + draw.gauss(4, 3) for value in ref_mismatched]),
             ref_mismatched=_tensor(ref_mismatched),
         )
+    if name == "sft":
+        counts = [draw.choice((1, 2, 30, 400)) for _ in range(rows)]
+        return ChosenLogps(_tensor([-count * 10 ** draw.uniform(-5, 0.9) for count in counts]), torch.tensor(counts))
     tokens = [[draw.choice((1, 2, 30, 400)) for _ in range(rows)] for _ in "wl"]
     logps = [[-count * 10 ** draw.uniform(-5, 0.9) for count in side] for side in tokens]
     pairs = PairLogps(*map(_tensor, logps), *map(torch.tensor, tokens))
-    if name != "dpo":
+    if name not in REFERENCED:
         return pairs
     known = [_tensor([value + draw.gauss(0, 15) for value in side]) for side in logps]
     return replace(pairs, ref_chosen=known[0], ref_rejected=known[1])
@@ -167,7 +249,7 @@ def as_lists(batch: Record) -> dict[str, list[float]]:
 
 def trained(batch: Record) -> list[str]:
     """The fields that carry gradient."""
-    return ["logps"] if isinstance(batch, UnpairedLogps) else ["chosen", "rejected"]
+    return ["logps"] if isinstance(batch, ChosenLogps | UnpairedLogps) else ["chosen", "rejected"]
 
 
 def with_gradient(batch: Record) -> Record:
@@ -234,11 +316,42 @@ def test_defaults_are_those_of_the_declaration(methods: dict[str, Algorithm], na
     assert torch.equal(methods[name](batch).values, methods[name](batch, **methods[name].resolve({})).values)
 
 
-def test_dpo_is_ln_2_at_the_reference(methods: dict[str, Algorithm]) -> None:
-    batch = lopsided("dpo")
-    loss: Any = methods["dpo"](replace(batch, ref_chosen=batch.chosen, ref_rejected=batch.rejected), beta=0.3)
+@pytest.mark.parametrize("name", ["dpo", "cdpo", "rdpo"])
+def test_dpo_and_its_kin_are_ln_2_at_the_reference(methods: dict[str, Algorithm], name: str) -> None:
+    batch = lopsided(name)
+    loss: Any = methods[name](replace(batch, ref_chosen=batch.chosen, ref_rejected=batch.rejected), beta=0.3)
     assert loss.values.tolist() == pytest.approx([math.log(2)] * ROWS, rel=1e-15)
     assert loss.chosen_rewards.tolist() == loss.rejected_rewards.tolist() == [0.0] * ROWS
+
+
+def test_ipo_is_its_squared_target_at_the_reference(methods: dict[str, Algorithm]) -> None:
+    batch = lopsided("ipo")
+    loss: Any = methods["ipo"](replace(batch, ref_chosen=batch.chosen, ref_rejected=batch.rejected), tau=0.25)
+    assert loss.values.tolist() == [4.0] * ROWS
+
+
+@pytest.mark.parametrize(
+    ("name", "neutral"), [("cdpo", {"flip_rate": 0.0}), ("rdpo", {"flip_rate": 0.0}), ("ldpo", {"alpha": 0.0})]
+)
+def test_dpo_is_a_special_case(methods: dict[str, Algorithm], name: str, neutral: Parameters) -> None:
+    batch = lopsided("dpo")
+    assert torch.equal(methods[name](batch, beta=0.2, **neutral).values, methods["dpo"](batch, beta=0.2).values)
+
+
+def test_robust_dpo_is_unbiased_under_flips(methods: dict[str, Algorithm]) -> None:
+    """Over labels that are flipped with probability ε, its expectation is DPO's loss on clean ones."""
+    batch, rate = lopsided("dpo"), 0.2
+    flipped = PairLogps(
+        batch.rejected,
+        batch.chosen,
+        batch.rejected_tokens,
+        batch.chosen_tokens,
+        batch.ref_rejected,
+        batch.ref_chosen,
+    )
+    robust = [methods["rdpo"](rows, beta=0.05, flip_rate=rate).values for rows in (batch, flipped)]
+    expected = methods["dpo"](batch, beta=0.05).values
+    torch.testing.assert_close((1 - rate) * robust[0] + rate * robust[1], expected, rtol=1e-12, atol=1e-12)
 
 
 def test_kto_is_one_half_at_the_reference(methods: dict[str, Algorithm]) -> None:
@@ -269,6 +382,17 @@ def test_orpo_is_likelihood_plus_ln_2_for_equal_answers(methods: dict[str, Algor
 # Gradients.
 
 
+def below_target_of_ipo(loss: Any, tau: float) -> Tensor:
+    return loss.chosen_rewards - loss.rejected_rewards < 1 / (2 * tau)
+
+
+def below_target_of_cdpo(loss: Any, beta: float, flip_rate: float) -> Tensor:
+    return loss.chosen_rewards - loss.rejected_rewards < math.log(1 / flip_rate - 1)
+
+
+TURNING: dict[str, Callable[..., Tensor]] = {"ipo": below_target_of_ipo, "cdpo": below_target_of_cdpo}
+
+
 @each_setting
 @pytest.mark.parametrize("seed", range(3))
 def test_gradient_raises_the_chosen_and_lowers_the_rejected(
@@ -281,6 +405,14 @@ def test_gradient_raises_the_chosen_and_lowers_the_rejected(
     if isinstance(batch, UnpairedLogps):
         assert (found[0] < 0).tolist() == batch.desirable.tolist()
         assert (found[0] > 0).tolist() == (~batch.desirable).tolist()
+    elif isinstance(batch, ChosenLogps):
+        assert (found[0] < 0).all()
+    elif name in TURNING:
+        # These two turn back beyond their target margin, which is where their loss is least.
+        below = TURNING[name](methods[name](batch, **parameters), **parameters)
+        assert below.any()
+        assert (found[0] < 0).tolist() == below.tolist()
+        assert (found[1] > 0).tolist() == below.tolist()
     else:
         assert (found[0] < 0).all()
         assert (found[1] == 0).all() if parameters.get("lambda_") == 0 else (found[1] > 0).all()
@@ -310,7 +442,10 @@ def moderate(name: str) -> Record:
         return unpaired([3.0, -4.0, 0.5, -1.0], [True, False, False, True], [2.0, 0.5])
     if name == "rm":
         return PairScores(_tensor([1.5, -2.0, 0.25]), _tensor([-0.5, 1.0, 0.5]))
-    return pair([-1.0, -0.02, -9.0], [-3.0, -2.5, -0.4], torch.float64, tokens=2, ref=-2.0 if name == "dpo" else None)
+    if name == "sft":
+        return ChosenLogps(_tensor([-1.0, -0.02, -9.0]), torch.tensor([1, 3, 7]))
+    ref = -2.0 if name in REFERENCED else None
+    return pair([-1.0, -0.02, -9.0], [-3.0, -2.5, -0.4], torch.float64, tokens=2, ref=ref)
 
 
 @each_method
@@ -333,7 +468,10 @@ def extreme(name: str, dtype: torch.dtype) -> Record:
         return PairScores(torch.tensor([5e3, -5e3], dtype=dtype), torch.tensor([-5e3, 5e3], dtype=dtype))
     if name == "kto":
         return unpaired([1e4, -1e4, 1e4, -1e4], [True, True, False, False], [1.0, 3.0], dtype)
-    return pair([-1.0, -10001.0], [-10001.0, -1.0], dtype, ref=-1.0 if name == "dpo" else None)
+    if name == "sft":
+        return ChosenLogps(torch.tensor([-1.0, -10001.0], dtype=dtype), torch.tensor([1, 1]))
+    ref = -1.0 if name in REFERENCED else None
+    return pair([-1.0, -10001.0], [-10001.0, -1.0], dtype, ref=ref)
 
 
 @each_dtype
@@ -348,7 +486,9 @@ def test_extreme_margins_stay_finite_and_are_not_clipped(
     expected = NAIVE[name](as_lists(batch), **methods[name].resolve({}))
     assert loss.values.tolist() == pytest.approx([row[0] for row in expected], rel=1e-5, abs=1e-30)
     if name != "kto":  # which is bounded, so that its gradient vanishes where it is saturated
-        assert found[0][1] < 0 < found[1][1]
+        assert found[0][1] < 0
+    if name not in ("kto", "sft"):
+        assert found[1][1] > 0
 
 
 @each_dtype
@@ -365,6 +505,13 @@ def test_margins_that_overflow_exp_stay_finite_with_drift_at_zero_too(
         "kto": {"beta": 10.0},
         "simpo": {"beta": 10.0},
         "orpo": {"lambda_": 10.0},
+        "ipo": {"tau": 1e-3},
+        "cdpo": {"beta": 10.0},
+        "rdpo": {"beta": 10.0, "flip_rate": 0.49},
+        "ldpo": {"beta": 10.0, "alpha": 100.0},
+        "cpo": {"beta": 10.0},
+        "rpo": {"beta": 10.0},
+        "sft": {},
     }[name]
     loss, found = gradients(methods[name], batch, **steep)
     assert all(tensor.isfinite().all() for tensor in (loss.values, *found))

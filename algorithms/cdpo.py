@@ -1,0 +1,37 @@
+from typing import Annotated
+
+from annotated_types import Ge, Gt, Lt
+from torch.nn.functional import logsigmoid
+
+from align_bench.api import Loss, PairLogps, algorithm
+
+
+@algorithm(data="pairs", reference=True, paper="arXiv:2305.18290", learning_rate=5e-5, reward="β·ρ")
+def cdpo(
+    logps: PairLogps, *, beta: Annotated[float, Gt(0)] = 0.1, flip_rate: Annotated[float, Ge(0), Lt(0.5)] = 0.1
+) -> Loss:
+    """Conservative DPO: DPO against labels of which a share is taken to be flipped (label smoothing).
+
+    Equation:
+        −(1 − ε) log σ(h) − ε log σ(−h),  h = β(ρ_w − ρ_l);  ln 2 at π = ref, least where σ(h) = 1 − ε
+
+    Args:
+        logps: sums of response log-probabilities, nats, shape [rows], with their reference.
+        beta: strength of the pull towards the reference, per nat.
+        flip_rate: ε, share of the labels that are wrong, no unit; 0 is DPO.
+
+    Returns:
+        Per-example loss and the implicit rewards β·ρ, each of shape [rows].
+
+    Source:
+        Mitchell 2023, "A note on DPO with noisy preferences and relationship to IPO"; DPO itself is
+        Rafailov et al. 2023.
+
+    Differs from the source:
+        1. The default learning rate suits LoRA adapters (about ten times that of full fine-tuning).
+    """
+    chosen = beta * (logps.chosen - logps.ref_chosen)
+    rejected = beta * (logps.rejected - logps.ref_rejected)
+    margin = chosen - rejected
+    values = -(1 - flip_rate) * logsigmoid(margin) - flip_rate * logsigmoid(-margin)
+    return Loss(values, chosen_rewards=chosen, rejected_rewards=rejected)

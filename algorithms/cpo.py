@@ -1,0 +1,34 @@
+from typing import Annotated
+
+from annotated_types import Ge, Gt
+from torch.nn.functional import logsigmoid
+
+from align_bench.api import Loss, PairLogps, algorithm
+
+
+@algorithm(data="pairs", paper="arXiv:2401.08417", learning_rate=5e-5, reward="β·s")
+def cpo(logps: PairLogps, *, beta: Annotated[float, Gt(0)] = 0.1, nll_weight: Annotated[float, Ge(0)] = 1.0) -> Loss:
+    """Contrastive Preference Optimization: DPO without a reference, held in place by the chosen answer's likelihood.
+
+    Equation:
+        −log σ(β(s_w − s_l)) − λ·s̄_w,  s̄ = s / |y|
+
+    Args:
+        logps: sums of response log-probabilities, nats, shape [rows], and token counts; no reference is read.
+        beta: reward scale, per nat; the paper uses 0.1.
+        nll_weight: λ, weight of the likelihood term, no unit; 1 in the paper.
+
+    Returns:
+        Per-example loss and the rewards β·s, each of shape [rows].
+
+    Source:
+        Xu et al. 2024, section 3.
+
+    Differs from the source:
+        1. The likelihood term is a mean over the answer's tokens, then over answers, so that a long answer weighs no
+           more than a short one; the authors' code means over all tokens of a batch.
+        2. The default learning rate suits LoRA adapters.
+    """
+    chosen, rejected = beta * logps.chosen, beta * logps.rejected
+    values = -logsigmoid(chosen - rejected) - nll_weight * logps.chosen_mean
+    return Loss(values, chosen_rewards=chosen, rejected_rewards=rejected)

@@ -1,0 +1,36 @@
+from typing import Annotated
+
+from annotated_types import Ge, Gt, Lt
+from torch.nn.functional import logsigmoid
+
+from align_bench.api import Loss, PairLogps, algorithm
+
+
+@algorithm(data="pairs", reference=True, paper="arXiv:2403.00409", learning_rate=5e-5, reward="β·ρ")
+def rdpo(
+    logps: PairLogps, *, beta: Annotated[float, Gt(0)] = 0.1, flip_rate: Annotated[float, Ge(0), Lt(0.5)] = 0.1
+) -> Loss:
+    """Robust DPO: DPO debiased for flipped labels, so that its expectation is DPO's on clean ones.
+
+    Equation:
+        [−(1 − ε) log σ(h) + ε log σ(−h)] / (1 − 2ε),  h = β(ρ_w − ρ_l);  ln 2 at π = ref
+
+    Args:
+        logps: sums of response log-probabilities, nats, shape [rows], with their reference.
+        beta: strength of the pull towards the reference, per nat.
+        flip_rate: ε, share of the labels that are wrong, no unit; 0 is DPO.
+
+    Returns:
+        Per-example loss (it may be negative) and the implicit rewards β·ρ, each of shape [rows].
+
+    Source:
+        Ray Chowdhury et al. 2024, the robust loss of section 3.
+
+    Differs from the source:
+        1. The default learning rate suits LoRA adapters (about ten times that of full fine-tuning).
+    """
+    chosen = beta * (logps.chosen - logps.ref_chosen)
+    rejected = beta * (logps.rejected - logps.ref_rejected)
+    margin = chosen - rejected
+    values = (flip_rate * logsigmoid(-margin) - (1 - flip_rate) * logsigmoid(margin)) / (1 - 2 * flip_rate)
+    return Loss(values, chosen_rewards=chosen, rejected_rewards=rejected)

@@ -1,0 +1,34 @@
+from typing import Annotated
+
+from annotated_types import Ge, Gt
+from torch.nn.functional import logsigmoid
+
+from align_bench.api import Loss, PairLogps, algorithm
+
+
+@algorithm(data="pairs", reference=True, paper="arXiv:2404.19733", learning_rate=5e-5, reward="β·ρ")
+def rpo(logps: PairLogps, *, beta: Annotated[float, Gt(0)] = 0.1, nll_weight: Annotated[float, Ge(0)] = 1.0) -> Loss:
+    """DPO with the chosen answer's likelihood: keeps what DPO alone lets sink, the chosen answer's own probability.
+
+    Equation:
+        −log σ(β(ρ_w − ρ_l)) − α·s̄_w,  s̄ = s / |y|
+
+    Args:
+        logps: sums of response log-probabilities, nats, shape [rows], with their reference, and token counts.
+        beta: strength of the pull towards the reference, per nat; the paper uses 0.1.
+        nll_weight: α, weight of the likelihood term, no unit; 1 in the paper, 0 is DPO.
+
+    Returns:
+        Per-example loss and the implicit rewards β·ρ, each of shape [rows].
+
+    Source:
+        Pang et al. 2024, equation 1 (Iterative Reasoning Preference Optimization); known as RPO in TRL and others.
+
+    Differs from the source:
+        1. One round on given pairs; the paper repeats it on pairs that the policy itself wrote.
+        2. The default learning rate suits LoRA adapters.
+    """
+    chosen = beta * (logps.chosen - logps.ref_chosen)
+    rejected = beta * (logps.rejected - logps.ref_rejected)
+    values = -logsigmoid(chosen - rejected) - nll_weight * logps.chosen_mean
+    return Loss(values, chosen_rewards=chosen, rejected_rewards=rejected)

@@ -6,7 +6,15 @@ from annotated_types import Gt
 from align_bench.api import Loss, UnpairedLogps, algorithm
 
 
-@algorithm(data="unpaired", reference=True, paper="arXiv:2402.01306", learning_rate=5e-5, reward="β·ρ")
+@algorithm(
+    data="unpaired",
+    reference=True,
+    paper="arXiv:2402.01306",
+    learning_rate=5e-5,
+    reward="β·ρ",
+    at_reference=lambda desirable_weight, undesirable_weight, **_: (desirable_weight / 2, undesirable_weight / 2),
+    normalised=False,
+)
 def kto(
     logps: UnpairedLogps,
     *,

@@ -8,7 +8,14 @@ from torch.nn.functional import logsigmoid
 from align_bench.api import Loss, PairLogps, algorithm
 
 
-@algorithm(data="pairs", paper="arXiv:2403.07691", learning_rate=5e-5, reward="λ·s̄")
+@algorithm(
+    data="pairs",
+    paper="arXiv:2403.07691",
+    learning_rate=5e-5,
+    reward="λ·s̄",
+    normalised=True,
+    uses_rejected=lambda lambda_: lambda_ > 0,
+)
 def orpo(logps: PairLogps, *, lambda_: Annotated[float, Ge(0)] = 0.1) -> Loss:
     """Odds Ratio Preference Optimization: likelihood of the chosen answer plus a penalty on the odds ratio.
 

@@ -1,3 +1,4 @@
+import math
 from typing import Annotated
 
 from annotated_types import Ge
@@ -6,7 +7,7 @@ from torch.nn.functional import logsigmoid
 from align_bench.api import Loss, PairScores, algorithm
 
 
-@algorithm(data="scores", paper="arXiv:2203.02155", learning_rate=1e-4, reward="r")
+@algorithm(data="scores", paper="arXiv:2203.02155", learning_rate=1e-4, reward="r", at_reference=math.log(2))
 def rm(scores: PairScores, *, centering: Annotated[float, Ge(0)] = 0.01) -> Loss:
     """Bradley–Terry reward model: logistic loss on the difference of the two scores.
 
@@ -15,7 +16,7 @@ def rm(scores: PairScores, *, centering: Annotated[float, Ge(0)] = 0.01) -> Loss
 
     Args:
         scores: scalar-head scores, no unit, shape [rows].
-        centering: c, weight of the term that keeps scores near 0, which the difference alone leaves free.
+        centering: c, weight of the term that keeps scores near 0, which the difference alone leaves free; no unit.
 
     Returns:
         Per-example loss and the scores as rewards, each of shape [rows].

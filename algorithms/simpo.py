@@ -6,7 +6,7 @@ from torch.nn.functional import logsigmoid
 from align_bench.api import Loss, PairLogps, algorithm
 
 
-@algorithm(data="pairs", paper="arXiv:2405.14734", learning_rate=1e-5, reward="β·s̄")
+@algorithm(data="pairs", paper="arXiv:2405.14734", learning_rate=1e-5, reward="β·s̄", normalised=True)
 def simpo(logps: PairLogps, *, beta: Annotated[float, Gt(0)] = 2.5, gamma: Annotated[float, Ge(0)] = 1.25) -> Loss:
     """Simple Preference Optimization: logistic loss on length-normalised log-probabilities with a target margin.
 

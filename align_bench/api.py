@@ -31,6 +31,7 @@ __all__ = [
 
 DataKind = Literal["pairs", "chosen", "unpaired", "scores"]
 Record = Union["PairLogps", "ChosenLogps", "UnpairedLogps", "PairScores"]
+AtReference = float | tuple[float, float] | Callable[..., float | tuple[float, float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +182,7 @@ class Algorithm:
         reward: definition of the rewards it returns, in one phrase.
         parameters: name → hyper-parameter.
         doc: the docstring, dedented.
+        at_reference, normalised, uses_rejected: what the conformance kit may hold it to; see `algorithm`.
     """
 
     name: str
@@ -192,6 +194,9 @@ class Algorithm:
     reward: str
     parameters: Mapping[str, Parameter]
     doc: str
+    at_reference: AtReference | None = None
+    normalised: bool | None = None
+    uses_rejected: bool | Callable[..., bool] = True
 
     @property
     def kind(self) -> Literal["reward", "policy"]:
@@ -253,7 +258,15 @@ class Algorithm:
 
 
 def algorithm(
-    *, data: DataKind, paper: str, learning_rate: float, reference: bool = False, reward: str
+    *,
+    data: DataKind,
+    paper: str,
+    learning_rate: float,
+    reference: bool = False,
+    reward: str,
+    at_reference: AtReference | None = None,
+    normalised: bool | None = None,
+    uses_rejected: bool | Callable[..., bool] = True,
 ) -> Callable[[Callable[..., Loss]], Algorithm]:
     """Declare a loss as a method of the benchmark. Its signature is its hyper-parameter schema.
 
@@ -264,6 +277,13 @@ def algorithm(
         learning_rate: default peak learning rate for LoRA adapters.
         reference: True when the loss reads reference log-probabilities.
         reward: definition of the rewards in the returned `Loss`, in one phrase for the tables.
+        at_reference: the closed form of a row's loss where the policy equals the reference (`scores`: where both scores
+            are 0), or a function of the hyper-parameters, by keyword, that returns it; a pair of numbers stands for
+            desirable and undesirable answers. `align-bench check` holds the loss to it.
+        normalised: True when the loss reads log-probabilities per token, so that answers twice as long at the same `s̄`
+            leave it alone; False when it reads sums and never token counts; None when neither holds.
+        uses_rejected: whether rejected (undesirable) answers move the loss, or a function of the hyper-parameters that
+            tells it.
 
     Returns:
         A decorator that turns the function into an `Algorithm`.
@@ -284,6 +304,11 @@ def algorithm(
         number = isinstance(learning_rate, int | float) and not isinstance(learning_rate, bool)
         if not number or not 0 < learning_rate < math.inf:
             raise PluginError(f"{name}: learning_rate={learning_rate!r}, expected a number > 0")
+        if at_reference is not None and not reference and data != "scores":
+            raise PluginError(
+                f"{name}: at_reference is declared, but the loss reads no reference",
+                fix="declare reference=True, or leave at_reference out",
+            )
         return Algorithm(
             name=name,
             function=function,
@@ -294,6 +319,9 @@ def algorithm(
             reward=reward,
             parameters=_parameters(function, doc),
             doc=doc,
+            at_reference=at_reference,
+            normalised=normalised,
+            uses_rejected=uses_rejected,
         )
 
     return declare

@@ -111,6 +111,19 @@ def test_declaration_is_kept() -> None:
     assert not declare(full).reference
 
 
+def test_what_the_loss_is_held_to_is_declared_or_left_open() -> None:
+    open_ended = declare(full)
+    assert (open_ended.at_reference, open_ended.normalised, open_ended.uses_rejected) == (None, None, True)
+    held = declare(full, reference=True, at_reference=0.5, normalised=False, uses_rejected=False)
+    assert (held.at_reference, held.normalised, held.uses_rejected) == (0.5, False, False)
+    assert declare(full, data="scores", at_reference=0.5).at_reference == 0.5
+
+
+def test_closed_form_at_a_reference_that_is_not_read_is_refused() -> None:
+    with pytest.raises(PluginError, match="full: at_reference is declared, but the loss reads no reference"):
+        declare(full, at_reference=0.5)
+
+
 @pytest.mark.parametrize(("data", "kind"), [("pairs", "policy"), ("unpaired", "policy"), ("scores", "reward")])
 def test_data_kind_decides_what_is_trained(data: str, kind: str) -> None:
     assert declare(full, data=data).kind == kind

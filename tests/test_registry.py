@@ -259,7 +259,7 @@ def test_unknown_method_points_at_the_files_that_might_have_held_it(write: Write
 
 # -- what a built-in method owes its readers ---------------------------------------------------------------------------
 
-ALLOWED = {"torch", "annotated_types", "typing", "align_bench.api"}
+ALLOWED = {"math", "torch", "annotated_types", "typing", "align_bench.api"}
 
 
 @pytest.mark.parametrize("path", BUILT_IN, ids=lambda path: path.stem)

@@ -94,7 +94,7 @@ def load_registry(
         try:
             loaded = list(_load(path, origin))
         except (Exception, SystemExit) as error:  # a plugin may raise anything while it is imported
-            broken.append(Broken(path.stem, path, " ".join(f"{type(error).__name__}: {error}".split())))
+            broken.append(Broken(path.stem, path, _reason(error)))
             continue
         for plugin in loaded:
             name = plugin.algorithm.name
@@ -107,6 +107,24 @@ def load_registry(
                 )
             plugins[name] = plugin
     return Registry(dict(sorted(plugins.items())), tuple(broken))
+
+
+def load_file(path: Path) -> tuple[Plugin, ...]:
+    """The methods of one file, whatever others are called.
+
+    Raises:
+        PluginError: when there is no such file, or it cannot be loaded.
+    """
+    if not path.is_file():
+        raise PluginError(f"the plugin {path} does not exist", fix="give the path of a Python file")
+    try:
+        return tuple(_load(path, "option"))
+    except (Exception, SystemExit) as error:  # a plugin may raise anything while it is imported
+        raise PluginError(f"the plugin {path} cannot be loaded: {_reason(error)}") from error
+
+
+def _reason(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def _files(

@@ -1,0 +1,376 @@
+"""The conformance kit: every built-in method passes, and each planted mistake is caught by the check that names it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from align_bench.api import Algorithm, Parameter
+from align_bench.errors import PluginError
+from align_bench.models.logprobs import response_logps, scores
+from align_bench.registry import load_file, load_registry
+from align_bench.specimens import KINDS
+from align_bench.testing import CheckReport, check_algorithm
+from align_bench.train import feeds
+
+CHECKS = [
+    "contract",
+    "closed form",
+    "signs",
+    "gradients",
+    "extremes",
+    "rewards",
+    "length",
+    "KL estimate",
+    "range ends",
+    "responses",
+    "batches",
+    "bounds",
+    "documentation",
+]
+DOCUMENTED = '''"""A method of the tests.
+
+    Equation:
+        below
+
+    Args:
+        batch: the batch.
+        beta: strength of the pull,
+            per nat.
+
+    Returns:
+        Loss and rewards, each of shape [rows].
+
+    Source:
+        these tests.
+
+    Differs from the source:
+        1. In nothing.
+    """'''
+PLUGIN = """
+from typing import Annotated
+
+import torch
+from annotated_types import Gt, Ge, Lt, Le
+from torch.nn.functional import logsigmoid
+
+from align_bench.api import *
+
+
+@algorithm(data="{data}", paper="none", learning_rate=1e-5, reward="r", {declared})
+def planted(batch, *, beta: Annotated[float, {bounds}] = 0.1) -> Loss:
+    {doc}
+{body}
+"""
+
+
+@dataclass(frozen=True)
+class Twin:
+    """A sound method; its mutants differ from it by one replacement in its file."""
+
+    data: str
+    declared: str
+    body: str
+    bounds: str = "Gt(0)"
+    doc: str = DOCUMENTED
+
+    @property
+    def text(self) -> str:
+        return PLUGIN.format(**{name: getattr(self, name) for name in self.__dataclass_fields__})
+
+
+DPO = Twin(
+    "pairs",
+    "reference=True, at_reference=0.6931471805599453, normalised=False",
+    """
+    chosen = beta * (batch.chosen - batch.ref_chosen)
+    rejected = beta * (batch.rejected - batch.ref_rejected)
+    return Loss(-logsigmoid(chosen - rejected), chosen_rewards=chosen, rejected_rewards=rejected)
+""",
+)
+KTO = Twin(
+    "unpaired",
+    "reference=True, at_reference=(0.5, 0.5), normalised=False",
+    """
+    drift = (batch.mismatched - batch.ref_mismatched).mean().clamp(min=0).detach()
+    ratio = batch.logps - batch.ref_logps
+    desirable, undesirable = torch.sigmoid(beta * (drift - ratio)), torch.sigmoid(beta * (ratio - drift))
+    return Loss(torch.where(batch.desirable, desirable, undesirable), rewards=beta * ratio)
+""",
+)
+SIMPO = Twin(
+    "pairs",
+    "normalised=True",
+    """
+    chosen = beta * batch.chosen / batch.chosen_tokens
+    rejected = beta * batch.rejected / batch.rejected_tokens
+    return Loss(-logsigmoid(chosen - rejected - 0.5), chosen_rewards=chosen, rejected_rewards=rejected)
+""",
+)
+ORPO = Twin(
+    "pairs",
+    "normalised=True",
+    """
+    def log_odds(mean):
+        return mean - torch.log(-torch.expm1(mean.clamp(max=-torch.finfo(mean.dtype).eps)))
+
+    chosen, rejected = batch.chosen_mean, batch.rejected_mean
+    odds_ratio = log_odds(chosen) - log_odds(rejected)
+    return Loss(-chosen - beta * logsigmoid(odds_ratio), chosen_rewards=chosen, rejected_rewards=rejected)
+""",
+)
+SFT = Twin(
+    "chosen", "normalised=True", "    return Loss(-batch.logps / batch.tokens, rewards=batch.logps / batch.tokens)"
+)
+SMOOTHED = replace(
+    DPO,
+    bounds="Ge(0), Lt(0.5)",
+    body="""
+    chosen, rejected = batch.chosen - batch.ref_chosen, batch.rejected - batch.ref_rejected
+    margin = chosen - rejected
+    values = -((1 - beta) * logsigmoid(margin) - beta * logsigmoid(-margin)) / (1 - 2 * beta)
+    return Loss(values, chosen_rewards=chosen, rejected_rewards=rejected)
+""",
+)
+IPO = replace(
+    DPO,
+    declared="reference=True, at_reference=lambda beta: (1 / (2 * beta)) ** 2, normalised=False",
+    body="""
+    chosen, rejected = batch.chosen - batch.ref_chosen, batch.rejected - batch.ref_rejected
+    return Loss((chosen - rejected - 1 / (2 * beta)) ** 2, chosen_rewards=chosen, rejected_rewards=rejected)
+""",
+)
+RM = Twin(
+    "scores",
+    "at_reference=0.6931471805599453",
+    """
+    values = -logsigmoid(batch.chosen - batch.rejected) + beta * (batch.chosen + batch.rejected) ** 2
+    return Loss(values, chosen_rewards=batch.chosen, rejected_rewards=batch.rejected)
+""",
+)
+TWINS = {"dpo": DPO, "kto": KTO, "simpo": SIMPO, "orpo": ORPO, "sft": SFT, "rdpo": SMOOTHED, "ipo": IPO, "rm": RM}
+
+Mutant = tuple[Twin, str, str, set[str]]  # the sound twin, what is sound in it, the mistake, the checks that catch it
+LOGISTIC = "logsigmoid(chosen - rejected)"
+MUTANTS: dict[str, Mutant] = {
+    "a flipped sign": (DPO, LOGISTIC, "logsigmoid(rejected - chosen)", {"signs"}),
+    "KTO with its second term's sign wrong": (KTO, "beta * (ratio - drift)", "beta * (drift - ratio)", {"signs"}),
+    "lengths of the batch's longest answers": (SIMPO, "_tokens", "_tokens.max()", {"batches"}),
+    "KL from the batch's own rows": (
+        KTO,
+        "(batch.mismatched - batch.ref_mismatched)",
+        "(batch.logps - batch.ref_logps)",
+        {"KL estimate", "batches", "gradients"},  # a detached part that moves with the row is half a gradient
+    ),
+    "ORPO without care at s̄ → 0": (
+        ORPO,
+        "torch.log(-torch.expm1(mean.clamp(max=-torch.finfo(mean.dtype).eps)))",
+        "torch.log(1 - torch.exp(mean))",
+        {"extremes"},
+    ),
+    "the mean in place of the rows": (DPO, LOGISTIC, f"{LOGISTIC}.mean()", {"contract"}),
+    "no gradient": (DPO, LOGISTIC, f"{LOGISTIC}.detach()", {"contract"}),
+    "no finite value": (DPO, LOGISTIC, "torch.log(rejected - chosen)", {"contract"}),
+    "a reference that is not declared": (DPO, "reference=True, at_reference=0.6931471805599453, ", "", {"contract"}),
+    "one side's reference for both": (DPO, "batch.ref_rejected", "batch.ref_chosen", {"closed form"}),
+    "a wrong declaration": (IPO, "(1 / (2 * beta)) ** 2, norm", "(1 / beta) ** 2, norm", {"closed form"}),
+    "half a gradient": (DPO, LOGISTIC, "logsigmoid((chosen + chosen.detach()) / 2 - rejected)", {"gradients"}),
+    "a spelt-out sigmoid": (DPO, f"-{LOGISTIC}", "torch.log(1 + torch.exp(rejected - chosen))", {"extremes"}),
+    "an overflowing power": (RM, "** 2", "** 10", {"extremes"}),
+    "swapped rewards": (DPO, "rejected_rewards=rejected", "rejected_rewards=-rejected", {"rewards"}),
+    "sums declared as means": (DPO, "normalised=False", "normalised=True", {"length"}),
+    "means declared as sums": (SIMPO, "normalised=True", "normalised=False", {"length"}),
+    "KL with a gradient": (KTO, ".detach()", "", {"KL estimate"}),
+    "no KL": (KTO, ".clamp(min=0)", ".clamp(min=0, max=0)", {"KL estimate"}),
+    "a range that ends on a pole": (SMOOTHED, "Lt(0.5)", "Le(0.5)", {"range ends"}),
+    "rejected answers declared idle": (DPO, "normalised", "uses_rejected=False, normalised", {"signs"}),
+    "idle rejected answers": (DPO, "chosen - rejected)", "chosen)", {"signs"}),
+    "a batch mean": (RM, "values = ", "values = batch.chosen.mean() * 0.1 + ", {"batches"}),
+    "a section left out": (SFT, "Source:", "From:", {"documentation"}),
+    "a parameter left out": (SFT, "beta: strength", "bet: strength", {"documentation"}),
+    "a unit left out": (SFT, "per nat.", "a number.", {"documentation"}),
+}
+
+Write = Callable[[str], Algorithm]
+
+
+@pytest.fixture
+def loaded(tmp_path: Path) -> Write:
+    """The method of a plugin file with this text."""
+
+    def load(text: str) -> Algorithm:
+        path = tmp_path / "planted.py"
+        path.write_text(text, encoding="utf-8")
+        (plugin,) = load_file(path)
+        return plugin.algorithm
+
+    return load
+
+
+def failed(report: CheckReport) -> set[str]:
+    return {check.name for check in report.having("failed")}
+
+
+BUILT_IN = load_registry().plugins
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_built_in_method_passes(name: str) -> None:
+    report = check_algorithm(BUILT_IN[name].algorithm)
+    report.raise_for_failures()
+    assert [check.name for check in report.checks] == CHECKS
+    assert {check.name for check in report.having("passed")} >= {"contract", "signs", "responses", "batches"}
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("dpo", {"beta": 5.0}),
+        ("kto", {"beta": 0.5, "desirable_weight": 1.3, "undesirable_weight": 0.5}),
+        ("simpo", {"beta": 10.0, "gamma": 0.0}),
+        ("orpo", {"lambda_": 0.0}),
+        ("orpo", {"lambda_": 1.0}),
+        ("rm", {"centering": 0.7}),
+    ],
+)
+def test_built_in_method_passes_at_other_parameters(name: str, parameters: dict[str, float]) -> None:
+    report = check_algorithm(BUILT_IN[name].algorithm, **parameters)
+    report.raise_for_failures()
+    assert report.parameters == parameters
+
+
+def test_closed_form_is_declared_where_there_is_one() -> None:
+    for name, status in {"dpo": "passed", "kto": "passed", "rm": "passed", "simpo": "not applicable"}.items():
+        (check,) = (check for check in check_algorithm(BUILT_IN[name].algorithm).checks if check.name == "closed form")
+        assert check.status == status
+        assert check.found
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_sound_twin_passes(loaded: Write, name: str) -> None:
+    check_algorithm(loaded(TWINS[name].text)).raise_for_failures()
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_planted_mistake_is_caught(loaded: Write, name: str) -> None:
+    twin, sound, mistake, caught_by = MUTANTS[name]
+    assert sound in twin.text
+    report = check_algorithm(loaded(twin.text.replace(sound, mistake)))
+    assert failed(report) == caught_by
+    with pytest.raises(AssertionError, match="planted fails") as caught:
+        report.raise_for_failures()
+    for check in report.having("failed"):
+        assert check.hint
+        for said in (check.name, check.found, check.expected, check.hint):
+            assert said in str(caught.value)
+
+
+def span_off_by_three(model: Any, rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Tensor:
+    """Counts the prompt's last three tokens as the response's."""
+    return response_logps(model, [(prompt[:-3] or prompt[:1], (*prompt[-3:], *answer)) for prompt, answer in rows])
+
+
+def late_by_three(model: Any, rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Tensor:
+    """Leaves out the response's first three tokens where it has more."""
+    return response_logps(
+        model,
+        [((*prompt, *answer[:3]), answer[3:]) if len(answer) > 3 else (prompt, answer) for prompt, answer in rows],
+    )
+
+
+@pytest.mark.parametrize("mutant", [span_off_by_three, late_by_three])
+@pytest.mark.parametrize("name", ["dpo", "kto", "simpo", "orpo", "sft"])
+def test_span_that_is_off_by_three_tokens_is_caught(monkeypatch: pytest.MonkeyPatch, name: str, mutant: Any) -> None:
+    monkeypatch.setattr(feeds, "response_logps", mutant)
+    assert failed(check_algorithm(BUILT_IN[name].algorithm)) == {"responses"}
+
+
+def test_score_of_another_token_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        feeds, "scores", lambda model, rows: scores(model, [(prompt, answer[:-1] or answer) for prompt, answer in rows])
+    )
+    assert failed(check_algorithm(BUILT_IN["rm"].algorithm)) == {"responses"}
+
+
+def test_mismatched_answer_of_the_wrong_row_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feeds, "mismatched", lambda rows: list(range(len(rows))))
+    assert failed(check_algorithm(BUILT_IN["kto"].algorithm)) == {"responses"}
+
+
+class Unbounded(Parameter):
+    """A hyper-parameter whose range is not enforced."""
+
+    def parse(self, value: Any) -> Any:
+        return value
+
+
+def test_range_that_is_not_enforced_is_caught(loaded: Write) -> None:
+    sound = loaded(DPO.text)
+    beta = sound.parameters["beta"]
+    loose = Unbounded(beta.name, beta.type, beta.default, beta.bounds, beta.constraints, beta.description)
+    assert failed(check_algorithm(replace(sound, parameters={"beta": loose}))) == {"bounds"}
+    outside = replace(sound, parameters={"beta": replace(beta, default=-1.0)})
+    assert "bounds" in failed(check_algorithm(outside))
+
+
+def test_every_check_of_the_kit_has_a_mistake_that_it_catches() -> None:
+    caught = set().union(*(names for *_, names in MUTANTS.values()))
+    assert caught | {"responses", "bounds"} == set(CHECKS)
+
+
+def test_loss_that_is_not_written_yet_is_told_with_its_line(loaded: Write) -> None:
+    text = replace(DPO, body='    raise NotImplementedError("nothing here")').text
+    report = check_algorithm(loaded(text))
+    (check,) = report.having("failed")
+    assert check.name == "contract"
+    assert "no loss yet: nothing here" in check.found
+    line = 1 + text.splitlines().index('    raise NotImplementedError("nothing here")')
+    assert check.hint.endswith(f"planted.py, line {line}")
+    assert {check.name for check in report.having("passed")} == {"bounds", "documentation"}
+    assert {check.found for check in report.having("unchecked")} == {"the loss has to run first"}
+
+
+def test_loss_that_raises_is_told_with_its_line(loaded: Write) -> None:
+    text = DPO.text.replace("batch.ref_chosen", "batch.ref_chosn")
+    (check,) = check_algorithm(loaded(text)).having("failed")
+    assert "AttributeError" in check.found
+    assert "ref_chosn" in check.found
+    assert check.hint.endswith(f"line {1 + next(i for i, line in enumerate(text.splitlines()) if 'chosn' in line)}")
+
+
+def test_reference_that_is_not_declared_is_suggested(loaded: Write) -> None:
+    twin, sound, mistake, _ = MUTANTS["a reference that is not declared"]
+    (check,) = check_algorithm(loaded(twin.text.replace(sound, mistake))).having("failed")
+    assert "declare reference=True" in check.hint
+
+
+def test_kind_without_checks_is_unchecked_and_not_passed() -> None:
+    report = check_algorithm(replace(BUILT_IN["dpo"].algorithm, data="rollouts"))  # type: ignore[arg-type]
+    unchecked = report.having("unchecked")
+    assert {check.name for check in unchecked} == set(CHECKS) - {"bounds", "documentation"}
+    assert {check.found for check in unchecked} == {"the kit has no checks for the data kind 'rollouts' yet"}
+    with pytest.warns(UserWarning, match="dpo is unchecked in: contract, .*'rollouts'"):
+        report.raise_for_failures()
+
+
+def test_every_kind_that_training_feeds_has_checks() -> None:
+    assert set(KINDS) == set(feeds.FEEDS)
+
+
+def test_parameter_out_of_range_is_told() -> None:
+    with pytest.raises(PluginError, match=r"beta: got -1\.0, expected float > 0"):
+        check_algorithm(BUILT_IN["dpo"].algorithm, beta=-1.0)
+
+
+def test_random_numbers_of_the_caller_stay_as_they_were(loaded: Write) -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    check_algorithm(loaded(SFT.text))
+    assert torch.equal(torch.rand(2), expected)

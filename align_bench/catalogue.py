@@ -1,16 +1,18 @@
-"""What `align-bench algorithms` and `align-bench show` print."""
+"""What `align-bench algorithms`, `align-bench show` and `align-bench check` print."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 
+from rich import box
 from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from align_bench.registry import Plugin, Registry
+from align_bench.testing import CheckReport, Status
 
 _DATA = {"pairs": "pairs", "chosen": "chosen answers", "unpaired": "single answers", "scores": "pairs, scalar head"}
 
@@ -65,6 +67,30 @@ def method_page(plugin: Plugin) -> Iterator[RenderableType]:
     yield table
     needs = "reads reference log-probabilities" if algorithm.reference else "reads no reference"
     yield Text(f"data: {_DATA[algorithm.data]}; {needs}; its reward: {algorithm.reward}")
+
+
+_STYLES: dict[Status, str] = {"passed": "green", "failed": "bold red", "not applicable": "dim", "unchecked": "yellow"}
+
+
+def checks_table(plugin: Plugin, report: CheckReport) -> Table:
+    """One row per check: what was expected, what was found, what to do where it failed; the unchecked stand last."""
+    given = ", ".join(f"{name}={value}" for name, value in report.parameters.items()) or "no hyper-parameters"
+    title = escape(f"{report.method} · {plugin.algorithm.data} · {given}")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, leading=1, caption_justify="left")
+    for heading in ("check", "result", "expected", "found"):
+        table.add_column(heading, overflow="fold")
+    for check in report.checks:
+        if check.status != "unchecked":
+            hint = f"\n[bold]→ {escape(check.hint)}[/]" if check.hint else ""
+            table.add_row(check.name, _styled(check.status), check.expected, escape(check.found) + hint)
+    if unchecked := report.having("unchecked"):
+        table.add_row("the others", _styled("unchecked"), "", escape(unchecked[0].found))
+    table.caption = ", ".join(f"{len(found)} {status}" for status in _STYLES if (found := report.having(status)))
+    return table
+
+
+def _styled(status: Status) -> str:
+    return f"[{_STYLES[status]}]{'n/a' if status == 'not applicable' else status}[/]"
 
 
 def _without_args(doc: str) -> str:

@@ -209,6 +209,36 @@ def show(name: Annotated[str, typer.Argument(help="A method's name.")], plugin: 
 
 
 @app.command()
+def check(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A plugin's Python file.")],
+    method: Annotated[
+        str | None, typer.Option("--method", metavar="NAME", help="Check this method of the file only.")
+    ] = None,
+) -> None:
+    """Check that a plugin's methods keep the contract: values, gradients, extremes, batches, documentation.
+
+    Takes seconds. Exit code 1 when a check fails.
+
+    Example: align-bench check algorithms/dpo.py
+    """
+    from align_bench.catalogue import checks_table
+    from align_bench.errors import PluginError, nearest
+    from align_bench.registry import load_file
+    from align_bench.testing import check_algorithm
+
+    plugins = {plugin.algorithm.name: plugin for plugin in load_file(file)}
+    if method is not None and method not in plugins:
+        raise PluginError(f"{file} has no method {method!r}. {nearest(method, plugins, what='method')}")
+    failed = False
+    for plugin in plugins.values() if method is None else [plugins[method]]:
+        report = check_algorithm(plugin.algorithm)
+        console.print(checks_table(plugin, report))
+        failed |= bool(report.having("failed"))
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON schema of suite files, for editors.
 

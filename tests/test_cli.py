@@ -22,6 +22,7 @@ from rich.console import Console
 
 from align_bench import cli
 from align_bench.store import MANIFEST, Store
+from align_bench.suite import builtin_folder
 
 COMMANDS: dict[str, click.Command] = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
 METHOD = '''
@@ -92,7 +93,7 @@ def test_help_lists_every_command_and_where_to_start() -> None:
     answer = align_bench("--help")
     assert answer.code == 0
     assert "align-bench run assignment" in answer.said
-    assert set(COMMANDS) == {"run", "compare", "report", "plan", "data", "algorithms", "show", "schema"}
+    assert set(COMMANDS) == {"run", "compare", "report", "plan", "data", "algorithms", "show", "check", "schema"}
     for name, command in COMMANDS.items():
         assert re.search(rf"\b{name} {re.escape(command.get_short_help_str(30)[:20])}", answer.said)
 
@@ -400,6 +401,48 @@ def test_show_explains_a_method() -> None:
     assert "arXiv:2305.18290" in answer.said
     assert "learning_rate float" in answer.said
     assert "beta float 0.1 > 0" in answer.said
+
+
+def test_check_shows_what_was_expected_and_found() -> None:
+    answer = align_bench("check", builtin_folder("algorithms") / "dpo.py")
+    assert answer.code == 0
+    assert "dpo · pairs · beta=0.1" in answer.said
+    assert re.search(r"closed form +passed +the declared loss .* 0\.69315, declared 0\.69315", answer.said)
+    assert "11 passed, 2 not applicable" in answer.said
+    assert "failed" not in answer.said
+
+
+def test_check_that_fails_says_what_to_do_and_ends_with_code_one(elsewhere: Path) -> None:
+    path = drop(
+        elsewhere, "dropped", "logps = replace(logps, chosen=-logps.chosen)", first="from dataclasses import replace\n"
+    )
+    answer = align_bench("check", path)
+    assert answer.code == 1
+    assert re.search(r"signs +failed .*∂loss/∂chosen = 1, expected below 0.*→ look for a flipped sign", answer.said)
+    assert not answer.err
+
+
+def test_check_of_one_method_of_a_file(elsewhere: Path) -> None:
+    path = drop(elsewhere, "first")
+    path.write_text(path.read_text(encoding="utf-8") + METHOD.format(name="second", body=""), encoding="utf-8")
+    both, one = align_bench("check", path), align_bench("check", path, "--method", "second")
+    assert "first · pairs" in both.said
+    assert "second · pairs" in both.said
+    assert "first · pairs" not in one.said
+    assert "second · pairs" in one.said
+    check(align_bench("check", path, "--method", "secnd"), [str(path), "no method 'secnd'", "Did you mean second"])
+
+
+def test_check_of_a_method_that_is_called_like_a_built_in(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(METHOD.format(name="dpo", body=""), encoding="utf-8")
+    assert "dpo · pairs" in align_bench("check", path).said
+
+
+def test_check_of_a_file_that_cannot_be_loaded_is_told(elsewhere: Path) -> None:
+    check(align_bench("check", "nowhere.py"), ["the plugin nowhere.py does not exist"])
+    path = drop(elsewhere, "moody", first="raise RuntimeError('no [b]luck[/b]')\n")
+    check(align_bench("check", path), [f"the plugin {path} cannot be loaded", "RuntimeError: no [b]luck[/b]"])
 
 
 # -- schema and startup ------------------------------------------------------------------------------------------------

@@ -239,6 +239,28 @@ def check(
 
 
 @app.command()
+def new(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What suites will call the method, such as my_dpo.")],
+    data: Annotated[
+        str, typer.Option(metavar="KIND", help="What its loss reads: pairs, chosen, unpaired or scores.")
+    ] = "pairs",
+    folder: Annotated[Path, typer.Option(help="Where the file is written.")] = Path("algorithms"),
+) -> None:
+    """Write the skeleton of a plugin, in which the loss is still to be filled in.
+
+    Example: align-bench new my_dpo --data pairs
+    """
+    from align_bench.skeleton import write_skeleton
+
+    path = write_skeleton(name, data, folder, taken=_registry(None))
+    console.print(
+        f"{escape(str(path))}: write the loss in it, then run: align-bench check {escape(str(path))}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON schema of suite files, for editors.
 

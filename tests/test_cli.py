@@ -93,7 +93,7 @@ def test_help_lists_every_command_and_where_to_start() -> None:
     answer = align_bench("--help")
     assert answer.code == 0
     assert "align-bench run assignment" in answer.said
-    assert set(COMMANDS) == {"run", "compare", "report", "plan", "data", "algorithms", "show", "check", "schema"}
+    assert set(COMMANDS) == {"run", "compare", "report", "plan", "data", "algorithms", "show", "check", "new", "schema"}
     for name, command in COMMANDS.items():
         assert re.search(rf"\b{name} {re.escape(command.get_short_help_str(30)[:20])}", answer.said)
 
@@ -443,6 +443,29 @@ def test_check_of_a_file_that_cannot_be_loaded_is_told(elsewhere: Path) -> None:
     check(align_bench("check", "nowhere.py"), ["the plugin nowhere.py does not exist"])
     path = drop(elsewhere, "moody", first="raise RuntimeError('no [b]luck[/b]')\n")
     check(align_bench("check", path), [f"the plugin {path} cannot be loaded", "RuntimeError: no [b]luck[/b]"])
+
+
+def test_new_writes_a_skeleton_that_check_and_suites_find(elsewhere: Path) -> None:
+    answer = align_bench("new", "mine", "--data", "unpaired")
+    assert answer.code == 0
+    assert "algorithms/mine.py" in answer.said
+    assert "align-bench check algorithms/mine.py" in answer.said
+    assert align_bench("show", "mine").code == 0
+    unwritten = align_bench("check", "algorithms/mine.py")
+    assert unwritten.code == 1
+    assert "there is no loss yet" in unwritten.said
+    assert re.search(r"write it at algorithms/mine\.py, line \d+", unwritten.said)
+    assert "unchecked" in unwritten.said
+    check(align_bench("new", "mine"), ["the name 'mine' is taken", "algorithms/mine.py"])
+
+
+def test_new_under_another_folder_and_refusals(elsewhere: Path) -> None:
+    assert align_bench("new", "mine", "--folder", "plugins/own").code == 0
+    assert (elsewhere / "plugins" / "own" / "mine.py").is_file()
+    check(align_bench("new", "mine", "--folder", "plugins/own"), ["plugins/own/mine.py exists already"])
+    check(align_bench("new", "dpo"), ["the name 'dpo' is taken"])
+    check(align_bench("new", "my-dpo"), ["'my-dpo' cannot name a method"])
+    check(align_bench("new", "mine", "--data", "pair"), ["no such kind", "Did you mean pairs"])
 
 
 # -- schema and startup ------------------------------------------------------------------------------------------------

@@ -30,7 +30,8 @@ class Kind:
         trained: the record's fields that carry gradient, in the order of the rewards that answer to them.
         at_reference: rows where the policy equals the reference (scores: where both scores are 0).
         near_reference: rows a little to either side of it, where no method has reached its target yet.
-        moderate: rows well away from it and from each other, where losses are curved.
+        moderate: rows well away from it and from each other, where losses are curved; no round numbers, at which a
+            hinge might stand.
         extreme: what is extreme about it → rows.
         rejected: which rows of a trained field are rejected (undesirable) answers.
         by_definition: the record of all token rows, computed plainly from the model and from the reference model.
@@ -100,7 +101,7 @@ def _near_pairs(shift: float) -> Callable[[torch.dtype], PairLogps]:
 def _lopsided_pairs(
     chosen_ratios: Sequence[float], rejected_ratios: Sequence[float]
 ) -> Callable[[torch.dtype], PairLogps]:
-    chosen, rejected = [-0.02, -5.2, -5.4, -63.0], [-7.5, -0.8, -13.2, -22.5]
+    chosen, rejected = [-0.0213, -5.237, -5.471, -63.13], [-7.519, -0.811, -13.27, -22.63]
     return lambda dtype: _pairs(dtype, chosen, rejected, (_FEW, _OTHERS), (chosen_ratios, rejected_ratios))
 
 
@@ -135,7 +136,7 @@ def _near_chosen(shift: float) -> Callable[[torch.dtype], ChosenLogps]:
 
 
 def _lopsided_chosen(ratios: Sequence[float]) -> Callable[[torch.dtype], ChosenLogps]:
-    return lambda dtype: _chosen(dtype, [-0.02, -5.2, -5.4, -63.0], _FEW, ratios)
+    return lambda dtype: _chosen(dtype, [-0.0213, -5.237, -5.471, -63.13], _FEW, ratios)
 
 
 def _extreme_chosen(dtype: torch.dtype) -> Mapping[str, ChosenLogps]:
@@ -342,7 +343,7 @@ KINDS: Mapping[str, Kind] = {
         trained=("chosen", "rejected"),
         at_reference=_lopsided_pairs([0.0] * 4, [0.0] * 4),
         near_reference=_near_pairs(0.05),
-        moderate=_lopsided_pairs([0.5, -2.0, 1.5, 3.0], [-1.0, 1.0, -0.5, 4.0]),
+        moderate=_lopsided_pairs([0.513, -2.071, 1.537, 3.019], [-1.043, 0.967, -0.461, 4.127]),
         extreme=_extreme_pairs,
         rejected=_side,
         by_definition=_pairs_by_definition,
@@ -352,7 +353,7 @@ KINDS: Mapping[str, Kind] = {
         trained=("logps",),
         at_reference=_lopsided_chosen([0.0] * 4),
         near_reference=_near_chosen(0.05),
-        moderate=_lopsided_chosen([0.5, -2.0, 1.5, 3.0]),
+        moderate=_lopsided_chosen([0.513, -2.071, 1.537, 3.019]),
         extreme=_extreme_chosen,
         rejected=_none,
         by_definition=_chosen_by_definition,
@@ -362,7 +363,9 @@ KINDS: Mapping[str, Kind] = {
         trained=("logps",),
         at_reference=_lopsided_unpaired([0.0] * 6, [0.0] * 8),
         near_reference=_near_unpaired(0.05),
-        moderate=_lopsided_unpaired([3.0, -4.0, 0.5, -1.0, -6.0, 8.0], [2.0, 0.5, -1.0, 1.5, 2.5, 0.5, 1.0, 3.0]),
+        moderate=_lopsided_unpaired(
+            [3.07, -4.11, 0.53, -1.09, -6.13, 8.17], [2.03, 0.47, -1.11, 1.53, 2.57, 0.59, 1.07, 3.01]
+        ),
         extreme=_extreme_unpaired,
         rejected=_undesirable,
         by_definition=_unpaired_by_definition,
@@ -373,7 +376,7 @@ KINDS: Mapping[str, Kind] = {
         trained=("chosen", "rejected"),
         at_reference=_scores([0.0, 0.0], [0.0, 0.0]),
         near_reference=_scores([0.0, 0.05, -0.05], [0.0, -0.05, 0.05]),
-        moderate=_scores([1.5, -2.0, 0.25], [-0.5, 1.0, 0.5]),
+        moderate=_scores([1.53, -2.07, 0.27], [-0.51, 1.03, 0.49]),
         extreme=_extreme_scores,
         rejected=_side,
         by_definition=_scores_by_definition,

@@ -148,19 +148,23 @@ class _Subject:
     parameters: Mapping[str, Any]
     kind: Kind
 
-    def batch(self, make: Callable[[torch.dtype], Record], dtype: torch.dtype = torch.float64) -> Any:
-        """A batch as this method would get it."""
-        return for_method(make(dtype), self.algorithm.reference)
+    def batch(self, make: Callable[[torch.dtype], Record]) -> Any:
+        """A batch as this method would get it, in float64."""
+        return for_method(make(torch.float64), self.algorithm.reference)
 
     def loss(self, record: Record) -> Loss:
         return self.algorithm(record, **self.parameters)
 
     def gradients(self, record: Any) -> tuple[Loss, dict[str, Tensor]]:
         """The loss, and the derivative of its sum by each trained field; rows do not mix, so these are by row."""
-        inputs = {name: getattr(record, name).clone().requires_grad_() for name in self.kind.trained}
+        inputs = self.inputs(record)
         loss = self.loss(replace(record, **inputs))
         found = torch.autograd.grad(loss.values.sum(), list(inputs.values()), allow_unused=True, materialize_grads=True)
         return loss, dict(zip(inputs, found, strict=True))
+
+    def inputs(self, record: Any) -> dict[str, Tensor]:
+        """The trained fields, as leaves of a graph."""
+        return {name: getattr(record, name).clone().requires_grad_() for name in self.kind.trained}
 
     def rewards(self, loss: Loss) -> dict[str, Tensor]:
         return {name: getattr(loss, name) for name in self.algorithm.reward_fields}
@@ -190,7 +194,7 @@ def _guarded(check: Callable[[_Subject], _Verdict], subject: _Subject) -> _Verdi
         return _failed(f"there is no loss yet: {error}", f"write it at {_place(error, subject.algorithm)}")
     except Exception as error:
         hint = f"see {_place(error, subject.algorithm)}"
-        if "NoneType" in str(error) and not subject.algorithm.reference:
+        if "NoneType" in str(error) and subject.algorithm.kind == "policy" and not subject.algorithm.reference:
             hint += "; declare reference=True if the loss reads reference log-probabilities"
         return _failed(f"raised {type(error).__name__}: {error}", hint)
 
@@ -206,7 +210,8 @@ def _place(error: Exception, algorithm: Algorithm) -> str:
 
 
 def _runs(subject: _Subject) -> _Verdict:
-    loss, _ = subject.gradients(subject.batch(subject.kind.moderate))
+    record = subject.batch(subject.kind.moderate)
+    loss = subject.loss(replace(record, **subject.inputs(record)))
     if not loss.values.requires_grad:
         return _failed(
             "the values carry no gradient", "compute them from the batch's tensors, without .detach() or .item()"
@@ -254,7 +259,7 @@ def _signs(subject: _Subject) -> _Verdict:
                 if (slope > 0) - (slope < 0) != wanted:
                     return _failed(
                         f"{where} the reference, row {row}: ∂loss/∂{side} = {slope:.3g}, expected "
-                        f"{('0, as declared', 'above 0', 'below 0')[wanted]}",
+                        f"{ {0: '0, as declared', 1: 'above 0', -1: 'below 0'}[wanted] }",
                         "look for a flipped sign or swapped sides; a method that rejected answers do not move declares "
                         "@algorithm(uses_rejected=…)",
                     )
@@ -264,17 +269,20 @@ def _signs(subject: _Subject) -> _Verdict:
 
 def _gradients(subject: _Subject) -> _Verdict:
     record = subject.batch(subject.kind.moderate)
-    inputs = [getattr(record, name).requires_grad_() for name in subject.kind.trained]
+    inputs = subject.inputs(record)
 
-    def outputs(*given: Tensor) -> tuple[Tensor, ...]:
-        loss = subject.loss(replace(record, **dict(zip(subject.kind.trained, given, strict=True))))
-        return loss.values, *subject.rewards(loss).values()
+    def values(*given: Tensor) -> Tensor:
+        return subject.loss(replace(record, **dict(zip(inputs, given, strict=True)))).values
 
     try:
-        gradcheck(outputs, inputs)
+        gradcheck(values, list(inputs.values()))
     except GradcheckError as error:
-        return _failed(" ".join(str(error).split())[:300], "look for .detach(), .item(), rounding or a custom backward")
-    return _passed(f"equal in {len(inputs[0])} rows, by {' and '.join(subject.kind.trained)}")
+        # It numbers the inputs and then prints both Jacobians.
+        by_name = re.sub(
+            r"output 0 with respect to input (\d)", lambda at: f"∂loss/∂{list(inputs)[int(at[1])]}", str(error)
+        )
+        return _failed(" ".join(by_name.split()), "look for .detach(), .item(), rounding or a custom backward")
+    return _passed(f"{' and '.join(f'∂loss/∂{name}' for name in inputs)} equal in every row")
 
 
 def _extremes(subject: _Subject) -> _Verdict:

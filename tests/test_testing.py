@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +188,12 @@ MUTANTS: dict[str, Mutant] = {
     "sums declared as means": (DPO, "normalised=False", "normalised=True", {"length"}),
     "means declared as sums": (SIMPO, "normalised=True", "normalised=False", {"length"}),
     "KL with a gradient": (KTO, ".detach()", "", {"KL estimate"}),
+    "KL from own rows too": (
+        KTO,
+        ".mean().clamp",
+        ".mean().add((batch.logps - batch.ref_logps).mean()).clamp",
+        {"KL estimate", "batches", "gradients"},
+    ),
     "no KL": (KTO, ".clamp(min=0)", ".clamp(min=0, max=0)", {"KL estimate"}),
     "a range that ends on a pole": (SMOOTHED, "Lt(0.5)", "Le(0.5)", {"range ends"}),
     "rejected answers declared idle": (DPO, "normalised", "uses_rejected=False, normalised", {"signs"}),
@@ -313,7 +320,7 @@ class Unbounded(Parameter):
 def test_range_that_is_not_enforced_is_caught(loaded: Write) -> None:
     sound = loaded(DPO.text)
     beta = sound.parameters["beta"]
-    loose = Unbounded(beta.name, beta.type, beta.default, beta.bounds, beta.constraints, beta.description)
+    loose = Unbounded(**{field.name: getattr(beta, field.name) for field in fields(beta)})
     assert failed(check_algorithm(replace(sound, parameters={"beta": loose}))) == {"bounds"}
     outside = replace(sound, parameters={"beta": replace(beta, default=-1.0)})
     assert "bounds" in failed(check_algorithm(outside))
@@ -342,6 +349,29 @@ def test_loss_that_raises_is_told_with_its_line(loaded: Write) -> None:
     assert "AttributeError" in check.found
     assert "ref_chosn" in check.found
     assert check.hint.endswith(f"line {1 + next(i for i, line in enumerate(text.splitlines()) if 'chosn' in line)}")
+
+
+@pytest.mark.parametrize(
+    ("name", "check", "said"),
+    [
+        ("a flipped sign", "signs", r"at the reference, row 0: ∂loss/∂chosen = 0\.05, expected below 0"),
+        ("KTO with its second term's sign wrong", "signs", r"row 1: ∂loss/∂logps of a rejected answer = -0\.025"),
+        ("lengths of the batch's longest answers", "batches", r"alone, without padding, example 0 has a loss of 1\.07"),
+        ("ORPO without care at s̄ → 0", "extremes", r"a certain chosen answer .* ∂loss/∂chosen: \[nan, nan, nan"),
+        ("no gradient", "contract", "the values carry no gradient"),
+        ("no finite value", "contract", r"values are \[nan"),
+        ("a wrong declaration", "closed form", "25, declared 100"),
+        ("half a gradient", "gradients", r"mismatch for ∂loss/∂chosen, numerical:.* analytical:"),
+        ("KL from own rows too", "KL estimate", "row 0 goes from .* when the other rows' own answers change"),
+        ("KL with a gradient", "KL estimate", "∂loss/∂mismatched = "),
+        ("a range that ends on a pole", "range ends", r"at beta=0\.5, which its range allows, the loss is \[-?inf"),
+        ("a unit left out", "documentation", "no unit in Args for beta"),
+    ],
+)
+def test_what_was_found_is_told_with_numbers(loaded: Write, name: str, check: str, said: str) -> None:
+    twin, sound, mistake, _ = MUTANTS[name]
+    found = {each.name: each.found for each in check_algorithm(loaded(twin.text.replace(sound, mistake))).checks}
+    assert re.search(said, found[check])
 
 
 def test_reference_that_is_not_declared_is_suggested(loaded: Write) -> None:

@@ -1,3 +1,4 @@
+import math
 from typing import Annotated
 
 from annotated_types import Ge, Gt, Lt
@@ -6,7 +7,15 @@ from torch.nn.functional import logsigmoid
 from align_bench.api import Loss, PairLogps, algorithm
 
 
-@algorithm(data="pairs", reference=True, paper="arXiv:2305.18290", learning_rate=5e-5, reward="β·ρ")
+@algorithm(
+    data="pairs",
+    reference=True,
+    paper="arXiv:2305.18290",
+    learning_rate=5e-5,
+    reward="β·ρ",
+    at_reference=math.log(2),
+    normalised=False,
+)
 def cdpo(
     logps: PairLogps, *, beta: Annotated[float, Gt(0)] = 0.1, flip_rate: Annotated[float, Ge(0), Lt(0.5)] = 0.1
 ) -> Loss:

@@ -5,7 +5,15 @@ from annotated_types import Gt
 from align_bench.api import Loss, PairLogps, algorithm
 
 
-@algorithm(data="pairs", reference=True, paper="arXiv:2310.12036", learning_rate=5e-5, reward="ρ̄")
+@algorithm(
+    data="pairs",
+    reference=True,
+    paper="arXiv:2310.12036",
+    learning_rate=5e-5,
+    reward="ρ̄",
+    at_reference=lambda tau: 1 / (4 * tau**2),
+    normalised=True,
+)
 def ipo(logps: PairLogps, *, tau: Annotated[float, Gt(0)] = 0.1) -> Loss:
     """Identity Preference Optimization: squared distance of the log-ratio margin from a target that it cannot outrun.
 

@@ -262,28 +262,86 @@ def test_rm_equals_trl(
     assert_same_gradient(model, ours["values"], trainer.model, theirs)
 
 
-@pytest.mark.parametrize("beta", [0.1, 0.5])
-def test_dpo_equals_trl(
-    tmp_path: Path, base: Base, precision: Precision, preferences: PreferenceSet, beta: float
+@pytest.mark.parametrize(
+    ("name", "parameters", "theirs"),
+    [
+        ("dpo", {"beta": 0.1}, {"beta": 0.1}),
+        ("dpo", {"beta": 0.5}, {"beta": 0.5}),
+        ("ipo", {"tau": 0.1}, {"loss_type": "ipo", "beta": 0.1}),
+        ("rdpo", {"beta": 0.3, "flip_rate": 0.2}, {"loss_type": "robust", "beta": 0.3, "label_smoothing": 0.2}),
+    ],
+)
+def test_dpo_and_its_kin_equal_trl(
+    tmp_path: Path,
+    base: Base,
+    precision: Precision,
+    preferences: PreferenceSet,
+    name: str,
+    parameters: dict[str, float],
+    theirs: dict[str, Any],
 ) -> None:
-    """DPOTrainer.compute_loss; its reference is its model with the adapter off, ours the stored log-probabilities."""
+    """DPOTrainer.compute_loss; its reference is its model with the adapter off, ours the stored log-probabilities.
+
+    TRL has no conservative DPO: it ignores `label_smoothing` for the logistic loss.
+    """
     from trl import DPOConfig, DPOTrainer
 
     rows = token_rows(base, preferences)
     model = our_model(base, precision)
-    ours = our_means("dpo", model, base, precision, rows, beta=beta)
-    config = DPOConfig(output_dir=str(tmp_path), beta=beta, **SETTINGS)
+    ours = our_means(name, model, base, precision, rows, **parameters)
+    config = DPOConfig(output_dir=str(tmp_path), **theirs, **SETTINGS)
     trainer = DPOTrainer(args=config, train_dataset=conversations(preferences), **fresh(base))
     copy_adapter(model, trainer.model)
 
     batch = collated(trainer)
     assert unpadded(batch["input_ids"], batch["attention_mask"]) == whole(rows, "chosen") + whole(rows, "rejected")
     assert unpadded(batch["input_ids"], batch["completion_mask"]) == answers(rows, "chosen") + answers(rows, "rejected")
-    theirs = trainer.compute_loss(trainer.model, batch)
-    assert ours["values"].item() == close(theirs.item())
-    assert ours["chosen_rewards"].item() == close(logged(trainer)["rewards/chosen"], nats=1e-4)
-    assert ours["rejected_rewards"].item() == close(logged(trainer)["rewards/rejected"], nats=1e-4)
-    assert_same_gradient(model, ours["values"], trainer.model, theirs)
+    value = trainer.compute_loss(trainer.model, batch)
+    assert ours["values"].item() == close(value.item())
+    if "beta" in parameters:  # TRL notes β·ρ for IPO too, whose own reward is a mean over tokens
+        assert ours["chosen_rewards"].item() == close(logged(trainer)["rewards/chosen"], nats=1e-4)
+        assert ours["rejected_rewards"].item() == close(logged(trainer)["rewards/rejected"], nats=1e-4)
+    assert_same_gradient(model, ours["values"], trainer.model, value)
+
+
+def test_rpo_equals_trl_but_for_the_weight_of_long_answers(
+    tmp_path: Path, base: Base, precision: Precision, preferences: PreferenceSet
+) -> None:
+    """DPOTrainer with `sigmoid` and `sft`, whose likelihood is a mean over all answer tokens; ours is over answers."""
+    from trl import DPOConfig, DPOTrainer
+
+    rows = token_rows(base, preferences)
+    model = our_model(base, precision)
+    ours = our_means("rpo", model, base, precision, rows, beta=0.3, nll_weight=0.7)
+    config = DPOConfig(
+        output_dir=str(tmp_path), beta=0.3, loss_type=["sigmoid", "sft"], loss_weights=[1.0, 0.7], **SETTINGS
+    )
+    trainer = DPOTrainer(args=config, train_dataset=conversations(preferences), **fresh(base))
+    copy_adapter(model, trainer.model)
+    over_tokens, over_answers = likelihoods(trainer.model, rows)
+    adjusted = trainer.compute_loss(trainer.model, collated(trainer)) + 0.7 * (over_answers - over_tokens)
+    assert ours["values"].item() == close(adjusted.item())
+    assert_same_gradient(model, ours["values"], trainer.model, adjusted)
+
+
+def test_cpo_equals_trl_but_for_the_weight_of_long_answers(
+    tmp_path: Path, base: Base, precision: Precision, preferences: PreferenceSet
+) -> None:
+    """CPOTrainer.compute_loss, whose likelihood is a mean over all answer tokens too."""
+    from trl.experimental.cpo import CPOConfig, CPOTrainer
+
+    rows = token_rows(base, preferences)
+    model = our_model(base, precision)
+    ours = our_means("cpo", model, base, precision, rows, beta=0.02, nll_weight=0.7)
+    config = CPOConfig(output_dir=str(tmp_path), loss_type="sigmoid", cpo_alpha=0.7, beta=0.02, **SETTINGS)
+    trainer = CPOTrainer(args=config, train_dataset=conversations(preferences), **fresh(base))
+    copy_adapter(model, trainer.model)
+    theirs = trainer.compute_loss(trainer.model, collated(trainer))
+    over_tokens, over_answers = likelihoods(trainer.model, rows)
+    adjusted = theirs + 0.7 * (over_answers - over_tokens)
+    assert ours["values"].item() == close(adjusted.item())
+    assert ours["chosen_rewards"].item() == close(logged(trainer)["rewards/chosen"])
+    assert_same_gradient(model, ours["values"], trainer.model, adjusted)
 
 
 @pytest.mark.parametrize("clamped", [False, True], ids=["drifted", "clamped"])
@@ -399,8 +457,7 @@ def test_orpo_equals_trl_but_for_the_prompt(
     assert ours["values"].item() + lambda_ * terms["log_odds_ratio"] == close(-terms["logps/chosen"])
 
     per_token = [token_logps(trainer.model, ids) for ids in whole(rows, "chosen")]
-    over_answer = [each[-len(ids) :].mean() for each, ids in zip(per_token, answers(rows, "chosen"), strict=True)]
-    nll_all, nll_answers = -torch.cat(per_token).mean(), -torch.stack(over_answer).mean()
+    nll_all, nll_answers = -torch.cat(per_token).mean(), likelihoods(trainer.model, rows)[1]
     assert terms["nll_loss"] == close(nll_all.item())
     assert nll_all.item() != pytest.approx(nll_answers.item(), rel=1e-3)
     adjusted = theirs - nll_all + nll_answers
@@ -414,6 +471,15 @@ def assert_same_pair_tokens(batch: Mapping[str, Any], rows: Sequence[TokenRow]) 
         ids, mask, labels = (batch[f"{side}_{name}"] for name in ("input_ids", "attention_mask", "labels"))
         assert unpadded(ids, mask) == whole(rows, side)
         assert unpadded(ids, labels != -100) == answers(rows, side)
+
+
+def likelihoods(model: Any, rows: Sequence[TokenRow]) -> tuple[Tensor, Tensor]:
+    """Negative log-likelihood of the chosen answers: a mean over their tokens, and over answers of their own means."""
+    each = [
+        token_logps(model, ids)[-len(answer) :]
+        for ids, answer in zip(whole(rows, "chosen"), answers(rows, "chosen"), strict=True)
+    ]
+    return -torch.cat(each).mean(), -torch.stack([logps.mean() for logps in each]).mean()
 
 
 def token_logps(model: Any, ids: Sequence[int]) -> Tensor:

@@ -11,7 +11,7 @@ import math
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Union
+from typing import Annotated, Any, Literal, Union
 
 import annotated_types
 from torch import Tensor
@@ -19,18 +19,21 @@ from torch import Tensor
 from align_bench.errors import PluginError, nearest
 
 __all__ = [
+    "Advantages",
     "Algorithm",
     "ChosenLogps",
+    "Experience",
     "Loss",
     "PairLogps",
     "PairScores",
     "Parameter",
+    "Rollouts",
     "UnpairedLogps",
     "algorithm",
 ]
 
-DataKind = Literal["pairs", "chosen", "unpaired", "scores"]
-Record = Union["PairLogps", "ChosenLogps", "UnpairedLogps", "PairScores"]
+DataKind = Literal["pairs", "chosen", "unpaired", "scores", "rollouts"]
+Record = Union["PairLogps", "ChosenLogps", "UnpairedLogps", "PairScores", "Rollouts"]
 AtReference = float | tuple[float, float] | Callable[..., float | tuple[float, float]]
 
 
@@ -113,6 +116,67 @@ class PairScores:
 
 
 @dataclass(frozen=True, slots=True)
+class Experience:
+    """All answers that the policy wrote for one batch of prompts, judged by the reward; no tensor has a gradient.
+
+    Attributes:
+        rewards: of each answer, shape [rows], in the reward's unit; an answer that never ended has paid its penalty.
+        group: number of each answer's prompt, integer tensor of shape [rows].
+        mask: True at response tokens (end of turn included), shape [rows, time].
+        logps: log π(y_t | x, y_<t) when the answers were written, nats, shape [rows, time]; 0 beyond the mask.
+        ref_logps: the same under the reference.
+        values: the value head's predictions before each token, shape [rows, time]; None without a critic.
+    """
+
+    rewards: Tensor
+    group: Tensor
+    mask: Tensor
+    logps: Tensor
+    ref_logps: Tensor
+    values: Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
+class Advantages:
+    """What a method makes of an `Experience`.
+
+    Attributes:
+        advantages: of each token over what was expected, shape [rows, time].
+        returns: targets of the value head, shape [rows, time]; None without a critic.
+    """
+
+    advantages: Tensor
+    returns: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rollouts:
+    """Answers that the policy wrote, token by token, as a micro-batch of an update.
+
+    Attributes:
+        logps: log π(y_t | x, y_<t) under the policy as it is now, nats, shape [rows, time], with gradient.
+        old_logps: the same when the answers were written, no gradient.
+        ref_logps: the same under the reference, no gradient.
+        mask: True at response tokens, shape [rows, time]; all else is 0 beyond it.
+        advantages, returns: what the method's own advantage function made of the whole batch, shape [rows, time].
+        values, old_values: the value head's predictions now (with gradient) and when the answers were written, shape
+            [rows, time]; None without a critic, as are `returns`.
+        mean_tokens: response tokens of an answer, on average over the whole batch: a row's sum over tokens divided by
+            it gives, in the mean over rows, the mean over all tokens.
+    """
+
+    logps: Tensor
+    old_logps: Tensor
+    ref_logps: Tensor
+    mask: Tensor
+    advantages: Tensor
+    returns: Tensor | None
+    values: Tensor | None
+    old_values: Tensor | None
+    mean_tokens: float
+
+
+@dataclass(frozen=True, slots=True)
 class Loss:
     """What a plugin returns. The mean over the effective batch is the caller's.
 
@@ -175,7 +239,7 @@ class Algorithm:
     Attributes:
         name: the function's name; how suites call it.
         function: the loss.
-        data: the record it reads: `pairs`, `chosen`, `unpaired` or `scores`.
+        data: the record it reads: `pairs`, `chosen`, `unpaired`, `scores` or `rollouts`.
         reference: whether it needs reference log-probabilities.
         paper: where it comes from, such as `arXiv:2305.18290`.
         learning_rate: default for LoRA adapters.
@@ -183,6 +247,7 @@ class Algorithm:
         parameters: name → hyper-parameter.
         doc: the docstring, dedented.
         at_reference, normalised, uses_rejected: what the conformance kit may hold it to; see `algorithm`.
+        advantage, critic: of an online method; see `algorithm`.
     """
 
     name: str
@@ -197,6 +262,8 @@ class Algorithm:
     at_reference: AtReference | None = None
     normalised: bool | None = None
     uses_rejected: bool | Callable[..., bool] = True
+    advantage: Callable[..., Advantages] | None = None
+    critic: bool = False
 
     @property
     def kind(self) -> Literal["reward", "policy"]:
@@ -223,13 +290,36 @@ class Algorithm:
             for name, parameter in self.parameters.items()
         }
 
+    def advantages(self, experience: Experience, parameters: Mapping[str, Any]) -> Advantages:
+        """What an online method makes of a batch of answers; `parameters` are all of its hyper-parameters.
+
+        Raises:
+            PluginError: when it is not what the contract asks for.
+        """
+        assert self.advantage is not None, "an online method declares one"
+        found = self.advantage(experience, **_named_by(self.advantage, parameters))
+        if not isinstance(found, Advantages):
+            raise PluginError(
+                f"{self.name}: its advantage returned {type(found).__name__}, expected align_bench.api.Advantages"
+            )
+        for name, tensor in {"advantages": found.advantages, "returns": found.returns}.items():
+            if (tensor is None) != (name == "returns" and not self.critic):
+                raise PluginError(f"{self.name}: its advantage {'lacks' if tensor is None else 'has'} {name}")
+            if tensor is not None and tensor.shape != experience.mask.shape:
+                raise PluginError(
+                    f"{self.name}: its advantage returned {name} of shape {tuple(tensor.shape)}, "
+                    f"expected one a token: {tuple(experience.mask.shape)}"
+                )
+        return found
+
     def __call__(self, batch: Record, **parameters: Any) -> Loss:
         """The loss of one batch.
 
         Raises:
             PluginError: when it is not what the contract asks for.
         """
-        loss = self.function(batch, **parameters)
+        own = _named_by(self.function, parameters) if self.data == "rollouts" else parameters
+        loss = self.function(batch, **own)
         if not isinstance(loss, Loss):
             raise PluginError(f"{self.name} returned {type(loss).__name__}, expected align_bench.api.Loss")
         rows = _rows(batch)
@@ -253,7 +343,9 @@ class Algorithm:
 
     @property
     def reward_fields(self) -> tuple[str, ...]:
-        """The fields of `Loss` that hold this method's rewards."""
+        """The fields of `Loss` that hold this method's rewards; none of an online method, which is given its reward."""
+        if self.data == "rollouts":
+            return ()
         return ("rewards",) if self.data in ("chosen", "unpaired") else ("chosen_rewards", "rejected_rewards")
 
 
@@ -267,12 +359,15 @@ def algorithm(
     at_reference: AtReference | None = None,
     normalised: bool | None = None,
     uses_rejected: bool | Callable[..., bool] = True,
+    advantage: Callable[..., Advantages] | None = None,
+    critic: bool = False,
+    rollout: Mapping[str, Any] | None = None,
 ) -> Callable[[Callable[..., Loss]], Algorithm]:
     """Declare a loss as a method of the benchmark. Its signature is its hyper-parameter schema.
 
     Args:
-        data: the record that the loss reads: `pairs` (PairLogps), `chosen` (ChosenLogps), `unpaired` (UnpairedLogps)
-            or `scores` (PairScores).
+        data: the record that the loss reads: `pairs` (PairLogps), `chosen` (ChosenLogps), `unpaired` (UnpairedLogps),
+            `scores` (PairScores) or `rollouts` (Rollouts).
         paper: citation, such as `arXiv:2305.18290`.
         learning_rate: default peak learning rate for LoRA adapters.
         reference: True when the loss reads reference log-probabilities.
@@ -284,6 +379,10 @@ def algorithm(
             leave it alone; False when it reads sums and never token counts; None when neither holds.
         uses_rejected: whether rejected (undesirable) answers move the loss, or a function of the hyper-parameters that
             tells it.
+        advantage: of an online method (`rollouts`): a function from an `Experience` to its `Advantages`, called once
+            for each batch of answers; its keyword arguments are hyper-parameters too, as are those of `_rollout`.
+        critic: True to train a value head beside the policy, which `advantage` and the loss then read.
+        rollout: defaults of an online method that differ from those of `_rollout`.
 
     Returns:
         A decorator that turns the function into an `Algorithm`.
@@ -309,6 +408,11 @@ def algorithm(
                 f"{name}: at_reference is declared, but the loss reads no reference",
                 fix="declare reference=True, or leave at_reference out",
             )
+        if (data == "rollouts") != (advantage is not None):
+            raise PluginError(f"{name}: data='rollouts' and advantage=… go together")
+        online = {} if advantage is None else _online_parameters(name, advantage, doc, rollout or {})
+        if clash := online.keys() & inspect.signature(function).parameters.keys():
+            raise PluginError(f"{name}: parameter {clash.pop()!r} stands in the loss and in its advantage or rollout")
         return Algorithm(
             name=name,
             function=function,
@@ -317,17 +421,59 @@ def algorithm(
             paper=paper,
             learning_rate=learning_rate,
             reward=reward,
-            parameters=_parameters(function, doc),
+            parameters={**_parameters(function, doc), **online},
             doc=doc,
             at_reference=at_reference,
             normalised=normalised,
             uses_rejected=uses_rejected,
+            advantage=advantage,
+            critic=critic,
         )
 
     return declare
 
 
-def _parameters(function: Callable[..., Loss], doc: str) -> dict[str, Parameter]:
+def _rollout(
+    _: None,
+    *,
+    reward: str = "rm",
+    samples: Annotated[int, annotated_types.Ge(1)] = 4,
+    updates: Annotated[int, annotated_types.Ge(1)] = 1,
+    max_new_tokens: Annotated[int, annotated_types.Ge(1)] = 64,
+    temperature: Annotated[float, annotated_types.Gt(0)] = 1.0,
+    no_end_penalty: Annotated[float, annotated_types.Ge(0)] = 1.0,
+) -> None:
+    """How every online method gathers its answers.
+
+    Args:
+        reward: a reward method of the same suite, or gold.
+        samples: answers to each prompt of a batch.
+        updates: optimizer steps on each batch of answers; more than one makes it partly off-policy.
+        max_new_tokens: longest answer, in tokens.
+        temperature: of sampling, no unit.
+        no_end_penalty: taken off the reward of an answer without end of turn, in the reward's unit.
+    """
+
+
+def _online_parameters(
+    name: str, advantage: Callable[..., Advantages], doc: str, defaults: Mapping[str, Any]
+) -> dict[str, Parameter]:
+    shared = _parameters(_rollout, inspect.getdoc(_rollout) or "")
+    if unknown := defaults.keys() - shared.keys():
+        raise PluginError(f"{name}: rollout: {nearest(unknown.pop(), shared, what='setting')}")
+    own = _parameters(advantage, doc)
+    if clash := own.keys() & shared.keys():
+        raise PluginError(f"{name}: parameter {clash.pop()!r} stands in the advantage and in the rollout")
+    shared |= {key: replace(shared[key], default=shared[key].parse(value)) for key, value in defaults.items()}
+    return own | shared
+
+
+def _named_by(function: Callable[..., Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Those parameters that the function takes."""
+    return {name: parameters[name] for name in inspect.signature(function).parameters if name in parameters}
+
+
+def _parameters(function: Callable[..., Any], doc: str) -> dict[str, Parameter]:
     hints = typing.get_type_hints(function, include_extras=True)
     found = {}
     signature = list(inspect.signature(function).parameters.values())
@@ -409,4 +555,4 @@ def _in_words(constraint: annotated_types.BaseMetadata) -> str:
 
 
 def _rows(batch: Record) -> int:
-    return len(batch.logps if isinstance(batch, ChosenLogps | UnpairedLogps) else batch.chosen)
+    return len(batch.chosen if isinstance(batch, PairLogps | PairScores) else batch.logps)

@@ -14,7 +14,13 @@ from rich.text import Text
 from align_bench.registry import Plugin, Registry
 from align_bench.testing import CheckReport, Status
 
-_DATA = {"pairs": "pairs", "chosen": "chosen answers", "unpaired": "single answers", "scores": "pairs, scalar head"}
+_DATA = {
+    "pairs": "pairs",
+    "chosen": "chosen answers",
+    "unpaired": "single answers",
+    "scores": "pairs, scalar head",
+    "rollouts": "prompts",
+}
 
 
 def algorithms_table(registry: Registry) -> Table:

@@ -16,12 +16,13 @@ from typing import Any, Protocol
 from align_bench.data.chat import save_table, tokenize
 from align_bench.data.preferences import fingerprint
 from align_bench.environment import environment, library_versions
-from align_bench.errors import AlignBenchError, MissingResultError
-from align_bench.evaluate.generate import generate
+from align_bench.errors import AlignBenchError, MissingResultError, SuiteError
 from align_bench.evaluate.preference import Columns, mismatched_logps, table_logps, table_scores
 from align_bench.gather import Results, data_file, source
+from align_bench.judge.gold import gold_score
 from align_bench.judge.reward_model import score_answers
 from align_bench.ledger import Meter, total
+from align_bench.models.generate import Answer, generate
 from align_bench.models.load import (
     Base,
     Footprint,
@@ -45,6 +46,7 @@ from align_bench.report.numerals import counts_in_words
 from align_bench.store import Artefact, Store, content_key, make_folder, write_atomically
 from align_bench.suite import JUDGE_CELL, Suite
 from align_bench.train.loop import train
+from align_bench.train.online import Reward, train_online
 
 
 class Watch(Protocol):
@@ -208,6 +210,8 @@ class _Work:
     def _compute_cell(self, cell: Cell, *, judged: bool) -> list[Cost]:
         """All artefacts of a cell, in order; its own costs. What it shares with other cells is not charged to it."""
         costs = []
+        if cell.reward is not None and cell.reward.adapter is not None:
+            self._artefact(cell.reward, cell.reward.adapter, "train", self._train)
         if cell.kind == "policy":  # its rewards are read against the base's log-probabilities
             self._artefact(self.plan.base, self.plan.base.val, "validation pairs", self._evaluate)
         if cell.adapter is not None:
@@ -269,23 +273,50 @@ class _Work:
         size = footprint(model)
         self._say_loaded(size)
         partial = self.store.partial(cell.adapter.kind, cell.adapter.key)
-        log = train(
-            model,
-            self.results.table("judge" if cell.id == JUDGE_CELL else "train").rows,
-            cell.plugin.algorithm,
-            cell.parameters,
-            learning_rate=cell.learning_rate,
-            settings=self.suite.train,
-            seed=cell.seed,
-            reference=reference,
-            checkpoint=partial / "checkpoint.pt",
-            track=self.store.folder / "trackers" / cell.id,
-            tick=tick,
-        )
+        rows = self.results.table("judge" if cell.id == JUDGE_CELL else "train").rows
+        settings: dict[str, Any] = {
+            "learning_rate": cell.learning_rate,
+            "settings": self.suite.train,
+            "seed": cell.seed,
+            "checkpoint": partial / "checkpoint.pt",
+            "track": self.store.folder / "trackers" / cell.id,
+            "tick": tick,
+        }
+        method = cell.plugin.algorithm
+        if method.advantage is None:
+            log = train(model, rows, method, cell.parameters, reference=reference, **settings)
+        else:
+            log = train_online(model, self.tokenizer, rows, method, cell.parameters, self._reward(cell), **settings)
         save_adapter(model, folder)
         (folder / "log.jsonl").write_text("".join(json.dumps(step) + "\n" for step in log.steps), encoding="utf-8")
         shutil.rmtree(partial, ignore_errors=True)
         return log.tokens, {"steps": len(log.steps), "trainable": size.trainable}
+
+    def _reward(self, cell: Cell) -> Reward:
+        """What judges the answers of an online method: a reward model of the suite, or the gold judge."""
+        if cell.reward is None:
+            preferences = {preference.pair: preference for preference in self.results.preferences("train").rows}
+            if all(preference.gold is None for preference in preferences.values()):
+                raise SuiteError(
+                    f"{cell.id}: reward: gold, but the training rows know no right answers",
+                    fix="name a reward method of the suite, or train on embedded/planted",
+                )
+
+            def gold(rows: Sequence[TokenRow], answers: Sequence[Answer]) -> list[float]:
+                texts = [self.tokenizer.decode(answer.ids, skip_special_tokens=True) for answer in answers]
+                scores = [gold_score(preferences[row.pair], text) for row, text in zip(rows, texts, strict=True)]
+                return [0.0 if score is None else score for score in scores]
+
+            return gold
+        assert cell.reward.adapter is not None
+        adapter = self.results.artefact(cell.reward.adapter).folder
+        scorer = load_adapter(load_scorer(self.base, self.precision, seed=cell.reward.seed), adapter)
+
+        def model(rows: Sequence[TokenRow], answers: Sequence[Answer]) -> list[float]:
+            pairs = [(row.prompt, answer.ids) for row, answer in zip(rows, answers, strict=True)]
+            return score_answers(scorer, pairs, max_tokens=self.suite.train.micro_batch_tokens)
+
+        return model
 
     def _reference(self, cell: Cell, address: Address) -> Columns:
         self._artefact(cell, address, "reference log-probs", self._refer)

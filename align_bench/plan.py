@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,7 +19,7 @@ from align_bench.errors import SuiteError, nearest
 from align_bench.records import Kind
 from align_bench.registry import Plugin, Registry
 from align_bench.store import content_key
-from align_bench.suite import BASE_CELL, JUDGE_CELL, DataFile, Judge, Method, Suite
+from align_bench.suite import BASE_CELL, GOLD, JUDGE_CELL, DataFile, Judge, Method, Suite
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,7 @@ class Cell:
         val: log-probabilities or scores of the validation pairs.
         generations: answers to the validation prompts; None for reward models.
         judged: the judge's scores of them; None without a judge or generations.
+        reward: the reward model that an online method is trained against; None for other methods and for `gold`.
     """
 
     id: str
@@ -76,6 +77,7 @@ class Cell:
     val: Address
     generations: Address | None
     judged: Address | None
+    reward: Cell | None = None
 
     @property
     def algorithm(self) -> str:
@@ -153,16 +155,17 @@ def make_plan(suite: Suite, registry: Registry, inputs: Inputs) -> Plan:
     judge = layout.judge(suite.judge, registry) if suite.judge else None
     variants = [variant for method in suite.methods for variant in _variants(registry[method.name].algorithm, method)]
     names = _names(variants)
-    cells = tuple(
-        layout.cell(
-            f"{name}#{seed}" if len(suite.seeds) > 1 else name, registry[variant.method], variant, seed, "train", judge
-        )
-        for seed, (name, variant) in itertools.product(suite.seeds, zip(names, variants, strict=True))
-    )
-    if duplicates := {cell.id for cell in cells if [other.id for other in cells].count(cell.id) > 1}:
-        raise SuiteError(
-            f"methods: {', '.join(sorted(duplicates))} stands twice with equal parameters", fix="delete one"
-        )
+    laid_out: dict[str, Cell] = {}
+    entries = list(itertools.product(suite.seeds, zip(names, variants, strict=True)))
+    # Reward models first: an online method's key rests on its reward's.
+    for seed, (name, variant) in sorted(entries, key=lambda entry: "reward" in entry[1][1].parameters):
+        identity = f"{name}#{seed}" if len(suite.seeds) > 1 else name
+        plugin = registry[variant.method]
+        reward = _reward_of(variant, seed, laid_out.values(), judge, suite) if plugin.algorithm.advantage else None
+        if identity in laid_out:
+            raise SuiteError(f"methods: {identity} stands twice with equal parameters", fix="delete one")
+        laid_out[identity] = layout.cell(identity, plugin, variant, seed, "train", judge, reward)
+    cells = tuple(laid_out[f"{name}#{seed}" if len(suite.seeds) > 1 else name] for seed, (name, _) in entries)
     base = layout.base(suite.seeds[0], judge)
     plan = Plan(tokens, judge, base, cells, "")
     return Plan(
@@ -172,6 +175,30 @@ def make_plan(suite: Suite, registry: Registry, inputs: Inputs) -> Plan:
         cells,
         content_key([[label, address.kind, address.key] for label, address in plan.addresses()]),
     )
+
+
+def _reward_of(variant: _Variant, seed: int, cells: Iterable[Cell], judge: Cell | None, suite: Suite) -> Cell | None:
+    """The reward model that an online method names: the first of that method with its seed; None for `gold`."""
+    name = variant.parameters["reward"]
+    if name == GOLD:
+        return None
+    found = next(
+        (cell for cell in cells if cell.kind == "reward" and (cell.algorithm, cell.seed) == (name, seed)), None
+    )
+    if found is None:
+        trained = {cell.algorithm for cell in cells if cell.kind == "reward"} | {GOLD}
+        raise SuiteError(
+            f"methods: {variant.method}: reward: {name!r} is no reward model of this suite. "
+            + nearest(name, trained, what="reward"),
+            fix=f"add {name} to methods, before or after {variant.method}",
+        )
+    if judge is not None and found.adapter == judge.adapter and suite.judge and not suite.judge.may_be_reward:
+        raise SuiteError(
+            f"methods: {variant.method}: its reward {found.id} is the judge itself (same rows, parameters and seed), "
+            "so that the judge would grade the policy by what it was trained on",
+            fix="give the judge rows of its own, or set judge.may_be_reward: true; the report then says so",
+        )
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,9 +265,19 @@ class _Layout:
     inputs: Inputs
     tokens: Mapping[str, Address]
 
-    def cell(self, name: str, plugin: Plugin, variant: _Variant, seed: int, split: str, judge: Cell | None) -> Cell:
+    def cell(
+        self,
+        name: str,
+        plugin: Plugin,
+        variant: _Variant,
+        seed: int,
+        split: str,
+        judge: Cell | None,
+        reward: Cell | None = None,
+    ) -> Cell:
         algorithm = plugin.algorithm
-        reference = self._reference(split, mismatched=algorithm.data == "unpaired") if algorithm.reference else None
+        stored = algorithm.reference and algorithm.advantage is None  # an online method measures its own answers
+        reference = self._reference(split, mismatched=algorithm.data == "unpaired") if stored else None
         training = content_key(
             {
                 "base": self._base(),
@@ -254,6 +291,7 @@ class _Layout:
                 "lora": self.suite.lora.model_dump(),
                 "train": self.suite.train.model_dump(exclude={"checkpoint_minutes", "max_length", "trackers"}),
                 "code": code_digest("models", "train", "data"),
+                **({"reward": reward.adapter.key} if reward and reward.adapter else {}),
             }
         )
         val = self._val(training)
@@ -269,6 +307,7 @@ class _Layout:
             val=val,
             generations=generations,
             judged=self._judged(generations, judge),
+            reward=reward,
         )
 
     def base(self, seed: int, judge: Cell | None) -> Cell:

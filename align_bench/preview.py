@@ -138,7 +138,8 @@ class _Estimate:
         if kind == "adapter":
             assert cell.plugin is not None
             # Mismatched answers pass forward only: half of a training pass; chosen answers are half of all.
-            share = {"unpaired": 1.5, "chosen": 0.5}.get(cell.plugin.algorithm.data, 1)
+            # Online: prompts with answers are sampled, judged, and measured under policy and reference before updates.
+            share = {"unpaired": 1.5, "chosen": 0.5, "rollouts": 4}.get(cell.plugin.algorithm.data, 1)
             return int(self.tokens["judge" if cell.id == "judge" else "train"] * self.epochs * share)
         if kind == "judged":
             return self.tokens["generations"]

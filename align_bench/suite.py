@@ -17,6 +17,7 @@ from align_bench.errors import SuiteError, nearest
 DEFAULT_SUITE = "assignment"
 BASE_CELL = "base"
 JUDGE_CELL = "judge"
+GOLD = "gold"  # the programmatic judge, where the data knows its right answers
 
 
 class _Strict(BaseModel):
@@ -68,6 +69,7 @@ class Judge(_Strict):
     data: DataField = Field(description="its training rows; keep them apart from data.train")
     parameters: dict[str, Any] = Field(default_factory=dict, description="its hyper-parameters and learning_rate")
     seed: int = Field(0, description="its seed")
+    may_be_reward: bool = Field(False, description="allow an online method whose reward is the judge itself")
 
 
 class Train(_Strict):

@@ -95,7 +95,7 @@ def _in_groups(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
 def rewards_of(
     algorithm: Algorithm, parameters: Mapping[str, Any], rows: Sequence[TokenRow], policy: Columns, reference: Columns
 ) -> Columns:
-    """The method's own rewards of validation pairs, by its own loss function.
+    """The method's own rewards of validation pairs, by its own loss function; `s̄` of an online method.
 
     Args:
         algorithm: a policy method.
@@ -107,6 +107,8 @@ def rewards_of(
         `chosen` and `rejected` rewards, float32, shape [rows], in the method's own unit.
     """
     tokens = {side: torch.tensor([len(getattr(row, side)) for row in rows]) for side in SIDES}
+    if algorithm.advantage is not None:  # an online method is given its reward and implies none
+        return {side: policy[side] / tokens[side] for side in SIDES}
     if algorithm.data == "pairs":
         loss = algorithm(
             PairLogps(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
@@ -30,23 +30,57 @@ def response_logps(model: Any, rows: Sequences) -> Tensor:
     Returns:
         Sums over response tokens, nats, float32 tensor of shape [rows].
     """
+    found = _predict(model, rows)
+    return torch.zeros(len(rows), device=found.logps.device).index_add(0, found.sequence, found.logps)
+
+
+def token_logps(model: Any, rows: Sequences, value_head: Any = None) -> tuple[Tensor, Tensor | None]:
+    """`log π(y_t | x, y_<t)` of each response token, and what a value head makes of the state before it.
+
+    Args:
+        model, rows: as in `response_logps`.
+        value_head: a module from hidden states to one number, or None.
+
+    Returns:
+        Two float32 tensors of shape [rows, longest response], 0 beyond a response's end: nats, and the value head's
+        numbers (None without one).
+    """
+    found = _predict(model, rows)
+    shape = len(rows), max(len(response) for _, response in rows)
+    places = found.sequence, found.step
+    logps = torch.zeros(shape, device=found.logps.device).index_put(places, found.logps)
+    if value_head is None:
+        return logps, None
+    values = value_head(found.hidden.to(next(value_head.parameters()).dtype)).squeeze(-1).float()
+    return logps, torch.zeros_like(logps).index_put(places, values)
+
+
+class _Predicted(NamedTuple):
+    """Response tokens of all rows in one line: row number, place in the response, log-probability, hidden state."""
+
+    sequence: Tensor
+    step: Tensor
+    logps: Tensor
+    hidden: Tensor
+
+
+def _predict(model: Any, rows: Sequences) -> _Predicted:
     inner = _inner(model)
     layout = lay_out(inner, [(prompt, response[:-1]) for prompt, response in rows])
     # A token is predicted by the hidden state before it: the first one of a response by that of the prompt's end.
     places = [
-        (sequence, layout.row[sequence], layout.start[sequence] + step - 1 if step else layout.prompt[sequence] - 1)
-        for sequence, (_, response) in enumerate(rows)
+        (index, step, layout.row[index], layout.start[index] + step - 1 if step else layout.prompt[index] - 1)
+        for index, (_, response) in enumerate(rows)
         for step in range(len(response))
     ]
-    sequence, row, column = torch.tensor(places, device=inner.device).T
+    sequence, step, row, column = torch.tensor(places, device=inner.device).T
     target = torch.tensor([token for _, response in rows for token in response], device=inner.device)
-    if not _head_is_plain(inner):
-        logits = inner(**layout.inputs, use_cache=False).logits[row, column]
-        token_logps = _log_softmax_at(logits, target)
-    else:
-        hidden = inner.get_decoder()(**layout.inputs, use_cache=False).last_hidden_state
-        token_logps = _head_logps(inner.get_output_embeddings(), hidden[row, column], target)
-    return torch.zeros(len(rows), device=inner.device).index_add(0, sequence, token_logps)
+    if _head_is_plain(inner):
+        hidden = inner.get_decoder()(**layout.inputs, use_cache=False).last_hidden_state[row, column]
+        return _Predicted(sequence, step, _head_logps(inner.get_output_embeddings(), hidden, target), hidden)
+    output = inner(**layout.inputs, use_cache=False, output_hidden_states=True)
+    logps = _log_softmax_at(output.logits[row, column], target)
+    return _Predicted(sequence, step, logps, output.hidden_states[-1][row, column])
 
 
 def scores(model: Any, rows: Sequences) -> Tensor:

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -74,11 +74,7 @@ def train(
         DataError: when the rows do not fit the method's data kind.
         ModelError: when started as one of several processes.
     """
-    accelerator = Accelerator(mixed_precision="no", log_with=list(settings.trackers) or None, project_dir=track)
-    if accelerator.num_processes > 1:
-        raise ModelError(
-            "training runs in one process so far", fix="start align-bench without accelerate launch or torchrun"
-        )
+    accelerator = _one_process(settings, track)
     feed = FEEDS[algorithm.data](rows, reference)
     batches = effective_batches(len(feed.lengths), settings.batch_size, epochs=settings.epochs, seed=seed)
     state = _State(model, learning_rate, settings, len(batches), seed)
@@ -101,6 +97,15 @@ def train(
     accelerator.end_training()
     model.eval()
     return TrainLog(tuple(state.log), state.tokens)
+
+
+def _one_process(settings: Train, track: Path | None) -> Accelerator:
+    accelerator = Accelerator(mixed_precision="no", log_with=list(settings.trackers) or None, project_dir=track)
+    if accelerator.num_processes > 1:
+        raise ModelError(
+            "training runs in one process so far", fix="start align-bench without accelerate launch or torchrun"
+        )
+    return accelerator
 
 
 class _Budget:
@@ -132,10 +137,17 @@ def _accumulate(
 ) -> dict[str, float]:
     """Backward over the micro-batches of one effective batch; returns the sums of what the log shows."""
     feed.begin(model, batch, max_tokens)
+    parts = micro_batches(batch, feed.lengths, max_tokens=max_tokens)
+    return _accumulated(accelerator, algorithm, parameters, (feed.record(model, part) for part in parts), len(batch))
+
+
+def _accumulated(
+    accelerator: Accelerator, algorithm: Algorithm, parameters: Mapping[str, Any], records: Iterable[Any], examples: int
+) -> dict[str, float]:
     sums: dict[str, float] = {}
-    for micro in micro_batches(batch, feed.lengths, max_tokens=max_tokens):
-        loss = _loss(algorithm, feed.record(model, micro), parameters)
-        accelerator.backward(loss.values.sum() / len(batch))
+    for record in records:
+        loss = _loss(algorithm, record, parameters)
+        accelerator.backward(loss.values.sum() / examples)
         for name, value in _logged(loss).items():
             sums[name] = sums.get(name, 0.0) + value
     return sums

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from align_bench.evaluate.generate import Answer, generate
+from align_bench.models.generate import Answer, generate
 from align_bench.models.load import Precision, find_base, load_policy, load_tokenizer
 from align_bench.suite import Generate
 

@@ -1,0 +1,360 @@
+"""Online methods: advantages and losses against scalar arithmetic, and a loop that raises the reward and survives."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from align_bench.api import Advantages, Algorithm, Experience, Loss, Rollouts, algorithm
+from align_bench.errors import PluginError
+from align_bench.models.generate import Answer
+from align_bench.models.load import Precision, add_adapter, find_base, load_policy, load_tokenizer
+from align_bench.models.logprobs import response_logps, token_logps
+from align_bench.records import TokenRow
+from align_bench.registry import load_registry
+from align_bench.suite import Lora, Train
+from align_bench.train.online import train_online
+
+FP32 = Precision("fp32", torch.float32, "cpu")
+LENGTHS = [3, 1, 5, 2, 4, 2]
+GROUPS = [0, 0, 0, 1, 1, 2]
+METHODS = ["ppo", "rloo", "grpo"]
+
+
+@pytest.fixture(scope="module")
+def methods() -> dict[str, Algorithm]:
+    registry = load_registry()
+    return {name: registry[name].algorithm for name in METHODS}
+
+
+def ragged(seed: int, scale: float = 1.0) -> list[list[float]]:
+    draw = random.Random(seed)
+    return [[draw.gauss(-2, scale) for _ in range(length)] for length in LENGTHS]
+
+
+def padded(rows: Sequence[Sequence[float]]) -> Tensor:
+    found = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.float64)
+    for row, values in enumerate(rows):
+        found[row, : len(values)] = torch.tensor(values, dtype=torch.float64)
+    return found
+
+
+MASK = padded([[1.0] * length for length in LENGTHS]).bool()
+REWARDS = [0.5, -1.0, 2.0, 0.25, 1.5, -0.75]
+
+
+def experience(*, critic: bool) -> tuple[Experience, dict[str, list[list[float]]]]:
+    lists = {"logps": ragged(1), "ref_logps": ragged(2), "values": ragged(3)}
+    found = Experience(
+        rewards=torch.tensor(REWARDS, dtype=torch.float64),
+        group=torch.tensor(GROUPS),
+        mask=MASK,
+        logps=padded(lists["logps"]),
+        ref_logps=padded(lists["ref_logps"]),
+        values=padded(lists["values"]) if critic else None,
+    )
+    return found, lists
+
+
+# Advantages.
+
+
+def test_gae_equals_the_sum_of_discounted_surprises(methods: dict[str, Algorithm]) -> None:
+    given, lists = experience(critic=True)
+    parameters = methods["ppo"].resolve({"kl_weight": 0.3, "discount": 0.9, "gae_lambda": 0.8})
+    made = methods["ppo"].advantages(given, parameters)
+    plain, returns = [], []
+    for row, length in enumerate(LENGTHS):
+        logps, ref, values = (lists[name][row] for name in ("logps", "ref_logps", "values"))
+        rewards = [-0.3 * (logps[step] - ref[step]) for step in range(length)]
+        rewards[-1] += REWARDS[row]
+        after = [*values[1:], 0.0]
+        surprise = [rewards[step] + 0.9 * after[step] - values[step] for step in range(length)]
+        plain.append(
+            [sum((0.9 * 0.8) ** (k - step) * surprise[k] for k in range(step, length)) for step in range(length)]
+        )
+        returns.append([advantage + value for advantage, value in zip(plain[-1], values, strict=True)])
+    every = [value for row in plain for value in row]
+    mean = math.fsum(every) / len(every)
+    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in every) / len(every))
+    expected = padded([[(value - mean) / deviation for value in row] for row in plain])
+    torch.testing.assert_close(made.advantages, expected, rtol=1e-6, atol=1e-7)
+    assert made.returns is not None
+    torch.testing.assert_close(made.returns, padded(returns), rtol=1e-12, atol=1e-12)
+
+
+def test_rloo_compares_with_the_other_answers_to_the_prompt(methods: dict[str, Algorithm]) -> None:
+    given, lists = experience(critic=False)
+    made = methods["rloo"].advantages(given, methods["rloo"].resolve({"kl_weight": 0.3}))
+    total = [
+        reward - 0.3 * (sum(logps) - sum(ref))
+        for reward, logps, ref in zip(REWARDS, lists["logps"], lists["ref_logps"], strict=True)
+    ]
+    for row, group in enumerate(GROUPS):
+        others = [total[other] for other in range(len(total)) if GROUPS[other] == group and other != row]
+        expected = total[row] - sum(others) / len(others) if others else 0.0
+        assert made.advantages[row][MASK[row]].tolist() == pytest.approx([expected] * LENGTHS[row], abs=1e-12)
+    assert (made.advantages[~MASK] == 0).all()
+
+
+def test_grpo_counts_in_standard_deviations_of_the_prompt(methods: dict[str, Algorithm]) -> None:
+    given, _ = experience(critic=False)
+    made = methods["grpo"].advantages(given, methods["grpo"].resolve({}))
+    for row, group in enumerate(GROUPS):
+        several = [reward for reward, other in zip(REWARDS, GROUPS, strict=True) if other == group]
+        mean = sum(several) / len(several)
+        deviation = math.sqrt(sum((r - mean) ** 2 for r in several) / (len(several) - 1)) if len(several) > 1 else 0.0
+        expected = (REWARDS[row] - mean) / (deviation + 1e-4)
+        assert made.advantages[row, 0].item() == pytest.approx(expected, rel=1e-10, abs=1e-10)
+
+
+# Losses.
+
+
+def rollouts(*, critic: bool) -> Rollouts:
+    """Ratios on both sides of the clip, advantages of both signs."""
+    old = ragged(5)
+    count = sum(LENGTHS)
+    return Rollouts(
+        logps=padded(old) + padded(ragged(6, 0.4)) * MASK + 2 * MASK,
+        old_logps=padded(old),
+        ref_logps=padded(ragged(7)),
+        mask=MASK,
+        advantages=padded(ragged(8)) * MASK + 2 * MASK,
+        returns=padded(ragged(9)) if critic else None,
+        values=padded(ragged(10)) if critic else None,
+        old_values=padded(ragged(11)) if critic else None,
+        mean_tokens=count / len(LENGTHS),
+    )
+
+
+def each_token(batch: Rollouts) -> list[list[dict[str, float]]]:
+    names = [name for name in Rollouts.__dataclass_fields__ if isinstance(getattr(batch, name), Tensor)]
+    return [
+        [{name: getattr(batch, name)[row, step].item() for name in names} for step in range(length)]
+        for row, length in enumerate(LENGTHS)
+    ]
+
+
+def clipped(token: dict[str, float], clip: float) -> float:
+    ratio = math.exp(token["logps"] - token["old_logps"])
+    bounded = min(max(ratio, 1 - clip), 1 + clip)
+    return max(-token["advantages"] * ratio, -token["advantages"] * bounded)
+
+
+def test_ppo_equals_scalar_arithmetic(methods: dict[str, Algorithm]) -> None:
+    batch = rollouts(critic=True)
+    loss = methods["ppo"](batch, **methods["ppo"].resolve({"clip": 0.25, "value_clip": 0.5, "value_weight": 0.3}))
+    total = 0.0
+    for row in each_token(batch):
+        for token in row:
+            moved = min(max(token["values"] - token["old_values"], -0.5), 0.5)
+            near = token["old_values"] + moved
+            missed = max((token["values"] - token["returns"]) ** 2, (near - token["returns"]) ** 2)
+            total += clipped(token, 0.25) + 0.3 * 0.5 * missed
+    assert loss.values.mean().item() == pytest.approx(total / sum(LENGTHS), rel=1e-12)  # the mean over all tokens
+
+
+def test_rloo_equals_scalar_arithmetic(methods: dict[str, Algorithm]) -> None:
+    batch = rollouts(critic=False)
+    batch = replace(batch, advantages=batch.advantages[:, :1] * MASK)
+    loss = methods["rloo"](batch, **methods["rloo"].resolve({"clip": 0.25}))
+    for row, tokens in enumerate(each_token(batch)):
+        whole = {name: sum(token[name] for token in tokens) for name in ("logps", "old_logps")}
+        expected = clipped({**whole, "advantages": tokens[0]["advantages"]}, 0.25)
+        assert loss.values[row].item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_grpo_equals_scalar_arithmetic(methods: dict[str, Algorithm]) -> None:
+    batch = rollouts(critic=False)
+    loss = methods["grpo"](batch, **methods["grpo"].resolve({"clip": 0.25, "kl_weight": 0.3}))
+    for row, tokens in enumerate(each_token(batch)):
+        back = [token["ref_logps"] - token["logps"] for token in tokens]
+        values = [clipped(token, 0.25) + 0.3 * (math.exp(d) - d - 1) for token, d in zip(tokens, back, strict=True)]
+        assert loss.values[row].item() == pytest.approx(sum(values) / len(values), rel=1e-12)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_on_policy_the_gradient_is_the_policy_gradient(methods: dict[str, Algorithm], name: str) -> None:
+    """At u = 1: minus the advantage for each token's log-probability, up to the method's way of taking means."""
+    critic = name == "ppo"
+    batch = rollouts(critic=critic)
+    batch = replace(batch, advantages=batch.advantages[:, :1] * MASK, ref_logps=batch.old_logps)
+    logps = batch.old_logps.clone().requires_grad_()
+    loss = methods[name](replace(batch, logps=logps), **methods[name].resolve({}))
+    (found,) = torch.autograd.grad(loss.values.sum(), logps)
+    share = {"ppo": 1 / batch.mean_tokens, "rloo": 1.0, "grpo": 1 / MASK.sum(1, keepdim=True).double()}[name]
+    torch.testing.assert_close(found * MASK, -batch.advantages * share, rtol=1e-12, atol=1e-12)
+
+
+# The tokens that they read.
+
+
+def test_token_logps_are_the_terms_of_the_sum(base_folder: Path) -> None:
+    model = load_policy(find_base(str(base_folder)), FP32)
+    rows = [((5, 6, 7), (8, 9)), ((5,), (6, 7, 8, 9, 10)), ((5, 6, 7), (15,))]
+    head = torch.nn.Linear(32, 1)
+    logps, values = token_logps(model, rows, head)
+    assert values is not None
+    assert logps.shape == values.shape == (3, 5)
+    torch.testing.assert_close(logps.sum(1), response_logps(model, rows), rtol=1e-5, atol=1e-5)
+    for row, (prompt, response) in enumerate(rows):
+        ids = torch.tensor([[*prompt, *response]])
+        output = model(input_ids=ids, output_hidden_states=True)
+        before = slice(len(prompt) - 1, len(prompt) + len(response) - 1)
+        expected = output.logits[0, before].log_softmax(-1).gather(1, ids[0, len(prompt) :, None]).squeeze(1)
+        torch.testing.assert_close(logps[row, : len(response)], expected, rtol=1e-5, atol=1e-5)
+        of_states = head(output.hidden_states[-1][0, before]).squeeze(-1)
+        torch.testing.assert_close(values[row, : len(response)], of_states, rtol=1e-4, atol=1e-5)
+        assert not logps[row, len(response) :].any()
+        assert not values[row, len(response) :].any()
+
+
+# The loop.
+
+SETTINGS = Train(batch_size=16, max_length=64, epochs=6, schedule="constant", warmup=0.0)
+
+
+def share_of_wanted(rows: Sequence[TokenRow], answers: Sequence[Answer]) -> list[float]:
+    """How many of an answer's tokens have an id that four divides: a quarter at first."""
+    return [sum(token % 4 == 0 for token in answer.ids) / len(answer.ids) for answer in answers]
+
+
+@pytest.fixture
+def build(base_folder: Path) -> Callable[..., Any]:
+    base = find_base(str(base_folder))
+    tokenizer = load_tokenizer(base)
+    rows = [TokenRow(pair, (5, 6, 7 + pair), (8,), (9,)) for pair in range(16)]
+
+    def run(
+        name: str | Algorithm, settings: Train = SETTINGS, parameters: dict[str, Any] | None = None, **more: Any
+    ) -> Any:
+        method = load_registry()[name].algorithm if isinstance(name, str) else name
+        model = add_adapter(load_policy(base, FP32), Lora(r=4, alpha=8), seed=0)
+        given = {"max_new_tokens": 6, "kl_weight": 0.0, "no_end_penalty": 0.0, **(parameters or {})}
+        resolved = method.resolve({name: value for name, value in given.items() if name in method.parameters})
+        reward = more.pop("reward", share_of_wanted)
+        log = train_online(
+            model, tokenizer, rows, method, resolved, reward, learning_rate=2e-2, settings=settings, seed=3, **more
+        )
+        trained = {key: value.detach().clone() for key, value in model.named_parameters() if value.requires_grad}
+        return log, trained
+
+    return run
+
+
+@pytest.mark.parametrize(("name", "epochs", "samples"), [("ppo", 8, 2), ("rloo", 10, 4), ("grpo", 5, 8)])
+def test_the_reward_rises(build: Callable[..., Any], name: str, epochs: int, samples: int) -> None:
+    log, _ = build(name, SETTINGS.model_copy(update={"epochs": epochs}), {"samples": samples})
+    rewards = [step["reward"] for step in log.steps]
+    assert sum(rewards[-4:]) / 4 > sum(rewards[:4]) / 4 + 0.2
+    assert log.steps[0]["kl"] == pytest.approx(0, abs=1e-4)
+    assert log.steps[-1]["kl"] > 0.1
+    names = {"loss", "reward", "kl", "tokens", "unfinished", "entropy", "clip_fraction", "learning_rate"}
+    assert names <= log.steps[0].keys()
+    assert ("explained_variance" in log.steps[0]) == (name == "ppo")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_price_on_kl_keeps_the_policy_near(build: Callable[..., Any], name: str) -> None:
+    short = SETTINGS.model_copy(update={"epochs": 3})
+    free, _ = build(name, short, {"samples": 4})
+    dear, _ = build(name, short, {"samples": 4, "kl_weight": 5.0})
+    assert dear.steps[-1]["kl"] < 0.7 * free.steps[-1]["kl"]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_micro_batches_do_not_change_the_training(build: Callable[..., Any], name: str) -> None:
+    short = SETTINGS.model_copy(update={"epochs": 1})
+    whole, _ = build(name, short)
+    parts, _ = build(name, short.model_copy(update={"micro_batch_tokens": 24}))
+    for one, other in zip(whole.steps, parts.steps, strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-3, abs=1e-5)
+        assert one["gradient_norm"] == pytest.approx(other["gradient_norm"], rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ["ppo", "rloo"])
+def test_a_kill_changes_nothing(build: Callable[..., Any], tmp_path: Path, name: str) -> None:
+    short = SETTINGS.model_copy(update={"epochs": 2, "checkpoint_minutes": 1e-9})
+    whole, weights = build(name, short)
+
+    class KilledError(Exception):
+        pass
+
+    calls = []
+
+    def dies(rows: Sequence[TokenRow], answers: Sequence[Answer]) -> list[float]:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KilledError
+        return share_of_wanted(rows, answers)
+
+    with pytest.raises(KilledError):
+        build(name, short, reward=dies, checkpoint=tmp_path / "checkpoint.pt")
+    resumed, again = build(name, short, checkpoint=tmp_path / "checkpoint.pt")
+    assert [step["loss"] for step in resumed.steps] == [step["loss"] for step in whole.steps]
+    assert all(torch.equal(weights[key], again[key]) for key in weights)
+
+
+def idle(rollouts: Rollouts) -> Loss:
+    """No learning."""
+    return Loss((rollouts.logps * 0).sum(1))
+
+
+def nothing(experience: Experience) -> Advantages:
+    return Advantages(torch.zeros_like(experience.logps))
+
+
+def declared(advantage: Any, **more: Any) -> Algorithm:
+    declare = algorithm(data="rollouts", paper="none", learning_rate=1e-3, reward="s̄", advantage=advantage, **more)
+    return declare(idle)
+
+
+def test_an_answer_without_end_pays(build: Callable[..., Any]) -> None:
+    seen: dict[str, list[Any]] = {"finished": [], "rewards": []}
+
+    def zero(rows: Sequence[TokenRow], answers: Sequence[Answer]) -> list[float]:
+        seen["finished"] += [answer.finished for answer in answers]
+        return [0.0] * len(answers)
+
+    def spy(experience: Experience) -> Advantages:
+        seen["rewards"] += experience.rewards.tolist()
+        return nothing(experience)
+
+    build(declared(spy), SETTINGS.model_copy(update={"epochs": 1}), {"no_end_penalty": 2.5}, reward=zero)
+    assert seen["rewards"] == [0.0 if finished else -2.5 for finished in seen["finished"]]
+    assert len(set(seen["rewards"])) == 2
+
+
+@pytest.mark.parametrize(
+    ("advantage", "message"),
+    [
+        (lambda experience: experience.logps, "returned Tensor, expected align_bench.api.Advantages"),
+        (lambda experience: Advantages(experience.logps[:, :1]), "expected one a token"),
+        (lambda experience: Advantages(experience.logps, experience.logps), "has returns"),
+    ],
+)
+def test_an_advantage_that_breaks_the_contract_is_told(build: Callable[..., Any], advantage: Any, message: str) -> None:
+    with pytest.raises(PluginError, match=message):
+        build(declared(advantage))
+
+
+def test_declarations_that_cannot_be_used_are_told() -> None:
+    with pytest.raises(PluginError, match="go together"):
+        declared(None)
+    with pytest.raises(PluginError, match=r"rollout: .*samples"):
+        declared(nothing, rollout={"sample": 2})
+
+    def greedy(experience: Experience, *, samples: int = 3) -> Advantages:
+        raise AssertionError
+
+    with pytest.raises(PluginError, match="'samples' stands in the advantage and in the rollout"):
+        declared(greedy)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import inspect
 import math
 import typing
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
 import annotated_types
@@ -21,15 +22,20 @@ from align_bench.errors import PluginError, nearest
 __all__ = [
     "Advantages",
     "Algorithm",
+    "Answer",
     "ChosenLogps",
     "Experience",
+    "Job",
     "Loss",
+    "Pair",
     "PairLogps",
     "PairScores",
     "Parameter",
+    "Recipe",
     "Rollouts",
     "UnpairedLogps",
     "algorithm",
+    "recipe",
 ]
 
 DataKind = Literal["pairs", "chosen", "unpaired", "scores", "rollouts"]
@@ -251,7 +257,7 @@ class Algorithm:
     """
 
     name: str
-    function: Callable[..., Loss]
+    function: Callable[..., Any]
     data: DataKind
     reference: bool
     paper: str
@@ -362,7 +368,7 @@ def algorithm(
     advantage: Callable[..., Advantages] | None = None,
     critic: bool = False,
     rollout: Mapping[str, Any] | None = None,
-) -> Callable[[Callable[..., Loss]], Algorithm]:
+) -> Callable[[Callable[..., Any]], Algorithm]:
     """Declare a loss as a method of the benchmark. Its signature is its hyper-parameter schema.
 
     Args:
@@ -391,7 +397,7 @@ def algorithm(
         PluginError: when the declaration or the signature cannot be used.
     """
 
-    def declare(function: Callable[..., Loss]) -> Algorithm:
+    def declare(function: Callable[..., Any]) -> Algorithm:
         name = function.__name__
         if data not in typing.get_args(DataKind):
             raise PluginError(
@@ -429,6 +435,114 @@ def algorithm(
             advantage=advantage,
             critic=critic,
         )
+
+    return declare
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One preference pair as token ids; every answer runs through its end-of-turn token unless it was truncated."""
+
+    prompt: Sequence[int]
+    chosen: Sequence[int]
+    rejected: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer as token ids.
+
+    Attributes:
+        prompt, answer: token ids.
+        desirable: whether it is one that people preferred.
+        mismatched: another row's answer, to be held against this prompt where a KL estimate needs one.
+    """
+
+    prompt: Sequence[int]
+    answer: Sequence[int]
+    desirable: bool
+    mismatched: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A whole training, as a recipe gets it.
+
+    Attributes:
+        model: a frozen base under a fresh, trainable fp32 adapter (and a scalar head, `score`, for data `scores`), on
+            its device. The recipe trains the adapter `default` in place and leaves no other.
+        tokenizer: the base's tokenizer; the recipe's own copy.
+        examples: a `Pair` each for data `pairs` and `scores`, an `Answer` each for `unpaired`.
+        lengths: padded tokens that each example costs, all its answers together.
+        batches: the examples (by number) of every optimizer step, in order; an epoch is as many steps as the next.
+        learning_rate: peak learning rate of AdamW.
+        settings: the suite's `train:` section (`align_bench.suite.Train`).
+        seed: seed of what is random beside the order of rows.
+        device: `cuda`, `cpu` and the like.
+        bf16: whether activations are bf16; fp32 otherwise.
+        scratch: an empty folder, deleted afterwards.
+        log: to be called once an optimizer step with its numbers: `loss`, and as known `learning_rate`,
+            `gradient_norm`, `chosen_reward`, `rejected_reward`, `margin`, `accuracy` and others.
+    """
+
+    model: Any
+    tokenizer: Any
+    examples: Sequence[Pair] | Sequence[Answer]
+    lengths: Sequence[int]
+    batches: Sequence[Sequence[int]]
+    learning_rate: float
+    settings: Any
+    seed: int
+    device: str
+    bf16: bool
+    scratch: Path
+    log: Callable[[Mapping[str, float]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe(Algorithm):
+    """A method that takes the whole training instead of a loss, such as one of a foreign trainer.
+
+    Attributes:
+        function: takes a `Job` and the hyper-parameters, returns nothing.
+        data: what its examples are: `pairs`, `unpaired` or `scores`.
+        libraries: distributions whose versions its numbers depend on; they are part of its artefacts' keys.
+    """
+
+    libraries: tuple[str, ...] = ()
+
+
+RecipeData = Literal["pairs", "unpaired", "scores"]
+
+
+def recipe(
+    *, data: RecipeData, paper: str, learning_rate: float, libraries: Sequence[str] = ()
+) -> Callable[[Callable[..., None]], Recipe]:
+    """Declare a function that takes the whole training as a method. Its signature is its hyper-parameter schema.
+
+    A policy's reward is s̄ in every table, since there is no loss to ask for another; a reward model's is its score.
+
+    Args:
+        data: what `Job.examples` holds: `pairs` or `unpaired` train a policy, `scores` a reward model on pairs.
+        paper: citation, such as `arXiv:2305.18290`.
+        learning_rate: default peak learning rate for LoRA adapters.
+        libraries: distributions that do the training, such as `("trl",)`; another version is another result.
+
+    Returns:
+        A decorator that turns the function into a `Recipe`.
+
+    Raises:
+        PluginError: when the declaration or the signature cannot be used.
+    """
+
+    def declare(function: Callable[..., None]) -> Recipe:
+        if data not in typing.get_args(RecipeData):
+            known = nearest(str(data), typing.get_args(RecipeData), what="data kind of a recipe")
+            raise PluginError(f"{function.__name__}: data={data!r}. {known}")
+        reward = "r" if data == "scores" else "s̄"
+        declared = algorithm(data=data, paper=paper, learning_rate=learning_rate, reward=reward)(function)
+        shared = {each.name: getattr(declared, each.name) for each in fields(declared)}
+        return Recipe(**shared, libraries=tuple(libraries))
 
     return declare
 

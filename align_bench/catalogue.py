@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from align_bench.api import Recipe
 from align_bench.registry import Plugin, Registry
 from align_bench.testing import CheckReport, Status
 
@@ -34,7 +35,7 @@ def algorithms_table(registry: Registry) -> Table:
             escape(name),
             escape(algorithm.summary.split(":")[0]),
             _DATA[algorithm.data],
-            "yes" if algorithm.reference else "no",
+            "its own" if isinstance(algorithm, Recipe) else "yes" if algorithm.reference else "no",
             escape(algorithm.paper),
             plugin.origin if plugin.origin == "built-in" else escape(f"{plugin.origin}: {plugin.path}"),
         )
@@ -72,6 +73,8 @@ def method_page(plugin: Plugin) -> Iterator[RenderableType]:
         )
     yield table
     needs = "reads reference log-probabilities" if algorithm.reference else "reads no reference"
+    if isinstance(algorithm, Recipe):
+        needs = " ".join(["takes the whole training", *(f"with {library}" for library in algorithm.libraries)])
     yield Text(f"data: {_DATA[algorithm.data]}; {needs}; its reward: {algorithm.reward}")
 
 

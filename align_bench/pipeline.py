@@ -5,18 +5,21 @@ from __future__ import annotations
 import gc
 import json
 import shutil
+import tempfile
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
 
+from align_bench.api import Algorithm, Recipe
 from align_bench.data.chat import save_table, tokenize
 from align_bench.data.preferences import fingerprint
 from align_bench.environment import environment, library_versions
-from align_bench.errors import AlignBenchError, MissingResultError, SuiteError
+from align_bench.errors import AlignBenchError, MissingResultError, PluginError, SuiteError
 from align_bench.evaluate.preference import Columns, mismatched_logps, table_logps, table_scores
 from align_bench.gather import Results, data_file, source
 from align_bench.judge.gold import gold_score
@@ -45,8 +48,9 @@ from align_bench.report.export import read_report, write_report
 from align_bench.report.numerals import counts_in_words
 from align_bench.store import Artefact, Store, content_key, make_folder, write_atomically
 from align_bench.suite import JUDGE_CELL, Suite
-from align_bench.train.loop import train
+from align_bench.train.loop import TrainLog, train
 from align_bench.train.online import Reward, train_online
+from align_bench.train.recipe import train_by_recipe
 
 
 class Watch(Protocol):
@@ -84,8 +88,8 @@ def prepare(suite: Suite, registry: Registry) -> Prepared:
     Raises:
         AlignBenchError: for anything that the user has to mend first.
     """
-    for method in suite.methods:  # the cheapest mistakes first
-        registry[method.name]
+    selected = [method.name for method in suite.methods] + ([suite.judge.method] if suite.judge else [])
+    algorithms = [registry[name].algorithm for name in selected]  # the cheapest mistakes first
     base = find_base(suite.base)
     precision = resolve_precision(suite.precision)
     inputs = Inputs(
@@ -95,6 +99,7 @@ def prepare(suite: Suite, registry: Registry) -> Prepared:
         base=base.digest,
         precision=str(precision),
         versions=library_versions(),
+        foreign=_foreign_versions(algorithms),
     )
     return Prepared(suite, registry, base, precision, make_plan(suite, registry, inputs))
 
@@ -272,21 +277,36 @@ class _Work:
         model = add_adapter(self._frozen(cell), self.suite.lora, seed=cell.seed)
         size = footprint(model)
         self._say_loaded(size)
-        partial = self.store.partial(cell.adapter.kind, cell.adapter.key)
         rows = self.results.table("judge" if cell.id == JUDGE_CELL else "train").rows
-        settings: dict[str, Any] = {
+        partial = self.store.partial(cell.adapter.kind, cell.adapter.key)
+        shared: dict[str, Any] = {
             "learning_rate": cell.learning_rate,
             "settings": self.suite.train,
             "seed": cell.seed,
-            "checkpoint": partial / "checkpoint.pt",
             "track": self.store.folder / "trackers" / cell.id,
             "tick": tick,
         }
-        method = cell.plugin.algorithm
-        if method.advantage is None:
-            log = train(model, rows, method, cell.parameters, reference=reference, **settings)
+        method, checkpoint = cell.plugin.algorithm, partial / "checkpoint.pt"
+        log: TrainLog
+        if isinstance(method, Recipe):
+            with tempfile.TemporaryDirectory() as scratch:
+                log = train_by_recipe(
+                    model,
+                    load_tokenizer(self.base),
+                    rows,
+                    method,
+                    cell.parameters,
+                    precision=self.precision,
+                    scratch=Path(scratch),
+                    **shared,
+                )
+        elif method.advantage is not None:
+            judge = self._reward(cell)
+            log = train_online(
+                model, self.tokenizer, rows, method, cell.parameters, judge, checkpoint=checkpoint, **shared
+            )
         else:
-            log = train_online(model, self.tokenizer, rows, method, cell.parameters, self._reward(cell), **settings)
+            log = train(model, rows, method, cell.parameters, reference=reference, checkpoint=checkpoint, **shared)
         save_adapter(model, folder)
         (folder / "log.jsonl").write_text("".join(json.dumps(step) + "\n" for step in log.steps), encoding="utf-8")
         shutil.rmtree(partial, ignore_errors=True)
@@ -395,6 +415,20 @@ class _Work:
         if text not in self._said:
             self._said.add(text)
             self.watch.say(text)
+
+
+def _foreign_versions(algorithms: Sequence[Algorithm]) -> dict[str, str]:
+    """Library → version, of those that the recipes among the methods train with."""
+    versions = {}
+    for recipe in algorithms:
+        for library in recipe.libraries if isinstance(recipe, Recipe) else ():
+            try:
+                versions[library] = version(library)
+            except PackageNotFoundError:
+                raise PluginError(
+                    f"{recipe.name} trains with {library}, which is not installed", fix=f"pip install {library}"
+                ) from None
+    return versions
 
 
 def _header(prepared: Prepared, store: Store, command: str, state: str, judge: Outcome | None) -> dict[str, Any]:

@@ -9,12 +9,12 @@ import hashlib
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from align_bench.api import Algorithm
+from align_bench.api import Algorithm, Recipe
 from align_bench.errors import SuiteError, nearest
 from align_bench.records import Kind
 from align_bench.registry import Plugin, Registry
@@ -31,6 +31,7 @@ class Inputs:
         base: digest of the base's weights, tokenizer and template.
         precision: resolved storage, compute type and device, such as `nf4/float32/cpu`.
         versions: library → version, of those that numbers depend on.
+        foreign: library → version, of those that only recipes train with.
     """
 
     train: str
@@ -39,6 +40,7 @@ class Inputs:
     base: str
     precision: str
     versions: Mapping[str, str]
+    foreign: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,12 +280,14 @@ class _Layout:
         algorithm = plugin.algorithm
         stored = algorithm.reference and algorithm.advantage is None  # an online method measures its own answers
         reference = self._reference(split, mismatched=algorithm.data == "unpaired") if stored else None
+        libraries = algorithm.libraries if isinstance(algorithm, Recipe) else ()
         training = content_key(
             {
                 "base": self._base(),
                 "tokens": self.tokens[split].key,
                 "reference": reference and reference.key,
                 "plugin": plugin.digest,
+                "libraries": {library: self.inputs.foreign[library] for library in libraries},
                 "method": algorithm.name,
                 "parameters": dict(variant.parameters),
                 "learning_rate": variant.learning_rate,

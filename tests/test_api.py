@@ -9,7 +9,17 @@ import pytest
 import torch
 from annotated_types import Ge, Gt, Interval, Le, Lt, MultipleOf
 
-from align_bench.api import Algorithm, Loss, PairLogps, PairScores, Parameter, UnpairedLogps, algorithm
+from align_bench.api import (
+    Algorithm,
+    Job,
+    Loss,
+    PairLogps,
+    PairScores,
+    Parameter,
+    UnpairedLogps,
+    algorithm,
+    recipe,
+)
 from align_bench.errors import PluginError
 
 ROWS = 3
@@ -390,6 +400,30 @@ def test_call_refuses_misshapen_metrics() -> None:
 def test_call_counts_rows_of_single_answers_not_of_the_effective_batch() -> None:
     loss = Loss(torch.ones(ROWS), rewards=torch.ones(ROWS))
     assert returning(loss, "unpaired")(unpaired()) is loss
+
+
+def everything(job: Job, *, rate: Annotated[float, Gt(0)] = 0.5) -> None:
+    """Takes it all.
+
+    Args:
+        job: the training.
+        rate: how much of it.
+    """
+
+
+@pytest.mark.parametrize(("data", "kind", "reward"), [("pairs", "policy", "s̄"), ("scores", "reward", "r")])
+def test_a_recipe_is_a_method_with_the_one_reward_of_its_kind(data: Any, kind: str, reward: str) -> None:
+    declared = recipe(data=data, paper="arXiv:0", learning_rate=1e-3, libraries=["trl"])(everything)
+    assert (declared.name, declared.kind, declared.reward, declared.libraries) == ("everything", kind, reward, ("trl",))
+    assert declared.resolve({}) == {"rate": 0.5}
+    assert declared.parameters["rate"].description == "how much of it."
+    with pytest.raises(ValueError, match="expected float > 0"):
+        declared.resolve({"rate": 0.0})
+
+
+def test_a_recipe_of_unknown_data_is_refused() -> None:
+    with pytest.raises(PluginError, match=r"everything: data='pair'\. Did you mean pairs"):
+        recipe(data="pair", paper="arXiv:0", learning_rate=1e-3)(everything)  # type: ignore[arg-type]
 
 
 def test_means_divide_by_tokens() -> None:

@@ -19,7 +19,7 @@ import torch
 import yaml
 from transformers import AutoTokenizer
 
-from align_bench.errors import MissingResultError, StoreError
+from align_bench.errors import MissingResultError, PluginError, StoreError
 from align_bench.gather import Results
 from align_bench.models.load import find_base, load_policy, resolve_precision
 from align_bench.pipeline import Folders, prepare, run
@@ -230,6 +230,54 @@ def test_one_failed_cell_does_not_stop_the_others(write_suite: Callable[..., Pat
     watch = Watch()
     assert {result["status"] for result in execute(path, folders, watch)["results"]} == {"done"}
     assert {stage.split(":")[0] for stage in watch.stages} == {"raises"}
+
+
+RECIPE = '''
+import torch
+
+from align_bench.api import Job, recipe
+
+
+@recipe(data="{data}", paper="none", learning_rate=1e-3, libraries={libraries})
+def taken(job: Job, *, size: float = 0.5) -> None:
+    """Fills the adapter with one number."""
+    with torch.no_grad():
+        for parameter in job.model.parameters():
+            if parameter.requires_grad:
+                parameter.fill_(size)
+    (job.scratch / "rest").write_text("left behind")
+    for _ in job.batches:
+        job.log({{"loss": 1.0}})
+'''
+
+
+def test_a_recipe_is_a_method_like_any_other(write_suite: Callable[..., Path], folders: Folders) -> None:
+    path = write_suite(methods=[{"taken": {"size": [0.0, 0.5]}}])
+    (path.parent / "algorithms").mkdir()
+    plugin = path.parent / "algorithms" / "taken.py"
+    plugin.write_text(RECIPE.format(data="pairs", libraries=("torch",)), encoding="utf-8")
+    report = execute(path, folders)
+    assert {result["status"] for result in report["results"]} == {"done"}
+    rows = {
+        cell: [row for row in read_scores(folders.reports / "small") if row["cell"] == cell]
+        for cell in ("base", "taken[size=0.0]", "taken[size=0.5]")
+    }
+    for same, moved, row in zip(rows["taken[size=0.0]"], rows["taken[size=0.5]"], rows["base"], strict=True):
+        assert same["chosen_reward"] == row["chosen_reward"]
+        assert moved["chosen_reward"] != row["chosen_reward"]
+        assert moved["chosen_reward"] == pytest.approx(moved["chosen_logp"] / moved["chosen_tokens"])
+    assert not list(folders.runs.rglob("rest"))
+    plugin.write_text(RECIPE.format(data="scores", libraries=()), encoding="utf-8")
+    assert {result["kind"] for result in execute(path, folders)["results"]} == {"reward", "base"}
+
+
+def test_a_library_that_a_recipe_lacks_is_told_before_any_work(write_suite: Callable[..., Path]) -> None:
+    path = write_suite(methods=["taken"])
+    (path.parent / "algorithms").mkdir()
+    text = RECIPE.format(data="pairs", libraries=("no-such-library",))
+    (path.parent / "algorithms" / "taken.py").write_text(text, encoding="utf-8")
+    with pytest.raises(PluginError, match="taken trains with no-such-library, which is not installed"):
+        prepare(load_suite(str(path)), load_registry(path))
 
 
 def test_a_failed_judge_leaves_the_rest(write_suite: Callable[..., Path], folders: Folders) -> None:

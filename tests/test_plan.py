@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from align_bench.api import Job, recipe
 from align_bench.errors import PluginError, SuiteError
 from align_bench.plan import Address, Cell, Inputs, Plan, make_plan
-from align_bench.registry import Broken, Registry, load_registry
+from align_bench.registry import Broken, Plugin, Registry, load_registry
 from align_bench.suite import Suite
 
 INPUTS = Inputs(
@@ -330,6 +331,20 @@ def test_base_precision_and_versions_change_everything(inputs: Inputs, tokens: b
     assert changed(plan(), plan(inputs)) == everything - kept
 
 
+def test_version_of_a_foreign_library_changes_the_recipes_that_train_with_it() -> None:
+    def taken(job: Job) -> None:
+        """Takes the whole training."""
+
+    plugin = Plugin(
+        recipe(data="pairs", paper="none", learning_rate=1e-3, libraries=["foreign"])(taken), Path(), "", ""
+    )
+    registry = Registry({**REGISTRY.plugins, "taken": plugin})
+    before, after = (
+        plan(replace(INPUTS, foreign={"foreign": version}), registry, methods=["dpo", "taken"]) for version in "12"
+    )
+    assert changed(before, after) == parts("taken", made=before)
+
+
 def test_path_of_a_file_is_not_its_content() -> None:
     moved = plan(base="elsewhere", data={"train": "moved.jsonl", "val": "val.parquet"})
     assert moved.fingerprint == plan().fingerprint
@@ -388,7 +403,7 @@ def test_broken_method_is_fatal_only_where_it_is_selected() -> None:
 def test_judge_must_be_a_reward_method() -> None:
     with pytest.raises(SuiteError, match=r"judge\.method: dpo trains a policy, expected a reward method") as caught:
         plan(judge={"method": "dpo", "data": "judge.jsonl"})
-    assert "Known reward methods: rm." in str(caught.value)
+    assert "Known reward methods: rm" in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from align_bench.api import Algorithm, ChosenLogps, PairLogps, Record, UnpairedLogps
+from align_bench.api import Algorithm, ChosenLogps, PairLogps, Recipe, Record, UnpairedLogps
 from align_bench.data.batches import micro_batches, mismatched
 from align_bench.models.layout import ANSWERS_PER_ROW
 from align_bench.models.logprobs import response_logps, scores
@@ -95,7 +95,7 @@ def _in_groups(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
 def rewards_of(
     algorithm: Algorithm, parameters: Mapping[str, Any], rows: Sequence[TokenRow], policy: Columns, reference: Columns
 ) -> Columns:
-    """The method's own rewards of validation pairs, by its own loss function; `s̄` of an online method.
+    """The method's own rewards of validation pairs, by its own loss function; s̄ of an online method and of a recipe.
 
     Args:
         algorithm: a policy method.
@@ -107,7 +107,7 @@ def rewards_of(
         `chosen` and `rejected` rewards, float32, shape [rows], in the method's own unit.
     """
     tokens = {side: torch.tensor([len(getattr(row, side)) for row in rows]) for side in SIDES}
-    if algorithm.advantage is not None:  # an online method is given its reward and implies none
+    if algorithm.advantage is not None or isinstance(algorithm, Recipe):  # neither implies a reward
         return {side: policy[side] / tokens[side] for side in SIDES}
     if algorithm.data == "pairs":
         loss = algorithm(

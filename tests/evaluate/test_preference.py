@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from align_bench.api import Job, recipe
 from align_bench.evaluate.preference import mismatched_logps, rewards_of, table_logps, table_scores
 from align_bench.models.load import Precision, find_base, load_policy, load_scorer
 from align_bench.models.logprobs import response_logps, scores
@@ -82,3 +83,14 @@ def test_rewards_are_the_methods_own() -> None:
         found = rewards_of(method, method.resolve({}), ROWS, policy, reference)
         torch.testing.assert_close(found["chosen"], torch.tensor(chosen))
         torch.testing.assert_close(found["rejected"], torch.tensor(rejected))
+
+
+def test_a_recipe_is_measured_by_the_mean_log_probability() -> None:
+    @recipe(data="unpaired", paper="none", learning_rate=1e-3)
+    def taken(job: Job) -> None:
+        """Takes the whole training."""
+
+    policy = {"chosen": torch.tensor([-3.0, -1.0, -4.0]), "rejected": torch.tensor([-2.0, -8.0, -1.0])}
+    rewards = rewards_of(taken, {}, ROWS, policy, {})
+    assert rewards["chosen"].tolist() == [-1.0, -1.0, -2.0]
+    assert rewards["rejected"].tolist() == [-2.0, -2.0, -0.5]

@@ -1,0 +1,332 @@
+"""TRL's own trainers as methods, so that anyone can hold ours against them (TRL 1.16).
+
+All of them get what the suite's own methods get: the same token ids, never tokenised again, in the same order, epoch by
+epoch; the same adapter to start from; AdamW, warm-up, schedule and clipping of `train:`, dropout of `lora:`. What they
+would do otherwise, and does not happen here:
+
+- they tokenise, truncate or drop rows, each trainer in its own way, and shuffle them;
+- they turn on bf16 and gradient checkpointing, also where a CPU has neither;
+- they turn the adapter of a 4-bit base into bf16, in which the small steps of AdamW vanish;
+- they pad with the tokenizer's pad token, behind which the reward trainer does not find the end of an answer when that
+  is the end token, too;
+- they patch the model's forward, add an adapter called `ref`, switch accelerate to their device for the whole process
+  and report to the Hub that they were used.
+
+What differs from the suite's own methods for all of them:
+
+1. A step's loss is the mean over its micro-batches of their means. All of them have as many rows, except for the last
+   of an epoch. A micro-batch holds as many rows as fit into `micro_batch_tokens` at the length of the longest one.
+2. DPO and KTO compute the reference in every step (with the adapter off) and not once.
+3. A killed training starts again.
+"""
+
+import contextlib
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any
+
+from annotated_types import Ge, Gt
+from torch.utils.data import Sampler
+
+from align_bench.api import Answer, Job, Pair, recipe
+
+
+@recipe(data="scores", paper="arXiv:2203.02155", learning_rate=1e-4, libraries=("trl",))
+def trl_rm(job: Job, *, centering: Annotated[float, Ge(0)] = 0.01) -> None:
+    """Bradley–Terry reward model by TRL's RewardTrainer.
+
+    Equation:
+        −log σ(r_w − r_l) + c·(r_w + r_l)²
+
+    Args:
+        job: the training.
+        centering: c, TRL's `center_rewards_coefficient`.
+
+    Source:
+        trl.RewardTrainer; Ouyang et al. 2022, equation 1.
+
+    Differs from rm:
+        1. Nothing in fp32. TRL finds an answer's last token by the pad token's id, ours by the mask: here rows are
+           padded with a token that ends none of them.
+    """
+    from trl import RewardConfig, RewardTrainer
+
+    last = {side[-1] for pair in job.examples for side in (pair.chosen, pair.rejected)}
+    free = next(token for token in range(len(job.tokenizer)) if token not in last)
+    job.tokenizer.pad_token = job.tokenizer.convert_ids_to_tokens(free)
+    _train(job, RewardTrainer, RewardConfig, _scored, center_rewards_coefficient=centering)
+
+
+@recipe(data="pairs", paper="arXiv:2305.18290", learning_rate=5e-5, libraries=("trl",))
+def trl_dpo(job: Job, *, beta: Annotated[float, Gt(0)] = 0.1) -> None:
+    """Direct Preference Optimization by TRL's DPOTrainer.
+
+    Equation:
+        −log σ(β(ρ_w − ρ_l)),  ρ = s_policy − s_ref
+
+    Args:
+        job: the training.
+        beta: strength of the pull towards the reference, per nat.
+
+    Source:
+        trl.DPOTrainer, loss_type="sigmoid"; Rafailov et al. 2023, equation 7.
+
+    Differs from dpo:
+        1. Nothing but what holds for all of TRL's trainers here.
+    """
+    from trl import DPOConfig, DPOTrainer
+
+    _train(job, DPOTrainer, DPOConfig, _paired, beta=beta)
+
+
+@recipe(data="unpaired", paper="arXiv:2402.01306", learning_rate=5e-5, libraries=("trl",))
+def trl_kto(
+    job: Job,
+    *,
+    beta: Annotated[float, Gt(0)] = 0.1,
+    desirable_weight: Annotated[float, Gt(0)] = 1.0,
+    undesirable_weight: Annotated[float, Gt(0)] = 1.0,
+) -> None:
+    """Kahneman–Tversky Optimization by TRL's KTOTrainer.
+
+    Equation:
+        desirable λ_D(1 − σ(β(ρ − z0))), undesirable λ_U(1 − σ(β(z0 − ρ))),
+        z0 = max(0, mean over the micro-batch of ρ(x_i, y_j≠i)), no gradient
+
+    Args:
+        job: the training.
+        beta: strength of the pull towards the reference, per nat.
+        desirable_weight: λ_D, no unit.
+        undesirable_weight: λ_U, no unit.
+
+    Source:
+        trl.KTOTrainer, loss_type="kto"; Ethayarajh et al. 2024, equation 8.
+
+    Differs from kto:
+        1. z0 is taken over a micro-batch, by ours over the effective batch. They agree where one micro-batch holds the
+           whole batch.
+        2. The answer that stands for an unrelated one is the suite's, as with kto. TRL by itself takes the previous
+           row's, within blocks of the micro-batch's size in the order before shuffling.
+    """
+    from trl import KTOConfig, KTOTrainer
+
+    weights = {"desirable_weight": desirable_weight, "undesirable_weight": undesirable_weight}
+    _train(job, KTOTrainer, KTOConfig, _single, beta=beta, **weights)
+
+
+@recipe(data="pairs", paper="arXiv:2405.14734", learning_rate=1e-5, libraries=("trl",))
+def trl_simpo(job: Job, *, beta: Annotated[float, Gt(0)] = 2.5, gamma: Annotated[float, Ge(0)] = 1.25) -> None:
+    """Simple Preference Optimization by TRL's CPOTrainer.
+
+    Equation:
+        −log σ(β(s̄_w − s̄_l) − γ),  s̄ = s / |y|
+
+    Args:
+        job: the training.
+        beta: reward scale, per nat per token.
+        gamma: target reward margin, no unit; TRL's `simpo_gamma`, which is not the ratio γ/β.
+
+    Source:
+        trl.experimental.cpo.CPOTrainer, loss_type="simpo"; Meng et al. 2024, equation 6.
+
+    Differs from simpo:
+        1. Nothing but what holds for all of TRL's trainers here. The likelihood term that TRL adds by default
+           (`cpo_alpha = 1`) is off.
+    """
+    from trl.experimental.cpo import CPOConfig, CPOTrainer
+
+    _train(job, CPOTrainer, CPOConfig, _labelled, loss_type="simpo", cpo_alpha=0.0, beta=beta, simpo_gamma=gamma)
+
+
+@recipe(data="pairs", paper="arXiv:2403.07691", learning_rate=5e-5, libraries=("trl",))
+def trl_orpo(job: Job, *, lambda_: Annotated[float, Ge(0)] = 0.1) -> None:
+    """Odds Ratio Preference Optimization by TRL's ORPOTrainer.
+
+    Equation:
+        NLL − λ·log σ(logit e^s̄_w − logit e^s̄_l),  logit e^a = a − log(1 − e^a),
+        NLL the mean over all tokens of the micro-batch's prompts and chosen answers
+
+    Args:
+        job: the training.
+        lambda_: weight of the odds-ratio term, no unit; TRL's `beta`.
+
+    Source:
+        trl.experimental.orpo.ORPOTrainer; Hong et al. 2024, equations 6 and 7.
+
+    Differs from orpo:
+        1. The likelihood term covers the prompt, too, and is a mean over tokens; ours is the mean over answers of each
+           answer's own mean. They agree where prompts have one token and chosen answers have equal lengths, and in
+           effect nowhere else.
+    """
+    from trl.experimental.orpo import ORPOConfig, ORPOTrainer
+
+    _train(job, ORPOTrainer, ORPOConfig, _labelled, beta=lambda_)
+
+
+def _arguments(job: Job) -> dict[str, Any]:
+    """What every trainer's configuration shares."""
+    settings = job.settings
+    rows = _micro_batch(job)
+    return {
+        "output_dir": str(job.scratch),
+        "seed": job.seed,
+        "use_cpu": job.device == "cpu",
+        "bf16": job.bf16,
+        "gradient_checkpointing": False,
+        "num_train_epochs": settings.epochs,
+        "per_device_train_batch_size": rows,
+        "gradient_accumulation_steps": settings.batch_size // rows,
+        "optim": "adamw_torch",
+        "learning_rate": job.learning_rate,
+        "weight_decay": settings.weight_decay,
+        "max_grad_norm": settings.max_grad_norm,
+        "lr_scheduler_type": "constant_with_warmup" if settings.schedule == "constant" else settings.schedule,
+        "warmup_steps": math.ceil(settings.warmup * len(job.batches)),
+        "max_length": 2 * settings.max_length,  # rows are cut already; another row's answer to a prompt may be longer
+        "disable_dropout": False,
+        "remove_unused_columns": False,
+        "dataloader_pin_memory": job.device != "cpu",
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "report_to": "none",
+        "save_strategy": "no",
+        "disable_tqdm": True,
+    }
+
+
+def _micro_batch(job: Job) -> int:
+    """Rows a forward pass: the largest divisor of the batch size that fits, so that all are of one size."""
+    most = job.settings.micro_batch_tokens // max(job.lengths)
+    size: int = job.settings.batch_size
+    return max((rows for rows in range(1, min(size, most) + 1) if size % rows == 0), default=1)
+
+
+# A row of each trainer's prepared data set, as its collator reads it.
+
+
+def _scored(pair: Pair) -> dict[str, Any]:
+    return {"chosen_ids": [*pair.prompt, *pair.chosen], "rejected_ids": [*pair.prompt, *pair.rejected]}
+
+
+def _paired(pair: Pair) -> dict[str, Any]:
+    return {"prompt_ids": list(pair.prompt), "chosen_ids": list(pair.chosen), "rejected_ids": list(pair.rejected)}
+
+
+def _single(answer: Answer) -> dict[str, Any]:
+    return {
+        "prompt_ids": list(answer.prompt),
+        "completion_ids": list(answer.answer),
+        "KL_completion_ids": list(answer.mismatched),
+        "label": answer.desirable,
+    }
+
+
+def _labelled(pair: Pair) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    for side, answer in (("chosen", pair.chosen), ("rejected", pair.rejected)):
+        row[f"{side}_input_ids"] = [*pair.prompt, *answer]
+        row[f"{side}_attention_mask"] = [1] * len(row[f"{side}_input_ids"])
+        row[f"{side}_labels"] = [-100] * len(pair.prompt) + list(answer)
+    return row
+
+
+class _Planned(Sampler[int]):
+    """The suite's order of examples, epoch by epoch."""
+
+    def __init__(self, job: Job) -> None:
+        steps = len(job.batches) // job.settings.epochs
+        epochs = [job.batches[start : start + steps] for start in range(0, len(job.batches), steps)]
+        self.orders = [[example for batch in epoch for example in batch] for epoch in epochs]
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.orders[0])
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.orders[self.epoch])
+
+
+# TRL's name of a number → the suite's.
+_NAMES = {
+    "loss": "loss",
+    "learning_rate": "learning_rate",
+    "grad_norm": "gradient_norm",
+    "rewards/chosen": "chosen_reward",
+    "rewards/rejected": "rejected_reward",
+    "rewards/margins": "margin",
+    "margin": "margin",
+    "rewards/accuracies": "accuracy",
+    "accuracy": "accuracy",
+    "log_odds_chosen": "log_odds_ratio",
+}
+
+
+def _train(
+    job: Job, trainer_class: Any, config_class: Any, row: Callable[[Any], Mapping[str, Any]], **options: Any
+) -> None:
+    """Run one of TRL's trainers over the job's examples, and undo what it leaves behind."""
+    from datasets import Dataset
+    from transformers import PrinterCallback, TrainerCallback
+
+    class Fed(trainer_class):
+        """The trainer without its own tokenisation and order of rows."""
+
+        def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
+            return dataset
+
+        @staticmethod
+        def tokenize_row(row: Mapping[str, Any]) -> Mapping[str, Any]:
+            return row
+
+        def _get_train_sampler(self, *_: Any) -> _Planned:
+            return _Planned(job)
+
+        def _send_telemetry(self) -> None:
+            """What is trained here is no one else's business."""
+
+    class Logged(TrainerCallback):
+        def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float], **_: Any) -> None:
+            if "loss" in logs:  # the last entry sums the training up
+                job.log({_NAMES[name]: float(value) for name, value in logs.items() if name in _NAMES})
+
+    with _undone(job.model):
+        dataset = Dataset.from_list([row(example) for example in job.examples])
+        trainer = Fed(
+            model=job.model,
+            args=config_class(**_arguments(job), **options),
+            train_dataset=dataset,
+            processing_class=job.tokenizer,
+            callbacks=[Logged()],
+        )
+        trainer.remove_callback(PrinterCallback)
+        for parameter in job.model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+        trainer.train()
+
+
+@contextlib.contextmanager
+def _undone(model: Any) -> Iterator[None]:
+    """Take back what a trainer does to the model and to the process."""
+    from accelerate.state import AcceleratorState, GradientState
+    from accelerate.utils import extract_model_from_parallel
+    from datasets import disable_progress_bars, enable_progress_bars
+
+    disable_progress_bars()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore", UserWarning)
+            yield
+    finally:
+        enable_progress_bars()
+        extract_model_from_parallel(model, keep_fp32_wrapper=False)
+        vars(model.get_base_model()).pop("forward", None)
+        if "ref" in model.peft_config:
+            model.delete_adapter("ref")
+        AcceleratorState._reset_state(reset_partial_state=True)
+        GradientState._reset_state()

@@ -5,7 +5,7 @@ epoch; the same adapter to start from; AdamW, warm-up, schedule and clipping of 
 would do otherwise, and does not happen here:
 
 - they tokenise, truncate or drop rows, each trainer in its own way, and shuffle them;
-- they turn on bf16 and gradient checkpointing, also where a CPU has neither;
+- they turn on bf16, which not every CPU takes, and gradient checkpointing;
 - they turn the adapter of a 4-bit base into bf16, in which the small steps of AdamW vanish;
 - they pad with the tokenizer's pad token, behind which the reward trainer does not find the end of an answer when that
   is the end token, too;
@@ -16,7 +16,7 @@ What differs from the suite's own methods for all of them:
 
 1. A step's loss is the mean over its micro-batches of their means. All of them have as many rows, except for the last
    of an epoch. A micro-batch holds as many rows as fit into `micro_batch_tokens` at the length of the longest one.
-2. DPO and KTO compute the reference in every step (with the adapter off) and not once.
+2. DPO and KTO compute the reference in every step, from an untrained copy of the adapter, and not once.
 3. A killed training starts again.
 """
 

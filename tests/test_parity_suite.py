@@ -1,0 +1,87 @@
+"""The packaged suite `parity`, on a tiny base: TRL's methods end where ours do, as its comments say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from align_bench.gather import Results
+from align_bench.pipeline import Folders, prepare, run
+from align_bench.records import Tick, silent
+from align_bench.registry import load_registry
+from align_bench.store import Store
+from align_bench.suite import load_suite
+
+AGREEING = ["rm", "dpo", "kto", "simpo"]
+
+
+class Silent:
+    @contextmanager
+    def stage(self, cell: str, label: str) -> Iterator[Tick]:
+        yield silent
+
+    def say(self, text: str) -> None:
+        """Nobody listens."""
+
+
+@pytest.fixture(scope="module")
+def ran(base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[str, list[Any]]]:
+    """The report's results and the training logs, by cell."""
+    smaller = {
+        "base": str(base_folder),
+        "data.train.rows": 16,
+        "data.val.rows": 20,
+        "train.batch_size": 8,
+        "generate.prompts": 2,
+        "generate.max_new_tokens": 4,
+    }
+    suite = load_suite("parity", [f"{key}={value}" for key, value in smaller.items()])
+    root = tmp_path_factory.mktemp("parity")
+    prepared = prepare(suite, load_registry())
+    report = run(prepared, Silent(), Folders(root / "runs", root / "reports"), command="align-bench run parity")
+    results = Results(suite, prepared.plan, Store(root / "runs" / suite.name))
+    logs = {
+        cell.id: [json.loads(line) for line in (results.artefact(cell.adapter) / "log.jsonl").read_text().splitlines()]
+        for cell in prepared.plan.cells
+        if cell.adapter is not None
+    }
+    return {result["cell"]: result for result in report["results"]}, logs
+
+
+def test_every_method_stands_beside_trls_with_equal_parameters() -> None:
+    grids = {method.name: method.grid for method in load_suite("parity").methods}
+    ours = [name for name in grids if not name.startswith("trl_")]
+    assert set(ours) == {*AGREEING, "orpo"}
+    assert all(grids[f"trl_{name}"] == grids[name] for name in ours)
+    assert len(grids) == 2 * len(ours)
+
+
+def test_a_micro_batch_holds_a_whole_batch() -> None:
+    """Else KTO's drift would be another, and the mean over a step's rows a mean of means."""
+    suite = load_suite("parity")
+    assert 2 * suite.train.max_length * suite.train.batch_size <= suite.train.micro_batch_tokens
+    assert (suite.data.train.rows or 0) % suite.train.batch_size == 0
+
+
+@pytest.mark.parametrize("name", AGREEING)
+def test_losses_and_validation_accuracies_agree(ran: Any, name: str) -> None:
+    results, logs = ran
+    ours, theirs = logs[name], logs[f"trl_{name}"]
+    assert len(ours) == len(theirs) >= 2
+    assert [step["loss"] for step in theirs] == pytest.approx([step["loss"] for step in ours], rel=1e-3)
+    compared = ["accuracy"] if name == "rm" else ["accuracy_logp_mean", "accuracy_logratio"]
+    for metric in compared:
+        found = [results[cell]["metrics"][metric]["value"] for cell in (name, f"trl_{name}")]
+        assert found[0] == found[1] is not None
+
+
+def test_orpo_is_done_and_parts(ran: Any) -> None:
+    results, logs = ran
+    assert results["trl_orpo"]["status"] == results["orpo"]["status"] == "done"
+    assert logs["trl_orpo"][0]["log_odds_ratio"] == pytest.approx(logs["orpo"][0]["log_odds_ratio"], rel=1e-3)
+    assert logs["trl_orpo"][-1]["loss"] != pytest.approx(logs["orpo"][-1]["loss"], rel=1e-3)

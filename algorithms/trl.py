@@ -16,14 +16,15 @@ What differs from the suite's own methods for all of them:
 
 1. A step's loss is the mean over its micro-batches of their means. All of them have as many rows, except for the last
    of an epoch. A micro-batch holds as many rows as fit into `micro_batch_tokens` at the length of the longest one.
-2. DPO and KTO compute the reference in every step, from an untrained copy of the adapter, and not once.
+2. The reference is computed in every step, from an untrained copy of the adapter, and not once.
 3. A killed training starts again.
+4. Their reward in the tables is s̄, of which every policy has one, or a reward model's score.
 """
 
 import contextlib
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 from annotated_types import Ge, Gt
@@ -164,10 +165,86 @@ def trl_orpo(job: Job, *, lambda_: Annotated[float, Ge(0)] = 0.1) -> None:
     _train(job, ORPOTrainer, ORPOConfig, _labelled, beta=lambda_)
 
 
-def _arguments(job: Job) -> dict[str, Any]:
-    """What every trainer's configuration shares."""
+@recipe(data="rollouts", paper="arXiv:2402.14740", learning_rate=1e-5, libraries=("trl",))
+def trl_rloo(
+    job: Job,
+    *,
+    reward: str = "gold",
+    generations: Annotated[int, Ge(2)] = 4,
+    beta: Annotated[float, Ge(0)] = 0.05,
+    temperature: Annotated[float, Gt(0)] = 1.0,
+    max_new_tokens: Annotated[int, Gt(0)] = 64,
+) -> None:
+    """REINFORCE Leave-One-Out by TRL's RLOOTrainer.
+
+    Equation:
+        −mean_i A_i·π(y_i)/π_old(y_i), the ratio clipped to 1 ± 0.2,
+        A_i = R_i − mean of R_j≠i over the prompt's k answers,  R = reward − β(log π_old − log π_ref)
+
+    Args:
+        job: the training.
+        reward: what scores the answers; `gold` is the data's own judge.
+        generations: k, answers a prompt.
+        beta: weight of the penalty on the drift from the reference, reward per nat.
+        temperature: of the sampling.
+        max_new_tokens: longest answer; a longer one is cut and scored as it is.
+
+    Source:
+        trl.RLOOTrainer; Ahmadian et al. 2024, section 3.3.
+
+    Differs from the source:
+        1. One update follows each sampling, so that the ratio is 1 and clips nothing.
+        2. `batch_size` counts prompts, and a step takes k times as many answers. A shorter last batch is filled up by
+           going round it again, where TRL would drop it.
+    """
+    from trl import RLOOConfig, RLOOTrainer
+
+    _train_online(job, RLOOTrainer, RLOOConfig, generations, max_new_tokens, beta=beta, temperature=temperature)
+
+
+@recipe(data="rollouts", paper="arXiv:2402.03300", learning_rate=1e-5, libraries=("trl",))
+def trl_grpo(
+    job: Job,
+    *,
+    reward: str = "gold",
+    generations: Annotated[int, Ge(2)] = 4,
+    beta: Annotated[float, Ge(0)] = 0.04,
+    temperature: Annotated[float, Gt(0)] = 1.0,
+    max_new_tokens: Annotated[int, Gt(0)] = 64,
+) -> None:
+    """Group Relative Policy Optimization by TRL's GRPOTrainer.
+
+    Equation:
+        −mean_i 1/|y_i| Σ_t [A_i·π(y_it)/π_old(y_it), the ratio clipped to 1 ± 0.2, − β·k3_it],
+        A_i = (R_i − mean R) / (std R + 10⁻⁴) over the prompt's k answers,
+        k3 = π_ref/π − log(π_ref/π) − 1
+
+    Args:
+        job: the training.
+        reward: what scores the answers; `gold` is the data's own judge.
+        generations: k, answers a prompt.
+        beta: weight of the KL estimate k3, per nat.
+        temperature: of the sampling.
+        max_new_tokens: longest answer; a longer one is cut and scored as it is.
+
+    Source:
+        trl.GRPOTrainer, loss_type="grpo"; Shao et al. 2024, equation 3.
+
+    Differs from the source:
+        1. The loss is the paper's, with a mean over each answer's tokens; TRL's own default is `dapo`, and its β is 0.
+        2. One update follows each sampling, so that the ratio is 1 and clips nothing.
+        3. `batch_size` counts prompts, and a step takes k times as many answers. A shorter last batch is filled up by
+           going round it again, where TRL would drop it.
+    """
+    from trl import GRPOConfig, GRPOTrainer
+
+    options = {"loss_type": "grpo", "beta": beta, "temperature": temperature}
+    _train_online(job, GRPOTrainer, GRPOConfig, generations, max_new_tokens, **options)
+
+
+def _arguments(job: Job, rows: int, size: int) -> dict[str, Any]:
+    """What every trainer's configuration shares, at `rows` of a step's `size` rows a forward pass."""
     settings = job.settings
-    rows = _micro_batch(job)
     return {
         "output_dir": str(job.scratch),
         "seed": job.seed,
@@ -176,14 +253,13 @@ def _arguments(job: Job) -> dict[str, Any]:
         "gradient_checkpointing": False,
         "num_train_epochs": settings.epochs,
         "per_device_train_batch_size": rows,
-        "gradient_accumulation_steps": settings.batch_size // rows,
+        "gradient_accumulation_steps": size // rows,
         "optim": "adamw_torch",
         "learning_rate": job.learning_rate,
         "weight_decay": settings.weight_decay,
         "max_grad_norm": settings.max_grad_norm,
         "lr_scheduler_type": "constant_with_warmup" if settings.schedule == "constant" else settings.schedule,
         "warmup_steps": math.ceil(settings.warmup * len(job.batches)),
-        "max_length": 2 * settings.max_length,  # rows are cut already; another row's answer to a prompt may be longer
         "disable_dropout": False,
         "remove_unused_columns": False,
         "dataloader_pin_memory": job.device != "cpu",
@@ -195,10 +271,8 @@ def _arguments(job: Job) -> dict[str, Any]:
     }
 
 
-def _micro_batch(job: Job) -> int:
-    """Rows a forward pass: the largest divisor of the batch size that fits, so that all are of one size."""
-    most = job.settings.micro_batch_tokens // max(job.lengths)
-    size: int = job.settings.batch_size
+def _micro_batch(size: int, most: int) -> int:
+    """The largest divisor of a batch's size that is at most `most`, so that all micro-batches are of one size."""
     return max((rows for rows in range(1, min(size, most) + 1) if size % rows == 0), default=1)
 
 
@@ -234,10 +308,10 @@ def _labelled(pair: Pair) -> dict[str, Any]:
 class _Planned(Sampler[int]):
     """The suite's order of examples, epoch by epoch."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, filled: Callable[[Sequence[int]], Sequence[int]]) -> None:
         steps = len(job.batches) // job.settings.epochs
         epochs = [job.batches[start : start + steps] for start in range(0, len(job.batches), steps)]
-        self.orders = [[example for batch in epoch for example in batch] for epoch in epochs]
+        self.orders = [[example for batch in epoch for example in filled(batch)] for epoch in epochs]
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -262,13 +336,58 @@ _NAMES = {
     "rewards/accuracies": "accuracy",
     "accuracy": "accuracy",
     "log_odds_chosen": "log_odds_ratio",
+    "reward": "reward",
+    "kl": "kl",
+    "completions/mean_length": "answer_tokens",
+    "num_tokens": "tokens",
 }
 
 
 def _train(
     job: Job, trainer_class: Any, config_class: Any, row: Callable[[Any], Mapping[str, Any]], **options: Any
 ) -> None:
-    """Run one of TRL's trainers over the job's examples, and undo what it leaves behind."""
+    """A training on given answers."""
+    size = job.settings.batch_size
+    shared = _arguments(job, _micro_batch(size, job.settings.micro_batch_tokens // max(job.lengths)), size)
+    # Rows are cut already; only another row's answer to a prompt, for KTO, may be longer.
+    config = shared | {"max_length": 2 * job.settings.max_length} | options
+    _run(job, trainer_class, config_class, config, [row(example) for example in job.examples], list)
+
+
+def _train_online(
+    job: Job, trainer_class: Any, config_class: Any, generations: int, max_new_tokens: int, **options: Any
+) -> None:
+    """A training on the policy's own answers."""
+    prompts = job.settings.batch_size
+    size = prompts * generations
+    rows = _micro_batch(size, job.settings.micro_batch_tokens // (max(job.lengths) + max_new_tokens))
+    lengths = {"num_generations": generations, "max_completion_length": max_new_tokens}
+
+    def filled(batch: Sequence[int]) -> list[int]:
+        """Each prompt for each of its answers; the whole batch for each of its micro-batches, as TRL reads it."""
+        whole = [batch[place % len(batch)] for place in range(prompts)]
+        return [prompt for _ in range(size // rows) for prompt in whole for _ in range(generations)]
+
+    def scored(prompts: list[str], completion_ids: list[list[int]], **_: Any) -> list[float]:
+        assert job.reward is not None, "it comes with rollouts"
+        return [job.reward(int(prompt), answer) for prompt, answer in zip(prompts, completion_ids, strict=True)]
+
+    # A prompt goes through the trainer by its number, so that nothing tokenises it again.
+    numbers = [{"prompt": str(number)} for number in range(len(job.examples))]
+    config = _arguments(job, rows, size) | lengths | options
+    _run(job, trainer_class, config_class, config, numbers, filled, reward_funcs=scored)
+
+
+def _run(
+    job: Job,
+    trainer_class: Any,
+    config_class: Any,
+    config: Mapping[str, Any],
+    rows: list[Mapping[str, Any]],
+    filled: Callable[[Sequence[int]], Sequence[int]],
+    **more: Any,
+) -> None:
+    """Run one of TRL's trainers over prepared rows in the planned order, and undo what it leaves behind."""
     from datasets import Dataset
     from transformers import PrinterCallback, TrainerCallback
 
@@ -283,7 +402,10 @@ def _train(
             return row
 
         def _get_train_sampler(self, *_: Any) -> _Planned:
-            return _Planned(job)
+            return _Planned(job, filled)
+
+        def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
+            return [list(job.examples[int(prompt)].prompt) for prompt in prompts], None, {}
 
         def _send_telemetry(self) -> None:
             """What is trained here is no one else's business."""
@@ -294,13 +416,13 @@ def _train(
                 job.log({_NAMES[name]: float(value) for name, value in logs.items() if name in _NAMES})
 
     with _undone(job.model):
-        dataset = Dataset.from_list([row(example) for example in job.examples])
         trainer = Fed(
             model=job.model,
-            args=config_class(**_arguments(job), **options),
-            train_dataset=dataset,
+            args=config_class(**config),
+            train_dataset=Dataset.from_list(rows),
             processing_class=job.tokenizer,
             callbacks=[Logged()],
+            **more,
         )
         trainer.remove_callback(PrinterCallback)
         for parameter in job.model.parameters():
@@ -314,8 +436,9 @@ def _undone(model: Any) -> Iterator[None]:
     """Take back what a trainer does to the model and to the process."""
     from accelerate.state import AcceleratorState, GradientState
     from accelerate.utils import extract_model_from_parallel
-    from datasets import disable_progress_bars, enable_progress_bars
+    from datasets import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
+    silent = are_progress_bars_disabled()
     disable_progress_bars()
     try:
         with warnings.catch_warnings():
@@ -323,7 +446,8 @@ def _undone(model: Any) -> Iterator[None]:
             warnings.simplefilter("ignore", UserWarning)
             yield
     finally:
-        enable_progress_bars()
+        if not silent:
+            enable_progress_bars()
         extract_model_from_parallel(model, keep_fp32_wrapper=False)
         vars(model.get_base_model()).pop("forward", None)
         if "ref" in model.peft_config:

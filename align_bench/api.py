@@ -31,6 +31,7 @@ __all__ = [
     "PairLogps",
     "PairScores",
     "Parameter",
+    "Prompt",
     "Recipe",
     "Rollouts",
     "UnpairedLogps",
@@ -39,6 +40,7 @@ __all__ = [
 ]
 
 DataKind = Literal["pairs", "chosen", "unpaired", "scores", "rollouts"]
+RecipeData = Literal["pairs", "unpaired", "scores", "rollouts"]
 Record = Union["PairLogps", "ChosenLogps", "UnpairedLogps", "PairScores", "Rollouts"]
 AtReference = float | tuple[float, float] | Callable[..., float | tuple[float, float]]
 
@@ -258,7 +260,7 @@ class Algorithm:
 
     name: str
     function: Callable[..., Any]
-    data: DataKind
+    data: DataKind | RecipeData
     reference: bool
     paper: str
     learning_rate: float
@@ -275,6 +277,11 @@ class Algorithm:
     def kind(self) -> Literal["reward", "policy"]:
         """What training yields: a reward model (scalar head) or a policy."""
         return "reward" if self.data == "scores" else "policy"
+
+    @property
+    def online(self) -> bool:
+        """Whether it is trained on answers that it writes itself, against a reward."""
+        return self.data == "rollouts"
 
     @property
     def summary(self) -> str:
@@ -465,6 +472,13 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Prompt:
+    """One prompt to answer, as token ids; it ends with the template's answer header."""
+
+    prompt: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """A whole training, as a recipe gets it.
 
@@ -472,8 +486,9 @@ class Job:
         model: a frozen base under a fresh, trainable fp32 adapter (and a scalar head, `score`, for data `scores`), on
             its device. The recipe trains the adapter `default` in place and leaves no other.
         tokenizer: the base's tokenizer; the recipe's own copy.
-        examples: a `Pair` each for data `pairs` and `scores`, an `Answer` each for `unpaired`.
-        lengths: padded tokens that each example costs, all its answers together.
+        examples: a `Pair` each for data `pairs` and `scores`, an `Answer` each for `unpaired`, a `Prompt` each for
+            `rollouts`.
+        lengths: padded tokens that each example costs, all its answers together (of a `Prompt`, itself alone).
         batches: the examples (by number) of every optimizer step, in order; an epoch is as many steps as the next.
         learning_rate: peak learning rate of AdamW.
         settings: the suite's `train:` section (`align_bench.suite.Train`).
@@ -482,12 +497,14 @@ class Job:
         bf16: whether activations are bf16; fp32 otherwise.
         scratch: an empty folder, deleted afterwards.
         log: to be called once an optimizer step with its numbers: `loss`, and as known `learning_rate`,
-            `gradient_norm`, `chosen_reward`, `rejected_reward`, `margin`, `accuracy` and others.
+            `gradient_norm`, `chosen_reward`, `rejected_reward`, `margin`, `accuracy` and others; and where the recipe
+            makes answers itself, `tokens`, of prompts and answers since the start.
+        reward: for `rollouts`, (example's number, ids of an answer to it) → reward, no unit; else None.
     """
 
     model: Any
     tokenizer: Any
-    examples: Sequence[Pair] | Sequence[Answer]
+    examples: Sequence[Pair] | Sequence[Answer] | Sequence[Prompt]
     lengths: Sequence[int]
     batches: Sequence[Sequence[int]]
     learning_rate: float
@@ -497,6 +514,7 @@ class Job:
     bf16: bool
     scratch: Path
     log: Callable[[Mapping[str, float]], None]
+    reward: Callable[[int, Sequence[int]], float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -505,14 +523,11 @@ class Recipe(Algorithm):
 
     Attributes:
         function: takes a `Job` and the hyper-parameters, returns nothing.
-        data: what its examples are: `pairs`, `unpaired` or `scores`.
+        data: what its examples are: `pairs`, `unpaired`, `scores` or `rollouts`.
         libraries: distributions whose versions its numbers depend on; they are part of its artefacts' keys.
     """
 
     libraries: tuple[str, ...] = ()
-
-
-RecipeData = Literal["pairs", "unpaired", "scores"]
 
 
 def recipe(
@@ -523,7 +538,9 @@ def recipe(
     A policy's reward is s̄ in every table, since there is no loss to ask for another; a reward model's is its score.
 
     Args:
-        data: what `Job.examples` holds: `pairs` or `unpaired` train a policy, `scores` a reward model on pairs.
+        data: what `Job.examples` holds: `pairs`, `unpaired` or `rollouts` (prompts to answer) train a policy, `scores`
+            a reward model on pairs. With `rollouts` a parameter `reward` names what scores the answers: a reward method
+            of the suite, or `gold`.
         paper: citation, such as `arXiv:2305.18290`.
         learning_rate: default peak learning rate for LoRA adapters.
         libraries: distributions that do the training, such as `("trl",)`; another version is another result.
@@ -540,9 +557,12 @@ def recipe(
             known = nearest(str(data), typing.get_args(RecipeData), what="data kind of a recipe")
             raise PluginError(f"{function.__name__}: data={data!r}. {known}")
         reward = "r" if data == "scores" else "s̄"
-        declared = algorithm(data=data, paper=paper, learning_rate=learning_rate, reward=reward)(function)
+        # As a loss is declared, but for the data: no loss reads rollouts.
+        declared = algorithm(data="pairs", paper=paper, learning_rate=learning_rate, reward=reward)(function)
+        if data == "rollouts" and "reward" not in declared.parameters:
+            raise PluginError(f"{declared.name}: rollouts need a reward", fix='add the parameter reward: str = "gold"')
         shared = {each.name: getattr(declared, each.name) for each in fields(declared)}
-        return Recipe(**shared, libraries=tuple(libraries))
+        return Recipe(**shared | {"data": data}, libraries=tuple(libraries))
 
     return declare
 

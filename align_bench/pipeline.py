@@ -19,13 +19,13 @@ from align_bench.api import Algorithm, Recipe
 from align_bench.data.chat import save_table, tokenize
 from align_bench.data.preferences import fingerprint
 from align_bench.environment import environment, library_versions
-from align_bench.errors import AlignBenchError, MissingResultError, PluginError, SuiteError
+from align_bench.errors import AlignBenchError, MissingResultError, PluginError
 from align_bench.evaluate.preference import Columns, mismatched_logps, table_logps, table_scores
 from align_bench.gather import Results, data_file, source
-from align_bench.judge.gold import gold_score
+from align_bench.judge.gold import gold_reward
 from align_bench.judge.reward_model import score_answers
 from align_bench.ledger import Meter, total
-from align_bench.models.generate import Answer, generate
+from align_bench.models.generate import generate
 from align_bench.models.load import (
     Base,
     Footprint,
@@ -48,8 +48,8 @@ from align_bench.report.export import read_report, write_report
 from align_bench.report.numerals import counts_in_words
 from align_bench.store import Artefact, Store, content_key, make_folder, write_atomically
 from align_bench.suite import JUDGE_CELL, Suite
-from align_bench.train.loop import TrainLog, train
-from align_bench.train.online import Reward, train_online
+from align_bench.train.loop import Reward, TrainLog, train
+from align_bench.train.online import train_online
 from align_bench.train.recipe import train_by_recipe
 
 
@@ -101,7 +101,8 @@ def prepare(suite: Suite, registry: Registry) -> Prepared:
         versions=library_versions(),
         foreign=_foreign_versions(algorithms),
     )
-    return Prepared(suite, registry, base, precision, make_plan(suite, registry, inputs))
+    plan = make_plan(suite, registry, inputs)
+    return Prepared(suite, registry, base, precision, plan)
 
 
 def run(
@@ -298,10 +299,11 @@ class _Work:
                     cell.parameters,
                     precision=self.precision,
                     scratch=Path(scratch),
+                    reward=self._reward(cell, rows) if method.online else None,
                     **shared,
                 )
-        elif method.advantage is not None:
-            judge = self._reward(cell)
+        elif method.online:
+            judge = self._reward(cell, rows)
             log = train_online(
                 model, self.tokenizer, rows, method, cell.parameters, judge, checkpoint=checkpoint, **shared
             )
@@ -312,31 +314,20 @@ class _Work:
         shutil.rmtree(partial, ignore_errors=True)
         return log.tokens, {"steps": len(log.steps), "trainable": size.trainable}
 
-    def _reward(self, cell: Cell) -> Reward:
+    def _reward(self, cell: Cell, rows: Sequence[TokenRow]) -> Reward:
         """What judges the answers of an online method: a reward model of the suite, or the gold judge."""
         if cell.reward is None:
             preferences = {preference.pair: preference for preference in self.results.preferences("train").rows}
-            if all(preference.gold is None for preference in preferences.values()):
-                raise SuiteError(
-                    f"{cell.id}: reward: gold, but the training rows know no right answers",
-                    fix="name a reward method of the suite, or train on embedded/planted",
-                )
-
-            def gold(rows: Sequence[TokenRow], answers: Sequence[Answer]) -> list[float]:
-                texts = [self.tokenizer.decode(answer.ids, skip_special_tokens=True) for answer in answers]
-                scores = [gold_score(preferences[row.pair], text) for row, text in zip(rows, texts, strict=True)]
-                return [0.0 if score is None else score for score in scores]
-
-            return gold
+            return gold_reward(self.tokenizer, [preferences[row.pair] for row in rows])
         assert cell.reward.adapter is not None
         adapter = self.results.artefact(cell.reward.adapter).folder
         scorer = load_adapter(load_scorer(self.base, self.precision, seed=cell.reward.seed), adapter)
 
-        def model(rows: Sequence[TokenRow], answers: Sequence[Answer]) -> list[float]:
-            pairs = [(row.prompt, answer.ids) for row, answer in zip(rows, answers, strict=True)]
+        def reward(rows: Sequence[TokenRow], answers: Sequence[Sequence[int]]) -> list[float]:
+            pairs = [(row.prompt, answer) for row, answer in zip(rows, answers, strict=True)]
             return score_answers(scorer, pairs, max_tokens=self.suite.train.micro_batch_tokens)
 
-        return model
+        return reward
 
     def _reference(self, cell: Cell, address: Address) -> Columns:
         self._artefact(cell, address, "reference log-probs", self._refer)

@@ -163,7 +163,7 @@ def make_plan(suite: Suite, registry: Registry, inputs: Inputs) -> Plan:
     for seed, (name, variant) in sorted(entries, key=lambda entry: "reward" in entry[1][1].parameters):
         identity = f"{name}#{seed}" if len(suite.seeds) > 1 else name
         plugin = registry[variant.method]
-        reward = _reward_of(variant, seed, laid_out.values(), judge, suite) if plugin.algorithm.advantage else None
+        reward = _reward_of(variant, seed, laid_out.values(), judge, suite) if plugin.algorithm.online else None
         if identity in laid_out:
             raise SuiteError(f"methods: {identity} stands twice with equal parameters", fix="delete one")
         laid_out[identity] = layout.cell(identity, plugin, variant, seed, "train", judge, reward)
@@ -278,7 +278,7 @@ class _Layout:
         reward: Cell | None = None,
     ) -> Cell:
         algorithm = plugin.algorithm
-        stored = algorithm.reference and algorithm.advantage is None  # an online method measures its own answers
+        stored = algorithm.reference and not algorithm.online  # an online method measures its own answers
         reference = self._reference(split, mismatched=algorithm.data == "unpaired") if stored else None
         libraries = algorithm.libraries if isinstance(algorithm, Recipe) else ()
         training = content_key(
@@ -294,7 +294,7 @@ class _Layout:
                 "seed": seed,
                 "lora": self.suite.lora.model_dump(),
                 "train": self.suite.train.model_dump(exclude={"checkpoint_minutes", "max_length", "trackers"}),
-                "code": code_digest("models", "train", "data"),
+                "code": code_digest("models", "train", "data", *(["judge"] if algorithm.online else [])),
                 **({"reward": reward.adapter.key} if reward and reward.adapter else {}),
             }
         )

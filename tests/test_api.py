@@ -426,6 +426,11 @@ def test_a_recipe_of_unknown_data_is_refused() -> None:
         recipe(data="pair", paper="arXiv:0", learning_rate=1e-3)(everything)  # type: ignore[arg-type]
 
 
+def test_rollouts_need_a_reward() -> None:
+    with pytest.raises(PluginError, match="everything: rollouts need a reward"):
+        recipe(data="rollouts", paper="arXiv:0", learning_rate=1e-3)(everything)
+
+
 def test_means_divide_by_tokens() -> None:
     batch = pairs()
     assert batch.chosen_mean.tolist() == pytest.approx([-1, -1 / 2, -1 / 3])

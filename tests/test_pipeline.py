@@ -19,7 +19,7 @@ import torch
 import yaml
 from transformers import AutoTokenizer
 
-from align_bench.errors import MissingResultError, PluginError, StoreError
+from align_bench.errors import MissingResultError, PluginError, StoreError, SuiteError
 from align_bench.gather import Results
 from align_bench.models.load import find_base, load_policy, resolve_precision
 from align_bench.pipeline import Folders, prepare, run
@@ -269,6 +269,23 @@ def test_a_recipe_is_a_method_like_any_other(write_suite: Callable[..., Path], f
     assert not list(folders.runs.rglob("rest"))
     plugin.write_text(RECIPE.format(data="scores", libraries=()), encoding="utf-8")
     assert {result["kind"] for result in execute(path, folders)["results"]} == {"reward", "base"}
+
+
+ONLINE = {"generations": 2, "max_new_tokens": 4}
+
+
+def test_a_policy_learns_from_the_gold_judge(write_suite: Callable[..., Path], folders: Folders) -> None:
+    path = write_suite(methods=[{"trl_rloo": ONLINE}], judge=None)
+    (rloo,) = [result for result in execute(path, folders)["results"] if result["cell"] == "trl_rloo"]
+    assert rloo["status"] == "done"
+    log = json.loads(next(folders.runs.rglob("log.jsonl")).read_text(encoding="utf-8").splitlines()[-1])
+    assert 0 <= log["reward"] <= 1
+
+
+def test_a_reward_that_cannot_be_had_is_told_before_any_work(write_suite: Callable[..., Path]) -> None:
+    path = write_suite(methods=["dpo", {"trl_rloo": {"reward": "dpo"}}])
+    with pytest.raises(SuiteError, match="trl_rloo: reward: 'dpo' is no reward model of this suite"):
+        prepare(load_suite(str(path)), load_registry(path))
 
 
 def test_a_library_that_a_recipe_lacks_is_told_before_any_work(write_suite: Callable[..., Path]) -> None:

@@ -107,7 +107,7 @@ def rewards_of(
         `chosen` and `rejected` rewards, float32, shape [rows], in the method's own unit.
     """
     tokens = {side: torch.tensor([len(getattr(row, side)) for row in rows]) for side in SIDES}
-    if algorithm.advantage is not None or isinstance(algorithm, Recipe):  # neither implies a reward
+    if algorithm.online or isinstance(algorithm, Recipe):  # neither implies a reward
         return {side: policy[side] / tokens[side] for side in SIDES}
     if algorithm.data == "pairs":
         loss = algorithm(

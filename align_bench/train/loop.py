@@ -23,6 +23,9 @@ from align_bench.records import Tick, TokenRow, silent
 from align_bench.suite import Train
 from align_bench.train.feeds import FEEDS, Feed, Reference
 
+# From rows of the training table and the ids of an answer to each to one number each, in the reward's unit.
+Reward = Callable[[Sequence[TokenRow], Sequence[Sequence[int]]], Sequence[float]]
+
 
 @dataclass(frozen=True, slots=True)
 class TrainLog:

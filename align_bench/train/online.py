@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,14 +15,11 @@ from torch import Tensor
 
 from align_bench.api import Advantages, Algorithm, Experience, Rollouts
 from align_bench.data.batches import effective_batches, micro_batches
-from align_bench.models.generate import Answer, generate
+from align_bench.models.generate import generate
 from align_bench.models.logprobs import token_logps
 from align_bench.records import Tick, TokenRow, silent
 from align_bench.suite import Generate, Train
-from align_bench.train.loop import TrainLog, _accumulated, _Budget, _one_process, _State
-
-# From rows of the training table and an answer to each to one number each, in the reward's unit.
-Reward = Callable[[Sequence[TokenRow], Sequence[Answer]], Sequence[float]]
+from align_bench.train.loop import Reward, TrainLog, _accumulated, _Budget, _one_process, _State
 
 
 def train_online(
@@ -132,7 +129,7 @@ def _gather(
     rows = [row for row in prompts for _ in range(samples)]
     answers = [answer for several in answered for answer in several]
     sequences = [(row.prompt, answer.ids) for row, answer in zip(rows, answers, strict=True)]
-    scores = torch.tensor(list(reward(rows, answers)), device=model.device)
+    scores = torch.tensor(list(reward(rows, [answer.ids for answer in answers])), device=model.device)
     unfinished = torch.tensor([not answer.finished for answer in answers], device=model.device)
     logps, values = _measure(model, sequences, max_tokens, getattr(model, "value_head", None))
     with model.disable_adapter():

@@ -10,14 +10,14 @@ from typing import Any
 
 from accelerate import PartialState
 
-from align_bench.api import Answer, Job, Pair, Recipe
+from align_bench.api import Answer, Job, Pair, Prompt, Recipe
 from align_bench.data.batches import effective_batches
 from align_bench.errors import AlignBenchError, ModelError, PluginError
 from align_bench.models.load import Precision
 from align_bench.records import Tick, TokenRow, silent
 from align_bench.suite import Train
 from align_bench.train.feeds import FEEDS, Feed, PairFeed, ScoreFeed, UnpairedFeed, mismatched_sequence
-from align_bench.train.loop import TrainLog
+from align_bench.train.loop import Reward, TrainLog
 
 
 def train_by_recipe(
@@ -32,6 +32,7 @@ def train_by_recipe(
     precision: Precision,
     seed: int,
     scratch: Path,
+    reward: Reward | None = None,
     track: Path | None = None,
     tick: Tick = silent,
 ) -> TrainLog:
@@ -45,6 +46,7 @@ def train_by_recipe(
         recipe: the method.
         precision: how the model was loaded.
         scratch: an empty folder that the caller deletes.
+        reward: judges the answers of a recipe that reads rollouts.
         track: folder for the logs of `settings.trackers`.
 
     Raises:
@@ -57,7 +59,7 @@ def train_by_recipe(
         raise ModelError(
             "a recipe trains in one process", fix="start align-bench without accelerate launch or torchrun"
         )
-    feed = FEEDS[recipe.data](rows, None)
+    feed = _PromptFeed(rows) if recipe.data == "rollouts" else FEEDS[recipe.data](rows, None)
     batches = effective_batches(len(feed.lengths), settings.batch_size, epochs=settings.epochs, seed=seed)
     log = _Log(recipe.name, len(batches), _trackers(settings, track), tick)
     job = Job(
@@ -73,6 +75,7 @@ def train_by_recipe(
         bf16=precision.compute.itemsize == 2,
         scratch=scratch,
         log=log,
+        reward=None if reward is None else lambda place, answer: reward([rows[place]], [answer])[0],
     )
     try:
         recipe.function(job, **parameters)
@@ -88,11 +91,23 @@ def train_by_recipe(
             fix="take one optimizer step for each of job.batches, and call job.log once for each",
         )
     model.eval()
-    return TrainLog(tuple(log.steps), sum(feed.tokens[example] for batch in batches for example in batch))
+    planned = sum(feed.tokens[example] for batch in batches for example in batch)
+    return TrainLog(tuple(log.steps), int(log.steps[-1].get("tokens", planned)))
 
 
-def _examples(feed: Feed) -> Sequence[Pair] | Sequence[Answer]:
+class _PromptFeed:
+    """The prompts of all rows, for recipes that write the answers themselves."""
+
+    def __init__(self, rows: Sequence[TokenRow]) -> None:
+        self.prompts = [Prompt(row.prompt) for row in rows]
+        self.lengths: Sequence[int] = [len(row.prompt) for row in rows]
+        self.tokens: Sequence[int] = self.lengths
+
+
+def _examples(feed: Feed | _PromptFeed) -> Sequence[Pair] | Sequence[Answer] | Sequence[Prompt]:
     """The feed's examples under its own numbers."""
+    if isinstance(feed, _PromptFeed):
+        return feed.prompts
     if isinstance(feed, UnpairedFeed):
         return [
             Answer(

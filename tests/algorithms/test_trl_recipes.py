@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from align_bench.api import Recipe
+from align_bench.data.batches import effective_batches
 from align_bench.data.chat import tokenize
 from align_bench.data.preferences import DataSource, read
 from align_bench.evaluate.preference import mismatched_logps, table_logps, table_scores
@@ -183,3 +184,58 @@ def test_nothing_is_left_behind(run: Run, name: str) -> None:
     assert any("lora_A.default" in name for name in trained)
     assert {parameter.dtype for parameter in trained.values()} == {torch.float32}
     assert not AcceleratorState._shared_state
+
+
+@pytest.fixture
+def answer(base: Base, rows: Sequence[TokenRow], tmp_path: Path) -> Callable[..., Sequence[Mapping[str, float]]]:
+    """Trains an online method on a reward; returns its log."""
+
+    def answer(name: str, reward: Callable[[int, Sequence[int]], float], settings: Train, **parameters: Any) -> Any:
+        algorithm = load_registry()[name].algorithm
+        assert isinstance(algorithm, Recipe)
+        log = train_by_recipe(
+            add_adapter(load_policy(base, FP32), LORA, seed=0),
+            load_tokenizer(base),
+            rows,
+            algorithm,
+            algorithm.resolve({"generations": 4, "max_new_tokens": 6} | parameters),
+            learning_rate=0.1,
+            settings=settings,
+            precision=FP32,
+            seed=5,
+            scratch=tmp_path,
+            reward=reward,
+        )
+        return log.steps
+
+    return answer
+
+
+@pytest.mark.parametrize("name", ["trl_rloo", "trl_grpo"])
+@pytest.mark.parametrize("tokens", [8192, 4 * (MAX_LENGTH + 6)], ids=["whole", "micro-batches"])
+def test_online_answers_every_prompt_of_a_step_k_times(answer: Callable[..., Any], name: str, tokens: int) -> None:
+    asked: list[int] = []
+    given: list[float] = []
+
+    def reward(place: int, ids: Sequence[int]) -> float:
+        assert 1 <= len(ids) <= 6
+        asked.append(place)
+        given.append(float(len(given) % 3))
+        return given[-1]
+
+    steps = answer(name, reward, SETTINGS.model_copy(update={"epochs": 1, "micro_batch_tokens": tokens}))
+    planned = effective_batches(10, 4, epochs=1, seed=5)
+    planned[-1] = planned[-1] * 2  # half a batch goes round twice
+    assert asked == [place for batch in planned for place in batch for _ in range(4)]
+    means = [sum(given[start : start + 16]) / 16 for start in range(0, 48, 16)]
+    assert [step["reward"] for step in steps] == pytest.approx(means)
+
+
+@pytest.mark.parametrize("name", ["trl_rloo", "trl_grpo"])
+def test_online_learns_what_is_rewarded(answer: Callable[..., Any], name: str) -> None:
+    def low(place: int, ids: Sequence[int]) -> float:
+        return sum(token < 200 for token in ids) / len(ids)
+
+    settings = Train(batch_size=4, epochs=4, schedule="constant")
+    rewards = [step["reward"] for step in answer(name, low, settings, beta=0.0)]
+    assert sum(rewards[-3:]) / 3 > sum(rewards[:3]) / 3 + 0.05

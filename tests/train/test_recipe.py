@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from align_bench.api import Answer, Job, Pair, Recipe, recipe
+from align_bench.api import Answer, Job, Pair, Prompt, Recipe, recipe
 from align_bench.data.batches import effective_batches, mismatched
 from align_bench.errors import DataError, PluginError
 from align_bench.models.load import Precision, add_adapter, find_base, load_policy
@@ -30,7 +30,7 @@ ROWS = [
 def execute(base_folder: Path, tokenizer: Any, tmp_path: Path) -> Callable[..., Any]:
     """Runs a function as a recipe; returns its model and log."""
 
-    def run(function: Callable[[Job], None], data: Any = "pairs", rows: Sequence[TokenRow] = ROWS, **more: Any) -> Any:
+    def run(function: Callable[..., None], data: Any = "pairs", rows: Sequence[TokenRow] = ROWS, **more: Any) -> Any:
         model = add_adapter(load_policy(find_base(str(base_folder)), FP32), Lora(r=2), seed=0)
         log = train_by_recipe(
             model,
@@ -50,7 +50,7 @@ def execute(base_folder: Path, tokenizer: Any, tmp_path: Path) -> Callable[..., 
     return run
 
 
-def declared(function: Callable[[Job], None], data: Any) -> Recipe:
+def declared(function: Callable[..., None], data: Any) -> Recipe:
     function.__doc__ = "A recipe of the tests."
     return recipe(data=data, paper="none", learning_rate=1e-3)(function)
 
@@ -100,6 +100,19 @@ def test_single_answers_come_with_their_mismatched_ones(execute: Callable[..., A
         Answer((11,), (12,), True, (3, 4)),
     ]
     assert len(found) == 6
+
+
+def test_rollouts_start_from_prompts_and_a_reward(execute: Callable[..., Any]) -> None:
+    def answer(job: Job, *, reward: str = "gold") -> None:
+        assert job.examples == [Prompt((5, 6)), Prompt((11,)), Prompt((5, 7))]
+        assert job.lengths == [2, 1, 2]
+        assert job.reward is not None
+        for step, batch in enumerate(job.batches):
+            job.log({"loss": 0.0, "reward": job.reward(batch[0], (9,)), "tokens": 10 * (1 + step)})
+
+    _, log = execute(answer, data="rollouts", reward=lambda rows, ids: [ROWS.index(rows[0]) + len(ids[0])])
+    assert [step["reward"] for step in log.steps] == [1 + b[0] for b in effective_batches(3, 2, epochs=2, seed=3)]
+    assert log.tokens == 40
 
 
 def test_half_precision_is_told(execute: Callable[..., Any]) -> None:

@@ -21,11 +21,14 @@ from align_bench.errors import PluginError, nearest
 
 __all__ = [
     "Advantages",
+    "Adversary",
     "Algorithm",
     "Answer",
+    "BiasExpert",
     "ChosenLogps",
     "Experience",
     "Job",
+    "LengthHead",
     "Loss",
     "Pair",
     "PairLogps",
@@ -43,6 +46,7 @@ DataKind = Literal["pairs", "chosen", "unpaired", "scores", "rollouts"]
 RecipeData = Literal["pairs", "unpaired", "scores", "rollouts"]
 Record = Union["PairLogps", "ChosenLogps", "UnpairedLogps", "PairScores", "Rollouts"]
 AtReference = float | tuple[float, float] | Callable[..., float | tuple[float, float]]
+Auxiliary = Union["BiasExpert", "Adversary", "LengthHead"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +121,64 @@ class PairScores:
 
     Attributes:
         chosen, rejected: `r`, float tensors of shape [rows], with gradient; no unit (a Bradley–Terry logit).
+        chosen_tokens, rejected_tokens: `|y|`, integer tensors of shape [rows]; None outside training.
+        bias_chosen, bias_rejected: `b`, the bias expert's scores, as `r`; None unless a `BiasExpert` was declared.
+        adversarial_chosen, adversarial_rejected: `r` under attack, as `r`; None unless an `Adversary` was declared.
+        length_chosen, length_rejected: the length head's scores, as `r`; None unless a `LengthHead` was declared.
+        head_cosine: cosine between the weights of the two heads, a scalar with gradient; with a `LengthHead` only.
+        batch_scores, batch_length_scores, batch_tokens: `r`, the length head's score and `|y|` of all answers of the
+            whole effective batch, shape [2 · batch], no gradient, so that statistics of the batch do not depend on
+            micro-batching; with a `LengthHead` only.
     """
 
     chosen: Tensor
     rejected: Tensor
+    chosen_tokens: Tensor | None = None
+    rejected_tokens: Tensor | None = None
+    bias_chosen: Tensor | None = None
+    bias_rejected: Tensor | None = None
+    adversarial_chosen: Tensor | None = None
+    adversarial_rejected: Tensor | None = None
+    length_chosen: Tensor | None = None
+    length_rejected: Tensor | None = None
+    head_cosine: Tensor | None = None
+    batch_scores: Tensor | None = None
+    batch_length_scores: Tensor | None = None
+    batch_tokens: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BiasExpert:
+    """A small second scorer, trained beside the reward model and dropped after training.
+
+    Attributes:
+        length_only: True for a network that reads the answer's token count and nothing else; False for a recurrent
+            network over the frozen input embeddings of prompt and answer.
+        noise: standard deviation of the Gaussian noise on those embeddings, in units of their root mean square.
+        width: hidden units.
+        learning_rate_factor: its learning rate, × that of the reward model.
+    """
+
+    length_only: bool = False
+    noise: float = 0.0
+    width: int = 32
+    learning_rate_factor: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Adversary:
+    """One normalised-gradient step on an answer's input embeddings `e`, against its label.
+
+    Attributes:
+        epsilon: norm of the step over prompt and answer, × ‖e‖.
+    """
+
+    epsilon: float
+
+
+@dataclass(frozen=True, slots=True)
+class LengthHead:
+    """A second linear head on the reward model's last hidden state, dropped after training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +251,7 @@ class Loss:
         chosen_rewards, rejected_rewards: the method's own (implicit) rewards of a pair, shape [rows].
         rewards: the same for rows of single answers, shape [rows].
         metrics: further per-example tensors of shape [rows] to log as means.
+        correlations: pairs of tensors of equal shape; Pearson's r of each over the effective batch is logged.
     """
 
     values: Tensor
@@ -200,6 +259,7 @@ class Loss:
     rejected_rewards: Tensor | None = None
     rewards: Tensor | None = None
     metrics: Mapping[str, Tensor] = field(default_factory=dict)
+    correlations: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +316,7 @@ class Algorithm:
         doc: the docstring, dedented.
         at_reference, normalised, uses_rejected: what the conformance kit may hold it to; see `algorithm`.
         advantage, critic: of an online method; see `algorithm`.
+        auxiliary: from the resolved hyper-parameters to what a scored pair brings beside its scores; None for nothing.
     """
 
     name: str
@@ -272,6 +333,7 @@ class Algorithm:
     uses_rejected: bool | Callable[..., bool] = True
     advantage: Callable[..., Advantages] | None = None
     critic: bool = False
+    auxiliary: Callable[[Mapping[str, Any]], Auxiliary] | None = None
 
     @property
     def kind(self) -> Literal["reward", "policy"]:
@@ -375,6 +437,7 @@ def algorithm(
     advantage: Callable[..., Advantages] | None = None,
     critic: bool = False,
     rollout: Mapping[str, Any] | None = None,
+    auxiliary: Callable[[Mapping[str, Any]], Auxiliary] | None = None,
 ) -> Callable[[Callable[..., Any]], Algorithm]:
     """Declare a loss as a method of the benchmark. Its signature is its hyper-parameter schema.
 
@@ -396,6 +459,8 @@ def algorithm(
             for each batch of answers; its keyword arguments are hyper-parameters too, as are those of `_rollout`.
         critic: True to train a value head beside the policy, which `advantage` and the loss then read.
         rollout: defaults of an online method that differ from those of `_rollout`.
+        auxiliary: from the resolved hyper-parameters to a `BiasExpert`, an `Adversary` or a `LengthHead`, whose fields
+            of `PairScores` the loss reads; for `data="scores"` only.
 
     Returns:
         A decorator that turns the function into an `Algorithm`.
@@ -426,6 +491,8 @@ def algorithm(
         online = {} if advantage is None else _online_parameters(name, advantage, doc, rollout or {})
         if clash := online.keys() & inspect.signature(function).parameters.keys():
             raise PluginError(f"{name}: parameter {clash.pop()!r} stands in the loss and in its advantage or rollout")
+        if auxiliary is not None and data != "scores":
+            raise PluginError(f"{name}: auxiliary= stands beside scores, got data={data!r}", fix='use data="scores"')
         return Algorithm(
             name=name,
             function=function,
@@ -441,6 +508,7 @@ def algorithm(
             uses_rejected=uses_rejected,
             advantage=advantage,
             critic=critic,
+            auxiliary=auxiliary,
         )
 
     return declare

@@ -36,16 +36,17 @@ class Layout:
     start: list[int]
 
 
-def lay_out(inner: Any, sequences: Sequences) -> Layout:
+def lay_out(inner: Any, sequences: Sequences, *, share: bool = True) -> Layout:
     """Rows for one forward pass.
 
     Args:
         inner: the transformers model that they go through.
         sequences: (prompt ids, answer ids) pairs; prompts are not empty, answers may be.
+        share: whether answers to one prompt may share its tokens.
     """
     groups = _groups(sequences)
     lengths = [_length(sequences, group) for group in groups]
-    if len(groups) == len(sequences) or not _can_share(inner, max(lengths)):
+    if not share or len(groups) == len(sequences) or not _can_share(inner, max(lengths)):
         groups = [[index] for index in range(len(sequences))]
         lengths = [_length(sequences, group) for group in groups]
     row, prompt, start = ([0] * len(sequences) for _ in range(3))

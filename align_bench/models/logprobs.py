@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from align_bench.models.layout import Sequences, lay_out
+from align_bench.models.layout import Layout, Sequences, lay_out
 
 # Positions whose logits exist at once: 256 × 150,000 fp32 logits are 0.15 GB.
 _HEAD_CHUNK = 256
@@ -93,18 +93,86 @@ def scores(model: Any, rows: Sequences) -> Tensor:
     Returns:
         float32 tensor of shape [rows].
     """
+    return head_scores(model, last_states(model, rows))
+
+
+def last_states(model: Any, rows: Sequences) -> Tensor:
+    """The hidden state at each row's last token, which the scalar head reads, shape [rows, width]."""
     inner = _inner(model)
     layout = lay_out(inner, rows)
     decoder = getattr(inner, inner.base_model_prefix)
     hidden = decoder(**layout.inputs, use_cache=False).last_hidden_state
-    last = [start + len(response) - 1 for start, (_, response) in zip(layout.start, rows, strict=True)]
-    return _score_head(inner, hidden[layout.row, last]).squeeze(-1).float()
+    return _at_ends(hidden, layout, rows)
 
 
-def _score_head(inner: Any, hidden: Tensor) -> Tensor:
-    weight = next(inner.score.parameters())
-    result: Tensor = inner.score(hidden.to(weight.dtype))
+def head_scores(model: Any, states: Tensor) -> Tensor:
+    """`r` from the last hidden states, float32 tensor of shape [rows]."""
+    result: Tensor = _inner(model).score(states.to(head_weight(model).dtype)).squeeze(-1).float()
     return result
+
+
+def head_weight(model: Any) -> Tensor:
+    """The weight of the scalar head in use, the trained copy where an adapter has one, shape [1, width]."""
+    head = _inner(model).score
+    weight: Tensor = (head.modules_to_save[head.active_adapter] if hasattr(head, "modules_to_save") else head).weight
+    return weight
+
+
+def input_embeddings(model: Any) -> Any:
+    """The module that turns token ids into the model's input embeddings."""
+    return _inner(model).get_input_embeddings()
+
+
+def attacked_scores(
+    model: Any, rows: Sequences, directions: Sequence[float], *, epsilon: float
+) -> tuple[Tensor, Tensor]:
+    """`r` of each row, and again after one step of its input embeddings `e` along or against the gradient of `r`.
+
+    The step has the norm ε‖e‖, over all tokens of the row, and is a constant for the gradient of the result. It is the
+    worst one of that norm where `r` is linear in `e` (Miyato et al. 2017, arXiv:1605.07725, equation 5).
+
+    Args:
+        model: as in `scores`.
+        rows: (prompt ids, response ids) pairs.
+        directions: +1 to raise a row's score, −1 to lower it.
+        epsilon: size of the step, relative to ‖e‖.
+
+    Returns:
+        The scores before and after the step, float32 tensors of shape [rows].
+    """
+    inner = _inner(model)
+    layout = lay_out(inner, rows, share=False)  # a step is taken in each answer's own prompt
+    mask = layout.inputs["attention_mask"]
+    decoder = getattr(inner, inner.base_model_prefix)
+
+    def scored(embeddings: Tensor) -> Tensor:
+        hidden = decoder(inputs_embeds=embeddings, attention_mask=mask, use_cache=False).last_hidden_state
+        return head_scores(model, _at_ends(hidden, layout, rows))
+
+    training = torch.is_grad_enabled()
+    with torch.enable_grad():
+        embeddings = input_embeddings(model)(layout.inputs["input_ids"])
+        if not embeddings.requires_grad:
+            embeddings.requires_grad_()
+        clean = scored(embeddings)
+        (gradient,) = torch.autograd.grad(clean.sum(), embeddings, retain_graph=training)
+    steepest = gradient / _row_norm(gradient).clamp(min=torch.finfo(gradient.dtype).tiny)
+    radius = epsilon * _row_norm(embeddings.detach() * mask[..., None])
+    sign = torch.tensor(directions, dtype=gradient.dtype, device=inner.device)[:, None, None]
+    attacked = scored(embeddings + sign * radius * steepest)
+    return (clean, attacked) if training else (clean.detach(), attacked.detach())
+
+
+def _row_norm(values: Tensor) -> Tensor:
+    """Euclidean norm over a row's positions and features, shape [rows, 1, 1]."""
+    norm: Tensor = torch.linalg.vector_norm(values, dim=(1, 2), keepdim=True)
+    return norm
+
+
+def _at_ends(hidden: Tensor, layout: Layout, rows: Sequences) -> Tensor:
+    """The states at each answer's last token, shape [rows, width]."""
+    last = [start + len(response) - 1 for start, (_, response) in zip(layout.start, rows, strict=True)]
+    return hidden[layout.row, last]
 
 
 def _inner(model: Any) -> Any:

@@ -16,8 +16,9 @@ from torch import Tensor
 from align_bench.api import ChosenLogps, PairLogps, PairScores, Record, UnpairedLogps
 from align_bench.data.batches import micro_batches, mismatched
 from align_bench.errors import DataError
-from align_bench.models.logprobs import response_logps, scores
+from align_bench.models.logprobs import Sequences, response_logps, scores
 from align_bench.records import TokenRow
+from align_bench.train.auxiliary import companion_of
 
 Reference = Mapping[str, Tensor]
 
@@ -69,7 +70,7 @@ class PairFeed:
 
 
 class ScoreFeed:
-    """Pairs of answers as `PairScores`."""
+    """Pairs of answers as `PairScores`, with the fields that the model's companion brings."""
 
     def __init__(self, rows: Sequence[TokenRow], reference: Reference | None) -> None:
         self.rows = [_paired(row) for row in rows]
@@ -77,11 +78,21 @@ class ScoreFeed:
         self.tokens: Sequence[int] = _pair_tokens(self.rows)
 
     def begin(self, model: Any, batch: Sequence[int], max_tokens: int) -> None:
-        """Nothing is shared by a batch of pairs."""
+        """What the companion needs of the whole batch."""
+        if (companion := companion_of(model)) is not None:
+            companion.begin(model, _sequences([self.rows[example] for example in batch]), max_tokens)
 
     def record(self, model: Any, examples: Sequence[int]) -> PairScores:
-        chosen, rejected = _both_sides(model, [self.rows[example] for example in examples], scores)
-        return PairScores(chosen, rejected)
+        rows = [self.rows[example] for example in examples]
+        companion, sequences = companion_of(model), _sequences(rows)
+        found = {"": scores(model, sequences)} if companion is None else companion.measure(model, sequences)
+        return PairScores(
+            **{f"{prefix}chosen": values[: len(rows)] for prefix, values in found.items()},
+            **{f"{prefix}rejected": values[len(rows) :] for prefix, values in found.items()},
+            chosen_tokens=torch.tensor([len(row.chosen) for row in rows], device=found[""].device),
+            rejected_tokens=torch.tensor([len(row.rejected) for row in rows], device=found[""].device),
+            **({} if companion is None else companion.shared(model)),
+        )
 
 
 class ChosenFeed:
@@ -210,8 +221,13 @@ def _pair_tokens(rows: Sequence[_Paired]) -> list[int]:
 
 def _both_sides(model: Any, rows: Sequence[_Paired], measure: Callable[..., Tensor]) -> tuple[Tensor, Tensor]:
     """One forward pass over both answers of each pair."""
-    both = measure(model, [*((row.prompt, row.chosen) for row in rows), *((row.prompt, row.rejected) for row in rows)])
+    both = measure(model, _sequences(rows))
     return both[: len(rows)], both[len(rows) :]
+
+
+def _sequences(rows: Sequence[_Paired]) -> Sequences:
+    """Prompt and answer of all chosen answers, then of all rejected ones."""
+    return [*((row.prompt, row.chosen) for row in rows), *((row.prompt, row.rejected) for row in rows)]
 
 
 def _reference(reference: Reference | None, side: str, examples: Sequence[int], like: Tensor) -> Tensor | None:

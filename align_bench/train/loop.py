@@ -21,6 +21,7 @@ from align_bench.data.batches import effective_batches, micro_batches
 from align_bench.errors import AlignBenchError, ModelError, PluginError
 from align_bench.records import Tick, TokenRow, silent
 from align_bench.suite import Train
+from align_bench.train.auxiliary import attach, companion_of
 from align_bench.train.feeds import FEEDS, Feed, Reference
 
 # From rows of the training table and the ids of an answer to each to one number each, in the reward's unit.
@@ -33,7 +34,7 @@ class TrainLog:
 
     Attributes:
         steps: a mapping for each optimizer step: `step`, `loss`, `learning_rate`, `gradient_norm`, `seconds`, and the
-            batch means of rewards and of the method's own metrics.
+            batch means of rewards and of the method's own metrics, and the correlations that it names.
         tokens: tokens of prompts and answers that training examples brought (padding excluded).
     """
 
@@ -55,7 +56,7 @@ def train(
     track: Path | None = None,
     tick: Tick = silent,
 ) -> TrainLog:
-    """Train the model's adapter in place.
+    """Train the model's adapter in place, with the companion that the method declares.
 
     The gradient of a step is that of the mean loss over its effective batch, however that is cut into micro-batches.
 
@@ -78,6 +79,8 @@ def train(
         ModelError: when started as one of several processes.
     """
     accelerator = _one_process(settings, track)
+    if algorithm.auxiliary is not None:
+        attach(model, algorithm.auxiliary(parameters), seed=seed)
     feed = FEEDS[algorithm.data](rows, reference)
     batches = effective_batches(len(feed.lengths), settings.batch_size, epochs=settings.epochs, seed=seed)
     state = _State(model, learning_rate, settings, len(batches), seed)
@@ -148,12 +151,16 @@ def _accumulated(
     accelerator: Accelerator, algorithm: Algorithm, parameters: Mapping[str, Any], records: Iterable[Any], examples: int
 ) -> dict[str, float]:
     sums: dict[str, float] = {}
+    correlated: dict[str, list[Tensor]] = {}
     for record in records:
         loss = _loss(algorithm, record, parameters)
         accelerator.backward(loss.values.sum() / examples)
         for name, value in _logged(loss).items():
             sums[name] = sums.get(name, 0.0) + value
-    return sums
+        for name, values in loss.correlations.items():
+            correlated.setdefault(name, []).append(torch.stack([value.detach().float() for value in values]))
+    found = {name: float(torch.cat(parts, dim=1).corrcoef()[0, 1]) for name, parts in correlated.items()}
+    return sums | {name: value * examples for name, value in found.items() if math.isfinite(value)}
 
 
 def _loss(algorithm: Algorithm, record: Any, parameters: Mapping[str, Any]) -> Loss:
@@ -177,6 +184,18 @@ def _logged(loss: Loss) -> dict[str, float]:
     return {name: float(value.detach().sum()) for name, value in values.items()}
 
 
+def _groups(model: Any, learning_rate: float) -> list[dict[str, Any]]:
+    """The trained parameters by their peak learning rate: the adapter first, then its companion where one learns."""
+    companion = companion_of(model)
+    beside = [] if companion is None else list(companion.parameters())
+    known = {id(parameter) for parameter in beside}
+    adapter = [value for value in model.parameters() if value.requires_grad and id(value) not in known]
+    groups: list[dict[str, Any]] = [{"params": adapter}]
+    if companion is not None and beside:
+        groups.append({"params": beside, "lr": learning_rate * companion.learning_rate_factor})
+    return groups
+
+
 class _State:
     """All that a step changes, so that a checkpoint of it is the whole truth."""
 
@@ -186,7 +205,7 @@ class _State:
         self.trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
         self.settings = settings
         self.optimizer = torch.optim.AdamW(
-            self.trainable.values(), lr=learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.999)
+            _groups(model, learning_rate), lr=learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.999)
         )
         warmup = math.ceil(settings.warmup * total)
         name = "constant_with_warmup" if settings.schedule == "constant" else settings.schedule

@@ -1,0 +1,58 @@
+from typing import Annotated
+
+from annotated_types import Ge, Gt
+from torch.nn.functional import logsigmoid
+
+from align_bench.api import BiasExpert, Loss, PairScores, algorithm
+
+
+@algorithm(
+    data="scores",
+    paper="arXiv:2310.05199",
+    learning_rate=1e-4,
+    reward="r",
+    auxiliary=lambda given: BiasExpert(
+        length_only=given["length_expert"], noise=given["noise"], learning_rate_factor=given["bias_rate"]
+    ),
+)
+def poe_rm(
+    scores: PairScores,
+    *,
+    noise: Annotated[float, Ge(0)] = 1.0,
+    length_expert: bool = False,
+    bias_rate: Annotated[float, Gt(0)] = 10.0,
+    centering: Annotated[float, Ge(0)] = 0.01,
+) -> Loss:
+    """Product-of-Experts reward model: a small expert takes up the bias, and is dropped after training.
+
+    Equation:
+        −log σ((r_w + b_w) − (r_l + b_l)) + c·(r_w + r_l)²
+
+    Args:
+        scores: scores of the main expert (r) and of the bias expert (b), no unit, shape [rows].
+        noise: standard deviation of the noise on the bias expert's input embeddings, × their rms; 0 is an ablation.
+        length_expert: the bias expert reads the answer's token count alone, and no embedding; an ablation.
+        bias_rate: learning rate of the bias expert, × that of the main one.
+        centering: c, weight of the term that keeps scores near 0, as in rm.
+
+    Returns:
+        Per-example loss and the main expert's scores as rewards, each of shape [rows].
+
+    Source:
+        Shen et al. 2023, section 3.
+
+    Differs from the source:
+        1. The bias expert is a recurrent network of 32 units over the frozen input embeddings, not a language model.
+        2. The centring term, as in rm.
+    """
+    difference = scores.chosen - scores.rejected
+    bias = scores.bias_chosen - scores.bias_rejected
+    values = -logsigmoid(difference + bias) + centering * (scores.chosen + scores.rejected).square()
+    longer = scores.chosen_tokens - scores.rejected_tokens
+    return Loss(
+        values,
+        chosen_rewards=scores.chosen,
+        rejected_rewards=scores.rejected,
+        metrics={"bias_accuracy": 0.5 * (bias.sign() + 1)},
+        correlations={"length_correlation": (difference, longer), "bias_length_correlation": (bias, longer)},
+    )

@@ -1,0 +1,151 @@
+"""What learns, or acts, beside a reward model during its training. Nothing of it is saved with the adapter."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_sequence
+
+from align_bench.api import Adversary, Auxiliary, BiasExpert, LengthHead
+from align_bench.data.batches import micro_batches
+from align_bench.models.logprobs import (
+    Sequences,
+    attacked_scores,
+    head_scores,
+    head_weight,
+    input_embeddings,
+    last_states,
+    scores,
+)
+
+
+class Companion(nn.Module):
+    """Scores pairs together with a reward model. Pairs come as sequences: all chosen ones, then all rejected ones.
+
+    Attributes:
+        learning_rate_factor: its learning rate, × that of the reward model.
+    """
+
+    learning_rate_factor = 1.0
+
+    def begin(self, model: Any, sequences: Sequences, max_tokens: int) -> None:
+        """Prepare what the loss needs of the whole effective batch."""
+
+    def measure(self, model: Any, sequences: Sequences) -> Mapping[str, Tensor]:
+        """Values of shape [sequences] by their prefix in `PairScores`; those of the reward model have none."""
+        raise NotImplementedError
+
+    def shared(self, model: Any) -> Mapping[str, Tensor]:
+        """Fields of `PairScores` that belong to the batch, not to a row."""
+        return {}
+
+
+def attach(model: Any, declared: Auxiliary, *, seed: int) -> None:
+    """Put the companion that a method declared on the training model, so that optimizer and checkpoints see it.
+
+    Args:
+        model: a reward model with a fresh adapter.
+        declared: what the method asks for.
+        seed: of its initial weights.
+    """
+    torch.manual_seed(seed)
+    made: Companion
+    if isinstance(declared, Adversary):
+        made = _Attack(declared.epsilon)
+    elif isinstance(declared, LengthHead):
+        made = _TwoHeads(model.config.hidden_size)
+    elif declared.length_only:
+        made = _CountExpert(declared)
+    else:
+        made = _NoisyExpert(declared, input_embeddings(model).weight)
+    model.companion = made.to(model.device)
+
+
+def companion_of(model: Any) -> Companion | None:
+    """What `attach` put on the model; None when nothing was."""
+    found: Companion | None = getattr(model, "companion", None)
+    return found
+
+
+class _Attack(Companion):
+    """Chosen answers attacked so that they score less, rejected ones so that they score more."""
+
+    def __init__(self, epsilon: float) -> None:
+        super().__init__()
+        self.epsilon = epsilon
+
+    def measure(self, model: Any, sequences: Sequences) -> Mapping[str, Tensor]:
+        half = len(sequences) // 2
+        clean, attacked = attacked_scores(model, sequences, [-1.0] * half + [1.0] * half, epsilon=self.epsilon)
+        return {"": clean, "adversarial_": attacked}
+
+
+class _TwoHeads(Companion):
+    """A second linear head, without bias, beside the scalar head that is kept."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.head = nn.Linear(width, 1, bias=False)
+        self._batch: Mapping[str, Tensor] = {}
+
+    def begin(self, model: Any, sequences: Sequences, max_tokens: int) -> None:
+        lengths = [len(prompt) + len(answer) for prompt, answer in sequences]
+        found = torch.empty(2, len(sequences), device=model.device)
+        with torch.no_grad():
+            for micro in micro_batches(range(len(sequences)), lengths, max_tokens=max_tokens):
+                values = self.measure(model, [sequences[index] for index in micro])
+                found[:, micro] = torch.stack([values[""], values["length_"]])
+        tokens = torch.tensor([len(answer) for _, answer in sequences], device=model.device)
+        self._batch = {"batch_scores": found[0], "batch_length_scores": found[1], "batch_tokens": tokens}
+
+    def measure(self, model: Any, sequences: Sequences) -> Mapping[str, Tensor]:
+        states = last_states(model, sequences)
+        return {"": head_scores(model, states), "length_": self.head(states.float()).squeeze(-1)}
+
+    def shared(self, model: Any) -> Mapping[str, Tensor]:
+        cosine = torch.cosine_similarity(head_weight(model).float().flatten(), self.head.weight.flatten(), dim=0)
+        return {**self._batch, "head_cosine": cosine}
+
+
+class _CountExpert(Companion):
+    """`b` from the number of answer tokens alone: a perceptron with one hidden layer over its logarithm."""
+
+    def __init__(self, declared: BiasExpert) -> None:
+        super().__init__()
+        self.learning_rate_factor = declared.learning_rate_factor
+        self.layers = nn.Sequential(nn.Linear(1, declared.width), nn.Tanh(), nn.Linear(declared.width, 1))
+
+    def measure(self, model: Any, sequences: Sequences) -> Mapping[str, Tensor]:
+        counts = torch.tensor([[math.log(len(answer))] for _, answer in sequences], device=model.device)
+        return {"": scores(model, sequences), "bias_": self.layers(counts).squeeze(-1)}
+
+
+class _NoisyExpert(Companion):
+    """`b` from the noisy input embeddings of prompt and answer, read by a gated recurrent unit (which can count)."""
+
+    def __init__(self, declared: BiasExpert, embeddings: Tensor) -> None:
+        super().__init__()
+        self.learning_rate_factor = declared.learning_rate_factor
+        rms = torch.linalg.vector_norm(embeddings.detach(), dtype=torch.float32) / math.sqrt(embeddings.numel())
+        self.noise = declared.noise * float(rms)
+        self.recurrent = nn.GRU(embeddings.shape[1], declared.width, batch_first=True)
+        self.head = nn.Linear(declared.width, 1)
+
+    def measure(self, model: Any, sequences: Sequences) -> Mapping[str, Tensor]:
+        return {"": scores(model, sequences), "bias_": self._bias(input_embeddings(model), sequences)}
+
+    def _bias(self, embeddings: nn.Module, sequences: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Tensor:
+        ids = [torch.tensor([*prompt, *answer]) for prompt, answer in sequences]
+        padded = pad_sequence(ids, batch_first=True).to(self.head.weight.device)
+        with torch.no_grad():
+            inputs = embeddings(padded).float()
+            if self.noise:
+                inputs = inputs + self.noise * torch.randn_like(inputs)
+        lengths = torch.tensor([len(sequence) for sequence in ids])
+        _, last = self.recurrent(pack_padded_sequence(inputs, lengths, batch_first=True, enforce_sorted=False))
+        result: Tensor = self.head(last[-1]).squeeze(-1)
+        return result

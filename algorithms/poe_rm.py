@@ -21,18 +21,20 @@ def poe_rm(
     noise: Annotated[float, Ge(0)] = 1.0,
     length_expert: bool = False,
     bias_rate: Annotated[float, Gt(0)] = 10.0,
+    bias_weight: Annotated[float, Ge(0)] = 0.0,
     centering: Annotated[float, Ge(0)] = 0.01,
 ) -> Loss:
     """Product-of-Experts reward model: a small expert takes up the bias, and is dropped after training.
 
     Equation:
-        −log σ((r_w + b_w) − (r_l + b_l)) + c·(r_w + r_l)²
+        −log σ((r_w + b_w) − (r_l + b_l)) − α·log σ(b_w − b_l) + c·(r_w + r_l)²
 
     Args:
         scores: scores of the main expert (r) and of the bias expert (b), no unit, shape [rows].
         noise: standard deviation of the noise on the bias expert's input embeddings, × their rms; 0 is an ablation.
         length_expert: the bias expert reads the answer's token count alone, and no embedding; an ablation.
         bias_rate: learning rate of the bias expert, × that of the main one.
+        bias_weight: α, weight of the bias expert's own loss; 0 is the published objective.
         centering: c, weight of the term that keeps scores near 0, as in rm.
 
     Returns:
@@ -47,10 +49,10 @@ def poe_rm(
     """
     difference = scores.chosen - scores.rejected
     bias = scores.bias_chosen - scores.bias_rejected
-    values = -logsigmoid(difference + bias) + centering * (scores.chosen + scores.rejected).square()
+    values = -logsigmoid(difference + bias) - bias_weight * logsigmoid(bias)
     longer = scores.chosen_tokens - scores.rejected_tokens
     return Loss(
-        values,
+        values + centering * (scores.chosen + scores.rejected).square(),
         chosen_rewards=scores.chosen,
         rejected_rewards=scores.rejected,
         metrics={"bias_accuracy": 0.5 * (bias.sign() + 1)},

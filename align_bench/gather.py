@@ -83,7 +83,10 @@ class Results:
         return self.suite.judge.method if self.suite.judge else None
 
     def scores(self, cell: Cell) -> list[dict[str, Any]]:
-        """A row per validation pair that has both answers, as `scores.parquet` shows it."""
+        """A row per validation pair that has both answers, as `scores.parquet` shows it.
+
+        Scores under an attack of size ε are `chosen_reward@ε` and `rejected_reward@ε`.
+        """
         every = self.table("val").rows
         places = [place for place, row in enumerate(every) if row.chosen is not None and row.rejected is not None]
         rows = [every[place] for place in places]
@@ -109,6 +112,11 @@ class Results:
                 "chosen_words": count_words(self._val[row.pair].chosen or ""),
                 "rejected_words": count_words(self._val[row.pair].rejected or ""),
                 "gold_choice": row.gold_choice,
+                **{
+                    name.replace("@", "_reward@"): float(values[place])
+                    for name, values in measured.items()
+                    if "@" in name
+                },
             }
             for place, row in enumerate(rows)
         ]

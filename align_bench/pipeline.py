@@ -20,7 +20,13 @@ from align_bench.data.chat import save_table, tokenize
 from align_bench.data.preferences import fingerprint
 from align_bench.environment import environment, library_versions
 from align_bench.errors import AlignBenchError, MissingResultError, PluginError
-from align_bench.evaluate.preference import Columns, mismatched_logps, table_logps, table_scores
+from align_bench.evaluate.preference import (
+    Columns,
+    mismatched_logps,
+    table_attacked_scores,
+    table_logps,
+    table_scores,
+)
 from align_bench.gather import Results, data_file, source
 from align_bench.judge.gold import gold_reward
 from align_bench.judge.reward_model import score_answers
@@ -348,9 +354,13 @@ class _Work:
     def _evaluate(self, cell: Cell, folder: Path, tick: Tick) -> tuple[int, Mapping[str, Any]]:
         rows = self.results.table("val").rows
         measure = table_scores if cell.kind == "reward" else table_logps
-        columns = measure(self._model(cell), rows, max_tokens=self.suite.train.micro_batch_tokens, tick=tick)
+        limit = self.suite.train.micro_batch_tokens
+        columns = measure(self._model(cell), rows, max_tokens=limit, tick=tick)
+        epsilons = self.suite.evaluate.epsilons if cell.kind == "reward" else []
+        for epsilon in epsilons:
+            columns |= table_attacked_scores(self._model(cell), rows, epsilon, max_tokens=limit, tick=tick)
         _save_columns(columns, folder)
-        return _distinct_tokens_in(rows), {}
+        return _distinct_tokens_in(rows) * (1 + 2 * len(epsilons)), {}
 
     def _generate(self, cell: Cell, folder: Path, tick: Tick) -> tuple[int, Mapping[str, Any]]:
         rows = self.results.prompts

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -298,7 +298,7 @@ class _Layout:
                 **({"reward": reward.adapter.key} if reward and reward.adapter else {}),
             }
         )
-        val = self._val(training)
+        val = self._val(training, self.suite.evaluate.epsilons if algorithm.kind == "reward" else [])
         generations = self._generations(training, seed) if algorithm.kind == "policy" else None
         return Cell(
             id=name,
@@ -342,9 +342,14 @@ class _Layout:
         }
         return Address("reference", content_key({"base": self._base(), **needs}))
 
-    def _val(self, training: str) -> Address:
+    def _val(self, training: str, epsilons: Sequence[float]) -> Address:
         reference = self._reference("val", mismatched=False)
-        needs = {"adapter": training, "reference": reference.key, "code": code_digest("models", "evaluate")}
+        needs = {
+            "adapter": training,
+            "reference": reference.key,
+            "epsilons": list(epsilons),
+            "code": code_digest("models", "evaluate"),
+        }
         return Address("val", content_key(needs))
 
     def _generations(self, training: str | None, seed: int) -> Address:

@@ -100,6 +100,15 @@ class Train(_Strict):
         return trackers
 
 
+class Evaluate(_Strict):
+    """What is measured beyond the validation pairs as they are."""
+
+    epsilons: list[Annotated[float, Field(gt=0)]] = Field(
+        default_factory=list,
+        description="accuracy of reward models under attack: steps on the input embeddings, × their norm",
+    )
+
+
 class Generate(_Strict):
     """How the base and every policy answer validation prompts."""
 
@@ -158,6 +167,7 @@ class Suite(_Strict):
     judge: Judge | None = Field(None, description="without one, no generation is judged by a reward model")
     seeds: list[int] = Field([0], min_length=1, description="every method is trained once per seed")
     train: Train = Field(default=Train())
+    evaluate: Evaluate = Field(default=Evaluate())
     generate: Generate = Field(default=Generate())
     methods: list[MethodEntry] = Field(
         min_length=1, description="names, or `name: {parameter: value or list of values}`"

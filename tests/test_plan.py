@@ -403,7 +403,9 @@ def test_broken_method_is_fatal_only_where_it_is_selected() -> None:
 def test_judge_must_be_a_reward_method() -> None:
     with pytest.raises(SuiteError, match=r"judge\.method: dpo trains a policy, expected a reward method") as caught:
         plan(judge={"method": "dpo", "data": "judge.jsonl"})
-    assert "Known reward methods: rm" in str(caught.value)
+    known = str(caught.value).partition("Known reward methods: ")[2]
+    assert "rm" in known.strip(".").split(", ")
+    assert "dpo" not in known
 
 
 @pytest.mark.parametrize(
@@ -420,3 +422,12 @@ def test_judge_must_be_a_reward_method() -> None:
 def test_duplicates_are_named(methods: list[Any], named: str, seeds: list[int]) -> None:
     with pytest.raises(SuiteError, match=rf"methods: {named}.* stands twice"):
         plan(methods=methods, seeds=seeds)
+
+
+def test_epsilons_measure_reward_models_again_and_nothing_else() -> None:
+    before, after = plan(), plan(evaluate={"epsilons": [0.1]})
+    moved = {
+        cell.id for cell, other in zip(every_cell(before), every_cell(after), strict=True) if cell.val != other.val
+    }
+    assert moved == {"judge", "rm"}
+    assert [cell.adapter for cell in before.cells] == [cell.adapter for cell in after.cells]

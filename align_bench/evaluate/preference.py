@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,8 +12,8 @@ from torch import Tensor
 
 from align_bench.api import Algorithm, ChosenLogps, PairLogps, Recipe, Record, UnpairedLogps
 from align_bench.data.batches import micro_batches, mismatched
-from align_bench.models.layout import ANSWERS_PER_ROW
-from align_bench.models.logprobs import response_logps, scores
+from align_bench.models.layout import ANSWERS_PER_ROW, Sequences
+from align_bench.models.logprobs import attacked_scores, response_logps, scores
 from align_bench.records import Tick, TokenRow, silent
 
 Columns = dict[str, Tensor]
@@ -37,6 +38,35 @@ def table_logps(model: Any, rows: Sequence[TokenRow], *, max_tokens: int, tick: 
 def table_scores(model: Any, rows: Sequence[TokenRow], *, max_tokens: int, tick: Tick = silent) -> Columns:
     """`r` of both answers of every row; arguments and shapes as in `table_logps`, no unit."""
     return _over_table(model, rows, scores, max_tokens, tick)
+
+
+def table_attacked_scores(
+    model: Any, rows: Sequence[TokenRow], epsilon: float, *, max_tokens: int, tick: Tick = silent
+) -> Columns:
+    """`r` under attack: chosen answers moved so that they score less, rejected ones so that they score more.
+
+    Args:
+        model: a reward model.
+        rows: token rows.
+        epsilon: size of the step on the input embeddings, × their norm; see `models.logprobs.attacked_scores`.
+        max_tokens, tick: as in `table_logps`, side by side.
+
+    Returns:
+        `chosen@ε` and `rejected@ε`, as in `table_logps`, no unit.
+    """
+
+    def lower(model: Any, answers: Sequences) -> Tensor:
+        return attacked_scores(model, answers, [-1.0] * len(answers), epsilon=epsilon)[1]
+
+    def raise_(model: Any, answers: Sequences) -> Tensor:
+        return attacked_scores(model, answers, [1.0] * len(answers), epsilon=epsilon)[1]
+
+    chosen = [replace(row, rejected=None) for row in rows]
+    rejected = [replace(row, chosen=None) for row in rows]
+    return {
+        f"chosen@{epsilon:g}": _over_table(model, chosen, lower, max_tokens, tick)["chosen"],
+        f"rejected@{epsilon:g}": _over_table(model, rejected, raise_, max_tokens, tick)["rejected"],
+    }
 
 
 def mismatched_logps(model: Any, rows: Sequence[TokenRow], *, max_tokens: int, tick: Tick = silent) -> Columns:

@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from align_bench.metrics.bootstrap import percentile_interval
 from align_bench.metrics.finite import Numbers, finite
 from align_bench.metrics.mean import mean
 from align_bench.records import Estimate
-
-RESAMPLES = 999
 
 
 def reward_mean(chosen: Numbers, rejected: Numbers) -> Estimate:
@@ -41,18 +40,7 @@ def reward_std(*columns: Numbers) -> Estimate:
     value = float(np.std(scores, ddof=1))
     if n < 2 or np.ptp(scores) == 0:
         return Estimate(value, n=n)
-    from scipy.stats import bootstrap
-
-    drawn = bootstrap(
-        samples,
-        _pooled_std,
-        paired=True,
-        vectorized=True,
-        n_resamples=RESAMPLES,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    return Estimate(value, float(drawn.low), float(drawn.high), n)
+    return Estimate(value, *percentile_interval(samples, _pooled_std), n)
 
 
 def margin(chosen: Numbers, rejected: Numbers) -> Estimate:

@@ -15,6 +15,17 @@ GOLD = "gold"
 
 
 @dataclass(frozen=True, slots=True)
+class ByGold:
+    """A pair of which one answer is right and the other wrong: the rewards and lengths in words of the two."""
+
+    pair: int
+    right_reward: float | None
+    wrong_reward: float | None
+    right_words: int | None
+    wrong_words: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Cell:
     """One finished cell with its rows; a failed or skipped one has none.
 
@@ -56,6 +67,26 @@ class Cell:
         known = [row for row in self.scores if is_finite(row["chosen_reward"]) and is_finite(row["rejected_reward"])]
         marks = correctness([row["chosen_reward"] for row in known], [row["rejected_reward"] for row in known])
         return {row["pair"]: mark for row, mark in zip(known, marks, strict=True)}
+
+    def by_gold(self) -> list[ByGold]:
+        """The pairs with one right answer, where the data knows it."""
+        sides = {1: ("chosen", "rejected"), 2: ("rejected", "chosen")}
+        known = [(row, sides[row["gold_choice"]]) for row in self.scores if row.get("gold_choice") in sides]
+        return [
+            ByGold(
+                row["pair"],
+                row[f"{right}_reward"],
+                row[f"{wrong}_reward"],
+                row.get(f"{right}_words"),
+                row.get(f"{wrong}_words"),
+            )
+            for row, (right, wrong) in known
+        ]
+
+    def right_shorter(self) -> list[ByGold]:
+        """Those whose right answer has fewer words than the wrong one."""
+        measured = [found for found in self.by_gold() if None not in (found.right_words, found.wrong_words)]
+        return [found for found in measured if (found.right_words or 0) < (found.wrong_words or 0)]
 
     def judged_by_prompt(self, judge: str) -> dict[Any, float]:
         """Prompt → the judge's score, averaged over the prompt's samples."""

@@ -8,14 +8,16 @@ from typing import Any
 
 from align_bench.metrics.accuracy import accuracy, gold_accuracy, longer_wins, share, tie_rate
 from align_bench.metrics.length import mean_words
+from align_bench.metrics.length_bias import length_correlation
 from align_bench.metrics.mean import mean
 from align_bench.metrics.readability import mean_grade
 from align_bench.metrics.reward import margin, reward_mean, reward_std
 from align_bench.metrics.win_rate import win_rate
 from align_bench.records import Estimate
-from align_bench.report.cells import GOLD, Cell, judge_metric
+from align_bench.report.cells import GOLD, ByGold, Cell, judge_metric
 
 Row = Mapping[str, Any]
+ATTACKED = "accuracy_attacked"
 
 
 def metrics(cell: Cell, base: Cell | None, judges: Sequence[str]) -> dict[str, Estimate]:
@@ -30,7 +32,10 @@ def metrics(cell: Cell, base: Cell | None, judges: Sequence[str]) -> dict[str, E
 
 
 def preference_metrics(cell: Cell) -> dict[str, Estimate]:
-    """Metrics over the validation pairs; lengths in words, log-probabilities in nats."""
+    """Metrics over the validation pairs; lengths in words, log-probabilities in nats.
+
+    `right` is the answer that is right where the other is wrong, known where the data has a gold judge.
+    """
     chosen, rejected = cell.column("chosen_reward"), cell.column("rejected_reward")
     no_logratio = cell.outcome.kind != "policy"
     return {
@@ -38,7 +43,10 @@ def preference_metrics(cell: Cell) -> dict[str, Estimate]:
         "tie_rate": tie_rate(chosen, rejected),
         "accuracy_chosen_longer": _accuracy_where(cell.scores, operator.gt),
         "accuracy_chosen_shorter": _accuracy_where(cell.scores, operator.lt),
-        "accuracy_gold_choice": _gold_choice(cell.scores),
+        "accuracy_gold_choice": _accuracy_by_gold(cell.by_gold()),
+        "accuracy_right_shorter": _accuracy_by_gold(cell.right_shorter()),
+        **_length_correlations(cell),
+        **_accuracy_under_attack(cell),
         "accuracy_logp_mean": accuracy(_logp_mean(cell.scores, "chosen"), _logp_mean(cell.scores, "rejected")),
         "accuracy_logratio": Estimate(None)
         if no_logratio
@@ -88,10 +96,37 @@ def _accuracy_where(rows: Sequence[Row], holds: Callable[[Any, Any], bool]) -> E
     return accuracy([row["chosen_reward"] for row in kept], [row["rejected_reward"] for row in kept])
 
 
-def _gold_choice(rows: Sequence[Row]) -> Estimate:
-    sides = {1: ("chosen_reward", "rejected_reward"), 2: ("rejected_reward", "chosen_reward")}
-    known = [(row, sides[row["gold_choice"]]) for row in rows if row.get("gold_choice") in sides]
-    return accuracy([row[right] for row, (right, _) in known], [row[wrong] for row, (_, wrong) in known])
+def _accuracy_by_gold(pairs: Sequence[ByGold]) -> Estimate:
+    return accuracy([pair.right_reward for pair in pairs], [pair.wrong_reward for pair in pairs])
+
+
+def _length_correlations(cell: Cell) -> dict[str, Estimate]:
+    """Of reward models alone: a policy's own reward is often a sum over tokens."""
+    if cell.outcome.kind != "reward":
+        return {f"length_correlation_{given}": Estimate(None) for given in ("given_label", "given_gold")}
+    words = cell.column("chosen_words"), cell.column("rejected_words")
+    gold = cell.by_gold()
+    return {
+        "length_correlation_given_label": length_correlation(
+            cell.column("chosen_reward"), cell.column("rejected_reward"), *words
+        ),
+        "length_correlation_given_gold": length_correlation(
+            [pair.right_reward for pair in gold],
+            [pair.wrong_reward for pair in gold],
+            [pair.right_words for pair in gold],
+            [pair.wrong_words for pair in gold],
+        ),
+    }
+
+
+def _accuracy_under_attack(cell: Cell) -> dict[str, Estimate]:
+    """Accuracy by the columns `chosen_reward@ε` and `rejected_reward@ε`, which hold the scores under attack."""
+    names = dict.fromkeys(name for row in cell.scores for name in row if name.startswith("chosen_reward@"))
+    found = {}
+    for name in names:
+        epsilon = name.removeprefix("chosen_reward@")
+        found[f"{ATTACKED}[{epsilon}]"] = accuracy(cell.column(name), cell.column(f"rejected_reward@{epsilon}"))
+    return found
 
 
 def _logp_mean(rows: Sequence[Row], side: str) -> list[float | None]:

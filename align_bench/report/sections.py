@@ -21,10 +21,12 @@ from align_bench.report.numerals import (
     tenths,
     with_spread,
 )
+from align_bench.suite import JUDGE_CELL
 
 Report = Mapping[str, Any]
 Result = Mapping[str, Any]
 ALPHA = 0.05
+BIASES = ("length_correlation_given_label", "length_correlation_given_gold", "accuracy_right_shorter")
 VERDICT = f"Verdict: Holm-adjusted p below {ALPHA:.0%}. The interval beside McNemar's test is that of a paired t."
 
 
@@ -60,7 +62,8 @@ class Section:
 
 def sections(report: Report) -> list[Section]:
     """The tables of a report, without the empty ones."""
-    made = [reward_models(report), policies(report), judged(report), against_base(report), methods(report)]
+    made = [reward_models(report), length_bias(report), length_bias_against_first(report), attacked(report)]
+    made += [policies(report), judged(report), against_base(report), methods(report)]
     made += [costs(report), failures(report)]
     return [section for section in made if section.rows]
 
@@ -80,6 +83,58 @@ def reward_models(report: Report) -> Section:
     return _metric_section(
         "Reward models on the validation pairs", "model", _done(report, "reward"), shown, _pairs(report)
     )
+
+
+def length_bias(report: Report) -> Section:
+    """How far reward models prefer length; a single one has nothing to be held against."""
+    shown: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
+        "corr given label": ("length_correlation_given_label", with_spread),
+        "corr given gold": ("length_correlation_given_gold", with_spread),
+        "chosen shorter": ("accuracy_chosen_shorter", with_spread),
+        "right shorter": ("accuracy_right_shorter", with_spread),
+    }
+    captions = [
+        "corr: partial correlation of score with words, given which answer is the chosen (label) or right (gold) one.",
+        "chosen shorter, right shorter: accuracy where the chosen, or the right, answer has fewer words.",
+    ]
+    results = [found for found in _done(report, "reward") if found["cell"] != JUDGE_CELL]
+    return _metric_section(
+        "Length bias of reward models", "model", results if len(results) > 1 else [], shown, captions
+    )
+
+
+def length_bias_against_first(report: Report) -> Section:
+    """The suite's first reward model against every other one of its seed."""
+    first: dict[int, str] = {}
+    for found in _done(report, "reward"):
+        if found["cell"] != JUDGE_CELL:
+            first.setdefault(found["seed"], found["cell"])
+    seeds = {found["cell"]: found["seed"] for found in report["results"]}
+    chosen = [
+        found
+        for found in report["comparisons"]
+        if found["level"] == "checkpoint" and found["metric"] in BIASES and found["a"] == first.get(seeds[found["b"]])
+    ]
+    captions = [
+        "A positive difference of correlations, or a negative one of accuracies: the first model is the more biased.",
+        "The bootstrap is an interval, not a test; its verdict is whether that excludes 0.",
+    ]
+    return _comparison_section(
+        "Length bias of the first reward model against the others", chosen, captions, [_text("a − b")], _both
+    )
+
+
+def attacked(report: Report) -> Section:
+    """Accuracy of reward models under attack, by the size of the attack."""
+    results = _done(report, "reward")
+    names = [name for name in _names(results) if name.startswith("accuracy_attacked[")]
+    shown: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {"ε = 0": ("accuracy", with_spread)}
+    shown |= {f"ε = {name.removeprefix('accuracy_attacked[')[:-1]}": (name, with_spread) for name in names}
+    captions = [
+        "ε: one gradient step on the input embeddings of each answer against its label, of ε × their norm.",
+        *_found_in(report, "pairs"),
+    ]
+    return _metric_section("Reward accuracy under attack", "model", results if names else [], shown, captions)
 
 
 def policies(report: Report) -> Section:
@@ -194,11 +249,14 @@ def pairwise(report: Report, a: str, b: str) -> Section:
 
 
 def verdict(found: Mapping[str, Any]) -> str:
-    """A comparison in words: who is higher at a Holm-adjusted 5%, or that no difference was shown."""
+    """A comparison in words: who is higher at a Holm-adjusted 5%, or that no difference was shown.
+
+    Where there is an interval but no test, it is the interval that decides, without an adjustment.
+    """
     p = found["p_holm"]
-    if p is None:
+    if p is None and found["low"] is None:
         return "undefined"
-    if p >= ALPHA:
+    if found["low"] <= 0 <= found["high"] if p is None else p >= ALPHA:
         return "none shown"
     higher = found["a"] if found["difference"] > 0 else found["b"]
     return f"{one_line(higher)} higher"

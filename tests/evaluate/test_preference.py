@@ -7,7 +7,13 @@ from pathlib import Path
 import torch
 
 from align_bench.api import Job, recipe
-from align_bench.evaluate.preference import mismatched_logps, rewards_of, table_logps, table_scores
+from align_bench.evaluate.preference import (
+    mismatched_logps,
+    rewards_of,
+    table_attacked_scores,
+    table_logps,
+    table_scores,
+)
 from align_bench.models.load import Precision, find_base, load_policy, load_scorer
 from align_bench.models.logprobs import response_logps, scores
 from align_bench.records import TokenRow
@@ -35,6 +41,19 @@ def test_scores_do_not_depend_on_the_batch(base_folder: Path) -> None:
     for limit in (4, 1000):
         columns = table_scores(model, ROWS, max_tokens=limit)
         torch.testing.assert_close(columns["chosen"], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_an_attack_goes_against_the_label_whatever_the_batch(base_folder: Path) -> None:
+    model = load_scorer(find_base(str(base_folder)), FP32)
+    clean = table_scores(model, ROWS, max_tokens=1000)
+    small, large = (table_attacked_scores(model, ROWS, epsilon, max_tokens=1000) for epsilon in (1e-3, 1e-2))
+    assert (large["chosen@0.01"] < small["chosen@0.001"]).all()
+    assert (small["chosen@0.001"] < clean["chosen"]).all()
+    assert (large["rejected@0.01"] > small["rejected@0.001"]).all()
+    assert (small["rejected@0.001"] > clean["rejected"]).all()
+    alone = table_attacked_scores(model, ROWS, 1e-2, max_tokens=4)
+    for name, values in large.items():
+        torch.testing.assert_close(alone[name], values, rtol=1e-5, atol=1e-5)
 
 
 def test_missing_answers_are_nan(base_folder: Path) -> None:

@@ -116,7 +116,12 @@ def test_pairwise_turns_with_its_arguments(run: Any) -> None:
 def test_pairwise_within_one_method(run: Any) -> None:
     found = pairwise(run.report(), "rm", "rm")
     assert found.title == "rm against rm"
-    assert [row[0] for row in found.rows] == ["accuracy"]
+    assert [row[0] for row in found.rows] == [
+        "accuracy",
+        "accuracy_right_shorter",
+        "length_correlation_given_label",
+        "length_correlation_given_gold",
+    ]
 
 
 def test_pairwise_of_reward_model_and_policy_says_why_it_is_empty(run: Any) -> None:
@@ -133,11 +138,13 @@ def test_pairwise_names_what_it_cannot_find(run: Any) -> None:
 
 
 def test_verdict_follows_the_adjusted_p() -> None:
-    found = {"a": "dpo", "b": "base", "difference": 0.1, "p": 0.001, "p_holm": 0.04}
+    found = {"a": "dpo", "b": "base", "difference": 0.1, "low": 0.01, "high": 0.2, "p": 0.001, "p_holm": 0.04}
     assert verdict(found) == "dpo higher"
     assert verdict({**found, "difference": -0.1}) == "base higher"
     assert verdict({**found, "p_holm": 0.06}) == "none shown"
-    assert verdict({**found, "p_holm": None}) == "undefined"
+    assert verdict({**found, "p_holm": None}) == "dpo higher"  # an interval without a test decides by itself
+    assert verdict({**found, "p_holm": None, "low": -0.01}) == "none shown"
+    assert verdict({**found, "p_holm": None, "low": None, "high": None}) == "undefined"
 
 
 def test_tables_start_without_the_heavy_libraries() -> None:

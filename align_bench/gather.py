@@ -79,8 +79,8 @@ class Results:
 
     @property
     def judge_name(self) -> str | None:
-        """How reports call the judge: by its method."""
-        return self.suite.judge.method if self.suite.judge else None
+        """How reports call the judge."""
+        return self.suite.judge.name if self.suite.judge else None
 
     def scores(self, cell: Cell) -> list[dict[str, Any]]:
         """A row per validation pair that has both answers, as `scores.parquet` shows it.

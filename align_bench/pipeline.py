@@ -28,6 +28,7 @@ from align_bench.evaluate.preference import (
     table_scores,
 )
 from align_bench.gather import Results, data_file, source
+from align_bench.judge.ensemble import combine
 from align_bench.judge.gold import gold_reward
 from align_bench.judge.reward_model import score_answers
 from align_bench.ledger import Meter, total
@@ -53,7 +54,7 @@ from align_bench.report.build import build_report
 from align_bench.report.export import read_report, write_report
 from align_bench.report.numerals import counts_in_words
 from align_bench.store import Artefact, Store, content_key, make_folder, write_atomically
-from align_bench.suite import JUDGE_CELL, Suite
+from align_bench.suite import Suite
 from align_bench.train.loop import Reward, TrainLog, train
 from align_bench.train.online import train_online
 from align_bench.train.recipe import train_by_recipe
@@ -143,16 +144,16 @@ def run(
         work = _Work(prepared, store, watch, compute)
         work.tokenise_all()
         plan = prepared.plan
-        judge = work.finish(plan.judge, compute=compute, judged=False) if plan.judge else None
-        judged = judge is not None and judge.status == "done"
-        outcomes = [(plan.judge, judge)] if plan.judge and judge else []
+        outcomes = [(judge, work.finish(judge, compute=compute, judged=False)) for judge in plan.judges]
+        judges = [outcome for _, outcome in outcomes]
+        judged = bool(judges) and all(judge.status == "done" for judge in judges)
         for cell in (plan.base, *plan.cells):
             wanted = methods is None or cell.plugin is None or cell.algorithm in methods
             outcomes.append((cell, work.finish(cell, compute=compute and wanted, judged=judged)))
         done = [cell for cell, outcome in outcomes if outcome.status == "done"]
         scores = [row for cell in done for row in work.results.scores(cell)]
         generations = [record for cell in done for record in work.results.generations(cell, judged=judged)]
-        header = _header(prepared, store, command, state, judge)
+        header = _header(prepared, store, command, state, judges)
         report = build_report(header, [outcome for _, outcome in outcomes], scores, generations)
         write_report(report_folder, report, scores, generations)
     return report
@@ -284,7 +285,7 @@ class _Work:
         model = add_adapter(self._frozen(cell), self.suite.lora, seed=cell.seed)
         size = footprint(model)
         self._say_loaded(size)
-        rows = self.results.table("judge" if cell.id == JUDGE_CELL else "train").rows
+        rows = self.results.table("judge" if cell.is_judge else "train").rows
         partial = self.store.partial(cell.adapter.kind, cell.adapter.key)
         shared: dict[str, Any] = {
             "learning_rate": cell.learning_rate,
@@ -377,9 +378,15 @@ class _Work:
     def _judge(self, cell: Cell, folder: Path, tick: Tick) -> tuple[int, Mapping[str, Any]]:
         prompts = {row.pair: row.prompt for row in self.results.prompts}
         answers = [(prompts[line["pair"]], line["ids"]) for line in self.results.answers(cell)]
-        scores = score_answers(self._judge_model, answers, max_tokens=self.suite.train.micro_batch_tokens, tick=tick)
+        assert self.suite.judge is not None
+        # One judge is held for the whole run; the members of an ensemble take turns, so that one is in memory.
+        models = [self._only_judge] if len(self.plan.judges) == 1 else map(self._model, self.plan.judges)
+        limit = self.suite.train.micro_batch_tokens
+        members = [score_answers(model, answers, max_tokens=limit, tick=tick) for model in models]
+        scores = combine(members, self.suite.judge.ensemble)
         (folder / "scores.json").write_text(json.dumps(scores), encoding="utf-8")
-        return sum(len(prompt) + len(answer) for prompt, answer in answers), {}
+        (folder / "members.json").write_text(json.dumps(members), encoding="utf-8")
+        return len(members) * sum(len(prompt) + len(answer) for prompt, answer in answers), {}
 
     # What stages share.
 
@@ -388,9 +395,8 @@ class _Work:
         return load_tokenizer(self.base)
 
     @cached_property
-    def _judge_model(self) -> Any:
-        assert self.plan.judge is not None
-        return self._model(self.plan.judge)
+    def _only_judge(self) -> Any:
+        return self._model(self.plan.judges[0])
 
     def _frozen(self, cell: Cell) -> Any:
         """The base as this cell needs it: under a scalar head for a reward model."""
@@ -432,7 +438,7 @@ def _foreign_versions(algorithms: Sequence[Algorithm]) -> dict[str, str]:
     return versions
 
 
-def _header(prepared: Prepared, store: Store, command: str, state: str, judge: Outcome | None) -> dict[str, Any]:
+def _header(prepared: Prepared, store: Store, command: str, state: str, judges: Sequence[Outcome]) -> dict[str, Any]:
     suite, base, plan = prepared.suite, prepared.base, prepared.plan
     results = Results(suite, plan, store)
     return {
@@ -440,9 +446,16 @@ def _header(prepared: Prepared, store: Store, command: str, state: str, judge: O
         "suite": {"name": suite.name, "state": state, "settings": suite.model_dump(mode="json")},
         "base": {"name": base.name, "digest": base.digest, "precision": str(prepared.precision)},
         "data": {split: dict(results.artefact(address).facts) for split, address in plan.tokens.items()},
-        "judge": None if judge is None else {"name": results.judge_name, "cell": judge.cell, "status": judge.status},
+        "judge": _judge_facts(results.judge_name, judges),
         "environment": environment(),
     }
+
+
+def _judge_facts(name: str | None, judges: Sequence[Outcome]) -> dict[str, Any] | None:
+    if not judges:
+        return None
+    unfinished = [judge.status for judge in judges if judge.status != "done"]
+    return {"name": name, "cell": ", ".join(judge.cell for judge in judges), "status": [*unfinished, "done"][0]}
 
 
 def _reward(cell: Cell) -> str:

@@ -83,8 +83,15 @@ class Cell:
 
     @property
     def algorithm(self) -> str:
-        """The method's name; `base` for the base, `judge` for the judge."""
-        return self.plugin.algorithm.name if self.plugin and self.id != JUDGE_CELL else self.id
+        """The method's name; `base` for the base, `judge` for a judge."""
+        if self.is_judge:
+            return JUDGE_CELL
+        return self.plugin.algorithm.name if self.plugin else self.id
+
+    @property
+    def is_judge(self) -> bool:
+        """Whether it is the judge, or a member of its ensemble (`judge#0`, `judge#1`, …)."""
+        return self.id == JUDGE_CELL or self.id.startswith(f"{JUDGE_CELL}#")
 
     @property
     def kind(self) -> Kind:
@@ -96,7 +103,7 @@ class Cell:
         """Hyper-parameters with the learning rate, as reports show them."""
         if self.plugin is None:
             return {}
-        judge = {"method": self.plugin.algorithm.name} if self.id == JUDGE_CELL else {}
+        judge = {"method": self.plugin.algorithm.name} if self.is_judge else {}
         return {**judge, "learning_rate": self.learning_rate, **self.parameters}
 
 
@@ -106,24 +113,29 @@ class Plan:
 
     Attributes:
         tokens: split (`train`, `val`, `judge`) → its tokenised table.
-        judge: the judge's own training; None without one.
+        judges: the judge's own training, or that of each member of its ensemble; empty without a judge.
         base: the untrained base.
         cells: one for each method, parameters and seed.
         fingerprint: changes whenever any artefact would.
     """
 
     tokens: Mapping[str, Address]
-    judge: Cell | None
+    judges: tuple[Cell, ...]
     base: Cell
     cells: tuple[Cell, ...]
     fingerprint: str
+
+    @property
+    def judge(self) -> Cell | None:
+        """The judge, or the first member of its ensemble."""
+        return self.judges[0] if self.judges else None
 
     def addresses(self) -> Iterator[tuple[str, Address]]:
         """Every artefact once, with the label of the first cell that needs it."""
         seen: set[Address] = set()
         for split, address in self.tokens.items():
             yield f"tokens of {split}", address
-        for cell in [self.base, *([self.judge] if self.judge else []), *self.cells]:
+        for cell in [self.base, *self.judges, *self.cells]:
             for needed in (cell.reference, cell.adapter, cell.val, cell.generations, cell.judged):
                 if needed is not None and needed not in seen:
                     seen.add(needed)
@@ -154,7 +166,7 @@ def make_plan(suite: Suite, registry: Registry, inputs: Inputs) -> Plan:
     if suite.judge is not None:
         tokens["judge"] = _tokens(suite, suite.judge.data, str(inputs.judge), inputs)
     layout = _Layout(suite, inputs, tokens)
-    judge = layout.judge(suite.judge, registry) if suite.judge else None
+    judges = layout.judges(suite.judge, registry) if suite.judge else ()
     variants = [variant for method in suite.methods for variant in _variants(registry[method.name].algorithm, method)]
     names = _names(variants)
     laid_out: dict[str, Cell] = {}
@@ -163,23 +175,25 @@ def make_plan(suite: Suite, registry: Registry, inputs: Inputs) -> Plan:
     for seed, (name, variant) in sorted(entries, key=lambda entry: "reward" in entry[1][1].parameters):
         identity = f"{name}#{seed}" if len(suite.seeds) > 1 else name
         plugin = registry[variant.method]
-        reward = _reward_of(variant, seed, laid_out.values(), judge, suite) if plugin.algorithm.online else None
+        reward = _reward_of(variant, seed, laid_out.values(), judges, suite) if plugin.algorithm.online else None
         if identity in laid_out:
             raise SuiteError(f"methods: {identity} stands twice with equal parameters", fix="delete one")
-        laid_out[identity] = layout.cell(identity, plugin, variant, seed, "train", judge, reward)
+        laid_out[identity] = layout.cell(identity, plugin, variant, seed, "train", judges, reward)
     cells = tuple(laid_out[f"{name}#{seed}" if len(suite.seeds) > 1 else name] for seed, (name, _) in entries)
-    base = layout.base(suite.seeds[0], judge)
-    plan = Plan(tokens, judge, base, cells, "")
+    base = layout.base(suite.seeds[0], judges)
+    plan = Plan(tokens, judges, base, cells, "")
     return Plan(
         tokens,
-        judge,
+        judges,
         base,
         cells,
         content_key([[label, address.kind, address.key] for label, address in plan.addresses()]),
     )
 
 
-def _reward_of(variant: _Variant, seed: int, cells: Iterable[Cell], judge: Cell | None, suite: Suite) -> Cell | None:
+def _reward_of(
+    variant: _Variant, seed: int, cells: Iterable[Cell], judges: Sequence[Cell], suite: Suite
+) -> Cell | None:
     """The reward model that an online method names: the first of that method with its seed; None for `gold`."""
     name = variant.parameters["reward"]
     if name == GOLD:
@@ -194,7 +208,8 @@ def _reward_of(variant: _Variant, seed: int, cells: Iterable[Cell], judge: Cell 
             + nearest(name, trained, what="reward"),
             fix=f"add {name} to methods, before or after {variant.method}",
         )
-    if judge is not None and found.adapter == judge.adapter and suite.judge and not suite.judge.may_be_reward:
+    graded = any(judge.adapter == found.adapter for judge in judges)
+    if graded and suite.judge and not suite.judge.may_be_reward:
         raise SuiteError(
             f"methods: {variant.method}: its reward {found.id} is the judge itself (same rows, parameters and seed), "
             "so that the judge would grade the policy by what it was trained on",
@@ -274,7 +289,7 @@ class _Layout:
         variant: _Variant,
         seed: int,
         split: str,
-        judge: Cell | None,
+        judges: Sequence[Cell],
         reward: Cell | None = None,
     ) -> Cell:
         algorithm = plugin.algorithm
@@ -310,17 +325,17 @@ class _Layout:
             reference=reference,
             val=val,
             generations=generations,
-            judged=self._judged(generations, judge),
+            judged=self._judged(generations, judges),
             reward=reward,
         )
 
-    def base(self, seed: int, judge: Cell | None) -> Cell:
+    def base(self, seed: int, judges: Sequence[Cell]) -> Cell:
         generations = self._generations(None, seed)
-        judged = self._judged(generations, judge)
+        judged = self._judged(generations, judges)
         reference = self._reference("val", mismatched=False)
         return Cell(BASE_CELL, None, {}, None, seed, None, None, reference, generations, judged)
 
-    def judge(self, judge: Judge, registry: Registry) -> Cell:
+    def judges(self, judge: Judge, registry: Registry) -> tuple[Cell, ...]:
         plugin = registry[judge.method]
         if plugin.algorithm.kind != "reward":
             rewards = [name for name, other in registry.plugins.items() if other.algorithm.kind == "reward"]
@@ -329,7 +344,10 @@ class _Layout:
                 + nearest(judge.method, rewards, what="reward method")
             )
         variant = _variant(plugin.algorithm, judge.parameters, where="judge.parameters")
-        return self.cell(JUDGE_CELL, plugin, variant, judge.seed, "judge", None)
+        if judge.ensemble is None:
+            return (self.cell(JUDGE_CELL, plugin, variant, judge.seed, "judge", ()),)
+        seeds = range(judge.seed, judge.seed + judge.ensemble.size)
+        return tuple(self.cell(f"{JUDGE_CELL}#{seed}", plugin, variant, seed, "judge", ()) for seed in seeds)
 
     def _base(self) -> dict[str, Any]:
         return {"digest": self.inputs.base, "precision": self.inputs.precision, "versions": dict(self.inputs.versions)}
@@ -363,8 +381,14 @@ class _Layout:
         }
         return Address("generations", content_key(needs))
 
-    def _judged(self, generations: Address | None, judge: Cell | None) -> Address | None:
-        if generations is None or judge is None or judge.adapter is None:
+    def _judged(self, generations: Address | None, judges: Sequence[Cell]) -> Address | None:
+        if generations is None or self.suite.judge is None or not judges:
             return None
-        needs = {"generations": generations.key, "judge": judge.adapter.key, "code": code_digest("models", "judge")}
+        ensemble = self.suite.judge.ensemble
+        needs = {
+            "generations": generations.key,
+            "judges": [judge.adapter.key for judge in judges if judge.adapter],
+            "ensemble": ensemble and ensemble.model_dump(),
+            "code": code_digest("models", "judge"),
+        }
         return Address("judged", content_key(needs))

@@ -41,7 +41,7 @@ def plan_tables(prepared: Prepared, folders: Folders) -> Iterator[RenderableType
     )
     for heading in ("cell", "seed", *_STAGES.values()):
         table.add_column(heading)
-    cells = [plan.base, *([plan.judge] if plan.judge else []), *plan.cells]
+    cells = [plan.base, *plan.judges, *plan.cells]
     for cell in cells:
         table.add_row(escape(cell.id), str(cell.seed), *(_stage(cell, kind, store, estimate) for kind in _STAGES))
     yield table
@@ -140,7 +140,7 @@ class _Estimate:
             # Mismatched answers pass forward only: half of a training pass; chosen answers are half of all.
             # Online: prompts with answers are sampled, judged, and measured under policy and reference before updates.
             share = {"unpaired": 1.5, "chosen": 0.5, "rollouts": 4}.get(cell.plugin.algorithm.data, 1)
-            return int(self.tokens["judge" if cell.id == "judge" else "train"] * self.epochs * share)
+            return int(self.tokens["judge" if cell.is_judge else "train"] * self.epochs * share)
         if kind == "judged":
             return self.tokens["generations"]
         return self.tokens["train" if kind == "reference" else kind]

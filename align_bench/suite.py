@@ -62,6 +62,16 @@ class Data(_Strict):
     val: DataField
 
 
+class Ensemble(_Strict):
+    """Several judges that differ by their seed, combined to one score."""
+
+    size: int = Field(3, gt=1, description="members; their seeds count up from the judge's")
+    combine: Literal["mean", "worst", "variance_penalised"] = Field(
+        "mean", description="mean of the scores, the least of them, or mean − penalty × variance"
+    )
+    penalty: float = Field(1.0, ge=0, description="of variance_penalised, per unit of reward")
+
+
 class Judge(_Strict):
     """The reward model that scores generations, trained on rows of its own."""
 
@@ -70,6 +80,13 @@ class Judge(_Strict):
     parameters: dict[str, Any] = Field(default_factory=dict, description="its hyper-parameters and learning_rate")
     seed: int = Field(0, description="its seed")
     may_be_reward: bool = Field(False, description="allow an online method whose reward is the judge itself")
+    ensemble: Ensemble | None = Field(None, description="train several, and judge by all of them")
+
+    @property
+    def name(self) -> str:
+        """How reports call it: by its method, and by how its members are combined."""
+        several = self.ensemble and f"{self.ensemble.size} × {self.method}, {self.ensemble.combine}"
+        return several or self.method
 
 
 class Train(_Strict):

@@ -121,7 +121,12 @@ def _length_correlations(cell: Cell) -> dict[str, Estimate]:
 
 def _accuracy_under_attack(cell: Cell) -> dict[str, Estimate]:
     """Accuracy by the columns `chosen_reward@ε` and `rejected_reward@ε`, which hold the scores under attack."""
-    names = dict.fromkeys(name for row in cell.scores for name in row if name.startswith("chosen_reward@"))
+    names = dict.fromkeys(
+        name
+        for row in cell.scores
+        for name, value in row.items()
+        if name.startswith("chosen_reward@") and value is not None
+    )
     found = {}
     for name in names:
         epsilon = name.removeprefix("chosen_reward@")

@@ -97,7 +97,7 @@ def length_bias(report: Report) -> Section:
         "corr: partial correlation of score with words, given which answer is the chosen (label) or right (gold) one.",
         "chosen shorter, right shorter: accuracy where the chosen, or the right, answer has fewer words.",
     ]
-    results = [found for found in _done(report, "reward") if found["cell"] != JUDGE_CELL]
+    results = [found for found in _done(report, "reward") if found["algorithm"] != JUDGE_CELL]
     return _metric_section(
         "Length bias of reward models", "model", results if len(results) > 1 else [], shown, captions
     )
@@ -107,7 +107,7 @@ def length_bias_against_first(report: Report) -> Section:
     """The suite's first reward model against every other one of its seed."""
     first: dict[int, str] = {}
     for found in _done(report, "reward"):
-        if found["cell"] != JUDGE_CELL:
+        if found["algorithm"] != JUDGE_CELL:
             first.setdefault(found["seed"], found["cell"])
     seeds = {found["cell"]: found["seed"] for found in report["results"]}
     chosen = [

@@ -12,8 +12,8 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_sequence
 
 from align_bench.api import Adversary, Auxiliary, BiasExpert, LengthHead
 from align_bench.data.batches import micro_batches
+from align_bench.models.layout import Sequences
 from align_bench.models.logprobs import (
-    Sequences,
     attacked_scores,
     head_scores,
     head_weight,

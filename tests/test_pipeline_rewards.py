@@ -1,0 +1,124 @@
+"""A suite of reward models and an ensemble as the judge, from end to end on a tiny random model."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from align_bench.gather import Results
+from align_bench.judge.ensemble import combine
+from align_bench.pipeline import Folders, Prepared, prepare, run
+from align_bench.records import silent
+from align_bench.registry import load_registry
+from align_bench.report.export import read_generations, read_scores, recompute
+from align_bench.store import Store
+from align_bench.suite import load_suite
+
+
+class Watch:
+    """Shows nothing."""
+
+    @contextmanager
+    def stage(self, cell: str, label: str) -> Any:
+        yield silent
+
+    def say(self, text: str) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def whole(
+    small_suite: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Prepared, Folders, dict[str, Any]]:
+    root = tmp_path_factory.mktemp("rewards")
+    ensemble = {"size": 2, "combine": "variance_penalised", "penalty": 0.5}
+    suite = {
+        **small_suite,
+        "judge": {**small_suite["judge"], "parameters": {"learning_rate": 1e-2}, "seed": 4, "ensemble": ensemble},
+        "evaluate": {"epsilons": [0.001, 0.5]},
+        "methods": ["rm", "poe_rm", "robust_rm", "odin_rm", "dpo"],
+    }
+    path = root / "small.yaml"
+    path.write_text(yaml.safe_dump(suite), encoding="utf-8")
+    prepared, folders = prepare(load_suite(str(path)), load_registry(path)), Folders(root / "runs", root / "reports")
+    return prepared, folders, run(prepared, Watch(), folders, command="align-bench run small.yaml")
+
+
+def test_every_cell_is_done(whole: Any) -> None:
+    _, _, report = whole
+    assert {(found["cell"], found["kind"], found["status"]) for found in report["results"]} == {
+        *((cell, "reward", "done") for cell in ("judge#4", "judge#5", "rm", "poe_rm", "robust_rm", "odin_rm")),
+        ("base", "base", "done"),
+        ("dpo", "policy", "done"),
+    }
+    assert report["judge"] == {
+        "name": "2 × rm, variance_penalised",
+        "cell": "judge#4, judge#5",
+        "status": "done",
+    }
+
+
+def test_the_report_can_be_recomputed_from_its_exports(whole: Any) -> None:
+    _, folders, report = whole
+    again = recompute(folders.reports / "small")
+    assert {key: again[key] for key in ("results", "comparisons")} == {
+        key: report[key] for key in ("results", "comparisons")
+    }
+
+
+def test_members_are_trained_apart_and_judge_together(whole: Any) -> None:
+    prepared, folders, _ = whole
+    results = Results(prepared.suite, prepared.plan, Store(folders.runs / "small"))
+    first, second = prepared.plan.judges
+    assert first.adapter != second.adapter
+    cell = next(cell for cell in prepared.plan.cells if cell.id == "dpo")
+    members = json.loads((results.artefact(cell.judged) / "members.json").read_text(encoding="utf-8"))
+    assert members[0] != members[1]
+    combined = combine(members, prepared.suite.judge.ensemble)
+    judged = [
+        answer.scores[prepared.suite.judge.name]
+        for answer in read_generations(folders.reports / "small")
+        if answer.cell == "dpo"
+    ]
+    assert judged == pytest.approx(combined)
+
+
+def test_small_attacks_lower_the_margins_and_of_reward_models_alone(whole: Any) -> None:
+    _, folders, report = whole
+    for row in read_scores(folders.reports / "small"):
+        if row["cell"] in ("base", "dpo"):
+            assert row["chosen_reward@0.001"] is None
+        else:
+            assert row["chosen_reward@0.001"] < row["chosen_reward"]
+            assert row["rejected_reward@0.001"] > row["rejected_reward"]
+    metrics = next(found["metrics"] for found in report["results"] if found["cell"] == "rm")
+    assert metrics["accuracy_attacked[0.001]"]["value"] <= metrics["accuracy"]["value"]
+    assert metrics["accuracy_attacked[0.5]"]["n"] == 20
+    text = (folders.reports / "small" / "report.md").read_text(encoding="utf-8")
+    assert "Reward accuracy under attack" in text
+    assert "Length bias of reward models" in text
+
+
+def test_a_second_run_does_nothing(whole: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared, folders, report = whole
+    monkeypatch.setattr("align_bench.pipeline.load_scorer", None)
+    assert run(prepared, Watch(), folders, command="x") == report
+
+
+def test_an_ensembles_settings_are_part_of_what_it_says(whole: Any, tmp_path: Path) -> None:
+    """Other combinations of the same members train nothing anew."""
+    prepared, _, _ = whole
+    raw = prepared.suite.model_dump(mode="json")
+    raw["judge"]["ensemble"] = {"size": 2, "combine": "worst"}
+    raw["methods"] = ["dpo"]
+    path = tmp_path / "other.yaml"
+    path.write_text(yaml.safe_dump(raw), encoding="utf-8")
+    other = prepare(load_suite(str(path)), load_registry(path)).plan
+    assert [judge.adapter for judge in other.judges] == [judge.adapter for judge in prepared.plan.judges]
+    assert other.base.judged != prepared.plan.base.judged
+    assert other.base.generations == prepared.plan.base.generations

@@ -157,10 +157,11 @@ def attacked_scores(
             embeddings.requires_grad_()
         clean = scored(embeddings)
         (gradient,) = torch.autograd.grad(clean.sum(), embeddings, retain_graph=training)
+    gradient = gradient.float()
     steepest = gradient / _row_norm(gradient).clamp(min=torch.finfo(gradient.dtype).tiny)
-    radius = epsilon * _row_norm(embeddings.detach() * mask[..., None])
-    sign = torch.tensor(directions, dtype=gradient.dtype, device=inner.device)[:, None, None]
-    attacked = scored(embeddings + sign * radius * steepest)
+    radius = epsilon * _row_norm(embeddings.detach().float() * mask[..., None])
+    step = torch.tensor(directions, device=inner.device)[:, None, None] * radius * steepest
+    attacked = scored(embeddings + step.to(embeddings.dtype))
     return (clean, attacked) if training else (clean.detach(), attacked.detach())
 
 

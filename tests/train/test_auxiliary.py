@@ -40,18 +40,20 @@ def rows(tokenizer: Any) -> tuple[TokenRow, ...]:
 
 
 @pytest.fixture
-def scorer(base_folder: Path) -> Callable[[], Any]:
-    def fresh() -> Any:
-        return add_adapter(load_scorer(find_base(str(base_folder)), FP32), Lora(r=4, alpha=8), seed=0)
+def scorer(base_folder: Path) -> Callable[..., Any]:
+    def fresh(precision: Precision = FP32) -> Any:
+        return add_adapter(load_scorer(find_base(str(base_folder)), precision), Lora(r=4, alpha=8), seed=0)
 
     return fresh
 
 
 @pytest.fixture
-def build(scorer: Callable[[], Any], rows: Sequence[TokenRow]) -> Callable[..., dict[str, Any]]:
-    def run(name: str, parameters: dict[str, Any], settings: Train = SETTINGS, **more: Any) -> dict[str, Any]:
+def build(scorer: Callable[..., Any], rows: Sequence[TokenRow]) -> Callable[..., dict[str, Any]]:
+    def run(
+        name: str, parameters: dict[str, Any], settings: Train = SETTINGS, precision: Precision = FP32, **more: Any
+    ) -> dict[str, Any]:
         method = load_registry()[name].algorithm
-        model = scorer()
+        model = scorer(precision)
         log = train(
             model, rows, method, method.resolve(parameters), learning_rate=1e-2, settings=settings, seed=5, **more
         )
@@ -71,6 +73,16 @@ def test_micro_batches_do_not_change_the_training(
         assert one.keys() == other.keys()
         for key in one.keys() - {"seconds"}:
             assert one[key] == pytest.approx(other[key], rel=1e-3, abs=1e-5), key
+
+
+@each_method
+def test_every_method_trains_where_bf16_computes(
+    build: Callable[..., dict[str, Any]], name: str, parameters: dict[str, Any]
+) -> None:
+    near = build(name, parameters, precision=Precision("bf16", torch.bfloat16, "cpu"))
+    assert near["steps"][0]["loss"] == pytest.approx(build(name, parameters)["steps"][0]["loss"], rel=0.05)
+    assert {weight.dtype for weight in near["weights"].values()} == {torch.float32}
+    assert near["steps"][-1]["gradient_norm"] > 0
 
 
 @each_method
@@ -138,7 +150,7 @@ def test_the_bias_expert_learns_at_its_own_rate(build: Callable[..., dict[str, A
             assert torch.equal(heads[0][key], heads[1][key]), key
 
 
-def test_noise_hides_content_and_leaves_the_length(scorer: Callable[[], Any]) -> None:
+def test_noise_hides_content_and_leaves_the_length(scorer: Callable[..., Any]) -> None:
     model = scorer()
     sequences = [((5, 6), (7, 8, 9)), ((5, 6), (7,)), ((5, 6), (9, 8, 7))]
 
@@ -155,7 +167,7 @@ def test_noise_hides_content_and_leaves_the_length(scorer: Callable[[], Any]) ->
     assert counted[0] == counted[2] != counted[1]
 
 
-def test_companions_leave_the_scores_as_they_are(scorer: Callable[[], Any], rows: Sequence[TokenRow]) -> None:
+def test_companions_leave_the_scores_as_they_are(scorer: Callable[..., Any], rows: Sequence[TokenRow]) -> None:
     model = scorer().eval()
     plain = ScoreFeed(rows, None).record(model, [3, 1])
     for declared in (BiasExpert(), BiasExpert(length_only=True), Adversary(0.1), LengthHead()):
@@ -168,7 +180,7 @@ def test_companions_leave_the_scores_as_they_are(scorer: Callable[[], Any], rows
         assert record.chosen_tokens.tolist() == [len(rows[index].chosen or ()) for index in (3, 1)]
 
 
-def test_the_batch_of_two_heads_is_the_records_own(scorer: Callable[[], Any], rows: Sequence[TokenRow]) -> None:
+def test_the_batch_of_two_heads_is_the_records_own(scorer: Callable[..., Any], rows: Sequence[TokenRow]) -> None:
     model = scorer().eval()
     attach(model, LengthHead(), seed=0)
     feed = ScoreFeed(rows, None)
@@ -185,7 +197,7 @@ def test_the_batch_of_two_heads_is_the_records_own(scorer: Callable[[], Any], ro
     torch.testing.assert_close(record.head_cosine, expected)
 
 
-def test_the_attack_is_the_steepest_step_of_its_size(scorer: Callable[[], Any]) -> None:
+def test_the_attack_is_the_steepest_step_of_its_size(scorer: Callable[..., Any]) -> None:
     """Against the plain gradient, row by row and unpadded; a tiny step changes the score by ε‖e‖·‖g‖."""
     model = scorer().eval()
     sequences = [((5, 6), (7, 8, 9)), ((11,), (12,)), ((5, 7, 8, 9), (3, 4))]
@@ -205,7 +217,7 @@ def test_the_attack_is_the_steepest_step_of_its_size(scorer: Callable[[], Any]) 
         assert found == pytest.approx(directions[row] * float(change), rel=0.05)
 
 
-def test_the_attack_needs_no_gradient_of_the_caller(scorer: Callable[[], Any]) -> None:
+def test_the_attack_needs_no_gradient_of_the_caller(scorer: Callable[..., Any]) -> None:
     model = scorer().eval()
     with_gradient = attacked_scores(model, [((5, 6), (7, 8))], [-1.0], epsilon=0.2)
     with torch.no_grad():

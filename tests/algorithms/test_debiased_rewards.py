@@ -23,8 +23,8 @@ SCORES = {
     "odin_rm": ("chosen", "rejected", "length_chosen", "length_rejected", "head_cosine"),
 }
 SETTINGS: list[tuple[str, dict[str, float]]] = [
-    ("poe_rm", {"centering": 0.0}),
-    ("poe_rm", {"centering": 0.3}),
+    ("poe_rm", {"bias_weight": 0.0, "centering": 0.0}),
+    ("poe_rm", {"bias_weight": 0.7, "centering": 0.3}),
     ("robust_rm", {"adversarial_weight": 1.0, "centering": 0.0}),
     ("robust_rm", {"adversarial_weight": 0.25, "centering": 0.3}),
     ("odin_rm", {"length_weight": 1.0, "orthogonality": 1.0, "centering": 0.0}),
@@ -75,7 +75,8 @@ def naive(name: str, pairs: Any, *, centering: float, **own: float) -> float:
     for row in range(ROWS):
         chosen, rejected = columns["chosen"][row], columns["rejected"][row]
         if name == "poe_rm":
-            value = softplus(rejected + columns["bias_rejected"][row] - chosen - columns["bias_chosen"][row])
+            bias = columns["bias_chosen"][row] - columns["bias_rejected"][row]
+            value = softplus(rejected - chosen - bias) + own["bias_weight"] * softplus(-bias)
         elif name == "robust_rm":
             attacked = softplus(columns["adversarial_rejected"][row] - columns["adversarial_chosen"][row])
             weight = own["adversarial_weight"]

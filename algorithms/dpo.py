@@ -4,7 +4,7 @@ from typing import Annotated
 from annotated_types import Gt
 from torch.nn.functional import logsigmoid
 
-from align_bench.api import Loss, PairLogps, algorithm
+from align_bench.api import Loss, PairLogps, Range, algorithm
 
 
 @algorithm(
@@ -12,11 +12,12 @@ from align_bench.api import Loss, PairLogps, algorithm
     reference=True,
     paper="arXiv:2305.18290",
     learning_rate=5e-5,
+    learning_rate_range=(5e-6, 5e-4),
     reward="β·ρ",
     at_reference=math.log(2),
     normalised=False,
 )
-def dpo(logps: PairLogps, *, beta: Annotated[float, Gt(0)] = 0.1) -> Loss:
+def dpo(logps: PairLogps, *, beta: Annotated[float, Gt(0), Range(0.01, 0.5)] = 0.1) -> Loss:
     """Direct Preference Optimization: logistic loss on the margin of the implicit rewards.
 
     Equation:
@@ -24,7 +25,7 @@ def dpo(logps: PairLogps, *, beta: Annotated[float, Gt(0)] = 0.1) -> Loss:
 
     Args:
         logps: sums of response log-probabilities, nats, shape [rows], with their reference.
-        beta: strength of the pull towards the reference, per nat; the paper uses 0.1 to 0.5.
+        beta: strength of the pull towards the reference, per nat; the paper uses 0.1 to 0.5, later work 0.01 too.
 
     Returns:
         Per-example loss and the implicit rewards β·ρ, each of shape [rows].

@@ -3,7 +3,7 @@ from typing import Annotated
 import torch
 from annotated_types import Gt
 
-from align_bench.api import Loss, UnpairedLogps, algorithm
+from align_bench.api import Loss, Range, UnpairedLogps, algorithm
 
 
 @algorithm(
@@ -11,6 +11,7 @@ from align_bench.api import Loss, UnpairedLogps, algorithm
     reference=True,
     paper="arXiv:2402.01306",
     learning_rate=5e-5,
+    learning_rate_range=(5e-6, 5e-4),
     reward="β·ρ",
     at_reference=lambda desirable_weight, undesirable_weight, **_: (desirable_weight / 2, undesirable_weight / 2),
     normalised=False,
@@ -18,7 +19,7 @@ from align_bench.api import Loss, UnpairedLogps, algorithm
 def kto(
     logps: UnpairedLogps,
     *,
-    beta: Annotated[float, Gt(0)] = 0.1,
+    beta: Annotated[float, Gt(0), Range(0.01, 0.5)] = 0.1,
     desirable_weight: Annotated[float, Gt(0)] = 1.0,
     undesirable_weight: Annotated[float, Gt(0)] = 1.0,
 ) -> Loss:
@@ -32,6 +33,7 @@ def kto(
         logps: sums of response log-probabilities, nats, shape [rows], their reference, and the batch's mismatched ones.
         beta: strength of the pull towards the reference, per nat; the paper uses 0.01 to 0.5.
         desirable_weight: λ_D, no unit; the paper keeps λ_D n_D : λ_U n_U between 1:1 and 4:3.
+            So the weights' range depends on the data, and none is declared.
         undesirable_weight: λ_U, no unit.
 
     Returns:

@@ -5,18 +5,19 @@ from annotated_types import Ge
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from align_bench.api import Loss, PairLogps, algorithm
+from align_bench.api import Loss, PairLogps, Range, algorithm
 
 
 @algorithm(
     data="pairs",
     paper="arXiv:2403.07691",
     learning_rate=5e-5,
+    learning_rate_range=(1e-5, 5e-4),
     reward="λ·s̄",
     normalised=True,
     uses_rejected=lambda lambda_: lambda_ > 0,
 )
-def orpo(logps: PairLogps, *, lambda_: Annotated[float, Ge(0)] = 0.1) -> Loss:
+def orpo(logps: PairLogps, *, lambda_: Annotated[float, Ge(0), Range(0.1, 1)] = 0.1) -> Loss:
     """Odds Ratio Preference Optimization: likelihood of the chosen answer plus a penalty on the odds ratio.
 
     Equation:

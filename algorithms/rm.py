@@ -4,11 +4,18 @@ from typing import Annotated
 from annotated_types import Ge
 from torch.nn.functional import logsigmoid
 
-from align_bench.api import Loss, PairScores, algorithm
+from align_bench.api import Loss, PairScores, Range, algorithm
 
 
-@algorithm(data="scores", paper="arXiv:2203.02155", learning_rate=1e-4, reward="r", at_reference=math.log(2))
-def rm(scores: PairScores, *, centering: Annotated[float, Ge(0)] = 0.01) -> Loss:
+@algorithm(
+    data="scores",
+    paper="arXiv:2203.02155",
+    learning_rate=1e-4,
+    learning_rate_range=(1e-5, 5e-4),
+    reward="r",
+    at_reference=math.log(2),
+)
+def rm(scores: PairScores, *, centering: Annotated[float, Ge(0), Range(0, 0.01)] = 0.01) -> Loss:
     """Bradley–Terry reward model: logistic loss on the difference of the two scores.
 
     Equation:
@@ -16,7 +23,7 @@ def rm(scores: PairScores, *, centering: Annotated[float, Ge(0)] = 0.01) -> Loss
 
     Args:
         scores: scalar-head scores, no unit, shape [rows].
-        centering: c, weight of the term that keeps scores near 0, which the difference alone leaves free; no unit.
+        centering: c, weight of the term that keeps scores near 0, no unit; TRL advises 0.01, the paper has no such term.
 
     Returns:
         Per-example loss and the scores as rewards, each of shape [rows].

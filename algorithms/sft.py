@@ -1,7 +1,14 @@
 from align_bench.api import ChosenLogps, Loss, algorithm
 
 
-@algorithm(data="chosen", paper="arXiv:2203.02155", learning_rate=1e-4, reward="s̄", normalised=True)
+@algorithm(
+    data="chosen",
+    paper="arXiv:2203.02155",
+    learning_rate=1e-4,
+    learning_rate_range=(1e-5, 5e-4),
+    reward="s̄",
+    normalised=True,
+)
 def sft(logps: ChosenLogps) -> Loss:
     """Supervised Fine-Tuning on the chosen answers: the baseline that learns nothing from rejected ones.
 

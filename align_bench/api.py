@@ -35,6 +35,7 @@ __all__ = [
     "PairScores",
     "Parameter",
     "Prompt",
+    "Range",
     "Recipe",
     "Rollouts",
     "UnpairedLogps",
@@ -263,6 +264,46 @@ class Loss:
 
 
 @dataclass(frozen=True, slots=True)
+class Range:
+    """The values that a hyper-parameter's source recommends or tunes over, both ends included.
+
+    Stands in a signature (`beta: Annotated[float, Gt(0), Range(0.01, 0.5)] = 0.1`). Unlike a bound it may be left: the
+    run then warns. A suite's `tune` searches it.
+
+    Attributes:
+        low, high: its ends, finite, in the parameter's unit.
+
+    Raises:
+        PluginError: when they are no two finite numbers in ascending order.
+    """
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        numbers = all(isinstance(end, int | float) and not isinstance(end, bool) for end in (self.low, self.high))
+        if not numbers or not -math.inf < self.low < self.high < math.inf:
+            raise PluginError(f"Range({self.low!r}, {self.high!r}): expected two finite numbers, the lower one first")
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+    def __str__(self) -> str:
+        return f"{self.low:g}–{self.high:g}"
+
+    def at(self, share: float) -> float:
+        """The value at a share (0 to 1) of the way from `low` to `high`, to three significant digits.
+
+        The way is logarithmic where the range spans a factor of ten or more above 0, else linear.
+        """
+        if self.low > 0 and self.high / self.low >= 10:
+            value = self.low * (self.high / self.low) ** share
+        else:
+            value = self.low + (self.high - self.low) * share
+        return min(max(float(f"{value:.3g}"), self.low), self.high)
+
+
+@dataclass(frozen=True, slots=True)
 class Parameter:
     """A hyper-parameter, read from the plugin's signature.
 
@@ -273,6 +314,7 @@ class Parameter:
         bounds: such as `> 0` or `0 ≤ x < 0.5`, in words; empty when unbounded.
         constraints: the `annotated_types` bounds themselves.
         description: its line in the docstring's `Args`.
+        range: values that its source recommends or tunes over; None when none are known.
     """
 
     name: str
@@ -281,6 +323,7 @@ class Parameter:
     bounds: str
     constraints: tuple[annotated_types.BaseMetadata, ...]
     description: str
+    range: Range | None = None
 
     def parse(self, value: Any) -> Any:
         """`value` as this parameter's type, checked against its bounds.
@@ -317,6 +360,7 @@ class Algorithm:
         at_reference, normalised, uses_rejected: what the conformance kit may hold it to; see `algorithm`.
         advantage, critic: of an online method; see `algorithm`.
         auxiliary: from the resolved hyper-parameters to what a scored pair brings beside its scores; None for nothing.
+        learning_rate_range: learning rates that suit LoRA adapters; None when none are known.
     """
 
     name: str
@@ -334,6 +378,13 @@ class Algorithm:
     advantage: Callable[..., Advantages] | None = None
     critic: bool = False
     auxiliary: Callable[[Mapping[str, Any]], Auxiliary] | None = None
+    learning_rate_range: Range | None = None
+
+    @property
+    def ranges(self) -> dict[str, Range]:
+        """The declared ranges: hyper-parameter → range, `learning_rate` first."""
+        rate = {"learning_rate": self.learning_rate_range} if self.learning_rate_range else {}
+        return rate | {name: item.range for name, item in self.parameters.items() if item.range is not None}
 
     @property
     def kind(self) -> Literal["reward", "policy"]:
@@ -429,6 +480,7 @@ def algorithm(
     data: DataKind,
     paper: str,
     learning_rate: float,
+    learning_rate_range: tuple[float, float] | None = None,
     reference: bool = False,
     reward: str,
     at_reference: AtReference | None = None,
@@ -446,6 +498,7 @@ def algorithm(
             `scores` (PairScores) or `rollouts` (Rollouts).
         paper: citation, such as `arXiv:2305.18290`.
         learning_rate: default peak learning rate for LoRA adapters.
+        learning_rate_range: lowest and highest one that suit LoRA adapters; outside of them a run warns.
         reference: True when the loss reads reference log-probabilities.
         reward: definition of the rewards in the returned `Loss`, in one phrase for the tables.
         at_reference: the closed form of a row's loss where the policy equals the reference (`scores`: where both scores
@@ -493,6 +546,11 @@ def algorithm(
             raise PluginError(f"{name}: parameter {clash.pop()!r} stands in the loss and in its advantage or rollout")
         if auxiliary is not None and data != "scores":
             raise PluginError(f"{name}: auxiliary= stands beside scores, got data={data!r}", fix='use data="scores"')
+        rates = None if learning_rate_range is None else Range(*learning_rate_range)
+        if rates is not None and (rates.low <= 0 or learning_rate not in rates):
+            raise PluginError(
+                f"{name}: learning_rate_range={rates}, expected numbers > 0 around the default {learning_rate:g}"
+            )
         return Algorithm(
             name=name,
             function=function,
@@ -509,6 +567,7 @@ def algorithm(
             advantage=advantage,
             critic=critic,
             auxiliary=auxiliary,
+            learning_rate_range=rates,
         )
 
     return declare
@@ -691,9 +750,11 @@ def _parameters(function: Callable[..., Any], doc: str) -> dict[str, Parameter]:
             raise PluginError(f"{where} must be keyword-only with a default", fix="write *, name: float = 0.1")
         hint = hints.get(parameter.name)
         base, constraints = hint, tuple[annotated_types.BaseMetadata, ...]()
+        ranges: list[Range] = []
         if typing.get_origin(hint) is typing.Annotated:
             base, *metadata = typing.get_args(hint)
             constraints = tuple(_bounds(metadata, where))
+            ranges = [item for item in metadata if isinstance(item, Range)]
         if base not in (float, int, bool, str):
             raise PluginError(f"{where} has type {base!r}, expected float, int, bool or str")
         declared = Parameter(
@@ -705,9 +766,25 @@ def _parameters(function: Callable[..., Any], doc: str) -> dict[str, Parameter]:
             description=_described(parameter.name, doc),
         )
         try:
-            found[parameter.name] = replace(declared, default=declared.parse(parameter.default))
+            declared = replace(declared, default=declared.parse(parameter.default))
         except ValueError as error:
             raise PluginError(f"{function.__name__}: the default breaks its own schema: {error}") from error
+        found[parameter.name] = replace(declared, range=_range(ranges, declared, where))
+    return found
+
+
+def _range(ranges: list[Range], declared: Parameter, where: str) -> Range | None:
+    """The parameter's range, checked against its type, bounds and default."""
+    if not ranges:
+        return None
+    if len(ranges) > 1 or declared.type not in (float, int):
+        raise PluginError(f"{where} has {', '.join(map(repr, ranges))}, expected one on a float or int")
+    try:
+        found = Range(declared.parse(ranges[0].low), declared.parse(ranges[0].high))
+    except ValueError as error:
+        raise PluginError(f"{where}: its range breaks its own schema: {error}") from error
+    if declared.default not in found:
+        raise PluginError(f"{where}: the default {declared.default:g} is outside its range {found}")
     return found
 
 

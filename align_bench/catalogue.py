@@ -57,11 +57,11 @@ def method_page(plugin: Plugin) -> Iterator[RenderableType]:
     yield Text(f"{algorithm.name} · {algorithm.paper} · {plugin.origin}: {plugin.path}", style="bold")
     yield Text(_without_args(algorithm.doc))
     table = Table(title="hyper-parameters", title_justify="left")
-    for heading in ("name", "type", "default", "range", "meaning"):
+    for heading in ("name", "type", "default", "bounds", "range", "meaning"):
         table.add_column(heading, overflow="fold")
-    table.add_row(
-        "learning_rate", "float", f"{algorithm.learning_rate:g}", "> 0", "peak learning rate for LoRA adapters"
-    )
+    rate = f"{algorithm.learning_rate:g}"
+    rates = str(algorithm.learning_rate_range or "none declared")
+    table.add_row("learning_rate", "float", rate, "> 0", rates, "peak learning rate for LoRA adapters")
     for parameter in algorithm.parameters.values():
         default = f"{parameter.default:g}" if isinstance(parameter.default, float) else str(parameter.default)
         table.add_row(
@@ -69,6 +69,7 @@ def method_page(plugin: Plugin) -> Iterator[RenderableType]:
             parameter.type.__name__,
             escape(default),
             parameter.bounds or "any",
+            str(parameter.range or "none declared"),
             escape(parameter.description),
         )
     yield table

@@ -16,6 +16,7 @@ from align_bench.api import (
     PairLogps,
     PairScores,
     Parameter,
+    Range,
     UnpairedLogps,
     algorithm,
     recipe,
@@ -230,6 +231,93 @@ def test_unknown_data_kind_suggests_the_nearest() -> None:
 def test_bad_learning_rate_is_refused(rate: Any) -> None:
     with pytest.raises(PluginError, match="learning_rate"):
         declare(full, learning_rate=rate)
+
+
+def ranged(
+    logps: PairLogps,
+    *,
+    beta: Annotated[float, Gt(0), Range(0.01, 1)] = 0.1,
+    steps: Annotated[int, Range(1, 4)] = 2,
+    mode: str = "mean",
+) -> Loss:
+    """Has ranges."""
+    raise NotImplementedError
+
+
+def test_ranges_are_read_from_the_signature() -> None:
+    declared = declare(ranged, learning_rate_range=(1e-6, 1e-4))
+    assert declared.ranges == {"learning_rate": Range(1e-6, 1e-4), "beta": Range(0.01, 1), "steps": Range(1, 4)}
+    assert declared.parameters["mode"].range is None
+    assert declare(full).ranges == {}
+
+
+def range_out_of_bounds(logps: PairLogps, *, beta: Annotated[float, Gt(0), Range(0, 1)] = 0.1) -> Loss:
+    """Recommends what its bound forbids."""
+    raise NotImplementedError
+
+
+def default_out_of_range(logps: PairLogps, *, beta: Annotated[float, Range(0.5, 1)] = 0.1) -> Loss:
+    """Does not take its own advice."""
+    raise NotImplementedError
+
+
+def two_ranges(logps: PairLogps, *, beta: Annotated[float, Range(0, 1), Range(0, 2)] = 0.1) -> Loss:
+    """Recommends twice."""
+    raise NotImplementedError
+
+
+def range_of_text(logps: PairLogps, *, mode: Annotated[str, Range(0, 1)] = "mean") -> Loss:
+    """Has text between numbers."""
+    raise NotImplementedError
+
+
+def fraction_of_int(logps: PairLogps, *, steps: Annotated[int, Range(0.5, 4)] = 2) -> Loss:
+    """Has half a step."""
+    raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (range_out_of_bounds, "'beta': its range breaks its own schema: beta: got 0.0, expected float > 0"),
+        (default_out_of_range, "'beta': the default 0.1 is outside its range 0.5–1"),
+        (two_ranges, "'beta' has .*, expected one on a float or int"),
+        (range_of_text, "'mode' has .*, expected one on a float or int"),
+        (fraction_of_int, "'steps': its range breaks its own schema: steps: got 0.5, expected int"),
+    ],
+)
+def test_bad_range_is_refused(function: Callable[..., Loss], said: str) -> None:
+    with pytest.raises(PluginError, match=said) as caught:
+        declare(function)
+    assert function.__name__ in str(caught.value)
+
+
+@pytest.mark.parametrize("ends", [(1, 1), (2, 1), (0, float("inf")), (float("nan"), 1), ("0", 1), (False, True)])
+def test_range_needs_two_finite_ends_in_order(ends: tuple[Any, Any]) -> None:
+    with pytest.raises(PluginError, match="expected two finite numbers, the lower one first"):
+        Range(*ends)
+
+
+@pytest.mark.parametrize("rates", [(0, 1e-3), (1e-4, 1e-3)])
+def test_bad_range_of_learning_rates_is_refused(rates: tuple[float, float]) -> None:
+    with pytest.raises(PluginError, match=r"full: learning_rate_range=.* around the default 1e-05"):
+        declare(full, learning_rate_range=rates)
+
+
+def test_range_spans_its_ends() -> None:
+    found = Range(0.01, 0.5)
+    assert (found.at(0), found.at(1)) == (0.01, 0.5)
+    assert 0.01 in found
+    assert 0.5 in found
+    assert 0.009 not in found
+    assert 0.51 not in found
+
+
+def test_wide_range_above_zero_is_logarithmic_and_others_linear() -> None:
+    assert Range(1e-5, 1e-3).at(0.5) == 1e-4
+    assert Range(1, 10).at(0.5) == 3.16
+    assert Range(1, 9).at(0.5) == 5
+    assert Range(0, 100).at(0.25) == 25
 
 
 def test_whole_number_as_a_default_is_kept_as_its_type() -> None:

@@ -122,6 +122,7 @@ def test_page_shows_the_learning_rate_as_a_parameter() -> None:
     row = line(shown(*method_page(PLUGIN)), "learning_rate")
     assert "2e-05" in row
     assert "> 0" in row
+    assert "none declared" in row
 
 
 def test_page_leaves_out_the_arguments_that_the_table_shows() -> None:
@@ -155,7 +156,9 @@ def test_page_of_every_built_in_method(name: str) -> None:
     text = shown(*method_page(plugin))
     assert "Equation:" in text
     assert "Differs from " in text
+    assert str(plugin.algorithm.learning_rate_range) in line(text, "learning_rate")
     for parameter in plugin.algorithm.parameters.values():
         row = line(text, f"{parameter.name} ")
         assert parameter.bounds in row
+        assert str(parameter.range or "none declared") in row
         assert parameter.description in row

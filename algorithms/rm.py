@@ -23,7 +23,7 @@ def rm(scores: PairScores, *, centering: Annotated[float, Ge(0), Range(0, 0.01)]
 
     Args:
         scores: scalar-head scores, no unit, shape [rows].
-        centering: c, weight of the term that keeps scores near 0, no unit; TRL advises 0.01, the paper has no such term.
+        centering: c, weight of the term that keeps scores near 0, no unit; TRL advises 0.01, the paper has none.
 
     Returns:
         Per-example loss and the scores as rewards, each of shape [rows].

@@ -52,6 +52,7 @@ from align_bench.records import Cost, Outcome, Status, Tick, TokenRow
 from align_bench.registry import Registry
 from align_bench.report.build import build_report
 from align_bench.report.export import read_report, write_report
+from align_bench.report.naming import method_of
 from align_bench.report.numerals import counts_in_words
 from align_bench.store import Artefact, Store, content_key, make_folder, write_atomically
 from align_bench.suite import Suite
@@ -144,6 +145,8 @@ def run(
         work = _Work(prepared, store, watch, compute)
         work.tokenise_all()
         plan = prepared.plan
+        for warning in warnings(plan):
+            watch.say(warning)
         outcomes = [(judge, work.finish(judge, compute=compute, judged=False)) for judge in plan.judges]
         judges = [outcome for _, outcome in outcomes]
         judged = bool(judges) and all(judge.status == "done" for judge in judges)
@@ -157,6 +160,12 @@ def run(
         report = build_report(header, [outcome for _, outcome in outcomes], scores, generations)
         write_report(report_folder, report, scores, generations)
     return report
+
+
+def warnings(plan: Plan) -> list[str]:
+    """A line for each hyper-parameter outside its method's range, once for all seeds."""
+    cells = [*([plan.judge] if plan.judge else []), *plan.cells]
+    return list(dict.fromkeys(f"{method_of(cell.id)}: {warning}" for cell in cells for warning in cell.warnings))
 
 
 def _finished(folder: Path, state: str, store: Store, plan: Plan) -> dict[str, Any] | None:
@@ -199,9 +208,7 @@ class _Work:
     def finish(self, cell: Cell, *, compute: bool, judged: bool) -> Outcome:
         """Bring one cell to its end. A failure is a row with its reason; the others go on."""
         failure = self.store.folder / f"failed-{cell.val.key}.json"
-        outcome = Outcome(
-            cell.id, cell.algorithm, cell.kind, cell.all_parameters, cell.seed, "done", reward=_reward(cell)
-        )
+        outcome = _outcome(cell)
         self.compute = compute
         try:
             costs = self._compute_cell(cell, judged=judged)
@@ -458,8 +465,19 @@ def _judge_facts(name: str | None, judges: Sequence[Outcome]) -> dict[str, Any] 
     return {"name": name, "cell": ", ".join(judge.cell for judge in judges), "status": [*unfinished, "done"][0]}
 
 
-def _reward(cell: Cell) -> str:
-    return cell.plugin.algorithm.reward if cell.plugin else "s̄"
+def _outcome(cell: Cell) -> Outcome:
+    """The outcome of a cell that ends well, its cost left to be filled in."""
+    reward = cell.plugin.algorithm.reward if cell.plugin else "s̄"
+    return Outcome(
+        cell.id,
+        cell.algorithm,
+        cell.kind,
+        cell.all_parameters,
+        cell.seed,
+        "done",
+        reward=reward,
+        warnings=cell.warnings,
+    )
 
 
 def _save_columns(columns: Columns, folder: Path) -> None:

@@ -106,6 +106,19 @@ class Cell:
         judge = {"method": self.plugin.algorithm.name} if self.is_judge else {}
         return {**judge, "learning_rate": self.learning_rate, **self.parameters}
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """A line for each hyper-parameter that is outside the range that its method declares."""
+        if self.plugin is None:
+            return ()
+        algorithm, given = self.plugin.algorithm, self.all_parameters
+        return tuple(
+            f"{name}={given[name]:g} is outside the range {found} that {algorithm.name} declares "
+            f"({'LoRA adapters' if name == 'learning_rate' else algorithm.paper})"
+            for name, found in algorithm.ranges.items()
+            if given[name] not in found
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:

@@ -18,7 +18,7 @@ from rich.text import Text
 from align_bench.data.preferences import read
 from align_bench.gather import source
 from align_bench.models.load import base_parameters
-from align_bench.pipeline import Folders, Prepared
+from align_bench.pipeline import Folders, Prepared, warnings
 from align_bench.plan import Address, Cell
 from align_bench.store import MANIFEST, Store
 from align_bench.suite import DataFile
@@ -55,6 +55,8 @@ def plan_tables(prepared: Prepared, folders: Folders) -> Iterator[RenderableType
         f"about {_minutes(sum(estimate.seconds(kind, cell) for kind, cell in missing))}"
     )
     yield Text(estimate.basis, style="dim")
+    for warning in warnings(plan):
+        yield Text(warning, style="yellow")
 
 
 def plan_addresses(prepared: Prepared) -> list[Address]:

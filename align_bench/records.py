@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -186,6 +186,7 @@ class Outcome:
         reason: why it failed or was skipped.
         reward: the definition of the reward in `scores.parquet`, in words.
         cost: summed over the cell's own artefacts; None when it did not finish.
+        warnings: a line for each hyper-parameter outside the range that its method declares.
     """
 
     cell: str
@@ -197,6 +198,7 @@ class Outcome:
     reason: str | None = None
     reward: str = ""
     cost: Cost | None = None
+    warnings: Sequence[str] = ()
 
 
 class Tick(Protocol):

@@ -118,6 +118,14 @@ def test_report_holds_what_the_design_promises(whole: Any) -> None:
     assert "align-bench run small.yaml" in (folder / "report.md").read_text(encoding="utf-8")
 
 
+def test_parameters_outside_their_range_are_told_once_and_kept(whole: Any) -> None:
+    _, folders, report, watch = whole
+    said = "learning_rate=0.01 is outside the range 5e-06–0.0005 that dpo declares (LoRA adapters)"
+    assert [line for line in watch.said if "outside" in line] == [f"dpo: {said}"]
+    assert {result["cell"]: result["warnings"] for result in report["results"] if result["warnings"]} == {"dpo": [said]}
+    assert f"- dpo: {said}." in (folders.reports / "small" / "report.md").read_text(encoding="utf-8").replace("\\", "")
+
+
 def test_report_can_be_recomputed_from_its_exports(whole: Any) -> None:
     _, folders, report, _ = whole
     assert numbers(recompute(folders.reports / "small")) == numbers(report)

@@ -142,6 +142,17 @@ def test_cells_know_what_they_are() -> None:
     assert made.judge.all_parameters["method"] == "rm"
 
 
+def test_values_outside_the_declared_range_are_warned_of() -> None:
+    inside, low, high = plan(methods=[{"dpo": {"beta": [0.5, 0.001, 5]}}]).cells
+    assert inside.warnings == ()
+    assert low.warnings == ("beta=0.001 is outside the range 0.01–0.5 that dpo declares (arXiv:2305.18290)",)
+    assert high.warnings == ("beta=5 is outside the range 0.01–0.5 that dpo declares (arXiv:2305.18290)",)
+    (both,) = plan(methods=[{"simpo": {"learning_rate": 1, "gamma": 0}}]).cells
+    assert [warning.split("=")[0] for warning in both.warnings] == ["learning_rate", "gamma"]
+    assert "LoRA adapters" in both.warnings[0]
+    assert plan().base.warnings == ()
+
+
 def test_each_kind_of_cell_has_its_artefacts() -> None:
     made = plan()
     has = {cell.id: {part for part in PARTS if getattr(cell, part) is not None} for cell in every_cell(made)}

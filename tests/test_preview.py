@@ -97,6 +97,11 @@ def test_every_cell_is_a_row_with_its_stages(prepared: Prepared, folders: Folder
     assert stages(text)["base"][1] == "–"
 
 
+def test_unusual_parameters_are_told(write_suite: Write, folders: Folders) -> None:
+    text = shown(make(write_suite(methods=[{"dpo": {"beta": 5}}], seeds=[0, 1])), folders)
+    assert text.count("dpo: beta=5 is outside the range 0.01–0.5") == 1
+
+
 def test_plan_writes_nothing(prepared: Prepared, folders: Folders, tmp_path: Path) -> None:
     before = sorted(tmp_path.rglob("*"))
     shown(prepared, folders)

@@ -147,7 +147,7 @@ def _generation(line: Mapping[str, Any]) -> Generation:
 
 
 def _outcome(result: Mapping[str, Any]) -> Outcome:
-    own = {field.name: result[field.name] for field in fields(Outcome)}
+    own = {field.name: result[field.name] for field in fields(Outcome) if field.name in result}
     return Outcome(**{**own, "cost": Cost(**own["cost"]) if own["cost"] else None})
 
 

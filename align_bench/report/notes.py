@@ -20,15 +20,23 @@ def write_notes(
     comparisons: Sequence[Comparison],
     detectable: Mapping[str, Mapping[str, Any]],
 ) -> list[str]:
-    """The report's notes: seeds, gold accuracy against the base, detectable effects, ties and missing numbers."""
+    """The report's notes: unusual parameters, seeds, gold accuracy, detectable effects, ties, missing numbers."""
     done = [cell for cell in cells if cell.outcome.status == "done"]
     return [
+        *_warnings(cells),
         *_seeds(done),
         *_gold(done, comparisons),
         *_detectable(detectable),
         *_ties(results),
         *(note for cell in done for note in _missing(cell)),
     ]
+
+
+def _warnings(cells: Sequence[Cell]) -> list[str]:
+    """Each warning once, whatever the number of seeds."""
+    return list(
+        dict.fromkeys(f"{method_of(cell.name)}: {warning}." for cell in cells for warning in cell.outcome.warnings)
+    )
 
 
 def _seeds(cells: Sequence[Cell]) -> Iterator[str]:

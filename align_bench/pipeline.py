@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -47,8 +47,8 @@ from align_bench.models.load import (
     resolve_precision,
     save_adapter,
 )
-from align_bench.plan import Address, Cell, Inputs, Plan, code_digest, make_plan
-from align_bench.records import Cost, Outcome, Status, Tick, TokenRow
+from align_bench.plan import Address, Cell, Inputs, Plan, Tuning, code_digest, make_plan, plan_trials
+from align_bench.records import Cost, Estimate, Outcome, Status, Tick, TokenRow, silent
 from align_bench.registry import Registry
 from align_bench.report.build import build_report
 from align_bench.report.export import read_report, write_report
@@ -59,6 +59,7 @@ from align_bench.suite import Suite
 from align_bench.train.loop import Reward, TrainLog, train
 from align_bench.train.online import train_online
 from align_bench.train.recipe import train_by_recipe
+from align_bench.trials import Trial, Tried, block, found, in_words, measured_accuracy, store_cut, untuned
 
 
 class Watch(Protocol):
@@ -71,6 +72,17 @@ class Watch(Protocol):
         """One line that stays."""
 
 
+class Quiet:
+    """A `Watch` that shows nothing."""
+
+    def stage(self, cell: str, label: str) -> AbstractContextManager[Tick]:
+        """Nothing is shown."""
+        return nullcontext(silent)
+
+    def say(self, text: str) -> None:
+        """Nothing is said."""
+
+
 @dataclass(frozen=True, slots=True)
 class Folders:
     """Where a run works and where its report goes."""
@@ -81,13 +93,15 @@ class Folders:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A suite with all that its plan depends on."""
+    """A suite with all that its plan depends on, and its trials where it has `tune`."""
 
     suite: Suite
     registry: Registry
     base: Base
     precision: Precision
+    inputs: Inputs
     plan: Plan
+    tuning: Tuning | None
 
 
 def prepare(suite: Suite, registry: Registry) -> Prepared:
@@ -109,8 +123,8 @@ def prepare(suite: Suite, registry: Registry) -> Prepared:
         versions=library_versions(),
         foreign=_foreign_versions(algorithms),
     )
-    plan = make_plan(suite, registry, inputs)
-    return Prepared(suite, registry, base, precision, plan)
+    plan, tuning = make_plan(suite, registry, inputs), plan_trials(suite, registry, inputs)
+    return Prepared(suite, registry, base, precision, inputs, plan, tuning)
 
 
 def run(
@@ -137,29 +151,77 @@ def run(
     """
     report_folder = folders.reports / prepared.suite.name
     store = Store(folders.runs / prepared.suite.name)
-    state = content_key([prepared.plan.fingerprint, code_digest("report", "stats", "metrics", "judge")])
-    if (finished := _finished(report_folder, state, store, prepared.plan)) is not None:
+    prepared, tried = tuned(prepared, store)
+    settled = all(trial.settled for trials in tried.values() for trial in trials)
+    if settled and (finished := _finished(report_folder, _state(prepared), store, prepared.plan)) is not None:
         return finished
     make_folder(report_folder)
     with store.lock():
         work = _Work(prepared, store, watch, compute)
         work.tokenise_all()
-        plan = prepared.plan
+        if prepared.tuning is not None:
+            prepared, tried = tuned(prepared, store, watch, methods=methods, compute=compute)
+            work = _Work(prepared, store, watch, compute)
+        plan, without = prepared.plan, untuned(tried)
         for warning in warnings(plan):
             watch.say(warning)
         outcomes = [(judge, work.finish(judge, compute=compute, judged=False)) for judge in plan.judges]
         judges = [outcome for _, outcome in outcomes]
         judged = bool(judges) and all(judge.status == "done" for judge in judges)
         for cell in (plan.base, *plan.cells):
+            if (reason := without.get(method_of(cell.id))) is not None:
+                outcomes.append((cell, replace(_outcome(cell), status="skipped", reason=reason)))
+                continue
             wanted = methods is None or cell.plugin is None or cell.algorithm in methods
             outcomes.append((cell, work.finish(cell, compute=compute and wanted, judged=judged)))
         done = [cell for cell, outcome in outcomes if outcome.status == "done"]
         scores = [row for cell in done for row in work.results.scores(cell)]
         generations = [record for cell in done for record in work.results.generations(cell, judged=judged)]
-        header = _header(prepared, store, command, state, judges)
+        header = _header(prepared, store, command, tried, judges)
         report = build_report(header, [outcome for _, outcome in outcomes], scores, generations)
         write_report(report_folder, report, scores, generations)
     return report
+
+
+def tuned(
+    prepared: Prepared,
+    store: Store,
+    watch: Watch | None = None,
+    *,
+    methods: Sequence[str] | None = None,
+    compute: bool = False,
+) -> tuple[Prepared, Tried]:
+    """Run the trials that are missing, or read what is stored of them; without `tune` there are none.
+
+    Args:
+        prepared: the suite as `prepare` left it, its training rows tokenised where `compute` is True.
+        store: where the artefacts of its trials are.
+        watch: where progress is shown.
+        methods: run the trials of these methods only.
+        compute: False to run none.
+
+    Returns:
+        The suite with the parameters that its trials found in place of the given ones, and its trials by method's
+        cell. A method whose trials have not all ended keeps the given ones.
+    """
+    if prepared.tuning is None:
+        return prepared, {}
+    work = _Work(replace(prepared, plan=prepared.tuning.plan), store, watch or Quiet(), compute, "held-out pairs")
+    if compute:
+        store_cut(Results(prepared.suite, prepared.plan, store), prepared.tuning, store)
+    tried = {}
+    for name, cells in prepared.tuning.trials.items():
+        tried[name] = [work.trial(cell, compute and (methods is None or cell.algorithm in methods)) for cell in cells]
+        if watch is not None:
+            watch.say(in_words(name, tried[name]))
+    plan = make_plan(prepared.suite, prepared.registry, prepared.inputs, found(tried))
+    return replace(prepared, plan=plan), tried
+
+
+def _state(prepared: Prepared) -> str:
+    """What a finished report must rest on to be the report of this very plan."""
+    trials = prepared.tuning and prepared.tuning.plan.fingerprint
+    return content_key([prepared.plan.fingerprint, trials, code_digest("report", "stats", "metrics", "judge")])
 
 
 def warnings(plan: Plan) -> list[str]:
@@ -182,7 +244,9 @@ def _finished(folder: Path, state: str, store: Store, plan: Plan) -> dict[str, A
 class _Work:
     """One run: walks the cells and makes each artefact that is missing, one stage a method."""
 
-    def __init__(self, prepared: Prepared, store: Store, watch: Watch, compute: bool) -> None:
+    def __init__(
+        self, prepared: Prepared, store: Store, watch: Watch, compute: bool, measured: str = "validation pairs"
+    ) -> None:
         self.suite = prepared.suite
         self.plan = prepared.plan
         self.base = prepared.base
@@ -190,6 +254,7 @@ class _Work:
         self.store = store
         self.watch = watch
         self.compute = compute
+        self.measured = measured
         self.results = Results(prepared.suite, prepared.plan, store)
         self._held: tuple[str, Any] | None = None
         self._said: set[str] = set()
@@ -207,7 +272,7 @@ class _Work:
 
     def finish(self, cell: Cell, *, compute: bool, judged: bool) -> Outcome:
         """Bring one cell to its end. A failure is a row with its reason; the others go on."""
-        failure = self.store.folder / f"failed-{cell.val.key}.json"
+        failure = self._failure(cell)
         outcome = _outcome(cell)
         self.compute = compute
         try:
@@ -218,7 +283,8 @@ class _Work:
             return replace(outcome, status=status, reason=stored["reason"] if stored else error.message)
         except Exception as error:  # one failed cell does not stop the others
             reason = error.message if isinstance(error, AlignBenchError) else f"{type(error).__name__}: {error}"
-            told = {"cell": cell.id, "reason": reason, "traceback": traceback.format_exc()}
+            stays = isinstance(error, AlignBenchError)
+            told = {"cell": cell.id, "reason": reason, "stays": stays, "traceback": traceback.format_exc()}
             write_atomically(failure, json.dumps(told, indent=1))
             self.watch.say(f"{cell.id} failed: {reason} (traceback in {failure})")
             return replace(outcome, status="failed", reason=reason)
@@ -227,16 +293,32 @@ class _Work:
         failure.unlink(missing_ok=True)
         return replace(outcome, cost=total(costs))
 
+    def trial(self, cell: Cell, compute: bool) -> Trial:
+        """Bring a trial to its end. One that failed for a reason that stays is not tried again."""
+        failure = self._failure(cell)
+        stays = failure.is_file() and json.loads(failure.read_text(encoding="utf-8")).get("stays", False)
+        outcome = self.finish(cell, compute=compute and not stays, judged=False)
+        done = outcome.status == "done"
+        return Trial(
+            cell, outcome, measured_accuracy(self.results, cell) if done else Estimate(None), settled=done or stays
+        )
+
+    def _failure(self, cell: Cell) -> Path:
+        return self.store.folder / f"failed-{cell.val.key}.json"
+
     def _compute_cell(self, cell: Cell, *, judged: bool) -> list[Cost]:
         """All artefacts of a cell, in order; its own costs. What it shares with other cells is not charged to it."""
         costs = []
         if cell.reward is not None and cell.reward.adapter is not None:
             self._artefact(cell.reward, cell.reward.adapter, "train", self._train)
         if cell.kind == "policy":  # its rewards are read against the base's log-probabilities
-            self._artefact(self.plan.base, self.plan.base.val, "validation pairs", self._evaluate)
+            self._artefact(self.plan.base, self.plan.base.val, self.measured, self._evaluate)
         if cell.adapter is not None:
+            if cell.reference is not None and (cell.adapter.kind, cell.adapter.key) not in self.store:
+                # Before the training's meter runs: methods share it.
+                self._artefact(cell, cell.reference, "reference log-probs", self._refer)
             costs.append(self._artefact(cell, cell.adapter, "train", self._train).cost)
-        costs.append(self._artefact(cell, cell.val, "validation pairs", self._evaluate).cost)
+        costs.append(self._artefact(cell, cell.val, self.measured, self._evaluate).cost)
         if cell.generations is not None:
             costs.append(self._artefact(cell, cell.generations, "generate", self._generate).cost)
         if cell.judged is not None and judged:
@@ -286,8 +368,7 @@ class _Work:
         assert cell.plugin is not None
         assert cell.adapter is not None
         assert cell.learning_rate is not None
-        # A reference that is missing is made first, so that only one model is in memory at a time.
-        reference = self._reference(cell, cell.reference) if cell.reference else None
+        reference = self.results.columns(cell.reference) if cell.reference else None
         self._held = None
         model = add_adapter(self._frozen(cell), self.suite.lora, seed=cell.seed)
         size = footprint(model)
@@ -342,10 +423,6 @@ class _Work:
             return score_answers(scorer, pairs, max_tokens=self.suite.train.micro_batch_tokens)
 
         return reward
-
-    def _reference(self, cell: Cell, address: Address) -> Columns:
-        self._artefact(cell, address, "reference log-probs", self._refer)
-        return self.results.columns(address)
 
     def _refer(self, cell: Cell, folder: Path, tick: Tick) -> tuple[int, Mapping[str, Any]]:
         """The base's log-probabilities of the training rows, for every method that reads a reference."""
@@ -445,8 +522,9 @@ def _foreign_versions(algorithms: Sequence[Algorithm]) -> dict[str, str]:
     return versions
 
 
-def _header(prepared: Prepared, store: Store, command: str, state: str, judges: Sequence[Outcome]) -> dict[str, Any]:
-    suite, base, plan = prepared.suite, prepared.base, prepared.plan
+def _header(prepared: Prepared, store: Store, command: str, tried: Tried, judges: Sequence[Outcome]) -> dict[str, Any]:
+    suite, base, plan, state = prepared.suite, prepared.base, prepared.plan, _state(prepared)
+    tuning = block(suite.tune, prepared.tuning, tried, store) if suite.tune and prepared.tuning else None
     results = Results(suite, plan, store)
     return {
         "command": command,
@@ -455,6 +533,7 @@ def _header(prepared: Prepared, store: Store, command: str, state: str, judges: 
         "data": {split: dict(results.artefact(address).facts) for split, address in plan.tokens.items()},
         "judge": _judge_facts(results.judge_name, judges),
         "environment": environment(),
+        **({"tuning": tuning} if tuning else {}),
     }
 
 

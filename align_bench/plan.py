@@ -8,8 +8,8 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from align_bench.records import Kind
 from align_bench.registry import Plugin, Registry
 from align_bench.store import content_key
 from align_bench.suite import BASE_CELL, GOLD, JUDGE_CELL, DataFile, Judge, Method, Suite
+from align_bench.tune import points
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,14 +130,17 @@ class Plan:
         judges: the judge's own training, or that of each member of its ensemble; empty without a judge.
         base: the untrained base.
         cells: one for each method, parameters and seed.
-        fingerprint: changes whenever any artefact would.
     """
 
     tokens: Mapping[str, Address]
     judges: tuple[Cell, ...]
     base: Cell
     cells: tuple[Cell, ...]
-    fingerprint: str
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever any artefact would."""
+        return content_key([[label, address.kind, address.key] for label, address in self.addresses()])
 
     @property
     def judge(self) -> Cell | None:
@@ -155,18 +159,42 @@ class Plan:
                     yield cell.id, needed
 
 
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """The trials of a suite with `tune`, as a plan of their own.
+
+    Attributes:
+        plan: its `train` is the part of train that trials train on, its `val` the held-out rest; its cells are all
+            trials. It has no judge, and nothing is generated.
+        trials: a method's cell, without its seed → its trials, in order; none for a method without declared ranges.
+    """
+
+    plan: Plan
+    trials: Mapping[str, tuple[Cell, ...]]
+
+
 @cache
-def code_digest(*packages: str) -> str:
-    """sha256 over the source of some of this package's subpackages: code that changed must not reuse old results."""
+def code_digest(*names: str) -> str:
+    """sha256 over the source of some of this package's subpackages and modules (`tune.py`).
+
+    Code that changed must not reuse old results.
+    """
     digest = hashlib.sha256()
-    for package in packages:
-        for path in sorted((Path(__file__).parent / package).glob("*.py")):
+    for name in names:
+        place = Path(__file__).parent / name
+        for path in [place] if place.is_file() else sorted(place.glob("*.py")):
             digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()
 
 
-def make_plan(suite: Suite, registry: Registry, inputs: Inputs) -> Plan:
+def make_plan(
+    suite: Suite, registry: Registry, inputs: Inputs, tuned: Mapping[str, Mapping[str, Any]] | None = None
+) -> Plan:
     """Lay out the whole suite.
+
+    Args:
+        suite, registry, inputs: what the plan follows from.
+        tuned: a method's cell, without its seed → the parameters that take the place of the given ones.
 
     Raises:
         SuiteError: for a parameter that a method does not have, or a value out of its bounds.
@@ -180,28 +208,51 @@ def make_plan(suite: Suite, registry: Registry, inputs: Inputs) -> Plan:
         tokens["judge"] = _tokens(suite, suite.judge.data, str(inputs.judge), inputs)
     layout = _Layout(suite, inputs, tokens)
     judges = layout.judges(suite.judge, registry) if suite.judge else ()
-    variants = [variant for method in suite.methods for variant in _variants(registry[method.name].algorithm, method)]
-    names = _names(variants)
+    named = _named_variants(suite, registry)
+    for name, found in (tuned or {}).items():
+        named[name] = _variant(registry[named[name].method].algorithm, found, where=f"trials of {name}")
     laid_out: dict[str, Cell] = {}
-    entries = list(itertools.product(suite.seeds, zip(names, variants, strict=True)))
-    # Reward models first: an online method's key rests on its reward's.
-    for seed, (name, variant) in sorted(entries, key=lambda entry: "reward" in entry[1][1].parameters):
-        identity = f"{name}#{seed}" if len(suite.seeds) > 1 else name
+    entries = [
+        (f"{name}#{seed}" if len(suite.seeds) > 1 else name, variant, seed)
+        for seed, (name, variant) in itertools.product(suite.seeds, named.items())
+    ]
+    for identity, variant, seed in _rewards_first(entries):
         plugin = registry[variant.method]
         reward = _reward_of(variant, seed, laid_out.values(), judges, suite) if plugin.algorithm.online else None
-        if identity in laid_out:
-            raise SuiteError(f"methods: {identity} stands twice with equal parameters", fix="delete one")
         laid_out[identity] = layout.cell(identity, plugin, variant, seed, "train", judges, reward)
-    cells = tuple(laid_out[f"{name}#{seed}" if len(suite.seeds) > 1 else name] for seed, (name, _) in entries)
-    base = layout.base(suite.seeds[0], judges)
-    plan = Plan(tokens, judges, base, cells, "")
-    return Plan(
-        tokens,
-        judges,
-        base,
-        cells,
-        content_key([[label, address.kind, address.key] for label, address in plan.addresses()]),
-    )
+    cells = tuple(laid_out[identity] for identity, _, _ in entries)
+    return Plan(tokens, judges, layout.base(suite.seeds[0], judges), cells)
+
+
+def plan_trials(suite: Suite, registry: Registry, inputs: Inputs) -> Tuning | None:
+    """Lay out the trials of a suite with `tune`, all with its first seed; None for one without.
+
+    Raises:
+        as `make_plan` does.
+    """
+    if suite.tune is None:
+        return None
+    layout = _Layout(suite, inputs, {part: _cut(suite, inputs, part) for part in ("train", "val")})
+    seed = suite.seeds[0]
+    trials: dict[str, tuple[Cell, ...]] = {}
+    named = [(name, variant, seed) for name, variant in _named_variants(suite, registry).items()]
+    for name, variant, _ in _rewards_first(named):
+        plugin = registry[variant.method]
+        tried = points(plugin.algorithm, variant.everything, suite.tune)
+        variants = [_variant(plugin.algorithm, point, where=f"trials of {name}") for point in tried]
+        rewards = [several[0] for several in trials.values()]  # as the suite gives them
+        reward = _reward_of(variant, seed, rewards, (), suite) if plugin.algorithm.online else None
+        trials[name] = tuple(
+            replace(layout.cell(f"{name} trial {number}", plugin, one, seed, "train", (), reward), generations=None)
+            for number, one in enumerate(variants)
+        )
+    base = replace(layout.base(seed, ()), generations=None)
+    return Tuning(Plan(layout.tokens, (), base, tuple(itertools.chain(*trials.values()))), trials)
+
+
+def _rewards_first(entries: Iterable[tuple[str, _Variant, int]]) -> list[tuple[str, _Variant, int]]:
+    """Reward models before the rest: the key of an online method rests on its reward's."""
+    return sorted(entries, key=lambda entry: "reward" in entry[1].parameters)
 
 
 def _reward_of(
@@ -239,6 +290,21 @@ class _Variant:
     parameters: Mapping[str, Any]
     learning_rate: float
 
+    @property
+    def everything(self) -> dict[str, Any]:
+        return {"learning_rate": self.learning_rate, **self.parameters}
+
+
+def _named_variants(suite: Suite, registry: Registry) -> dict[str, _Variant]:
+    """Every point of every method's grid, under the name that its cells have without their seed."""
+    variants = [variant for method in suite.methods for variant in _variants(registry[method.name].algorithm, method)]
+    searched = {one.method: set(registry[one.method].algorithm.ranges) if suite.tune else set() for one in variants}
+    names = _names(variants, searched)
+    if duplicates := {name for name in names if names.count(name) > 1}:
+        equal = "equal parameters, those that tune searches aside" if suite.tune else "equal parameters"
+        raise SuiteError(f"methods: {', '.join(sorted(duplicates))} stands twice with {equal}", fix="delete one")
+    return dict(zip(names, variants, strict=True))
+
 
 def _variants(algorithm: Algorithm, method: Method) -> list[_Variant]:
     points = [dict(zip(method.grid, values, strict=True)) for values in itertools.product(*method.grid.values())]
@@ -256,11 +322,16 @@ def _variant(algorithm: Algorithm, given: Mapping[str, Any], *, where: str) -> _
         raise SuiteError(f"{where}: {error}", fix=f"align-bench show {algorithm.name} lists its parameters") from None
 
 
-def _names(variants: list[_Variant]) -> list[str]:
-    """A name for each variant, with just those parameters in brackets that tell a method's variants apart."""
+def _names(variants: list[_Variant], searched: Mapping[str, Collection[str]]) -> list[str]:
+    """A name for each variant, with just those parameters in brackets that tell a method's variants apart.
+
+    Args:
+        variants: all variants of a suite.
+        searched: method → parameters that tuning will change, so that they tell nothing apart.
+    """
 
     def full(variant: _Variant) -> dict[str, Any]:
-        return {"learning_rate": variant.learning_rate, **variant.parameters}
+        return {key: value for key, value in variant.everything.items() if key not in searched[variant.method]}
 
     names = []
     for variant in variants:
@@ -285,6 +356,19 @@ def _tokens(suite: Suite, file: DataFile, fingerprint: str, inputs: Inputs) -> A
             }
         ),
     )
+
+
+def _cut(suite: Suite, inputs: Inputs, part: str) -> Address:
+    """A part of the training rows: those that trials train on (`train`), or the held-out ones (`val`)."""
+    assert suite.tune is not None
+    needs = {
+        "train": _tokens(suite, suite.data.train, inputs.train, inputs).key,
+        "val": _tokens(suite, suite.data.val, inputs.val, inputs).key,
+        "part": part,
+        "tune": suite.tune.model_dump(include={"seed", "holdout"}),
+        "code": code_digest("tune.py"),
+    }
+    return Address("tokens", content_key(needs))
 
 
 @dataclass(frozen=True, slots=True)

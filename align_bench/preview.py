@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,11 @@ from rich.text import Text
 from align_bench.data.preferences import read
 from align_bench.gather import source
 from align_bench.models.load import base_parameters
-from align_bench.pipeline import Folders, Prepared, warnings
+from align_bench.pipeline import Folders, Prepared, tuned, warnings
 from align_bench.plan import Address, Cell
 from align_bench.store import MANIFEST, Store
 from align_bench.suite import DataFile
+from align_bench.trials import in_words
 
 # A frozen base needs no weight gradients: forward 2N, backward through the activations 2N.
 _FLOPS_PER_TOKEN = {"adapter": 4, "reference": 2, "val": 2, "generations": 2, "judged": 2}
@@ -34,6 +35,7 @@ _STAGES = {"adapter": "train", "val": "validation", "generations": "generate", "
 def plan_tables(prepared: Prepared, folders: Folders) -> Iterator[RenderableType]:
     """A table of cells with their stages (stored, or estimated seconds), and how the estimate came about."""
     store = Store(folders.runs / prepared.suite.name)
+    prepared, tried = tuned(prepared, store)
     plan = prepared.plan
     estimate = _Estimate.of(prepared, store)
     table = Table(
@@ -41,27 +43,33 @@ def plan_tables(prepared: Prepared, folders: Folders) -> Iterator[RenderableType
     )
     for heading in ("cell", "seed", *_STAGES.values()):
         table.add_column(heading)
-    cells = [plan.base, *plan.judges, *plan.cells]
-    for cell in cells:
-        table.add_row(escape(cell.id), str(cell.seed), *(_stage(cell, kind, store, estimate) for kind in _STAGES))
+    parts = [(cell, estimate) for cell in (plan.base, *plan.judges, *plan.cells)]
+    if prepared.tuning and prepared.suite.tune:
+        held = estimate.of_trials(prepared.suite.tune.holdout)
+        parts = [*((cell, held) for cell in prepared.tuning.plan.cells), *parts]
+    for cell, rough in parts:
+        table.add_row(escape(cell.id), str(cell.seed), *(_stage(cell, kind, store, rough) for kind in _STAGES))
     yield table
-    missing = list(_missing(cells, store))
+    missing = list(_missing(parts, store))
     steps = _steps(prepared, estimate)
     absent = {address for address in plan_addresses(prepared) if (address.kind, address.key) not in store}
     yield Text(
         f"artefacts: {len(plan_addresses(prepared))} in all, {len(absent)} not stored; "
         f"{steps:,} optimizer steps per policy cell trained on pairs; "
-        f"missing work: {sum(estimate.flops(kind, cell) for kind, cell in missing) / 1e12:,.1f} TFLOP, "
-        f"about {_minutes(sum(estimate.seconds(kind, cell) for kind, cell in missing))}"
+        f"missing work: {sum(rough.flops(kind, cell) for kind, cell, rough in missing) / 1e12:,.1f} TFLOP, "
+        f"about {_minutes(sum(rough.seconds(kind, cell) for kind, cell, rough in missing))}"
     )
     yield Text(estimate.basis, style="dim")
+    for name, trials in tried.items():
+        yield Text(in_words(name, trials))
     for warning in warnings(plan):
         yield Text(warning, style="yellow")
 
 
 def plan_addresses(prepared: Prepared) -> list[Address]:
     """Every artefact of the plan, shared ones once."""
-    return [address for _, address in prepared.plan.addresses()]
+    plans = [prepared.plan, *([prepared.tuning.plan] if prepared.tuning else [])]
+    return list(dict.fromkeys(address for plan in plans for _, address in plan.addresses()))
 
 
 def _stage(cell: Cell, kind: str, store: Store, estimate: _Estimate) -> str:
@@ -78,10 +86,10 @@ def _stage(cell: Cell, kind: str, store: Store, estimate: _Estimate) -> str:
     return f"~{estimate.seconds(kind, cell):,.0f} s"
 
 
-def _missing(cells: list[Cell], store: Store) -> Iterator[tuple[str, Cell]]:
-    """Each artefact that is not stored, once, with a cell that needs it."""
+def _missing(parts: list[tuple[Cell, _Estimate]], store: Store) -> Iterator[tuple[str, Cell, _Estimate]]:
+    """Each artefact that is not stored, once, with a cell that needs it and what it is estimated by."""
     seen: set[Address] = set()
-    for cell in cells:
+    for cell, estimate in parts:
         for kind, address in (
             ("reference", cell.reference),
             ("adapter", cell.adapter),
@@ -91,7 +99,7 @@ def _missing(cells: list[Cell], store: Store) -> Iterator[tuple[str, Cell]]:
         ):
             if address is not None and address not in seen and (address.kind, address.key) not in store:
                 seen.add(address)
-                yield kind, cell
+                yield kind, cell, estimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +143,11 @@ class _Estimate:
             _matmul_rate(prepared.precision),
             basis,
         )
+
+    def of_trials(self, holdout: float) -> _Estimate:
+        """The same for trials, which train on a part of train and are measured on the rest."""
+        train = self.tokens["train"]
+        return replace(self, tokens={**self.tokens, "train": int((1 - holdout) * train), "val": int(holdout * train)})
 
     def work(self, kind: str, cell: Cell) -> int:
         if kind == "adapter":

@@ -142,6 +142,20 @@ class Generate(_Strict):
         return self
 
 
+class Tune(_Strict):
+    """A search over every method's declared ranges, with as many trials for each.
+
+    A trial trains on a part of train and is measured on the rest, which it holds out by prompt: reward models by the
+    accuracy of their scores, policies by that of the log-ratio to the base. The best parameters train the method's
+    cells on all of train.
+    """
+
+    trials: int = Field(4, ge=2, description="settings tried per method; the first one is its own parameters")
+    search: Literal["random", "grid"] = Field("random", description="how the others are taken from the ranges")
+    seed: int = Field(0, description="seed of the search and of the held-out prompts")
+    holdout: float = Field(0.2, gt=0, lt=1, description="share of train's prompts that trials are measured on")
+
+
 class Method(_Strict):
     """One entry of `methods`: a name, and each parameter's values (several make a grid)."""
 
@@ -189,6 +203,7 @@ class Suite(_Strict):
     methods: list[MethodEntry] = Field(
         min_length=1, description="names, or `name: {parameter: value or list of values}`"
     )
+    tune: Tune | None = Field(None, description="without it, every method runs with the parameters it is given")
     plugins: list[str] = Field(default_factory=list, description="further plugin files or folders")
 
     @field_validator("seeds")

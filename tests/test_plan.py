@@ -11,7 +11,7 @@ import pytest
 
 from align_bench.api import Job, recipe
 from align_bench.errors import PluginError, SuiteError
-from align_bench.plan import Address, Cell, Inputs, Plan, make_plan
+from align_bench.plan import Address, Cell, Inputs, Plan, Tuning, make_plan, plan_trials
 from align_bench.registry import Broken, Plugin, Registry, load_registry
 from align_bench.suite import Suite
 
@@ -172,6 +172,71 @@ def test_without_a_judge_nothing_is_judged() -> None:
     assert set(made.tokens) == {"train", "val"}
     assert all(cell.judged is None for cell in every_cell(made))
     assert made.cells[1].generations is not None
+
+
+# -- trials ------------------------------------------------------------------------------------------------------------
+
+
+def trials(inputs: Inputs = INPUTS, tune: Mapping[str, Any] | None = None, **changes: Any) -> Tuning:
+    """The trials of `suite(**changes)` with a `tune`."""
+    made = plan_trials(suite(tune=tune or {}, **changes), REGISTRY, inputs)
+    assert made is not None
+    return made
+
+
+def test_without_tune_there_are_no_trials() -> None:
+    assert plan_trials(suite(), REGISTRY, INPUTS) is None
+
+
+def test_every_method_has_its_trials_with_one_seed() -> None:
+    made = trials(tune={"trials": 3}, seeds=[4, 5])
+    assert {name: [cell.id for cell in cells] for name, cells in made.trials.items()} == {
+        name: [f"{name} trial {number}" for number in range(3)] for name in ("rm", "dpo", "kto", "simpo")
+    }
+    assert {cell.seed for cell in made.plan.cells} == {4}
+    assert all(cell.generations is cell.judged is None for cell in (made.plan.base, *made.plan.cells))
+    given = {name.partition("#")[0] for name in names(seeds=[4, 5])}
+    assert set(made.trials) == given
+
+
+def test_trials_share_no_artefact_with_the_cells_nor_with_each_other() -> None:
+    made = trials()
+    assert not keys(made.plan) & keys(plan())
+    assert len({cell.adapter for cell in made.plan.cells}) == len(made.plan.cells) == 16
+
+
+def test_tune_changes_no_cell() -> None:
+    assert plan(tune={}).fingerprint == plan().fingerprint
+
+
+@pytest.mark.parametrize("tune", [{"seed": 1}, {"holdout": 0.5}])
+def test_other_cut_changes_every_trial(tune: Mapping[str, Any]) -> None:
+    assert not keys(trials(tune=tune).plan) & keys(trials().plan)
+
+
+@pytest.mark.parametrize("inputs", [replace(INPUTS, train="other"), replace(INPUTS, val="other")])
+def test_other_rows_change_the_cut(inputs: Inputs) -> None:
+    assert set(trials(inputs).plan.tokens.values()).isdisjoint(trials().plan.tokens.values())
+
+
+def test_more_trials_keep_the_earlier_ones() -> None:
+    assert keys(trials().plan) < keys(trials(tune={"trials": 9}).plan)
+
+
+def test_tuned_parameters_take_the_place_of_the_given_ones() -> None:
+    found = {"dpo": {"learning_rate": 3e-4, "beta": 0.25}}
+    made = make_plan(suite(seeds=[0, 1]), REGISTRY, INPUTS, found)
+    by_hand = plan(seeds=[0, 1], methods=["rm", {"dpo": found["dpo"]}, "kto", "simpo"])
+    assert made == by_hand
+    assert [cell.all_parameters for cell in made.cells if cell.algorithm == "dpo"] == [found["dpo"]] * 2
+
+
+def test_values_that_tune_searches_tell_no_cells_apart() -> None:
+    with pytest.raises(SuiteError, match="methods: dpo stands twice with equal parameters, those that tune searches"):
+        trials(methods=[{"dpo": {"beta": [0.1, 0.5]}}])
+    found = trials(methods=[{"kto": {"desirable_weight": [1, 2], "beta": 0.3}}]).trials
+    assert list(found) == ["kto[desirable_weight=1.0]", "kto[desirable_weight=2.0]"]
+    assert [cells[0].parameters["beta"] for cells in found.values()] == [0.3, 0.3]
 
 
 # -- what is shared ----------------------------------------------------------------------------------------------------

@@ -119,6 +119,14 @@ def test_defaults_fill_what_is_not_said(write: Write) -> None:
     assert suite.data.train.too_long == "truncate"
 
 
+def test_tune_is_asked_for(write: Write) -> None:
+    assert load_suite(str(write())).tune is None
+    tune = load_suite(str(write()), ["tune.trials=8"]).tune
+    assert tune is not None
+    assert (tune.trials, tune.search, tune.seed, tune.holdout) == (8, "random", 0, 0.2)
+    assert load_suite(str(write(more="tune: {}\n"))).tune == tune.model_copy(update={"trials": 4})
+
+
 def test_suite_is_frozen(write: Write) -> None:
     suite = load_suite(str(write()))
     with pytest.raises(ValidationError, match="frozen"):
@@ -252,6 +260,10 @@ def test_missing_nested_key_is_named(write: Write) -> None:
         ("base=null", "base: got None"),
         ("generate.temperature=-1", "generate.temperature: got -1"),
         ("plugins=mine.py", "plugins: got 'mine.py'"),
+        ("tune.trials=1", "tune.trials: got 1"),
+        ("tune.search=bayes", "tune.search: got 'bayes'"),
+        ("tune.holdout=1", "tune.holdout: got 1"),
+        ("tune=4", "tune: got 4"),
     ],
 )
 def test_wrong_type_or_value_is_named(write: Write, override: str, where: str) -> None:

@@ -64,7 +64,7 @@ def sections(report: Report) -> list[Section]:
     """The tables of a report, without the empty ones."""
     made = [reward_models(report), length_bias(report), length_bias_against_first(report), attacked(report)]
     made += [policies(report), judged(report), against_base(report), methods(report)]
-    made += [costs(report), failures(report)]
+    made += [tuning(report), costs(report), failures(report)]
     return [section for section in made if section.rows]
 
 
@@ -196,12 +196,34 @@ def methods(report: Report) -> Section:
     return _comparison_section("Methods, over their seeds", chosen, captions, [_text("a − b")], _both)
 
 
-def costs(report: Report) -> Section:
-    """What each finished cell cost."""
+def tuning(report: Report) -> Section:
+    """Every trial of every method, where the suite has `tune`; what they cost stands among the costs."""
+    tuned = report.get("tuning") or {"methods": {}}
     rows = [
-        (one_line(found["cell"]), duration(cost["seconds"]), f"{cost['tokens']:,}", size(cost["peak_bytes"]))
-        for found in report["results"]
-        if (cost := found["cost"])
+        (
+            one_line(name),
+            str(number),
+            one_line(_differing(trial["parameters"], found["trials"])),
+            with_spread(trial["accuracy"]),
+            "kept" if number == found["kept"] else "",
+        )
+        for name, found in tuned["methods"].items()
+        for number, trial in enumerate(found["trials"])
+    ]
+    columns = [_text("method"), Column("trial"), _text("setting"), Column("accuracy"), _text("", wraps=False)]
+    return Section("Trials on pairs held out of train", columns, rows, list(_tuning_captions(tuned)) if rows else [])
+
+
+def costs(report: Report) -> Section:
+    """What each finished cell cost, and what the trials did."""
+    spent = [(found["cell"], found["cost"]) for found in report["results"]]
+    if tuned := report.get("tuning"):
+        spent += [(f"trials of {name}", found["cost"]) for name, found in tuned["methods"].items()]
+        spent += [("shared by trials", tuned["shared"]), ("all trials", tuned["cost"])]
+    rows = [
+        (one_line(what), duration(cost["seconds"]), f"{cost['tokens']:,}", size(cost["peak_bytes"]))
+        for what, cost in spent
+        if cost
     ]
     columns = (_text("cell"), Column("wall time"), Column("tokens"), Column("peak memory"))
     return Section("Cost", columns, rows)
@@ -209,9 +231,11 @@ def costs(report: Report) -> Section:
 
 def failures(report: Report) -> Section:
     """Cells without a result, and why."""
+    tuned = report.get("tuning") or {"methods": {}}
+    trials = [trial for found in tuned["methods"].values() for trial in found["trials"]]
     rows = [
         (one_line(found["cell"]), one_line(found["status"]), one_line(found["reason"] or UNDEFINED))
-        for found in report["results"]
+        for found in [*report["results"], *trials]
         if found["status"] != "done"
     ]
     return Section("Without a result", [_text("cell"), _text("status", wraps=False), _text("reason")], rows)
@@ -260,6 +284,33 @@ def verdict(found: Mapping[str, Any]) -> str:
         return "none shown"
     higher = found["a"] if found["difference"] > 0 else found["b"]
     return f"{one_line(higher)} higher"
+
+
+def _differing(parameters: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -> str:
+    """Those parameters in which a method's trials differ."""
+    names = [name for name in parameters if len({repr(trial["parameters"][name]) for trial in trials}) > 1]
+    return ", ".join(f"{name}={parameters[name]}" for name in names)
+
+
+def _tuning_captions(tuned: Mapping[str, Any]) -> Iterator[str]:
+    settings, held = tuned["settings"], tuned["held_out"]
+    size_of_slice = f"{held['pairs']:,} pairs of {held['prompts']:,} prompts" if held else "prompts"
+    yield (
+        f"Every method: {settings['trials']} trials ({settings['search']} search, seed {settings['seed']}), the first "
+        f"with its own parameters; trained on train without {size_of_slice}, and measured on these."
+    )
+    yield (
+        "accuracy: of the scores (reward models) or of the log-ratio to the base (policies), ties ½. The highest is "
+        "kept, the earlier of equals, and trained anew on all of train. Being the best of several, it flatters; the "
+        "tables above do not."
+    )
+    if bare := [name for name, found in tuned["methods"].items() if not found["trials"]]:
+        yield f"No range declared, nothing tuned: {one_line(', '.join(bare))}."
+    if cost := tuned["cost"]:
+        yield (
+            f"Whole budget of the trials that finished: {duration(cost['seconds'])}, {cost['tokens']:,} tokens, "
+            "the base's log-probabilities that they share included."
+        )
 
 
 def _metric_section(

@@ -47,6 +47,48 @@ def test_captions_say_what_the_numbers_are(run: Any) -> None:
     assert "ppo skipped its reward model failed" in text
 
 
+def tuning(hostile: str) -> dict[str, Any]:
+    """The block of a suite with `tune`: two methods, one of them without ranges."""
+    cost = {"seconds": 90.0, "tokens": 54_321, "peak_bytes": 2**20}
+    accuracy = {"value": 0.75, "low": 0.7, "high": 0.8, "n": 100}
+    undefined = {"value": None, "low": None, "high": None, "n": 0}
+    trials = [
+        {"cell": "dpo trial 0", "parameters": {"beta": 0.1, "kind": hostile}, "status": "done", "reason": None},
+        {"cell": "dpo trial 1", "parameters": {"beta": 0.2, "kind": hostile}, "status": "failed", "reason": hostile},
+    ]
+    both = [{**trials[0], "accuracy": accuracy, "cost": cost}, {**trials[1], "accuracy": undefined, "cost": None}]
+    return {
+        "settings": {"trials": 2, "search": "grid", "seed": 3, "holdout": 0.1},
+        "held_out": {"pairs": 100, "prompts": 99},
+        "methods": {
+            "dpo": {"trials": both, "kept": 0, "cost": cost},
+            hostile: {"trials": [], "kept": None, "cost": None},
+        },
+        "shared": None,
+        "cost": cost,
+    }
+
+
+def test_trials_are_shown_with_their_budget(run: Any) -> None:
+    report = {**run.report(), "tuning": tuning(run.outcomes[5].cell)}
+    narrow = shown(*comparison_tables(report))
+    assert max(map(len, narrow.splitlines())) <= 100
+    found = next(section for section in sections(report) if section.title.startswith("Trials"))
+    assert [tuple(row) for row in found.rows] == [
+        ("dpo", "0", "beta=0.1", "0.750 ±0.050", "kept"),
+        ("dpo", "1", "beta=0.2", "n/a", ""),
+    ]
+    captions = " ".join(found.captions)
+    assert "2 trials (grid search, seed 3)" in captions
+    assert "without 100 pairs of 99 prompts" in captions
+    assert "nothing tuned: [red]x[/red]" in captions
+    assert "1 min 30 s, 54,321 tokens" in captions
+    text = markdown.render(report)
+    assert "| trials of dpo | 1 min 30 s | 54,321 | 1.0 MiB |" in text
+    assert "| dpo trial 1 | failed | " in text
+    assert "<script>" not in text
+
+
 def test_hostile_text_stays_literal_in_tables(run: Any) -> None:
     text = shown(*comparison_tables(run.report()), width=400)
     assert "[red]x[/red]<script>alert(1)</script>|`a|b` \\x1b[2J" in text

@@ -298,10 +298,12 @@ class _Work:
         failure = self._failure(cell)
         stays = failure.is_file() and json.loads(failure.read_text(encoding="utf-8")).get("stays", False)
         outcome = self.finish(cell, compute=compute and not stays, judged=False)
-        done = outcome.status == "done"
-        return Trial(
-            cell, outcome, measured_accuracy(self.results, cell) if done else Estimate(None), settled=done or stays
-        )
+        if outcome.status != "done":
+            return Trial(cell, outcome, Estimate(None), settled=stays)
+        try:
+            return Trial(cell, outcome, measured_accuracy(self.results, cell), settled=True)
+        except MissingResultError as error:  # the held-out rows were damaged
+            return Trial(cell, replace(outcome, status="skipped", reason=error.message), Estimate(None), settled=False)
 
     def _failure(self, cell: Cell) -> Path:
         return self.store.folder / f"failed-{cell.val.key}.json"
@@ -314,8 +316,8 @@ class _Work:
         if cell.kind == "policy":  # its rewards are read against the base's log-probabilities
             self._artefact(self.plan.base, self.plan.base.val, self.measured, self._evaluate)
         if cell.adapter is not None:
-            if cell.reference is not None and (cell.adapter.kind, cell.adapter.key) not in self.store:
-                # Before the training's meter runs: methods share it.
+            if cell.reference is not None and self.store.get(cell.adapter.kind, cell.adapter.key) is None:
+                # Before the training's meter runs, since methods share it; and before another model is in memory.
                 self._artefact(cell, cell.reference, "reference log-probs", self._refer)
             costs.append(self._artefact(cell, cell.adapter, "train", self._train).cost)
         costs.append(self._artefact(cell, cell.val, self.measured, self._evaluate).cost)
@@ -524,8 +526,8 @@ def _foreign_versions(algorithms: Sequence[Algorithm]) -> dict[str, str]:
 
 def _header(prepared: Prepared, store: Store, command: str, tried: Tried, judges: Sequence[Outcome]) -> dict[str, Any]:
     suite, base, plan, state = prepared.suite, prepared.base, prepared.plan, _state(prepared)
-    tuning = block(suite.tune, prepared.tuning, tried, store) if suite.tune and prepared.tuning else None
-    results = Results(suite, plan, store)
+    results, trials = Results(suite, plan, store), prepared.tuning
+    tuning = block(Results(suite, trials.plan, store), trials, tried) if trials else None
     return {
         "command": command,
         "suite": {"name": suite.name, "state": state, "settings": suite.model_dump(mode="json")},

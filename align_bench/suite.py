@@ -146,8 +146,8 @@ class Tune(_Strict):
     """A search over every method's declared ranges, with as many trials for each.
 
     A trial trains on a part of train and is measured on the rest, which it holds out by prompt: reward models by the
-    accuracy of their scores, policies by that of the log-ratio to the base. The best parameters train the method's
-    cells on all of train.
+    accuracy of their scores, policies by that of their mean log-probability a token. The best parameters train the
+    method's cells on all of train. Trials have the first seed; the judge is not tuned.
     """
 
     trials: int = Field(4, ge=2, description="settings tried per method; the first one is its own parameters")

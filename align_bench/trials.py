@@ -14,7 +14,6 @@ from align_bench.metrics.accuracy import accuracy
 from align_bench.plan import Cell, Tuning
 from align_bench.records import Cost, Estimate, Outcome, TokenTable
 from align_bench.store import Store
-from align_bench.suite import Tune
 from align_bench.tune import best, cut
 
 
@@ -48,31 +47,36 @@ def store_cut(results: Results, tuning: Tuning, store: Store) -> None:
     if all((address.kind, address.key) in store for address in addresses.values()):
         return
     assert results.suite.tune is not None
-    meter = Meter()
     apart = {row.prompt for row in results.table("val").rows}
     parts = cut(results.table("train").rows, apart, results.suite.tune)
     for address, rows in zip((addresses["train"], addresses["val"]), parts, strict=True):
         with store.scratch(address.kind, address.key) as folder:
+            meter = Meter()
             save_table(folder / "tokens.parquet", TokenTable(tuple(rows), {"kept": len(rows)}))
             facts = {"rows": len(rows), "prompts": len({row.prompt for row in rows})}
             store.put(address.kind, address.key, folder, meter.cost(0), facts)
 
 
 def measured_accuracy(results: Results, cell: Cell) -> Estimate:
-    """A finished trial's accuracy on the held-out pairs, by a measure that is the same for all methods of its kind.
+    """Accuracy of a finished trial, or of the base, on the held-out pairs; the same measure for all of its kind.
 
-    A reward model is right where `r_w > r_l`, a policy where `ρ_w > ρ_l`: no scale of the method's own enters, and the
-    untrained base is at ½, whatever it prefers by itself. Ties count ½.
+    A reward model is right where `r_w > r_l`; a policy, and the base, where `s̄_w > s̄_l`: where it would itself prefer
+    the chosen answer, token for token. Ties count ½. No scale of the method's own enters. The log-ratio to the base
+    would not do: its sign is as right after one small step as after many, so a policy that hardly learnt may win.
 
     Args:
         results: of the trials' plan.
-        cell: the trial.
+        cell: the trial, or the base.
+
+    Raises:
+        MissingResultError: when its log-probabilities or scores, or the held-out rows, are not stored.
     """
-    own = results.columns(cell.val)
-    if cell.kind == "policy":
-        base = results.columns(results.plan.base.val)
-        own = {side: own[side] - base[side] for side in SIDES}
-    return accuracy(*(own[side].tolist() for side in SIDES))
+    rows, columns = results.table("val").rows, results.columns(cell.val)
+    chosen, rejected = (columns[side].tolist() for side in SIDES)
+    if cell.kind != "reward":
+        chosen = [logp / len(row.chosen or ()) for logp, row in zip(chosen, rows, strict=True)]
+        rejected = [logp / len(row.rejected or ()) for logp, row in zip(rejected, rows, strict=True)]
+    return accuracy(chosen, rejected)
 
 
 def kept(trials: Sequence[Trial]) -> int | None:
@@ -119,13 +123,23 @@ def in_words(name: str, trials: Sequence[Trial]) -> str:
     )
 
 
-def block(tune: Tune, tuning: Tuning, tried: Tried, store: Store) -> dict[str, Any]:
-    """The report's `tuning`: every trial, the kept ones, and what all of it cost."""
+def block(results: Results, tuning: Tuning, tried: Tried) -> dict[str, Any]:
+    """The report's `tuning`: every trial, the kept ones, the base beside them, and what all of it cost.
+
+    Args:
+        results: of the trials' plan.
+        tuning, tried: the trials, and how they ended.
+    """
+    assert results.suite.tune is not None
+    store = results.store
     shared = _shared(tuning, store)
+    base = tuning.plan.base
+    measured = (base.val.kind, base.val.key) in store
     held = store.get(tuning.plan.tokens["val"].kind, tuning.plan.tokens["val"].key)
     return {
-        "settings": tune.model_dump(mode="json"),
+        "settings": results.suite.tune.model_dump(mode="json"),
         "held_out": None if held is None else {"pairs": held.facts["rows"], "prompts": held.facts["prompts"]},
+        "base": asdict(measured_accuracy(results, base)) if measured else None,
         "methods": {
             name: {
                 "trials": [_trial(trial) for trial in trials],

@@ -35,6 +35,14 @@ def test_the_readmes_suite_is_valid(tmp_path: Path) -> None:
         )
 
 
+def test_the_readmes_tune_is_valid(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(block("yaml").replace("# tune:", "tune:"), encoding="utf-8")
+    tune = load_suite(str(path)).tune
+    assert tune is not None
+    assert tune.trials == 8
+
+
 def test_the_readmes_plugin_is_the_built_in_loss(tmp_path: Path) -> None:
     import torch
 

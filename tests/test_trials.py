@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from operator import truediv
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from align_bench.data.chat import load_table
 from align_bench.errors import DataError
 from align_bench.gather import Results
 from align_bench.pipeline import Folders, Prepared, Quiet, prepare, run, tuned
-from align_bench.plan import Plan
+from align_bench.plan import Cell, Plan
 from align_bench.preview import plan_tables
 from align_bench.records import Tick, TokenRow
 from align_bench.registry import load_registry
@@ -174,20 +175,24 @@ def test_the_best_is_kept_and_trains_the_cell(whole: Any) -> None:
     prepared = prepared_from(path)
     assert prepared.tuning is not None
     results = Results(prepared.suite, prepared.tuning.plan, Store(folders.runs / "small"))
-    base = results.columns(prepared.tuning.plan.base.val)
+    held = table(folders, prepared.tuning.plan, "val")
+
+    def accuracy(cell: Cell) -> float:
+        columns = results.columns(cell.val)
+        scores = {side: columns[side].tolist() for side in ("chosen", "rejected")}
+        if cell.kind != "reward":
+            tokens = {side: [len(getattr(row, side)) for row in held] for side in scores}
+            scores = {side: list(map(truediv, own, tokens[side])) for side, own in scores.items()}
+        return sum(chosen > rejected for chosen, rejected in zip(*scores.values(), strict=True)) / len(held)
+
     cells = {result["cell"]: result for result in report["results"]}
     for name in ("rm", "turned"):
-        found, own = report["tuning"]["methods"][name], []
-        for cell in prepared.tuning.trials[name]:
-            columns = results.columns(cell.val)
-            if name == "turned":
-                columns = {side: columns[side] - base[side] for side in ("chosen", "rejected")}
-            wins = [c > r for c, r in zip(columns["chosen"].tolist(), columns["rejected"].tolist(), strict=True)]
-            own.append(sum(wins) / len(wins))
+        found, own = report["tuning"]["methods"][name], [accuracy(cell) for cell in prepared.tuning.trials[name]]
         assert [trial["accuracy"]["value"] for trial in found["trials"]] == pytest.approx(own)
         assert all(trial["accuracy"]["n"] == 7 for trial in found["trials"])
         assert found["kept"] == own.index(max(own))
         assert cells[name]["parameters"] == found["trials"][found["kept"]]["parameters"]
+    assert report["tuning"]["base"]["value"] == pytest.approx(accuracy(prepared.tuning.plan.base))
     turned = report["tuning"]["methods"]["turned"]
     assert turned["kept"] > 0, "its own setting is the wrong one"
     assert cells["turned"]["parameters"]["sign"] > 0
@@ -274,10 +279,8 @@ def test_interrupted_trials_go_on(suite: dict[str, Any], whole: Any, tmp_path: P
     assert uncosted(resumed["tuning"]["methods"]["turned"]) == uncosted(whole[2]["tuning"]["methods"]["turned"])
 
 
-def test_an_unexpected_failure_is_tried_again(
-    suite: dict[str, Any], whole: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = write(tmp_path / "suite", {**suite, "methods": ["rm"]})
+def test_an_unexpected_failure_is_tried_again(suite: dict[str, Any], whole: Any, tmp_path: Path) -> None:
+    path = write(tmp_path / "suite", {**suite, "tune": {**suite["tune"], "trials": 2}, "methods": ["rm"]})
     folders = Folders(tmp_path / "runs", tmp_path / "reports")
 
     class Full(Watch):
@@ -295,30 +298,43 @@ def test_an_unexpected_failure_is_tried_again(
     watch = Watch()
     mended = execute(path, folders, watch)
     assert watch.stages[0] == "rm trial 1: held-out pairs"
-    assert uncosted(mended["tuning"]["methods"]["rm"]) == uncosted(whole[2]["tuning"]["methods"]["rm"])
+    trials = mended["tuning"]["methods"]["rm"]["trials"]
+    assert uncosted(trials) == uncosted(whole[2]["tuning"]["methods"]["rm"]["trials"][:2])
 
 
-def test_only_some_methods_are_tuned(suite: dict[str, Any], tmp_path: Path) -> None:
-    path = write(tmp_path / "suite", suite)
-    folders, watch = Folders(tmp_path / "runs", tmp_path / "reports"), Watch()
-    report = execute(path, folders, watch, methods=["fixed"])
+def test_damaged_held_out_rows_are_cut_again(whole: Any, tmp_path: Path) -> None:
+    path, folders, report, _ = whole
+    shutil.copytree(folders.runs, tmp_path / "runs")
+    tuning = prepared_from(path).tuning
+    assert tuning is not None
+    address = tuning.plan.tokens["val"]
+    (tmp_path / "runs" / "small" / f"{address.kind}-{address.key}" / "tokens.parquet").write_bytes(b"")
+    watch = Watch()
+    again = execute(path, Folders(tmp_path / "runs", tmp_path / "reports"), watch)
+    assert uncosted(again["tuning"]) == uncosted(report["tuning"])
+    assert watch.stages == []
+
+
+def test_method_whose_trials_are_missing_is_skipped(whole: Any, tmp_path: Path) -> None:
+    """Even where its own setting, trained on all of train, is stored: that is not what a tuned suite asks for."""
+    path, folders, _, _ = whole
+    shutil.copytree(folders.runs, tmp_path / "runs")
+    tuning = prepared_from(path).tuning
+    assert tuning is not None
+    adapter = tuning.trials["rm"][0].adapter
+    assert adapter is not None
+    shutil.rmtree(tmp_path / "runs" / "small" / f"{adapter.kind}-{adapter.key}")
+    watch = Watch()
+    report = execute(path, Folders(tmp_path / "runs", tmp_path / "reports"), watch, methods=["fixed"])
+    assert watch.stages == []
     results = {result["cell"]: result for result in report["results"]}
     assert {name: result["status"] for name, result in results.items()} == {
-        **dict.fromkeys(["base", "fixed"], "done"),
-        **dict.fromkeys(["rm", "turned", "brittle"], "skipped"),
+        **dict.fromkeys(["base", *METHODS], "done"),
+        "rm": "skipped",
     }
     assert results["rm"]["reason"] == "not tuned: rm trial 0: train: not stored"
-    assert not any("trial" in stage for stage in watch.stages)
+    assert results["rm"]["metrics"]["accuracy"]["value"] is None
     assert report["tuning"]["methods"]["rm"]["kept"] is None
-
-
-def test_untuned_result_of_a_tuned_method_is_not_passed_off(suite: dict[str, Any], whole: Any, tmp_path: Path) -> None:
-    """The store holds the method's own setting, trained on all of train; its trials are missing."""
-    folders = Folders(tmp_path / "runs", tmp_path / "reports")
-    execute(write(tmp_path / "suite", {**suite, "tune": None, "methods": ["rm"]}), folders)
-    path = write(tmp_path / "suite", {**suite, "methods": ["rm"]})
-    (_, rm) = execute(path, folders, compute=False)["results"]
-    assert (rm["status"], rm["metrics"]["accuracy"]["value"]) == ("skipped", None)
 
 
 def test_several_seeds_share_the_trials(suite: dict[str, Any], whole: Any, tmp_path: Path) -> None:

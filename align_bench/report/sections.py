@@ -300,10 +300,12 @@ def _tuning_captions(tuned: Mapping[str, Any]) -> Iterator[str]:
         f"with its own parameters; trained on train without {size_of_slice}, and measured on these."
     )
     yield (
-        "accuracy: of the scores (reward models) or of the log-ratio to the base (policies), ties ½. The highest is "
-        "kept, the earlier of equals, and trained anew on all of train. Being the best of several, it flatters; the "
-        "tables above do not."
+        "accuracy: of the scores (reward models) or of the mean log-probability a token (policies), ties ½. The "
+        "highest is kept, the earlier of equals, and trained anew on all of train. Being the best of several, it "
+        "flatters; the tables above do not."
     )
+    if base := tuned["base"]:
+        yield f"The base, by the measure of policies: {with_spread(base)}."
     if bare := [name for name, found in tuned["methods"].items() if not found["trials"]]:
         yield f"No range declared, nothing tuned: {one_line(', '.join(bare))}."
     if cost := tuned["cost"]:

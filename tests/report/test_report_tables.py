@@ -60,6 +60,7 @@ def tuning(hostile: str) -> dict[str, Any]:
     return {
         "settings": {"trials": 2, "search": "grid", "seed": 3, "holdout": 0.1},
         "held_out": {"pairs": 100, "prompts": 99},
+        "base": {"value": 0.5, "low": 0.4, "high": 0.6, "n": 100},
         "methods": {
             "dpo": {"trials": both, "kept": 0, "cost": cost},
             hostile: {"trials": [], "kept": None, "cost": None},
@@ -81,6 +82,7 @@ def test_trials_are_shown_with_their_budget(run: Any) -> None:
     captions = " ".join(found.captions)
     assert "2 trials (grid search, seed 3)" in captions
     assert "without 100 pairs of 99 prompts" in captions
+    assert "The base, by the measure of policies: 0.500 ±0.100." in captions
     assert "nothing tuned: [red]x[/red]" in captions
     assert "1 min 30 s, 54,321 tokens" in captions
     text = markdown.render(report)

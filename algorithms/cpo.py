@@ -3,11 +3,16 @@ from typing import Annotated
 from annotated_types import Ge, Gt
 from torch.nn.functional import logsigmoid
 
-from align_bench.api import Loss, PairLogps, algorithm
+from align_bench.api import Loss, PairLogps, Range, algorithm
 
 
-@algorithm(data="pairs", paper="arXiv:2401.08417", learning_rate=5e-5, reward="β·s")
-def cpo(logps: PairLogps, *, beta: Annotated[float, Gt(0)] = 0.1, nll_weight: Annotated[float, Ge(0)] = 1.0) -> Loss:
+@algorithm(data="pairs", paper="arXiv:2401.08417", learning_rate=5e-5, learning_rate_range=(5e-6, 5e-4), reward="β·s")
+def cpo(
+    logps: PairLogps,
+    *,
+    beta: Annotated[float, Gt(0), Range(0.01, 0.1)] = 0.1,
+    nll_weight: Annotated[float, Ge(0)] = 1.0,
+) -> Loss:
     """Contrastive Preference Optimization: DPO without a reference, held in place by the chosen answer's likelihood.
 
     Equation:
@@ -15,7 +20,7 @@ def cpo(logps: PairLogps, *, beta: Annotated[float, Gt(0)] = 0.1, nll_weight: An
 
     Args:
         logps: sums of response log-probabilities, nats, shape [rows], and token counts; no reference is read.
-        beta: reward scale, per nat; the paper uses 0.1.
+        beta: reward scale, per nat; the paper uses 0.1, SimPO's comparison (arXiv:2405.14734) tunes 0.01 to 0.1.
         nll_weight: λ, weight of the likelihood term, no unit; 1 in the paper.
 
     Returns:

@@ -21,6 +21,7 @@ def group_normalised(experience: Experience) -> Advantages:
     reference=True,
     paper="arXiv:2402.03300",
     learning_rate=1e-5,
+    learning_rate_range=(1e-6, 1e-4),
     reward="s̄",
     advantage=group_normalised,
     rollout={"samples": 8, "updates": 1},

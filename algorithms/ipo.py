@@ -2,7 +2,7 @@ from typing import Annotated
 
 from annotated_types import Gt
 
-from align_bench.api import Loss, PairLogps, algorithm
+from align_bench.api import Loss, PairLogps, Range, algorithm
 
 
 @algorithm(
@@ -10,11 +10,12 @@ from align_bench.api import Loss, PairLogps, algorithm
     reference=True,
     paper="arXiv:2310.12036",
     learning_rate=5e-5,
+    learning_rate_range=(5e-6, 5e-4),
     reward="ρ̄",
     at_reference=lambda tau: 1 / (4 * tau**2),
     normalised=True,
 )
-def ipo(logps: PairLogps, *, tau: Annotated[float, Gt(0)] = 0.1) -> Loss:
+def ipo(logps: PairLogps, *, tau: Annotated[float, Gt(0), Range(0.01, 1)] = 0.1) -> Loss:
     """Identity Preference Optimization: squared distance of the log-ratio margin from a target that it cannot outrun.
 
     Equation:

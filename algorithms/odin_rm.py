@@ -9,7 +9,12 @@ from align_bench.api import LengthHead, Loss, PairScores, algorithm
 
 
 @algorithm(
-    data="scores", paper="arXiv:2402.07319", learning_rate=1e-4, reward="r", auxiliary=lambda given: LengthHead()
+    data="scores",
+    paper="arXiv:2402.07319",
+    learning_rate=1e-4,
+    learning_rate_range=(1e-5, 5e-4),
+    reward="r",
+    auxiliary=lambda given: LengthHead(),
 )
 def odin_rm(
     scores: PairScores,

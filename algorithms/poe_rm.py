@@ -10,6 +10,7 @@ from align_bench.api import BiasExpert, Loss, PairScores, algorithm
     data="scores",
     paper="arXiv:2310.05199",
     learning_rate=1e-4,
+    learning_rate_range=(1e-5, 5e-4),
     reward="r",
     auxiliary=lambda given: BiasExpert(
         length_only=given["length_expert"], noise=given["noise"], learning_rate_factor=given["bias_rate"]

@@ -4,13 +4,13 @@ import torch
 from annotated_types import Ge, Gt, Le
 from torch import Tensor
 
-from align_bench.api import Advantages, Experience, Loss, Rollouts, algorithm
+from align_bench.api import Advantages, Experience, Loss, Range, Rollouts, algorithm
 
 
 def gae(
     experience: Experience,
     *,
-    kl_weight: Annotated[float, Ge(0)] = 0.05,
+    kl_weight: Annotated[float, Ge(0), Range(0.02, 0.05)] = 0.05,
     discount: Annotated[float, Gt(0), Le(1)] = 1.0,
     gae_lambda: Annotated[float, Ge(0), Le(1)] = 0.95,
 ) -> Advantages:
@@ -39,6 +39,7 @@ def gae(
     reference=True,
     paper="arXiv:1707.06347",
     learning_rate=1e-5,
+    learning_rate_range=(1e-6, 1e-4),
     reward="s̄",
     advantage=gae,
     critic=True,
@@ -47,7 +48,7 @@ def gae(
 def ppo(
     rollouts: Rollouts,
     *,
-    clip: Annotated[float, Gt(0)] = 0.2,
+    clip: Annotated[float, Gt(0), Range(0.1, 0.3)] = 0.2,
     value_clip: Annotated[float, Gt(0)] = 0.2,
     value_weight: Annotated[float, Ge(0)] = 0.1,
 ) -> Loss:
@@ -60,7 +61,7 @@ def ppo(
 
     Args:
         rollouts: answers that the policy wrote, token by token, shape [rows, time], in nats.
-        clip: ε, how far the probability ratio counts, no unit.
+        clip: ε, how far the probability ratio counts, no unit; the paper tries 0.1 to 0.3.
         value_clip: ε_v, how far a value may move from the old one, in the reward's unit.
         value_weight: c, weight of the value head's loss, no unit.
         kl_weight: κ, price of a nat away from the reference, in the reward's unit; 0.02 to 0.05 is usual.

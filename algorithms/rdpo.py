@@ -4,7 +4,7 @@ from typing import Annotated
 from annotated_types import Ge, Gt, Lt
 from torch.nn.functional import logsigmoid
 
-from align_bench.api import Loss, PairLogps, algorithm
+from align_bench.api import Loss, PairLogps, Range, algorithm
 
 
 @algorithm(
@@ -12,12 +12,16 @@ from align_bench.api import Loss, PairLogps, algorithm
     reference=True,
     paper="arXiv:2403.00409",
     learning_rate=5e-5,
+    learning_rate_range=(5e-6, 5e-4),
     reward="β·ρ",
     at_reference=math.log(2),
     normalised=False,
 )
 def rdpo(
-    logps: PairLogps, *, beta: Annotated[float, Gt(0)] = 0.1, flip_rate: Annotated[float, Ge(0), Lt(0.5)] = 0.1
+    logps: PairLogps,
+    *,
+    beta: Annotated[float, Gt(0), Range(0.01, 0.5)] = 0.1,
+    flip_rate: Annotated[float, Ge(0), Lt(0.5), Range(0.05, 0.4)] = 0.1,
 ) -> Loss:
     """Robust DPO: DPO debiased for flipped labels, so that its expectation is DPO's on clean ones.
 

@@ -22,6 +22,7 @@ def leave_one_out(experience: Experience, *, kl_weight: Annotated[float, Ge(0)] 
     reference=True,
     paper="arXiv:2402.14740",
     learning_rate=1e-5,
+    learning_rate_range=(1e-6, 1e-4),
     reward="s̄",
     advantage=leave_one_out,
     rollout={"samples": 4, "updates": 1},

@@ -10,6 +10,7 @@ from align_bench.api import Adversary, Loss, PairScores, algorithm
     data="scores",
     paper="arXiv:1605.07725",
     learning_rate=1e-4,
+    learning_rate_range=(1e-5, 5e-4),
     reward="r",
     auxiliary=lambda given: Adversary(epsilon=given["epsilon"]),
 )

@@ -3,11 +3,23 @@ from typing import Annotated
 from annotated_types import Ge, Gt
 from torch.nn.functional import logsigmoid
 
-from align_bench.api import Loss, PairLogps, algorithm
+from align_bench.api import Loss, PairLogps, Range, algorithm
 
 
-@algorithm(data="pairs", reference=True, paper="arXiv:2404.19733", learning_rate=5e-5, reward="β·ρ")
-def rpo(logps: PairLogps, *, beta: Annotated[float, Gt(0)] = 0.1, nll_weight: Annotated[float, Ge(0)] = 1.0) -> Loss:
+@algorithm(
+    data="pairs",
+    reference=True,
+    paper="arXiv:2404.19733",
+    learning_rate=5e-5,
+    learning_rate_range=(5e-6, 5e-4),
+    reward="β·ρ",
+)
+def rpo(
+    logps: PairLogps,
+    *,
+    beta: Annotated[float, Gt(0), Range(0.01, 0.5)] = 0.1,
+    nll_weight: Annotated[float, Ge(0), Range(0.25, 2)] = 1.0,
+) -> Loss:
     """DPO with the chosen answer's likelihood: keeps what DPO alone lets sink, the chosen answer's own probability.
 
     Equation:
@@ -16,7 +28,7 @@ def rpo(logps: PairLogps, *, beta: Annotated[float, Gt(0)] = 0.1, nll_weight: An
     Args:
         logps: sums of response log-probabilities, nats, shape [rows], with their reference, and token counts.
         beta: strength of the pull towards the reference, per nat; the paper uses 0.1.
-        nll_weight: α, weight of the likelihood term, no unit; 1 in the paper, 0 is DPO.
+        nll_weight: α, weight of the likelihood term, no unit; the paper tries 0.25 to 2, 0 is DPO.
 
     Returns:
         Per-example loss and the implicit rewards β·ρ, each of shape [rows].

@@ -33,7 +33,13 @@ from torch.utils.data import Sampler
 from align_bench.api import Answer, Job, Pair, recipe
 
 
-@recipe(data="scores", paper="arXiv:2203.02155", learning_rate=1e-4, libraries=("trl",))
+@recipe(
+    data="scores",
+    paper="arXiv:2203.02155",
+    learning_rate=1e-4,
+    learning_rate_range=(1e-5, 5e-4),
+    libraries=("trl",),
+)
 def trl_rm(job: Job, *, centering: Annotated[float, Ge(0)] = 0.01) -> None:
     """Bradley–Terry reward model by TRL's RewardTrainer.
 
@@ -59,7 +65,13 @@ def trl_rm(job: Job, *, centering: Annotated[float, Ge(0)] = 0.01) -> None:
     _train(job, RewardTrainer, RewardConfig, _scored, center_rewards_coefficient=centering)
 
 
-@recipe(data="pairs", paper="arXiv:2305.18290", learning_rate=5e-5, libraries=("trl",))
+@recipe(
+    data="pairs",
+    paper="arXiv:2305.18290",
+    learning_rate=5e-5,
+    learning_rate_range=(5e-6, 5e-4),
+    libraries=("trl",),
+)
 def trl_dpo(job: Job, *, beta: Annotated[float, Gt(0)] = 0.1) -> None:
     """Direct Preference Optimization by TRL's DPOTrainer.
 
@@ -81,7 +93,13 @@ def trl_dpo(job: Job, *, beta: Annotated[float, Gt(0)] = 0.1) -> None:
     _train(job, DPOTrainer, DPOConfig, _paired, beta=beta)
 
 
-@recipe(data="unpaired", paper="arXiv:2402.01306", learning_rate=5e-5, libraries=("trl",))
+@recipe(
+    data="unpaired",
+    paper="arXiv:2402.01306",
+    learning_rate=5e-5,
+    learning_rate_range=(5e-6, 5e-4),
+    libraries=("trl",),
+)
 def trl_kto(
     job: Job,
     *,
@@ -116,7 +134,13 @@ def trl_kto(
     _train(job, KTOTrainer, KTOConfig, _single, beta=beta, **weights)
 
 
-@recipe(data="pairs", paper="arXiv:2405.14734", learning_rate=1e-5, libraries=("trl",))
+@recipe(
+    data="pairs",
+    paper="arXiv:2405.14734",
+    learning_rate=1e-5,
+    learning_rate_range=(3e-6, 1e-4),
+    libraries=("trl",),
+)
 def trl_simpo(job: Job, *, beta: Annotated[float, Gt(0)] = 2.5, gamma: Annotated[float, Ge(0)] = 1.25) -> None:
     """Simple Preference Optimization by TRL's CPOTrainer.
 
@@ -140,7 +164,13 @@ def trl_simpo(job: Job, *, beta: Annotated[float, Gt(0)] = 2.5, gamma: Annotated
     _train(job, CPOTrainer, CPOConfig, _labelled, loss_type="simpo", cpo_alpha=0.0, beta=beta, simpo_gamma=gamma)
 
 
-@recipe(data="pairs", paper="arXiv:2403.07691", learning_rate=5e-5, libraries=("trl",))
+@recipe(
+    data="pairs",
+    paper="arXiv:2403.07691",
+    learning_rate=5e-5,
+    learning_rate_range=(1e-5, 5e-4),
+    libraries=("trl",),
+)
 def trl_orpo(job: Job, *, lambda_: Annotated[float, Ge(0)] = 0.1) -> None:
     """Odds Ratio Preference Optimization by TRL's ORPOTrainer.
 
@@ -165,7 +195,13 @@ def trl_orpo(job: Job, *, lambda_: Annotated[float, Ge(0)] = 0.1) -> None:
     _train(job, ORPOTrainer, ORPOConfig, _labelled, beta=lambda_)
 
 
-@recipe(data="rollouts", paper="arXiv:2402.14740", learning_rate=1e-5, libraries=("trl",))
+@recipe(
+    data="rollouts",
+    paper="arXiv:2402.14740",
+    learning_rate=1e-5,
+    learning_rate_range=(1e-6, 1e-4),
+    libraries=("trl",),
+)
 def trl_rloo(
     job: Job,
     *,
@@ -202,7 +238,13 @@ def trl_rloo(
     _train_online(job, RLOOTrainer, RLOOConfig, generations, max_new_tokens, beta=beta, temperature=temperature)
 
 
-@recipe(data="rollouts", paper="arXiv:2402.03300", learning_rate=1e-5, libraries=("trl",))
+@recipe(
+    data="rollouts",
+    paper="arXiv:2402.03300",
+    learning_rate=1e-5,
+    learning_rate_range=(1e-6, 1e-4),
+    libraries=("trl",),
+)
 def trl_grpo(
     job: Job,
     *,

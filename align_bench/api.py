@@ -658,7 +658,12 @@ class Recipe(Algorithm):
 
 
 def recipe(
-    *, data: RecipeData, paper: str, learning_rate: float, libraries: Sequence[str] = ()
+    *,
+    data: RecipeData,
+    paper: str,
+    learning_rate: float,
+    learning_rate_range: tuple[float, float] | None = None,
+    libraries: Sequence[str] = (),
 ) -> Callable[[Callable[..., None]], Recipe]:
     """Declare a function that takes the whole training as a method. Its signature is its hyper-parameter schema.
 
@@ -670,6 +675,7 @@ def recipe(
             of the suite, or `gold`.
         paper: citation, such as `arXiv:2305.18290`.
         learning_rate: default peak learning rate for LoRA adapters.
+        learning_rate_range: lowest and highest one that suit LoRA adapters; outside of them a run warns.
         libraries: distributions that do the training, such as `("trl",)`; another version is another result.
 
     Returns:
@@ -685,7 +691,13 @@ def recipe(
             raise PluginError(f"{function.__name__}: data={data!r}. {known}")
         reward = "r" if data == "scores" else "s̄"
         # As a loss is declared, but for the data: no loss reads rollouts.
-        declared = algorithm(data="pairs", paper=paper, learning_rate=learning_rate, reward=reward)(function)
+        declared = algorithm(
+            data="pairs",
+            paper=paper,
+            learning_rate=learning_rate,
+            learning_rate_range=learning_rate_range,
+            reward=reward,
+        )(function)
         if data == "rollouts" and "reward" not in declared.parameters:
             raise PluginError(f"{declared.name}: rollouts need a reward", fix='add the parameter reward: str = "gold"')
         shared = {each.name: getattr(declared, each.name) for each in fields(declared)}

@@ -20,7 +20,7 @@ from annotated_types import BaseMetadata, Ge, Gt, Le, Lt
 from torch import Tensor
 from torch.autograd.gradcheck import GradcheckError, gradcheck
 
-from align_bench.api import Algorithm, Loss, Record
+from align_bench.api import Algorithm, Loss, Recipe, Record
 from align_bench.errors import AlignBenchError, PluginError
 from align_bench.specimens import KINDS, Bench, Kind, bench, for_method
 from align_bench.train.feeds import FEEDS, Feed
@@ -110,8 +110,8 @@ def check_algorithm(algorithm: Algorithm, **parameters: Any) -> CheckReport:
 
 
 def _loss_checks(algorithm: Algorithm, parameters: Mapping[str, Any]) -> Iterator[Check]:
-    kind = KINDS.get(algorithm.data)
-    obstacle = "" if kind else f"the kit has no checks for the data kind {algorithm.data!r} yet"
+    kind = None if isinstance(algorithm, Recipe) or algorithm.auxiliary else KINDS.get(algorithm.data)
+    obstacle = "" if kind else _why_unchecked(algorithm)
     for name, expected, check in _CHECKS_OF_THE_LOSS:
         if kind is None or obstacle:
             yield Check(name, expected, "unchecked", obstacle)
@@ -120,6 +120,14 @@ def _loss_checks(algorithm: Algorithm, parameters: Mapping[str, Any]) -> Iterato
         yield Check(name, expected, *verdict)
         if check is _runs and verdict.status == "failed":
             obstacle = "the loss has to run first"
+
+
+def _why_unchecked(algorithm: Algorithm) -> str:
+    if isinstance(algorithm, Recipe):
+        return "a recipe takes the whole training and has no loss to check"
+    if algorithm.auxiliary:
+        return "the kit has no checks yet for losses that read an auxiliary scorer"
+    return f"the kit has no checks for the data kind {algorithm.data!r} yet"
 
 
 class _Verdict(NamedTuple):

@@ -31,9 +31,10 @@ def odin_rm(
 
     Args:
         scores: scores of the quality head (r) and the length head (q), no unit, shape [rows], and those of the batch.
-        length_weight: λ_L, weight of the correlations; the paper uses 1.
-        orthogonality: λ_O, weight of the cosine between the heads' weights W_r and W_q; the paper uses 1.
-        centering: c, weight of the term that keeps scores near 0, as in rm.
+        length_weight: λ_L, weight of the correlations, no unit; the paper uses 1.
+        orthogonality: λ_O, weight of the cosine between the heads' weights W_r and W_q, no unit; 1 in
+            the paper.
+        centering: c, weight of the term that keeps scores near 0, no unit; as in rm.
 
     Returns:
         Per-example loss and the quality head's scores as rewards, each of shape [rows].

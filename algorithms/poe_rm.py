@@ -32,11 +32,12 @@ def poe_rm(
 
     Args:
         scores: scores of the main expert (r) and of the bias expert (b), no unit, shape [rows].
-        noise: standard deviation of the noise on the bias expert's input embeddings, × their rms; 0 is an ablation.
+        noise: standard deviation of the noise on the bias expert's input embeddings, × their rms, no unit;
+            0 is an ablation.
         length_expert: the bias expert reads the answer's token count alone, and no embedding; an ablation.
         bias_rate: learning rate of the bias expert, × that of the main one.
-        bias_weight: α, weight of the bias expert's own loss; 0 is the published objective.
-        centering: c, weight of the term that keeps scores near 0, as in rm.
+        bias_weight: α, weight of the bias expert's own loss, no unit; 0 is the published objective.
+        centering: c, weight of the term that keeps scores near 0, no unit; as in rm.
 
     Returns:
         Per-example loss and the main expert's scores as rewards, each of shape [rows].

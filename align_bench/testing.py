@@ -28,9 +28,10 @@ from align_bench.train.feeds import FEEDS, Feed
 __all__ = ["Check", "CheckReport", "check_algorithm"]
 
 Status = Literal["passed", "failed", "not applicable", "unchecked"]
-SECTIONS = ("Equation", "Args", "Returns", "Source", "Differs from the source")
+_RETURNS, _DIFFERS = "Returns", "Differs from the source"
+SECTIONS = ("Equation", "Args", _RETURNS, "Source", _DIFFERS)
 _UNIT = re.compile(
-    r"\b(no unit|nats?|tokens?|words?|characters|logits?|rows?|pairs?|examples?|answers?|samples?|prompts?|steps?"
+    r"\b(units?|nats?|tokens?|words?|characters|logits?|rows?|pairs?|examples?|answers?|samples?|prompts?|steps?"
     r"|epochs?|probability|share|rate)\b"
 )
 
@@ -487,12 +488,17 @@ def _edge(bound: BaseMetadata) -> tuple[Any, ...]:
 
 
 def _documentation(algorithm: Algorithm, parameters: Mapping[str, Any]) -> _Verdict:
+    # A recipe returns nothing, and may rather differ from the method that it repeats.
+    recipe = isinstance(algorithm, Recipe)
+    sections = [section for section in SECTIONS if not (recipe and section in (_RETURNS, _DIFFERS))]
     missing = [
-        f"no section `{section}:`" for section in SECTIONS if not re.search(rf"^{section}:$", algorithm.doc, re.M)
+        f"no section `{section}:`" for section in sections if not re.search(rf"^{section}:$", algorithm.doc, re.M)
     ]
     described = _arguments(algorithm.doc)
     numbers = {name for name, parameter in algorithm.parameters.items() if parameter.type in (int, float)}
-    for name in inspect.signature(algorithm.function).parameters:
+    own = [*inspect.signature(algorithm.function).parameters]
+    own += [*inspect.signature(algorithm.advantage).parameters][1:] if algorithm.advantage else []
+    for name in own:
         if not described.get(name):
             missing.append(f"no line in Args for {name}")
         elif name in numbers and not _UNIT.search(described[name]):
@@ -502,7 +508,7 @@ def _documentation(algorithm: Algorithm, parameters: Mapping[str, Any]) -> _Verd
             "; ".join(missing),
             "write the docstring as align-bench new does; a unit reads `per nat`, `tokens` or `no unit`",
         )
-    return _passed(f"{', '.join(SECTIONS)}; {', '.join(described)} described")
+    return _passed(f"{', '.join(sections)}; {', '.join(described)} described")
 
 
 def _arguments(doc: str) -> dict[str, str]:

@@ -305,6 +305,8 @@ def test_built_in_docstring_is_whole(method: Algorithm) -> None:
         assert differences == "Differs from the source:"
     assert method.summary.endswith(".")
     names = list(inspect.signature(method.function).parameters)
+    if method.advantage is not None:
+        names += list(inspect.signature(method.advantage).parameters)[1:]
     args = method.doc.partition("\nArgs:\n")[2].partition("\n\n")[0]
     described = [
         line.strip().partition(":")[0] for line in args.splitlines() if line.startswith("    ") and line[4] != " "

@@ -30,8 +30,8 @@ def robust_rm(
     Args:
         scores: scalar-head scores, clean and under attack, no unit, shape [rows].
         epsilon: ε, norm of the perturbation of an answer with its prompt, × the norm of its embeddings.
-        adversarial_weight: α, weight of the attacked pair; 1 trains on attacked pairs alone.
-        centering: c, weight of the term that keeps scores near 0, as in rm.
+        adversarial_weight: α, weight of the attacked pair, no unit; 1 trains on attacked pairs alone.
+        centering: c, weight of the term that keeps scores near 0, no unit; as in rm.
 
     Returns:
         Per-example loss and the clean scores as rewards, each of shape [rows].

@@ -48,7 +48,7 @@ def trl_rm(job: Job, *, centering: Annotated[float, Ge(0)] = 0.01) -> None:
 
     Args:
         job: the training.
-        centering: c, TRL's `center_rewards_coefficient`.
+        centering: c, TRL's `center_rewards_coefficient`, no unit.
 
     Source:
         trl.RewardTrainer; Ouyang et al. 2022, equation 1.
@@ -222,7 +222,7 @@ def trl_rloo(
         reward: what scores the answers; `gold` is the data's own judge.
         generations: k, answers a prompt.
         beta: weight of the penalty on the drift from the reference, reward per nat.
-        temperature: of the sampling.
+        temperature: of the sampling, no unit.
         max_new_tokens: longest answer; a longer one is cut and scored as it is.
 
     Source:
@@ -266,7 +266,7 @@ def trl_grpo(
         reward: what scores the answers; `gold` is the data's own judge.
         generations: k, answers a prompt.
         beta: weight of the KL estimate k3, per nat.
-        temperature: of the sampling.
+        temperature: of the sampling, no unit.
         max_new_tokens: longest answer; a longer one is cut and scored as it is.
 
     Source:

@@ -533,17 +533,23 @@ def _header(prepared: Prepared, store: Store, command: str, tried: Tried, judges
         "suite": {"name": suite.name, "state": state, "settings": suite.model_dump(mode="json")},
         "base": {"name": base.name, "digest": base.digest, "precision": str(prepared.precision)},
         "data": {split: dict(results.artefact(address).facts) for split, address in plan.tokens.items()},
-        "judge": _judge_facts(results.judge_name, judges),
+        "judge": _judge_facts(results.judge_name, judges, plan),
         "environment": environment(),
         **({"tuning": tuning} if tuning else {}),
     }
 
 
-def _judge_facts(name: str | None, judges: Sequence[Outcome]) -> dict[str, Any] | None:
+def _judge_facts(name: str | None, judges: Sequence[Outcome], plan: Plan) -> dict[str, Any] | None:
     if not judges:
         return None
     unfinished = [judge.status for judge in judges if judge.status != "done"]
-    return {"name": name, "cell": ", ".join(judge.cell for judge in judges), "status": [*unfinished, "done"][0]}
+    members = {judge.adapter for judge in plan.judges}
+    return {
+        "name": name,
+        "cell": ", ".join(judge.cell for judge in judges),
+        "status": [*unfinished, "done"][0],
+        "trained": [cell.id for cell in plan.cells if cell.reward is not None and cell.reward.adapter in members],
+    }
 
 
 def _outcome(cell: Cell) -> Outcome:

@@ -60,6 +60,7 @@ def test_every_cell_is_done(whole: Any) -> None:
         "name": "2 × rm, variance_penalised",
         "cell": "judge#4, judge#5",
         "status": "done",
+        "trained": [],
     }
 
 
@@ -122,3 +123,37 @@ def test_an_ensembles_settings_are_part_of_what_it_says(whole: Any, tmp_path: Pa
     assert [judge.adapter for judge in other.judges] == [judge.adapter for judge in prepared.plan.judges]
     assert other.base.judged != prepared.plan.base.judged
     assert other.base.generations == prepared.plan.base.generations
+
+
+def test_policies_learn_online_from_the_suites_rewards(small_suite: dict[str, Any], tmp_path: Path) -> None:
+    """PPO from a reward model that is the judge too, GRPO from gold; a second run finds all of it stored."""
+    online = {"max_new_tokens": 4, "learning_rate": 1e-2}
+    suite = {
+        **small_suite,
+        "judge": {"method": "rm", "data": small_suite["data"]["train"], "may_be_reward": True},
+        "methods": [{"ppo": {**online, "reward": "rm"}}, "rm", {"grpo": {**online, "reward": "gold", "samples": 2}}],
+    }
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(suite), encoding="utf-8")
+    prepared, folders = prepare(load_suite(str(path)), load_registry(path)), Folders(tmp_path / "runs", tmp_path / "r")
+    report = run(prepared, Watch(), folders, command="align-bench run small.yaml")
+    assert [(found["cell"], found["status"]) for found in report["results"]] == [
+        ("judge", "done"),
+        ("base", "done"),
+        ("ppo", "done"),
+        ("rm", "done"),
+        ("grpo", "done"),
+    ]
+    assert report["judge"]["trained"] == ["ppo"]
+    markdown = (folders.reports / "small" / "report.md").read_text(encoding="utf-8")
+    assert "The judge is the very reward that ppo learned from" in markdown
+    store = Store(folders.runs / "small")
+    results = Results(prepared.suite, prepared.plan, store)
+    for cell in prepared.plan.cells:
+        assert cell.adapter is not None
+        log = (results.artefact(cell.adapter) / "log.jsonl").read_text(encoding="utf-8").splitlines()
+        if cell.kind == "policy":
+            assert {"reward", "kl", "tokens", "unfinished", "entropy", "clip_fraction"} <= json.loads(log[0]).keys()
+        names = (results.artefact(cell.adapter) / "adapter_model.safetensors").read_bytes()[:20000]
+        assert b"value_head" not in names
+    assert run(prepared, Watch(), folders, command="again") == report

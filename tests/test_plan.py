@@ -507,3 +507,68 @@ def test_epsilons_measure_reward_models_again_and_nothing_else() -> None:
     }
     assert moved == {"judge", "rm"}
     assert [cell.adapter for cell in before.cells] == [cell.adapter for cell in after.cells]
+
+
+# -- online methods ----------------------------------------------------------------------------------------------------
+
+
+def by_id(made: Plan) -> dict[str, Cell]:
+    return {cell.id: cell for cell in made.cells}
+
+
+def test_an_online_method_learns_from_the_reward_model_it_names_with_its_own_seed() -> None:
+    found = by_id(plan(methods=[{"ppo": {"reward": "rm"}}, "rm"], seeds=[0, 1]))
+    assert list(found) == ["ppo#0", "rm#0", "ppo#1", "rm#1"]  # in the suite's order, though rm is laid out first
+    assert found["ppo#0"].reward == found["rm#0"]
+    assert found["ppo#1"].reward == found["rm#1"]
+    assert found["rm#0"].reward is None
+
+
+def test_the_first_of_several_rewards_counts() -> None:
+    found = by_id(plan(methods=[{"rm": {"centering": [0.0, 0.5]}}, "rloo"]))
+    assert found["rloo"].reward == found["rm[centering=0.0]"]
+
+
+def test_gold_needs_no_reward_model() -> None:
+    (cell,) = plan(methods=[{"grpo": {"reward": "gold"}}]).cells
+    assert cell.reward is None
+    assert cell.reference is None  # it measures its own answers, which no table holds
+
+
+def test_another_reward_changes_what_rests_on_it() -> None:
+    methods: list[Any] = [{"rm": {"centering": 0.0}}, "ppo", {"grpo": {"reward": "gold"}}]
+    before = plan(methods=methods)
+    after = plan(methods=[{"rm": {"centering": 0.5}}, *methods[1:]])
+    assert {cell for cell, _ in changed(before, after)} == {"rm", "ppo"}
+
+
+@pytest.mark.parametrize(
+    ("methods", "message"),
+    [
+        (["ppo"], "ppo: reward: 'rm' is no reward model of this suite"),
+        (["dpo", {"ppo": {"reward": "dpo"}}], "ppo: reward: 'dpo' is no reward model"),
+        (["rm", {"ppo": {"reward": "judge"}}], "ppo: reward: 'judge' is no reward model"),
+        (["poe_rm", {"ppo": {"reward": "poe"}}], "Did you mean poe_rm"),
+    ],
+)
+def test_a_reward_that_the_suite_does_not_train_is_told(methods: list[Any], message: str) -> None:
+    with pytest.raises(SuiteError, match=message):
+        plan(methods=methods)
+
+
+def test_a_judge_is_no_reward_unless_the_suite_says_so() -> None:
+    same = {"method": "rm", "data": "train.jsonl"}
+    rows = replace(INPUTS, judge=INPUTS.train)
+    with pytest.raises(SuiteError, match="its reward rm is the judge itself"):
+        plan(rows, methods=["rm", "ppo"], judge=same)
+    plan(rows, methods=["rm", "dpo"], judge=same)
+    plan(rows, methods=["rm", "ppo"], judge={**same, "seed": 1})
+    allowed = plan(rows, methods=["rm", "ppo"], judge={**same, "may_be_reward": True})
+    assert allowed.judge is not None
+    assert by_id(allowed)["rm"].adapter == allowed.judge.adapter
+
+
+def test_trials_of_an_online_method_learn_from_the_rewards_first_trial() -> None:
+    tuning = plan_trials(suite(methods=["rloo", "rm"], tune={"trials": 2}), REGISTRY, INPUTS)
+    assert tuning is not None
+    assert [cell.reward for cell in tuning.trials["rloo"]] == 2 * [tuning.trials["rm"][0]]

@@ -178,6 +178,11 @@ def judged(report: Report) -> Section:
         "win rate: against the base, prompt by prompt, ties ½; grade: Flesch–Kincaid; no end: answers cut off.",
         *_found_in(report, "prompts"),
     ]
+    if trained := (report.get("judge") or {}).get("trained"):
+        captions.append(
+            f"The judge is the very reward that {', '.join(map(one_line, trained))} learned from: of "
+            f"{'it' if len(trained) == 1 else 'them'} its scores are no independent verdict."
+        )
     return _metric_section("Generations, judged", "policy", results, shown, captions)
 
 

@@ -52,7 +52,7 @@ def ppo(
     value_clip: Annotated[float, Gt(0)] = 0.2,
     value_weight: Annotated[float, Ge(0)] = 0.1,
 ) -> Loss:
-    """Proximal Policy Optimization against a reward model, with a value head and a KL penalty in the reward.
+    """Proximal Policy Optimization: clipped ratios, a value head, and a KL penalty in the reward.
 
     Equation:
         mean over tokens of max(−A·u, −A·clamp(u, 1 ± ε)) + c·½·max((v − R)², (v_old + clamp(v − v_old, ±ε_v) − R)²),

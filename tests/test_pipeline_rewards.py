@@ -130,7 +130,7 @@ def test_policies_learn_online_from_the_suites_rewards(small_suite: dict[str, An
     online = {"max_new_tokens": 4, "learning_rate": 1e-2}
     suite = {
         **small_suite,
-        "judge": {"method": "rm", "data": small_suite["data"]["train"], "may_be_reward": True},
+        "judge": {"method": "rm", "data": {**small_suite["data"]["train"], "split": "train"}, "may_be_reward": True},
         "methods": [{"ppo": {**online, "reward": "rm"}}, "rm", {"grpo": {**online, "reward": "gold", "samples": 2}}],
     }
     path = tmp_path / "small.yaml"

@@ -62,11 +62,12 @@ def train_by_recipe(
     feed = _PromptFeed(rows) if recipe.data == "rollouts" else FEEDS[recipe.data](rows, None)
     batches = effective_batches(len(feed.lengths), settings.batch_size, epochs=settings.epochs, seed=seed)
     log = _Log(recipe.name, len(batches), _trackers(settings, track), tick)
+    examples = _examples(feed)
     job = Job(
         model=model,
         tokenizer=tokenizer,
-        examples=_examples(feed),
-        lengths=feed.lengths,
+        examples=examples,
+        lengths=[_padded(example) for example in examples],
         batches=batches,
         learning_rate=learning_rate,
         settings=settings,
@@ -93,6 +94,13 @@ def train_by_recipe(
     model.eval()
     planned = sum(feed.tokens[example] for batch in batches for example in batch)
     return TrainLog(tuple(log.steps), int(log.steps[-1].get("tokens", planned)))
+
+
+def _padded(example: Pair | Answer | Prompt) -> int:
+    """Padded tokens of an example for a trainer that gives each answer a prompt of its own."""
+    if isinstance(example, Pair):
+        return 2 * (len(example.prompt) + max(len(example.chosen), len(example.rejected)))
+    return len(example.prompt) + (len(example.answer) if isinstance(example, Answer) else 0)
 
 
 class _PromptFeed:

@@ -204,7 +204,7 @@ def answer(base: Base, rows: Sequence[TokenRow], tmp_path: Path) -> Callable[...
             precision=FP32,
             seed=5,
             scratch=tmp_path,
-            reward=reward,
+            reward=lambda asked, ids: [reward(rows.index(asked[0]), ids[0])],
         )
         return log.steps
 

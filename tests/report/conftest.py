@@ -101,7 +101,7 @@ def run() -> Run:
         "suite": {"name": f"demo {HOSTILE}"},
         "base": HOSTILE,
         "data": {"val": {"counts": {"read": 61, "kept": 60}}},
-        "judge": [{"method": "rm"}],
+        "judge": {"name": "rm", "cell": "judge", "status": "done", "trained": []},
         "environment": {"python": "3.12", "packages": ["scipy", "rich"]},
         "command": "align-bench run suites/demo.yaml",
     }

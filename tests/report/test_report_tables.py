@@ -112,7 +112,7 @@ def test_markdown_says_what_it_was_made_from(run: Any) -> None:
     text = markdown.render(run.report())
     assert "```\nalign-bench run suites/demo.yaml\n```" in text
     assert "- data.val.counts.kept: 60" in text
-    assert "- judge.0.method: rm" in text
+    assert "- judge.name: rm" in text
     assert "- environment.packages: scipy, rich" in text
     assert "| 12 min 34 s | 12,345 | 3.0 GiB |" in text
     titles = [section.title for section in sections(run.report())]

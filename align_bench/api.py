@@ -723,7 +723,7 @@ def _rollout(
         samples: answers to each prompt of a batch.
         updates: optimizer steps on each batch of answers; more than one makes it partly off-policy.
         max_new_tokens: longest answer, in tokens.
-        temperature: of sampling, no unit.
+        temperature: of sampling, no unit; log-probabilities are read at 1.
         no_end_penalty: taken off the reward of an answer without end of turn, in the reward's unit.
     """
 

@@ -6,7 +6,8 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -164,12 +165,23 @@ def _accumulated(
 
 
 def _loss(algorithm: Algorithm, record: Any, parameters: Mapping[str, Any]) -> Loss:
-    try:
+    with plugin_code(f"the loss of {algorithm.name}"):
         return algorithm(record, **parameters)
+
+
+@contextmanager
+def plugin_code(what: str) -> Iterator[None]:
+    """Run code of a plugin, which may raise anything.
+
+    Raises:
+        PluginError: in place of what it raised, but for our own errors and a device out of memory.
+    """
+    try:
+        yield
     except (AlignBenchError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # a plugin may raise anything
-        raise PluginError(f"the loss of {algorithm.name} raised {type(error).__name__}: {error}") from error
+    except Exception as error:
+        raise PluginError(f"{what} raised {type(error).__name__}: {error}") from error
 
 
 def _logged(loss: Loss) -> dict[str, float]:

@@ -19,7 +19,7 @@ from align_bench.models.generate import generate
 from align_bench.models.logprobs import token_logps
 from align_bench.records import Tick, TokenRow, silent
 from align_bench.suite import Generate, Train
-from align_bench.train.loop import Reward, TrainLog, _accumulated, _Budget, _one_process, _State
+from align_bench.train.loop import Reward, TrainLog, _accumulated, _Budget, _one_process, _State, plugin_code
 
 
 def train_online(
@@ -72,9 +72,15 @@ def train_online(
     while state.step < total:
         number = state.step // parameters["updates"]
         batch = _gather(
-            model, tokenizer, [prompts[index] for index in batches[number]], algorithm, parameters, reward,
-            max_tokens=settings.micro_batch_tokens, seed=seed * 1_000_003 + number,
-        )  # fmt: skip
+            model,
+            tokenizer,
+            [prompts[index] for index in batches[number]],
+            algorithm,
+            parameters,
+            reward,
+            max_tokens=settings.micro_batch_tokens,
+            seed=seed * 1_000_003 + number,
+        )
         for _ in range(parameters["updates"]):
             model.train()
             sums = budget.run(partial(_update, accelerator, model, batch, algorithm, parameters), model)
@@ -144,7 +150,8 @@ def _gather(
         ref_logps=ref_logps,
         values=values,
     )
-    made = algorithm.advantages(experience, parameters)
+    with plugin_code(f"the advantage of {algorithm.name}"):
+        made = algorithm.advantages(experience, parameters)
     facts = {
         "reward": float(scores.mean()),
         "kl": float((logps - ref_logps).sum(1).mean()),  # nats an answer

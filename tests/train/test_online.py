@@ -349,6 +349,11 @@ def test_an_advantage_that_breaks_the_contract_is_told(build: Callable[..., Any]
         build(declared(advantage))
 
 
+def test_an_advantage_that_raises_is_told_with_its_method(build: Callable[..., Any]) -> None:
+    with pytest.raises(PluginError, match="the advantage of idle raised ZeroDivisionError"):
+        build(declared(lambda experience: 1 / 0))
+
+
 def test_declarations_that_cannot_be_used_are_told() -> None:
     with pytest.raises(PluginError, match="go together"):
         declared(None)

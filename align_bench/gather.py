@@ -143,6 +143,14 @@ class Results:
             for line, score in zip(answers, scores, strict=True)
         ]
 
+    def training(self, cell: Cell) -> list[dict[str, Any]]:
+        """A row per optimizer step of a cell's training, as `training.parquet` shows it; none for the base."""
+        if cell.adapter is None:
+            return []
+        text = (self.artefact(cell.adapter) / "log.jsonl").read_text(encoding="utf-8")
+        known = {"cell": cell.id, "algorithm": cell.algorithm, "seed": cell.seed}
+        return [{**known, **json.loads(line)} for line in text.split("\n") if line]
+
     def _judge_scores(self, cell: Cell) -> Sequence[float | None]:
         assert cell.judged is not None, "the suite has a judge"
         scores: list[float] = json.loads((self.artefact(cell.judged) / "scores.json").read_text(encoding="utf-8"))

@@ -179,7 +179,8 @@ def run(
         generations = [record for cell in done for record in work.results.generations(cell, judged=judged)]
         header = _header(prepared, store, command, tried, judges)
         report = build_report(header, [outcome for _, outcome in outcomes], scores, generations)
-        write_report(report_folder, report, scores, generations)
+        training = [row for cell in done for row in work.results.training(cell)]
+        write_report(report_folder, report, scores, generations, training)
     return report
 
 

@@ -25,7 +25,7 @@ from align_bench.models.load import find_base, load_policy, resolve_precision
 from align_bench.pipeline import Folders, prepare, run
 from align_bench.records import Tick, silent
 from align_bench.registry import load_registry
-from align_bench.report.export import read_generations, read_report, read_scores, recompute
+from align_bench.report.export import read_generations, read_report, read_scores, read_training, recompute
 from align_bench.store import Store
 from align_bench.suite import load_suite
 
@@ -141,6 +141,17 @@ def test_scores_are_the_policies_own_rewards(whole: Any) -> None:
     assert any(abs(row["chosen_reward"]) > 1e-4 for row in rows)
     base = [row for row in read_scores(folders.reports / "small") if row["cell"] == "base"]
     assert base[0]["chosen_reward"] == pytest.approx(base[0]["chosen_logp"] / base[0]["chosen_tokens"], rel=1e-5)
+
+
+def test_every_step_of_every_training_is_exported(whole: Any) -> None:
+    _, folders, report, _ = whole
+    rows = read_training(folders.reports / "small")
+    for result in report["results"]:
+        own = [row for row in rows if row["cell"] == result["cell"]]
+        assert [row["step"] for row in own] == list(range(1, len(own) + 1))
+        assert bool(own) == (result["kind"] != "base")
+        assert all(math.isfinite(row["loss"]) and row["algorithm"] == result["algorithm"] for row in own)
+    assert next(row for row in rows if row["cell"] == "dpo")["loss"] == pytest.approx(math.log(2), rel=1e-4)
 
 
 def test_generations_carry_both_judges(whole: Any) -> None:

@@ -18,7 +18,8 @@ from align_bench.report.markdown import render
 if TYPE_CHECKING:
     import pyarrow as pa
 
-REPORT, MARKDOWN, SCORES, GENERATIONS = "report.json", "report.md", "scores.parquet", "generations.jsonl"
+REPORT, MARKDOWN = "report.json", "report.md"
+SCORES, GENERATIONS, TRAINING = "scores.parquet", "generations.jsonl", "training.parquet"
 COMPUTED = ("results", "comparisons", "baselines", "detectable", "notes")
 
 # Column → pyarrow type, in the order of the file; log-probabilities are sums in nats.
@@ -39,6 +40,17 @@ SCORE_COLUMNS = {
     "chosen_words": "int64",
     "rejected_words": "int64",
 }
+# Of every optimizer step; a method's own measures (rewards, KL to the reference in nats an answer) follow as float64.
+TRAINING_COLUMNS = {
+    "cell": "string",
+    "algorithm": "string",
+    "seed": "int64",
+    "step": "int64",
+    "loss": "float64",
+    "learning_rate": "float64",
+    "gradient_norm": "float64",
+    "seconds": "float64",
+}
 
 
 def write_report(
@@ -46,20 +58,25 @@ def write_report(
     report: Mapping[str, Any],
     scores: Sequence[Mapping[str, Any]],
     generations: Sequence[Generation],
+    training: Sequence[Mapping[str, Any]] = (),
 ) -> None:
-    """Write `scores.parquet`, `generations.jsonl`, `report.md` and, last, `report.json`, each atomically.
+    """Write `scores.parquet`, `generations.jsonl`, `training.parquet`, `report.md` and, last, `report.json`, each
+    atomically.
 
     Args:
         folder: made if it does not exist.
         report: what `build_report` returned.
         scores, generations: what it was built from. Absent score columns are null; columns beyond `SCORE_COLUMNS`
             follow them.
+        training: a row per optimizer step: `TRAINING_COLUMNS`, then whatever the methods measure.
     """
     import pyarrow.parquet as pq
 
     folder.mkdir(parents=True, exist_ok=True)
     with _replacing(folder / SCORES) as path:
-        pq.write_table(_score_table(scores), path)
+        pq.write_table(_table(scores, SCORE_COLUMNS), path)
+    with _replacing(folder / TRAINING) as path:
+        pq.write_table(_table(training, TRAINING_COLUMNS), path)
     lines = [_json(json_ready(asdict(answer))) + "\n" for answer in generations]
     _write_text(folder / GENERATIONS, "".join(lines))
     _write_text(folder / MARKDOWN, render(report))
@@ -90,15 +107,17 @@ def read_scores(folder: Path) -> list[dict[str, Any]]:
         MissingResultError: no such file.
         StoreError: it cannot be read.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    return _read_table(folder / SCORES)
 
-    path = _existing(folder / SCORES)
-    try:
-        rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
-    except (pa.ArrowInvalid, OSError) as error:
-        raise StoreError(f"{path} is damaged: {error}", fix="rebuild it with `align-bench run`") from error
-    return rows
+
+def read_training(folder: Path) -> list[dict[str, Any]]:
+    """Rows of `training.parquet`.
+
+    Raises:
+        MissingResultError: no such file.
+        StoreError: it cannot be read.
+    """
+    return _read_table(folder / TRAINING)
 
 
 def read_generations(folder: Path) -> list[Generation]:
@@ -130,15 +149,25 @@ def recompute(folder: Path) -> dict[str, Any]:
     return build_report(header, outcomes, read_scores(folder), read_generations(folder))
 
 
-def _score_table(scores: Sequence[Mapping[str, Any]]) -> pa.Table:
+def _read_table(path: Path) -> list[dict[str, Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = _existing(path)
+    try:
+        rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise StoreError(f"{path} is damaged: {error}", fix="rebuild it with `align-bench run`") from error
+    return rows
+
+
+def _table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> pa.Table:
+    """The rows with these columns, then all others that a row has."""
     import pyarrow as pa
 
-    extra = [name for name in dict.fromkeys(name for row in scores for name in row) if name not in SCORE_COLUMNS]
-    columns = {
-        name: pa.array([row.get(name) for row in scores], type=pa.type_for_alias(kind))
-        for name, kind in SCORE_COLUMNS.items()
-    }
-    return pa.table({**columns, **{name: pa.array([row.get(name) for row in scores]) for name in extra}})
+    extra = [name for name in dict.fromkeys(name for row in rows for name in row) if name not in columns]
+    known = {name: pa.array([row.get(name) for row in rows], type=pa.type_for_alias(columns[name])) for name in columns}
+    return pa.table({**known, **{name: pa.array([row.get(name) for row in rows]) for name in extra}})
 
 
 def _generation(line: Mapping[str, Any]) -> Generation:

@@ -13,9 +13,11 @@ from align_bench.errors import MissingResultError, StoreError
 from align_bench.report.build import build_report
 from align_bench.report.export import (
     SCORE_COLUMNS,
+    TRAINING_COLUMNS,
     read_generations,
     read_report,
     read_scores,
+    read_training,
     recompute,
     write_report,
 )
@@ -34,6 +36,7 @@ def test_the_report_can_be_recomputed_from_its_exports(run: Any, tmp_path: Path)
         "report.json",
         "report.md",
         "scores.parquet",
+        "training.parquet",
     ]
 
 
@@ -60,6 +63,19 @@ def test_absent_columns_are_null(run: Any, tmp_path: Path) -> None:
     write_report(tmp_path, run.report(), scores, [])
     (row,) = read_scores(tmp_path)
     assert (row["chosen_reward"], row["rejected_reward"], row["gold_choice"]) == (math.inf, 1.0, None)
+
+
+def test_training_steps_are_read_back_with_what_each_method_measures(run: Any, tmp_path: Path) -> None:
+    common = {"algorithm": "dpo", "seed": 0, "learning_rate": 0.0, "gradient_norm": 1.0, "seconds": 2.5}
+    steps = [
+        {"cell": "dpo", "step": 1, "loss": 0.69, "margin": 0, **common},
+        {"cell": "dpo", "step": 2, "loss": 0.5, "margin": 0.25, **common},
+        {"cell": "ppo", "step": 1, "loss": -0.1, "kl": 1.5, **common},
+    ]
+    write_report(tmp_path, run.report(), run.scores, run.generations, steps)
+    assert pq.read_schema(tmp_path / "training.parquet").names == [*TRAINING_COLUMNS, "margin", "kl"]
+    absent = {"margin": None, "kl": None}
+    assert read_training(tmp_path) == [{**absent, **step} for step in steps]
 
 
 def test_hostile_answers_stay_one_line_each(run: Any, tmp_path: Path) -> None:

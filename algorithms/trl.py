@@ -393,7 +393,9 @@ def _train(
     shared = _arguments(job, _micro_batch(size, job.settings.micro_batch_tokens // max(job.lengths)), size)
     # Rows are cut already; only another row's answer to a prompt, for KTO, may be longer.
     config = shared | {"max_length": 2 * job.settings.max_length} | options
-    _run(job, trainer_class, config_class, config, [row(example) for example in job.examples], list)
+    rows = [row(example) for example in job.examples]
+    with _built(job, trainer_class, config_class, config, rows, list) as trainer:
+        trainer.train()
 
 
 def _train_online(
@@ -417,10 +419,12 @@ def _train_online(
     # A prompt goes through the trainer by its number, so that nothing tokenises it again.
     numbers = [{"prompt": str(number)} for number in range(len(job.examples))]
     config = _arguments(job, rows, size) | lengths | options
-    _run(job, trainer_class, config_class, config, numbers, filled, reward_funcs=scored)
+    with _built(job, trainer_class, config_class, config, numbers, filled, reward_funcs=scored) as trainer:
+        trainer.train()
 
 
-def _run(
+@contextlib.contextmanager
+def _built(
     job: Job,
     trainer_class: Any,
     config_class: Any,
@@ -428,8 +432,8 @@ def _run(
     rows: list[Mapping[str, Any]],
     filled: Callable[[Sequence[int]], Sequence[int]],
     **more: Any,
-) -> None:
-    """Run one of TRL's trainers over prepared rows in the planned order, and undo what it leaves behind."""
+) -> Iterator[Any]:
+    """One of TRL's trainers over prepared rows in the planned order; what it leaves behind is undone at the end."""
     from datasets import Dataset
     from transformers import PrinterCallback, TrainerCallback
 
@@ -470,7 +474,7 @@ def _run(
         for parameter in job.model.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
-        trainer.train()
+        yield trainer
 
 
 @contextlib.contextmanager

@@ -1,0 +1,616 @@
+"""One side of a comparison with TRL, in a process of its own: works when it is told to, and says what it took.
+
+`vs_trl.py` starts it with the part's settings as JSON and tells it `go`; each `go` is answered by one line of JSON.
+Both sides read the same rows, load the same base, draw the same adapter and run the same optimizer.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import hashlib
+import importlib.util
+import json
+import os
+import sys
+import tempfile
+import time
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from align_bench.api import Job, Pair
+from align_bench.data.batches import effective_batches
+from align_bench.data.chat import tokenize
+from align_bench.data.preferences import DataSource, read
+from align_bench.evaluate.preference import mismatched_logps, table_logps
+from align_bench.ledger import Meter
+from align_bench.models.generate import generate
+from align_bench.models.load import (
+    Base,
+    Precision,
+    add_adapter,
+    find_base,
+    generation_ends,
+    load_policy,
+    load_scorer,
+    load_tokenizer,
+    resolve_precision,
+    save_adapter,
+)
+from align_bench.records import Tick, TokenRow
+from align_bench.registry import load_registry
+from align_bench.suite import Generate, Lora, Suite, Train, builtin_folder, load_suite
+from align_bench.train.feeds import FEEDS, UnpairedFeed, mismatched_sequence
+from align_bench.train.loop import TrainLog, train
+from align_bench.train.recipe import train_by_recipe
+
+SEED = 0
+LORA = Lora()
+TRL_BATCH = 8  # rows that TRL, and a script written by hand, evaluate at once
+CHECKED_STEPS = 2  # losses of these are compared; the first of DPO and KTO is a constant
+METHODS = ("rm", "dpo", "kto", "simpo", "orpo")
+
+
+class Turns:
+    """Waits for `go` and answers with a line of JSON; what libraries print goes to stderr."""
+
+    def __init__(self) -> None:
+        self._answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+        os.dup2(2, 1)
+
+    def wait(self) -> None:
+        """Return when it is this side's turn; end the process when there is none any more."""
+        if sys.stdin.readline() != "go\n":
+            sys.exit(0)
+
+    def say(self, **facts: Any) -> None:
+        """End the turn."""
+        print(json.dumps(facts), file=self._answers, flush=True)
+
+
+class Clock:
+    """Seconds since the last start, all work of the device done."""
+
+    def __init__(self) -> None:
+        self.start()
+
+    def start(self) -> None:
+        _synchronise()
+        self._started = time.perf_counter()
+
+    def seconds(self) -> float:
+        _synchronise()
+        return time.perf_counter() - self._started
+
+
+def _synchronise() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+class Memory:
+    """Peak memory from here on; what is free goes back to the system first, as far as the allocator gives it."""
+
+    def __init__(self) -> None:
+        gc.collect()
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
+        self._meter = Meter()
+        self.resting_bytes = self._meter.cost(0).peak_bytes
+
+    def facts(self) -> dict[str, int]:
+        """`peak_bytes` since the start, and `resting_bytes` at the start."""
+        return {"peak_bytes": self._meter.cost(0).peak_bytes, "resting_bytes": self.resting_bytes}
+
+
+class Bench:
+    """What both sides of every part share: the base, the rows, the settings.
+
+    Attributes:
+        settings: as `vs_trl.py` sends them.
+        ours: whether this is align-bench's side.
+    """
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self.settings = settings
+        self.ours = settings["side"] == "ours"
+        self.base: Base = find_base(settings["base"])
+        self.precision: Precision = resolve_precision(settings["precision"], settings["device"])
+        self.tokenizer = load_tokenizer(self.base)
+
+    def rows(self, split: str, count: int) -> list[TokenRow]:
+        """The first pairs of `train` or `val` that fit, with distinct prompts, as token ids."""
+        # Some do not fit, and some share a prompt.
+        read_rows = replace(self._source(split), rows=64 + 8 * count)
+        known: dict[tuple[int, ...], TokenRow] = {}
+        for row in self._tokenised(read_rows):
+            if row.chosen is not None and row.rejected is not None:
+                known.setdefault(row.prompt, row)
+        if len(known) < count:
+            raise SystemExit(f"{split}: {len(known)} pairs with distinct prompts fit, expected {count}; give more rows")
+        return list(known.values())[:count]
+
+    def first_rows(self, split: str, count: int) -> list[TokenRow]:
+        """The first rows of a split as a suite reads them."""
+        return self._tokenised(replace(self._source(split), rows=count))
+
+    def _tokenised(self, source: DataSource) -> list[TokenRow]:
+        return list(tokenize(self.tokenizer, read(source), max_length=self.max_length, too_long="drop").rows)
+
+    def _source(self, split: str) -> DataSource:
+        path = self.settings[split]
+        return DataSource(path, split=split if path.startswith("embedded/") else None)
+
+    @property
+    def max_length(self) -> int:
+        return int(self.settings["max_length"])
+
+    def train_settings(self, examples: int) -> Train:
+        """A step is one micro-batch wherever it fits, for TRL's mean over micro-batches is one of means."""
+        tokens = max(8192, 2 * self.settings["pairs_per_step"] * self.max_length)
+        return Train(
+            batch_size=examples, max_length=self.max_length, warmup=0.0, schedule="constant", micro_batch_tokens=tokens
+        )
+
+    def model(self, *, scalar: bool = False) -> Any:
+        """The frozen base, as this side loads it."""
+        if not self.ours:
+            return plain_base(self.base, self.precision, scalar=scalar)
+        return load_scorer(self.base, self.precision, seed=SEED) if scalar else load_policy(self.base, self.precision)
+
+
+def plain_base(base: Base, precision: Precision, *, scalar: bool = False) -> Any:
+    """The base as a script for TRL loads it: transformers and bitsandbytes, nothing of ours."""
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, BitsAndBytesConfig
+
+    options: dict[str, Any] = {"dtype": torch.bfloat16 if precision.storage == "bf16" else precision.compute}
+    if precision.storage == "nf4":
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=precision.compute,
+            llm_int8_skip_modules=["lm_head", "score"],
+        )
+    loader = AutoModelForSequenceClassification if scalar else AutoModelForCausalLM
+    torch.manual_seed(SEED)
+    model = loader.from_pretrained(base.folder, **options, **({"num_labels": 1} if scalar else {}))
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):  # it would round to bf16 where fp32 computes
+            module.support_avx512bf16_for_cpu = precision.compute == torch.bfloat16
+    model.requires_grad_(False)
+    model.config.use_cache = False
+    if precision.storage != "nf4":
+        model.to(precision.device)
+    if scalar:
+        model.score.float()
+    return model.eval()
+
+
+def moved(model: Any) -> Any:
+    """The model, its adapter moved off the start by a draw from the parameters' names; a fresh one changes nothing."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if ".lora_B.default." in name:  # and not in TRL's copy of it, the reference
+                draw = torch.Generator().manual_seed(zlib.crc32(name.encode()))
+                parameter.copy_(0.01 * torch.randn(parameter.shape, generator=draw))
+    return model
+
+
+def trl_recipes() -> Any:
+    """The module `algorithms/trl.py`."""
+    path = builtin_folder("algorithms") / "trl.py"
+    spec = importlib.util.spec_from_file_location("trl_recipes", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def digest_of(rows: Sequence[TokenRow]) -> str:
+    """A hash of the rows' token ids, so that both sides can be seen to have the same."""
+    return hashlib.sha256(repr([(row.prompt, row.chosen, row.rejected) for row in rows]).encode()).hexdigest()[:16]
+
+
+# Training.
+
+
+class Training:
+    """One method's training by one side."""
+
+    def __init__(self, bench: Bench, method: str, *, examples: int | None = None) -> None:
+        self.bench = bench
+        self.method = method
+        self.algorithm = load_registry()[method].algorithm
+        self.recipes = None if bench.ours else trl_recipes()
+        if self.recipes is not None and bench.settings["side"] == "trl, checkpointing":
+            _with_checkpointing(self.recipes)
+        # Of an unpaired method a pair makes two examples.
+        answers = 2 if self.algorithm.data == "unpaired" else 1
+        self.examples = examples or bench.settings["pairs_per_step"] * answers
+        grid = {entry.name: entry.grid for entry in load_suite("parity").methods}[method]
+        self.parameters = {name: values[0] for name, values in grid.items()}
+        self.learning_rate = self.parameters.pop("learning_rate")
+
+    def run(self, rows: Sequence[TokenRow], tick: Callable[[Any], Tick] | None = None) -> TrainLog:
+        """Train a fresh adapter on the rows; `tick` makes the progress callback from the model."""
+        bench, scalar = self.bench, self.algorithm.data == "scores"
+        frozen = bench.model(scalar=scalar)
+        reference = self._reference(frozen, rows) if bench.ours else None
+        model = add_adapter(frozen, LORA, seed=SEED)
+        shared: dict[str, Any] = {
+            "learning_rate": self.learning_rate,
+            "settings": bench.train_settings(self.examples),
+            "seed": SEED,
+            **({} if tick is None else {"tick": tick(model)}),
+        }
+        if self.recipes is None:
+            parameters = self.algorithm.resolve(self.parameters)
+            return train(model, rows, self.algorithm, parameters, reference=reference, **shared)
+        recipe = getattr(self.recipes, f"trl_{self.method}")
+        parameters = recipe.resolve(self.parameters)
+        with tempfile.TemporaryDirectory() as scratch:
+            return train_by_recipe(
+                model,
+                load_tokenizer(bench.base),
+                rows,
+                recipe,
+                parameters,
+                precision=bench.precision,
+                scratch=Path(scratch),
+                **shared,
+            )
+
+    def _reference(self, frozen: Any, rows: Sequence[TokenRow]) -> Any:
+        if not self.algorithm.reference:
+            return None
+        columns = table_logps(frozen, rows, max_tokens=8192)
+        if self.algorithm.data == "unpaired":
+            columns |= mismatched_logps(frozen, rows, max_tokens=8192)
+        return columns
+
+    def batches(self, rows: Sequence[TokenRow]) -> tuple[Any, list[list[int]]]:
+        """The method's feed of these rows, and the examples of every step."""
+        feed = FEEDS[self.algorithm.data](rows, None)
+        return feed, effective_batches(len(feed.lengths), self.examples, epochs=1, seed=SEED)
+
+
+def _with_checkpointing(recipes: Any) -> None:
+    plain = recipes._arguments
+
+    def arguments(*given: Any) -> dict[str, Any]:
+        more = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
+        return {**plain(*given), **more}
+
+    recipes._arguments = arguments
+
+
+def training(bench: Bench, turns: Turns) -> None:
+    """First turn: losses to compare. Second: a fresh training begins; its first step warms up. Then a step a turn."""
+    job = Training(bench, bench.settings["part"])
+    pairs, repeats = bench.settings["pairs_per_step"], bench.settings["repeats"]
+    checked = pairs * CHECKED_STEPS
+    rows = bench.rows("train", checked + pairs * (1 + repeats))
+    turns.wait()
+    log = job.run(rows[:checked])
+    shown = ("loss", "gradient_norm", "log_odds_ratio")
+    turns.say(rows=digest_of(rows), **{name: [step.get(name) for step in log.steps] for name in shown})
+    rows = rows[checked:]
+    feed, batches = job.batches(rows)
+    turns.wait()
+    clock = Clock()
+    memory: Memory | None = None
+
+    def measured(model: Any, done: int, total: int, note: str = "") -> None:
+        nonlocal memory
+        facts: dict[str, Any] = {"seconds": clock.seconds()}
+        batch = batches[done - 1]
+        facts["tokens"] = sum(feed.tokens[example] for example in batch)
+        if memory is None:
+            memory = Memory()
+        facts |= memory.facts()
+        if bench.ours and job.algorithm.reference:
+            facts["reference_seconds"] = _reference_pass(model, feed, batch)
+        turns.say(**facts)
+        if done < total:
+            turns.wait()
+            clock.start()
+
+    job.run(rows, lambda model: partial(measured, model))
+
+
+def _reference_pass(model: Any, feed: Any, batch: Sequence[int]) -> float:
+    """Seconds of the base's log-probabilities of one step's answers, which a suite computes once and keeps."""
+    if isinstance(feed, UnpairedFeed):
+        given = [feed.examples[example] for example in batch]
+        sequences = [(feed.rows[index].prompt, getattr(feed.rows[index], side)) for index, side in given]
+        sequences += [mismatched_sequence(feed.rows, feed.partner, index, side) for index, side in given]
+        rows = [TokenRow(0, tuple(prompt), tuple(answer), None) for prompt, answer in sequences]
+    else:
+        rows = [TokenRow(0, row.prompt, row.chosen, row.rejected) for row in (feed.rows[place] for place in batch)]
+    clock = Clock()
+    with model.disable_adapter():
+        table_logps(model, rows, max_tokens=8192)
+    return clock.seconds()
+
+
+# What is repeated whole: scoring, generation, the suite.
+
+
+def repeated(bench: Bench, turns: Turns, work: Callable[[int], dict[str, Any]], warm: int, whole: int) -> None:
+    """`work(n)` on the first n rows a turn: a warm-up on `warm` of them, then all of them, timed."""
+    for number in range(1 + bench.settings["repeats"]):
+        turns.wait()
+        if number == 0:
+            turns.say(**work(warm))
+            memory = Memory()
+            continue
+        clock = Clock()
+        facts = work(whole)
+        turns.say(**{"seconds": clock.seconds(), **facts}, **memory.facts())
+
+
+def scoring(bench: Bench, turns: Turns) -> None:
+    """Log-probabilities of both answers of validation pairs under an adapted policy, and of the base where asked."""
+    rows = bench.rows("val", bench.settings["scored_pairs"])
+    side = bench.settings["side"]
+    if side == "trl":
+        _trl_evaluation(bench, turns, rows)
+        return
+    model = moved(add_adapter(bench.model(), LORA, seed=SEED)).eval()
+    measure = partial(table_logps, max_tokens=8192) if bench.ours else partial(naive_logps, by_length=True)
+
+    def work(count: int) -> dict[str, Any]:
+        clock = Clock()
+        policy = measure(model, rows[:count])
+        seconds = clock.seconds()
+        with model.disable_adapter():
+            reference = measure(model, rows[:count])
+        both = clock.seconds()
+        sums = {side: [float(value) for value in policy[side]] for side in policy}
+        margin = (policy["chosen"] - policy["rejected"]) - (reference["chosen"] - reference["rejected"])
+        loss = float(-torch.nn.functional.logsigmoid(0.1 * margin).mean())
+        return {"policy_seconds": seconds, "both_seconds": both, "tokens": _tokens(rows[:count]), "loss": loss, **sums}
+
+    repeated(bench, turns, work, min(TRL_BATCH, len(rows)), len(rows))
+
+
+def _tokens(rows: Sequence[TokenRow]) -> int:
+    return sum(2 * len(row.prompt) + len(row.chosen or ()) + len(row.rejected or ()) for row in rows)
+
+
+def _trl_evaluation(bench: Bench, turns: Turns, rows: Sequence[TokenRow]) -> None:
+    """`DPOTrainer.evaluate`, which measures the policy and the reference."""
+    from datasets import Dataset
+    from trl import DPOConfig, DPOTrainer
+
+    recipes = trl_recipes()
+    model = add_adapter(bench.model(), LORA, seed=SEED)
+    pairs = [Pair(row.prompt, row.chosen or (), row.rejected or ()) for row in rows]
+    with tempfile.TemporaryDirectory() as scratch:
+        job = Job(
+            model=model,
+            tokenizer=load_tokenizer(bench.base),
+            examples=pairs,
+            lengths=[bench.max_length],
+            batches=[[0]],
+            learning_rate=1e-4,
+            settings=bench.train_settings(TRL_BATCH),
+            seed=SEED,
+            device=bench.precision.device,
+            bf16=bench.precision.compute.itemsize == 2,
+            scratch=Path(scratch),
+            log=lambda numbers: None,
+        )
+        config = recipes._arguments(job, TRL_BATCH, TRL_BATCH) | {
+            "max_length": 2 * bench.max_length,
+            "beta": 0.1,
+            "per_device_eval_batch_size": TRL_BATCH,
+        }
+        prepared = [recipes._paired(pair) for pair in pairs]
+        with recipes._built(job, DPOTrainer, DPOConfig, config, prepared, list) as trainer:
+            moved(model)
+
+            def work(count: int) -> dict[str, Any]:
+                found = trainer.evaluate(Dataset.from_list(prepared[:count]))
+                return {"tokens": _tokens(rows[:count]), "loss": found["eval_loss"]}
+
+            repeated(bench, turns, work, min(TRL_BATCH, len(rows)), len(rows))
+
+
+def naive_logps(model: Any, rows: Sequence[TokenRow], *, by_length: bool) -> dict[str, torch.Tensor]:
+    """The plain loop: padded batches of eight sequences, full logits, log-softmax, gather; sorted by length or not."""
+    sequences = [(row.prompt, answer) for row in rows for answer in (row.chosen, row.rejected)]
+    order = list(range(len(sequences)))
+    if by_length:
+        order.sort(key=lambda index: len(sequences[index][0]) + len(sequences[index][1] or ()))
+    found = torch.zeros(len(sequences))
+    with torch.no_grad():
+        for start in range(0, len(order), TRL_BATCH):
+            chosen = order[start : start + TRL_BATCH]
+            ids, mask = _padded([(*sequences[index][0], *(sequences[index][1] or ())) for index in chosen])
+            answers = torch.zeros_like(mask)
+            for place, index in enumerate(chosen):
+                answers[place, len(sequences[index][0]) : int(mask[place].sum())] = 1
+            ids, mask, answers = (value.to(model.device) for value in (ids, mask, answers))
+            logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1]
+            logps = torch.log_softmax(logits.float(), -1).gather(2, ids[:, 1:, None]).squeeze(2)
+            found[chosen] = (logps * answers[:, 1:]).sum(1).cpu()
+    return {"chosen": found[0::2], "rejected": found[1::2]}
+
+
+def naive_scores(model: Any, rows: Sequence[TokenRow]) -> dict[str, torch.Tensor]:
+    """A reward model's scores in padded batches of eight sequences, in the order given."""
+    sequences = [(*row.prompt, *(answer or ())) for row in rows for answer in (row.chosen, row.rejected)]
+    last = {sequence[-1] for sequence in sequences}
+    # transformers finds the last token by the pad token's id, so that the pad must end no answer.
+    pad = next(token for token in range(model.config.vocab_size) if token not in last)
+    model.get_base_model().config.pad_token_id = pad
+    found = torch.zeros(len(sequences))
+    with torch.no_grad():
+        for start in range(0, len(sequences), TRL_BATCH):
+            ids, mask = _padded(sequences[start : start + TRL_BATCH], pad)
+            output = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device))
+            found[start : start + TRL_BATCH] = output.logits.squeeze(1).float().cpu()
+    return {"chosen": found[0::2], "rejected": found[1::2]}
+
+
+def _padded(sequences: Sequence[Sequence[int]], pad: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    longest = max(map(len, sequences))
+    ids = torch.tensor([[*sequence, *[pad] * (longest - len(sequence))] for sequence in sequences])
+    mask = torch.tensor([[1] * len(sequence) + [0] * (longest - len(sequence)) for sequence in sequences])
+    return ids, mask
+
+
+def generation(bench: Bench, turns: Turns) -> None:
+    """Greedy answers of an adapted policy to validation prompts."""
+    prompts = [row.prompt for row in bench.rows("val", bench.settings["prompts"])]
+    model = add_adapter(bench.model(), LORA, seed=SEED).eval()
+    longest = bench.settings["new_tokens"]
+    settings = Generate(prompts=len(prompts), max_new_tokens=longest)
+
+    def work(count: int) -> dict[str, Any]:
+        if bench.ours:
+            found = generate(model, bench.tokenizer, prompts[:count], settings, seed=SEED)
+            answers = [list(samples[0].ids) for samples in found]
+        else:
+            answers = plain_answers(model, bench.tokenizer, prompts[:count], longest)
+        return {"tokens": sum(map(len, answers)), "answers": answers}
+
+    repeated(bench, turns, work, min(TRL_BATCH, len(prompts)), len(prompts))
+
+
+def plain_answers(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], longest: int) -> list[list[int]]:
+    """`generate` of transformers, greedy, eight prompts at a time in the order given; answers through their end."""
+    ends = sorted(generation_ends(model, tokenizer))
+    answers: list[list[int]] = []
+    for start in range(0, len(prompts), TRL_BATCH):
+        reversed_prompts = [prompt[::-1] for prompt in prompts[start : start + TRL_BATCH]]
+        ids, mask = (value.flip(1).to(model.device) for value in _padded(reversed_prompts, tokenizer.pad_token_id))
+        with torch.no_grad():
+            output = model.generate(
+                input_ids=ids,
+                attention_mask=mask,
+                max_new_tokens=longest,
+                do_sample=False,
+                pad_token_id=tokenizer.pad_token_id,
+                eos_token_id=ends,
+                use_cache=True,
+            )
+        for new in output[:, ids.shape[1] :].tolist():
+            stop = next((place for place, token in enumerate(new) if token in ends), len(new))
+            answers.append(new[: stop + 1])
+    return answers
+
+
+def suite(bench: Bench, turns: Turns) -> None:
+    """Five methods trained, evaluated and asked to generate, beside the base; every turn from nothing to files."""
+    pairs = bench.settings["suite_pairs"]
+    work = partial(_our_suite if bench.ours else _their_scripts, bench)
+    repeated(bench, turns, work, bench.settings["pairs_per_step"], pairs)
+
+
+def _our_suite(bench: Bench, pairs: int) -> dict[str, Any]:
+    from align_bench.pipeline import Folders, Quiet, prepare, run
+
+    settings = bench.settings
+    grids = {entry.name: entry.grid for entry in load_suite("parity").methods}
+    given = {name: {key: values[0] for key, values in grids[name].items()} for name in METHODS}
+    entry: dict[str, dict[str, Any]] = {
+        split: {"path": settings[split], "rows": pairs, "too_long": "drop"} for split in ("train", "val")
+    }
+    if settings["train"].startswith("embedded/"):
+        entry["train"]["split"], entry["val"]["split"] = "train", "val"
+    suite = Suite.model_validate(
+        {
+            "name": "versus",
+            "base": settings["base"],
+            "precision": settings["precision"],
+            "data": entry,
+            "train": bench.train_settings(settings["pairs_per_step"]).model_dump(),
+            "generate": {"prompts": settings["prompts"], "max_new_tokens": settings["new_tokens"]},
+            "methods": [{name: given[name]} for name in METHODS],
+        }
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        report = run(
+            prepare(suite, load_registry()),
+            Quiet(),
+            Folders(Path(folder) / "runs", Path(folder) / "reports"),
+            command="vs_trl",
+        )
+    failed = [f"{result['cell']}: {result['reason']}" for result in report["results"] if result["status"] != "done"]
+    if failed:
+        raise SystemExit(f"the suite failed: {'; '.join(failed)}")
+    accuracies = {result["cell"]: result["metrics"]["accuracy_logp_mean"]["value"] for result in report["results"]}
+    return {"tokens": sum(result["cost"]["tokens"] for result in report["results"]), "accuracies": accuracies}
+
+
+def _their_scripts(bench: Bench, pairs: int) -> dict[str, Any]:
+    """What five scripts do, one after another: load, train by TRL, save, evaluate by a plain loop, generate."""
+    settings = bench.settings
+    rows, val = bench.first_rows("train", pairs), bench.first_rows("val", pairs)
+    distinct = {row.prompt: row for row in val}
+    prompts = [row.prompt for row in distinct.values()][: settings["prompts"]]
+    base = plain_base(bench.base, bench.precision)
+    accuracies = {"base": _measured(base, val)}
+    plain_answers(base, bench.tokenizer, prompts, settings["new_tokens"])
+    del base
+    for method in METHODS:
+        job = Training(bench, method, examples=settings["pairs_per_step"])
+        held: list[Any] = []
+
+        def keep(model: Any, held: list[Any] = held) -> Tick:
+            held.append(model)
+            return lambda done, total, note="": None
+
+        job.run(rows, keep)
+        (model,) = held
+        with tempfile.TemporaryDirectory() as folder:
+            save_adapter(model, Path(folder))
+        if method == "rm":
+            naive_scores(model, val)
+        else:
+            accuracies[method] = _measured(model, val)
+            plain_answers(model, bench.tokenizer, prompts, settings["new_tokens"])
+        del model, held
+        gc.collect()
+    return {"tokens": 0, "accuracies": accuracies}
+
+
+def _measured(model: Any, rows: Sequence[TokenRow]) -> float:
+    found = naive_logps(model, rows, by_length=False)
+    means = {side: found[side] / torch.tensor([len(getattr(row, side)) for row in rows]) for side in found}
+    margin = means["chosen"] - means["rejected"]
+    return float(((margin > 0).float() + 0.5 * (margin == 0).float()).mean())
+
+
+PARTS: Mapping[str, Callable[[Bench, Turns], None]] = {
+    **dict.fromkeys(METHODS, training),
+    "scoring": scoring,
+    "generation": generation,
+    "suite": suite,
+}
+
+
+def main() -> None:
+    """Play one side of one part."""
+    turns = Turns()
+    settings = json.loads(sys.argv[1])
+    bench = Bench(settings)
+    turns.say(compute=str(bench.precision.compute).removeprefix("torch."), device=bench.precision.device)
+    PARTS[settings["part"]](bench, turns)
+    turns.wait()
+
+
+if __name__ == "__main__":
+    main()

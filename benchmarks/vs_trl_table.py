@@ -1,0 +1,312 @@
+"""What the turns of both sides come to: equal losses first, then medians, ranges and ratios beside the targets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+Numbers = Sequence[float]
+METHODS = ("rm", "dpo", "kto", "simpo", "orpo")
+# Relative differences that rounding explains. bf16 keeps three digits, and a loss is of log-probabilities of hundreds
+# of nats.
+TOLERANCE = {"float32": 2e-3, "bfloat16": 0.08}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """How many times faster or smaller than TRL: the gate must be reached, the goal is what is aimed at."""
+
+    gate: float
+    goal: float
+
+    def verdict(self, ratio: float) -> str:
+        """`goal`, `gate`, or `below` both."""
+        return "goal" if ratio >= self.goal else "gate" if ratio >= self.gate else "below"
+
+
+STEP = {
+    "rm": Target(1.8, 4.5),
+    "dpo": Target(3, 8),
+    "kto": Target(4, 9),
+    "simpo": Target(2.5, 6),
+    "orpo": Target(2.2, 6),
+}
+FIVE_METHODS = Target(3, 8)
+EVALUATE = Target(6, 12)
+SORTED_LOOP = Target(1.6, 3)
+MEMORY = {**dict.fromkeys(METHODS, Target(3, 5)), "rm": Target(1.8, 5)}
+MEMORY_CHECKPOINTING = {**dict.fromkeys(METHODS, Target(2.3, 3.5)), "rm": Target(1.8, 3.5)}
+GENERATION = Target(2, 4)
+SUITE = Target(4, 10)
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Median, least and greatest of repeats."""
+
+    median: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{_short(self.median)} ({_short(self.low)}–{_short(self.high)})"
+
+
+def spread(values: Iterable[float]) -> Spread:
+    """The spread of repeats, of which there is at least one."""
+    found = sorted(values)
+    return Spread(median(found), found[0], found[-1])
+
+
+def ratios(theirs: Numbers, ours: Numbers) -> Spread:
+    """How many times less ours took, repeat by repeat: each is of the same rows, measured one after the other."""
+    return spread(their / our for their, our in zip(theirs, ours, strict=True))
+
+
+class UnequalError(Exception):
+    """The two sides did not do the same work, so that their times cannot be compared."""
+
+
+def check_training(method: str, compute: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, float]:
+    """Rows are the same, and so are losses and gradient norms of the first steps.
+
+    Of ORPO the log-odds ratio is compared: by design TRL's likelihood term covers the prompt, too.
+
+    Returns:
+        The greatest relative difference, by what was compared.
+
+    Raises:
+        UnequalError: beyond `TOLERANCE`, or on other rows.
+    """
+    if ours["rows"] != theirs["rows"]:
+        raise UnequalError(f"{method}: the two sides read other rows")
+    compared = ("log_odds_ratio",) if method == "orpo" else ("loss", "gradient_norm")
+    found = {name: _difference(ours[name], theirs[name]) for name in compared}
+    for name, difference in found.items():
+        if not difference <= TOLERANCE[compute]:
+            raise UnequalError(
+                f"{method} in {compute}: {name} {ours[name]}, TRL's {theirs[name]}; "
+                f"expected equal to {TOLERANCE[compute]:g}"
+            )
+    return found
+
+
+def check_scoring(compute: str, sides: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """Log-probabilities equal the plain loop's, and the DPO loss made of them equals TRL's.
+
+    Raises:
+        UnequalError: beyond `TOLERANCE`.
+    """
+    ours, naive, theirs = (sides[name] for name in ("ours", "naive", "trl"))
+    found = {
+        "log-probabilities": max(_difference(ours[name], naive[name]) for name in ("chosen", "rejected")),
+        "loss": _difference([ours["loss"]], [theirs["loss"]]),
+    }
+    for name, difference in found.items():
+        if not difference <= TOLERANCE[compute]:
+            raise UnequalError(f"scoring in {compute}: {name} differ by {difference:.3g}, relative")
+    return found
+
+
+def check_generation(compute: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, float]:
+    """Most greedy answers are the same; padding moves near ties, in bf16 many.
+
+    Raises:
+        UnequalError: in fp32, when less than nine in ten are.
+    """
+    pairs = list(zip(ours["answers"], theirs["answers"], strict=True))
+    same = sum(one == other for one, other in pairs) / len(pairs)
+    if compute == "float32" and same < 0.9:
+        raise UnequalError(f"generation: {same:.0%} of the greedy answers are the same in fp32")
+    return {"same answers": same}
+
+
+def check_suite(compute: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, float]:
+    """The base's accuracy by mean log-probability is the same.
+
+    Raises:
+        UnequalError: in fp32, when it is another.
+    """
+    found = {name: abs(ours["accuracies"][name] - value) for name, value in theirs["accuracies"].items()}
+    if compute == "float32" and found["base"] > 1e-9:
+        raise UnequalError(f"suite: the base's accuracy is {ours['accuracies']['base']}, by the scripts another")
+    return {f"accuracy of {name}": difference for name, difference in found.items()}
+
+
+def _difference(ours: Numbers, theirs: Numbers) -> float:
+    """The greatest relative difference; infinite where a number is none."""
+    pairs = list(zip(ours, theirs, strict=True))
+    if not all(math.isfinite(value) for pair in pairs for value in pair):
+        return math.inf
+    return max(abs(one - other) / max(abs(other), 1e-6) for one, other in pairs)
+
+
+Row = tuple[str, ...]
+TIMES = ("what", "align-bench", "TRL", "times faster", "gate", "goal", "reached")
+MEMORIES = ("what", "align-bench, MB", "TRL, MB", "times smaller", "gate", "goal", "reached")
+
+
+def markdown(result: Mapping[str, Any]) -> str:
+    """The result as a page: where and how it was measured, a table for each precision and allocator, what to know."""
+    where, settings = result["environment"], result["settings"]
+    lines = [
+        "# align-bench against TRL",
+        "",
+        f"`{result['command']}`",
+        "",
+        f"{where['processor']}, {where['threads']} threads, device {where['device']}; "
+        + ", ".join(f"{name} {version}" for name, version in where["libraries"].items())
+        + f"; commit {where['commit']}.",
+        "",
+        f"Base `{settings['base']}`, rows of `{settings['train']}`; LoRA r = 16 on all linear layers; "
+        f"{settings['pairs_per_step']} pairs a step, at most {settings['max_length']} tokens a sequence; "
+        f"{settings['repeats']} repeats after a warm-up, the sides taking turns.",
+    ]
+    for precision, allocator in dict.fromkeys((part["precision"], part["allocator"]) for part in result["parts"]):
+        parts = {
+            part["part"]: part
+            for part in result["parts"]
+            if (part["precision"], part["allocator"]) == (precision, allocator)
+        }
+        computes = ", ".join(sorted({part["compute"] for part in parts.values()}))
+        loads = [load for part in parts.values() for load in part["load"]]
+        lines += ["", f"## {precision} (computes in {computes}), {allocator} allocator", ""]
+        lines += _table(TIMES, times(parts))
+        if memory := memories(parts):
+            lines += ["", *_table(MEMORIES, memory)]
+        lines += ["", f"Load average of the machine meanwhile: {min(loads):.1f}–{max(loads):.1f}. Equality seen:", ""]
+        lines += [f"- {name}: {_equality(part)}" for name, part in parts.items()]
+    return "\n".join([*lines, "", *NOTES, ""])
+
+
+NOTES = (
+    "Seconds and ratios are medians with their range over the repeats; a ratio is made repeat by repeat, of the same "
+    "rows. Tokens are those of prompts and answers, padding excluded, each answer with a prompt of its own, for both "
+    "sides. Memory is the peak of the process (resident set; on CUDA what torch allocated), Python and libraries "
+    "included.",
+    "",
+    "TRL's trainers run as `algorithms/trl.py` runs them: no gradient checkpointing unless said, the reference "
+    "computed in every step; `precompute_ref_log_probs` is not used. A DPO or KTO step of align-bench reads stored "
+    "reference log-probabilities; what they cost is in the rows `with its reference pass` and in `five methods`, where "
+    "DPO and KTO are each charged with a pass of their own. KTO's steps take as many answers as the others'. ORPO's "
+    "likelihood term differs by design: TRL's covers the prompt; its log-odds ratio is compared. TRL's evaluate "
+    "measures the policy and the reference, align-bench the policy, for the base's are stored; the row `both passes` "
+    "charges it with both. The naive loop has full logits of eight sequences at a time, sorted by length.",
+)
+
+
+def times(parts: Mapping[str, Mapping[str, Any]]) -> list[Row]:
+    """Rows of the table of times."""
+    rows: list[Row] = []
+    for method in METHODS:
+        if method in parts:
+            rows += _training(method, parts[method]["sides"])
+    if all(method in parts for method in METHODS):
+        rows.append(_five([parts[method]["sides"] for method in METHODS]))
+    if "scoring" in parts:
+        rows += _scoring(parts["scoring"]["sides"])
+    if "generation" in parts:
+        sides = parts["generation"]["sides"]
+        rows.append(_time("generation", sides["ours"], sides["trl"], GENERATION))
+    if "suite" in parts:
+        sides = parts["suite"]["sides"]
+        rows.append(
+            _row("whole suite", sides["ours"]["seconds"], sides["trl"]["seconds"], "s", SUITE),
+        )
+    return rows
+
+
+def _training(method: str, sides: Mapping[str, Any]) -> list[Row]:
+    ours, theirs = sides["ours"], sides["trl"]
+    rows = [_time(f"{method}, a step", ours, theirs, STEP[method])]
+    if "reference_seconds" in ours:
+        rows.append(_row(f"{method}, with its reference pass", with_reference(ours), theirs["seconds"], "s", None))
+    return rows
+
+
+def with_reference(side: Mapping[str, Any]) -> list[float]:
+    """Seconds of each step, the reference pass over its rows included."""
+    passes = side.get("reference_seconds") or [0.0] * len(side["seconds"])
+    return [step + reference for step, reference in zip(side["seconds"], passes, strict=True)]
+
+
+def _five(methods: Sequence[Mapping[str, Any]]) -> Row:
+    repeats = min(len(sides[name]["seconds"]) for sides in methods for name in ("ours", "trl"))
+    ours = [sum(with_reference(sides["ours"])[place] for sides in methods) for place in range(repeats)]
+    theirs = [sum(sides["trl"]["seconds"][place] for sides in methods) for place in range(repeats)]
+    return _row("five methods, with reference passes", ours, theirs, "s", FIVE_METHODS)
+
+
+def _scoring(sides: Mapping[str, Any]) -> list[Row]:
+    ours, naive, theirs = (sides[name] for name in ("ours", "naive", "trl"))
+    policy = {**ours, "seconds": ours["policy_seconds"]}
+    return [
+        _time("scoring, against TRL's evaluate", policy, theirs, EVALUATE),
+        _row("scoring, both passes, against TRL's evaluate", ours["both_seconds"], theirs["seconds"], "s", None),
+        _time(
+            "scoring, against a naive sorted loop", policy, {**naive, "seconds": naive["policy_seconds"]}, SORTED_LOOP
+        ),
+    ]
+
+
+def _time(what: str, ours: Mapping[str, Any], theirs: Mapping[str, Any], target: Target) -> Row:
+    """A row with tokens per second beside the seconds."""
+    rates = [_per_second(side) for side in (ours, theirs)]
+    name, *cells = _row(what, ours["seconds"], theirs["seconds"], "s", target)
+    return (name, f"{cells[0]}, {rates[0]}", f"{cells[1]}, {rates[1]}", *cells[2:])
+
+
+def _row(what: str, ours: Numbers, theirs: Numbers, unit: str, target: Target | None) -> Row:
+    found = ratios(theirs, ours)
+    aims = ("", "", "") if target is None else (f"{target.gate:g}", f"{target.goal:g}", target.verdict(found.median))
+    return (what, f"{spread(ours)} {unit}", f"{spread(theirs)} {unit}", str(found), *aims)
+
+
+def memories(parts: Mapping[str, Mapping[str, Any]]) -> list[Row]:
+    """Rows of the table of peak memory."""
+    rows = []
+    for name in METHODS:
+        if name not in parts:
+            continue
+        sides = parts[name]["sides"]
+        rows.append(_memory(f"{name}, a step", sides["ours"], sides["trl"], MEMORY[name]))
+        if "trl, checkpointing" in sides:
+            rival = sides["trl, checkpointing"]
+            what = f"{name}, TRL with gradient checkpointing"
+            rows.append(_memory(what, sides["ours"], rival, MEMORY_CHECKPOINTING[name]))
+    for name, rival in (("scoring", "trl"), ("generation", "trl"), ("suite", "trl")):
+        if name in parts:
+            rows.append(_memory(name, parts[name]["sides"]["ours"], parts[name]["sides"][rival], None))
+    return rows
+
+
+def _memory(what: str, ours: Mapping[str, Any], theirs: Mapping[str, Any], target: Target | None) -> Row:
+    ratio = theirs["peak_bytes"] / ours["peak_bytes"]
+    aims = ("", "", "") if target is None else (f"{target.gate:g}", f"{target.goal:g}", target.verdict(ratio))
+    return (what, *(f"{side['peak_bytes'] / 1e6:,.0f}" for side in (ours, theirs)), _short(ratio), *aims)
+
+
+def _table(headings: Row, rows: Sequence[Row]) -> list[str]:
+    return [_line(headings), _line(("---",) * len(headings)), *map(_line, rows)]
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _equality(part: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value:.2g}" for name, value in part["equal"].items())
+
+
+def _per_second(side: Mapping[str, Any]) -> str:
+    rates = [tokens / seconds for tokens, seconds in zip(side["tokens"], side["seconds"], strict=True)]
+    return f"{median(rates):,.0f} tokens/s"
+
+
+def _short(value: float) -> str:
+    """Three significant digits, and no exponent."""
+    digits = max(0, 2 - math.floor(math.log10(abs(value)))) if value else 0
+    return f"{value:,.{min(digits, 4)}f}"

@@ -133,7 +133,7 @@ class Generate(_Strict):
     max_new_tokens: int = Field(256, gt=0, description="longest answer; beyond it an answer counts as unfinished")
     temperature: float = Field(0.0, ge=0, description="0 is greedy")
     samples: int = Field(1, gt=0, description="answers per prompt; averaged before tests")
-    batch_size: int = Field(32, gt=0, description="prompts answered at once")
+    batch_size: int = Field(64, gt=0, description="prompts answered at once")
 
     @model_validator(mode="after")
     def _several_samples_need_sampling(self) -> Generate:

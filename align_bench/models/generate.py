@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
+import random
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
+from torch import Tensor
 
 from align_bench.models.load import generation_ends
 from align_bench.records import Tick, silent
 from align_bench.suite import Generate
+
+_CONTINUES: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
+# Ended answers leave their batch once they are an eighth of it: it costs a copy of the cache of all others.
+_LEAVING = 1 / 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,28 +46,124 @@ def generate(
 ) -> list[list[Answer]]:
     """Answer every prompt `settings.samples` times.
 
+    A prompt passes the model once for all its samples, an answer that has ended leaves its batch, and each answer is
+    drawn from a stream of its own, so that it depends on no other but by rounding.
+
     Args:
         model: a causal language model, plain or with an adapter.
         tokenizer: gives the pad and end-of-sequence ids.
         prompts: token ids of rendered prompts.
         settings: lengths, temperature, samples.
-        seed: seed of sampling; each batch draws from its own stream.
+        seed: seed of sampling.
         tick: progress, in prompts.
 
     Returns:
         For each prompt, in the order given, its answers.
     """
     ends = generation_ends(model, tokenizer)
+    pad = tokenizer.pad_token_id
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     answers: list[list[Answer]] = [[] for _ in prompts]
     for start in range(0, len(order), settings.batch_size):
         chosen = order[start : start + settings.batch_size]
-        torch.manual_seed(seed * 1_000_003 + start)
-        batch = _generate(model, tokenizer.pad_token_id, ends, [prompts[index] for index in chosen], settings)
-        for place, ids in enumerate(batch):
+        batch = [prompts[index] for index in chosen]
+        if _continues(model, pad):
+            draws = _draws(chosen, settings, seed) if settings.temperature > 0 else None
+            found = _decode(model, pad, ends, batch, settings, draws)
+        else:
+            torch.manual_seed(seed * 1_000_003 + start)
+            found = _generate(model, pad, ends, batch, settings)
+        for place, ids in enumerate(found):
             answers[chosen[place // settings.samples]].append(_until_end(ids, ends))
         tick(start + len(chosen), len(order))
     return answers
+
+
+def _draws(prompts: Sequence[int], settings: Generate, seed: int) -> Tensor:
+    """A number in (0, 1] for every token of every answer to these prompts, shape [answers, max_new_tokens]."""
+    streams = [random.Random(f"answers/{seed}/{one}/{sample}") for one in prompts for sample in range(settings.samples)]
+    return torch.tensor([[1 - stream.random() for _ in range(settings.max_new_tokens)] for stream in streams])
+
+
+@torch.no_grad()
+def _decode(
+    model: Any,
+    pad: int,
+    ends: frozenset[int],
+    prompts: Sequence[Sequence[int]],
+    settings: Generate,
+    draws: Tensor | None = None,
+) -> list[list[int]]:
+    """Ids of `settings.samples` answers to each prompt, each up to its end."""
+    from align_bench.models.cache import growing_cache
+
+    inner = _inner(model)
+    cache = growing_cache(inner)
+    # transformers renamed it during its fifth version.
+    name = "cache" if "cache" in inspect.signature(type(inner).forward).parameters else "past_key_values"
+
+    def logits_after(ids: Tensor, positions: Tensor) -> Tensor:
+        seen = {"attention_mask": mask, "position_ids": positions, name: cache}
+        logits: Tensor = inner(ids, **seen, use_cache=True, logits_to_keep=1).logits[:, -1]
+        return logits
+
+    ids, mask = _left_padded(prompts, pad, inner.device)
+    logits = logits_after(ids, (mask.cumsum(1) - 1).clamp(min=0)).repeat_interleave(settings.samples, 0)
+    mask = mask.repeat_interleave(settings.samples, 0)
+    if settings.samples > 1:
+        cache.batch_repeat_interleave(settings.samples)
+    answers: list[list[int]] = [[] for _ in logits]
+    rows = list(range(len(answers)))  # the answers in the batch
+    for step in range(settings.max_new_tokens):
+        tokens = _next(logits, settings.temperature, None if draws is None else draws[rows, step])
+        for row, token in zip(rows, tokens.tolist(), strict=True):
+            if not answers[row] or answers[row][-1] not in ends:
+                answers[row].append(token)
+        going = [place for place, row in enumerate(rows) if answers[row][-1] not in ends]
+        if not going or step + 1 == settings.max_new_tokens:
+            break
+        if len(rows) - len(going) >= _LEAVING * len(rows):
+            kept = torch.tensor(going, device=inner.device)
+            cache.batch_select_indices(kept)
+            tokens, mask, rows = tokens[kept], mask[kept], [rows[place] for place in going]
+        mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
+        logits = logits_after(tokens[:, None], mask.sum(1, keepdim=True) - 1)
+    return answers
+
+
+def _next(logits: Tensor, temperature: float, draws: Tensor | None) -> Tensor:
+    """The likeliest token of each row, or the one where the cumulated probability reaches the row's draw."""
+    if draws is None:
+        return logits.argmax(1)
+    cumulated = (logits.float() / temperature).softmax(1).cumsum(1)
+    return torch.searchsorted(cumulated, draws.to(logits.device)[:, None] * cumulated[:, -1:]).squeeze(1)
+
+
+def _continues(model: Any, pad: int) -> bool:
+    """Whether `_decode` drives this architecture right: it answers two prompts as transformers' own generation does."""
+    inner = _inner(model)
+    if inner not in _CONTINUES:
+        prompts, settings = [(1, 2), (3, 4, 1, 2)], Generate(max_new_tokens=4)
+        expected = _generate(model, pad, frozenset(), prompts, settings)
+        try:
+            same = _can_leave(inner) and _decode(model, pad, frozenset(), prompts, settings) == expected
+        except Exception:  # an architecture may object in any way to a cache or positions of this kind
+            same = False
+        _CONTINUES[inner] = same
+        if not same:
+            warnings.warn(
+                f"{type(inner).__name__} answers through transformers' own generation (slower; an answer depends on "
+                "its batch)",
+                stacklevel=2,
+            )
+    return _CONTINUES[inner]
+
+
+def _can_leave(inner: Any) -> bool:
+    """Whether rows of this architecture's cache can be repeated and selected; a recurrent state's cannot."""
+    from align_bench.models.cache import growing_cache
+
+    return all(hasattr(layer, "batch_select_indices") for layer in growing_cache(inner).layers)
 
 
 def _generate(
@@ -68,28 +173,39 @@ def _generate(
 
     # transformers fills what is unset here from the model's own generation_config. It is set aside, so that no base
     # brings its repetition penalty or top-p into the comparison.
-    longest = max(map(len, prompts))
-    ids = torch.tensor([[pad] * (longest - len(prompt)) + list(prompt) for prompt in prompts], device=model.device)
-    mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=model.device)
+    ids, mask = _left_padded(prompts, pad, model.device)
     sampled = settings.temperature > 0
     config = GenerationConfig(
         max_new_tokens=settings.max_new_tokens,
         do_sample=sampled,
         num_return_sequences=settings.samples,
         pad_token_id=pad,
-        eos_token_id=sorted(ends),
+        eos_token_id=sorted(ends) or None,
         use_cache=True,
         **({"temperature": settings.temperature, "top_k": 0, "top_p": 1.0} if sampled else {}),
     )
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    inner = _inner(model)
     own, inner.generation_config = inner.generation_config, config
     try:
         with torch.no_grad():
             output = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
     finally:
         inner.generation_config = own
-    new: list[list[int]] = output[:, longest:].tolist()
+    new: list[list[int]] = output[:, ids.shape[1] :].tolist()
     return new
+
+
+def _left_padded(prompts: Sequence[Sequence[int]], pad: int, device: Any) -> tuple[Tensor, Tensor]:
+    """Ids and their mask, of shape [prompts, longest]."""
+    longest = max(map(len, prompts))
+    ids = [[pad] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
+    mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+
+
+def _inner(model: Any) -> Any:
+    """The transformers model, with adapter layers in place, under peft's wrapper."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def _until_end(ids: Sequence[int], ends: frozenset[int]) -> Answer:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from align_bench.models import generate as generation
 from align_bench.models.generate import Answer, generate
 from align_bench.models.load import Precision, find_base, load_policy, load_tokenizer
 from align_bench.suite import Generate
@@ -75,3 +76,100 @@ def test_progress_counts_prompts(loaded: tuple[Any, Any]) -> None:
     settings = Generate(max_new_tokens=2, batch_size=2)
     generate(*loaded, PROMPTS, settings, seed=0, tick=lambda done, total, note="": seen.append((done, total)))
     assert seen == [(2, 5), (4, 5), (5, 5)]
+
+
+def test_an_answer_does_not_depend_on_its_batch(loaded: tuple[Any, Any]) -> None:
+    one, three = (
+        generate(*loaded, PROMPTS, Generate(max_new_tokens=12, temperature=1.0, samples=3, batch_size=size), seed=5)
+        for size in (1, 3)
+    )
+    assert one == three
+
+
+def test_draws_follow_the_models_probabilities(loaded: tuple[Any, Any]) -> None:
+    model, _ = loaded
+    logits = model(input_ids=torch.tensor([PROMPTS[0]])).logits[:, -1] * 8
+    expected = (logits[0] / 2).softmax(0)
+    generator = torch.Generator().manual_seed(0)
+    draws = 1 - torch.rand(20_000, generator=generator)
+    found = torch.bincount(generation._next(logits.repeat(20_000, 1), 2.0, draws), minlength=len(expected)) / 20_000
+    assert 0.5 < float(expected.max()) < 0.999
+    assert (found - expected).abs().max() < 4 * (0.25 / 20_000) ** 0.5
+    # The ends of the range: the first token that has any probability, and the last one.
+    wanted = [int(expected.nonzero()[0]), int(expected.nonzero()[-1])]
+    assert generation._next(logits.repeat(2, 1), 2.0, torch.tensor([1e-30, 1.0])).tolist() == wanted
+
+
+def test_a_prompt_passes_once_and_ended_answers_leave(loaded: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    model, tokenizer = loaded
+    settings = Generate(max_new_tokens=6, temperature=1.0, samples=2)
+    free = generate(model, tokenizer, PROMPTS, settings, seed=3)
+    end = free[0][0].ids[1]
+    monkeypatch.setattr(generation, "generation_ends", lambda *_: frozenset({end}))
+    seen: list[tuple[int, ...]] = []
+    model.register_forward_pre_hook(lambda _, args: seen.append(tuple(args[0].shape)))
+    found = generate(model, tokenizer, PROMPTS, settings, seed=3)
+    model._forward_pre_hooks.clear()
+    assert found == [[generation._until_end(answer.ids, frozenset({end})) for answer in samples] for samples in free]
+    assert seen[0] == (len(PROMPTS), max(map(len, PROMPTS)))
+    # Ten answers: two that end after any step are more than an eighth and leave; at most one lingers.
+    for step, shape in enumerate(seen[1:], start=1):
+        going = sum(len(answer.ids) > step for samples in found for answer in samples)
+        assert shape[1] == 1
+        assert going <= shape[0] <= going + 1
+
+
+def test_the_cache_holds_what_transformers_own_holds(loaded: tuple[Any, Any]) -> None:
+    from transformers.cache_utils import DynamicLayer
+
+    from align_bench.models.cache import _GrowingLayer
+
+    torch.manual_seed(0)
+    ours, theirs = _GrowingLayer(), DynamicLayer()
+    for length, rows in ((3, 4), (1, 4), (90, 4), (1, 8), (1, 3), (1, 3)):
+        if rows == 8:
+            for layer in (ours, theirs):
+                layer.batch_repeat_interleave(2)
+        if rows == 3 and len(ours.keys) == 8:
+            for layer in (ours, theirs):
+                layer.batch_select_indices(torch.tensor([6, 0, 3]))
+        keys, values = torch.randn(2, rows, 2, length, 5)
+        for mine, other in zip(ours.update(keys, values), theirs.update(keys, values), strict=True):
+            assert torch.equal(mine, other)
+    assert ours.get_seq_length() == 97
+
+
+def small(architecture: str) -> Any:
+    """A random model of a few thousand parameters."""
+    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    extra = {
+        "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64},
+        "mistral": shape | {"num_key_value_heads": 2, "sliding_window": 4},
+        "gemma3_text": shape | {"num_key_value_heads": 2, "head_dim": 8, "sliding_window": 4},
+        "qwen3": shape | {"num_key_value_heads": 2, "head_dim": 8},
+        "bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 4},
+        "mamba": {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4},
+    }[architecture]
+    torch.manual_seed(1)
+    config = CONFIG_MAPPING[architecture](vocab_size=60, pad_token_id=0, eos_token_id=59, bos_token_id=1, **extra)
+    return AutoModelForCausalLM.from_config(config).eval()
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "mistral", "gemma3_text", "qwen3", "bloom"])
+def test_other_architectures_answer_as_transformers_does(architecture: str) -> None:
+    model = small(architecture)
+    assert generation._continues(model, 0)
+    prompts, settings = [[3, 4, 5, 6, 7, 8, 9], [10], [11, 12]], Generate(max_new_tokens=9)
+    expected = generation._generate(model, 0, frozenset({-1}), prompts, settings)
+    end = frozenset({expected[1][2]})
+    found = generation._decode(model, 0, end, prompts, settings)
+    assert [generation._until_end(ids, end) for ids in expected] == [generation._until_end(ids, end) for ids in found]
+
+
+def test_what_has_no_such_cache_goes_through_transformers(loaded: tuple[Any, Any]) -> None:
+    model = small("mamba")
+    with pytest.warns(UserWarning, match="through transformers' own generation"):
+        found = generate(model, loaded[1], [(3, 4), (5,)], Generate(max_new_tokens=4), seed=0)
+    assert [len(samples) for samples in found] == [1, 1]

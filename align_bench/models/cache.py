@@ -1,0 +1,57 @@
+"""Keys and values of the tokens that a model has read, in buffers that grow by blocks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+_BLOCK = 64
+
+
+def growing_cache(inner: Any) -> DynamicCache:
+    """An empty cache for a transformers model; layers with a window keep transformers' own kind."""
+    cache = DynamicCache(config=inner.config)
+    cache.layers = [_GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    return cache
+
+
+class _GrowingLayer(DynamicLayer):  # type: ignore[misc]
+    """transformers' layer copies all that it holds at every token; this one at every 64th."""
+
+    keys: Tensor
+    values: Tensor
+    _room: tuple[Tensor, Tensor] | None = None
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Add states of shape [rows, heads, new tokens, width]; returns those of all tokens."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        before = self.get_seq_length()
+        after = before + key_states.shape[-2]
+        if self._room is None or self._room[0].shape[-2] < after or len(self._room[0]) != len(key_states):
+            self._room = self._grown(self.keys, key_states, after), self._grown(self.values, value_states, after)
+        keys, values = self._room
+        keys[:, :, before:after] = key_states
+        values[:, :, before:after] = value_states
+        self.keys, self.values = keys[:, :, :after], values[:, :, :after]
+        return self.keys, self.values
+
+    def _grown(self, held: Tensor, like: Tensor, length: int) -> Tensor:
+        rows, heads, _, width = like.shape
+        room = like.new_empty(rows, heads, length + _BLOCK, width)
+        if held.numel():
+            room[:, :, : held.shape[-2]] = held
+        return room
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Each row `repeats` times, in a row."""
+        super().batch_repeat_interleave(repeats)
+        self._room = None
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Only these rows."""
+        super().batch_select_indices(indices)
+        self._room = None

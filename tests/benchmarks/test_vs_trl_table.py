@@ -160,7 +160,10 @@ def test_the_page_shows_every_precision_and_allocator_apart() -> None:
             "parts": parts,
         }
     )
-    for heading in ("nf4 (computes in float32), stock allocator", "fp32 (computes in float32), tuned (glibc) allocator"):
+    for heading in (
+        "nf4 (computes in float32), stock allocator",
+        "fp32 (computes in float32), tuned (glibc) allocator",
+    ):
         assert f"## {heading}" in page
     assert page.count("| rm, a step | 2.00 (1.00–4.00) s") == 4
     assert "loss 1e-07" in page

@@ -117,11 +117,11 @@ def test_bf16_is_given_its_rounding_and_no_more() -> None:
         table.check_training("dpo", "bfloat16", step_log(), step_log(loss=[0.7, 0.9]))
 
 
-def test_orpo_is_compared_by_its_odds_alone() -> None:
-    ours, theirs = step_log(log_odds_ratio=[0.1, 0.2]), step_log(log_odds_ratio=[0.1, 0.2], loss=[3.0, 3.0])
+def test_orpo_is_compared_by_its_first_odds_alone() -> None:
+    ours, theirs = step_log(log_odds_ratio=[0.1, 0.2]), step_log(log_odds_ratio=[0.1, 0.9], loss=[3.0, 3.0])
     assert table.check_training("orpo", "float32", ours, theirs) == {"log_odds_ratio": 0.0}
     with pytest.raises(table.UnequalError, match="log_odds_ratio"):
-        table.check_training("orpo", "float32", ours, {**theirs, "log_odds_ratio": [0.1, 0.3]})
+        table.check_training("orpo", "float32", ours, {**theirs, "log_odds_ratio": [0.2, 0.2]})
 
 
 def test_scoring_must_equal_the_plain_loop_and_trls_loss() -> None:

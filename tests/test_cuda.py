@@ -1,0 +1,99 @@
+"""On a CUDA device, where there is one: the same numbers as on a CPU, NF4, and a whole suite."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from align_bench.models import generate as generation
+from align_bench.models.layout import lay_out
+from align_bench.models.load import Precision, add_adapter, find_base, load_policy, resolve_precision
+from align_bench.models.logprobs import response_logps
+from align_bench.pipeline import Folders, Quiet, prepare, run
+from align_bench.registry import load_registry
+from align_bench.suite import Generate, Lora, load_suite
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+# Three answers to one prompt, which share its tokens, and one that stands alone.
+ROWS = [((5, 6, 7, 8), (9, 10, 11)), ((5, 6, 7, 8), (12, 13)), ((5, 6, 7, 8), (14,)), ((20, 21), (22, 23, 24, 25))]
+
+
+def on(device: str, storage: str, compute: torch.dtype, name: str = "embedded/tiny") -> Any:
+    return load_policy(find_base(name), Precision(storage, compute, device))
+
+
+def gradient(model: Any) -> torch.Tensor:
+    adapted = add_adapter(model, Lora(), seed=0)
+    torch.manual_seed(1)
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            parameter.data = (0.02 * torch.randn(parameter.shape)).to(parameter.device)
+    response_logps(adapted, ROWS).sum().backward()
+    return torch.cat([value.grad.flatten().cpu() for value in adapted.parameters() if value.grad is not None])
+
+
+def test_auto_is_nf4_computed_in_bf16() -> None:
+    assert str(resolve_precision("auto")) == "nf4/bfloat16/cuda"
+
+
+def test_log_probabilities_and_gradients_equal_those_of_the_cpu() -> None:
+    gpu, cpu = on("cuda", "fp32", torch.float32), on("cpu", "fp32", torch.float32)
+    with torch.no_grad():
+        found, expected = response_logps(gpu, ROWS).cpu(), response_logps(cpu, ROWS)
+    assert torch.allclose(found, expected, atol=1e-3)
+    found, expected = gradient(gpu), gradient(cpu)
+    assert (found - expected).norm() < 1e-3 * expected.norm()
+
+
+@pytest.mark.parametrize(("storage", "tolerance"), [("fp32", 1e-4), ("bf16", 0.05), ("nf4", 0.05)])
+def test_a_shared_prompt_changes_nothing(storage: str, tolerance: float) -> None:
+    """Per token, in nats; bf16 keeps eight bits of each number."""
+    compute = torch.float32 if storage == "fp32" else torch.bfloat16
+    model = on("cuda", storage, compute)
+    assert lay_out(model, ROWS).inputs["input_ids"].shape[0] == 2
+    with torch.no_grad():
+        together = response_logps(model, ROWS)
+        alone = torch.cat([response_logps(model, [row]) for row in ROWS])
+    tokens = torch.tensor([len(response) for _, response in ROWS], device="cuda")
+    assert ((together - alone) / tokens).abs().max() < tolerance
+
+
+def test_nf4_holds_the_same_weights_as_on_a_cpu() -> None:
+    with torch.no_grad():
+        found = response_logps(on("cuda", "nf4", torch.float32), ROWS).cpu()
+        expected = response_logps(on("cpu", "nf4", torch.float32), ROWS)
+    assert torch.allclose(found, expected, atol=5e-3)
+
+
+def test_answers_equal_those_of_transformers() -> None:
+    model = on("cuda", "fp32", torch.float32)
+    assert generation._continues(model, 0)
+    prompts, settings = [[3, 4, 5, 6, 7], [10], [11, 12]], Generate(max_new_tokens=12)
+    expected = generation._generate(model, 0, frozenset({-1}), prompts, settings)
+    end = frozenset({expected[1][3]})
+    found = generation._decode(model, 0, end, prompts, settings)
+    assert [generation._until_end(ids, end) for ids in expected] == [generation._until_end(ids, end) for ids in found]
+
+
+def test_a_suite_of_every_kind_of_method(tmp_path: Path) -> None:
+    suite = {
+        "extends": "assignment",
+        "name": "cuda",
+        "precision": "auto",
+        "data": {split: {"path": "embedded/planted", "rows": 48} for split in ("train", "val")},
+        "judge": {"data": {"path": "embedded/planted", "rows": 48}},
+        "generate": {"prompts": 8, "max_new_tokens": 8, "temperature": 1.0, "samples": 2},
+        "methods": ["rm", "poe_rm", "robust_rm", "sft", "dpo", "kto", "simpo", "orpo", {"ppo": {"reward": "rm"}}],
+    }
+    path = tmp_path / "cuda.yaml"
+    path.write_text(yaml.safe_dump(suite), encoding="utf-8")
+    loaded = load_suite(str(path))
+    prepared = prepare(loaded, load_registry(path, loaded.plugins))
+    report = run(prepared, Quiet(), Folders(tmp_path / "runs", tmp_path / "reports"), command="align-bench run cuda")
+    assert {result["cell"]: result["reason"] for result in report["results"] if result["status"] != "done"} == {}
+    assert report["base"]["precision"] == "nf4/bfloat16/cuda"

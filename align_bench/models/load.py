@@ -292,7 +292,7 @@ def _load(base: Base, precision: Precision, loader: Any, extra: dict[str, Any]) 
         else:
             arguments["use_safetensors"] = True
         if precision.storage == "nf4":
-            arguments["quantization_config"] = _nf4(precision)
+            arguments |= _nf4(precision)
         model = loader.from_pretrained(folder, **arguments)
     return _frozen(model, precision)
 
@@ -310,20 +310,22 @@ def _quantised_gguf(base: Base, precision: Precision, loader: Any, arguments: di
     with tempfile.TemporaryDirectory() as folder:
         plain.save_pretrained(folder)
         del marked, plain
-        model = loader.from_pretrained(folder, **arguments, quantization_config=_nf4(precision))
+        model = loader.from_pretrained(folder, **arguments, **_nf4(precision))
     return _frozen(model, precision)
 
 
-def _nf4(precision: Precision) -> Any:
+def _nf4(precision: Precision) -> dict[str, Any]:
     from transformers import BitsAndBytesConfig
 
-    return BitsAndBytesConfig(
+    config = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=precision.compute,
         llm_int8_skip_modules=["lm_head", _HEAD],
     )
+    # Without a device, transformers would quantise on a GPU wherever it sees one.
+    return {"quantization_config": config, "device_map": {"": precision.device}}
 
 
 def _frozen(model: Any, precision: Precision) -> Any:

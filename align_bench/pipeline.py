@@ -51,7 +51,7 @@ from align_bench.plan import Address, Cell, Inputs, Plan, Tuning, code_digest, m
 from align_bench.records import Cost, Estimate, Outcome, Status, Tick, TokenRow, silent
 from align_bench.registry import Registry
 from align_bench.report.build import build_report
-from align_bench.report.export import read_report, write_report
+from align_bench.report.export import WRITTEN, read_report, write_report
 from align_bench.report.naming import method_of
 from align_bench.report.numerals import counts_in_words
 from align_bench.store import Artefact, Store, content_key, make_folder, write_atomically
@@ -239,7 +239,8 @@ def _finished(folder: Path, state: str, store: Store, plan: Plan) -> dict[str, A
         return None
     done = all(result["status"] == "done" for result in report["results"])
     stored = all((address.kind, address.key) in store for _, address in plan.addresses())
-    return report if done and stored and report["suite"].get("state") == state else None
+    whole = all((folder / name).is_file() for name in WRITTEN)
+    return report if done and stored and whole and report["suite"].get("state") == state else None
 
 
 class _Work:

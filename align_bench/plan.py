@@ -173,6 +173,10 @@ class Tuning:
     trials: Mapping[str, tuple[Cell, ...]]
 
 
+# What is code: modules, and the page of the report.
+CODE = {".py", ".j2", ".css", ".js"}
+
+
 @cache
 def code_digest(*names: str) -> str:
     """sha256 over the source of some of this package's subpackages and modules (`tune.py`).
@@ -182,7 +186,7 @@ def code_digest(*names: str) -> str:
     digest = hashlib.sha256()
     for name in names:
         place = Path(__file__).parent / name
-        for path in [place] if place.is_file() else sorted(place.glob("*.py")):
+        for path in [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.suffix in CODE):
             digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()
 

@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 from align_bench.errors import MissingResultError, StoreError
 from align_bench.records import Cost, Generation, Outcome
 from align_bench.report.build import build_report, json_ready
+from align_bench.report.cells import gather
 from align_bench.report.markdown import render
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-REPORT, MARKDOWN = "report.json", "report.md"
+REPORT, MARKDOWN, PAGE, FIGURES = "report.json", "report.md", "report.html", "figures"
 SCORES, GENERATIONS, TRAINING = "scores.parquet", "generations.jsonl", "training.parquet"
+WRITTEN = (REPORT, MARKDOWN, PAGE, SCORES, GENERATIONS, TRAINING)
 COMPUTED = ("results", "comparisons", "baselines", "detectable", "notes")
 
 # Column → pyarrow type, in the order of the file; log-probabilities are sums in nats.
@@ -60,8 +62,10 @@ def write_report(
     generations: Sequence[Generation],
     training: Sequence[Mapping[str, Any]] = (),
 ) -> None:
-    """Write `scores.parquet`, `generations.jsonl`, `training.parquet`, `report.md` and, last, `report.json`, each
-    atomically.
+    """Write a report's folder, each file atomically and `report.json` last.
+
+    The rows come first (`scores.parquet`, `generations.jsonl`, `training.parquet`), then what people read: `figures/`,
+    `report.html` and `report.md`.
 
     Args:
         folder: made if it does not exist.
@@ -79,8 +83,33 @@ def write_report(
         pq.write_table(_table(training, TRAINING_COLUMNS), path)
     lines = [_json(json_ready(asdict(answer))) + "\n" for answer in generations]
     _write_text(folder / GENERATIONS, "".join(lines))
-    _write_text(folder / MARKDOWN, render(report))
-    _write_text(folder / REPORT, _json(json_ready(report), indent=2) + "\n")
+    report = json_ready(report)
+    _write_page(folder, report, scores, generations, training)
+    _write_text(folder / REPORT, _json(report, indent=2) + "\n")
+
+
+def _write_page(
+    folder: Path,
+    report: Mapping[str, Any],
+    scores: Sequence[Mapping[str, Any]],
+    generations: Sequence[Generation],
+    training: Sequence[Mapping[str, Any]],
+) -> None:
+    # Drawing takes seconds to import, which reading a report need not wait for.
+    from align_bench.report.figures import Material, figures
+    from align_bench.report.html import render_page
+    from align_bench.report.plots import standalone
+
+    cells = gather([_outcome(result) for result in report["results"]], scores, generations)
+    drawn = figures(Material(report, cells, training))
+    (folder / FIGURES).mkdir(exist_ok=True)
+    for figure in drawn:
+        _write_text(folder / FIGURES / f"{figure.name}.svg", standalone(figure.svg, figure.alternative))
+    for path in (folder / FIGURES).glob("*.svg"):
+        if path.stem not in {figure.name for figure in drawn}:  # of an earlier report
+            path.unlink()
+    _write_text(folder / PAGE, render_page(report, cells, drawn))
+    _write_text(folder / MARKDOWN, render(report, drawn))
 
 
 def read_report(folder: Path) -> dict[str, Any]:

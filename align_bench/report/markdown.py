@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from align_bench.report.numerals import counts_in_words, one_line
 from align_bench.report.sections import Section, sections
 
+if TYPE_CHECKING:
+    from align_bench.report.figures import Figure
+
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
 
-def render(report: Mapping[str, Any]) -> str:
+def render(report: Mapping[str, Any], figures: Sequence[Figure] = ()) -> str:
     """The report's tables and notes with what they were made from: command, base, data, judge, environment.
 
     Args:
         report: what `build_report` returns or `report.json` holds.
+        figures: shown from the files `figures/<name>.svg` beside it.
     """
     parts = [f"# Report: {literal(_title(report))}", *_made_from(report)]
     parts += [_table(section) for section in sections(report)]
+    parts += [_figure(figure) for figure in figures]
     if report["notes"]:
         parts.append("## Notes\n\n" + "\n".join(f"- {literal(note)}" for note in report["notes"]))
     environment = list(_bullets(report.get("environment"), "environment"))
@@ -81,6 +86,11 @@ def _table(section: Section) -> str:
     ]
     captions = "".join(f"\n\n{literal(caption)}" for caption in section.captions)
     return f"## {literal(section.title)}\n\n" + "\n".join(lines) + captions
+
+
+def _figure(figure: Figure) -> str:
+    shown = f"![{literal(figure.alternative)}](figures/{figure.name}.svg)"
+    return f"## {literal(figure.title)}\n\n{shown}\n\n{literal(figure.caption)}"
 
 
 def _row(texts: Sequence[str]) -> str:

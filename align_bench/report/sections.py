@@ -52,12 +52,14 @@ class Section:
         columns: its columns.
         rows: its cells, row by row.
         captions: what a reader needs beside the numbers.
+        chapter: where in the page it stands.
     """
 
     title: str
     columns: Sequence[Column]
     rows: Sequence[Sequence[str]]
     captions: Sequence[str] = field(default=())
+    chapter: str = "more"
 
 
 def sections(report: Report) -> list[Section]:
@@ -81,7 +83,12 @@ def reward_models(report: Report) -> Section:
         "std": ("reward_std", plain),
     }
     return _metric_section(
-        "Reward models on the validation pairs", "model", _done(report, "reward"), shown, _pairs(report)
+        "Reward models on the validation pairs",
+        "model",
+        _done(report, "reward"),
+        shown,
+        _pairs(report),
+        chapter="leaderboard",
     )
 
 
@@ -99,7 +106,12 @@ def length_bias(report: Report) -> Section:
     ]
     results = [found for found in _done(report, "reward") if found["algorithm"] != JUDGE_CELL]
     return _metric_section(
-        "Length bias of reward models", "model", results if len(results) > 1 else [], shown, captions
+        "Length bias of reward models",
+        "model",
+        results if len(results) > 1 else [],
+        shown,
+        captions,
+        chapter="length",
     )
 
 
@@ -120,7 +132,12 @@ def length_bias_against_first(report: Report) -> Section:
         "The bootstrap is an interval, not a test; its verdict is whether that excludes 0.",
     ]
     return _comparison_section(
-        "Length bias of the first reward model against the others", chosen, captions, [_text("a − b")], _both
+        "Length bias of the first reward model against the others",
+        chosen,
+        captions,
+        [_text("a − b")],
+        _both,
+        chapter="length",
     )
 
 
@@ -134,7 +151,9 @@ def attacked(report: Report) -> Section:
         "ε: one gradient step on the input embeddings of each answer against its label, of ε × their norm.",
         *_found_in(report, "pairs"),
     ]
-    return _metric_section("Reward accuracy under attack", "model", results if names else [], shown, captions)
+    return _metric_section(
+        "Reward accuracy under attack", "model", results if names else [], shown, captions, chapter="scores"
+    )
 
 
 def policies(report: Report) -> Section:
@@ -155,7 +174,9 @@ def policies(report: Report) -> Section:
         "by logp: accuracy of the mean log-probability a token; by ratio: of the log-ratio to the reference.",
         *_pairs(report),
     ]
-    return _metric_section("Policies on the validation pairs", "policy", results, shown, captions)
+    return _metric_section(
+        "Policies on the validation pairs", "policy", results, shown, captions, chapter="leaderboard"
+    )
 
 
 def judged(report: Report) -> Section:
@@ -183,7 +204,7 @@ def judged(report: Report) -> Section:
             f"The judge is the very reward that {', '.join(map(one_line, trained))} learned from: of "
             f"{'it' if len(trained) == 1 else 'them'} its scores are no independent verdict."
         )
-    return _metric_section("Generations, judged", "policy", results, shown, captions)
+    return _metric_section("Generations, judged", "policy", results, shown, captions, chapter="leaderboard")
 
 
 def against_base(report: Report) -> Section:
@@ -191,14 +212,23 @@ def against_base(report: Report) -> Section:
     bases = {found["cell"] for found in report["results"] if found["kind"] == "base"}
     chosen = [found for found in report["comparisons"] if found["level"] == "checkpoint" and found["b"] in bases]
     captions = ["A positive difference is a gain over the base. These are tests of checkpoints, not of methods."]
-    return _comparison_section("Policies against the base", chosen, captions, [_text("policy")], lambda one: [one["a"]])
+    return _comparison_section(
+        "Policies against the base",
+        chosen,
+        captions,
+        [_text("policy")],
+        lambda one: [one["a"]],
+        chapter="differences",
+    )
 
 
 def methods(report: Report) -> Section:
     """Every method against the others and the base, over seeds."""
     chosen = [found for found in report["comparisons"] if found["level"] == "method"]
     captions = ["n counts the seeds of the smaller group."]
-    return _comparison_section("Methods, over their seeds", chosen, captions, [_text("a − b")], _both)
+    return _comparison_section(
+        "Methods, over their seeds", chosen, captions, [_text("a − b")], _both, chapter="differences"
+    )
 
 
 def tuning(report: Report) -> Section:
@@ -216,7 +246,8 @@ def tuning(report: Report) -> Section:
         for number, trial in enumerate(found["trials"])
     ]
     columns = [_text("method"), Column("trial"), _text("setting"), Column("accuracy"), _text("", wraps=False)]
-    return Section("Trials on pairs held out of train", columns, rows, list(_tuning_captions(tuned)) if rows else [])
+    captions = list(_tuning_captions(tuned)) if rows else []
+    return Section("Trials on pairs held out of train", columns, rows, captions, chapter="training")
 
 
 def costs(report: Report) -> Section:
@@ -231,7 +262,7 @@ def costs(report: Report) -> Section:
         if cost
     ]
     columns = (_text("cell"), Column("wall time"), Column("tokens"), Column("peak memory"))
-    return Section("Cost", columns, rows)
+    return Section("Cost", columns, rows, chapter="cost")
 
 
 def failures(report: Report) -> Section:
@@ -243,7 +274,8 @@ def failures(report: Report) -> Section:
         for found in [*report["results"], *trials]
         if found["status"] != "done"
     ]
-    return Section("Without a result", [_text("cell"), _text("status", wraps=False), _text("reason")], rows)
+    columns = [_text("cell"), _text("status", wraps=False), _text("reason")]
+    return Section("Without a result", columns, rows, chapter="leaderboard")
 
 
 def pairwise(report: Report, a: str, b: str) -> Section:
@@ -273,8 +305,8 @@ def pairwise(report: Report, a: str, b: str) -> Section:
         captions.append("These are tests of checkpoints; a claim about the methods needs at least 3 seeds of each.")
     title = f"{one_line(a)} against {one_line(b)}"
     if len({(found["a"], found["b"]) for found in chosen}) == 1:  # the title says it
-        return _comparison_section(title, chosen, captions, [], lambda one: [])
-    return _comparison_section(title, chosen, captions, [_text("a − b")], _both)
+        return _comparison_section(title, chosen, captions, [], lambda one: [], chapter="differences")
+    return _comparison_section(title, chosen, captions, [_text("a − b")], _both, chapter="differences")
 
 
 def verdict(found: Mapping[str, Any]) -> str:
@@ -326,6 +358,8 @@ def _metric_section(
     results: Sequence[Result],
     shown: Mapping[str, tuple[str, Callable[[Mapping[str, Any]], str]]],
     captions: Sequence[str],
+    *,
+    chapter: str,
 ) -> Section:
     """A row a result; columns that are undefined in every row are left out."""
     kept = {
@@ -338,7 +372,7 @@ def _metric_section(
         for found in results
     ]
     columns = [_text(first), *(Column(one_line(heading)) for heading in kept)]
-    return Section(title, columns, rows, captions)
+    return Section(title, columns, rows, captions, chapter)
 
 
 def _both(comparison: Mapping[str, Any]) -> list[str]:
@@ -351,6 +385,8 @@ def _comparison_section(
     captions: Sequence[str],
     who_columns: Sequence[Column],
     who: Callable[[Mapping[str, Any]], Sequence[str]],
+    *,
+    chapter: str,
 ) -> Section:
     """A row a comparison; `who` gives the cells that say between whom."""
     numeric = [Column(heading) for heading in ("p", "Holm p", "dz", "n")]
@@ -371,7 +407,7 @@ def _comparison_section(
         )
         for one in found
     ]
-    return Section(title, columns, rows, [*captions, VERDICT])
+    return Section(title, columns, rows, [*captions, VERDICT], chapter)
 
 
 def _done(report: Report, *kinds: str) -> list[Result]:

@@ -32,7 +32,9 @@ def test_the_report_can_be_recomputed_from_its_exports(run: Any, tmp_path: Path)
     assert build_report(run.header, run.outcomes, read_scores(folder), read_generations(folder)) == report
     assert recompute(folder) == report
     assert sorted(path.name for path in folder.iterdir()) == [
+        "figures",
         "generations.jsonl",
+        "report.html",
         "report.json",
         "report.md",
         "scores.parquet",
@@ -91,10 +93,10 @@ def test_hostile_answers_stay_one_line_each(run: Any, tmp_path: Path) -> None:
 
 def test_a_failed_write_leaves_the_old_file(run: Any, tmp_path: Path) -> None:
     write_report(tmp_path, run.report(), run.scores, run.generations)
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    before = {path.name: path.read_bytes() for path in tmp_path.rglob("*.*")}
     with pytest.raises(Exception, match="convert"):
         write_report(tmp_path, run.report(), [{"cell": "dpo", "pair": "none"}], run.generations)
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert {path.name: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
 
 
 def test_missing_and_damaged_files_are_named(run: Any, tmp_path: Path) -> None:

@@ -1,0 +1,186 @@
+"use strict";
+
+const embedded = (id) => JSON.parse(document.getElementById(id).textContent);
+const make = (tag, properties = {}, ...children) => {
+  const element = Object.assign(document.createElement(tag), properties);
+  element.append(...children);
+  return element;
+};
+
+// Control characters and marks of direction are shown by their code: they change nothing but what they show.
+const visible = (text) =>
+  text.replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]/gu,
+    (mark) => "\\u" + mark.codePointAt(0).toString(16).padStart(4, "0"));
+
+// Light and dark: what the system asks for, until the reader decides.
+
+const root = document.documentElement;
+const system = window.matchMedia("(prefers-color-scheme: dark)");
+const themeButton = document.getElementById("theme");
+const setTheme = (dark) => {
+  root.dataset.theme = dark ? "dark" : "light";
+  themeButton.textContent = dark ? "Light" : "Dark";
+};
+setTheme(system.matches);
+system.addEventListener("change", (event) => setTheme(event.matches));
+themeButton.addEventListener("click", () => setTheme(root.dataset.theme !== "dark"));
+let before;
+window.addEventListener("beforeprint", () => { before = root.dataset.theme; setTheme(false); });
+window.addEventListener("afterprint", () => setTheme(before === "dark"));
+
+// Tables are sorted by a click on a heading. A cell's number is its first one, in base units.
+
+const UNITS = { "%": 1, s: 1, min: 60, h: 3600, B: 1, KiB: 2 ** 10, MiB: 2 ** 20, GiB: 2 ** 30, TiB: 2 ** 40 };
+const numberIn = (text) => {
+  const parts = [...text.replaceAll(",", "").matchAll(/([+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?)(?: ?(%|s|min|h|[KMGT]iB|B)(?![a-z]))?/gi)];
+  if (!parts.length) return NaN;
+  const units = parts.filter((part) => part[2] && part[2] !== "%");
+  if (units.length) return units.reduce((sum, [, number, unit]) => sum + number * (UNITS[unit] ?? 1), 0);
+  return Number(parts[0][1]);
+};
+const sortTable = (heading) => {
+  const table = heading.closest("table");
+  const column = [...heading.parentElement.children].indexOf(heading);
+  const numeric = heading.classList.contains("number");
+  const sign = heading.ariaSort === (numeric ? "descending" : "ascending") ? (numeric ? 1 : -1) : (numeric ? -1 : 1);
+  const key = (row) => row.children[column].textContent;
+  const compare = (a, b) => {
+    if (!numeric) return sign * key(a).localeCompare(key(b));
+    const [x, y] = [numberIn(key(a)), numberIn(key(b))];
+    if (Number.isNaN(x) || Number.isNaN(y)) return Number.isNaN(x) - Number.isNaN(y); // n/a stays last
+    return sign * (x - y);
+  };
+  for (const other of heading.parentElement.children) other.removeAttribute("aria-sort");
+  heading.ariaSort = sign > 0 ? "ascending" : "descending";
+  table.tBodies[0].append(...[...table.tBodies[0].rows].sort(compare));
+};
+for (const button of document.querySelectorAll("th button")) {
+  button.addEventListener("click", () => sortTable(button.parentElement));
+}
+
+// The numbers behind a figure, as CSV. Text that a spreadsheet would run as a formula gets an apostrophe.
+
+const csvField = (value) => {
+  if (value === null) return "";
+  if (typeof value === "number") return String(value);
+  return '"' + value.replace(/^(?=[=+\-@\t\r])/, "'").replaceAll('"', '""') + '"';
+};
+for (const button of document.querySelectorAll("button[data-numbers]")) {
+  button.addEventListener("click", () => {
+    const { columns, rows } = embedded(button.dataset.numbers + "-numbers");
+    const lines = [columns, ...rows].map((row) => row.map(csvField).join(","));
+    const url = URL.createObjectURL(new Blob([lines.join("\r\n") + "\r\n"], { type: "text/csv" }));
+    make("a", { href: url, download: button.dataset.numbers + ".csv" }).click();
+    setTimeout(() => URL.revokeObjectURL(url), 1000);
+  });
+}
+
+// Example by example: one prompt, the reference's answer and the policies' beside it.
+
+const PER_PAGE = 25;
+const browse = (data) => {
+  const find = (id) => document.getElementById(id);
+  const [search, policy, reference, judge, outcome, order] =
+    ["search", "policy", "reference", "judge", "outcome", "order"].map((name) => find("example-" + name));
+  const list = find("example-list");
+  const shown = new Set(data.cells.slice(0, 5).map((cell) => cell.name));
+  let found = [];
+  let place = 0;
+
+  // A cell's score on a prompt: the mean over its samples; null where it has none.
+  const score = (cell, prompt) => {
+    const at = data.judges.indexOf(judge.value);
+    const known = (data.answers[cell][prompt] ?? []).map((answer) => answer.scores[at]).filter((one) => one !== null && one !== undefined);
+    return known.length ? known.reduce((sum, one) => sum + one, 0) / known.length : null;
+  };
+  const gain = (cell, prompt) => {
+    const [own, other] = [score(cell, prompt), score(reference.value, prompt)];
+    return own === null || other === null ? null : own - other;
+  };
+  const inWords = (difference) => difference > 0 ? "win" : difference < 0 ? "loss" : "tie";
+  const signed = (number) => (number >= 0 ? "+" : "−") + Math.abs(number).toFixed(3);
+
+  const filter = () => {
+    const wanted = search.value.trim().toLowerCase();
+    const holds = (index) => {
+      const difference = gain(policy.value, index);
+      if (outcome.value !== "all" && (difference === null || inWords(difference) !== outcome.value)) return false;
+      if (!wanted) return true;
+      const texts = [data.prompts[index], ...data.cells.flatMap(({ name }) => (data.answers[name][index] ?? []).map((answer) => answer.text))];
+      return texts.some((text) => text.toLowerCase().includes(wanted));
+    };
+    found = data.prompts.map((_, index) => index).filter(holds);
+    const least = order.value === "loss" ? 1 : -1;
+    if (order.value !== "file") {
+      const by = (index) => gain(policy.value, index) ?? -least * Infinity;
+      found.sort((a, b) => least * (by(a) - by(b)) || a - b);
+    }
+    place = 0;
+    draw();
+  };
+
+  const draw = (focus = false) => {
+    const first = PER_PAGE * Math.floor(place / PER_PAGE);
+    const items = found.slice(first, first + PER_PAGE).map((index, offset) => {
+      const difference = gain(policy.value, index);
+      const button = make("button", { type: "button" },
+        make("span", { textContent: visible(data.prompts[index]).slice(0, 200), title: "" }),
+        make("span", { className: "quiet", textContent: difference === null ? "" : signed(difference) }));
+      button.ariaCurrent = String(first + offset === place);
+      button.tabIndex = first + offset === place ? 0 : -1;
+      button.addEventListener("click", () => { place = first + offset; draw(true); });
+      return make("li", {}, button);
+    });
+    list.replaceChildren(...items);
+    const current = list.querySelector('[aria-current="true"]');
+    if (current) list.scrollTop = Math.max(0, current.parentElement.offsetTop - list.offsetTop - 80);
+    if (focus && current) current.focus({ preventScroll: true });
+    find("example-count").textContent = found.length
+      ? `Prompt ${place + 1} of ${found.length} (${data.prompts.length} in the page)` : "No prompt matches.";
+    find("example-previous").disabled = place === 0;
+    find("example-next").disabled = place >= found.length - 1;
+    show();
+  };
+
+  const show = () => {
+    const target = find("example-view");
+    if (!found.length) return target.replaceChildren();
+    const index = found[place];
+    const cards = data.cells.filter(({ name }) => shown.has(name)).flatMap(({ name }) => {
+      const difference = gain(name, index);
+      const versus = name === reference.value || difference === null ? "" : ` · ${inWords(difference)} ${signed(difference)}`;
+      return (data.answers[name][index] ?? []).map((answer) => {
+        const scores = data.judges.map((one, at) => [one, answer.scores[at]]).filter(([, one]) => one !== null);
+        return make("article", { className: "answer" },
+          make("h4", { textContent: visible(name) + versus }),
+          make("div", { className: "quiet", textContent: [...scores.map(([one, value]) => `${visible(one)} ${value.toFixed(3)}`),
+            `${answer.tokens} tokens`, ...(answer.finished ? [] : ["cut off"])].join(" · ") }),
+          make("div", { className: "text", textContent: visible(answer.text) || "(empty)", tabIndex: 0 }),
+          ...(answer.left ? [make("div", { className: "quiet", textContent: `… ${answer.left} more characters in generations.jsonl` })] : []));
+      });
+    });
+    target.replaceChildren(make("div", { className: "prompt text", textContent: visible(data.prompts[index]), tabIndex: 0 }),
+      make("div", { className: "answers" }, ...cards));
+  };
+
+  const move = (step, focus) => {
+    const next = place + step;
+    if (next >= 0 && next < found.length) { place = next; draw(focus); }
+  };
+  const boxes = find("example-cells");
+  for (const { name } of data.cells) {
+    const box = make("input", { type: "checkbox", checked: shown.has(name) });
+    box.addEventListener("change", () => { box.checked ? shown.add(name) : shown.delete(name); show(); });
+    boxes.append(make("label", {}, box, visible(name)));
+  }
+  search.addEventListener("input", filter);
+  for (const control of [policy, reference, judge, outcome, order]) control.addEventListener("change", filter);
+  find("example-previous").addEventListener("click", () => move(-1, false));
+  find("example-next").addEventListener("click", () => move(1, false));
+  list.addEventListener("keydown", (event) => {
+    const step = { ArrowDown: 1, j: 1, ArrowUp: -1, k: -1 }[event.key];
+    if (step) { event.preventDefault(); move(step, true); }
+  });
+  filter();
+};
+if (document.getElementById("examples-data")) browse(embedded("examples-data"));

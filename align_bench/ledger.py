@@ -1,13 +1,15 @@
-"""What an artefact costs: wall-clock seconds and peak memory between two points."""
+"""What an artefact costs: wall-clock seconds, peak memory and use of the device between two points."""
 
 from __future__ import annotations
 
 import contextlib
 import time
+from functools import cache
 from pathlib import Path
 
 import torch
 
+from align_bench.models.load import Precision
 from align_bench.records import Cost
 
 
@@ -26,9 +28,35 @@ class Meter:
             with contextlib.suppress(OSError):
                 Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
-    def cost(self, tokens: int) -> Cost:
-        """The cost so far, of work that brought `tokens` tokens through the model."""
-        return Cost(time.monotonic() - self._started, tokens, _peak_bytes())
+    def cost(self, tokens: int, flops: float | None = None, precision: Precision | None = None) -> Cost:
+        """The cost so far.
+
+        Args:
+            tokens: tokens that the work brought through the model.
+            flops: operations that its passes needed; 0 for work without a model, None where they were not counted.
+            precision: what computed them; None for work without a model.
+        """
+        seconds, peak_bytes = time.monotonic() - self._started, _peak_bytes()
+        if not flops or precision is None:
+            return Cost(seconds, tokens, peak_bytes, flops, flops)
+        share = flops / seconds / peak_flops(precision.compute, precision.device)
+        return Cost(seconds, tokens, peak_bytes, flops, share)
+
+
+@cache
+def peak_flops(dtype: torch.dtype, device: str) -> float:
+    """Operations a second of a large matrix product, measured once a process: the best of a fifth of a second.
+
+    Beside other work it is lower than the device's best, as is all that is held against it.
+    """
+    side = 1024 if device == "cpu" else 4096
+    left, right = (torch.ones(side, side, dtype=dtype, device=device) for _ in range(2))
+    best, began = float("inf"), time.perf_counter()
+    while time.perf_counter() - began < 0.2:
+        started = time.perf_counter()
+        (left @ right)[0, 0].item()  # reading a number waits for the device
+        best = min(best, time.perf_counter() - started)
+    return 2 * side**3 / best
 
 
 def _peak_bytes() -> int:
@@ -44,9 +72,21 @@ def _peak_bytes() -> int:
 
 
 def total(costs: list[Cost]) -> Cost | None:
-    """Seconds and tokens summed, memory at its highest; None for no costs at all."""
+    """Seconds, tokens and operations summed, memory at its highest, utilisation over all seconds.
+
+    Returns:
+        The total; None for no costs at all. Its operations are None where those of one of them are.
+    """
     if not costs:
         return None
+    seconds = sum(cost.seconds for cost in costs)
+    flops = [cost.flops for cost in costs if cost.flops is not None]
+    used = [cost.utilisation * cost.seconds for cost in costs if cost.utilisation is not None]
+    whole = len(flops) == len(used) == len(costs)
     return Cost(
-        sum(cost.seconds for cost in costs), sum(cost.tokens for cost in costs), max(cost.peak_bytes for cost in costs)
+        seconds,
+        sum(cost.tokens for cost in costs),
+        max(cost.peak_bytes for cost in costs),
+        sum(flops) if whole else None,
+        sum(used) / seconds if whole and seconds else None,
     )

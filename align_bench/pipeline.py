@@ -32,6 +32,7 @@ from align_bench.judge.ensemble import combine
 from align_bench.judge.gold import gold_reward
 from align_bench.judge.reward_model import score_answers
 from align_bench.ledger import Meter, total
+from align_bench.models.flops import counted
 from align_bench.models.generate import generate
 from align_bench.models.load import (
     Base,
@@ -348,10 +349,15 @@ class _Work:
             return stored
         if not self.compute:
             raise MissingResultError(f"{label}: not stored", fix="align-bench run computes what is missing")
-        with self.watch.stage(cell.id, label) as tick, self.store.scratch(address.kind, address.key) as folder:
+        with (
+            self.watch.stage(cell.id, label) as tick,
+            self.store.scratch(address.kind, address.key) as folder,
+            counted() as work,
+        ):
             meter = Meter()
             tokens, facts = make(cell, folder, tick)
-            return self.store.put(address.kind, address.key, folder, meter.cost(tokens), facts)
+            cost = meter.cost(tokens, work.flops, self.precision)
+            return self.store.put(address.kind, address.key, folder, cost, facts)
 
     # Stages: each writes one artefact.
 
@@ -365,7 +371,7 @@ class _Work:
             )
             save_table(folder / "tokens.parquet", table)
             facts = {"shape": rows.shape, "read": dict(rows.counts), "tokens": dict(table.counts)}
-            self.store.put(address.kind, address.key, folder, meter.cost(_tokens_in(table.rows)), facts)
+            self.store.put(address.kind, address.key, folder, meter.cost(_tokens_in(table.rows), 0.0), facts)
         self.watch.say(f"{split}: {counts_in_words(facts)}")
 
     def _train(self, cell: Cell, folder: Path, tick: Tick) -> tuple[int, Mapping[str, Any]]:

@@ -165,11 +165,21 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What an artefact cost: wall-clock seconds, tokens through the model, peak memory in bytes."""
+    """What an artefact cost.
+
+    Attributes:
+        seconds: wall-clock time.
+        tokens: tokens through the model.
+        peak_bytes: peak memory.
+        flops: floating-point operations that its passes needed, by `models.flops`; None where they were not counted.
+        utilisation: these a second, as a share of what the device was measured to reach; None with them.
+    """
 
     seconds: float
     tokens: int
     peak_bytes: int
+    flops: float | None = None
+    utilisation: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,7 @@ def store_cut(results: Results, tuning: Tuning, store: Store) -> None:
             meter = Meter()
             save_table(folder / "tokens.parquet", TokenTable(tuple(rows), {"kept": len(rows)}))
             facts = {"rows": len(rows), "prompts": len({row.prompt for row in rows})}
-            store.put(address.kind, address.key, folder, meter.cost(0), facts)
+            store.put(address.kind, address.key, folder, meter.cost(0, 0.0), facts)
 
 
 def measured_accuracy(results: Results, cell: Cell) -> Estimate:

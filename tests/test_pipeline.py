@@ -109,7 +109,9 @@ def test_report_holds_what_the_design_promises(whole: Any) -> None:
     assert {"suite", "base", "data", "judge", "environment", "results", "comparisons"} <= report.keys()
     for result in report["results"]:
         assert {"algorithm", "kind", "parameters", "seed", "status", "reason", "metrics", "cost"} <= result.keys()
-        assert set(result["cost"]) == {"seconds", "tokens", "peak_bytes"}
+        assert set(result["cost"]) == {"seconds", "tokens", "peak_bytes", "flops", "utilisation"}
+        assert result["cost"]["flops"] > 0
+        assert result["cost"]["utilisation"] > 0
         for metric in result["metrics"].values():
             assert set(metric) == {"value", "low", "high", "n"}
     assert report["data"]["val"]["read"]["kept"] == 20

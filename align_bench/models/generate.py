@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from align_bench.models.flops import passes
 from align_bench.models.load import generation_ends
 from align_bench.records import Tick, silent
 from align_bench.suite import Generate
@@ -75,6 +76,13 @@ def generate(
             found = _generate(model, pad, ends, batch, settings)
         for place, ids in enumerate(found):
             answers[chosen[place // settings.samples]].append(_until_end(ids, ends))
+        written = [(prompts[index], answer.ids) for index in chosen for answer in answers[index]]
+        passes(
+            _inner(model),
+            [(prompt, ids[:-1]) for prompt, ids in written],
+            predictions=sum(len(ids) for _, ids in written),
+            backward=0,
+        )
         tick(start + len(chosen), len(order))
     return answers
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from align_bench.models.flops import passes
 from align_bench.models.layout import Layout, Sequences, lay_out
 
 # Positions whose logits exist at once: 256 × 150,000 fp32 logits are 0.15 GB.
@@ -67,7 +68,9 @@ class _Predicted(NamedTuple):
 
 def _predict(model: Any, rows: Sequences) -> _Predicted:
     inner = _inner(model)
-    layout = lay_out(inner, [(prompt, response[:-1]) for prompt, response in rows])
+    seen = [(prompt, response[:-1]) for prompt, response in rows]
+    layout = lay_out(inner, seen)
+    passes(inner, seen, predictions=sum(len(response) for _, response in rows))
     # A token is predicted by the hidden state before it: the first one of a response by that of the prompt's end.
     places = [
         (index, step, layout.row[index], layout.start[index] + step - 1 if step else layout.prompt[index] - 1)
@@ -101,6 +104,7 @@ def last_states(model: Any, rows: Sequences) -> Tensor:
     """The hidden state at each row's last token, which the scalar head reads, shape [rows, width]."""
     inner = _inner(model)
     layout = lay_out(inner, rows)
+    passes(inner, rows)
     decoder = getattr(inner, inner.base_model_prefix)
     hidden = decoder(**layout.inputs, use_cache=False).last_hidden_state
     return _at_ends(hidden, layout, rows)
@@ -151,6 +155,7 @@ def attacked_scores(
         return head_scores(model, _at_ends(hidden, layout, rows))
 
     training = torch.is_grad_enabled()
+    passes(inner, rows, forward=2, backward=1 + 2 * training)
     with torch.enable_grad():
         embeddings = input_embeddings(model)(layout.inputs["input_ids"])
         if not embeddings.requires_grad:

@@ -88,6 +88,15 @@ def size(count: int | None) -> str:
     return f"{amount:.0f} B" if units[0] == "B" else f"{amount:.1f} {units[0]}"
 
 
+def tera(count: float | None) -> str:
+    """Operations in units of 10¹², to three significant digits.
+
+    >>> tera(2.4567e12), tera(3.1e9), tera(None)
+    ('2.46', '0.0031', 'n/a')
+    """
+    return UNDEFINED if count is None else f"{count / 1e12:,.3g}"
+
+
 def one_line(text: object) -> str:
     """Foreign text on one line, with control characters (terminal escapes, bidi overrides) spelled out.
 

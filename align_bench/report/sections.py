@@ -19,6 +19,7 @@ from align_bench.report.numerals import (
     plain,
     size,
     tenths,
+    tera,
     with_spread,
 )
 from align_bench.suite import JUDGE_CELL
@@ -27,6 +28,10 @@ Report = Mapping[str, Any]
 Result = Mapping[str, Any]
 ALPHA = 0.05
 BIASES = ("length_correlation_given_label", "length_correlation_given_gold", "accuracy_right_shorter")
+OPERATIONS = (
+    "TFLOP: 10¹² operations that the passes needed (each prompt once, no padding); of peak: these a second, as a share "
+    "of what a large matrix product reached on the device in the same run."
+)
 VERDICT = f"Verdict: Holm-adjusted p below {ALPHA:.0%}. The interval beside McNemar's test is that of a paired t."
 
 
@@ -256,13 +261,21 @@ def costs(report: Report) -> Section:
     if tuned := report.get("tuning"):
         spent += [(f"trials of {name}", found["cost"]) for name, found in tuned["methods"].items()]
         spent += [("shared by trials", tuned["shared"]), ("all trials", tuned["cost"])]
-    rows = [
-        (one_line(what), duration(cost["seconds"]), f"{cost['tokens']:,}", size(cost["peak_bytes"]))
-        for what, cost in spent
-        if cost
-    ]
-    columns = (_text("cell"), Column("wall time"), Column("tokens"), Column("peak memory"))
-    return Section("Cost", columns, rows, chapter="cost")
+    spent = [(what, cost) for what, cost in spent if cost]
+    shown: dict[str, Callable[[Mapping[str, Any]], str]] = {
+        "wall time": lambda cost: duration(cost["seconds"]),
+        "tokens": lambda cost: f"{cost['tokens']:,}",
+        "peak memory": lambda cost: size(cost["peak_bytes"]),
+    }
+    counted = any(cost.get("flops") is not None for _, cost in spent)
+    if counted:
+        shown |= {
+            "TFLOP": lambda cost: tera(cost.get("flops")),
+            "of peak": lambda cost: percent({"value": cost.get("utilisation")}),
+        }
+    rows = [(one_line(what), *(render(cost) for render in shown.values())) for what, cost in spent]
+    captions = [OPERATIONS] if counted else []
+    return Section("Cost", [_text("cell"), *map(Column, shown)], rows, captions, chapter="cost")
 
 
 def failures(report: Report) -> Section:

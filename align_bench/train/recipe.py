@@ -13,6 +13,7 @@ from accelerate import PartialState
 from align_bench.api import Answer, Job, Pair, Prompt, Recipe
 from align_bench.data.batches import effective_batches
 from align_bench.errors import AlignBenchError, ModelError, PluginError
+from align_bench.models.flops import uncounted
 from align_bench.models.load import Precision
 from align_bench.records import Tick, TokenRow, silent
 from align_bench.suite import Train
@@ -78,6 +79,7 @@ def train_by_recipe(
         log=log,
         reward=None if reward is None else lambda place, answer: reward([rows[place]], [answer])[0],
     )
+    uncounted()
     try:
         recipe.function(job, **parameters)
     except AlignBenchError:

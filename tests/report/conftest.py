@@ -79,7 +79,7 @@ def answers(done: Outcome, skill: float, count: int, rng: random.Random, samples
 def run() -> Run:
     """Two reward models, three policies (one hostile by name), the base, and two cells that did not finish."""
     rng = random.Random(7)
-    cost = Cost(seconds=754.0, tokens=12_345, peak_bytes=3 * 2**30)
+    cost = Cost(seconds=754.0, tokens=12_345, peak_bytes=3 * 2**30, flops=2.5e12, utilisation=0.125)
     done = [
         outcome("base", "base", reward="mean log-probability a token"),
         outcome("rm[learning_rate=1e-05]", "reward", parameters={"learning_rate": 1e-5}, cost=cost),

@@ -198,3 +198,20 @@ def test_tables_start_without_the_heavy_libraries() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_costs_show_operations_where_they_were_counted(run: Any) -> None:
+    report = run.report()
+
+    def table() -> Any:
+        return next(section for section in sections(report) if section.title == "Cost")
+
+    headings = [column.heading for column in table().columns]
+    assert headings == ["cell", "wall time", "tokens", "peak memory", "TFLOP", "of peak"]
+    row = next(row for row in table().rows if row[0] == "dpo")
+    assert row[1:] == ("12 min 34 s", "12,345", "3.0 GiB", "2.5", "12.5%")
+    for result in report["results"]:  # as in a report of an earlier version
+        for name in ("flops", "utilisation"):
+            (result["cost"] or {}).pop(name, None)
+    assert [column.heading for column in table().columns] == headings[:4]
+    assert not table().captions

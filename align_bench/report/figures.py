@@ -130,7 +130,6 @@ def differences(material: Material) -> Figure | None:
     panels = {metric: {one["a"]: _bar(one) for one in found if one["metric"] == metric} for metric in metrics}
     if not found:
         return None
-    units = {"judge_reward": "judge's reward", "accuracy": "accuracy", "gold_accuracy": "share right"}
     largest = "; ".join(_largest(metric, panels[metric]) for metric in metrics)
     sizes = "; ".join(
         f"{metric}: n = {max(one['n'] for one in found if one['metric'] == metric)}" for metric in metrics
@@ -158,7 +157,7 @@ def differences(material: Material) -> Figure | None:
             for one in found
             if one["metric"] in metrics
         ],
-        forest(panels, {metric: f"difference in {units.get(metric, metric)}" for metric in metrics}),
+        forest(panels),
     )
 
 
@@ -589,12 +588,12 @@ def _curve(training: Sequence[Row], cell: str, quantity: str) -> tuple[list[int]
 
 
 def _smooth(values: Sequence[float]) -> list[float]:
-    """Centred moving average over a tenth of the steps, narrower at both ends."""
+    """Centred moving average over a tenth of the steps; at both ends over those that are there."""
     half = max(1, len(values) // 20)
     sums = np.concatenate([[0.0], np.cumsum(values)])
     place = np.arange(len(values))
-    reach = np.minimum(half, np.minimum(place, len(values) - 1 - place))
-    means: list[float] = ((sums[place + reach + 1] - sums[place - reach]) / (2 * reach + 1)).tolist()
+    first, last = np.maximum(place - half, 0), np.minimum(place + half + 1, len(values))
+    means: list[float] = ((sums[last] - sums[first]) / (last - first)).tolist()
     return means
 
 

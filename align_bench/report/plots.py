@@ -28,7 +28,7 @@ DASHES = ("-", "--", ":", "-.")
 _VARIABLES = {INK: "ink", MUTED: "muted", GRID: "grid", **{hue: f"hue-{place}" for place, hue in enumerate(HUES)}}
 
 WIDTH = 7.2  # inches
-MAX_LABEL = 34  # characters of a label that is not wrapped
+MAX_LABEL = 26  # characters of a label; a title has as many as its panel is wide
 _STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "align-bench",
@@ -160,6 +160,7 @@ def curves(panels: Sequence[Panel], *, columns: int = 3, height: float = 2.0) ->
         shared = len({panel.y_label for panel in panels}) == 1, len({panel.x_label for panel in panels}) == 1
         for place, (axes, panel) in enumerate(zip(grid, panels, strict=False)):
             _draw(axes, panel, entries)
+            axes.set_title(_title(panel.title, columns))
             axes.set_ylabel("" if shared[0] and place % columns else panel.y_label)
             axes.set_xlabel("" if shared[1] and place < len(panels) - columns else panel.x_label)
         if len(entries) > 1:
@@ -169,12 +170,11 @@ def curves(panels: Sequence[Panel], *, columns: int = 3, height: float = 2.0) ->
         return svg()
 
 
-def forest(panels: Mapping[str, Mapping[str, Bar]], x_labels: Mapping[str, str]) -> str:
+def forest(panels: Mapping[str, Mapping[str, Bar]]) -> str:
     """Differences with intervals around zero, a panel a metric and a row a name.
 
     Args:
         panels: metric → name → difference; every panel shows all names, in the order of their first appearance.
-        x_labels: metric → label of its axis.
 
     Returns:
         SVG text in the page's colours.
@@ -194,8 +194,8 @@ def forest(panels: Mapping[str, Mapping[str, Bar]], x_labels: Mapping[str, str])
                 hue = HUES[0] if bar.strong else MUTED
                 axes.plot([bar.low, bar.high], [place, place], color=hue, linewidth=1.6)
                 axes.plot([bar.value], [place], "o", color=hue, markersize=4.5)
-            axes.set_title(_label(metric))
-            axes.set_xlabel(x_labels[metric])
+            axes.set_title(_title(metric, len(panels)))
+            axes.set_xlabel("difference")
             axes.set_yticks(range(len(names)), [_label(name) for name in names])
             axes.set_ylim(len(names) - 0.4, -0.6)
             axes.locator_params(axis="x", nbins=5)
@@ -284,7 +284,7 @@ def hexagons(clouds: Sequence[Cloud], *, x_label: str, y_label: str, columns: in
             cells.set_facecolor([(*_rgb(HUES[0]), 0.12 + 0.7 * tint) for tint in tints])
             cells.set_edgecolor("none")
             axes.plot(cloud.bin_x, cloud.bin_y, color=HUES[1], linewidth=1.8, marker="o", markersize=3.5)
-            axes.set_title(_label(cloud.title))
+            axes.set_title(_title(cloud.title, columns))
             axes.set_xlabel(x_label if place >= len(clouds) - columns else "")
             axes.set_ylabel(y_label if place % columns == 0 else "")
             axes.locator_params(nbins=5)
@@ -358,7 +358,6 @@ def _draw(axes: Any, panel: Panel, entries: dict[str, Any]) -> None:
     else:
         axes.locator_params(axis="x", nbins=5)
     axes.locator_params(axis="y", nbins=5)
-    axes.set_title(_label(panel.title))
 
 
 @contextmanager
@@ -413,10 +412,14 @@ def _rgb(colour: str) -> tuple[float, ...]:
     return tuple(int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5))
 
 
-def _label(text: object) -> str:
+def _title(text: object, columns: int) -> str:
+    return _label(text, min(60, 66 // columns))
+
+
+def _label(text: object, longest: int = MAX_LABEL) -> str:
     """Foreign text as a label: one line, not too long; matplotlib would leave out what begins with an underscore."""
     line = one_line(text)
-    line = line if len(line) <= MAX_LABEL else f"{line[: MAX_LABEL - 1]}…"
+    line = line if len(line) <= longest else f"{line[: longest - 1]}…"
     return f"\u200a{line}" if line.startswith("_") else line
 
 

@@ -77,6 +77,17 @@ def answers(done: Outcome, skill: float, count: int, rng: random.Random, samples
 
 @pytest.fixture
 def run() -> Run:
+    """As `made_run` makes it, anew for each test."""
+    return made_run()
+
+
+@pytest.fixture(scope="session")
+def shared_run() -> Run:
+    """The same, once for tests that only look at it."""
+    return made_run()
+
+
+def made_run() -> Run:
     """Two reward models, three policies (one hostile by name), the base, and two cells that did not finish."""
     rng = random.Random(7)
     cost = Cost(seconds=754.0, tokens=12_345, peak_bytes=3 * 2**30, flops=2.5e12, utilisation=0.125)

@@ -152,7 +152,7 @@ const browse = (data) => {
       return (data.answers[name][index] ?? []).map((answer) => {
         const scores = data.judges.map((one, at) => [one, answer.scores[at]]).filter(([, one]) => one !== null);
         return make("article", { className: "answer" },
-          make("h4", { textContent: visible(name) + versus }),
+          make("h3", { textContent: visible(name) + versus }),
           make("div", { className: "quiet", textContent: [...scores.map(([one, value]) => `${visible(one)} ${value.toFixed(3)}`),
             `${answer.tokens} tokens`, ...(answer.finished ? [] : ["cut off"])].join(" · ") }),
           make("div", { className: "text", textContent: visible(answer.text) || "(empty)", tabIndex: 0 }),

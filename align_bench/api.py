@@ -38,13 +38,16 @@ __all__ = [
     "Range",
     "Recipe",
     "Rollouts",
+    "Selection",
     "UnpairedLogps",
     "algorithm",
     "recipe",
+    "selection",
 ]
 
 DataKind = Literal["pairs", "chosen", "unpaired", "scores", "rollouts"]
 RecipeData = Literal["pairs", "unpaired", "scores", "rollouts"]
+SelectionData = Literal["candidates"]
 Record = Union["PairLogps", "ChosenLogps", "UnpairedLogps", "PairScores", "Rollouts"]
 AtReference = float | tuple[float, float] | Callable[..., float | tuple[float, float]]
 Auxiliary = Union["BiasExpert", "Adversary", "LengthHead"]
@@ -350,10 +353,10 @@ class Algorithm:
     Attributes:
         name: the function's name; how suites call it.
         function: the loss.
-        data: the record it reads: `pairs`, `chosen`, `unpaired`, `scores` or `rollouts`.
+        data: the record it reads: `pairs`, `chosen`, `unpaired`, `scores` or `rollouts`; `candidates` of a `Selection`.
         reference: whether it needs reference log-probabilities.
         paper: where it comes from, such as `arXiv:2305.18290`.
-        learning_rate: default for LoRA adapters.
+        learning_rate: default for LoRA adapters; None for a method that trains nothing.
         reward: definition of the rewards it returns, in one phrase.
         parameters: name → hyper-parameter.
         doc: the docstring, dedented.
@@ -365,10 +368,10 @@ class Algorithm:
 
     name: str
     function: Callable[..., Any]
-    data: DataKind | RecipeData
+    data: DataKind | RecipeData | SelectionData
     reference: bool
     paper: str
-    learning_rate: float
+    learning_rate: float | None
     reward: str
     parameters: Mapping[str, Parameter]
     doc: str
@@ -387,14 +390,24 @@ class Algorithm:
         return rate | {name: item.range for name, item in self.parameters.items() if item.range is not None}
 
     @property
+    def searched(self) -> dict[str, Range]:
+        """The ranges that a suite's `tune` searches: all, but none of a method without training."""
+        return {} if self.learning_rate is None else self.ranges
+
+    @property
     def kind(self) -> Literal["reward", "policy"]:
-        """What training yields: a reward model (scalar head) or a policy."""
+        """What it yields: a reward model (scalar head) or a policy."""
         return "reward" if self.data == "scores" else "policy"
 
     @property
     def online(self) -> bool:
         """Whether it is trained on answers that it writes itself, against a reward."""
         return self.data == "rollouts"
+
+    @property
+    def rewarded(self) -> bool:
+        """Whether its parameter `reward` names what judges the answers that it learns from, or picks among."""
+        return self.data in ("rollouts", "candidates")
 
     @property
     def summary(self) -> str:
@@ -409,7 +422,8 @@ class Algorithm:
         """
         for name in given:
             if name not in self.parameters:
-                hint = nearest(name, [*self.parameters, "learning_rate"], what="parameter")
+                rate = [] if self.learning_rate is None else ["learning_rate"]
+                hint = nearest(name, [*self.parameters, *rate], what="parameter")
                 raise ValueError(f"{self.name} has no parameter {name!r}. {hint}")
         return {
             name: parameter.parse(given[name]) if name in given else parameter.default
@@ -704,6 +718,101 @@ def recipe(
         return Recipe(**shared | {"data": data}, libraries=tuple(libraries))
 
     return declare
+
+
+@dataclass(frozen=True, slots=True)
+class Selection(Algorithm):
+    """A method that trains nothing: of several answers that the base writes to a prompt, it picks one by a reward.
+
+    Attributes:
+        function: takes the rewards of the candidates, shape [prompts, n], and its own hyper-parameters; returns the
+            place of each prompt's pick, integer tensor of shape [prompts].
+        data: always `candidates`.
+        kl_bound: from the resolved hyper-parameters to a bound of the KL divergence of its answers from the base's, in
+            nats a prompt.
+    """
+
+    kl_bound: Callable[[Mapping[str, Any]], float] = field(kw_only=True)
+
+    def pick(self, rewards: Tensor, parameters: Mapping[str, Any]) -> list[int]:
+        """The place of each prompt's pick.
+
+        Args:
+            rewards: of the candidates, shape [prompts, n], in the reward's unit.
+            parameters: all of its hyper-parameters.
+
+        Raises:
+            PluginError: when it returned something else than a place for each prompt.
+        """
+        found = self.function(rewards, **_named_by(self.function, parameters))
+        prompts, n = rewards.shape
+        places = found.tolist() if isinstance(found, Tensor) and tuple(found.shape) == (prompts,) else None
+        if places is None or not all(isinstance(place, int) and 0 <= place < n for place in places):
+            raise PluginError(
+                f"{self.name} returned {found!r}, expected an integer tensor of shape ({prompts},) below {n}",
+                fix="return the place of the picked candidate of each row, such as rewards.argmax(1)",
+            )
+        return places
+
+
+def selection(
+    *, paper: str, kl_bound: Callable[[Mapping[str, Any]], float]
+) -> Callable[[Callable[..., Tensor]], Selection]:
+    """Declare a function that picks among the base's answers as a method. It has no adapter and no learning rate.
+
+    Beside its own hyper-parameters it has those of `_candidates`: which reward, how many candidates, how they are
+    sampled. What it writes to a pair's answers has no log-probability of its own, so that all measures of pairs are
+    undefined for it.
+
+    Args:
+        paper: citation, such as `arXiv:2112.09332`.
+        kl_bound: from the resolved hyper-parameters to a bound of the KL divergence of its answers from the base's, in
+            nats a prompt; the report states it.
+
+    Returns:
+        A decorator that turns the function into a `Selection`.
+
+    Raises:
+        PluginError: when the declaration or the signature cannot be used.
+    """
+
+    def declare(function: Callable[..., Tensor]) -> Selection:
+        name, doc = function.__name__, inspect.getdoc(function) or ""
+        if not doc:
+            raise PluginError(f"{name} has no docstring", fix="say its equation, arguments and source in one")
+        own, shared = _parameters(function, doc), _parameters(_candidates, inspect.getdoc(_candidates) or "")
+        if clash := own.keys() & shared.keys():
+            raise PluginError(f"{name}: parameter {clash.pop()!r} is one that every selection has")
+        return Selection(
+            name=name,
+            function=function,
+            data="candidates",
+            reference=False,
+            paper=paper,
+            learning_rate=None,
+            reward="",
+            parameters=own | shared,
+            doc=doc,
+            kl_bound=kl_bound,
+        )
+
+    return declare
+
+
+def _candidates(
+    _: None,
+    *,
+    reward: str = "rm",
+    n: Annotated[int, annotated_types.Ge(1), Range(4, 64)] = 8,
+    temperature: Annotated[float, annotated_types.Gt(0)] = 1.0,
+) -> None:
+    """How every selection gathers what it picks among; the suite's `generate:` says the rest.
+
+    Args:
+        reward: a reward method of the same suite, or gold.
+        n: candidates, answers of the base to one prompt.
+        temperature: of sampling them, no unit; the KL bound is against the base as sampled at it.
+    """
 
 
 def _rollout(

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from align_bench.api import Recipe
+from align_bench.api import Recipe, Selection
 from align_bench.registry import Plugin, Registry
 from align_bench.testing import CheckReport, Status
 
@@ -21,6 +21,7 @@ _DATA = {
     "unpaired": "single answers",
     "scores": "pairs, scalar head",
     "rollouts": "prompts",
+    "candidates": "none: nothing is trained",
 }
 
 
@@ -59,9 +60,10 @@ def method_page(plugin: Plugin) -> Iterator[RenderableType]:
     table = Table(title="hyper-parameters", title_justify="left")
     for heading in ("name", "type", "default", "bounds", "range", "meaning"):
         table.add_column(heading, overflow="fold")
-    rate = f"{algorithm.learning_rate:g}"
-    rates = str(algorithm.learning_rate_range or "none declared")
-    table.add_row("learning_rate", "float", rate, "> 0", rates, "peak learning rate for LoRA adapters")
+    if algorithm.learning_rate is not None:
+        rates = str(algorithm.learning_rate_range or "none declared")
+        meaning = "peak learning rate for LoRA adapters"
+        table.add_row("learning_rate", "float", f"{algorithm.learning_rate:g}", "> 0", rates, meaning)
     for parameter in algorithm.parameters.values():
         default = f"{parameter.default:g}" if isinstance(parameter.default, float) else str(parameter.default)
         table.add_row(
@@ -73,6 +75,10 @@ def method_page(plugin: Plugin) -> Iterator[RenderableType]:
             escape(parameter.description),
         )
     yield table
+    if isinstance(algorithm, Selection):
+        bound = algorithm.kl_bound(algorithm.resolve({}))
+        yield Text(f"picks among answers of the base; at its defaults at most {bound:.3f} nats a prompt away from it")
+        return
     needs = "reads reference log-probabilities" if algorithm.reference else "reads no reference"
     if isinstance(algorithm, Recipe):
         needs = " ".join(["takes the whole training", *(f"with {library}" for library in algorithm.libraries)])

@@ -71,10 +71,20 @@ class Results:
         columns: Columns = load_file(self.artefact(address) / "columns.safetensors")
         return columns
 
+    @property
+    def base_columns(self) -> Columns:
+        """The base's log-probabilities of the validation pairs."""
+        assert self.plan.base.val is not None, "the base has log-probabilities"
+        return self.columns(self.plan.base.val)
+
     def answers(self, cell: Cell) -> list[dict[str, Any]]:
         """A policy's (or the base's) generations: `pair`, `sample`, `ids`, `text`, `finished`."""
         assert cell.generations is not None, "reward models generate nothing"
-        text = (self.artefact(cell.generations) / "answers.jsonl").read_text(encoding="utf-8")
+        return self.answers_at(cell.generations)
+
+    def answers_at(self, address: Address) -> list[dict[str, Any]]:
+        """The same of any stored set of answers, such as a selection's draw."""
+        text = (self.artefact(address) / "answers.jsonl").read_text(encoding="utf-8")
         return [json.loads(line) for line in text.split("\n") if line]
 
     @property
@@ -85,15 +95,17 @@ class Results:
     def scores(self, cell: Cell) -> list[dict[str, Any]]:
         """A row per validation pair that has both answers, as `scores.parquet` shows it.
 
-        Scores under an attack of size ε are `chosen_reward@ε` and `rejected_reward@ε`.
+        Scores under an attack of size ε are `chosen_reward@ε` and `rejected_reward@ε`. A selection has no row.
         """
+        if cell.val is None:
+            return []
         every = self.table("val").rows
         places = [place for place, row in enumerate(every) if row.chosen is not None and row.rejected is not None]
         rows = [every[place] for place in places]
         measured = _at(places, self.columns(cell.val))
         rewards, logps, reference = measured, None, None
         if cell.kind != "reward":
-            logps, reference = measured, _at(places, self.columns(self.plan.base.val))
+            logps, reference = measured, _at(places, self.base_columns)
             rewards = _policy_rewards(cell, rows, logps, reference)
         return [
             {

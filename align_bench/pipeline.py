@@ -10,12 +10,14 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
 
-from align_bench.api import Algorithm, Recipe
+import torch
+
+from align_bench.api import Algorithm, Recipe, Selection
 from align_bench.data.chat import save_table, tokenize
 from align_bench.data.preferences import fingerprint
 from align_bench.environment import environment, library_versions
@@ -48,7 +50,18 @@ from align_bench.models.load import (
     resolve_precision,
     save_adapter,
 )
-from align_bench.plan import Address, Cell, Inputs, Plan, Tuning, code_digest, make_plan, plan_trials
+from align_bench.plan import (
+    Address,
+    Cell,
+    Inputs,
+    Plan,
+    Tuning,
+    code_digest,
+    draw_seed,
+    draw_settings,
+    make_plan,
+    plan_trials,
+)
 from align_bench.records import Cost, Estimate, Outcome, Status, Tick, TokenRow, silent
 from align_bench.registry import Registry
 from align_bench.report.build import build_report
@@ -56,8 +69,8 @@ from align_bench.report.export import WRITTEN, read_report, write_report
 from align_bench.report.naming import method_of
 from align_bench.report.numerals import counts_in_words
 from align_bench.store import Artefact, Store, content_key, make_folder, write_atomically
-from align_bench.suite import Suite
-from align_bench.train.loop import Reward, TrainLog, train
+from align_bench.suite import Generate, Suite
+from align_bench.train.loop import Reward, TrainLog, plugin_code, train
 from align_bench.train.online import train_online
 from align_bench.train.recipe import train_by_recipe
 from align_bench.trials import Trial, Tried, block, found, in_words, measured_accuracy, store_cut, untuned
@@ -309,23 +322,31 @@ class _Work:
             return Trial(cell, replace(outcome, status="skipped", reason=error.message), Estimate(None), settled=False)
 
     def _failure(self, cell: Cell) -> Path:
-        return self.store.folder / f"failed-{cell.val.key}.json"
+        last = cell.val or cell.generations
+        assert last is not None, "every cell yields something"
+        return self.store.folder / f"failed-{last.key}.json"
 
     def _compute_cell(self, cell: Cell, *, judged: bool) -> list[Cost]:
         """All artefacts of a cell, in order; its own costs. What it shares with other cells is not charged to it."""
         costs = []
         if cell.reward is not None and cell.reward.adapter is not None:
             self._artefact(cell.reward, cell.reward.adapter, "train", self._train)
-        if cell.kind == "policy":  # its rewards are read against the base's log-probabilities
+        if cell.kind == "policy" and cell.val is not None:  # its rewards are read against the base's log-probabilities
+            assert self.plan.base.val is not None
             self._artefact(self.plan.base, self.plan.base.val, self.measured, self._evaluate)
         if cell.adapter is not None:
             if cell.reference is not None and self.store.get(cell.adapter.kind, cell.adapter.key) is None:
                 # Before the training's meter runs, since methods share it; and before another model is in memory.
                 self._artefact(cell, cell.reference, "reference log-probs", self._refer)
             costs.append(self._artefact(cell, cell.adapter, "train", self._train).cost)
-        costs.append(self._artefact(cell, cell.val, self.measured, self._evaluate).cost)
+        if cell.val is not None:
+            costs.append(self._artefact(cell, cell.val, self.measured, self._evaluate).cost)
+        for number, draw in enumerate(cell.draws):  # charged in full, whoever else picks from them
+            label = f"draw {number + 1} of {len(cell.draws)}"
+            costs.append(self._artefact(cell, draw, label, partial(self._draw, number)).cost)
         if cell.generations is not None:
-            costs.append(self._artefact(cell, cell.generations, "generate", self._generate).cost)
+            make = self._select if cell.draws else self._generate
+            costs.append(self._artefact(cell, cell.generations, "pick" if cell.draws else "generate", make).cost)
         if cell.judged is not None and judged:
             costs.append(self._artefact(cell, cell.judged, "judge", self._judge).cost)
         return costs
@@ -384,7 +405,7 @@ class _Work:
         size = footprint(model)
         self._say_loaded(size)
         rows = self.results.table("judge" if cell.is_judge else "train").rows
-        partial = self.store.partial(cell.adapter.kind, cell.adapter.key)
+        unfinished = self.store.partial(cell.adapter.kind, cell.adapter.key)
         shared: dict[str, Any] = {
             "learning_rate": cell.learning_rate,
             "settings": self.suite.train,
@@ -392,7 +413,7 @@ class _Work:
             "track": self.store.folder / "trackers" / cell.id,
             "tick": tick,
         }
-        method, checkpoint = cell.plugin.algorithm, partial / "checkpoint.pt"
+        method, checkpoint = cell.plugin.algorithm, unfinished / "checkpoint.pt"
         log: TrainLog
         if isinstance(method, Recipe):
             with tempfile.TemporaryDirectory() as scratch:
@@ -404,11 +425,11 @@ class _Work:
                     cell.parameters,
                     precision=self.precision,
                     scratch=Path(scratch),
-                    reward=self._reward(cell, rows) if method.online else None,
+                    reward=self._reward(cell, rows, "train") if method.online else None,
                     **shared,
                 )
         elif method.online:
-            judge = self._reward(cell, rows)
+            judge = self._reward(cell, rows, "train")
             log = train_online(
                 model, self.tokenizer, rows, method, cell.parameters, judge, checkpoint=checkpoint, **shared
             )
@@ -416,13 +437,13 @@ class _Work:
             log = train(model, rows, method, cell.parameters, reference=reference, checkpoint=checkpoint, **shared)
         save_adapter(model, folder)
         (folder / "log.jsonl").write_text("".join(json.dumps(step) + "\n" for step in log.steps), encoding="utf-8")
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
         return log.tokens, {"steps": len(log.steps), "trainable": size.trainable}
 
-    def _reward(self, cell: Cell, rows: Sequence[TokenRow]) -> Reward:
-        """What judges the answers of an online method: a reward model of the suite, or the gold judge."""
+    def _reward(self, cell: Cell, rows: Sequence[TokenRow], split: str) -> Reward:
+        """What judges answers to rows of a split for an online method or a selection: a reward model, or gold."""
         if cell.reward is None:
-            preferences = {preference.pair: preference for preference in self.results.preferences("train").rows}
+            preferences = {preference.pair: preference for preference in self.results.preferences(split).rows}
             return gold_reward(self.tokenizer, [preferences[row.pair] for row in rows])
         assert cell.reward.adapter is not None
         adapter = self.results.artefact(cell.reward.adapter).folder
@@ -458,16 +479,54 @@ class _Work:
         return _distinct_tokens_in(rows) * (1 + 2 * len(epsilons)), {}
 
     def _generate(self, cell: Cell, folder: Path, tick: Tick) -> tuple[int, Mapping[str, Any]]:
+        return self._answer(self._model(cell), self.suite.generate, cell.seed, folder, tick)
+
+    def _draw(self, number: int, cell: Cell, folder: Path, tick: Tick) -> tuple[int, Mapping[str, Any]]:
+        """One answer of the base to each prompt, for selections."""
+        settings = draw_settings(self.suite.generate, cell.parameters)
+        return self._answer(self._model(self.plan.base), settings, draw_seed(cell.seed, number), folder, tick)
+
+    def _answer(
+        self, model: Any, settings: Generate, seed: int, folder: Path, tick: Tick
+    ) -> tuple[int, Mapping[str, Any]]:
         rows = self.results.prompts
         prompts = [row.prompt for row in rows]
-        answers = generate(self._model(cell), self.tokenizer, prompts, self.suite.generate, seed=cell.seed, tick=tick)
-        with (folder / "answers.jsonl").open("w", encoding="utf-8") as stream:
-            for row, samples in zip(rows, answers, strict=True):
-                for sample, answer in enumerate(samples):
-                    text = self.tokenizer.decode(answer.ids, skip_special_tokens=True)
-                    line = {"pair": row.pair, "sample": sample, "text": text, **asdict(answer)}
-                    stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+        answers = generate(model, self.tokenizer, prompts, settings, seed=seed, tick=tick)
+        lines = [
+            {
+                "pair": row.pair,
+                "sample": sample,
+                "text": self.tokenizer.decode(answer.ids, skip_special_tokens=True),
+                **asdict(answer),
+            }
+            for row, samples in zip(rows, answers, strict=True)
+            for sample, answer in enumerate(samples)
+        ]
+        _save_answers(lines, folder)
         return sum(len(answer.ids) for samples in answers for answer in samples), {}
+
+    def _select(self, cell: Cell, folder: Path, tick: Tick) -> tuple[int, Mapping[str, Any]]:
+        """Of each prompt's draws, those that the selection picks; with more samples, one of each set of n draws."""
+        assert cell.plugin is not None
+        algorithm, n = cell.plugin.algorithm, cell.parameters["n"]
+        assert isinstance(algorithm, Selection)
+        self._held = None
+        rows, reward = self.results.prompts, self._reward(cell, self.results.prompts, "val")
+        drawn, scored = [self.results.answers_at(draw) for draw in cell.draws], []
+        for number, answers in enumerate(drawn):
+            scored.append(reward(rows, [line["ids"] for line in answers]))
+            tick(number + 1, len(drawn))
+        lines = []
+        for sample in range(len(drawn) // n):
+            rewards = torch.tensor(scored[sample * n : (sample + 1) * n]).T
+            with plugin_code(f"the choice of {algorithm.name}"):
+                places = algorithm.pick(rewards, cell.parameters)
+            for row, place in enumerate(places):
+                draw = sample * n + place
+                picked = {"draw": draw, "rewards": rewards[row].tolist()}
+                lines.append({**drawn[draw][row], "sample": sample, **picked})
+        _save_answers(lines, folder)
+        return sum(len(row.prompt) * len(drawn) for row in rows) + sum(len(a["ids"]) for d in drawn for a in d), {}
 
     def _judge(self, cell: Cell, folder: Path, tick: Tick) -> tuple[int, Mapping[str, Any]]:
         prompts = {row.pair: row.prompt for row in self.results.prompts}
@@ -572,6 +631,7 @@ def _outcome(cell: Cell) -> Outcome:
         "done",
         reward=reward,
         warnings=cell.warnings,
+        remarks=cell.remarks,
     )
 
 
@@ -579,6 +639,11 @@ def _save_columns(columns: Columns, folder: Path) -> None:
     from safetensors.torch import save_file
 
     save_file(columns, folder / "columns.safetensors")
+
+
+def _save_answers(lines: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    (folder / "answers.jsonl").write_text(text, encoding="utf-8")
 
 
 def _sequences_in(rows: Sequence[TokenRow]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:

@@ -14,12 +14,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from align_bench.api import Algorithm, Recipe
+from align_bench.api import Algorithm, Recipe, Selection
 from align_bench.errors import SuiteError, nearest
 from align_bench.records import Kind
 from align_bench.registry import Plugin, Registry
 from align_bench.store import content_key
-from align_bench.suite import BASE_CELL, GOLD, JUDGE_CELL, DataFile, Judge, Method, Suite
+from align_bench.suite import BASE_CELL, GOLD, JUDGE_CELL, DataFile, Generate, Judge, Method, Suite
 from align_bench.tune import points
 
 
@@ -59,15 +59,17 @@ class Cell:
     Attributes:
         id: unique in the suite: `dpo`, `rm[learning_rate=1e-05]`, `dpo#1`, `base`, `judge`.
         plugin: its method; None for the base.
-        parameters: all hyper-parameters of the loss, resolved.
-        learning_rate: peak learning rate; None for the base.
+        parameters: all hyper-parameters, resolved.
+        learning_rate: peak learning rate; None for the base and for a selection.
         seed: seed of initialisation, row order and sampling.
-        adapter: the trained adapter; None for the base.
+        adapter: the trained adapter; None for the base and for a selection.
         reference: base log-probabilities of the training rows; None when the loss reads none.
-        val: log-probabilities or scores of the validation pairs.
+        val: log-probabilities or scores of the validation pairs; None for a selection, which has none.
         generations: answers to the validation prompts; None for reward models.
         judged: the judge's scores of them; None without a judge or generations.
-        reward: the reward model that an online method is trained against; None for other methods and for `gold`.
+        reward: the reward model that an online method is trained against, or that a selection picks by; None for
+            other methods and for `gold`.
+        draws: answers of the base that a selection picks among, a set of one an answered prompt; empty for others.
     """
 
     id: str
@@ -77,10 +79,11 @@ class Cell:
     seed: int
     adapter: Address | None
     reference: Address | None
-    val: Address
+    val: Address | None
     generations: Address | None
     judged: Address | None
     reward: Cell | None = None
+    draws: tuple[Address, ...] = ()
 
     @property
     def algorithm(self) -> str:
@@ -105,7 +108,8 @@ class Cell:
         if self.plugin is None:
             return {}
         judge = {"method": self.plugin.algorithm.name} if self.is_judge else {}
-        return {**judge, "learning_rate": self.learning_rate, **self.parameters}
+        rate = {} if self.learning_rate is None else {"learning_rate": self.learning_rate}
+        return {**judge, **rate, **self.parameters}
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -118,6 +122,19 @@ class Cell:
             f"({'LoRA adapters' if name == 'learning_rate' else algorithm.paper})"
             for name, found in algorithm.ranges.items()
             if given[name] not in found
+        )
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a reader of its numbers has to know beside its parameters."""
+        algorithm = self.plugin and self.plugin.algorithm
+        if not isinstance(algorithm, Selection):
+            return ()
+        bound = algorithm.kl_bound(self.parameters)
+        return (
+            f"picks each answer by {self.parameters['reward']} among {self.parameters['n']} of the base, sampled at "
+            f"temperature {self.parameters['temperature']:g}; its KL divergence from that is at most {bound:.3f} nats "
+            "a prompt; pairs have no log-probability under it",
         )
 
 
@@ -153,7 +170,7 @@ class Plan:
         for split, address in self.tokens.items():
             yield f"tokens of {split}", address
         for cell in [self.base, *self.judges, *self.cells]:
-            for needed in (cell.reference, cell.adapter, cell.val, cell.generations, cell.judged):
+            for needed in (cell.reference, cell.adapter, cell.val, *cell.draws, cell.generations, cell.judged):
                 if needed is not None and needed not in seen:
                     seen.add(needed)
                     yield cell.id, needed
@@ -222,7 +239,7 @@ def make_plan(
     ]
     for identity, variant, seed in _rewards_first(entries):
         plugin = registry[variant.method]
-        reward = _reward_of(variant, seed, laid_out.values(), judges, suite) if plugin.algorithm.online else None
+        reward = _reward_of(variant, seed, laid_out.values(), judges, suite) if plugin.algorithm.rewarded else None
         laid_out[identity] = layout.cell(identity, plugin, variant, seed, "train", judges, reward)
     cells = tuple(laid_out[identity] for identity, _, _ in entries)
     return Plan(tokens, judges, layout.base(suite.seeds[0], judges), cells)
@@ -244,8 +261,8 @@ def plan_trials(suite: Suite, registry: Registry, inputs: Inputs) -> Tuning | No
         plugin = registry[variant.method]
         tried = points(plugin.algorithm, variant.everything, suite.tune)
         variants = [_variant(plugin.algorithm, point, where=f"trials of {name}") for point in tried]
-        rewards = [several[0] for several in trials.values()]  # as the suite gives them
-        reward = _reward_of(variant, seed, rewards, (), suite) if plugin.algorithm.online else None
+        rewards = [several[0] for several in trials.values() if several]  # as the suite gives them
+        reward = _reward_of(variant, seed, rewards, (), suite) if plugin.algorithm.rewarded else None
         trials[name] = tuple(
             replace(layout.cell(f"{name} trial {number}", plugin, one, seed, "train", (), reward), generations=None)
             for number, one in enumerate(variants)
@@ -255,14 +272,14 @@ def plan_trials(suite: Suite, registry: Registry, inputs: Inputs) -> Tuning | No
 
 
 def _rewards_first(entries: Iterable[tuple[str, _Variant, int]]) -> list[tuple[str, _Variant, int]]:
-    """Reward models before the rest: the key of an online method rests on its reward's."""
+    """Reward models before the rest: the key of a method that names a reward rests on it."""
     return sorted(entries, key=lambda entry: "reward" in entry[1].parameters)
 
 
 def _reward_of(
     variant: _Variant, seed: int, cells: Iterable[Cell], judges: Sequence[Cell], suite: Suite
 ) -> Cell | None:
-    """The reward model that an online method names: the first of that method with its seed; None for `gold`."""
+    """The reward model that a method names: the first of that reward method with its seed; None for `gold`."""
     name = variant.parameters["reward"]
     if name == GOLD:
         return None
@@ -280,7 +297,7 @@ def _reward_of(
     if graded and suite.judge and not suite.judge.may_be_reward:
         raise SuiteError(
             f"methods: {variant.method}: its reward {found.id} is the judge itself (same rows, parameters and seed), "
-            "so that the judge would grade the policy by what it was trained on",
+            "so that the judge would grade the policy by what it was trained on or picked by",
             fix="give the judge rows of its own, or set judge.may_be_reward: true; the report then says so",
         )
     return found
@@ -292,17 +309,18 @@ class _Variant:
 
     method: str
     parameters: Mapping[str, Any]
-    learning_rate: float
+    learning_rate: float | None
 
     @property
     def everything(self) -> dict[str, Any]:
-        return {"learning_rate": self.learning_rate, **self.parameters}
+        rate = {} if self.learning_rate is None else {"learning_rate": self.learning_rate}
+        return {**rate, **self.parameters}
 
 
 def _named_variants(suite: Suite, registry: Registry) -> dict[str, _Variant]:
     """Every point of every method's grid, under the name that its cells have without their seed."""
     variants = [variant for method in suite.methods for variant in _variants(registry[method.name].algorithm, method)]
-    searched = {one.method: set(registry[one.method].algorithm.ranges) if suite.tune else set() for one in variants}
+    searched = {one.method: set(registry[one.method].algorithm.searched) if suite.tune else set() for one in variants}
     names = _names(variants, searched)
     if duplicates := {name for name in names if names.count(name) > 1}:
         equal = "equal parameters, those that tune searches aside" if suite.tune else "equal parameters"
@@ -317,11 +335,15 @@ def _variants(algorithm: Algorithm, method: Method) -> list[_Variant]:
 
 def _variant(algorithm: Algorithm, given: Mapping[str, Any], *, where: str) -> _Variant:
     rest = dict(given)
-    rate = rest.pop("learning_rate", algorithm.learning_rate)
-    if isinstance(rate, bool) or not isinstance(rate, int | float) or not (0 < rate < math.inf):
-        raise SuiteError(f"{where}: learning_rate: got {rate!r}, expected a number > 0")
+    rate = None
+    if algorithm.learning_rate is not None:
+        given_rate = rest.pop("learning_rate", algorithm.learning_rate)
+        number = isinstance(given_rate, int | float) and not isinstance(given_rate, bool)
+        if not number or not 0 < given_rate < math.inf:
+            raise SuiteError(f"{where}: learning_rate: got {given_rate!r}, expected a number > 0")
+        rate = float(given_rate)
     try:
-        return _Variant(algorithm.name, algorithm.resolve(rest), float(rate))
+        return _Variant(algorithm.name, algorithm.resolve(rest), rate)
     except ValueError as error:
         raise SuiteError(f"{where}: {error}", fix=f"align-bench show {algorithm.name} lists its parameters") from None
 
@@ -375,6 +397,16 @@ def _cut(suite: Suite, inputs: Inputs, part: str) -> Address:
     return Address("tokens", content_key(needs))
 
 
+def draw_settings(generate: Generate, parameters: Mapping[str, Any]) -> Generate:
+    """How the base answers once for a selection: as the suite says, at the selection's temperature."""
+    return generate.model_copy(update={"temperature": parameters["temperature"], "samples": 1})
+
+
+def draw_seed(seed: int, number: int) -> int:
+    """The seed of a selection's draw: apart from those of cells, and the same for every number of draws."""
+    return 1_000_000 * (number + 1) + seed
+
+
 @dataclass(frozen=True, slots=True)
 class _Layout:
     """Gives each artefact its key: a hash of all that it depends on."""
@@ -394,6 +426,8 @@ class _Layout:
         reward: Cell | None = None,
     ) -> Cell:
         algorithm = plugin.algorithm
+        if isinstance(algorithm, Selection):
+            return self._selection(name, plugin, variant, seed, judges, reward)
         stored = algorithm.reference and not algorithm.online  # an online method measures its own answers
         reference = self._reference(split, mismatched=algorithm.data == "unpaired") if stored else None
         libraries = algorithm.libraries if isinstance(algorithm, Recipe) else ()
@@ -415,7 +449,8 @@ class _Layout:
             }
         )
         val = self._val(training, self.suite.evaluate.epsilons if algorithm.kind == "reward" else [])
-        generations = self._generations(training, seed) if algorithm.kind == "policy" else None
+        generate = self.suite.generate
+        generations = self._generations(training, seed, generate) if algorithm.kind == "policy" else None
         return Cell(
             id=name,
             plugin=plugin,
@@ -430,8 +465,39 @@ class _Layout:
             reward=reward,
         )
 
+    def _selection(
+        self, name: str, plugin: Plugin, variant: _Variant, seed: int, judges: Sequence[Cell], reward: Cell | None
+    ) -> Cell:
+        """A cell without a training: it rests on draws of the base, which others of its temperature and seed share."""
+        settings = draw_settings(self.suite.generate, variant.parameters)
+        count = self.suite.generate.samples * variant.parameters["n"]
+        draws = tuple(self._generations(None, draw_seed(seed, number), settings) for number in range(count))
+        needs = {
+            "draws": [draw.key for draw in draws],
+            "plugin": plugin.digest,
+            "method": plugin.algorithm.name,
+            "parameters": dict(variant.parameters),
+            "reward": reward and reward.adapter and reward.adapter.key,
+            "code": code_digest("models", "judge", "data"),
+        }
+        generations = Address("generations", content_key(needs))
+        return Cell(
+            id=name,
+            plugin=plugin,
+            parameters=variant.parameters,
+            learning_rate=None,
+            seed=seed,
+            adapter=None,
+            reference=None,
+            val=None,
+            generations=generations,
+            judged=self._judged(generations, judges),
+            reward=reward,
+            draws=draws,
+        )
+
     def base(self, seed: int, judges: Sequence[Cell]) -> Cell:
-        generations = self._generations(None, seed)
+        generations = self._generations(None, seed, self.suite.generate)
         judged = self._judged(generations, judges)
         reference = self._reference("val", mismatched=False)
         return Cell(BASE_CELL, None, {}, None, seed, None, None, reference, generations, judged)
@@ -471,12 +537,12 @@ class _Layout:
         }
         return Address("val", content_key(needs))
 
-    def _generations(self, training: str | None, seed: int) -> Address:
+    def _generations(self, training: str | None, seed: int, settings: Generate) -> Address:
         needs = {
             "base": self._base(),
             "adapter": training,
             "tokens": self.tokens["val"].key,
-            "generate": self.suite.generate.model_dump(),
+            "generate": settings.model_dump(),
             "seed": seed,
             "code": code_digest("models", "evaluate"),
         }

@@ -73,30 +73,29 @@ def plan_addresses(prepared: Prepared) -> list[Address]:
 
 
 def _stage(cell: Cell, kind: str, store: Store, estimate: _Estimate) -> str:
-    address: Address | None = {
-        "adapter": cell.adapter,
-        "val": cell.val,
-        "generations": cell.generations,
-        "judged": cell.judged,
-    }[kind]
-    if address is None:
-        return "–"
-    if (address.kind, address.key) in store:
-        return "[green]stored[/]"
-    return f"~{estimate.seconds(kind, cell):,.0f} s"
+    addresses = [address for address in _addresses(cell)[kind] if address is not None]
+    missing = [address for address in addresses if (address.kind, address.key) not in store]
+    if missing:
+        return f"~{len(missing) * estimate.seconds(kind, cell):,.0f} s"
+    return "[green]stored[/]" if addresses else "–"
+
+
+def _addresses(cell: Cell) -> dict[str, list[Address | None]]:
+    """Stage → what it makes; each of a selection's draws costs what a policy's generations do."""
+    return {
+        "reference": [cell.reference],
+        "adapter": [cell.adapter],
+        "val": [cell.val],
+        "generations": [*cell.draws, cell.generations],
+        "judged": [cell.judged],
+    }
 
 
 def _missing(parts: list[tuple[Cell, _Estimate]], store: Store) -> Iterator[tuple[str, Cell, _Estimate]]:
     """Each artefact that is not stored, once, with a cell that needs it and what it is estimated by."""
     seen: set[Address] = set()
     for cell, estimate in parts:
-        for kind, address in (
-            ("reference", cell.reference),
-            ("adapter", cell.adapter),
-            ("val", cell.val),
-            ("generations", cell.generations),
-            ("judged", cell.judged),
-        ):
+        for kind, address in ((kind, address) for kind, several in _addresses(cell).items() for address in several):
             if address is not None and address not in seen and (address.kind, address.key) not in store:
                 seen.add(address)
                 yield kind, cell, estimate

@@ -197,6 +197,7 @@ class Outcome:
         reward: the definition of the reward in `scores.parquet`, in words.
         cost: summed over the cell's own artefacts; None when it did not finish.
         warnings: a line for each hyper-parameter outside the range that its method declares.
+        remarks: what a reader of its numbers has to know beside its parameters, a line each.
     """
 
     cell: str
@@ -209,6 +210,7 @@ class Outcome:
     reward: str = ""
     cost: Cost | None = None
     warnings: Sequence[str] = ()
+    remarks: Sequence[str] = ()
 
 
 class Tick(Protocol):

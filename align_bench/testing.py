@@ -20,7 +20,7 @@ from annotated_types import BaseMetadata, Ge, Gt, Le, Lt
 from torch import Tensor
 from torch.autograd.gradcheck import GradcheckError, gradcheck
 
-from align_bench.api import Algorithm, Loss, Recipe, Record
+from align_bench.api import Algorithm, Loss, Recipe, Record, Selection
 from align_bench.errors import AlignBenchError, PluginError
 from align_bench.specimens import KINDS, Bench, Kind, bench, for_method
 from align_bench.train.feeds import FEEDS, Feed
@@ -126,6 +126,8 @@ def _loss_checks(algorithm: Algorithm, parameters: Mapping[str, Any]) -> Iterato
 def _why_unchecked(algorithm: Algorithm) -> str:
     if isinstance(algorithm, Recipe):
         return "a recipe takes the whole training and has no loss to check"
+    if isinstance(algorithm, Selection):
+        return "a selection trains nothing and has no loss to check"
     if algorithm.auxiliary:
         return "the kit has no checks yet for losses that read an auxiliary scorer"
     return f"the kit has no checks for the data kind {algorithm.data!r} yet"

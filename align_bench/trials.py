@@ -71,6 +71,7 @@ def measured_accuracy(results: Results, cell: Cell) -> Estimate:
     Raises:
         MissingResultError: when its log-probabilities or scores, or the held-out rows, are not stored.
     """
+    assert cell.val is not None, "a trial trains"
     rows, columns = results.table("val").rows, results.columns(cell.val)
     chosen, rejected = (columns[side].tolist() for side in SIDES)
     if cell.kind != "reward":
@@ -108,14 +109,14 @@ def untuned(tried: Tried) -> dict[str, str]:
 def in_words(name: str, trials: Sequence[Trial]) -> str:
     """What a method's trials came to, as one line."""
     if not trials:
-        return f"{name}: declares no range; nothing is tuned, and its given parameters are used"
+        return f"{name}: declares no range, or trains nothing; its given parameters are used"
     number = kept(trials)
     if number is None:
         return f"{name}: {len(trials)} trials, not all ended; its given parameters stand in"
     chosen = trials[number]
     if chosen.accuracy.value is None:
         return f"{name}: none of {len(trials)} trials has a result; its given parameters are kept"
-    searched = chosen.cell.plugin.algorithm.ranges if chosen.cell.plugin else {}
+    searched = chosen.cell.plugin.algorithm.searched if chosen.cell.plugin else {}
     setting = ", ".join(f"{key}={chosen.cell.all_parameters[key]}" for key in searched)
     return (
         f"{name}: of {len(trials)} trials number {number} is kept, "
@@ -134,7 +135,7 @@ def block(results: Results, tuning: Tuning, tried: Tried) -> dict[str, Any]:
     store = results.store
     shared = _shared(tuning, store)
     base = tuning.plan.base
-    measured = (base.val.kind, base.val.key) in store
+    measured = base.val is not None and (base.val.kind, base.val.key) in store
     held = store.get(tuning.plan.tokens["val"].kind, tuning.plan.tokens["val"].key)
     return {
         "settings": results.suite.tune.model_dump(mode="json"),
@@ -163,7 +164,7 @@ def _shared(tuning: Tuning, store: Store) -> list[Cost]:
     """Costs of what trials share: the rows, and the base's log-probabilities of them."""
     references = {cell.reference for cell in tuning.plan.cells if cell.reference}
     every = [*tuning.plan.tokens.values(), *sorted(references, key=str), tuning.plan.base.val]
-    stored = [store.get(address.kind, address.key) for address in every]
+    stored = [store.get(address.kind, address.key) for address in every if address is not None]
     return [artefact.cost for artefact in stored if artefact is not None]
 
 

@@ -24,9 +24,9 @@ def points(algorithm: Algorithm, given: Mapping[str, Any], tune: Tune) -> list[d
         tune: how many, and how they are sought.
 
     Returns:
-        `tune.trials` points, each with all hyper-parameters; none for a method that declares no range.
+        `tune.trials` points, each with all hyper-parameters; none for a method without ranges or without training.
     """
-    ranges = algorithm.ranges
+    ranges = algorithm.searched
     if not ranges:
         return []
     shares = {"random": _random, "grid": _grid}[tune.search](

@@ -156,7 +156,8 @@ def test_page_of_every_built_in_method(name: str) -> None:
     text = shown(*method_page(plugin))
     assert "Equation:" in text
     assert "Differs from " in text
-    assert str(plugin.algorithm.learning_rate_range) in line(text, "learning_rate")
+    if plugin.algorithm.learning_rate is not None:
+        assert str(plugin.algorithm.learning_rate_range) in line(text, "learning_rate")
     for parameter in plugin.algorithm.parameters.values():
         row = line(text, f"{parameter.name} ")
         assert parameter.bounds in row

@@ -217,9 +217,9 @@ def test_failed_trials_are_told_and_stop_nothing(whole: Any) -> None:
 def test_method_without_ranges_says_so_and_uses_its_own_setting(whole: Any) -> None:
     _, folders, report, watch = whole
     assert report["tuning"]["methods"]["fixed"] == {"trials": [], "kept": None, "cost": None}
-    assert "fixed: declares no range; nothing is tuned, and its given parameters are used" in watch.said
+    assert "fixed: declares no range, or trains nothing; its given parameters are used" in watch.said
     text = (folders.reports / "small" / "report.md").read_text(encoding="utf-8")
-    assert "No range declared, nothing tuned: fixed." in text
+    assert "No range declared or nothing trained, so nothing tuned: fixed." in text
 
 
 def test_the_whole_budget_is_reported(whole: Any) -> None:

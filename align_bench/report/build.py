@@ -85,6 +85,7 @@ def _result(cell: Cell, found: Mapping[str, Estimate]) -> dict[str, Any]:
         "metrics": {name: _numbers(estimate) for name, estimate in found.items()},
         "cost": asdict(outcome.cost) if outcome.cost else None,
         "warnings": outcome.warnings,
+        "remarks": outcome.remarks,
     }
 
 

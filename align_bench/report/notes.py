@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from align_bench.metrics.finite import is_finite
-from align_bench.records import Comparison
+from align_bench.records import Comparison, Outcome
 from align_bench.report.cells import Cell
 from align_bench.report.naming import method_of
 from align_bench.stats.seeds import MIN_SEEDS
@@ -20,10 +20,11 @@ def write_notes(
     comparisons: Sequence[Comparison],
     detectable: Mapping[str, Mapping[str, Any]],
 ) -> list[str]:
-    """The report's notes: unusual parameters, seeds, gold accuracy, detectable effects, ties, missing numbers."""
+    """The notes: unusual parameters, remarks, seeds, gold accuracy, detectable effects, ties, missing numbers."""
     done = [cell for cell in cells if cell.outcome.status == "done"]
     return [
-        *_warnings(cells),
+        *_said(cells, lambda outcome: outcome.warnings),
+        *_said(cells, lambda outcome: outcome.remarks),
         *_seeds(done),
         *_gold(done, comparisons),
         *_detectable(detectable),
@@ -32,11 +33,9 @@ def write_notes(
     ]
 
 
-def _warnings(cells: Sequence[Cell]) -> list[str]:
-    """Each warning once, whatever the number of seeds."""
-    return list(
-        dict.fromkeys(f"{method_of(cell.name)}: {warning}." for cell in cells for warning in cell.outcome.warnings)
-    )
+def _said(cells: Sequence[Cell], lines: Callable[[Outcome], Sequence[str]]) -> list[str]:
+    """Each line of the outcomes once, whatever the number of seeds."""
+    return list(dict.fromkeys(f"{method_of(cell.name)}: {line}." for cell in cells for line in lines(cell.outcome)))
 
 
 def _seeds(cells: Sequence[Cell]) -> Iterator[str]:

@@ -206,7 +206,7 @@ def judged(report: Report) -> Section:
     ]
     if trained := (report.get("judge") or {}).get("trained"):
         captions.append(
-            f"The judge is the very reward that {', '.join(map(one_line, trained))} learned from: of "
+            f"The judge is the very reward that {', '.join(map(one_line, trained))} learned from or picked by: of "
             f"{'it' if len(trained) == 1 else 'them'} its scores are no independent verdict."
         )
     return _metric_section("Generations, judged", "policy", results, shown, captions, chapter="leaderboard")
@@ -357,7 +357,7 @@ def _tuning_captions(tuned: Mapping[str, Any]) -> Iterator[str]:
     if base := tuned["base"]:
         yield f"The base, by the measure of policies: {with_spread(base)}."
     if bare := [name for name, found in tuned["methods"].items() if not found["trials"]]:
-        yield f"No range declared, nothing tuned: {one_line(', '.join(bare))}."
+        yield f"No range declared or nothing trained, so nothing tuned: {one_line(', '.join(bare))}."
     if cost := tuned["cost"]:
         yield (
             f"Whole budget of the trials that finished: {duration(cost['seconds'])}, {cost['tokens']:,} tokens, "

@@ -1,0 +1,28 @@
+import math
+
+from torch import Tensor
+
+from align_bench.api import selection
+
+
+@selection(paper="arXiv:2112.09332", kl_bound=lambda given: math.log(given["n"]) - (given["n"] - 1) / given["n"])
+def best_of_n(rewards: Tensor) -> Tensor:
+    """Best of n: of n answers that the base samples, the one that the reward model likes best; nothing is trained.
+
+    Equation:
+        y = argmax_i r(x, y_i),  y_1 … y_n ~ π_base(·|x);  KL(π ‖ π_base) ≤ log n − (n − 1)/n nats
+
+    Args:
+        rewards: the reward model's scores of the candidates, shape [prompts, n], in its own unit.
+
+    Returns:
+        The place of each prompt's pick, the first of equals, integer tensor of shape [prompts].
+
+    Source:
+        Nakano et al. 2021 (best of 4, 16 and 64, which is the range of n); the KL bound of Beirami et al. 2024
+        (arXiv:2401.01879).
+
+    Differs from the source:
+        1. Candidates are answers of the suite's base, not of a policy fine-tuned on demonstrations.
+    """
+    return rewards.argmax(1)

@@ -1,0 +1,206 @@
+"""Best of n from end to end: it picks what a naive scoring would, shares its draws, resumes, and trains nothing."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from align_bench.api import Selection
+from align_bench.errors import PluginError, SuiteError
+from align_bench.gather import Results
+from align_bench.models.load import load_adapter, load_scorer
+from align_bench.pipeline import Folders, prepare, run
+from align_bench.records import Tick, silent
+from align_bench.registry import load_registry
+from align_bench.report.export import read_generations, read_scores, recompute
+from align_bench.specimens import plain_score
+from align_bench.store import Store
+from align_bench.suite import load_suite
+
+BEST = load_registry()["best_of_n"].algorithm
+METHODS = [
+    {"best_of_n": {"reward": ["rm", "gold"], "n": 3}},
+    {"best_of_n": {"reward": "rm", "n": 2}},
+    {"rm": {"learning_rate": 1e-2}},
+]
+
+
+class Watch:
+    """Records the stages of a run."""
+
+    def __init__(self) -> None:
+        self.stages: list[str] = []
+
+    @contextmanager
+    def stage(self, cell: str, label: str) -> Iterator[Tick]:
+        self.stages.append(f"{cell}: {label}")
+        yield silent
+
+    def say(self, text: str) -> None:
+        pass
+
+
+def execute(path: Path, root: Path, watch: Watch | None = None) -> tuple[Results, dict[str, Any]]:
+    prepared = prepare(load_suite(str(path)), load_registry(path))
+    folders = Folders(root / "runs", root / "reports")
+    report = run(prepared, watch or Watch(), folders, command="x")
+    return Results(prepared.suite, prepared.plan, Store(folders.runs / "small")), report
+
+
+Whole = tuple[Path, Path, Results, dict[str, Any], Watch]
+
+
+@pytest.fixture(scope="module")
+def whole(small_suite: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    """A straight run: its suite, its folder, what it stored, its report and its stages."""
+    root = tmp_path_factory.mktemp("whole")
+    generate = {"prompts": 6, "max_new_tokens": 5, "samples": 2, "temperature": 1.0}
+    path = root / "small.yaml"
+    path.write_text(yaml.safe_dump({**small_suite, "methods": METHODS, "generate": generate}), encoding="utf-8")
+    results, report = execute(path, root, watch := Watch())
+    return path, root, results, report, watch
+
+
+def test_the_first_of_the_best_is_picked() -> None:
+    assert isinstance(BEST, Selection)
+    rewards = torch.tensor([[0.0, 2.0, 2.0], [3.0, 1.0, 2.0], [-5.0, -5.0, -4.0]])
+    assert BEST.pick(rewards, BEST.resolve({"n": 3})) == [1, 0, 2]
+
+
+@pytest.mark.parametrize(("n", "bound"), [(1, 0.0), (2, math.log(2) - 0.5), (8, 1.2044415416798357)])
+def test_the_bound_is_that_of_the_paper(n: int, bound: float) -> None:
+    assert isinstance(BEST, Selection)
+    assert BEST.kl_bound(BEST.resolve({"n": n})) == pytest.approx(bound, rel=1e-12)
+
+
+def test_picks_are_those_of_a_naive_scoring(whole: Whole) -> None:
+    """Every draw scored on its own by the reward model; its best is what stands among the generations."""
+    path, _, results, report, watch = whole
+    assert {found["status"] for found in report["results"]} == {"done"}
+    cells = {cell.id: cell for cell in results.plan.cells}
+    three, two = cells["best_of_n[reward=rm,n=3]"], cells["best_of_n[reward=rm,n=2]"]
+    assert [len(cell.draws) for cell in (three, two)] == [6, 4]
+    assert set(two.draws) < set(three.draws) == set(cells["best_of_n[reward=gold,n=3]"].draws)
+    assert len([stage for stage in watch.stages if ": draw " in stage]) == 6, "shared draws are made once"
+    adapter = results.artefact(cells["rm"].adapter).folder  # type: ignore[arg-type]
+    prepared = prepare(load_suite(str(path)), load_registry(path))
+    scorer = load_adapter(load_scorer(prepared.base, prepared.precision, seed=0), adapter).get_base_model()
+    prompts = {row.pair: row.prompt for row in results.prompts}
+    drawn = [results.answers_at(draw) for draw in three.draws]
+    assert len({tuple(tuple(line["ids"]) for line in draw) for draw in drawn}) == 6, "draws differ"
+    assert results.answers(results.plan.base)[0]["ids"] not in [draw[0]["ids"] for draw in drawn]
+    for cell, n in ((three, 3), (two, 2)):
+        picked = {(line["pair"], line["sample"]): line for line in results.answers(cell)}
+        assert len(picked) == 12
+        for (pair, sample), line in picked.items():
+            candidates = [next(a for a in draw if a["pair"] == pair) for draw in drawn[sample * n : (sample + 1) * n]]
+            scores = [plain_score(scorer, prompts[pair], candidate["ids"]) for candidate in candidates]
+            assert line["ids"] == candidates[scores.index(max(scores))]["ids"]
+            assert line["rewards"] == pytest.approx(scores, abs=1e-4)
+
+
+def test_pairs_are_undefined_and_the_bound_is_told(whole: Whole) -> None:
+    _, root, _, report, _ = whole
+    found = {result["cell"]: result for result in report["results"]}
+    best = found["best_of_n[reward=rm,n=3]"]
+    assert best["kind"] == "policy"
+    assert best["parameters"] == {"reward": "rm", "n": 3, "temperature": 1.0}
+    for name in ("accuracy", "accuracy_logp_mean", "accuracy_logratio", "reward_mean", "margin"):
+        assert best["metrics"][name]["value"] is None
+    assert best["metrics"]["judge_reward_mean"]["n"] == 6
+    assert best["cost"]["tokens"] > found["base"]["cost"]["tokens"] / 2, "its draws are charged"
+    folder = root / "reports" / "small"
+    assert not [row for row in read_scores(folder) if row["cell"].startswith("best_of_n")]
+    assert len([one for one in read_generations(folder) if one.cell == best["cell"]]) == 12
+    assert "at most 0.432 nats a prompt" in (folder / "report.md").read_text(encoding="utf-8")
+    again = recompute(folder)
+    assert {key: again[key] for key in ("results", "notes")} == {key: report[key] for key in ("results", "notes")}
+
+
+@pytest.mark.parametrize("label", ["draw 2 of 6", "pick"])
+def test_kill_9_and_run_again_gives_the_same_numbers(whole: Whole, tmp_path: Path, label: str) -> None:
+    path, _, _, straight, _ = whole
+    code = f"""
+import os, signal
+import torch
+torch.set_num_threads(1)
+from contextlib import contextmanager
+from pathlib import Path
+from align_bench.pipeline import Folders, prepare, run
+from align_bench.registry import load_registry
+from align_bench.suite import load_suite
+
+class Killer:
+    @contextmanager
+    def stage(self, cell, label):
+        def tick(done, total, note=""):
+            if label == {label!r}:
+                os.kill(os.getpid(), signal.SIGKILL)
+        yield tick
+    def say(self, text):
+        pass
+
+root = Path({str(tmp_path)!r})
+run(prepare(load_suite({str(path)!r}), load_registry(Path({str(path)!r}))), Killer(),
+    Folders(root / "runs", root / "reports"), command="x")
+"""
+    killed = subprocess.run([sys.executable, "-c", code], env={**os.environ, "HF_HUB_OFFLINE": "1"}, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    _, resumed = execute(path, tmp_path, watch := Watch())
+    assert not any("draw 1 of" in stage for stage in watch.stages), "what was done is not done again"
+    assert any(label in stage for stage in watch.stages)
+    for key in ("results", "comparisons"):
+        drop = {"cost"} if key == "results" else set()
+        own, other = ([{k: v for k, v in row.items() if k not in drop} for row in r[key]] for r in (resumed, straight))
+        assert own == other
+
+
+def test_it_has_no_learning_rate_and_trains_nothing(write_suite: Callable[..., Path]) -> None:
+    with pytest.raises(SuiteError, match="best_of_n has no parameter 'learning_rate'"):
+        prepared(write_suite(methods=["rm", {"best_of_n": {"learning_rate": 1e-4}}]))
+    cell = prepared(write_suite(methods=["rm", "best_of_n"])).plan.cells[1]
+    assert (cell.adapter, cell.val, cell.reference, len(cell.draws)) == (None, None, None, 8)
+    tuned = prepared(write_suite(methods=["rm", "best_of_n"], tune={"trials": 2}))
+    assert tuned.tuning is not None
+    assert tuned.tuning.trials["best_of_n"] == ()
+
+
+def test_the_judge_is_no_reward_of_a_selection(write_suite: Callable[..., Path], small_suite: dict[str, Any]) -> None:
+    judge = {"method": "rm", "data": {**small_suite["data"]["train"], "split": "train"}}
+    with pytest.raises(SuiteError, match="best_of_n: its reward rm is the judge itself"):
+        prepared(write_suite(methods=["rm", "best_of_n"], judge=judge))
+    prepared(write_suite(methods=["rm", "best_of_n"], judge={**judge, "may_be_reward": True}))
+    with pytest.raises(SuiteError, match="reward: 'judge' is no reward model of this suite"):
+        prepared(write_suite(methods=["rm", {"best_of_n": {"reward": "judge"}}]))
+
+
+@pytest.mark.parametrize(
+    "returned", ["rewards.max(1).values", "rewards.argmax(0)", "rewards.argmax(1) + 3", "3", "rewards.argmax()"]
+)
+def test_a_choice_that_is_no_place_is_told(tmp_path: Path, returned: str) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from align_bench.api import selection\n\n"
+        "@selection(paper='none', kl_bound=lambda given: 0.0)\n"
+        f"def mine(rewards):\n    '''Mine.'''\n    return {returned}\n",
+        encoding="utf-8",
+    )
+    mine = load_registry(extra=[str(file)])["mine"].algorithm
+    assert isinstance(mine, Selection)
+    with pytest.raises(PluginError, match=r"expected an integer tensor of shape \(2,\) below 3"):
+        mine.pick(torch.tensor([[0.5, 2.0, 1.0], [3.0, 1.5, 2.5]]), mine.resolve({"n": 3}))
+
+
+def prepared(path: Path) -> Any:
+    return prepare(load_suite(str(path)), load_registry(path))

@@ -196,6 +196,8 @@ def add_adapter(model: Any, lora: Lora, *, seed: int) -> Any:
     """Wrap a frozen base in a fresh fp32 LoRA adapter; a scalar head, where there is one, is trained with it."""
     from peft import LoraConfig, TaskType, get_peft_model
 
+    from align_bench.models.lora import fuse
+
     scalar = hasattr(model, _HEAD)
     torch.manual_seed(seed)
     config = LoraConfig(
@@ -216,7 +218,7 @@ def add_adapter(model: Any, lora: Lora, *, seed: int) -> Any:
     for parameter in adapted.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
-    return adapted
+    return fuse(adapted)
 
 
 def save_adapter(model: Any, folder: Path) -> None:
@@ -235,6 +237,8 @@ def load_adapter(model: Any, folder: Path) -> Any:
     from peft import PeftModel
     from safetensors import safe_open
 
+    from align_bench.models.lora import fuse
+
     weights = folder / "adapter_model.safetensors"
     if not weights.is_file() or not (folder / "adapter_config.json").is_file():
         raise ModelError(f"{folder} holds no adapter (adapter_config.json and adapter_model.safetensors)")
@@ -247,7 +251,7 @@ def load_adapter(model: Any, folder: Path) -> Any:
                 fix="train it again; a head that was not saved scores at random",
             )
     with _quiet():
-        return PeftModel.from_pretrained(model, folder).eval()
+        return fuse(PeftModel.from_pretrained(model, folder).eval())
 
 
 def footprint(model: Any) -> Footprint:

@@ -352,10 +352,14 @@ def _frozen(model: Any, precision: Precision) -> Any:
 
 
 def _has_room_for_plain_weights(model: Any, precision: Precision) -> bool:
-    """Whether NF4 weights may be dequantised for good: on a CPU, and into less than a quarter of free memory."""
-    if precision.device != "cpu":
+    """Whether NF4 weights may be dequantised for good: into less than a quarter of the device's free memory."""
+    if precision.device == "cpu":
+        free = psutil.virtual_memory().available
+    elif precision.device == "cuda":
+        free = torch.cuda.mem_get_info()[0]
+    else:
         return False
-    return bool(4 * footprint(model).parameters * precision.compute.itemsize < psutil.virtual_memory().available)
+    return bool(4 * footprint(model).parameters * precision.compute.itemsize < free)
 
 
 @contextmanager

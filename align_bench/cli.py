@@ -88,38 +88,41 @@ def run(
 
 @app.command()
 def compare(
-    a: Annotated[str, typer.Argument(help="A method of the suite, or base.")],
-    b: Annotated[str, typer.Argument(help="Another one.")],
-    suite: Annotated[str, typer.Argument(metavar="[SUITE]", help="A suite file or name.")] = "assignment",
+    names: Annotated[
+        list[str],
+        typer.Argument(metavar="METHOD METHOD... [SUITE]", help="Methods (or base); last, a suite file or name."),
+    ],
     overrides: Overrides = None,
     plugin: Plugins = None,
     runs: Runs = Path("runs"),
     reports: Reports = Path("reports"),
     stored: Annotated[bool, typer.Option("--stored", help="Forbid computing; fail when a result is missing.")] = False,
+    within: Annotated[
+        list[str] | None,
+        typer.Option("--run", metavar="NAME", help="Compare within this stored report; two or more: between them."),
+    ] = None,
 ) -> None:
-    """Compare two methods of a suite, pair by pair; computes what is missing.
+    """Compare methods of a suite, pair by pair; computes what is missing. Also writes a page, compare.html.
 
     Example: align-bench compare dpo simpo
     """
-    from align_bench.errors import MissingResultError
-    from align_bench.report.export import read_report
-    from align_bench.report.tables import pairwise_table
-    from align_bench.suite import BASE_CELL, load_suite
+    from itertools import combinations
 
-    loaded = load_suite(suite, overrides or ())
-    known = {BASE_CELL, *(method.name for method in loaded.methods)}
-    _check_known([a, b], known, loaded.name)
-    if stored:
-        report = read_report(reports / loaded.name)
-        if report["suite"]["settings"] != loaded.model_dump(mode="json"):
-            raise MissingResultError(
-                f"the report in {reports / loaded.name} is of other settings than {suite}",
-                fix="align-bench run computes what is missing; or leave --stored out",
-            )
-        _check_stored(report, [a, b])
+    from align_bench.report.compare import PAGE, merge, read_run, write_comparison
+    from align_bench.report.tables import pairwise_table
+
+    if within:
+        found = {name: read_run(reports / name) for name in dict.fromkeys(within)}
+        folder = reports / within[0] if len(found) == 1 else reports
+        compared, names = merge(found, names) if len(found) > 1 else (found[within[0]], names)
+        _check_two(names)
     else:
-        report = _compute(suite, overrides, plugin, runs, reports, methods=[a, b])
-    console.print(pairwise_table(report, a, b))
+        names, folder = _compared(names, overrides, plugin, runs, reports, stored)
+        compared = read_run(folder)
+    for a, b in combinations(dict.fromkeys(names), 2):
+        console.print(pairwise_table(compared.report, a, b))
+    write_comparison(folder / PAGE, compared, names, _command())
+    console.print(f"page: {escape(str(folder / PAGE))}", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -309,6 +312,39 @@ def _compute(
     folders: Folders = Folders(runs, reports)
     with _watch() as watch:
         return run_pipeline(prepared, watch, folders, command=_command(), methods=methods, compute=compute)
+
+
+def _check_two(names: list[str]) -> None:
+    if len(names) < 2:
+        raise typer.BadParameter("two methods are the least that can be compared", param_hint="METHOD METHOD")
+
+
+def _compared(
+    names: list[str], overrides: list[str] | None, plugin: list[str] | None, runs: Path, reports: Path, stored: bool
+) -> tuple[list[str], Path]:
+    """The methods of a suite with their results in its report's folder, computed where allowed."""
+    from align_bench.errors import MissingResultError
+    from align_bench.report.export import read_report
+    from align_bench.suite import BASE_CELL, load_suite, packaged_suites
+
+    last = names[-1]
+    suite = last if last in packaged_suites() or last.endswith((".yaml", ".yml")) else "assignment"
+    names = names[:-1] if suite == last else names
+    _check_two(names)
+    loaded = load_suite(suite, overrides or ())
+    _check_known(names, {BASE_CELL, *(method.name for method in loaded.methods)}, loaded.name)
+    folder = reports / loaded.name
+    if not stored:
+        _compute(suite, overrides, plugin, runs, reports, methods=names)
+        return names, folder
+    report = read_report(folder)
+    if report["suite"]["settings"] != loaded.model_dump(mode="json"):
+        raise MissingResultError(
+            f"the report in {folder} is of other settings than {suite}",
+            fix="align-bench run computes what is missing; or leave --stored out",
+        )
+    _check_stored(report, names)
+    return names, folder
 
 
 def _command() -> str:

@@ -140,7 +140,7 @@ def test_without_arguments_the_help_is_shown() -> None:
         (["rnu"], "rnu"),
         (["run"], "SUITE"),
         (["run", "assignment", "--sett", "a=b"], "--sett"),
-        (["compare", "dpo"], "Missing argument"),
+        (["compare", "dpo"], "two methods are the least"),
         (["show"], "Missing argument"),
         (["data", "x.jsonl", "--rows", "-1"], "--rows"),
         (["data", "x.jsonl", "--rows", "many"], "--rows"),

@@ -82,10 +82,10 @@ def write_report(
     with _replacing(folder / TRAINING) as path:
         pq.write_table(_table(training, TRAINING_COLUMNS), path)
     lines = [_json(json_ready(asdict(answer))) + "\n" for answer in generations]
-    _write_text(folder / GENERATIONS, "".join(lines))
+    write_text(folder / GENERATIONS, "".join(lines))
     report = json_ready(report)
     _write_page(folder, report, scores, generations, training)
-    _write_text(folder / REPORT, _json(report, indent=2) + "\n")
+    write_text(folder / REPORT, _json(report, indent=2) + "\n")
 
 
 def _write_page(
@@ -100,16 +100,16 @@ def _write_page(
     from align_bench.report.html import render_page
     from align_bench.report.plots import standalone
 
-    cells = gather([_outcome(result) for result in report["results"]], scores, generations)
+    cells = gather([outcome_of(result) for result in report["results"]], scores, generations)
     drawn = figures(Material(report, cells, training))
     (folder / FIGURES).mkdir(exist_ok=True)
     for figure in drawn:
-        _write_text(folder / FIGURES / f"{figure.name}.svg", standalone(figure.svg, figure.alternative))
+        write_text(folder / FIGURES / f"{figure.name}.svg", standalone(figure.svg, figure.alternative))
     for path in (folder / FIGURES).glob("*.svg"):
         if path.stem not in {figure.name for figure in drawn}:  # of an earlier report
             path.unlink()
-    _write_text(folder / PAGE, render_page(report, cells, drawn))
-    _write_text(folder / MARKDOWN, render(report, drawn))
+    write_text(folder / PAGE, render_page(report, cells, drawn))
+    write_text(folder / MARKDOWN, render(report, drawn))
 
 
 def read_report(folder: Path) -> dict[str, Any]:
@@ -174,7 +174,7 @@ def recompute(folder: Path) -> dict[str, Any]:
     """
     report = read_report(folder)
     header = {key: value for key, value in report.items() if key not in COMPUTED}
-    outcomes = [_outcome(result) for result in report["results"]]
+    outcomes = [outcome_of(result) for result in report["results"]]
     return build_report(header, outcomes, read_scores(folder), read_generations(folder))
 
 
@@ -204,7 +204,8 @@ def _generation(line: Mapping[str, Any]) -> Generation:
     return Generation(**{**line, "scores": scores})
 
 
-def _outcome(result: Mapping[str, Any]) -> Outcome:
+def outcome_of(result: Mapping[str, Any]) -> Outcome:
+    """A cell's outcome, from its result in `report.json`."""
     own = {field.name: result[field.name] for field in fields(Outcome) if field.name in result}
     return Outcome(**{**own, "cost": Cost(**own["cost"]) if own["cost"] else None})
 
@@ -219,7 +220,8 @@ def _json(value: Any, indent: int | None = None) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
 
 
-def _write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically."""
     with _replacing(path) as target:
         # A lone surrogate has no UTF-8; JSON and Markdown both take its escape.
         target.write_bytes(text.encode("utf-8", "backslashreplace"))

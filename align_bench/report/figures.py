@@ -121,6 +121,49 @@ def figures(material: Material) -> list[Figure]:
     return [figure for figure in made if figure is not None]
 
 
+def comparison_figures(material: Material, pairs: Sequence[tuple[str, str]]) -> list[Figure]:
+    """The figures of a comparison: prompt by prompt for each pair of cells, then those of the report."""
+    first = prompt_differences(material, pairs)
+    return [*([first] if first else []), *figures(material)]
+
+
+def prompt_differences(material: Material, pairs: Sequence[tuple[str, str]]) -> Figure | None:
+    """Histogram of the judge's differences between two cells, prompt by prompt."""
+    own, judge = {cell.name: cell for cell in material.done}, material.judge
+    panels, rows, said = [], [], []
+    for a, b in pairs[:MAX_PANELS]:
+        left, right = (own[name].judged_by_prompt(judge) if judge else {} for name in (a, b))
+        gaps = np.array([left[prompt] - right[prompt] for prompt in left if prompt in right])
+        if len(gaps) < 2:
+            continue
+        density, edges = np.histogram(gaps, bins=30)
+        panels.append(
+            Panel(
+                f"{a} − {b}",
+                "difference of the judge's scores",
+                "prompts",
+                [Series("", edges, density, CORRECT, "bars")],
+            )
+        )
+        rows += [(a, b, prompt, left[prompt] - right[prompt]) for prompt in left if prompt in right]
+        said.append(
+            f"{a} − {b}: mean {number(float(gaps.mean()), signed=True)}, higher on {np.mean(gaps > 0):.0%}, equal on "
+            f"{np.mean(gaps == 0):.0%} of {len(gaps)} prompts"
+        )
+    if not panels:
+        return None
+    return Figure(
+        "prompt-differences",
+        "differences",
+        "Prompt by prompt",
+        f"How the judge's scores differ, prompt by prompt. {'; '.join(said)}. The paired tests stand in the tables.",
+        f"Histograms. {'; '.join(said)}.",
+        ("a", "b", "prompt", "difference"),
+        rows,
+        curves(panels, columns=2, height=2.2),
+    )
+
+
 def differences(material: Material) -> Figure | None:
     """Forest plot of the policies' paired differences from the base."""
     bases = {cell.name for cell in material.done if cell.outcome.kind == "base"}

@@ -87,7 +87,38 @@ def render_page(report: Mapping[str, Any], cells: Sequence[Cell], figures: Seque
         "examples": {"examples": examples_of(cells)},
         "made": {"listings": list(_made(report))},
     }
-    chapters = [
+    return page(one_line(_name(report)), _subtitle(report), _chapters(tables, figures, own))
+
+
+def comparison_page(
+    title: str,
+    report: Mapping[str, Any],
+    cells: Sequence[Cell],
+    *,
+    verdicts: Sequence[str],
+    tables: Sequence[Section],
+    figures: Sequence[Figure],
+) -> str:
+    """The same page for some methods of a report alone.
+
+    Args:
+        title: who is compared.
+        report, cells: of these methods and the base.
+        verdicts: a sentence a pair and level.
+        tables, figures: each in its chapter.
+    """
+    own: dict[str, dict[str, Any]] = {
+        "verdict": {"points": verdicts},
+        "examples": {"examples": examples_of(cells)},
+        "made": {"listings": list(_made(report))},
+    }
+    return page(title, _subtitle(report), _chapters(tables, figures, own))
+
+
+def _chapters(
+    tables: Sequence[Section], figures: Sequence[Figure], own: Mapping[str, Mapping[str, Any]]
+) -> list[Chapter]:
+    chapters = (
         Chapter(
             name,
             title,
@@ -96,8 +127,8 @@ def render_page(report: Mapping[str, Any], cells: Sequence[Cell], figures: Seque
             **own.get(name, {}),
         )
         for name, title in CHAPTERS.items()
-    ]
-    return page(one_line(_name(report)), _subtitle(report), [chapter for chapter in chapters if chapter])
+    )
+    return [chapter for chapter in chapters if chapter]
 
 
 def page(title: str, subtitle: str, chapters: Sequence[Chapter]) -> str:

@@ -301,7 +301,7 @@ def pairwise(report: Report, a: str, b: str) -> Section:
     Raises:
         MissingResultError: no such method or cell in the report, or none of its cells finished.
     """
-    left, right = _members(report, a), _members(report, b)
+    left, right = members(report, a), members(report, b)
     chosen = []
     for level in ("method", "checkpoint"):
         for found in report["comparisons"]:
@@ -463,7 +463,7 @@ def _found_in(report: Report, *sizes: str) -> list[str]:
     ]
 
 
-def _members(report: Report, name: str) -> dict[str, set[str]]:
+def members(report: Report, name: str) -> dict[str, set[str]]:
     """Level → the names under which comparisons hold a method or a single cell, which is no method."""
     of_method = [found for found in report["results"] if name in (found["algorithm"], method_of(found["cell"]))]
     matching = of_method or [found for found in report["results"] if found["cell"] == name]

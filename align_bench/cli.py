@@ -106,9 +106,7 @@ def compare(
 
     Example: align-bench compare dpo simpo
     """
-    from itertools import combinations
-
-    from align_bench.report.compare import PAGE, merge, read_run, write_comparison
+    from align_bench.report.compare import PAGE, merge, pairs_of, read_run, write_comparison
     from align_bench.report.tables import pairwise_table
 
     if within:
@@ -119,7 +117,7 @@ def compare(
     else:
         names, folder = _compared(names, overrides, plugin, runs, reports, stored)
         compared = read_run(folder)
-    for a, b in combinations(dict.fromkeys(names), 2):
+    for a, b in pairs_of(names):
         console.print(pairwise_table(compared.report, a, b))
     write_comparison(folder / PAGE, compared, names, _command())
     console.print(f"page: {escape(str(folder / PAGE))}", highlight=False, soft_wrap=True)

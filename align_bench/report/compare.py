@@ -147,6 +147,11 @@ def _settings(run: Run) -> Mapping[str, Any]:
     return settings
 
 
+def pairs_of(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Every two of the names; one name alone against itself, which compares a method's own cells."""
+    return list(combinations(dict.fromkeys(names), 2)) or [(names[0], names[0])]
+
+
 def write_comparison(path: Path, run: Run, names: Sequence[str], command: str) -> None:
     """The page of the methods' differences: verdict, tests, prompts that differ most, figures, every example.
 
@@ -178,7 +183,7 @@ def write_comparison(path: Path, run: Run, names: Sequence[str], command: str) -
         [answer for answer in run.generations if answer.cell in kept],
     )
     material = Material(report, cells, [row for row in run.training if row["cell"] in kept])
-    pairs = [(a, b) for a, b in combinations(dict.fromkeys(names), 2)] or [(names[0], names[0])]
+    pairs = pairs_of(names)
     tables = [pairwise(report, a, b) for a, b in pairs]
     others = [judged(report), policies(report), reward_models(report), costs(report)]
     firsts = {

@@ -70,6 +70,9 @@ def run(
     plugin: Plugins = None,
     runs: Runs = Path("runs"),
     reports: Reports = Path("reports"),
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Also trace a few steps of each training, into runs/NAME/profile.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Run a suite: train every method, evaluate, judge, test the differences, print the tables.
@@ -78,7 +81,7 @@ def run(
 
     Example: align-bench run assignment --set methods='\\[dpo, simpo]' --set seeds='[0, 1, 2]'
     """
-    report = _compute(suite, overrides, plugin, runs, reports)
+    report = _compute(suite, overrides, plugin, runs, reports, profile=profile)
     _show_report(report, as_json)
     where = reports / report["suite"]["name"]
     if not as_json:
@@ -302,6 +305,7 @@ def _compute(
     *,
     methods: list[str] | None = None,
     compute: bool = True,
+    profile: bool = False,
 ) -> dict[str, Any]:
     prepared = _prepare(suite, overrides, plugins)
     from align_bench.pipeline import Folders
@@ -309,7 +313,18 @@ def _compute(
 
     folders: Folders = Folders(runs, reports)
     with _watch() as watch:
-        return run_pipeline(prepared, watch, folders, command=_command(), methods=methods, compute=compute)
+        if not profile:
+            return run_pipeline(prepared, watch, folders, command=_command(), methods=methods, compute=compute)
+        from align_bench.trace import STEPS, Traced
+
+        traced = Traced(watch, runs / prepared.suite.name / "profile")
+        report = run_pipeline(prepared, traced, folders, command=_command(), methods=methods, compute=compute)
+        if not traced.written:
+            traced.say(
+                "--profile: no trace, for no training was left to do, or none has more than one step; "
+                f"another --runs folder trains anew, and {STEPS + 1} steps are enough"
+            )
+        return report
 
 
 def _check_two(names: list[str]) -> None:

@@ -75,6 +75,8 @@ from align_bench.train.online import train_online
 from align_bench.train.recipe import train_by_recipe
 from align_bench.trials import Trial, Tried, block, found, in_words, measured_accuracy, store_cut, untuned
 
+TRAIN = "train"  # the label of the stage that trains a cell
+
 
 class Watch(Protocol):
     """Where a run shows what it does."""
@@ -330,7 +332,7 @@ class _Work:
         """All artefacts of a cell, in order; its own costs. What it shares with other cells is not charged to it."""
         costs = []
         if cell.reward is not None and cell.reward.adapter is not None:
-            self._artefact(cell.reward, cell.reward.adapter, "train", self._train)
+            self._artefact(cell.reward, cell.reward.adapter, TRAIN, self._train)
         if cell.kind == "policy" and cell.val is not None:  # its rewards are read against the base's log-probabilities
             assert self.plan.base.val is not None
             self._artefact(self.plan.base, self.plan.base.val, self.measured, self._evaluate)
@@ -338,7 +340,7 @@ class _Work:
             if cell.reference is not None and self.store.get(cell.adapter.kind, cell.adapter.key) is None:
                 # Before the training's meter runs, since methods share it; and before another model is in memory.
                 self._artefact(cell, cell.reference, "reference log-probs", self._refer)
-            costs.append(self._artefact(cell, cell.adapter, "train", self._train).cost)
+            costs.append(self._artefact(cell, cell.adapter, TRAIN, self._train).cost)
         if cell.val is not None:
             costs.append(self._artefact(cell, cell.val, self.measured, self._evaluate).cost)
         for number, draw in enumerate(cell.draws):  # charged in full, whoever else picks from them

@@ -31,7 +31,7 @@ class Tally:
     """Operations of all passes while `counted` is open.
 
     Attributes:
-        flops: their sum; None when nothing passed, or something passed that cannot be counted.
+        flops: their sum; None when something passed that cannot be counted.
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class Tally:
 
     @property
     def flops(self) -> float | None:
-        return None if self._unknown or not self._sum else self._sum
+        return None if self._unknown else self._sum
 
     def add(self, flops: float | None) -> None:
         """One more pass; None when it cannot be counted."""

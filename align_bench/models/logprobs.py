@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -10,12 +11,15 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from align_bench.errors import ModelError
 from align_bench.models.flops import passes
 from align_bench.models.layout import Layout, Sequences, lay_out
 
 # Positions whose logits exist at once: 256 × 150,000 fp32 logits are 0.15 GB.
 _HEAD_CHUNK = 256
 _PLAIN_HEADS: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
+_CHECKED: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
+_LOOK = 8  # tokens of an answer that the check of a first batch reads
 
 
 def response_logps(model: Any, rows: Sequences) -> Tensor:
@@ -68,6 +72,9 @@ class _Predicted(NamedTuple):
 
 def _predict(model: Any, rows: Sequences) -> _Predicted:
     inner = _inner(model)
+    if inner not in _CHECKED:
+        _CHECKED[inner] = True
+        _check(inner, rows)
     seen = [(prompt, response[:-1]) for prompt, response in rows]
     layout = lay_out(inner, seen)
     passes(inner, seen, predictions=sum(len(response) for _, response in rows))
@@ -85,6 +92,41 @@ def _predict(model: Any, rows: Sequences) -> _Predicted:
     output = inner(**layout.inputs, use_cache=False, output_hidden_states=True)
     logps = _log_softmax_at(output.logits[row, column], target)
     return _Predicted(sequence, step, logps, output.hidden_states[-1][row, column])
+
+
+def _check(inner: Any, rows: Sequences) -> None:
+    """Hold the shortcuts to the model's own forward on short rows of the first batch: two of one prompt, if there are.
+
+    Raises:
+        ModelError: when they differ by more than rounding, so that no number made through them could be trusted.
+    """
+    by_prompt: dict[tuple[int, ...], list[int]] = {}
+    for index, (prompt, _) in enumerate(rows):
+        by_prompt.setdefault(tuple(prompt), []).append(index)
+    couples = [[(rows[index][0], rows[index][1][:_LOOK]) for index in places[:2]] for places in by_prompt.values()]
+    some = min(couples, key=lambda couple: (-len(couple), sum(len(row[0]) + len(row[1]) for row in couple)))
+    training = inner.training
+    inner.eval()
+    with torch.no_grad():
+        found = _predict(inner, some).logps
+        expected = torch.cat([_plain_logps(inner, prompt, response) for prompt, response in some])
+    inner.train(training)
+    apart = float((found - expected).abs().mean())
+    if not apart <= (1e-3 if inner.dtype == torch.float32 else 0.1):
+        raise ModelError(
+            f"{type(inner).__name__}: log-probabilities with a shared prompt and a chunked head differ from the plain "
+            f"ones by {apart:.3g} nats a token on rows of the first batch",
+            fix="this architecture is not supported; report it with its config.json",
+        )
+
+
+def _plain_logps(inner: Any, prompt: Sequence[int], response: Sequence[int]) -> Tensor:
+    """Log-probability of each response token by the definition, shape [response]."""
+    ids = torch.tensor([[*prompt, *response]], device=inner.device)
+    keeps = "logits_to_keep" in inspect.signature(type(inner).forward).parameters
+    wanted = {"logits_to_keep": len(response) + 1} if keeps else {}
+    logits = inner(input_ids=ids, use_cache=False, **wanted).logits[0, -len(response) - 1 : -1]
+    return _log_softmax_at(logits, ids[0, len(prompt) :])
 
 
 def scores(model: Any, rows: Sequences) -> Tensor:

@@ -60,7 +60,8 @@ class _LowRank(torch.autograd.Function):
         rows = x.reshape(-1, x.shape[-1])
         down, up = (low * scale).to(x.dtype), high.to(x.dtype)
         narrow = rows @ down.t()
-        result = torch.nn.functional.linear(rows, weight, bias).addmm_(narrow, up.t())
+        result = torch.nn.functional.linear(rows, weight, bias)
+        torch.addmm(result, narrow, up.t(), out=result)
         ctx.save_for_backward(rows, narrow, weight, down, up)
         ctx.scale, ctx.shape, ctx.kept = scale, x.shape, low.dtype
         return result.view(*x.shape[:-1], -1)
@@ -73,7 +74,8 @@ class _LowRank(torch.autograd.Function):
         through = gradient @ up
         below = low = high = None
         if ctx.needs_input_grad[0]:
-            below = torch.mm(gradient, weight).addmm_(through, down).view(ctx.shape)
+            below = gradient @ weight
+            below = torch.addmm(below, through, down, out=below).view(ctx.shape)
         if ctx.needs_input_grad[3]:
             low = (through.t() @ rows).to(ctx.kept) * ctx.scale
         if ctx.needs_input_grad[4]:

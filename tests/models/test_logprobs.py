@@ -18,7 +18,8 @@ from transformers import (
     MistralConfig,
 )
 
-from align_bench.models import logprobs
+from align_bench.errors import ModelError
+from align_bench.models import layout, logprobs
 from align_bench.models.layout import lay_out
 from align_bench.models.logprobs import response_logps, scores
 
@@ -190,3 +191,18 @@ def test_score_is_read_at_the_last_token_even_when_it_is_the_pad_token(base_fold
         hidden = model.model(input_ids=torch.tensor([[*prompt, *response]])).last_hidden_state
         expected.append(model.score(hidden[0, -1]).squeeze())
     torch.testing.assert_close(scores(model, rows), torch.stack(expected), rtol=1e-5, atol=1e-5)
+
+
+def test_a_shortcut_that_errs_on_the_first_batch_is_refused(base_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = AutoModelForCausalLM.from_pretrained(base_folder, dtype=torch.float32).eval()
+    original = layout._shared_inputs
+
+    def blind(*arguments: Any) -> dict[str, torch.Tensor]:
+        inputs = original(*arguments)
+        return inputs | {"attention_mask": torch.zeros_like(inputs["attention_mask"])}
+
+    monkeypatch.setattr(layout, "_shared_inputs", blind)  # every token sees every other
+    monkeypatch.setitem(layout._SHARES_PROMPTS, policy, True)
+    rows = [((5, 6, 7, 8, 9), (10, 11, 12)), ((5, 6, 7, 8, 9), (13, 14))]
+    with pytest.raises(ModelError, match=r"differ from the plain ones by .* nats a token"):
+        response_logps(policy, rows)

@@ -75,9 +75,17 @@ def _predict(model: Any, rows: Sequences) -> _Predicted:
     if inner not in _CHECKED:
         _CHECKED[inner] = True
         _check(inner, rows)
-    seen = [(prompt, response[:-1]) for prompt, response in rows]
-    layout = lay_out(inner, seen)
-    passes(inner, seen, predictions=sum(len(response) for _, response in rows))
+    passes(inner, _read(rows), predictions=sum(len(response) for _, response in rows))
+    return _predicted(inner, rows)
+
+
+def _read(rows: Sequences) -> Sequences:
+    """What the model reads of them: the last token predicts nothing."""
+    return [(prompt, response[:-1]) for prompt, response in rows]
+
+
+def _predicted(inner: Any, rows: Sequences) -> _Predicted:
+    layout = lay_out(inner, _read(rows))
     # A token is predicted by the hidden state before it: the first one of a response by that of the prompt's end.
     places = [
         (index, step, layout.row[index], layout.start[index] + step - 1 if step else layout.prompt[index] - 1)
@@ -108,7 +116,7 @@ def _check(inner: Any, rows: Sequences) -> None:
     training = inner.training
     inner.eval()
     with torch.no_grad():
-        found = _predict(inner, some).logps
+        found = _predicted(inner, some).logps
         expected = torch.cat([_plain_logps(inner, prompt, response) for prompt, response in some])
     inner.train(training)
     apart = float((found - expected).abs().mean())

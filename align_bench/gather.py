@@ -16,7 +16,7 @@ from align_bench.evaluate.preference import Columns, rewards_of
 from align_bench.judge.gold import gold_score
 from align_bench.metrics.length import count_words
 from align_bench.plan import Address, Cell, Plan
-from align_bench.records import Generation, Preference, PreferenceSet, TokenRow, TokenTable
+from align_bench.records import PROXY, Generation, Preference, PreferenceSet, TokenRow, TokenTable
 from align_bench.store import Artefact, Store
 from align_bench.suite import DataFile, Suite
 
@@ -139,6 +139,7 @@ class Results:
             return []
         answers = self.answers(cell)
         scores = self._judge_scores(cell) if judged else [None] * len(answers)
+        proxies = {f"{PROXY}{name}": self._scores_at(address) for name, address in self._proxies(cell).items()}
         return [
             Generation(
                 cell=cell.id,
@@ -150,9 +151,15 @@ class Results:
                 text=line["text"],
                 tokens=len(line["ids"]),
                 finished=line["finished"],
-                scores=_present({self.judge_name: score, "gold": gold_score(self._val[line["pair"]], line["text"])}),
+                scores=_present(
+                    {
+                        self.judge_name: score,
+                        "gold": gold_score(self._val[line["pair"]], line["text"]),
+                        **{name: own[place] for name, own in proxies.items()},
+                    }
+                ),
             )
-            for line, score in zip(answers, scores, strict=True)
+            for place, (line, score) in enumerate(zip(answers, scores, strict=True))
         ]
 
     def training(self, cell: Cell) -> list[dict[str, Any]]:
@@ -165,8 +172,18 @@ class Results:
 
     def _judge_scores(self, cell: Cell) -> Sequence[float | None]:
         assert cell.judged is not None, "the suite has a judge"
-        scores: list[float] = json.loads((self.artefact(cell.judged) / "scores.json").read_text(encoding="utf-8"))
+        return self._scores_at(cell.judged)
+
+    def _scores_at(self, address: Address) -> Sequence[float]:
+        scores: list[float] = json.loads((self.artefact(address) / "scores.json").read_text(encoding="utf-8"))
         return scores
+
+    def _proxies(self, cell: Cell) -> dict[str, Address]:
+        """A reward model's cell → its scores of this cell's answers: of the base's, all that are stored."""
+        if cell.plugin is not None:
+            return {cell.reward.id: cell.proxy} if cell.reward is not None and cell.proxy is not None else {}
+        found = {other.reward.id: other.base_proxy for other in self.plan.cells if other.reward and other.base_proxy}
+        return {name: address for name, address in found.items() if (address.kind, address.key) in self.store}
 
     @cached_property
     def _val(self) -> Mapping[int, Preference]:

@@ -351,7 +351,18 @@ class _Work:
             costs.append(self._artefact(cell, cell.generations, "pick" if cell.draws else "generate", make).cost)
         if cell.judged is not None and judged:
             costs.append(self._artefact(cell, cell.judged, "judge", self._judge).cost)
+        if cell.proxy is not None:
+            costs.append(self._proxy_scores(cell, cell.proxy))
         return costs
+
+    def _proxy_scores(self, cell: Cell, address: Address) -> Cost:
+        """What scoring a policy's answers by its own reward model cost; the base's are scored by that too."""
+        base = self.plan.base
+        assert cell.reward is not None and base.generations is not None and cell.base_proxy is not None  # noqa: PT018
+        make = partial(self._proxy, cell.reward)
+        self._artefact(base, base.generations, "generate", self._generate)
+        self._artefact(base, cell.base_proxy, f"proxy {cell.reward.id}", make)
+        return self._artefact(cell, address, f"proxy {cell.reward.id}", make).cost
 
     def _artefact(
         self,
@@ -542,6 +553,15 @@ class _Work:
         (folder / "scores.json").write_text(json.dumps(scores), encoding="utf-8")
         (folder / "members.json").write_text(json.dumps(members), encoding="utf-8")
         return len(members) * sum(len(prompt) + len(answer) for prompt, answer in answers), {}
+
+    def _proxy(self, reward: Cell, cell: Cell, folder: Path, tick: Tick) -> tuple[int, Mapping[str, Any]]:
+        """The scores of a cell's answers by a reward model of the suite."""
+        prompts = {row.pair: row.prompt for row in self.results.prompts}
+        answers = [(prompts[line["pair"]], line["ids"]) for line in self.results.answers(cell)]
+        limit = self.suite.train.micro_batch_tokens
+        scores = score_answers(self._model(reward), answers, max_tokens=limit, tick=tick)
+        (folder / "scores.json").write_text(json.dumps(scores), encoding="utf-8")
+        return sum(len(prompt) + len(answer) for prompt, answer in answers), {}
 
     # What stages share.
 

@@ -69,6 +69,8 @@ class Cell:
         judged: the judge's scores of them; None without a judge or generations.
         reward: the reward model that an online method is trained against, or that a selection picks by; None for
             other methods and for `gold`.
+        proxy: its own reward model's scores of its generations; None without a reward model.
+        base_proxy: the same model's scores of the base's generations.
         draws: answers of the base that a selection picks among, a set of one an answered prompt; empty for others.
     """
 
@@ -83,6 +85,8 @@ class Cell:
     generations: Address | None
     judged: Address | None
     reward: Cell | None = None
+    proxy: Address | None = None
+    base_proxy: Address | None = None
     draws: tuple[Address, ...] = ()
 
     @property
@@ -170,7 +174,8 @@ class Plan:
         for split, address in self.tokens.items():
             yield f"tokens of {split}", address
         for cell in [self.base, *self.judges, *self.cells]:
-            for needed in (cell.reference, cell.adapter, cell.val, *cell.draws, cell.generations, cell.judged):
+            scored = (cell.judged, cell.base_proxy, cell.proxy)
+            for needed in (cell.reference, cell.adapter, cell.val, *cell.draws, cell.generations, *scored):
                 if needed is not None and needed not in seen:
                     seen.add(needed)
                     yield cell.id, needed
@@ -264,7 +269,12 @@ def plan_trials(suite: Suite, registry: Registry, inputs: Inputs) -> Tuning | No
         rewards = [several[0] for several in trials.values() if several]  # as the suite gives them
         reward = _reward_of(variant, seed, rewards, (), suite) if plugin.algorithm.rewarded else None
         trials[name] = tuple(
-            replace(layout.cell(f"{name} trial {number}", plugin, one, seed, "train", (), reward), generations=None)
+            replace(
+                layout.cell(f"{name} trial {number}", plugin, one, seed, "train", (), reward),
+                generations=None,
+                proxy=None,
+                base_proxy=None,
+            )
             for number, one in enumerate(variants)
         )
     base = replace(layout.base(seed, ()), generations=None)
@@ -463,6 +473,8 @@ class _Layout:
             generations=generations,
             judged=self._judged(generations, judges),
             reward=reward,
+            proxy=self._proxy(generations, reward),
+            base_proxy=self._proxy(self._base_generations(), reward),
         )
 
     def _selection(
@@ -493,11 +505,13 @@ class _Layout:
             generations=generations,
             judged=self._judged(generations, judges),
             reward=reward,
+            proxy=self._proxy(generations, reward),
+            base_proxy=self._proxy(self._base_generations(), reward),
             draws=draws,
         )
 
     def base(self, seed: int, judges: Sequence[Cell]) -> Cell:
-        generations = self._generations(None, seed, self.suite.generate)
+        generations = self._base_generations()
         judged = self._judged(generations, judges)
         reference = self._reference("val", mismatched=False)
         return Cell(BASE_CELL, None, {}, None, seed, None, None, reference, generations, judged)
@@ -547,6 +561,19 @@ class _Layout:
             "code": code_digest("models", "evaluate"),
         }
         return Address("generations", content_key(needs))
+
+    def _base_generations(self) -> Address:
+        return self._generations(None, self.suite.seeds[0], self.suite.generate)
+
+    def _proxy(self, generations: Address | None, reward: Cell | None) -> Address | None:
+        if generations is None or reward is None or reward.adapter is None:
+            return None
+        needs = {
+            "generations": generations.key,
+            "reward": reward.adapter.key,
+            "code": code_digest("models", "judge"),
+        }
+        return Address("proxy", content_key(needs))
 
     def _judged(self, generations: Address | None, judges: Sequence[Cell]) -> Address | None:
         if generations is None or self.suite.judge is None or not judges:

@@ -87,7 +87,7 @@ def _addresses(cell: Cell) -> dict[str, list[Address | None]]:
         "adapter": [cell.adapter],
         "val": [cell.val],
         "generations": [*cell.draws, cell.generations],
-        "judged": [cell.judged],
+        "judged": [cell.judged, cell.base_proxy, cell.proxy],
     }
 
 

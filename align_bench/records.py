@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 Kind = Literal["reward", "policy", "base"]
 Status = Literal["done", "failed", "skipped"]
 Level = Literal["checkpoint", "method"]
+PROXY = "reward: "  # stands before the cell of a policy's own reward model where that scores generations
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,8 @@ class Generation:
         text: the answer, without the end-of-turn token.
         tokens: generated tokens, end of turn included.
         finished: whether the answer ended by itself.
-        scores: judge name → score (a reward; 0 or 1 for the judge `gold`).
+        scores: judge name → score (a reward; 0 or 1 for the judge `gold`); and `reward: CELL` → the score by the reward
+            model that the policy learned from or picked by (of the base's answers, by every such model of the suite).
     """
 
     cell: str

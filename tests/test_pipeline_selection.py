@@ -24,6 +24,7 @@ from align_bench.pipeline import Folders, prepare, run
 from align_bench.records import Tick, silent
 from align_bench.registry import load_registry
 from align_bench.report.export import read_generations, read_scores, recompute
+from align_bench.report.sections import own_reward
 from align_bench.specimens import plain_score
 from align_bench.store import Store
 from align_bench.suite import load_suite
@@ -72,6 +73,15 @@ def whole(small_suite: dict[str, Any], tmp_path_factory: pytest.TempPathFactory)
     return path, root, results, report, watch
 
 
+def trained_scorer(path: Path, results: Results) -> Any:
+    """The suite's reward model, as a plain classification model."""
+    (cell,) = [cell for cell in results.plan.cells if cell.id == "rm"]
+    assert cell.adapter is not None
+    ready = prepare(load_suite(str(path)), load_registry(path))
+    model = load_scorer(ready.base, ready.precision, seed=0)
+    return load_adapter(model, results.artefact(cell.adapter).folder).get_base_model()
+
+
 def test_the_first_of_the_best_is_picked() -> None:
     assert isinstance(BEST, Selection)
     rewards = torch.tensor([[0.0, 2.0, 2.0], [3.0, 1.0, 2.0], [-5.0, -5.0, -4.0]])
@@ -93,9 +103,7 @@ def test_picks_are_those_of_a_naive_scoring(whole: Whole) -> None:
     assert [len(cell.draws) for cell in (three, two)] == [6, 4]
     assert set(two.draws) < set(three.draws) == set(cells["best_of_n[reward=gold,n=3]"].draws)
     assert len([stage for stage in watch.stages if ": draw " in stage]) == 6, "shared draws are made once"
-    adapter = results.artefact(cells["rm"].adapter).folder  # type: ignore[arg-type]
-    prepared = prepare(load_suite(str(path)), load_registry(path))
-    scorer = load_adapter(load_scorer(prepared.base, prepared.precision, seed=0), adapter).get_base_model()
+    scorer = trained_scorer(path, results)
     prompts = {row.pair: row.prompt for row in results.prompts}
     drawn = [results.answers_at(draw) for draw in three.draws]
     assert len({tuple(tuple(line["ids"]) for line in draw) for draw in drawn}) == 6, "draws differ"
@@ -128,7 +136,45 @@ def test_pairs_are_undefined_and_the_bound_is_told(whole: Whole) -> None:
     assert {key: again[key] for key in ("results", "notes")} == {key: report[key] for key in ("results", "notes")}
 
 
-@pytest.mark.parametrize("label", ["draw 2 of 6", "pick"])
+def test_own_rewards_score_the_generations_and_the_bases(whole: Whole) -> None:
+    """What a policy was picked by scores its answers and the base's, by name, and is compared prompt by prompt."""
+    path, root, results, report, _ = whole
+    scorer = trained_scorer(path, results)
+    prompts = {row.pair: row.prompt for row in results.prompts}
+    by_cell: dict[str, dict[int, list[float]]] = {}
+    generations = read_generations(root / "reports" / "small")
+    ids = {
+        cell.id: iter(results.answers(cell)) for cell in (results.plan.base, *results.plan.cells) if cell.generations
+    }
+    for answer in generations:
+        line = next(ids[answer.cell])
+        if "gold" in answer.cell:
+            assert set(answer.scores) == {"rm", "gold"}, "gold is no reward model"
+            continue
+        assert set(answer.scores) == {"rm", "gold", "reward: rm"}
+        own = answer.scores["reward: rm"]
+        assert own == pytest.approx(plain_score(scorer, prompts[answer.prompt_id], line["ids"]), abs=1e-4)
+        by_cell.setdefault(answer.cell, {}).setdefault(answer.prompt_id, []).append(own)
+    means = {cell: {key: sum(v) / 2 for key, v in found.items()} for cell, found in by_cell.items()}
+    picked, base = means["best_of_n[reward=rm,n=3]"], means["base"]
+    (found,) = [
+        one
+        for one in report["comparisons"]
+        if (one["a"], one["b"], one["metric"]) == ("best_of_n[reward=rm,n=3]", "base", "proxy_reward[rm]")
+    ]
+    assert found["difference"] == pytest.approx(sum(picked[key] - base[key] for key in base) / len(base))
+    metrics = {result["cell"]: result["metrics"] for result in report["results"]}
+    assert metrics["base"]["proxy_reward_mean[rm]"]["value"] == pytest.approx(sum(base.values()) / len(base))
+    section = own_reward(report)
+    assert [row[:2] for row in section.rows] == [
+        ("best_of_n[reward=rm,n=3]", "rm"),
+        ("best_of_n[reward=rm,n=2]", "rm"),
+    ]
+    assert section.rows[0][4].startswith(f"{found['difference']:+.3f} [")
+    assert "Own reward against judge and gold" in (root / "reports" / "small" / "report.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("label", ["draw 2 of 6", "pick", "proxy rm"])
 def test_kill_9_and_run_again_gives_the_same_numbers(whole: Whole, tmp_path: Path, label: str) -> None:
     path, _, _, straight, _ = whole
     code = f"""
@@ -145,7 +191,7 @@ class Killer:
     @contextmanager
     def stage(self, cell, label):
         def tick(done, total, note=""):
-            if label == {label!r}:
+            if label == {label!r} and cell != "base":
                 os.kill(os.getpid(), signal.SIGKILL)
         yield tick
     def say(self, text):

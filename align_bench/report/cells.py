@@ -9,7 +9,7 @@ from typing import Any
 from align_bench.metrics.accuracy import correctness
 from align_bench.metrics.finite import is_finite
 from align_bench.metrics.mean import cluster_means
-from align_bench.records import Generation, Outcome
+from align_bench.records import PROXY, Generation, Outcome
 
 GOLD = "gold"
 
@@ -118,8 +118,16 @@ def gather(
 
 
 def judges_of(generations: Sequence[Generation]) -> list[str]:
-    """Names of the reward judges in the order in which the generations first name them; the judge `gold` is none."""
-    return [name for name in dict.fromkeys(name for answer in generations for name in answer.scores) if name != GOLD]
+    """Names of the reward judges in the order in which the generations first name them.
+
+    Neither the judge `gold` nor a policy's own reward model is one.
+    """
+    return [name for name in _scorers(generations) if name != GOLD and not name.startswith(PROXY)]
+
+
+def proxies_of(generations: Sequence[Generation]) -> dict[str, str]:
+    """Cell of each reward model that policies learned from or picked by → its name among the scores."""
+    return {name.removeprefix(PROXY): name for name in _scorers(generations) if name.startswith(PROXY)}
 
 
 def judge_metric(metric: str, judge: str, judges: Sequence[str]) -> str:
@@ -132,6 +140,10 @@ def _cell(outcome: Outcome, rows: list[Mapping[str, Any]], answers: list[Generat
         return Cell(outcome, (), ())
     by_prompt = sorted(answers, key=lambda answer: (answer.prompt_id, answer.sample))
     return Cell(outcome, tuple(sorted(rows, key=lambda row: row["pair"])), tuple(by_prompt))
+
+
+def _scorers(generations: Sequence[Generation]) -> list[str]:
+    return list(dict.fromkeys(name for answer in generations for name in answer.scores))
 
 
 def _unique(what: str, keys: Sequence[Any]) -> None:

@@ -10,7 +10,7 @@ from align_bench.metrics.accuracy import correctness
 from align_bench.metrics.finite import finite, is_finite
 from align_bench.metrics.length_bias import partial_correlation
 from align_bench.records import Comparison, Level
-from align_bench.report.cells import GOLD, Cell, judge_metric
+from align_bench.report.cells import GOLD, Cell, judge_metric, proxies_of
 from align_bench.report.naming import method_of
 from align_bench.stats.bootstrap import paired_bootstrap
 from align_bench.stats.paired import Difference, holm, mcnemar_exact, paired_t
@@ -63,6 +63,9 @@ def _measures(cells: Sequence[Cell], judges: Sequence[str]) -> Iterator[Measure]
     for judge in judges:
         metric = judge_metric("judge_reward", judge, judges)
         yield Measure(metric, {cell.name: cell.judged_by_prompt(judge) for cell in policies}, binary=False)
+    for reward, name in proxies_of([answer for cell in policies for answer in cell.generations]).items():
+        scores = {cell.name: cell.judged_by_prompt(name) for cell in policies}
+        yield Measure(f"proxy_reward[{reward}]", scores, binary=False)
     one_sample = all(cell.one_sample for cell in policies)
     yield Measure("gold_accuracy", {cell.name: cell.judged_by_prompt(GOLD) for cell in policies}, binary=one_sample)
 

@@ -15,7 +15,7 @@ from align_bench.metrics.accuracy import accuracy
 from align_bench.metrics.finite import finite, is_finite
 from align_bench.metrics.length import count_words
 from align_bench.metrics.readability import flesch_kincaid
-from align_bench.report.cells import Cell
+from align_bench.report.cells import Cell, judges_of
 from align_bench.report.naming import method_of
 from align_bench.report.numerals import number, one_line, p_value
 from align_bench.report.plots import Bar, Cloud, Look, Panel, Series, bars, curves, forest, hexagons, looks
@@ -106,8 +106,7 @@ class Material:
     @property
     def judge(self) -> str | None:
         """The first judge's name among the generations' scores."""
-        names = (name for cell in self.answering for answer in cell.generations for name in answer.scores)
-        return next((name for name in names if name != "gold"), None)
+        return next(iter(judges_of([answer for cell in self.answering for answer in cell.generations])), None)
 
     @property
     def seeds(self) -> str:

@@ -14,7 +14,7 @@ from align_bench.metrics.readability import mean_grade
 from align_bench.metrics.reward import margin, reward_mean, reward_std
 from align_bench.metrics.win_rate import win_rate
 from align_bench.records import Estimate
-from align_bench.report.cells import GOLD, ByGold, Cell, judge_metric
+from align_bench.report.cells import GOLD, ByGold, Cell, judge_metric, proxies_of
 
 Row = Mapping[str, Any]
 ATTACKED = "accuracy_attacked"
@@ -63,6 +63,8 @@ def generation_metrics(cell: Cell, base: Cell | None, judges: Sequence[str]) -> 
     for judge in judges:
         found[judge_metric("judge_reward_mean", judge, judges)] = mean(cell.judged(judge), cell.prompts)
         found[judge_metric("judge_reward_std", judge, judges)] = reward_std(*_samples(cell, judge))
+    for reward, name in proxies_of(cell.generations).items():
+        found[f"proxy_reward_mean[{reward}]"] = mean(cell.judged(name), cell.prompts)
     texts = [answer.text for answer in cell.generations]
     return {
         **found,

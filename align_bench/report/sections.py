@@ -32,6 +32,7 @@ OPERATIONS = (
     "TFLOP: 10¹² operations that the passes needed (each prompt once, no padding); of peak: these a second, as a share "
     "of what a large matrix product reached on the device in the same run."
 )
+PROXY_METRIC = "proxy_reward["
 VERDICT = f"Verdict: Holm-adjusted p below {ALPHA:.0%}. The interval beside McNemar's test is that of a paired t."
 
 
@@ -70,8 +71,8 @@ class Section:
 def sections(report: Report) -> list[Section]:
     """The tables of a report, without the empty ones."""
     made = [reward_models(report), length_bias(report), length_bias_against_first(report), attacked(report)]
-    made += [policies(report), judged(report), against_base(report), methods(report)]
-    made += [tuning(report), costs(report), failures(report)]
+    made += [policies(report), judged(report), own_reward(report), against_base(report)]
+    made += [methods(report), tuning(report), costs(report), failures(report)]
     return [section for section in made if section.rows]
 
 
@@ -210,6 +211,37 @@ def judged(report: Report) -> Section:
             f"{'it' if len(trained) == 1 else 'them'} its scores are no independent verdict."
         )
     return _metric_section("Generations, judged", "policy", results, shown, captions, chapter="leaderboard")
+
+
+def own_reward(report: Report) -> Section:
+    """Policies by the reward model that they learned from or picked by, beside the judge and gold."""
+    gains = _gains_over_base(report)
+    base = next(iter(_done(report, "base")), None)
+    rows = []
+    for found in _done(report, "policy"):
+        own = gains.get(found["cell"], {})
+        for metric in own:
+            if metric.startswith(PROXY_METRIC):
+                reward = metric.removeprefix(PROXY_METRIC)[:-1]
+                mean = f"proxy_reward_mean[{reward}]"
+                shown = (own.get(name) for name in (metric, "judge_reward", "gold_accuracy"))
+                rows.append(
+                    (
+                        one_line(found["cell"]),
+                        one_line(reward),
+                        plain(_metric(found, mean)),
+                        UNDEFINED if base is None else plain(_metric(base, mean)),
+                        *(UNDEFINED if gain is None else _gain(gain) for gain in shown),
+                    )
+                )
+    columns = [_text("policy"), _text("reward", wraps=False), Column("own reward"), Column("base by it")]
+    columns += [Column(heading) for heading in ("own gain", "judge gain", "gold gain")]
+    captions = [
+        "own reward: mean score of the policy's answers by the reward model that it learned from or picked by; base by "
+        "it: the base's answers by the same model.",
+        "Gains over the base, prompt by prompt, with 95% intervals. Own reward up and gold down: over-optimised.",
+    ]
+    return Section("Own reward against judge and gold", columns, rows, captions, chapter="differences")
 
 
 def against_base(report: Report) -> Section:
@@ -386,6 +418,20 @@ def _metric_section(
     ]
     columns = [_text(first), *(Column(one_line(heading)) for heading in kept)]
     return Section(title, columns, rows, captions, chapter)
+
+
+def _gains_over_base(report: Report) -> dict[str, dict[str, Mapping[str, Any]]]:
+    """Policy → metric → its comparison with the base."""
+    bases = {found["cell"] for found in report["results"] if found["kind"] == "base"}
+    gains: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for one in report["comparisons"]:
+        if one["level"] == "checkpoint" and one["b"] in bases:
+            gains.setdefault(one["a"], {})[one["metric"]] = one
+    return gains
+
+
+def _gain(comparison: Mapping[str, Any]) -> str:
+    return f"{number(comparison['difference'], signed=True)} {interval(comparison['low'], comparison['high'])}"
 
 
 def _both(comparison: Mapping[str, Any]) -> list[str]:

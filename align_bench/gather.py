@@ -95,13 +95,17 @@ class Results:
     def scores(self, cell: Cell) -> list[dict[str, Any]]:
         """A row per validation pair that has both answers, as `scores.parquet` shows it.
 
-        Scores under an attack of size ε are `chosen_reward@ε` and `rejected_reward@ε`. A selection has no row.
+        `prompt_id` is the first pair with the same prompt. Scores under an attack of size ε are `chosen_reward@ε` and
+        `rejected_reward@ε`. A selection has no row.
         """
         if cell.val is None:
             return []
         every = self.table("val").rows
         places = [place for place, row in enumerate(every) if row.chosen is not None and row.rejected is not None]
         rows = [every[place] for place in places]
+        first: dict[tuple[int, ...], int] = {}
+        for row in every:
+            first.setdefault(row.prompt, row.pair)
         measured = _at(places, self.columns(cell.val))
         rewards, logps, reference = measured, None, None
         if cell.kind != "reward":
@@ -124,6 +128,7 @@ class Results:
                 "chosen_words": count_words(self._val[row.pair].chosen or ""),
                 "rejected_words": count_words(self._val[row.pair].rejected or ""),
                 "gold_choice": row.gold_choice,
+                "prompt_id": first[row.prompt],
                 **{
                     name.replace("@", "_reward@"): float(values[place])
                     for name, values in measured.items()

@@ -238,7 +238,8 @@ def tuned(
 def _state(prepared: Prepared) -> str:
     """What a finished report must rest on to be the report of this very plan."""
     trials = prepared.tuning and prepared.tuning.plan.fingerprint
-    return content_key([prepared.plan.fingerprint, trials, code_digest("report", "stats", "metrics", "judge")])
+    settings, code = prepared.suite.report.model_dump(), code_digest("report", "stats", "metrics", "judge")
+    return content_key([prepared.plan.fingerprint, trials, settings, code])
 
 
 def warnings(plan: Plan) -> list[str]:

@@ -138,31 +138,47 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A tested difference `a − b`.
+    """A tested difference `a − b`. Undefined is None, never 0.
 
     Attributes:
         a, b: cell ids (level `checkpoint`) or method names (level `method`).
         level: what the claim is about.
         metric: the compared metric's name.
-        difference, low, high: mean difference and its 95% interval.
+        unit: the unit of the difference and its bounds: `share`, `reward` or `correlation`.
+        difference, low, high: mean difference and its 95% interval, that of the test.
+        bootstrap_low, bootstrap_high: its 95% bootstrap interval: BCa over prompts between checkpoints, percentile
+            over seeds and prompts between methods.
         test: the test's name, as a reader would cite it.
         p, p_holm: p-value, plain and Holm-adjusted over all tests of the level in the report.
+        p_wilcoxon: of Wilcoxon's signed-rank test beside the paired t.
         effect: Cohen's dz for paired means; None where the test has none.
-        n: pairs of observations.
+        margin: a difference smaller than this counts as none, in `unit`.
+        p_tost, p_tost_holm: p-value of the equivalence test (TOST) within ±margin, plain and Holm-adjusted over all
+            equivalence tests of the level.
+        n: pairs of observations; seeds of the smaller group at the level `method`.
+        prompts: distinct prompts behind them.
     """
 
     a: str
     b: str
     level: Level
     metric: str
+    unit: str
     difference: float | None
     low: float | None
     high: float | None
+    bootstrap_low: float | None
+    bootstrap_high: float | None
     test: str
     p: float | None
     p_holm: float | None
+    p_wilcoxon: float | None
     effect: float | None
+    margin: float | None
+    p_tost: float | None
+    p_tost_holm: float | None
     n: int
+    prompts: int
 
 
 @dataclass(frozen=True, slots=True)

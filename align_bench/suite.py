@@ -142,6 +142,16 @@ class Generate(_Strict):
         return self
 
 
+class Report(_Strict):
+    """How results are judged."""
+
+    equivalence_dz: float = Field(
+        0.1,
+        gt=0,
+        description="a difference below this × its standard deviation over prompts counts as none (Cohen's dz)",
+    )
+
+
 class Tune(_Strict):
     """A search over every method's declared ranges, with as many trials for each.
 
@@ -200,6 +210,7 @@ class Suite(_Strict):
     train: Train = Field(default=Train())
     evaluate: Evaluate = Field(default=Evaluate())
     generate: Generate = Field(default=Generate())
+    report: Report = Field(default=Report())
     methods: list[MethodEntry] = Field(
         min_length=1, description="names, or `name: {parameter: value or list of values}`"
     )

@@ -11,8 +11,11 @@ from align_bench.records import Comparison, Estimate, Generation, Outcome
 from align_bench.report.cells import Cell, gather, judges_of
 from align_bench.report.comparisons import compare_all
 from align_bench.report.notes import write_notes
+from align_bench.report.rankings import rank_all
 from align_bench.report.results import baselines, metrics
-from align_bench.stats.power import detectable_effect
+from align_bench.report.verdict import write_verdict
+from align_bench.stats.power import detectable_between_seeds, detectable_effect
+from align_bench.suite import Report
 
 
 def build_report(
@@ -21,13 +24,15 @@ def build_report(
     scores: Sequence[Mapping[str, Any]],
     generations: Sequence[Generation],
 ) -> dict[str, Any]:
-    """`report.json`: the header's blocks, then `results`, `comparisons`, `baselines`, `detectable` and `notes`.
+    """`report.json`: the header's blocks, then `verdict`, `results`, `comparisons`, `rankings`, `baselines`,
+    `detectable` and `notes`.
 
     The order of the rows does not matter. Nothing but JSON's own types is left in it, and no number that is not
     finite: undefined is None.
 
     Args:
-        header: passed through: `suite`, `base`, `data`, `judge`, `environment`, `command`.
+        header: passed through: `suite`, `base`, `data`, `judge`, `environment`, `command`. Of the suite's settings,
+            `report` says what counts as equivalent.
         outcomes: every cell of the suite, the base included, in the order of the tables.
         scores: rows of `scores.parquet`.
         generations: lines of `generations.jsonl`. The first judge named in them is the one of `judge_reward_mean`.
@@ -39,13 +44,18 @@ def build_report(
     judges = judges_of([answer for cell in cells for answer in cell.generations])
     base = next((cell for cell in cells if cell.outcome.kind == "base" and cell.outcome.status == "done"), None)
     results = [_result(cell, metrics(cell, base, judges)) for cell in cells]
-    comparisons = compare_all(cells, judges)
+    margin = equivalence_dz(header)
+    comparisons = compare_all(cells, judges, margin)
+    tested = [asdict(found) for found in comparisons]
+    rankings = rank_all(cells, judges)
     detectable = _detectable(cells, comparisons)
     report: dict[str, Any] = json_ready(
         {
             **header,
+            "verdict": write_verdict(results, tested, rankings, margin),
             "results": results,
-            "comparisons": [asdict(found) for found in comparisons],
+            "comparisons": tested,
+            "rankings": rankings,
             "baselines": {name: _numbers(found) for name, found in baselines(cells).items()},
             "detectable": detectable,
             "notes": write_notes(cells, results, comparisons, detectable),
@@ -93,14 +103,39 @@ def _numbers(estimate: Estimate) -> dict[str, Any]:
     return {"value": estimate.value, "low": estimate.low, "high": estimate.high, "n": estimate.n}
 
 
+def equivalence_dz(header: Mapping[str, Any]) -> float:
+    """The margin of equivalence that the suite set, in standard deviations of the differences on one prompt."""
+    suite = header.get("suite")
+    settings = suite.get("settings", {}).get("report", {}) if isinstance(suite, Mapping) else {}
+    return Report.model_validate(settings).equivalence_dz
+
+
 def _detectable(cells: Sequence[Cell], comparisons: Sequence[Comparison]) -> dict[str, dict[str, Any]]:
+    """What this many pairs, prompts and seeds could have shown; pairs that share a prompt count once."""
+    pairs = {row["pair"] for cell in cells for row in cell.scores}
+    of_pair = {pair: prompt for cell in cells for pair, prompt in cell.prompt_by_pair().items()}
     sizes = {
-        "pairs": len({row["pair"] for cell in cells for row in cell.scores}),
-        "prompts": len({answer.prompt_id for cell in cells for answer in cell.generations}),
+        "pairs": (len(pairs), len({of_pair.get(pair, ("pair", pair)) for pair in pairs})),
+        "prompts": (len({answer.prompt_id for cell in cells for answer in cell.generations}),) * 2,
     }
     tests = sum(found.p is not None for found in comparisons if found.level == "checkpoint")
-    return {
-        what: {"n": n, "tests": tests, "dz": detectable_effect(n), "dz_holm": detectable_effect(n, tests)}
-        for what, n in sizes.items()
+    detectable: dict[str, dict[str, Any]] = {
+        what: {
+            "n": n,
+            "prompts": prompts,
+            "tests": tests,
+            "dz": detectable_effect(prompts),
+            "dz_holm": detectable_effect(prompts, tests),
+        }
+        for what, (n, prompts) in sizes.items()
         if n
     }
+    between = [found for found in comparisons if found.level == "method" and found.p is not None]
+    if seeds := min((found.n for found in between), default=0):
+        detectable["seeds"] = {
+            "n": seeds,
+            "tests": len(between),
+            "d": detectable_between_seeds(seeds),
+            "d_holm": detectable_between_seeds(seeds, len(between)),
+        }
+    return detectable

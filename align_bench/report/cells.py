@@ -68,6 +68,10 @@ class Cell:
         marks = correctness([row["chosen_reward"] for row in known], [row["rejected_reward"] for row in known])
         return {row["pair"]: mark for row, mark in zip(known, marks, strict=True)}
 
+    def prompt_by_pair(self) -> dict[Any, Any]:
+        """Pair → the prompt that it shares with other pairs; pairs whose prompt is not told are absent."""
+        return {row["pair"]: row["prompt_id"] for row in self.scores if row.get("prompt_id") is not None}
+
     def by_gold(self) -> list[ByGold]:
         """The pairs with one right answer, where the data knows it."""
         sides = {1: ("chosen", "rejected"), 2: ("rejected", "chosen")}

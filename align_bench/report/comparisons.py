@@ -6,18 +6,30 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
+import numpy as np
+
 from align_bench.metrics.accuracy import correctness
 from align_bench.metrics.finite import finite, is_finite
 from align_bench.metrics.length_bias import partial_correlation
-from align_bench.records import Comparison, Level
+from align_bench.records import Comparison, Kind, Level
 from align_bench.report.cells import GOLD, Cell, judge_metric, proxies_of
 from align_bench.report.naming import method_of
-from align_bench.stats.bootstrap import paired_bootstrap
-from align_bench.stats.paired import Difference, holm, mcnemar_exact, paired_t
+from align_bench.stats.bootstrap import Matrix, bca_means, paired_bootstrap, percentiles, resampled_means
+from align_bench.stats.equivalence import prompt_spread, tost_fixed, tost_paired, tost_seeds
+from align_bench.stats.paired import (
+    Difference,
+    cluster_codes,
+    holm,
+    is_clustered,
+    mcnemar_exact,
+    paired_t,
+    wilcoxon_p,
+)
 from align_bench.stats.seeds import MIN_SEEDS, against_fixed, welch
 
 Values = Mapping[Hashable, float]
 LEVELS: tuple[Level, ...] = ("checkpoint", "method")
+SHARE, REWARD, CORRELATION = "share", "reward", "correlation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,58 +38,149 @@ class Measure:
 
     Attributes:
         metric: its name in the report.
-        values: cell id → pair or prompt → value; the base, if it is among them, last.
+        kind: whether the cells are reward models, or policies with the base.
+        unit: of its values.
+        values: cell id → pair or prompt → value; the base, if it is among them, last. Cells without any are absent.
+        prompts: pair → its prompt; a unit that is not in it is a prompt itself.
         binary: whether the values are right or wrong (or a tie), so that McNemar's test applies.
     """
 
     metric: str
+    kind: Kind
+    unit: str
     values: Mapping[str, Values]
+    prompts: Mapping[Hashable, Hashable]
     binary: bool
 
+    def clusters(self, units: Sequence[Hashable]) -> list[Hashable]:
+        """The prompt of each unit."""
+        return [self.prompts.get(unit, unit) for unit in units]
 
-def compare_all(cells: Sequence[Cell], judges: Sequence[str]) -> list[Comparison]:
+    def common(self, cells: Sequence[str]) -> list[Hashable]:
+        """The units for which all of these cells have a value, in the first one's order."""
+        first, *rest = (self.values[cell] for cell in cells)
+        return [unit for unit in first if all(unit in other for other in rest)]
+
+    def table(self, cells: Sequence[str], units: Sequence[Hashable]) -> Matrix:
+        """The values of these cells, a row a cell and a column a unit."""
+        return np.array([[self.values[cell][unit] for unit in units] for cell in cells], dtype=np.float64)
+
+
+def compare_all(cells: Sequence[Cell], judges: Sequence[str], equivalence_dz: float) -> list[Comparison]:
     """Every pair of cells on every measure they share, then every pair of methods.
 
     Holm's adjustment takes all tests of a level as one family: the many tests of checkpoints must not drown the few
-    claims about methods. The base stands last in its pairs, so that a positive difference is a gain over it.
+    claims about methods. The tests of equivalence are a family of their own, since a difference cannot be both shown
+    and shown to be none. The base stands last in its pairs, so that a positive difference is a gain over it.
+
+    Args:
+        cells: all cells.
+        judges: the reward judges.
+        equivalence_dz: the margin of equivalence, in standard deviations of the differences on one prompt.
     """
-    done = [cell for cell in cells if cell.outcome.status == "done"]
-    measures = list(_measures(sorted(done, key=lambda cell: cell.outcome.kind == "base"), judges))
-    found = [comparison for measure in measures for comparison in _between_checkpoints(measure)]
+    done = finished(cells)
+    every = measures(done, judges)
+    found = [comparison for measure in every for comparison in _between_checkpoints(measure, equivalence_dz)]
     found += _between_biases([cell for cell in done if cell.outcome.kind == "reward"])
-    found += [comparison for measure in measures for comparison in _between_methods(measure, done)]
+    bases = {cell.name for cell in done if cell.outcome.kind == "base"}
+    found += [comparison for measure in every for comparison in _between_methods(measure, bases, equivalence_dz)]
     return [one for level in LEVELS for one in _adjusted([one for one in found if one.level == level])]
 
 
-def _adjusted(family: Sequence[Comparison]) -> list[Comparison]:
-    p_values = holm([comparison.p for comparison in family])
-    return [replace(comparison, p_holm=p) for comparison, p in zip(family, p_values, strict=True)]
+def finished(cells: Sequence[Cell]) -> list[Cell]:
+    """The cells with a result, the base last."""
+    return sorted(
+        (cell for cell in cells if cell.outcome.status == "done"), key=lambda cell: cell.outcome.kind == "base"
+    )
 
 
-def _measures(cells: Sequence[Cell], judges: Sequence[str]) -> Iterator[Measure]:
+def measures(cells: Sequence[Cell], judges: Sequence[str]) -> list[Measure]:
+    """What cells are compared on.
+
+    Args:
+        cells: finished cells, the base last.
+        judges: the reward judges.
+    """
     rewards = [cell for cell in cells if cell.outcome.kind == "reward"]
     policies = [cell for cell in cells if cell.outcome.kind != "reward"]
-    for group in (rewards, policies):
-        yield Measure("accuracy", {cell.name: cell.right_by_pair() for cell in group}, binary=True)
-    yield Measure("accuracy_right_shorter", {cell.name: _right_shorter(cell) for cell in rewards}, binary=True)
+    prompts = {pair: prompt for cell in cells for pair, prompt in cell.prompt_by_pair().items()}
+    one_sample = all(cell.one_sample for cell in policies)
+    made = [
+        Measure("accuracy", "reward", SHARE, {cell.name: cell.right_by_pair() for cell in rewards}, prompts, True),
+        Measure("accuracy", "policy", SHARE, {cell.name: cell.right_by_pair() for cell in policies}, prompts, True),
+        Measure(
+            "accuracy_right_shorter",
+            "reward",
+            SHARE,
+            {cell.name: _right_shorter(cell) for cell in rewards},
+            prompts,
+            True,
+        ),
+    ]
     for judge in judges:
         metric = judge_metric("judge_reward", judge, judges)
-        yield Measure(metric, {cell.name: cell.judged_by_prompt(judge) for cell in policies}, binary=False)
+        scores = {cell.name: cell.judged_by_prompt(judge) for cell in policies}
+        made.append(Measure(metric, "policy", REWARD, scores, {}, False))
     for reward, name in proxies_of([answer for cell in policies for answer in cell.generations]).items():
         scores = {cell.name: cell.judged_by_prompt(name) for cell in policies}
-        yield Measure(f"proxy_reward[{reward}]", scores, binary=False)
-    one_sample = all(cell.one_sample for cell in policies)
-    yield Measure("gold_accuracy", {cell.name: cell.judged_by_prompt(GOLD) for cell in policies}, binary=one_sample)
+        made.append(Measure(f"proxy_reward[{reward}]", "policy", REWARD, scores, {}, False))
+    gold = {cell.name: cell.judged_by_prompt(GOLD) for cell in policies}
+    made.append(Measure("gold_accuracy", "policy", SHARE, gold, {}, one_sample))
+    return [replace(one, values={cell: own for cell, own in one.values.items() if own}) for one in made]
 
 
-def _between_checkpoints(measure: Measure) -> Iterator[Comparison]:
-    test = "exact McNemar" if measure.binary else "paired t"
-    present = [(name, values) for name, values in measure.values.items() if values]
-    for (a, left), (b, right) in combinations(present, 2):
-        units = [unit for unit in left if unit in right]
-        pair = [left[unit] for unit in units], [right[unit] for unit in units]
-        found = mcnemar_exact(*pair) if measure.binary else paired_t(*pair)
-        yield _comparison(a, b, "checkpoint", measure.metric, test, found)
+def by_method(measure: Measure) -> dict[str, list[str]]:
+    """Method → its cells with values; the base is a method of one cell."""
+    found: dict[str, list[str]] = {}
+    for cell in measure.values:
+        found.setdefault(method_of(cell), []).append(cell)
+    return found
+
+
+def _adjusted(family: Sequence[Comparison]) -> list[Comparison]:
+    differing, equal = holm([found.p for found in family]), holm([found.p_tost for found in family])
+    return [
+        replace(found, p_holm=p, p_tost_holm=p_tost) for found, p, p_tost in zip(family, differing, equal, strict=True)
+    ]
+
+
+def _between_checkpoints(measure: Measure, equivalence_dz: float) -> Iterator[Comparison]:
+    pairs = list(combinations(measure.values, 2))
+    units = [measure.common(pair) for pair in pairs]
+    for (a, b), common, (low, high) in zip(pairs, units, _bca(measure, pairs, units), strict=True):
+        left, right = measure.table([a, b], common)
+        clusters = measure.clusters(common)
+        clustered = bool(common) and is_clustered(cluster_codes(clusters, len(common)))
+        if measure.binary and not clustered:
+            test, found = "exact McNemar", mcnemar_exact(left, right)
+        else:
+            test, found = f"{'clustered' if clustered else 'paired'} t", paired_t(left, right, clusters)
+        spread = prompt_spread(left[None], right[None])
+        margin = equivalence_dz * spread if spread else None
+        yield replace(
+            _comparison(a, b, "checkpoint", measure.metric, measure.unit, test, found, len(set(clusters))),
+            bootstrap_low=low,
+            bootstrap_high=high,
+            p_wilcoxon=None if measure.binary else wilcoxon_p(left, right, clusters),
+            margin=margin,
+            p_tost=tost_paired(left, right, margin, clusters) if margin else None,
+        )
+
+
+def _bca(
+    measure: Measure, pairs: Sequence[tuple[str, str]], units: Sequence[Sequence[Hashable]]
+) -> list[tuple[float | None, float | None]]:
+    """The BCa interval of each pair's mean difference; pairs with the same units share their resamples."""
+    places: dict[tuple[Hashable, ...], list[int]] = {}
+    for place, common in enumerate(units):
+        places.setdefault(tuple(common), []).append(place)
+    bounds: list[tuple[float | None, float | None]] = [(None, None)] * len(pairs)
+    for common, here in places.items():
+        sides = [measure.table(pairs[place], common) for place in here]
+        found = bca_means(np.stack([left - right for left, right in sides], axis=1), measure.clusters(common))
+        for place, (low, high) in zip(here, found.tolist(), strict=True):
+            bounds[place] = (low, high) if is_finite(low) and is_finite(high) else (None, None)
+    return bounds
 
 
 def _right_shorter(cell: Cell) -> Values:
@@ -100,7 +203,7 @@ def _between_biases(cells: Sequence[Cell]) -> Iterator[Comparison]:
             words = [[left[unit][side] for unit in units] for side in (2, 3)]
             own_a, other_a, own_b, other_b, *shared = finite(*rewards, *words)
             found = paired_bootstrap(partial_correlation, (own_a, other_a), (own_b, other_b), shared)
-            yield _comparison(a, b, "checkpoint", metric, "paired bootstrap", found)
+            yield _comparison(a, b, "checkpoint", metric, CORRELATION, "paired bootstrap", found, found.n)
 
 
 def _columns_by_label(cell: Cell) -> Mapping[Hashable, Sequence[float | None]]:
@@ -115,37 +218,62 @@ def _columns_by_gold(cell: Cell) -> Mapping[Hashable, Sequence[float | None]]:
     }
 
 
-def _between_methods(measure: Measure, cells: Sequence[Cell]) -> Iterator[Comparison]:
-    seeds: dict[str, list[float]] = {}
-    fixed: dict[str, float] = {}
-    for cell in cells:
-        if values := measure.values.get(cell.name):
-            centre = sum(values.values()) / len(values)
-            if cell.outcome.kind == "base":
-                fixed[cell.name] = centre
-            else:
-                seeds.setdefault(method_of(cell.name), []).append(centre)
-    able = [(method, means) for method, means in seeds.items() if len(means) >= MIN_SEEDS]
-    for (a, left), (b, right) in combinations(able, 2):
-        yield _comparison(a, b, "method", measure.metric, "Welch t (seeds)", welch(left, right))
-    for a, left in able:
-        for b, centre in fixed.items():
-            found = against_fixed(left, centre)
-            yield _comparison(a, b, "method", measure.metric, "one-sample t (seeds)", found)
+def _between_methods(measure: Measure, bases: set[str], equivalence_dz: float) -> Iterator[Comparison]:
+    """Methods with enough seeds against each other and against the base, on the units that all their cells have."""
+    methods = {
+        name: cells for name, cells in by_method(measure).items() if len(cells) >= MIN_SEEDS or set(cells) <= bases
+    }
+    if not any(len(cells) >= MIN_SEEDS for cells in methods.values()):
+        return
+    units = measure.common([cell for cells in methods.values() for cell in cells])
+    clusters = measure.clusters(units)
+    prompts = len(set(clusters))
+    if prompts < 2:
+        return
+    tables = {name: measure.table(cells, units) for name, cells in methods.items()}
+    drawn = dict(zip(tables, resampled_means(list(tables.values()), clusters), strict=True))
+    for a, b in combinations(tables, 2):
+        left, right = tables[a].mean(axis=1).tolist(), tables[b].mean(axis=1).tolist()
+        spread = prompt_spread(tables[a], tables[b])
+        margin = equivalence_dz * spread if spread else None
+        if b in bases:
+            test, found = "one-sample t (seeds)", against_fixed(left, right[0])
+            p_tost = tost_fixed(left, right[0], margin) if margin else None
+        else:
+            test, found = "Welch t (seeds)", welch(left, right)
+            p_tost = tost_seeds(left, right, margin) if margin else None
+        low, high = percentiles(drawn[a] - drawn[b])
+        yield replace(
+            _comparison(a, b, "method", measure.metric, measure.unit, test, found, prompts),
+            bootstrap_low=low,
+            bootstrap_high=high,
+            margin=margin,
+            p_tost=p_tost,
+        )
 
 
-def _comparison(a: str, b: str, level: Level, metric: str, test: str, found: Difference) -> Comparison:
+def _comparison(
+    a: str, b: str, level: Level, metric: str, unit: str, test: str, found: Difference, prompts: int
+) -> Comparison:
     return Comparison(
         a=a,
         b=b,
         level=level,
         metric=metric,
+        unit=unit,
         difference=found.difference,
         low=found.low,
         high=found.high,
+        bootstrap_low=None,
+        bootstrap_high=None,
         test=test,
         p=found.p,
         p_holm=None,
+        p_wilcoxon=None,
         effect=found.effect,
+        margin=None,
+        p_tost=None,
+        p_tost_holm=None,
         n=found.n,
+        prompts=prompts,
     )

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 REPORT, MARKDOWN, PAGE, FIGURES = "report.json", "report.md", "report.html", "figures"
 SCORES, GENERATIONS, TRAINING = "scores.parquet", "generations.jsonl", "training.parquet"
 WRITTEN = (REPORT, MARKDOWN, PAGE, SCORES, GENERATIONS, TRAINING)
-COMPUTED = ("results", "comparisons", "baselines", "detectable", "notes")
+COMPUTED = ("verdict", "results", "comparisons", "rankings", "baselines", "detectable", "notes")
 
 # Column → pyarrow type, in the order of the file; log-probabilities are sums in nats.
 SCORE_COLUMNS = {
@@ -41,6 +41,7 @@ SCORE_COLUMNS = {
     "ref_rejected_logp": "float64",
     "chosen_words": "int64",
     "rejected_words": "int64",
+    "prompt_id": "int64",
 }
 # Of every optimizer step; a method's own measures (rewards, KL to the reference in nats an answer) follow as float64.
 TRAINING_COLUMNS = {

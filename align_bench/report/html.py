@@ -15,7 +15,8 @@ from align_bench.records import Generation
 from align_bench.report.cells import GOLD, Cell
 from align_bench.report.figures import Figure
 from align_bench.report.numerals import counts_in_words, one_line
-from align_bench.report.sections import Section, sections
+from align_bench.report.section import Section
+from align_bench.report.sections import sections
 
 if TYPE_CHECKING:
     from jinja2 import Environment

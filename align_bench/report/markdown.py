@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from align_bench.report.numerals import counts_in_words, one_line
-from align_bench.report.sections import Section, sections
+from align_bench.report.section import Section
+from align_bench.report.sections import sections
 
 if TYPE_CHECKING:
     from align_bench.report.figures import Figure
@@ -16,13 +17,16 @@ _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
 
 def render(report: Mapping[str, Any], figures: Sequence[Figure] = ()) -> str:
-    """The report's tables and notes with what they were made from: command, base, data, judge, environment.
+    """The report's verdict, tables and notes with what they were made from: command, base, data, judge, environment.
 
     Args:
         report: what `build_report` returns or `report.json` holds.
         figures: shown from the files `figures/<name>.svg` beside it.
     """
-    parts = [f"# Report: {literal(_title(report))}", *_made_from(report)]
+    parts = [f"# Report: {literal(_title(report))}"]
+    if report.get("verdict"):
+        parts.append("## Verdict\n\n" + "\n".join(f"- {literal(sentence)}" for sentence in report["verdict"]))
+    parts += _made_from(report)
     parts += [_table(section) for section in sections(report)]
     parts += [_figure(figure) for figure in figures]
     if report["notes"]:

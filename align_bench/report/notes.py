@@ -72,7 +72,7 @@ def _gold(cells: Sequence[Cell], comparisons: Sequence[Comparison]) -> Iterator[
 
 def _detectable(detectable: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     for what, found in detectable.items():
-        if found["dz"] is None:
+        if found.get("dz") is None:
             continue
         strict = "" if found["dz_holm"] is None else f", {found['dz_holm']:.3f} at Holm's first step"
         yield (

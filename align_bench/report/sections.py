@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from align_bench.errors import MissingResultError, nearest
+from align_bench.report.decision import turned
 from align_bench.report.naming import method_of
 from align_bench.report.numerals import (
     UNDEFINED,
@@ -14,7 +14,6 @@ from align_bench.report.numerals import (
     interval,
     number,
     one_line,
-    p_value,
     percent,
     plain,
     size,
@@ -22,57 +21,36 @@ from align_bench.report.numerals import (
     tera,
     with_spread,
 )
+from align_bench.report.ranks import rankings
+from align_bench.report.section import (
+    Column,
+    Report,
+    Result,
+    Section,
+    both,
+    comparison_section,
+    detectable,
+    done_results,
+    metric,
+    metric_names,
+    metric_section,
+    text,
+)
 from align_bench.suite import JUDGE_CELL
 
-Report = Mapping[str, Any]
-Result = Mapping[str, Any]
-ALPHA = 0.05
 BIASES = ("length_correlation_given_label", "length_correlation_given_gold", "accuracy_right_shorter")
 OPERATIONS = (
     "TFLOP: 10¹² operations that the passes needed (each prompt once, no padding); of peak: these a second, as a share "
     "of what a large matrix product reached on the device in the same run."
 )
 PROXY_METRIC = "proxy_reward["
-VERDICT = f"Verdict: Holm-adjusted p below {ALPHA:.0%}. The interval beside McNemar's test is that of a paired t."
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A column's heading, whether it holds numbers (set flush right), and whether its cells may break into lines."""
-
-    heading: str
-    numeric: bool = True
-    wraps: bool = False
-
-
-def _text(heading: str, *, wraps: bool = True) -> Column:
-    return Column(heading, numeric=False, wraps=wraps)
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """One table: all text is literal, and for the renderer to escape.
-
-    Attributes:
-        title: what it is about.
-        columns: its columns.
-        rows: its cells, row by row.
-        captions: what a reader needs beside the numbers.
-        chapter: where in the page it stands.
-    """
-
-    title: str
-    columns: Sequence[Column]
-    rows: Sequence[Sequence[str]]
-    captions: Sequence[str] = field(default=())
-    chapter: str = "more"
 
 
 def sections(report: Report) -> list[Section]:
     """The tables of a report, without the empty ones."""
     made = [reward_models(report), length_bias(report), length_bias_against_first(report), attacked(report)]
     made += [policies(report), judged(report), own_reward(report), against_base(report)]
-    made += [methods(report), tuning(report), costs(report), failures(report)]
+    made += [methods(report), *rankings(report), tuning(report), costs(report), failures(report)]
     return [section for section in made if section.rows]
 
 
@@ -88,10 +66,10 @@ def reward_models(report: Report) -> Section:
         "mean": ("reward_mean", plain),
         "std": ("reward_std", plain),
     }
-    return _metric_section(
+    return metric_section(
         "Reward models on the validation pairs",
         "model",
-        _done(report, "reward"),
+        done_results(report, "reward"),
         shown,
         _pairs(report),
         chapter="leaderboard",
@@ -109,9 +87,10 @@ def length_bias(report: Report) -> Section:
     captions = [
         "corr: partial correlation of score with words, given which answer is the chosen (label) or right (gold) one.",
         "chosen shorter, right shorter: accuracy where the chosen, or the right, answer has fewer words.",
+        *detectable(report, "pairs"),
     ]
-    results = [found for found in _done(report, "reward") if found["algorithm"] != JUDGE_CELL]
-    return _metric_section(
+    results = [found for found in done_results(report, "reward") if found["algorithm"] != JUDGE_CELL]
+    return metric_section(
         "Length bias of reward models",
         "model",
         results if len(results) > 1 else [],
@@ -124,7 +103,7 @@ def length_bias(report: Report) -> Section:
 def length_bias_against_first(report: Report) -> Section:
     """The suite's first reward model against every other one of its seed."""
     first: dict[int, str] = {}
-    for found in _done(report, "reward"):
+    for found in done_results(report, "reward"):
         if found["algorithm"] != JUDGE_CELL:
             first.setdefault(found["seed"], found["cell"])
     seeds = {found["cell"]: found["seed"] for found in report["results"]}
@@ -136,28 +115,29 @@ def length_bias_against_first(report: Report) -> Section:
     captions = [
         "A positive difference of correlations, or a negative one of accuracies: the first model is the more biased.",
         "The bootstrap is an interval, not a test; its verdict is whether that excludes 0.",
+        *detectable(report, "pairs"),
     ]
-    return _comparison_section(
+    return comparison_section(
         "Length bias of the first reward model against the others",
         chosen,
         captions,
-        [_text("a − b")],
-        _both,
+        [text("a − b")],
+        both,
         chapter="length",
     )
 
 
 def attacked(report: Report) -> Section:
     """Accuracy of reward models under attack, by the size of the attack."""
-    results = _done(report, "reward")
-    names = [name for name in _names(results) if name.startswith("accuracy_attacked[")]
+    results = done_results(report, "reward")
+    names = [name for name in metric_names(results) if name.startswith("accuracy_attacked[")]
     shown: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {"ε = 0": ("accuracy", with_spread)}
     shown |= {f"ε = {name.removeprefix('accuracy_attacked[')[:-1]}": (name, with_spread) for name in names}
     captions = [
         "ε: one gradient step on the input embeddings of each answer against its label, of ε × their norm.",
-        *_found_in(report, "pairs"),
+        *detectable(report, "pairs"),
     ]
-    return _metric_section(
+    return metric_section(
         "Reward accuracy under attack", "model", results if names else [], shown, captions, chapter="scores"
     )
 
@@ -174,22 +154,20 @@ def policies(report: Report) -> Section:
         "mean": ("reward_mean", plain),
         "std": ("reward_std", plain),
     }
-    results = _done(report, "base", "policy")
+    results = done_results(report, "base", "policy")
     captions = [
         *_rewards(results),
         "by logp: accuracy of the mean log-probability a token; by ratio: of the log-ratio to the reference.",
         *_pairs(report),
     ]
-    return _metric_section(
-        "Policies on the validation pairs", "policy", results, shown, captions, chapter="leaderboard"
-    )
+    return metric_section("Policies on the validation pairs", "policy", results, shown, captions, chapter="leaderboard")
 
 
 def judged(report: Report) -> Section:
     """Generations, scored by the judges."""
     shown: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {"judge": ("judge_reward_mean", with_spread)}
-    results = [found for found in _done(report, "base", "policy") if _metric(found, "length_words")["n"]]
-    for name in _names(results):
+    results = [found for found in done_results(report, "base", "policy") if metric(found, "length_words")["n"]]
+    for name in metric_names(results):
         if name.startswith("judge_reward_mean["):
             shown[name.removeprefix("judge_reward_mean")] = (name, with_spread)
     shown |= {
@@ -203,43 +181,44 @@ def judged(report: Report) -> Section:
     }
     captions = [
         "win rate: against the base, prompt by prompt, ties ½; grade: Flesch–Kincaid; no end: answers cut off.",
-        *_found_in(report, "prompts"),
+        *detectable(report, "prompts"),
     ]
     if trained := (report.get("judge") or {}).get("trained"):
         captions.append(
             f"The judge is the very reward that {', '.join(map(one_line, trained))} learned from or picked by: of "
             f"{'it' if len(trained) == 1 else 'them'} its scores are no independent verdict."
         )
-    return _metric_section("Generations, judged", "policy", results, shown, captions, chapter="leaderboard")
+    return metric_section("Generations, judged", "policy", results, shown, captions, chapter="leaderboard")
 
 
 def own_reward(report: Report) -> Section:
     """Policies by the reward model that they learned from or picked by, beside the judge and gold."""
     gains = _gains_over_base(report)
-    base = next(iter(_done(report, "base")), None)
+    base = next(iter(done_results(report, "base")), None)
     rows = []
-    for found in _done(report, "policy"):
+    for found in done_results(report, "policy"):
         own = gains.get(found["cell"], {})
-        for metric in own:
-            if metric.startswith(PROXY_METRIC):
-                reward = metric.removeprefix(PROXY_METRIC)[:-1]
+        for name in own:
+            if name.startswith(PROXY_METRIC):
+                reward = name.removeprefix(PROXY_METRIC)[:-1]
                 mean = f"proxy_reward_mean[{reward}]"
-                shown = (own.get(name) for name in (metric, "judge_reward", "gold_accuracy"))
+                shown = (own.get(key) for key in (name, "judge_reward", "gold_accuracy"))
                 rows.append(
                     (
                         one_line(found["cell"]),
                         one_line(reward),
-                        plain(_metric(found, mean)),
-                        UNDEFINED if base is None else plain(_metric(base, mean)),
+                        plain(metric(found, mean)),
+                        UNDEFINED if base is None else plain(metric(base, mean)),
                         *(UNDEFINED if gain is None else _gain(gain) for gain in shown),
                     )
                 )
-    columns = [_text("policy"), _text("reward", wraps=False), Column("own reward"), Column("base by it")]
+    columns = [text("policy"), text("reward", wraps=False), Column("own reward"), Column("base by it")]
     columns += [Column(heading) for heading in ("own gain", "judge gain", "gold gain")]
     captions = [
         "own reward: mean score of the policy's answers by the reward model that it learned from or picked by; base by "
         "it: the base's answers by the same model.",
         "Gains over the base, prompt by prompt, with 95% intervals. Own reward up and gold down: over-optimised.",
+        *detectable(report, "prompts"),
     ]
     return Section("Own reward against judge and gold", columns, rows, captions, chapter="differences")
 
@@ -248,12 +227,15 @@ def against_base(report: Report) -> Section:
     """Every policy checkpoint against the base."""
     bases = {found["cell"] for found in report["results"] if found["kind"] == "base"}
     chosen = [found for found in report["comparisons"] if found["level"] == "checkpoint" and found["b"] in bases]
-    captions = ["A positive difference is a gain over the base. These are tests of checkpoints, not of methods."]
-    return _comparison_section(
+    captions = [
+        "A positive difference is a gain over the base. These are tests of checkpoints, not of methods.",
+        *detectable(report, "pairs", "prompts"),
+    ]
+    return comparison_section(
         "Policies against the base",
         chosen,
         captions,
-        [_text("policy")],
+        [text("policy")],
         lambda one: [one["a"]],
         chapter="differences",
     )
@@ -262,9 +244,9 @@ def against_base(report: Report) -> Section:
 def methods(report: Report) -> Section:
     """Every method against the others and the base, over seeds."""
     chosen = [found for found in report["comparisons"] if found["level"] == "method"]
-    captions = ["n counts the seeds of the smaller group."]
-    return _comparison_section(
-        "Methods, over their seeds", chosen, captions, [_text("a − b")], _both, chapter="differences"
+    captions = ["n counts the seeds of the smaller group.", *detectable(report, "seeds")]
+    return comparison_section(
+        "Methods, over their seeds", chosen, captions, [text("a − b")], both, chapter="differences"
     )
 
 
@@ -282,7 +264,7 @@ def tuning(report: Report) -> Section:
         for name, found in tuned["methods"].items()
         for number, trial in enumerate(found["trials"])
     ]
-    columns = [_text("method"), Column("trial"), _text("setting"), Column("accuracy"), _text("", wraps=False)]
+    columns = [text("method"), Column("trial"), text("setting"), Column("accuracy"), text("", wraps=False)]
     captions = list(_tuning_captions(tuned)) if rows else []
     return Section("Trials on pairs held out of train", columns, rows, captions, chapter="training")
 
@@ -307,7 +289,7 @@ def costs(report: Report) -> Section:
         }
     rows = [(one_line(what), *(render(cost) for render in shown.values())) for what, cost in spent]
     captions = [OPERATIONS] if counted else []
-    return Section("Cost", [_text("cell"), *map(Column, shown)], rows, captions, chapter="cost")
+    return Section("Cost", [text("cell"), *map(Column, shown)], rows, captions, chapter="cost")
 
 
 def failures(report: Report) -> Section:
@@ -319,7 +301,7 @@ def failures(report: Report) -> Section:
         for found in [*report["results"], *trials]
         if found["status"] != "done"
     ]
-    columns = [_text("cell"), _text("status", wraps=False), _text("reason")]
+    columns = [text("cell"), text("status", wraps=False), text("reason")]
     return Section("Without a result", columns, rows, chapter="leaderboard")
 
 
@@ -342,30 +324,16 @@ def pairwise(report: Report, a: str, b: str) -> Section:
             if found["a"] in left[level] and found["b"] in right[level]:
                 chosen.append(found)
             elif found["a"] in right[level] and found["b"] in left[level]:
-                chosen.append(_reversed(found))
-    captions = [f"A positive difference: {one_line(a)} is higher.", *_found_in(report, "pairs", "prompts")]
+                chosen.append(turned(found))
+    captions = [f"A positive difference: {one_line(a)} is higher.", *detectable(report, "pairs", "prompts")]
     if not chosen:
         captions.insert(0, "Nothing to compare: reward models and policies are compared only among themselves.")
     if not any(found["level"] == "method" for found in chosen):
         captions.append("These are tests of checkpoints; a claim about the methods needs at least 3 seeds of each.")
     title = f"{one_line(a)} against {one_line(b)}"
     if len({(found["a"], found["b"]) for found in chosen}) == 1:  # the title says it
-        return _comparison_section(title, chosen, captions, [], lambda one: [], chapter="differences")
-    return _comparison_section(title, chosen, captions, [_text("a − b")], _both, chapter="differences")
-
-
-def verdict(found: Mapping[str, Any]) -> str:
-    """A comparison in words: who is higher at a Holm-adjusted 5%, or that no difference was shown.
-
-    Where there is an interval but no test, it is the interval that decides, without an adjustment.
-    """
-    p = found["p_holm"]
-    if p is None and found["low"] is None:
-        return "undefined"
-    if found["low"] <= 0 <= found["high"] if p is None else p >= ALPHA:
-        return "none shown"
-    higher = found["a"] if found["difference"] > 0 else found["b"]
-    return f"{one_line(higher)} higher"
+        return comparison_section(title, chosen, captions, [], lambda one: [], chapter="differences")
+    return comparison_section(title, chosen, captions, [text("a − b")], both, chapter="differences")
 
 
 def _differing(parameters: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -> str:
@@ -397,29 +365,6 @@ def _tuning_captions(tuned: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def _metric_section(
-    title: str,
-    first: str,
-    results: Sequence[Result],
-    shown: Mapping[str, tuple[str, Callable[[Mapping[str, Any]], str]]],
-    captions: Sequence[str],
-    *,
-    chapter: str,
-) -> Section:
-    """A row a result; columns that are undefined in every row are left out."""
-    kept = {
-        heading: (name, render)
-        for heading, (name, render) in shown.items()
-        if any(_metric(found, name)["value"] is not None for found in results)
-    }
-    rows = [
-        (one_line(found["cell"]), *(render(_metric(found, name)) for name, render in kept.values()))
-        for found in results
-    ]
-    columns = [_text(first), *(Column(one_line(heading)) for heading in kept)]
-    return Section(title, columns, rows, captions, chapter)
-
-
 def _gains_over_base(report: Report) -> dict[str, dict[str, Mapping[str, Any]]]:
     """Policy → metric → its comparison with the base."""
     bases = {found["cell"] for found in report["results"] if found["kind"] == "base"}
@@ -432,56 +377,6 @@ def _gains_over_base(report: Report) -> dict[str, dict[str, Mapping[str, Any]]]:
 
 def _gain(comparison: Mapping[str, Any]) -> str:
     return f"{number(comparison['difference'], signed=True)} {interval(comparison['low'], comparison['high'])}"
-
-
-def _both(comparison: Mapping[str, Any]) -> list[str]:
-    return [f"{comparison['a']} − {comparison['b']}"]
-
-
-def _comparison_section(
-    title: str,
-    found: Sequence[Mapping[str, Any]],
-    captions: Sequence[str],
-    who_columns: Sequence[Column],
-    who: Callable[[Mapping[str, Any]], Sequence[str]],
-    *,
-    chapter: str,
-) -> Section:
-    """A row a comparison; `who` gives the cells that say between whom."""
-    numeric = [Column(heading) for heading in ("p", "Holm p", "dz", "n")]
-    difference = [Column("diff"), Column("95% interval")]
-    columns = [*who_columns, _text("metric", wraps=False), *difference, _text("test"), *numeric, _text("verdict")]
-    rows = [
-        (
-            *map(one_line, who(one)),
-            one_line(one["metric"]),
-            number(one["difference"], signed=True),
-            interval(one["low"], one["high"]),
-            one_line(one["test"]),
-            p_value(one["p"]),
-            p_value(one["p_holm"]),
-            number(one["effect"], signed=True),
-            str(one["n"]),
-            verdict(one),
-        )
-        for one in found
-    ]
-    return Section(title, columns, rows, [*captions, VERDICT], chapter)
-
-
-def _done(report: Report, *kinds: str) -> list[Result]:
-    return [
-        found for kind in kinds for found in report["results"] if found["kind"] == kind and found["status"] == "done"
-    ]
-
-
-def _metric(result: Result, name: str) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = result["metrics"].get(name) or {"value": None, "low": None, "high": None, "n": 0}
-    return found
-
-
-def _names(results: Sequence[Result]) -> list[str]:
-    return list(dict.fromkeys(name for found in results for name in found["metrics"]))
 
 
 def _rewards(results: Sequence[Result]) -> Iterator[str]:
@@ -497,16 +392,7 @@ def _rewards(results: Sequence[Result]) -> Iterator[str]:
 def _pairs(report: Report) -> list[str]:
     longer = report["baselines"]["longer_wins"]
     baseline = [] if longer["value"] is None else [f"Preferring the longer answer: accuracy {with_spread(longer)}."]
-    return [*_found_in(report, "pairs"), *baseline, "±: half the 95% interval; a tie counts ½; lengths in words."]
-
-
-def _found_in(report: Report, *sizes: str) -> list[str]:
-    found = [(what, report["detectable"][what]) for what in sizes if what in report["detectable"]]
-    return [
-        f"n = {size['n']} {what}; smallest detectable dz {number(size['dz'])} (80% power), "
-        f"{number(size['dz_holm'])} at Holm's first step ({size['tests']} tests)."
-        for what, size in found
-    ]
+    return [*detectable(report, "pairs"), *baseline, "±: half the 95% interval; a tie counts ½; lengths in words."]
 
 
 def members(report: Report, name: str) -> dict[str, set[str]]:
@@ -521,10 +407,3 @@ def members(report: Report, name: str) -> dict[str, set[str]]:
         reasons = "; ".join(f"{found['cell']} {found['status']}: {found['reason']}" for found in matching)
         raise MissingResultError(f"No cell of {name!r} finished: {reasons}")
     return {"checkpoint": done, "method": {method_of(cell) for cell in done} if of_method else set()}
-
-
-def _reversed(found: Mapping[str, Any]) -> dict[str, Any]:
-    flipped = {key: None if found[key] is None else -found[key] for key in ("difference", "effect")}
-    bounds = {"low": found["high"], "high": found["low"]}
-    turned = {key: None if bound is None else -bound for key, bound in bounds.items()}
-    return {**found, **flipped, **turned, "a": found["b"], "b": found["a"]}

@@ -12,25 +12,28 @@ from rich.table import Table
 from rich.text import Text
 
 from align_bench.report.numerals import one_line
-from align_bench.report.sections import Section, pairwise, sections
+from align_bench.report.section import Section
+from align_bench.report.sections import pairwise, sections
 
 # What the terminal has no room for; the Markdown report shows it.
-HIDDEN = {"test", "dz", "n", "answer tokens"}
+HIDDEN_IN_PAIRS = {"n", "bootstrap interval", "Wilcoxon p"}
+HIDDEN = {*HIDDEN_IN_PAIRS, "test", "dz", "answer tokens", "TOST Holm p"}
 # A column of text is not squeezed below this, however narrow the terminal.
 TEXT_WIDTH = 10
 
 
 def comparison_tables(report: Mapping[str, Any]) -> list[RenderableType]:
-    """The tables of a report and its notes, ready for `Console.print`.
+    """The verdict, the tables of a report and its notes, ready for `Console.print`.
 
     All text is set as `rich.text.Text`, which knows no markup: what stands in a suite or an answer stays literal.
 
     Args:
         report: what `build_report` returns or `report.json` holds.
     """
-    made: list[RenderableType] = [_table(section, hidden=HIDDEN) for section in sections(report)]
+    made: list[RenderableType] = [_bullets("Verdict", report["verdict"]), Text()] if report.get("verdict") else []
+    made += [_table(section, hidden=HIDDEN) for section in sections(report)]
     if report["notes"]:
-        made.append(_notes(report["notes"]))
+        made.append(_bullets("Notes", report["notes"]))
     return made
 
 
@@ -44,7 +47,7 @@ def pairwise_table(report: Mapping[str, Any], a: str, b: str) -> RenderableType:
     Raises:
         MissingResultError: no such method or cell, or it has no result.
     """
-    return _table(pairwise(report, a, b), hidden={"n"})
+    return _table(pairwise(report, a, b), hidden=HIDDEN_IN_PAIRS)
 
 
 def _table(section: Section, *, hidden: set[str]) -> RenderableType:
@@ -66,6 +69,6 @@ def _table(section: Section, *, hidden: set[str]) -> RenderableType:
     return Group(table, *captions, Text())
 
 
-def _notes(notes: list[str]) -> RenderableType:
-    bullets = [Padding(Text(f"• {one_line(note)}"), (0, 0, 0, 1)) for note in notes]
-    return Group(Text("Notes", style="bold"), *bullets)
+def _bullets(title: str, sentences: list[str]) -> RenderableType:
+    bullets = [Padding(Text(f"• {one_line(sentence)}"), (0, 0, 0, 1)) for sentence in sentences]
+    return Group(Text(title, style="bold"), *bullets)

@@ -1,15 +1,24 @@
-"""Paired bootstrap of a statistic that is no mean."""
+"""Bootstrap intervals over prompts, and over seeds and prompts (all resampling is scipy's)."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from align_bench.metrics.bootstrap import percentile_interval
 from align_bench.metrics.finite import Column
-from align_bench.stats.paired import Difference
+from align_bench.stats.paired import Clusters, Difference, cluster_codes
+from align_bench.stats.seeds import MIN_SEEDS
+
+RESAMPLES = 2000
+# Numbers that one batch of resamples may hold: 2 million are 16 MB.
+_BATCH = 2_000_000
+
+Matrix = npt.NDArray[np.float64]
 
 
 def paired_bootstrap(
@@ -35,3 +44,117 @@ def paired_bootstrap(
     if not np.isfinite(value):
         return Difference(None, None, None, None, None, n)
     return Difference(value, *percentile_interval(samples, difference), None, None, n)
+
+
+def bca_means(columns: Matrix, clusters: Clusters | None = None) -> Matrix:
+    """95% BCa bootstrap intervals of the means of many columns over the same rows (scipy `bootstrap`).
+
+    2,000 resamples, generator seeded with 0. All columns share the resamples, which are of whole clusters: the rows of
+    one prompt come and go together, and the jackknife leaves out prompts.
+
+    Args:
+        columns: a row a pair, a column for each comparison's differences.
+        clusters: the cluster of each row; None when each is its own.
+
+    Returns:
+        Shape [columns, 2]; NaN where a column is constant or there are fewer than two clusters.
+    """
+    rows, count = columns.shape
+    found = np.full((count, 2), np.nan)
+    codes = cluster_codes(clusters, rows)
+    varying = np.ptp(columns, axis=0) > 0 if rows else np.zeros(count, dtype=bool)
+    if not rows or codes.max() < 1 or not varying.any():
+        return found
+    sums, sizes = _by_cluster(columns[:, varying].T, codes)
+    drawn = _resample((len(sizes),), lambda weights: weights @ sums.T / (weights @ sizes)[..., None], "BCa")
+    found[varying] = np.stack([drawn.confidence_interval.low, drawn.confidence_interval.high], axis=1)
+    return found
+
+
+def resampled_means(tables: Sequence[Matrix], clusters: Clusters | None = None) -> Matrix:
+    """Means of methods under the two-level bootstrap: prompts are drawn, shared by all, and each method's own seeds.
+
+    2,000 resamples, generator seeded with 0. A table with fewer than three rows (the base; a method with too few
+    seeds) keeps its rows, so that what is drawn from it speaks of these checkpoints only.
+
+    Args:
+        tables: for each method a row a seed and a column a unit (pair or prompt), the same units in each.
+        clusters: the prompt of each unit; None when each is its own.
+
+    Returns:
+        Shape [methods, resamples].
+
+    Raises:
+        ValueError: fewer than two prompts.
+    """
+    codes = cluster_codes(clusters, tables[0].shape[1])
+    if not len(codes) or codes.max() < 1:
+        raise ValueError("a bootstrap needs at least two prompts")
+    grouped = [_by_cluster(table, codes) for table in tables]
+    seeded = [place for place, table in enumerate(tables) if len(table) >= MIN_SEEDS]
+
+    def means(weights: Matrix, *of_seeds: Matrix) -> Matrix:
+        total = weights @ grouped[0][1]
+        drawn = dict(zip(seeded, of_seeds, strict=True))
+        each = []
+        for place, (sums, _) in enumerate(grouped):
+            by_seed = weights @ sums.T  # [..., seeds]
+            rows = drawn[place] / len(sums) if place in drawn else np.full(len(sums), 1 / len(sums))
+            each.append((by_seed * rows).sum(-1) / total)
+        return np.stack(each, axis=-1)
+
+    sizes = (len(grouped[0][1]), *(len(tables[place]) for place in seeded))
+    result: Matrix = _resample(sizes, means, "percentile").bootstrap_distribution
+    return result
+
+
+def percentiles(drawn: Matrix) -> tuple[float, float]:
+    """The 2.5% and 97.5% quantiles of resampled values."""
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _by_cluster(rows: Matrix, codes: npt.NDArray[np.intp]) -> tuple[Matrix, Matrix]:
+    """Sums over the units of each cluster, shape [rows, clusters], and the clusters' sizes."""
+    sums = np.array([np.bincount(codes, row) for row in rows])
+    return sums, np.bincount(codes).astype(np.float64)
+
+
+def _resample(sizes: Sequence[int], statistic: Callable[..., Matrix], method: str) -> Any:
+    """scipy's `bootstrap` of a statistic that takes how often each row was drawn, in place of the rows.
+
+    scipy draws row numbers; a mean over drawn rows is a product with their counts, which one matrix product makes for
+    all columns at once.
+
+    Args:
+        sizes: rows of each sample; samples are drawn independently of each other.
+        statistic: counts, shape [..., rows], of each sample → values, shape [..., columns].
+        method: scipy's.
+    """
+    from scipy.stats import DegenerateDataWarning, bootstrap
+
+    def of_numbers(*numbers: Any, axis: int = -1) -> Any:
+        values = statistic(*(_counts(rows, size) for rows, size in zip(numbers, sizes, strict=True)))
+        return np.moveaxis(values, -1, 0)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DegenerateDataWarning)
+        return bootstrap(
+            tuple(np.arange(size) for size in sizes),
+            of_numbers,
+            paired=False,
+            vectorized=True,
+            n_resamples=RESAMPLES,
+            batch=max(1, _BATCH // max(sizes)),
+            method=method,
+            rng=np.random.default_rng(0),
+        )
+
+
+def _counts(numbers: Any, size: int) -> Matrix:
+    """How often each of `size` rows stands among drawn row numbers, shape [..., size]."""
+    rows = np.asarray(numbers).astype(np.intp)
+    flat = rows.reshape(-1, rows.shape[-1])
+    places = flat + size * np.arange(len(flat))[:, None]
+    counts = np.bincount(places.ravel(), minlength=size * len(flat)).astype(np.float64)
+    return counts.reshape(*rows.shape[:-1], size)

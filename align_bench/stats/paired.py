@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-Values = Sequence[float] | npt.NDArray[np.float64]
+Vector = npt.NDArray[np.float64]
+Values = Sequence[float] | Vector
+Clusters = Sequence[Hashable]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +34,17 @@ class Difference:
     n: int
 
 
-def paired_t(a: Values, b: Values) -> Difference:
+def paired_t(a: Values, b: Values, clusters: Clusters | None = None) -> Difference:
     """Paired t-test (scipy `ttest_rel`) with Cohen's dz.
 
-    Only the mean is defined for fewer than two pairs and for constant differences.
+    Where several pairs share a prompt, its standard error is clustered over prompts: statsmodels' OLS of the
+    differences on a constant, with the small-sample correction and G − 1 degrees of freedom for G prompts. With one
+    pair a prompt the two are the same test. Only the mean is defined for fewer than two prompts and for constant
+    differences.
 
     Args:
-        a, b: finite values of the same prompts in the same order.
+        a, b: finite values of the same pairs in the same order.
+        clusters: the prompt of each pair; None when each has its own.
 
     Raises:
         ValueError: different lengths, or a value that is not finite.
@@ -48,21 +55,48 @@ def paired_t(a: Values, b: Values) -> Difference:
     if n == 0:
         return Difference(None, None, None, None, None, 0)
     centre = float(np.mean(differences))
-    if n < 2 or is_constant(differences):
+    codes = cluster_codes(clusters, n)
+    if codes.max() < 1 or is_constant(differences):
         return Difference(centre, None, None, None, None, n)
+    effect = centre / float(np.std(differences, ddof=1))
+    if is_clustered(codes):
+        fit = clustered_mean(differences, codes)
+        low, high = fit.conf_int(0.05)[0]
+        return Difference(centre, _number(low), _number(high), _number(fit.pvalues[0]), effect, n)
     from scipy.stats import ttest_rel
 
     test = ttest_rel(left, right)
     interval = test.confidence_interval(0.95)
-    effect = centre / float(np.std(differences, ddof=1))
     return Difference(centre, float(interval.low), float(interval.high), float(test.pvalue), effect, n)
+
+
+def wilcoxon_p(a: Values, b: Values, clusters: Clusters | None = None) -> float | None:
+    """Two-sided p-value of Wilcoxon's signed-rank test (scipy `wilcoxon`, `zero_method="pratt"`).
+
+    Differences of one prompt are averaged first, since the test takes its observations for independent. None for
+    fewer than two prompts and for differences that are all 0.
+
+    Args:
+        a, b, clusters: as in `paired_t`.
+    """
+    left, right = _aligned(a, b)
+    if len(left) < 2:
+        return None
+    codes = cluster_codes(clusters, len(left))
+    means = np.bincount(codes, left - right) / np.bincount(codes)
+    if len(means) < 2 or not means.any():
+        return None
+    from scipy.stats import wilcoxon
+
+    return float(wilcoxon(means, zero_method="pratt").pvalue)
 
 
 def mcnemar_exact(a: Values, b: Values) -> Difference:
     """Exact McNemar test: a two-sided binomial test of the discordant pairs at ½ (scipy `binomtest`).
 
     The interval is the paired t one of the difference in accuracy, since the test itself gives none. A tie counts ½ in
-    a and b; a pair is discordant when a and b differ. p is None without discordant pairs.
+    a and b; a pair is discordant when a and b differ. p is None without discordant pairs. The test takes pairs for
+    independent: where several share a prompt, use `paired_t` with clusters.
 
     Args:
         a, b: 1 right, 0 wrong, ½ tie, for the same pairs in the same order.
@@ -92,12 +126,43 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return [None if p is None else float(next(adjusted)) for p in p_values]
 
 
-def is_constant(values: npt.NDArray[np.float64]) -> bool:
+def is_constant(values: Vector) -> bool:
     """Whether the values differ by rounding at most, so that no variance can be estimated."""
     return bool(np.ptp(values) <= 1e-12 * np.max(np.abs(values)))
 
 
-def _aligned(a: Values, b: Values) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def cluster_codes(clusters: Clusters | None, n: int) -> npt.NDArray[np.intp]:
+    """Clusters as numbers from 0, in order of first appearance, shape [n]; each its own where None.
+
+    Raises:
+        ValueError: not one cluster a value.
+    """
+    if clusters is None:
+        return np.arange(n)
+    if len(clusters) != n:
+        raise ValueError(f"{n} values, but {len(clusters)} clusters")
+    numbers: dict[Hashable, int] = {}
+    return np.array([numbers.setdefault(cluster, len(numbers)) for cluster in clusters], dtype=np.intp)
+
+
+def is_clustered(codes: npt.NDArray[np.intp]) -> bool:
+    """Whether any cluster has more than one value."""
+    return bool(codes.max() + 1 < len(codes))
+
+
+def clustered_mean(differences: Vector, codes: npt.NDArray[np.intp]) -> Any:
+    """Statsmodels' fit of a constant to the differences, its standard error clustered."""
+    from statsmodels.regression.linear_model import OLS
+
+    ones = np.ones(len(differences))
+    return OLS(differences, ones).fit(cov_type="cluster", cov_kwds={"groups": codes}, use_t=True)
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _aligned(a: Values, b: Values) -> tuple[Vector, Vector]:
     left, right = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if left.shape != right.shape:
         raise ValueError(f"paired values of different lengths: {len(left)} and {len(right)}")

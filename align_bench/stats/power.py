@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 POWER = 0.8
 ALPHA = 0.05
 LARGEST_EFFECT = 1000.0
@@ -9,10 +11,6 @@ LARGEST_EFFECT = 1000.0
 
 def detectable_effect(n: int, tests: int = 1) -> float | None:
     """Smallest Cohen's dz that a two-sided paired t-test finds with 80% power.
-
-    The root of statsmodels' `TTestPower.power` in the effect, one-sided at alpha / 2: at 80% power the other tail
-    holds less than a millionth, and computing it yields NaN for many n. Its own `solve_power` misses the root for some
-    n and alpha (such as n = 500 and 1000 tests).
 
     Args:
         n: pairs of observations.
@@ -24,17 +22,41 @@ def detectable_effect(n: int, tests: int = 1) -> float | None:
     """
     if n < 2 or tests < 1:
         return None
-    from scipy.optimize import brentq
     from statsmodels.stats.power import TTestPower
 
-    solver = TTestPower()
+    power = TTestPower().power
+    return _smallest(lambda effect: float(power(effect, n, ALPHA / tests / 2, alternative="larger")))
 
-    def lacking(effect: float) -> float:
-        return float(solver.power(effect, n, ALPHA / tests / 2, alternative="larger")) - POWER
+
+def detectable_between_seeds(n: int, tests: int = 1) -> float | None:
+    """Smallest difference that a t-test between two methods with n seeds each finds with 80% power.
+
+    Args:
+        n: seeds of each method.
+        tests: as in `detectable_effect`.
+
+    Returns:
+        In standard deviations of a method's means over seeds; None as in `detectable_effect`.
+    """
+    if n < 2 or tests < 1:
+        return None
+    from statsmodels.stats.power import TTestIndPower
+
+    power = TTestIndPower().power
+    return _smallest(lambda effect: float(power(effect, n, ALPHA / tests / 2, alternative="larger")))
+
+
+def _smallest(power: Callable[[float], float]) -> float | None:
+    """The root of a power function in the effect, one-sided at alpha / 2.
+
+    At 80% power the other tail holds less than a millionth, and computing it yields NaN for many n. statsmodels' own
+    `solve_power` misses the root for some n and alpha (such as n = 500 and 1000 tests).
+    """
+    from scipy.optimize import brentq
 
     low, high = 1e-9, 1e-3
-    while lacking(high) < 0 and high < LARGEST_EFFECT:
+    while power(high) < POWER and high < LARGEST_EFFECT:
         low, high = high, 2 * high
-    if not lacking(high) >= 0:
+    if not power(high) >= POWER:
         return None
-    return float(brentq(lacking, low, high, xtol=1e-9))
+    return float(brentq(lambda effect: power(effect) - POWER, low, high, xtol=1e-9))

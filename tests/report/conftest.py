@@ -51,6 +51,7 @@ def score_rows(done: Outcome, skill: float, count: int, rng: random.Random) -> l
                 "ref_rejected_logp": rng.gauss(-10, 1) if policy else None,
                 "chosen_words": 4 + pair % 3,
                 "rejected_words": 4 + pair % 4,
+                "prompt_id": pair,
             }
         )
     return rows

@@ -12,7 +12,8 @@ from rich.console import Console, RenderableType
 
 from align_bench.errors import MissingResultError
 from align_bench.report import markdown, naming, numerals
-from align_bench.report.sections import against_base, pairwise, sections, verdict
+from align_bench.report.section import verdict
+from align_bench.report.sections import against_base, pairwise, sections
 from align_bench.report.tables import comparison_tables, pairwise_table
 
 
@@ -116,7 +117,12 @@ def test_markdown_says_what_it_was_made_from(run: Any) -> None:
     assert "- environment.packages: scipy, rich" in text
     assert "| 12 min 34 s | 12,345 | 3.0 GiB |" in text
     titles = [section.title for section in sections(run.report())]
-    assert [line[3:] for line in text.splitlines() if line.startswith("## ")] == [*titles, "Notes", "Environment"]
+    assert [line[3:] for line in text.splitlines() if line.startswith("## ")] == [
+        "Verdict",
+        *titles,
+        "Notes",
+        "Environment",
+    ]
 
 
 def test_a_command_cannot_leave_its_code_block() -> None:
@@ -148,10 +154,11 @@ def test_pairwise_turns_with_its_arguments(run: Any) -> None:
     assert [row[0] for row in there.rows] == ["accuracy", "judge_reward", "judge_reward[other]", "gold_accuracy"]
     for row, turned in zip(there.rows, back.rows, strict=True):
         assert float(row[1]) == -float(turned[1])
-        bounds, mirrored = (re.findall(r"[+-][\d.]+", text) for text in (row[2], turned[2]))
-        assert [float(bound) for bound in bounds] == [-float(bound) for bound in reversed(mirrored)]
-        assert row[3:6] == turned[3:6]
-        assert row[8] == turned[8]
+        for column in (2, 3):
+            bounds, mirrored = (re.findall(r"[+-][\d.]+", text) for text in (row[column], turned[column]))
+            assert [float(bound) for bound in bounds] == [-float(bound) for bound in reversed(mirrored)]
+        assert row[4:9] == turned[4:9]
+        assert row[10] == turned[10]
     text = shown(pairwise_table(report, "dpo", "simpo"))
     assert "exact" in text
     assert max(map(len, text.splitlines())) <= 100
@@ -182,10 +189,26 @@ def test_pairwise_names_what_it_cannot_find(run: Any) -> None:
 
 
 def test_verdict_follows_the_adjusted_p() -> None:
-    found = {"a": "dpo", "b": "base", "difference": 0.1, "low": 0.01, "high": 0.2, "p": 0.001, "p_holm": 0.04}
+    found = {
+        "a": "dpo",
+        "b": "base",
+        "level": "checkpoint",
+        "difference": 0.1,
+        "low": 0.01,
+        "high": 0.2,
+        "bootstrap_low": -0.01,
+        "bootstrap_high": 0.2,
+        "p": 0.001,
+        "p_holm": 0.04,
+        "p_tost_holm": 0.06,
+    }
     assert verdict(found) == "dpo higher"
     assert verdict({**found, "difference": -0.1}) == "base higher"
     assert verdict({**found, "p_holm": 0.06}) == "none shown"
+    assert verdict({**found, "p_holm": 0.06, "p_tost_holm": 0.04}) == "equivalent"
+    assert verdict({**found, "p_tost_holm": 0.04}) == "dpo higher"  # small, but shown
+    assert verdict({**found, "level": "method"}) == "none shown"  # the bootstrap over prompts includes 0
+    assert verdict({**found, "level": "method", "bootstrap_low": 0.001}) == "dpo higher"
     assert verdict({**found, "p_holm": None}) == "dpo higher"  # an interval without a test decides by itself
     assert verdict({**found, "p_holm": None, "low": -0.01}) == "none shown"
     assert verdict({**found, "p_holm": None, "low": None, "high": None}) == "undefined"

@@ -1,0 +1,258 @@
+"""Several pairs of one prompt: the paired t, Wilcoxon's test, BCa and TOST take prompts, not pairs, for independent."""
+
+from __future__ import annotations
+
+import math
+import random
+import statistics
+from collections import defaultdict
+
+import numpy as np
+import pytest
+from scipy.stats import t as student
+
+from align_bench.stats.bootstrap import bca_means, resampled_means
+from align_bench.stats.equivalence import prompt_spread, tost_fixed, tost_paired, tost_seeds
+from align_bench.stats.paired import paired_t, wilcoxon_p
+from align_bench.stats.power import detectable_between_seeds
+from align_bench.stats.ranking import friedman, ranks
+
+# Five pairs of three prompts.
+DIFFERENCES, PROMPTS = [1.0, 3.0, -1.0, 2.0, 5.0], ["p", "p", "q", "q", "r"]
+
+
+def lopsided(seed: int = 1) -> tuple[list[float], list[float], list[int]]:
+    rng = random.Random(seed)
+    prompts = [prompt for prompt in range(12) for _ in range(1 + prompt % 4)]
+    shared = {prompt: rng.gauss(0, 1) for prompt in prompts}
+    a = [0.4 + shared[prompt] + rng.gauss(0, 0.2) for prompt in prompts]
+    return a, [rng.gauss(0, 0.2) for _ in prompts], prompts
+
+
+def clustered_error(differences: list[float], prompts: list) -> float:
+    """√(G/(G−1) · Σ_g (Σ_i∈g e_i)²) / N, from its definition (the factor (N−1)/(N−K) is 1 for a mean)."""
+    centre = statistics.mean(differences)
+    sums: dict = defaultdict(float)
+    for value, prompt in zip(differences, prompts, strict=True):
+        sums[prompt] += value - centre
+    groups = len(sums)
+    return math.sqrt(groups / (groups - 1) * sum(own**2 for own in sums.values())) / len(differences)
+
+
+def test_clustered_t_by_its_definition() -> None:
+    a, b, prompts = lopsided()
+    differences = [left - right for left, right in zip(a, b, strict=True)]
+    error, freedom = clustered_error(differences, prompts), 11
+    found = paired_t(a, b, prompts)
+    assert found.difference == pytest.approx(statistics.mean(differences))
+    assert found.p == pytest.approx(2 * student.sf(abs(statistics.mean(differences)) / error, freedom), rel=1e-10)
+    assert found.low == pytest.approx(statistics.mean(differences) - student.ppf(0.975, freedom) * error, rel=1e-10)
+    naive = paired_t(a, b)
+    assert (found.high or 0) - (found.low or 0) > 1.3 * ((naive.high or 0) - (naive.low or 0))
+
+
+def test_clustered_t_by_hand() -> None:
+    # Mean 2; sums of the residuals −1 + 1 = 0, −3 + 0 = −3, 3: variance 3/2 · 18 / 25 = 1.08; t_2 at 97.5% is 4.302653.
+    found = paired_t(DIFFERENCES, [0.0] * 5, PROMPTS)
+    assert found.difference == 2.0
+    assert found.high == pytest.approx(2 + 4.30265273 * math.sqrt(1.08))
+    assert found.n == 5
+
+
+def test_one_pair_a_prompt_needs_no_clusters() -> None:
+    a, b, _ = lopsided()
+    assert paired_t(a, b, list(range(len(a)))) == paired_t(a, b)
+    one_prompt = paired_t(a, b, [0] * len(a))
+    assert (one_prompt.low, one_prompt.p) == (None, None)
+    with pytest.raises(ValueError, match="clusters"):
+        paired_t(a, b, [0])
+
+
+def test_wilcoxon_by_enumeration() -> None:
+    # |d| ranks 2, 4, 1, 3: the negative one holds rank 1; 2 of 16 sign patterns have a sum of negative ranks ≤ 1.
+    assert wilcoxon_p([2.0, 4.0, -1.0, 3.0], [0.0] * 4) == pytest.approx(4 / 16)
+    assert wilcoxon_p([1.0, 2.0], [1.0, 2.0]) is None
+    assert wilcoxon_p([1.0], [0.0]) is None
+
+
+def test_wilcoxon_takes_the_mean_of_a_prompt() -> None:
+    a, b, prompts = lopsided()
+    means = [
+        statistics.mean(x - y for x, y, own in zip(a, b, prompts, strict=True) if own == prompt)
+        for prompt in dict.fromkeys(prompts)
+    ]
+    assert wilcoxon_p(a, b, prompts) == pytest.approx(wilcoxon_p(means, [0.0] * len(means)))
+
+
+def test_pratts_zeros_keep_their_ranks() -> None:
+    """Pratt ranks zeros and then drops them; Wilcoxon's own treatment would drop them first."""
+    differences = [0.0, 0.0, 0.0, 1.0, 2.0, -3.0, 4.0, 5.0, 6.0, 7.0]
+    ranks_of = {value: 4.0 + place for place, value in enumerate([1.0, 2.0, -3.0, 4.0, 5.0, 6.0, 7.0])}
+    minus, total = ranks_of[-3.0], sum(ranks_of.values())
+    patterns = 0
+    for signs in range(2**7):
+        drawn = sum(rank for place, rank in enumerate(ranks_of.values()) if signs >> place & 1)
+        patterns += min(drawn, total - drawn) <= minus
+    exact = patterns / 2**7
+    assert wilcoxon_p(differences, [0.0] * 10) == pytest.approx(exact, abs=0.02)  # scipy: normal, where there are zeros
+
+
+def bca_by_definition(values: list[float], drawn: np.ndarray) -> tuple[float, float]:
+    """Efron 1987: bias z0 from the share below the mean, acceleration from the jackknife."""
+    normal = statistics.NormalDist()
+    mean, n = statistics.mean(values), len(values)
+    z0 = normal.inv_cdf(float((np.mean(drawn < mean) + np.mean(drawn <= mean)) / 2))
+    left_out = [(sum(values) - value) / (n - 1) for value in values]
+    gaps = [statistics.mean(left_out) - value for value in left_out]
+    acceleration = sum(gap**3 for gap in gaps) / (6 * sum(gap**2 for gap in gaps) ** 1.5)
+    shares = [
+        normal.cdf(z0 + (z0 + z) / (1 - acceleration * (z0 + z)))
+        for z in (normal.inv_cdf(0.025), normal.inv_cdf(0.975))
+    ]
+    return tuple(np.quantile(drawn, shares))  # type: ignore[return-value]
+
+
+def test_bca_by_its_definition() -> None:
+    rng = np.random.default_rng(4)
+    skewed = np.stack([rng.exponential(size=60), -rng.exponential(size=60)], axis=1)
+    found = bca_means(skewed)
+    drawn = np.random.default_rng(9).choice(skewed[:, 0], size=(20_000, 60)).mean(axis=1)
+    assert found[0].tolist() == pytest.approx(bca_by_definition(skewed[:, 0].tolist(), drawn), abs=0.02)
+    # the longer tail gets the longer arm
+    assert found[0, 1] - skewed[:, 0].mean() > skewed[:, 0].mean() - found[0, 0]
+    assert found[1, 1] - skewed[:, 1].mean() < skewed[:, 1].mean() - found[1, 0]
+
+
+def test_bca_equals_scipys_for_a_single_column() -> None:
+    from scipy.stats import bootstrap
+
+    values = np.random.default_rng(0).normal(size=40)
+    plain = bootstrap((values,), np.mean, n_resamples=2000, method="BCa", rng=np.random.default_rng(0))
+    interval = plain.confidence_interval
+    assert bca_means(values[:, None])[0].tolist() == pytest.approx([interval.low, interval.high], rel=1e-12)
+
+
+def test_bca_resamples_whole_prompts() -> None:
+    a, b, prompts = lopsided()
+    differences = np.subtract(a, b)[:, None]
+    wide, narrow = bca_means(differences, prompts)[0], bca_means(differences)[0]
+    assert np.ptp(wide) > 1.2 * np.ptp(narrow)
+    assert np.ptp(wide) / 2 == pytest.approx(1.96 * clustered_error(differences[:, 0].tolist(), prompts), rel=0.25)
+
+
+def test_bca_is_undefined_where_nothing_varies() -> None:
+    found = bca_means(np.array([[1.0, 1.0], [1.0, 2.0], [1.0, 4.0]]))
+    assert np.isnan(found[0]).all()
+    assert np.isfinite(found[1]).all()
+    assert np.isnan(bca_means(np.zeros((0, 2)))).all()
+    assert np.isnan(bca_means(np.array([[1.0], [2.0]]), ["p", "p"])).all()
+
+
+def one_sided(differences: list[float], margin: float, error: float, freedom: int) -> float:
+    mean = statistics.mean(differences)
+    return max(student.sf((mean + margin) / error, freedom), student.cdf((mean - margin) / error, freedom))
+
+
+def test_tost_by_its_definition() -> None:
+    a, b, prompts = lopsided()
+    differences = [left - right for left, right in zip(a, b, strict=True)]
+    plain = statistics.stdev(differences) / math.sqrt(len(differences))
+    clustered = clustered_error(differences, prompts)
+    for margin in (0.2, 1.0, 3.0):
+        expected = one_sided(differences, margin, plain, len(differences) - 1)
+        assert tost_paired(a, b, margin) == pytest.approx(expected, rel=1e-9)
+        expected = one_sided(differences, margin, clustered, 11)
+        assert tost_paired(a, b, margin, prompts) == pytest.approx(expected, rel=1e-9)
+        turned = one_sided([-gap for gap in differences], margin, clustered, 11)
+        assert tost_paired(b, a, margin, prompts) == pytest.approx(turned, rel=1e-9)
+
+
+def test_tost_by_hand() -> None:
+    # Differences 0, 1, −1, standard error 1/√3, margin √3: t = 3 with 2 degrees of freedom; P(T > 3) = ½(1 − 3/√11).
+    assert tost_paired([0.0, 1.0, -1.0], [0.0] * 3, math.sqrt(3)) == pytest.approx(0.5 * (1 - 3 / math.sqrt(11)))
+    assert tost_fixed([0.5, 1.5, -0.5], 0.5, math.sqrt(3)) == pytest.approx(0.5 * (1 - 3 / math.sqrt(11)))
+    assert tost_paired([1.0, 1.0], [0.0, 0.0], 2.0) is None
+    assert tost_fixed([0.5, 1.5], 0.5, 1.0) is None
+
+
+def test_tost_between_methods_is_two_one_sided_welch_tests() -> None:
+    a, b, margin = [0.61, 0.64, 0.66], [0.6, 0.63, 0.68, 0.57], 0.1
+    va, vb = statistics.variance(a) / 3, statistics.variance(b) / 4
+    freedom = (va + vb) ** 2 / (va**2 / 2 + vb**2 / 3)
+    gap, error = statistics.mean(a) - statistics.mean(b), math.sqrt(va + vb)
+    expected = max(student.sf((gap + margin) / error, freedom), student.cdf((gap - margin) / error, freedom))
+    assert tost_seeds(a, b, margin) == pytest.approx(expected, rel=1e-9)
+    assert tost_seeds([0.1, 0.2], b, margin) is None
+    assert tost_seeds([0.1] * 3, [0.2] * 3, margin) is None
+
+
+def test_prompt_spread_pools_every_pair_of_seeds() -> None:
+    a, b = np.array([[1.0, 2.0, 4.0], [0.0, 0.0, 3.0]]), np.array([[1.0, 1.0, 1.0]])
+    assert prompt_spread(a, b) == pytest.approx(math.sqrt((statistics.variance([0, 1, 3]) + 3) / 2))
+    assert prompt_spread(a[:, :1], b[:, :1]) is None
+
+
+def test_two_level_bootstrap_by_a_plain_loop() -> None:
+    rng = np.random.default_rng(3)
+    a = rng.normal(size=(4, 25)) + rng.normal(size=(4, 1))
+    b, base = rng.normal(size=(3, 25)), rng.normal(size=(1, 25))
+    drawn = resampled_means([a, b, base])
+    plain = []
+    draw = random.Random(1)
+    for _ in range(4000):
+        units = [draw.randrange(25) for _ in range(25)]
+        plain.append(
+            [
+                np.mean([table[draw.randrange(len(table)) if len(table) > 1 else 0][units] for _ in table])
+                for table in (a, b, base)
+            ]
+        )
+    expected = np.array(plain).T
+    assert drawn.shape == (3, 2000)
+    assert drawn.std(axis=1) == pytest.approx(expected.std(axis=1), rel=0.08)
+    assert np.std(drawn[0] - drawn[1]) == pytest.approx(np.std(expected[0] - expected[1]), rel=0.08)
+    assert drawn.mean(axis=1) == pytest.approx([a.mean(), b.mean(), base.mean()], abs=0.05)
+
+
+def test_seeds_of_too_few_are_not_resampled() -> None:
+    two = np.array([[0.0, 1.0], [100.0, 101.0]])
+    drawn = resampled_means([two, two])
+    assert drawn[0] == pytest.approx(drawn[1])  # the same prompts, and no seed drawn
+    assert set(np.round(drawn[0], 9)) <= {50.0, 50.5, 51.0}
+    with pytest.raises(ValueError, match="two prompts"):
+        resampled_means([two], ["p", "p"])
+
+
+def test_resampled_means_weigh_prompts_by_their_pairs() -> None:
+    table = np.array([[1.0, 1.0, 1.0, 5.0]])
+    drawn = resampled_means([table], ["p", "p", "p", "q"])
+    assert set(np.round(drawn[0], 9)) == {1.0, 2.0, 5.0}
+
+
+def test_ranks_by_hand() -> None:
+    resampled = np.array([[3.0] * 40, [2.0] * 20 + [3.0] * 20, [1.0] * 40])
+    found = ranks([3.0, 2.0, 1.0], resampled)
+    assert [(place.rank, place.low, place.high) for place in found] == [(1, 1, 1.5), (2, 1.5, 2), (3, 3, 3)]
+
+
+def test_friedman_by_its_formula() -> None:
+    columns = [[1.0, 2.0, 3.0, 9.0], [2.0, 3.0, 4.0, 8.0], [3.0, 4.0, 5.0, 7.0]]
+    # Rank sums 1+1+1+3, 2·4, 3+3+3+1; χ² = 12/(4·3·4)·Σ R² − 3·4·4 = 2; P(χ²_2 > 2) = 1/e.
+    assert friedman(columns) == pytest.approx(math.exp(-1))
+    assert friedman(columns[:2]) is None
+    assert friedman([[1.0, 2.0]] * 3) is None
+    doubled = [[value for value in column for _ in range(2)] for column in columns]
+    assert friedman(doubled, [0, 0, 1, 1, 2, 2, 3, 3]) == pytest.approx(math.exp(-1))
+
+
+def test_detectable_between_seeds_has_its_power() -> None:
+    """With 80% power, four in five simulated comparisons of that size are found."""
+    size = detectable_between_seeds(4)
+    assert size is not None
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(20_000, 4)) + size, rng.normal(size=(20_000, 4))
+    pooled = np.sqrt((a.var(1, ddof=1) + b.var(1, ddof=1)) / 2 * 2 / 4)
+    found = np.abs(a.mean(1) - b.mean(1)) / pooled > student.ppf(0.975, 6)
+    assert found.mean() == pytest.approx(0.8, abs=0.015)
+    assert detectable_between_seeds(1) is None
+    assert detectable_between_seeds(3, 0) is None

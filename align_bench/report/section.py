@@ -59,14 +59,16 @@ def metric_section(
     *,
     chapter: str,
 ) -> Section:
-    """A row a result; columns that are undefined in every row are left out."""
+    """A row a result; columns that are undefined in every row are left out, and so is a table of no others."""
     kept = {
         heading: (name, render)
         for heading, (name, render) in shown.items()
         if any(metric(found, name)["value"] is not None for found in results)
     }
     rows = [
-        (one_line(found["cell"]), *(render(metric(found, name)) for name, render in kept.values())) for found in results
+        (one_line(found["cell"]), *(render(metric(found, name)) for name, render in kept.values()))
+        for found in results
+        if kept
     ]
     columns = [text(first), *(Column(one_line(heading)) for heading in kept)]
     return Section(title, columns, rows, captions, chapter)

@@ -139,12 +139,13 @@ class Results:
         ]
 
     def generations(self, cell: Cell, *, judged: bool) -> list[Generation]:
-        """A record per answer, with the judge's score where judged and the gold judge's where the data has one."""
+        """A record per answer, with its drift, and its scores by the judge and, where the data has one, by gold."""
         if cell.generations is None:
             return []
         answers = self.answers(cell)
         scores = self._judge_scores(cell) if judged else [None] * len(answers)
         proxies = {f"{PROXY}{name}": self._scores_at(address) for name, address in self._proxies(cell).items()}
+        drift = self._drift(cell) or [{}] * len(answers)
         return [
             Generation(
                 cell=cell.id,
@@ -163,8 +164,9 @@ class Results:
                         **{name: own[place] for name, own in proxies.items()},
                     }
                 ),
+                **moved,
             )
-            for place, (line, score) in enumerate(zip(answers, scores, strict=True))
+            for place, (line, score, moved) in enumerate(zip(answers, scores, drift, strict=True))
         ]
 
     def training(self, cell: Cell) -> list[dict[str, Any]]:
@@ -174,6 +176,15 @@ class Results:
         text = (self.artefact(cell.adapter) / "log.jsonl").read_text(encoding="utf-8")
         known = {"cell": cell.id, "algorithm": cell.algorithm, "seed": cell.seed}
         return [{**known, **json.loads(line)} for line in text.split("\n") if line]
+
+    def _drift(self, cell: Cell) -> list[dict[str, float]]:
+        """`logp`, `ref_logp` and `kl` of each answer; empty for the base."""
+        if cell.drift is None:
+            return []
+        drift: list[dict[str, float]] = json.loads(
+            (self.artefact(cell.drift) / "drift.json").read_text(encoding="utf-8")
+        )
+        return drift
 
     def _judge_scores(self, cell: Cell) -> Sequence[float | None]:
         assert cell.judged is not None, "the suite has a judge"

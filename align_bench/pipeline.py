@@ -22,6 +22,7 @@ from align_bench.data.chat import save_table, tokenize
 from align_bench.data.preferences import fingerprint
 from align_bench.environment import environment, library_versions
 from align_bench.errors import AlignBenchError, MissingResultError, PluginError
+from align_bench.evaluate.drift import answer_drift
 from align_bench.evaluate.preference import (
     Columns,
     mismatched_logps,
@@ -350,6 +351,8 @@ class _Work:
         if cell.generations is not None:
             make = self._select if cell.draws else self._generate
             costs.append(self._artefact(cell, cell.generations, "pick" if cell.draws else "generate", make).cost)
+        if cell.drift is not None:
+            costs.append(self._artefact(cell, cell.drift, "drift", self._drift).cost)
         if cell.judged is not None and judged:
             costs.append(self._artefact(cell, cell.judged, "judge", self._judge).cost)
         if cell.proxy is not None:
@@ -542,9 +545,16 @@ class _Work:
         _save_answers(lines, folder)
         return sum(len(row.prompt) * len(drawn) for row in rows) + sum(len(a["ids"]) for d in drawn for a in d), {}
 
+    def _drift(self, cell: Cell, folder: Path, tick: Tick) -> tuple[int, Mapping[str, Any]]:
+        """The policy's answers under itself and under the base, which is the policy with its adapter off."""
+        answers = self._answers(cell)
+        limit = self.suite.train.micro_batch_tokens
+        drift = answer_drift(self._model(cell), answers, max_tokens=limit, tick=tick)
+        (folder / "drift.json").write_text(json.dumps([asdict(one) for one in drift]), encoding="utf-8")
+        return 2 * sum(len(prompt) + len(answer) for prompt, answer in answers), {}
+
     def _judge(self, cell: Cell, folder: Path, tick: Tick) -> tuple[int, Mapping[str, Any]]:
-        prompts = {row.pair: row.prompt for row in self.results.prompts}
-        answers = [(prompts[line["pair"]], line["ids"]) for line in self.results.answers(cell)]
+        answers = self._answers(cell)
         assert self.suite.judge is not None
         # One judge is held for the whole run; the members of an ensemble take turns, so that one is in memory.
         models = [self._only_judge] if len(self.plan.judges) == 1 else map(self._model, self.plan.judges)
@@ -557,14 +567,18 @@ class _Work:
 
     def _proxy(self, reward: Cell, cell: Cell, folder: Path, tick: Tick) -> tuple[int, Mapping[str, Any]]:
         """The scores of a cell's answers by a reward model of the suite."""
-        prompts = {row.pair: row.prompt for row in self.results.prompts}
-        answers = [(prompts[line["pair"]], line["ids"]) for line in self.results.answers(cell)]
+        answers = self._answers(cell)
         limit = self.suite.train.micro_batch_tokens
         scores = score_answers(self._model(reward), answers, max_tokens=limit, tick=tick)
         (folder / "scores.json").write_text(json.dumps(scores), encoding="utf-8")
         return sum(len(prompt) + len(answer) for prompt, answer in answers), {}
 
     # What stages share.
+
+    def _answers(self, cell: Cell) -> list[tuple[Sequence[int], Sequence[int]]]:
+        """A policy's answers as (prompt ids, answer ids) pairs."""
+        prompts = {row.pair: row.prompt for row in self.results.prompts}
+        return [(prompts[line["pair"]], line["ids"]) for line in self.results.answers(cell)]
 
     @cached_property
     def tokenizer(self) -> Any:

@@ -67,6 +67,7 @@ class Cell:
         val: log-probabilities or scores of the validation pairs; None for a selection, which has none.
         generations: answers to the validation prompts; None for reward models.
         judged: the judge's scores of them; None without a judge or generations.
+        drift: their log-probabilities under the policy and under the base; None without a trained policy.
         reward: the reward model that an online method is trained against, or that a selection picks by; None for
             other methods and for `gold`.
         proxy: its own reward model's scores of its generations; None without a reward model.
@@ -84,6 +85,7 @@ class Cell:
     val: Address | None
     generations: Address | None
     judged: Address | None
+    drift: Address | None = None
     reward: Cell | None = None
     proxy: Address | None = None
     base_proxy: Address | None = None
@@ -174,7 +176,7 @@ class Plan:
         for split, address in self.tokens.items():
             yield f"tokens of {split}", address
         for cell in [self.base, *self.judges, *self.cells]:
-            scored = (cell.judged, cell.base_proxy, cell.proxy)
+            scored = (cell.drift, cell.judged, cell.base_proxy, cell.proxy)
             for needed in (cell.reference, cell.adapter, cell.val, *cell.draws, cell.generations, *scored):
                 if needed is not None and needed not in seen:
                     seen.add(needed)
@@ -274,6 +276,7 @@ def plan_trials(suite: Suite, registry: Registry, inputs: Inputs) -> Tuning | No
                 generations=None,
                 proxy=None,
                 base_proxy=None,
+                drift=None,
             )
             for number, one in enumerate(variants)
         )
@@ -472,6 +475,7 @@ class _Layout:
             val=val,
             generations=generations,
             judged=self._judged(generations, judges),
+            drift=self._drift(generations),
             reward=reward,
             proxy=self._proxy(generations, reward),
             base_proxy=self._proxy(self._base_generations(), reward),
@@ -574,6 +578,12 @@ class _Layout:
             "code": code_digest("models", "judge"),
         }
         return Address("proxy", content_key(needs))
+
+    def _drift(self, generations: Address | None) -> Address | None:
+        if generations is None:
+            return None
+        needs = {"generations": generations.key, "code": code_digest("models", "evaluate")}
+        return Address("drift", content_key(needs))
 
     def _judged(self, generations: Address | None, judges: Sequence[Cell]) -> Address | None:
         if generations is None or self.suite.judge is None or not judges:

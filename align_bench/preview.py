@@ -25,11 +25,11 @@ from align_bench.suite import DataFile
 from align_bench.trials import in_words
 
 # A frozen base needs no weight gradients: forward 2N, backward through the activations 2N.
-_FLOPS_PER_TOKEN = {"adapter": 4, "reference": 2, "val": 2, "generations": 2, "judged": 2}
+_FLOPS_PER_TOKEN = {"adapter": 4, "reference": 2, "val": 2, "generations": 2, "judged": 2, "drift": 2}
 _CHARACTERS_PER_TOKEN = 4
 # Share of the matrix-product rate that whole passes were seen to reach.
 _UTILISATION = 0.3
-_STAGES = {"adapter": "train", "val": "validation", "generations": "generate", "judged": "judge"}
+_STAGES = {"adapter": "train", "val": "validation", "generations": "generate", "judged": "judge", "drift": "drift"}
 
 
 def plan_tables(prepared: Prepared, folders: Folders) -> Iterator[RenderableType]:
@@ -87,6 +87,7 @@ def _addresses(cell: Cell) -> dict[str, list[Address | None]]:
         "adapter": [cell.adapter],
         "val": [cell.val],
         "generations": [*cell.draws, cell.generations],
+        "drift": [cell.drift],
         "judged": [cell.judged, cell.base_proxy, cell.proxy],
     }
 
@@ -157,6 +158,8 @@ class _Estimate:
             return int(self.tokens["judge" if cell.is_judge else "train"] * self.epochs * share)
         if kind == "judged":
             return self.tokens["generations"]
+        if kind == "drift":  # once under the policy, once under the base
+            return 2 * self.tokens["generations"]
         return self.tokens["train" if kind == "reference" else kind]
 
     def flops(self, kind: str, cell: Cell) -> float:

@@ -106,6 +106,8 @@ class Generation:
         finished: whether the answer ended by itself.
         scores: judge name → score (a reward; 0 or 1 for the judge `gold`); and `reward: CELL` → the score by the reward
             model that the policy learned from or picked by (of the base's answers, by every such model of the suite).
+        logp, ref_logp: its log-probability under the policy and under the base, nats; None for the base's answers.
+        kl: KL(policy ‖ base), summed over its tokens, nats: the k3 estimate of `evaluate.drift`.
     """
 
     cell: str
@@ -118,6 +120,9 @@ class Generation:
     tokens: int
     finished: bool
     scores: Mapping[str, float] = field(default_factory=dict)
+    logp: float | None = None
+    ref_logp: float | None = None
+    kl: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ INPUTS = Inputs(
     versions={"torch": "2", "transformers": "5", "peft": "0"},
 )
 REGISTRY = load_registry()
-PARTS = ("adapter", "reference", "val", "generations", "judged")
+PARTS = ("adapter", "reference", "val", "generations", "judged", "drift")
 
 Part = tuple[str, str]
 
@@ -305,7 +305,7 @@ def test_growing_suite_keeps_what_it_has(more: Mapping[str, Any]) -> None:
 @pytest.mark.parametrize("name", ["dpo", "kto", "simpo"])
 def test_edited_plugin_changes_its_own_cells_only(name: str) -> None:
     made = plan(registry=with_digest(name))
-    assert changed(plan(), made) == parts(name, of=("adapter", "val", "generations", "judged"))
+    assert changed(plan(), made) == parts(name, of=("adapter", "val", "generations", "judged", "drift"))
     assert made.fingerprint != plan().fingerprint
 
 
@@ -321,7 +321,7 @@ def test_other_training_rows_change_what_is_trained_on_them() -> None:
 
 def test_other_validation_rows_train_nothing_again() -> None:
     found = changed(plan(), plan(replace(INPUTS, val="other")))
-    assert found == {("tokens", "val")} | parts("*", of=("val", "generations", "judged"))
+    assert found == {("tokens", "val")} | parts("*", of=("val", "generations", "judged", "drift"))
 
 
 def test_other_judge_rows_change_only_the_judge_and_its_scores() -> None:
@@ -340,7 +340,7 @@ def test_other_judge_settings_change_only_the_judge_and_its_scores(judge: Mappin
 @pytest.mark.parametrize("generate", [{"prompts": 3}, {"max_new_tokens": 5}, {"temperature": 1, "samples": 2}])
 def test_other_generation_settings_change_answers_and_their_scores(generate: Mapping[str, Any]) -> None:
     found = changed(plan(), plan(generate=generate))
-    assert found == parts("*", of=("generations", "judged"))
+    assert found == parts("*", of=("generations", "judged", "drift"))
 
 
 def test_checkpoint_interval_changes_nothing() -> None:
@@ -362,19 +362,19 @@ def test_checkpoint_interval_changes_nothing() -> None:
     ],
 )
 def test_training_settings_change_all_that_is_trained_and_no_reference(more: Mapping[str, Any]) -> None:
-    trained = parts("judge", "rm", "dpo", "kto", "simpo", of=("adapter", "val", "generations", "judged"))
+    trained = parts("judge", "rm", "dpo", "kto", "simpo", of=("adapter", "val", "generations", "judged", "drift"))
     assert changed(plan(), plan(**more)) == trained | parts("base", of=("judged",))
 
 
 @pytest.mark.parametrize("parameters", [{"learning_rate": 1e-3}, {"beta": 0.2}])
 def test_other_parameters_change_their_own_cell_only(parameters: Mapping[str, Any]) -> None:
     found = changed(plan(), plan(methods=["rm", {"dpo": dict(parameters)}, "kto", "simpo"]))
-    assert found == parts("dpo", of=("adapter", "val", "generations", "judged"))
+    assert found == parts("dpo", of=("adapter", "val", "generations", "judged", "drift"))
 
 
 def test_other_seed_changes_all_cells_but_not_the_judge() -> None:
     found = changed(plan(), plan(seeds=[1]))
-    trained = parts("rm", "dpo", "kto", "simpo", of=("adapter", "val", "generations", "judged"))
+    trained = parts("rm", "dpo", "kto", "simpo", of=("adapter", "val", "generations", "judged", "drift"))
     assert found == trained | parts("base", of=("generations", "judged"))
 
 

@@ -1,0 +1,62 @@
+"""How far a policy has moved from the base, on the policy's own answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from align_bench.data.batches import micro_batches
+from align_bench.models.logprobs import token_logps
+from align_bench.records import Tick, silent
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """One answer under the policy and under the base.
+
+    Attributes:
+        logp, ref_logp: its log-probability under the policy and under the base, nats.
+        kl: Σ_t (e^{−ℓ_t} − 1 + ℓ_t) with ℓ_t = log π(y_t | …) − log π_ref(y_t | …), nats: at each token the k3 estimate
+            of KL(π ‖ π_ref), never below 0 (Schulman 2020, http://joschu.net/blog/kl-approx.html). Its mean is the KL
+            of whole answers where these were sampled from the policy at temperature 1.
+    """
+
+    logp: float
+    ref_logp: float
+    kl: float
+
+
+def answer_drift(
+    model: Any,
+    answers: Sequence[tuple[Sequence[int], Sequence[int]]],
+    *,
+    max_tokens: int,
+    tick: Tick = silent,
+) -> list[Drift]:
+    """Measure each answer under a policy and, its adapter switched off, under the base.
+
+    Args:
+        model: a policy: the base with an adapter.
+        answers: (prompt ids, answer ids) pairs as the policy generated them, neither empty.
+        max_tokens: padded tokens per forward pass.
+        tick: progress, in answers.
+
+    Returns:
+        One `Drift` an answer, in the order given.
+    """
+    found: dict[int, Drift] = {}
+    lengths = [len(prompt) + len(answer) for prompt, answer in answers]
+    with torch.no_grad():
+        for micro in micro_batches(range(len(answers)), lengths, max_tokens=max_tokens):
+            rows = [answers[index] for index in micro]
+            own = token_logps(model, rows)[0].double()
+            with model.disable_adapter():
+                reference = token_logps(model, rows)[0].double()
+            kl = torch.expm1(reference - own) - (reference - own)  # 0 beyond an answer's end, where both are 0
+            columns = zip(own.sum(1).tolist(), reference.sum(1).tolist(), kl.sum(1).tolist(), strict=True)
+            found |= {index: Drift(*values) for index, values in zip(micro, columns, strict=True)}
+            tick(len(found), len(answers))
+    return [found[index] for index in range(len(answers))]

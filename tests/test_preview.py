@@ -87,12 +87,12 @@ def test_every_cell_is_a_row_with_its_stages(prepared: Prepared, folders: Folder
     estimated = re.compile(r"~[\d,]+ s")
     has = {cell: [bool(estimated.fullmatch(stage)) for stage in row[1:]] for cell, row in stages(text).items()}
     assert has == {
-        "base": [False, True, True, True],
-        "judge": [True, True, False, False],
-        "rm": [True, True, False, False],
-        "dpo": [True] * 4,
-        "kto": [True] * 4,
-        "simpo": [True] * 4,
+        "base": [False, True, True, True, False],
+        "judge": [True, True, False, False, False],
+        "rm": [True, True, False, False, False],
+        "dpo": [True] * 5,
+        "kto": [True] * 5,
+        "simpo": [True] * 5,
     }
     assert stages(text)["base"][1] == "–"
 

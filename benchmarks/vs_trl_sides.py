@@ -172,6 +172,7 @@ def plain_base(base: Base, precision: Precision, *, scalar: bool = False) -> Any
 
     options: dict[str, Any] = {"dtype": torch.bfloat16 if precision.storage == "bf16" else precision.compute}
     if precision.storage == "nf4":
+        options["device_map"] = {"": precision.device}
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",

@@ -1,0 +1,132 @@
+"""Both sides of `benchmarks/vs_trl.py` on a tiny base: they do the same work, and the comparison of losses sees it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import vs_trl
+import vs_trl_sides as sides
+import vs_trl_table as table
+
+from align_bench.evaluate.preference import table_logps, table_scores
+from align_bench.models.load import add_adapter
+from align_bench.suite import Generate
+
+pytestmark = pytest.mark.filterwarnings("ignore:`.*gradient_checkpointing.*` is deprecated:FutureWarning")
+
+
+class Turns:
+    """Always one's turn; keeps what is said."""
+
+    def __init__(self) -> None:
+        self.said: list[dict[str, Any]] = []
+
+    def wait(self) -> None:
+        """At once."""
+
+    def say(self, **facts: Any) -> None:
+        self.said.append(facts)
+
+
+@pytest.fixture
+def settings(base_folder: Path) -> dict[str, Any]:
+    return {
+        "base": str(base_folder),
+        "train": "embedded/planted",
+        "val": "embedded/planted",
+        "precision": "fp32",
+        "device": "cpu",
+        "pairs_per_step": 3,
+        "max_length": 128,
+        "repeats": 1,
+        "scored_pairs": 10,
+        "prompts": 9,
+        "new_tokens": 5,
+        "suite_pairs": 6,
+    }
+
+
+def played(settings: dict[str, Any], part: str, side: str) -> list[dict[str, Any]]:
+    turns = Turns()
+    sides.PARTS[part](sides.Bench({**settings, "part": part, "side": side}), turns)  # type: ignore[arg-type]
+    return turns.said
+
+
+@pytest.mark.parametrize("method", ["dpo", "kto"])
+def test_a_training_is_checked_warmed_up_and_measured(settings: dict[str, Any], method: str) -> None:
+    ours, theirs = played(settings, method, "ours"), played(settings, method, "trl")
+    assert len(ours) == len(theirs) == 3
+    found = table.check_training(method, "float32", ours[0], theirs[0])
+    assert max(found.values()) < 1e-4
+    assert len(set(ours[0]["loss"])) == 2  # the second step stands on the first one's update
+    for one, other in zip(ours[1:], theirs[1:], strict=True):
+        assert one["tokens"] == other["tokens"] > 0
+        assert one["reference_seconds"] > 0
+        assert "reference_seconds" not in other
+    kept = vs_trl._kept(ours[2:])
+    assert set(kept) == {"seconds", "tokens", "reference_seconds", "peak_bytes", "resting_bytes"}
+    assert kept["peak_bytes"] >= kept["resting_bytes"] > 0
+
+
+def test_another_learning_rate_is_seen(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = played(settings, "simpo", "ours")[0]
+    plain = sides.Training.__init__
+
+    def faster(self: Any, *arguments: Any, **options: Any) -> None:
+        plain(self, *arguments, **options)
+        self.learning_rate *= 20
+
+    monkeypatch.setattr(sides.Training, "__init__", faster)
+    with pytest.raises(table.UnequalError, match="loss"):
+        table.check_training("simpo", "float32", ours, played(settings, "simpo", "ours")[0])
+
+
+def test_scoring_agrees_three_ways(settings: dict[str, Any]) -> None:
+    said = {side: played(settings, "scoring", side)[-1] for side in ("ours", "naive", "trl")}
+    found = table.check_scoring("float32", said)
+    assert max(found.values()) < 1e-4
+    assert abs(said["ours"]["loss"] - torch.tensor(2.0).log().item()) > 1e-4  # the policy is not its reference
+    assert 0 < said["ours"]["policy_seconds"] < said["ours"]["both_seconds"] <= said["ours"]["seconds"]
+
+
+def test_plain_loops_measure_what_ours_do(settings: dict[str, Any]) -> None:
+    bench = sides.Bench({**settings, "part": "suite", "side": "trl"})
+    rows = bench.first_rows("val", 10)
+    policy = sides.moved(add_adapter(bench.model(), sides.LORA, seed=0)).eval()
+    for by_length in (False, True):
+        naive = sides.naive_logps(policy, rows, by_length=by_length)
+        for side, values in table_logps(policy, rows, max_tokens=8192).items():
+            torch.testing.assert_close(naive[side], values, rtol=1e-5, atol=1e-4)
+    scorer = sides.moved(add_adapter(bench.model(scalar=True), sides.LORA, seed=0)).eval()
+    naive = sides.naive_scores(scorer, rows)
+    for side, values in table_scores(scorer, rows, max_tokens=8192).items():
+        torch.testing.assert_close(naive[side], values, rtol=1e-4, atol=1e-4)
+
+
+def test_plain_answers_are_ours(settings: dict[str, Any]) -> None:
+    ours, theirs = (played(settings, "generation", side)[-1] for side in ("ours", "trl"))
+    assert table.check_generation("float32", ours, theirs)["same answers"] == 1
+    assert ours["tokens"] == theirs["tokens"] <= 9 * Generate(max_new_tokens=5).max_new_tokens
+
+
+def test_settings_of_another_run_are_not_appended_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["vs_trl.py", "--results", str(tmp_path)])
+    given = vs_trl.arguments()
+    path, result = vs_trl.begun(given, vs_trl.settings_of(given))
+    path.write_text(vs_trl.json.dumps(result))
+    monkeypatch.setattr("sys.argv", ["vs_trl.py", "--append", str(path)])
+    given = vs_trl.arguments()
+    assert vs_trl.begun(given, vs_trl.settings_of(given)) == (path, result)
+    monkeypatch.setattr("sys.argv", ["vs_trl.py", "--append", str(path), "--repeats", "7"])
+    given = vs_trl.arguments()
+    with pytest.raises(SystemExit, match="other settings"):
+        vs_trl.begun(given, vs_trl.settings_of(given))
+
+
+def test_a_dead_side_says_why(settings: dict[str, Any]) -> None:
+    broken = {**settings, "part": "rm", "side": "ours", "base": "./nowhere"}
+    with vs_trl.side(broken, {}) as started, pytest.raises(vs_trl.SideError, match="does not exist"):
+        started.turn()

@@ -6,8 +6,6 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,7 +17,6 @@ from align_bench.errors import AlignBenchError
 
 if TYPE_CHECKING:
     from align_bench.pipeline import Folders, Prepared
-    from align_bench.records import Tick
     from align_bench.registry import Registry
 
 app = typer.Typer(
@@ -310,9 +307,12 @@ def _compute(
     prepared = _prepare(suite, overrides, plugins)
     from align_bench.pipeline import Folders
     from align_bench.pipeline import run as run_pipeline
+    from align_bench.preview import expected_seconds
+    from align_bench.watch import watching
 
     folders: Folders = Folders(runs, reports)
-    with _watch() as watch:
+    expected = expected_seconds(prepared, folders, methods) if compute else {}
+    with watching(errors, expected) as watch:
         if not profile:
             return run_pipeline(prepared, watch, folders, command=_command(), methods=methods, compute=compute)
         from align_bench.trace import STEPS, Traced
@@ -363,52 +363,6 @@ def _compared(
 def _command() -> str:
     """What the user typed, with the program's name instead of its path."""
     return shlex.join(["align-bench", *sys.argv[1:]])
-
-
-@contextmanager
-def _watch() -> Iterator[_RichWatch]:
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("ETA"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    with Progress(*columns, console=errors, transient=False) as progress:
-        yield _RichWatch(progress)
-
-
-class _RichWatch:
-    """Progress bars, one per stage, with what stays above them."""
-
-    def __init__(self, progress: Any) -> None:
-        self._progress = progress
-
-    @contextmanager
-    def stage(self, cell: str, label: str) -> Iterator[Tick]:
-        task = self._progress.add_task(escape(f"{cell}: {label}"), total=None, note="")
-
-        def tick(done: int, total: int, note: str = "") -> None:
-            self._progress.update(task, completed=done, total=total, note=note)
-
-        try:
-            yield tick
-        finally:
-            self._progress.stop_task(task)
-
-    def say(self, text: str) -> None:
-        self._progress.console.print(escape(text), highlight=False)
 
 
 def _show_report(report: dict[str, Any], as_json: bool) -> None:

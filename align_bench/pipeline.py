@@ -77,6 +77,16 @@ from align_bench.train.recipe import train_by_recipe
 from align_bench.trials import Trial, Tried, block, found, in_words, measured_accuracy, store_cut, untuned
 
 TRAIN = "train"  # the label of the stage that trains a cell
+# Kind of an artefact → what is shown while it is made; trials are measured on other pairs.
+LABELS = {
+    "reference": "reference log-probs",
+    "adapter": TRAIN,
+    "val": "validation pairs",
+    "generations": "generate",
+    "judged": "judge",
+    "drift": "drift",
+}
+HELD_OUT = "held-out pairs"
 
 
 class Watch(Protocol):
@@ -224,7 +234,7 @@ def tuned(
     """
     if prepared.tuning is None:
         return prepared, {}
-    work = _Work(replace(prepared, plan=prepared.tuning.plan), store, watch or Quiet(), compute, "held-out pairs")
+    work = _Work(replace(prepared, plan=prepared.tuning.plan), store, watch or Quiet(), compute, HELD_OUT)
     if compute:
         store_cut(Results(prepared.suite, prepared.plan, store), prepared.tuning, store)
     tried = {}
@@ -261,11 +271,20 @@ def _finished(folder: Path, state: str, store: Store, plan: Plan) -> dict[str, A
     return report if done and stored and whole and report["suite"].get("state") == state else None
 
 
+def stage_label(kind: str, cell: Cell, address: Address) -> str:
+    """What is shown while an artefact of a cell is made; a selection draws from the base several times, then picks."""
+    if address in cell.draws:
+        return f"draw {cell.draws.index(address) + 1} of {len(cell.draws)}"
+    if address in (cell.proxy, cell.base_proxy) and cell.reward is not None:
+        return f"proxy {cell.reward.id}"
+    return "pick" if kind == "generations" and cell.draws else LABELS[kind]
+
+
 class _Work:
     """One run: walks the cells and makes each artefact that is missing, one stage a method."""
 
     def __init__(
-        self, prepared: Prepared, store: Store, watch: Watch, compute: bool, measured: str = "validation pairs"
+        self, prepared: Prepared, store: Store, watch: Watch, compute: bool, measured: str = LABELS["val"]
     ) -> None:
         self.suite = prepared.suite
         self.plan = prepared.plan
@@ -341,20 +360,21 @@ class _Work:
         if cell.adapter is not None:
             if cell.reference is not None and self.store.get(cell.adapter.kind, cell.adapter.key) is None:
                 # Before the training's meter runs, since methods share it; and before another model is in memory.
-                self._artefact(cell, cell.reference, "reference log-probs", self._refer)
+                self._artefact(cell, cell.reference, LABELS["reference"], self._refer)
             costs.append(self._artefact(cell, cell.adapter, TRAIN, self._train).cost)
         if cell.val is not None:
             costs.append(self._artefact(cell, cell.val, self.measured, self._evaluate).cost)
         for number, draw in enumerate(cell.draws):  # charged in full, whoever else picks from them
-            label = f"draw {number + 1} of {len(cell.draws)}"
+            label = stage_label("generations", cell, draw)
             costs.append(self._artefact(cell, draw, label, partial(self._draw, number)).cost)
         if cell.generations is not None:
             make = self._select if cell.draws else self._generate
-            costs.append(self._artefact(cell, cell.generations, "pick" if cell.draws else "generate", make).cost)
+            label = stage_label("generations", cell, cell.generations)
+            costs.append(self._artefact(cell, cell.generations, label, make).cost)
         if cell.drift is not None:
-            costs.append(self._artefact(cell, cell.drift, "drift", self._drift).cost)
+            costs.append(self._artefact(cell, cell.drift, LABELS["drift"], self._drift).cost)
         if cell.judged is not None and judged:
-            costs.append(self._artefact(cell, cell.judged, "judge", self._judge).cost)
+            costs.append(self._artefact(cell, cell.judged, LABELS["judged"], self._judge).cost)
         if cell.proxy is not None:
             costs.append(self._proxy_scores(cell, cell.proxy))
         return costs
@@ -364,9 +384,10 @@ class _Work:
         base = self.plan.base
         assert cell.reward is not None and base.generations is not None and cell.base_proxy is not None  # noqa: PT018
         make = partial(self._proxy, cell.reward)
-        self._artefact(base, base.generations, "generate", self._generate)
-        self._artefact(base, cell.base_proxy, f"proxy {cell.reward.id}", make)
-        return self._artefact(cell, address, f"proxy {cell.reward.id}", make).cost
+        self._artefact(base, base.generations, LABELS["generations"], self._generate)
+        label = stage_label("judged", cell, address)
+        self._artefact(base, cell.base_proxy, label, make)
+        return self._artefact(cell, address, label, make).cost
 
     def _artefact(
         self,

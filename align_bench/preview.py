@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,10 @@ from rich.text import Text
 from align_bench.data.preferences import read
 from align_bench.gather import source
 from align_bench.models.load import base_parameters
-from align_bench.pipeline import Folders, Prepared, tuned, warnings
+from align_bench.pipeline import HELD_OUT, Folders, Prepared, stage_label, tuned, warnings
 from align_bench.plan import Address, Cell
 from align_bench.store import MANIFEST, Store
-from align_bench.suite import DataFile
+from align_bench.suite import BASE_CELL, DataFile
 from align_bench.trials import in_words
 
 # A frozen base needs no weight gradients: forward 2N, backward through the activations 2N.
@@ -43,10 +43,7 @@ def plan_tables(prepared: Prepared, folders: Folders) -> Iterator[RenderableType
     )
     for heading in ("cell", "seed", *_STAGES.values()):
         table.add_column(heading)
-    parts = [(cell, estimate) for cell in (plan.base, *plan.judges, *plan.cells)]
-    if prepared.tuning and prepared.suite.tune:
-        held = estimate.of_trials(prepared.suite.tune.holdout)
-        parts = [*((cell, held) for cell in prepared.tuning.plan.cells), *parts]
+    parts = _parts(prepared, estimate)
     for cell, rough in parts:
         table.add_row(escape(cell.id), str(cell.seed), *(_stage(cell, kind, store, rough) for kind in _STAGES))
     yield table
@@ -56,14 +53,46 @@ def plan_tables(prepared: Prepared, folders: Folders) -> Iterator[RenderableType
     yield Text(
         f"artefacts: {len(plan_addresses(prepared))} in all, {len(absent)} not stored; "
         f"{steps:,} optimizer steps per policy cell trained on pairs; "
-        f"missing work: {sum(rough.flops(kind, cell) for kind, cell, rough in missing) / 1e12:,.1f} TFLOP, "
-        f"about {_minutes(sum(rough.seconds(kind, cell) for kind, cell, rough in missing))}"
+        f"missing work: {sum(rough.flops(kind, cell) for kind, cell, rough, _ in missing) / 1e12:,.1f} TFLOP, "
+        f"about {_minutes(sum(rough.seconds(kind, cell) for kind, cell, rough, _ in missing))}"
     )
     yield Text(estimate.basis, style="dim")
     for name, trials in tried.items():
         yield Text(in_words(name, trials))
     for warning in warnings(plan):
         yield Text(warning, style="yellow")
+
+
+def expected_seconds(
+    prepared: Prepared, folders: Folders, methods: Sequence[str] | None = None
+) -> dict[tuple[str, str], float]:
+    """What the missing stages are expected to take: (cell, label of the stage) → seconds; none when all is stored.
+
+    Args:
+        prepared, folders: as a run takes them.
+        methods: count the cells of these methods only, with the base and the judges.
+    """
+    store = Store(folders.runs / prepared.suite.name)
+    if all((address.kind, address.key) in store for address in plan_addresses(prepared)):
+        return {}
+    trials = {cell.id for cell in prepared.tuning.plan.cells} if prepared.tuning else set()
+    expected = {}
+    for kind, cell, estimate, address in _missing(_parts(prepared, _Estimate.of(prepared, store)), store):
+        if methods is None or cell.plugin is None or cell.is_judge or cell.algorithm in methods:
+            label = stage_label(kind, cell, address)
+            shown = BASE_CELL if address == cell.base_proxy else cell.id
+            expected[shown, HELD_OUT if kind == "val" and cell.id in trials else label] = estimate.seconds(kind, cell)
+    return expected
+
+
+def _parts(prepared: Prepared, estimate: _Estimate) -> list[tuple[Cell, _Estimate]]:
+    """Every cell with what its stages are estimated by: trials first, as they run."""
+    plan = prepared.plan
+    parts = [(cell, estimate) for cell in (plan.base, *plan.judges, *plan.cells)]
+    if prepared.tuning and prepared.suite.tune:
+        held = estimate.of_trials(prepared.suite.tune.holdout)
+        parts = [*((cell, held) for cell in prepared.tuning.plan.cells), *parts]
+    return parts
 
 
 def plan_addresses(prepared: Prepared) -> list[Address]:
@@ -92,14 +121,14 @@ def _addresses(cell: Cell) -> dict[str, list[Address | None]]:
     }
 
 
-def _missing(parts: list[tuple[Cell, _Estimate]], store: Store) -> Iterator[tuple[str, Cell, _Estimate]]:
+def _missing(parts: list[tuple[Cell, _Estimate]], store: Store) -> Iterator[tuple[str, Cell, _Estimate, Address]]:
     """Each artefact that is not stored, once, with a cell that needs it and what it is estimated by."""
     seen: set[Address] = set()
     for cell, estimate in parts:
         for kind, address in ((kind, address) for kind, several in _addresses(cell).items() for address in several):
             if address is not None and address not in seen and (address.kind, address.key) not in store:
                 seen.add(address)
-                yield kind, cell, estimate
+                yield kind, cell, estimate, address
 
 
 @dataclass(frozen=True, slots=True)

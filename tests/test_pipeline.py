@@ -23,6 +23,7 @@ from align_bench.errors import MissingResultError, PluginError, StoreError, Suit
 from align_bench.gather import Results
 from align_bench.models.load import find_base, load_policy, resolve_precision
 from align_bench.pipeline import Folders, prepare, run
+from align_bench.preview import expected_seconds
 from align_bench.records import Tick, silent
 from align_bench.registry import load_registry
 from align_bench.report.export import read_generations, read_report, read_scores, read_training, recompute
@@ -102,6 +103,17 @@ def test_shared_work_is_done_once(whole: Any) -> None:
     # dpo reads the plain reference, kto that with mismatched answers; simpo and orpo none.
     assert references == ["dpo: reference log-probs", "kto: reference log-probs"]
     assert watch.stages.count("base: validation pairs") == watch.stages.count("judge: train") == 1
+
+
+def test_the_whole_runs_progress_expects_the_stages_that_come(whole: Any, tmp_path: Path) -> None:
+    path, folders, _, watch = whole
+    suite = load_suite(str(path))
+    prepared = prepare(suite, load_registry(path, suite.plugins))
+    expected = expected_seconds(prepared, Folders(tmp_path, tmp_path))
+    shown = {stage for stage in watch.stages if not stage.endswith(": tokens")}
+    assert {f"{cell}: {label}" for cell, label in expected} == shown
+    assert all(seconds > 0 for seconds in expected.values())
+    assert expected_seconds(prepared, folders) == {}
 
 
 def test_report_holds_what_the_design_promises(whole: Any) -> None:

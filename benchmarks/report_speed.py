@@ -1,0 +1,173 @@
+"""Measure what a report costs: its statistics, and its rendering, on synthetic rows of a small and of a large suite.
+
+Each size runs in a process of its own, so that its peak memory is its own. Reading the rows, computing the report and
+rendering it (figures, page, Markdown) are timed apart, by the wall clock and by the processor; on a machine with other
+work the latter is what the report itself needs.
+
+Example:
+    python benchmarks/report_speed.py --out benchmarks/results/report-speed.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from align_bench.records import Cost, Generation, Outcome
+from align_bench.store import make_folder, write_atomically
+
+WORDS = ("the answer is a kind of number that you may find useful in many other ways of thinking about it").split()  # noqa: SIM905
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is reported: reward models and policies (each with every seed), pairs, prompts, steps of training."""
+
+    rewards: int
+    policies: int
+    seeds: int
+    pairs: int
+    prompts: int
+    steps: int
+
+
+SIZES = {
+    "assignment": Size(rewards=2, policies=4, seeds=1, pairs=1000, prompts=500, steps=63),
+    "10 methods, 3 seeds": Size(rewards=2, policies=8, seeds=3, pairs=1000, prompts=1000, steps=200),
+}
+
+
+def outcomes(size: Size) -> list[Outcome]:
+    """The base and every cell."""
+    cost = Cost(seconds=20.0, tokens=200_000, peak_bytes=2**30)
+    made = [Outcome("base", "base", "base", {}, 0, "done", reward="s̄", cost=cost)]
+    for seed in range(size.seeds):
+        for kind, count in (("reward", size.rewards), ("policy", size.policies)):
+            for number in range(count):
+                name = f"{kind}_{number}"
+                cell = f"{name}#{seed}" if size.seeds > 1 else name
+                made.append(Outcome(cell, name, kind, {"beta": 0.1}, seed, "done", reward="r", cost=cost))
+    return made
+
+
+def scores(cells: list[Outcome], size: Size, rng: random.Random) -> Iterator[dict[str, Any]]:
+    """Rows of `scores.parquet`."""
+    for place, cell in enumerate(cells):
+        log = None if cell.kind == "reward" else -20.0
+        for pair in range(size.pairs):
+            yield {
+                "cell": cell.cell,
+                "algorithm": cell.algorithm,
+                "seed": cell.seed,
+                "pair": pair,
+                "chosen_reward": rng.gauss(0.05 * place, 1),
+                "rejected_reward": rng.gauss(-0.5, 1),
+                "chosen_tokens": 5 + pair % 60,
+                "rejected_tokens": 5 + pair % 47,
+                "gold_choice": (1, 2, None)[pair % 3],
+                "chosen_logp": log and log + rng.random(),
+                "rejected_logp": log and log + rng.random(),
+                "ref_chosen_logp": log if cell.kind == "policy" else None,
+                "ref_rejected_logp": log if cell.kind == "policy" else None,
+                "chosen_words": 4 + pair % 60,
+                "rejected_words": 4 + pair % 47,
+            }
+
+
+def generations(cells: list[Outcome], size: Size, rng: random.Random) -> Iterator[Generation]:
+    """Lines of `generations.jsonl`: answers of 5 to 80 words."""
+    for place, cell in enumerate(cells):
+        if cell.kind == "reward":
+            continue
+        for prompt in range(size.prompts):
+            text = " ".join(rng.choices(WORDS, k=rng.randint(5, 80))) + "."
+            marks = {"rm": rng.gauss(0.1 * place, 1), "gold": float(rng.random() < 0.5)}
+            asked = f"Question {prompt}: {' '.join(rng.choices(WORDS, k=12))}?"
+            yield Generation(
+                cell.cell, cell.algorithm, cell.seed, prompt, 0, asked, text, len(text) // 4, prompt % 9 > 0, marks
+            )
+
+
+def training(cells: list[Outcome], size: Size, rng: random.Random) -> Iterator[dict[str, Any]]:
+    """Rows of `training.parquet`."""
+    for cell in cells:
+        for step in range(1, size.steps + 1 if cell.kind != "base" else 1):
+            known = {"cell": cell.cell, "algorithm": cell.algorithm, "seed": cell.seed, "step": step}
+            yield {**known, "loss": 0.7 / step**0.1 + 0.05 * rng.random(), "learning_rate": 1e-4}
+
+
+def measure(size: Size) -> dict[str, Any]:
+    """Seconds of each stage, the page's bytes, and the peak memory of this process."""
+    from align_bench.report.build import build_report
+    from align_bench.report.export import read_generations, read_scores, read_training, write_report
+
+    rng = random.Random(0)
+    cells = outcomes(size)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        rows = list(scores(cells, size, rng)), list(generations(cells, size, rng)), list(training(cells, size, rng))
+        seconds: dict[str, dict[str, float]] = {}
+        header = {"suite": {"name": "synthetic"}, "base": {"name": "none"}, "command": "report_speed.py"}
+        report = timed(seconds, "statistics", lambda: build_report(header, cells, rows[0], rows[1]))
+        timed(seconds, "write and render", lambda: write_report(folder, report, *rows))
+        timed(seconds, "read", lambda: (read_scores(folder), read_generations(folder), read_training(folder)))
+        return {
+            "cells": len(cells),
+            "score_rows": len(rows[0]),
+            "answers": len(rows[1]),
+            "seconds": seconds,
+            "page_bytes": (folder / "report.html").stat().st_size,
+            "figures_bytes": sum(path.stat().st_size for path in (folder / "figures").iterdir()),
+            "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        }
+
+
+def timed(seconds: dict[str, dict[str, float]], stage: str, work: Callable[[], Any]) -> Any:
+    """The work's result; its seconds are noted."""
+    wall, processor = time.perf_counter(), time.process_time()
+    result = work()
+    seconds[stage] = {
+        "wall": round(time.perf_counter() - wall, 2),
+        "processor": round(time.process_time() - processor, 2),
+    }
+    return result
+
+
+def main() -> None:
+    """Measure every size and write or print the result."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, help="a JSON file to write; printed when left out")
+    parser.add_argument("--size", choices=SIZES, help="measure this one alone, in this process")
+    arguments = parser.parse_args()
+    if arguments.size:
+        print(json.dumps(measure(SIZES[arguments.size])))
+        return
+    from align_bench.environment import environment
+
+    found = {
+        size: json.loads(
+            subprocess.run(
+                [sys.executable, __file__, "--size", size], check=True, capture_output=True, text=True
+            ).stdout
+        )
+        for size in SIZES
+    }
+    text = json.dumps({"command": "python benchmarks/report_speed.py", "environment": environment(), **found}, indent=1)
+    if arguments.out:
+        make_folder(arguments.out.parent)
+        write_atomically(arguments.out, text + "\n")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -36,7 +36,7 @@ from align_bench.environment import environment
 from align_bench.store import make_folder, write_atomically
 
 HERE = Path(__file__).parent
-PARTS = (*table.METHODS, "scoring", "generation", "suite")
+PARTS = (*table.METHODS, "scoring", "generation", "suite", "online")
 # Without decay, jemalloc keeps pages that big logits will need again.
 JEMALLOC = {"MALLOC_CONF": "background_thread:false,dirty_decay_ms:-1,muzzy_decay_ms:-1"}
 # glibc maps every big block anew and faults its pages in; with these it keeps them.
@@ -127,6 +127,8 @@ def sides_of(part: str, settings: Mapping[str, Any]) -> list[str]:
     """Who takes part."""
     if part == "scoring":
         return ["ours", "naive", "trl"]
+    if part == "online":
+        return ["ours", "ours, ppo", "trl"]
     if part in table.METHODS and settings["checkpointing"]:
         return ["ours", "trl", "trl, checkpointing"]
     return ["ours", "trl"]
@@ -174,6 +176,8 @@ def _equal(part: str, compute: str, said: Mapping[str, Mapping[str, Any]]) -> di
         return table.check_training(part, compute, said["ours"], said["trl"])
     if part == "scoring":
         return table.check_scoring(compute, said)
+    if part == "online":
+        return {}  # what is sampled cannot be equal
     check = table.check_generation if part == "generation" else table.check_suite
     return check(compute, said["ours"], said["trl"])
 
@@ -228,9 +232,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--budget-minutes", type=float, help="begin no further part after so long")
     parser.add_argument("--append", type=Path, metavar="JSON", help="go on with a result of the same settings")
     parser.add_argument("--results", type=Path, default=HERE / "results", help="folder of the results")
-    parser.add_argument("--quick", action="store_true", help=f"{QUICK}, no checkpointing")
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK}, no checkpointing, no online")
     if "--quick" in sys.argv[1:]:
-        parser.set_defaults(**QUICK, no_checkpointing=True)
+        parser.set_defaults(**QUICK, no_checkpointing=True, methods=[part for part in PARTS if part != "online"])
     given = parser.parse_args()
     if given.val is None and not given.data.startswith("embedded/"):
         parser.error("--data is a file: give --val too, rows that no training sees")

@@ -49,6 +49,7 @@ from align_bench.registry import load_registry
 from align_bench.suite import Generate, Lora, Suite, Train, builtin_folder, load_suite
 from align_bench.train.feeds import FEEDS, UnpairedFeed, mismatched_sequence
 from align_bench.train.loop import TrainLog, train
+from align_bench.train.online import train_online
 from align_bench.train.recipe import train_by_recipe
 
 SEED = 0
@@ -120,7 +121,7 @@ class Bench:
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self.settings = settings
-        self.ours = settings["side"] == "ours"
+        self.ours = settings["side"].startswith("ours")
         self.base: Base = find_base(settings["base"])
         self.precision: Precision = resolve_precision(settings["precision"], settings["device"])
         self.tokenizer = load_tokenizer(self.base)
@@ -342,6 +343,67 @@ def _reference_pass(model: Any, feed: Any, batch: Sequence[int]) -> float:
     with model.disable_adapter():
         table_logps(model, rows, max_tokens=8192)
     return clock.seconds()
+
+
+# Training on the policy's own answers. TRL has no PPO any more; its RLOO stands beside ours and beside PPO.
+
+ONLINE = {"ours": "rloo", "ours, ppo": "ppo", "trl": "trl_rloo"}
+ANSWERS = 4  # to a prompt
+
+
+def online(bench: Bench, turns: Turns) -> None:
+    """A step a turn on as many prompts as others have pairs, one update each; the first warms up.
+
+    The reward is the answer's length held against half of the longest, which costs nothing and differs from answer to
+    answer. What is drawn differs from side to side, so that a step's seconds mean something a token only.
+    """
+    pairs, repeats, longest = (bench.settings[name] for name in ("pairs_per_step", "repeats", "new_tokens"))
+    rows = bench.rows("train", pairs * (1 + repeats))
+    name = ONLINE[bench.settings["side"]]
+    seen = 0
+
+    def reward(rows: Sequence[TokenRow], answers: Sequence[Sequence[int]]) -> list[float]:
+        nonlocal seen
+        seen += sum(len(row.prompt) + len(answer) for row, answer in zip(rows, answers, strict=True))
+        return [-abs(len(answer) - longest / 2) for answer in answers]
+
+    clock = Clock()
+    memory: Memory | None = None
+
+    def measured(done: int, total: int, note: str = "") -> None:
+        nonlocal memory, seen
+        facts: dict[str, Any] = {"seconds": clock.seconds(), "tokens": seen}
+        memory, seen = memory or Memory(), 0
+        turns.say(**facts, **memory.facts())
+        if done < total:
+            turns.wait()
+            clock.start()
+
+    model = add_adapter(bench.model(), LORA, seed=SEED)
+    shared: dict[str, Any] = {"learning_rate": 1e-5, "seed": SEED, "tick": measured}
+    asked = {"max_new_tokens": longest, "temperature": 1.0}
+    turns.wait()
+    clock.start()
+    if bench.ours:
+        algorithm = load_registry()[name].algorithm
+        parameters = algorithm.resolve({**asked, "samples": ANSWERS, "updates": 1})
+        settings = bench.train_settings(pairs * ANSWERS)
+        train_online(model, bench.tokenizer, rows, algorithm, parameters, reward, settings=settings, **shared)
+        return
+    recipe = getattr(trl_recipes(), name)
+    with tempfile.TemporaryDirectory() as scratch:
+        train_by_recipe(
+            model,
+            load_tokenizer(bench.base),
+            rows,
+            recipe,
+            recipe.resolve({**asked, "generations": ANSWERS}),
+            settings=bench.train_settings(pairs),
+            precision=bench.precision,
+            scratch=Path(scratch),
+            reward=reward,
+            **shared,
+        )
 
 
 # What is repeated whole: scoring, generation, the suite.
@@ -600,6 +662,7 @@ PARTS: Mapping[str, Callable[[Bench, Turns], None]] = {
     "scoring": scoring,
     "generation": generation,
     "suite": suite,
+    "online": online,
 }
 
 

@@ -218,6 +218,8 @@ def times(parts: Mapping[str, Mapping[str, Any]]) -> list[Row]:
         rows.append(
             _row("whole suite", sides["ours"]["seconds"], sides["trl"]["seconds"], "s", SUITE),
         )
+    if "online" in parts:
+        rows += _online(parts["online"]["sides"])
     return rows
 
 
@@ -254,6 +256,20 @@ def _scoring(sides: Mapping[str, Any]) -> list[Row]:
     ]
 
 
+def _online(sides: Mapping[str, Any]) -> list[Row]:
+    """By the token, for what is sampled differs; PPO beside RLOO is another method, with a critic to train."""
+    unit = "s per 1,000 tokens"
+    ours, ppo, theirs = (_by_token(sides[name]) for name in ("ours", "ours, ppo", "trl"))
+    return [
+        _row("RLOO, against TRL's RLOO", ours, theirs, unit, None),
+        _row("PPO, against TRL's RLOO, another method", ppo, theirs, unit, None),
+    ]
+
+
+def _by_token(side: Mapping[str, Any]) -> list[float]:
+    return [1000 * seconds / tokens for seconds, tokens in zip(side["seconds"], side["tokens"], strict=True)]
+
+
 def _time(what: str, ours: Mapping[str, Any], theirs: Mapping[str, Any], target: Target) -> Row:
     """A row with tokens per second beside the seconds."""
     rates = [_per_second(side) for side in (ours, theirs)]
@@ -279,9 +295,9 @@ def memories(parts: Mapping[str, Mapping[str, Any]]) -> list[Row]:
             rival = sides["trl, checkpointing"]
             what = f"{name}, TRL with gradient checkpointing"
             rows.append(_memory(what, sides["ours"], rival, MEMORY_CHECKPOINTING[name]))
-    for name, rival in (("scoring", "trl"), ("generation", "trl"), ("suite", "trl")):
+    for name in ("scoring", "generation", "suite", "online"):
         if name in parts:
-            rows.append(_memory(name, parts[name]["sides"]["ours"], parts[name]["sides"][rival], None))
+            rows.append(_memory(name, parts[name]["sides"]["ours"], parts[name]["sides"]["trl"], None))
     return rows
 
 
@@ -300,7 +316,7 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _equality(part: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value:.2g}" for name, value in part["equal"].items())
+    return ", ".join(f"{name} {value:.2g}" for name, value in part["equal"].items()) or "answers are sampled"
 
 
 def _per_second(side: Mapping[str, Any]) -> str:

@@ -112,6 +112,13 @@ def test_plain_answers_are_ours(settings: dict[str, Any]) -> None:
     assert ours["tokens"] == theirs["tokens"] <= 9 * Generate(max_new_tokens=5).max_new_tokens
 
 
+def test_online_steps_are_as_many_and_as_large(settings: dict[str, Any]) -> None:
+    for side in sides.ONLINE:
+        said = played(settings, "online", side)
+        assert len(said) == 2
+        assert all(3 * sides.ANSWERS * 5 < step["tokens"] < 3 * sides.ANSWERS * (128 + 5) for step in said)
+
+
 def test_settings_of_another_run_are_not_appended_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["vs_trl.py", "--results", str(tmp_path)])
     given = vs_trl.arguments()

@@ -73,6 +73,15 @@ def test_scoring_is_held_against_one_pass_and_both() -> None:
     assert [cells(row)["reached"] for row in rows] == ["goal", "", "below"]
 
 
+def test_online_methods_are_compared_by_the_token() -> None:
+    """1, 2 and 4 s for 100, 200 and 100 tokens, ours; TRL's have half the tokens, which makes them twice as dear."""
+    theirs = {**THEIRS, "tokens": [50, 100, 50]}
+    rows = table.times({"online": part(ours=OURS, trl=theirs, **{"ours, ppo": theirs})})
+    assert cells(rows[0])["align-bench"] == "10.0 (10.0–40.0) s per 1,000 tokens"
+    assert [cells(row)["times faster"] for row in rows] == ["8.00 (6.00–10.0)", "1.00 (1.00–1.00)"]
+    assert "another method" in cells(rows[1])["what"]
+
+
 def test_memory_is_a_ratio_of_peaks() -> None:
     small = {**THEIRS, "peak_bytes": 2_400_000_000}
     rows = table.memories({"dpo": part(ours=OURS, trl=THEIRS, **{"trl, checkpointing": small})})

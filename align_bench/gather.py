@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -13,12 +14,24 @@ from align_bench.data.chat import load_table
 from align_bench.data.preferences import DataSource, read
 from align_bench.errors import MissingResultError
 from align_bench.evaluate.preference import Columns, rewards_of
+from align_bench.judge.audit import SIDES
+from align_bench.judge.ensemble import combine
 from align_bench.judge.gold import gold_score
+from align_bench.metrics.counterfactual import VERSIONS
+from align_bench.metrics.format_effects import features
 from align_bench.metrics.length import count_words
-from align_bench.plan import Address, Cell, Plan
-from align_bench.records import PROXY, Generation, Preference, PreferenceSet, TokenRow, TokenTable
+from align_bench.plan import Address, Cell, Panelist, Plan
+from align_bench.records import (
+    PROXY,
+    Conversation,
+    Generation,
+    Preference,
+    PreferenceSet,
+    TokenRow,
+    TokenTable,
+)
 from align_bench.store import Artefact, Store
-from align_bench.suite import DataFile, Suite
+from align_bench.suite import GOLD, JUDGE_CELL, DataFile, Ensemble, Suite, TrainedJudge, judge_cell
 
 
 class Results:
@@ -30,6 +43,7 @@ class Results:
         self.store = store
         self._read: dict[str, PreferenceSet] = {}
         self._tables: dict[str, TokenTable] = {}
+        self._measured: dict[tuple[int, str], Mapping[str, float | None]] = {}
 
     def artefact(self, address: Address) -> Artefact:
         """A stored artefact.
@@ -45,9 +59,10 @@ class Results:
         return stored
 
     def preferences(self, split: str) -> PreferenceSet:
-        """The rows of a split (`train`, `val`, `judge`), as read."""
+        """The rows of a split (`train`, `val`, `judge`, `judge2`, …), as read."""
         if split not in self._read:
-            self._read[split] = read(source(data_file(self.suite, split), split))
+            role = JUDGE_CELL if split.startswith(JUDGE_CELL) else split
+            self._read[split] = read(source(data_file(self.suite, split), role))
         return self._read[split]
 
     def table(self, split: str) -> TokenTable:
@@ -87,11 +102,6 @@ class Results:
         text = (self.artefact(address) / "answers.jsonl").read_text(encoding="utf-8")
         return [json.loads(line) for line in text.split("\n") if line]
 
-    @property
-    def judge_name(self) -> str | None:
-        """How reports call the judge."""
-        return self.suite.judge.name if self.suite.judge else None
-
     def scores(self, cell: Cell) -> list[dict[str, Any]]:
         """A row per validation pair that has both answers, as `scores.parquet` shows it.
 
@@ -125,8 +135,8 @@ class Results:
                 "rejected_logp": _number(logps, "rejected", place),
                 "ref_chosen_logp": _number(reference, "chosen", place),
                 "ref_rejected_logp": _number(reference, "rejected", place),
-                "chosen_words": count_words(self._val[row.pair].chosen or ""),
-                "rejected_words": count_words(self._val[row.pair].rejected or ""),
+                "chosen_words": count_words(self.validation[row.pair].chosen or ""),
+                "rejected_words": count_words(self.validation[row.pair].rejected or ""),
                 "gold_choice": row.gold_choice,
                 "prompt_id": first[row.prompt],
                 **{
@@ -138,13 +148,23 @@ class Results:
             for place, row in enumerate(rows)
         ]
 
-    def generations(self, cell: Cell, *, judged: bool) -> list[Generation]:
-        """A record per answer, with its drift, and its scores by the judge and, where the data has one, by gold."""
+    def conversations(self, cell: Cell) -> list[Conversation]:
+        """A policy's (or the base's) generations as texts."""
+        return [
+            Conversation(self.validation[line["pair"]].prompt, line["text"], line["finished"])
+            for line in self.answers(cell)
+        ]
+
+    def generations(self, cell: Cell, judges: Collection[str]) -> list[Generation]:
+        """A record per answer, with its drift, and its scores by these judges and, where the data has one, by gold."""
         if cell.generations is None:
             return []
         answers = self.answers(cell)
-        scores = self._judge_scores(cell) if judged else [None] * len(answers)
-        proxies = {f"{PROXY}{name}": self._scores_at(address) for name, address in self._proxies(cell).items()}
+        panel = [judge for judge in self.plan.panel if judge.name in judges]
+        scores = {judge.name: self._scores_of(judge, cell) for judge in panel}  # gold keeps its place among them
+        scores[GOLD] = [gold_score(self.validation[line["pair"]], line["text"]) for line in answers]
+        for name, address in self._proxies(cell).items():
+            scores[f"{PROXY}{name}"] = self._scores_at(address)
         drift = self._drift(cell) or [{}] * len(answers)
         return [
             Generation(
@@ -153,20 +173,14 @@ class Results:
                 seed=cell.seed,
                 prompt_id=line["pair"],
                 sample=line["sample"],
-                prompt=self._val[line["pair"]].prompt[-1].content,
+                prompt=self.validation[line["pair"]].prompt[-1].content,
                 text=line["text"],
                 tokens=len(line["ids"]),
                 finished=line["finished"],
-                scores=_present(
-                    {
-                        self.judge_name: score,
-                        "gold": gold_score(self._val[line["pair"]], line["text"]),
-                        **{name: own[place] for name, own in proxies.items()},
-                    }
-                ),
-                **moved,
+                scores={name: own for name, every in scores.items() if (own := every[place]) is not None},
+                **drift[place],
             )
-            for place, (line, score, moved) in enumerate(zip(answers, scores, drift, strict=True))
+            for place, line in enumerate(answers)
         ]
 
     def training(self, cell: Cell) -> list[dict[str, Any]]:
@@ -186,13 +200,58 @@ class Results:
         )
         return drift
 
-    def _judge_scores(self, cell: Cell) -> Sequence[float | None]:
-        assert cell.judged is not None, "the suite has a judge"
-        return self._scores_at(cell.judged)
+    def _scores_of(self, judge: Panelist, cell: Cell) -> Sequence[float | None]:
+        """A judge's scores of a cell's answers; NaN where it could not score one."""
+        if not judge.members:  # gold: the caller's
+            return []
+        members = [self._scores_at(cell.judged[member.id]) for member in judge.members]
+        return combine(members, judge.ensemble)
 
-    def _scores_at(self, address: Address) -> Sequence[float]:
-        scores: list[float] = json.loads((self.artefact(address) / "scores.json").read_text(encoding="utf-8"))
-        return scores
+    def _scores_at(self, address: Address) -> list[float]:
+        scores = json.loads((self.artefact(address) / "scores.json").read_text(encoding="utf-8"))
+        return [math.nan if score is None else score for score in scores]
+
+    def audited(self, cells: Collection[Cell]) -> list[dict[str, Any]]:
+        """Rows of `audit.parquet`: one an answer of a validation pair and a reward model, or a judge.
+
+        Args:
+            cells: the reward models that finished. An ensemble of judges is one, if all of its members are there.
+        """
+        done = {cell.id for cell in cells}
+        scorers = [(_without_seed(judge.members), judge.members, judge.ensemble) for judge in self.plan.panel]
+        scorers += [(cell.id, (cell,), None) for cell in self.plan.cells if cell.kind == "reward"]
+        return [
+            row
+            for name, group, ensemble in scorers
+            if group and all(cell.id in done for cell in group)
+            for row in self._audit_rows(name, group, ensemble)
+        ]
+
+    def _audit_rows(self, name: str, group: Sequence[Cell], ensemble: Ensemble | None) -> Iterator[dict[str, Any]]:
+        every = [self.scores(cell) for cell in group]
+        changed = [self._audit_scores(cell) for cell in group]
+        for number, row in enumerate(every[0]):
+            for side in SIDES:
+                place = row["pair"], side
+                versions = {
+                    version: _combined([own.get(place, {}).get(version) for own in changed], ensemble)
+                    for version in VERSIONS
+                }
+                yield {
+                    "scorer": name,
+                    "pair": row["pair"],
+                    "prompt": row["prompt_id"],
+                    "side": side,
+                    "score": _combined([own[number][f"{side}_reward"] for own in every], ensemble),
+                    **self._features(row["pair"], side),
+                    **{f"score_{version}": value for version, value in versions.items()},
+                }
+
+    def _audit_scores(self, cell: Cell) -> dict[tuple[int, str], Mapping[str, float | None]]:
+        if cell.audit is None or (cell.audit.kind, cell.audit.key) not in self.store:
+            return {}
+        lines = (self.artefact(cell.audit) / "audit.jsonl").read_text(encoding="utf-8").splitlines()
+        return {(line["pair"], line["side"]): line["scores"] for line in map(json.loads, lines)}
 
     def _proxies(self, cell: Cell) -> dict[str, Address]:
         """A reward model's cell → its scores of this cell's answers: of the base's, all that are stored."""
@@ -201,16 +260,23 @@ class Results:
         found = {other.reward.id: other.base_proxy for other in self.plan.cells if other.reward and other.base_proxy}
         return {name: address for name, address in found.items() if (address.kind, address.key) in self.store}
 
+    def _features(self, pair: int, side: str) -> Mapping[str, float | None]:
+        if (pair, side) not in self._measured:
+            self._measured[pair, side] = features(getattr(self.validation[pair], side) or "")
+        return self._measured[pair, side]
+
     @cached_property
-    def _val(self) -> Mapping[int, Preference]:
+    def validation(self) -> Mapping[int, Preference]:
+        """The validation rows by their number."""
         return {preference.pair: preference for preference in self.preferences("val").rows}
 
 
 def data_file(suite: Suite, split: str) -> DataFile:
-    """The suite's data entry of a split (`train`, `val`, `judge`)."""
-    if split == "judge":
-        assert suite.judge is not None, "the suite has a judge"
-        return suite.judge.data
+    """The suite's data entry of a split (`train`, `val`, `judge`, `judge2`, …)."""
+    for place, judge in enumerate(suite.judge):
+        if split == judge_cell(place):
+            assert isinstance(judge, TrainedJudge), "only a judge that is trained has rows"
+            return judge.data
     return suite.data.train if split == "train" else suite.data.val
 
 
@@ -243,5 +309,10 @@ def _number(columns: Columns | None, side: str, place: int) -> float | None:
     return None if columns is None else float(columns[side][place])
 
 
-def _present(scores: Mapping[str | None, float | None]) -> dict[str, float]:
-    return {name: score for name, score in scores.items() if name is not None and score is not None}
+def _without_seed(members: Sequence[Cell]) -> str:
+    return members[0].id.partition("#")[0] if members else GOLD
+
+
+def _combined(members: Sequence[float | None], ensemble: Ensemble | None) -> float | None:
+    known = [[score] for score in members if score is not None]
+    return combine(known, ensemble)[0] if len(known) == len(members) else None

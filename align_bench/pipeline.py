@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import shutil
 import tempfile
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -31,10 +32,13 @@ from align_bench.evaluate.preference import (
     table_scores,
 )
 from align_bench.gather import Results, data_file, source
-from align_bench.judge.ensemble import combine
+from align_bench.judge.audit import SIDES, audit
 from align_bench.judge.gold import gold_reward
-from align_bench.judge.reward_model import score_answers
+from align_bench.judge.loaded import LoadedModel, find_judge, load_judge, weights_digest
+from align_bench.judge.overlap import Overlap, in_words, overlap
+from align_bench.judge.reward_model import RewardModel, Scorer, score_answers
 from align_bench.ledger import Meter, total
+from align_bench.metrics.counterfactual import VERSIONS
 from align_bench.models.flops import counted
 from align_bench.models.generate import generate
 from align_bench.models.load import (
@@ -55,6 +59,7 @@ from align_bench.plan import (
     Address,
     Cell,
     Inputs,
+    Panelist,
     Plan,
     Tuning,
     code_digest,
@@ -63,18 +68,30 @@ from align_bench.plan import (
     make_plan,
     plan_trials,
 )
-from align_bench.records import Cost, Estimate, Outcome, Status, Tick, TokenRow, silent
+from align_bench.records import Conversation, Cost, Estimate, Outcome, Status, Tick, TokenRow, silent
 from align_bench.registry import Registry
 from align_bench.report.build import build_report
 from align_bench.report.export import WRITTEN, read_report, write_report
 from align_bench.report.naming import method_of
 from align_bench.report.numerals import counts_in_words
 from align_bench.store import Artefact, Store, content_key, make_folder, write_atomically
-from align_bench.suite import Generate, Suite
+from align_bench.suite import (
+    JUDGE_CELL,
+    AnyJudge,
+    Generate,
+    GoldJudge,
+    LoadedJudge,
+    Suite,
+    TrainedJudge,
+    judge_cell,
+)
 from align_bench.train.loop import Reward, TrainLog, plugin_code, train
 from align_bench.train.online import train_online
 from align_bench.train.recipe import train_by_recipe
-from align_bench.trials import Trial, Tried, block, found, in_words, measured_accuracy, store_cut, untuned
+from align_bench.trials import Trial, Tried, block, found, measured_accuracy, store_cut, untuned
+from align_bench.trials import in_words as trials_in_words
+
+SCORERS = "scorers.json"
 
 TRAIN = "train"  # the label of the stage that trains a cell
 # Kind of an artefact → what is shown while it is made; trials are measured on other pairs.
@@ -85,6 +102,7 @@ LABELS = {
     "generations": "generate",
     "judged": "judge",
     "drift": "drift",
+    "audit": "audit",
 }
 HELD_OUT = "held-out pairs"
 
@@ -120,7 +138,7 @@ class Folders:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A suite with all that its plan depends on, and its trials where it has `tune`."""
+    """A suite with all that its plan depends on, its trials where it has `tune`, and its loaded judges by cell."""
 
     suite: Suite
     registry: Registry
@@ -129,6 +147,7 @@ class Prepared:
     inputs: Inputs
     plan: Plan
     tuning: Tuning | None
+    loaded: Mapping[str, Base] = field(default_factory=dict)
 
 
 def prepare(suite: Suite, registry: Registry) -> Prepared:
@@ -137,21 +156,33 @@ def prepare(suite: Suite, registry: Registry) -> Prepared:
     Raises:
         AlignBenchError: for anything that the user has to mend first.
     """
-    selected = [method.name for method in suite.methods] + ([suite.judge.method] if suite.judge else [])
+    trained = [judge.method for judge in suite.judge if isinstance(judge, TrainedJudge)]
+    selected = [*(method.name for method in suite.methods), *trained]
     algorithms = [registry[name].algorithm for name in selected]  # the cheapest mistakes first
     base = find_base(suite.base)
+    loaded = {
+        judge_cell(place): find_judge(judge)
+        for place, judge in enumerate(suite.judge)
+        if isinstance(judge, LoadedJudge)
+    }
     precision = resolve_precision(suite.precision)
     inputs = Inputs(
         train=fingerprint(source(suite.data.train, "train")),
         val=fingerprint(source(suite.data.val, "val")),
-        judge=fingerprint(source(suite.judge.data, "judge")) if suite.judge else None,
+        judge=tuple(_judge_digest(judge, loaded.get(judge_cell(place))) for place, judge in enumerate(suite.judge)),
         base=base.digest,
         precision=str(precision),
         versions=library_versions(),
         foreign=_foreign_versions(algorithms),
     )
     plan, tuning = make_plan(suite, registry, inputs), plan_trials(suite, registry, inputs)
-    return Prepared(suite, registry, base, precision, inputs, plan, tuning)
+    return Prepared(suite, registry, base, precision, inputs, plan, tuning, loaded)
+
+
+def _judge_digest(judge: AnyJudge, loaded: Base | None) -> str | None:
+    if isinstance(judge, TrainedJudge):
+        return fingerprint(source(judge.data, JUDGE_CELL))
+    return loaded.digest if loaded else None
 
 
 def run(
@@ -192,22 +223,29 @@ def run(
         plan, without = prepared.plan, untuned(tried)
         for warning in warnings(plan):
             watch.say(warning)
-        outcomes = [(judge, work.finish(judge, compute=compute, judged=False)) for judge in plan.judges]
-        judges = [outcome for _, outcome in outcomes]
-        judged = bool(judges) and all(judge.status == "done" for judge in judges)
+        for judge in plan.panel:
+            work.check_overlap(judge, compute=compute)
+
+        def wanted(cell: Cell) -> bool:
+            return compute and (methods is None or cell.plugin is None or cell.algorithm in methods)
+
+        outcomes = {judge.id: work.finish(judge, compute=compute) for judge in plan.judges}
         for cell in (plan.base, *plan.cells):
             if (reason := without.get(method_of(cell.id))) is not None:
-                outcomes.append((cell, replace(_outcome(cell), status="skipped", reason=reason)))
+                outcomes[cell.id] = replace(_outcome(cell), status="skipped", reason=reason)
                 continue
-            wanted = methods is None or cell.plugin is None or cell.algorithm in methods
-            outcomes.append((cell, work.finish(cell, compute=compute and wanted, judged=judged)))
-        done = [cell for cell, outcome in outcomes if outcome.status == "done"]
+            outcomes[cell.id] = work.finish(cell, compute=wanted(cell))
+        work.judge(outcomes, wanted)
+        done = [cell for cell in (*plan.judges, plan.base, *plan.cells) if outcomes[cell.id].status == "done"]
+        audits = work.audit([cell for cell in done if cell.kind == "reward"], wanted)
+        able = [judge.name for judge in plan.panel if all(outcomes[cell.id].status == "done" for cell in judge.members)]
         scores = [row for cell in done for row in work.results.scores(cell)]
-        generations = [record for cell in done for record in work.results.generations(cell, judged=judged)]
-        header = _header(prepared, store, command, tried, judges)
-        report = build_report(header, [outcome for _, outcome in outcomes], scores, generations)
+        generations = [record for cell in done for record in work.results.generations(cell, able)]
+        header = _header(prepared, store, command, tried, outcomes)
+        report = build_report(header, list(outcomes.values()), scores, generations, audits)
         training = [row for cell in done for row in work.results.training(cell)]
-        write_report(report_folder, report, scores, generations, training)
+        write_report(report_folder, report, scores, generations, training, audits)
+        _note_scorers(prepared, store)
     return report
 
 
@@ -241,7 +279,7 @@ def tuned(
     for name, cells in prepared.tuning.trials.items():
         tried[name] = [work.trial(cell, compute and (methods is None or cell.algorithm in methods)) for cell in cells]
         if watch is not None:
-            watch.say(in_words(name, tried[name]))
+            watch.say(trials_in_words(name, tried[name]))
     plan = make_plan(prepared.suite, prepared.registry, prepared.inputs, found(tried))
     return replace(prepared, plan=plan), tried
 
@@ -249,13 +287,14 @@ def tuned(
 def _state(prepared: Prepared) -> str:
     """What a finished report must rest on to be the report of this very plan."""
     trials = prepared.tuning and prepared.tuning.plan.fingerprint
+    panel = [[judge.name, judge.ensemble and judge.ensemble.model_dump()] for judge in prepared.plan.panel]
     settings, code = prepared.suite.report.model_dump(), code_digest("report", "stats", "metrics", "judge")
-    return content_key([prepared.plan.fingerprint, trials, settings, code])
+    return content_key([prepared.plan.fingerprint, panel, trials, settings, code])
 
 
 def warnings(plan: Plan) -> list[str]:
     """A line for each hyper-parameter outside its method's range, once for all seeds."""
-    cells = [*([plan.judge] if plan.judge else []), *plan.cells]
+    cells = [*plan.judges, *plan.cells]
     return list(dict.fromkeys(f"{method_of(cell.id)}: {warning}" for cell in cells for warning in cell.warnings))
 
 
@@ -277,6 +316,9 @@ def stage_label(kind: str, cell: Cell, address: Address) -> str:
         return f"draw {cell.draws.index(address) + 1} of {len(cell.draws)}"
     if address in (cell.proxy, cell.base_proxy) and cell.reward is not None:
         return f"proxy {cell.reward.id}"
+    judge = next((judge for judge, scores in cell.judged.items() if scores == address), JUDGE_CELL)
+    if judge != JUDGE_CELL:
+        return f"{LABELS['judged']} ({judge})"
     return "pick" if kind == "generations" and cell.draws else LABELS[kind]
 
 
@@ -289,6 +331,7 @@ class _Work:
         self.suite = prepared.suite
         self.plan = prepared.plan
         self.base = prepared.base
+        self.loaded = prepared.loaded
         self.precision = prepared.precision
         self.store = store
         self.watch = watch
@@ -309,34 +352,88 @@ class _Work:
                     )
                 self._tokenise(split, address)
 
-    def finish(self, cell: Cell, *, compute: bool, judged: bool) -> Outcome:
+    def finish(self, cell: Cell, *, compute: bool) -> Outcome:
         """Bring one cell to its end. A failure is a row with its reason; the others go on."""
         failure = self._failure(cell)
         outcome = _outcome(cell)
         self.compute = compute
         try:
-            costs = self._compute_cell(cell, judged=judged)
+            costs = self._compute_cell(cell)
         except MissingResultError as error:
             stored = json.loads(failure.read_text(encoding="utf-8")) if failure.is_file() else None
             status: Status = "failed" if stored else "skipped"
             return replace(outcome, status=status, reason=stored["reason"] if stored else error.message)
         except Exception as error:  # one failed cell does not stop the others
-            reason = error.message if isinstance(error, AlignBenchError) else f"{type(error).__name__}: {error}"
-            stays = isinstance(error, AlignBenchError)
-            told = {"cell": cell.id, "reason": reason, "stays": stays, "traceback": traceback.format_exc()}
-            write_atomically(failure, json.dumps(told, indent=1))
-            self.watch.say(f"{cell.id} failed: {reason} (traceback in {failure})")
-            return replace(outcome, status="failed", reason=reason)
+            return replace(outcome, status="failed", reason=self._told(error, cell.id, failure))
         finally:
             gc.collect()
         failure.unlink(missing_ok=True)
         return replace(outcome, cost=total(costs))
 
+    def _told(self, error: Exception, what: str, failure: Path) -> str:
+        """The reason of a failure, which is said and kept with its traceback."""
+        reason = error.message if isinstance(error, AlignBenchError) else f"{type(error).__name__}: {error}"
+        stays = isinstance(error, AlignBenchError)
+        told = {"cell": what, "reason": reason, "stays": stays, "traceback": traceback.format_exc()}
+        write_atomically(failure, json.dumps(told, indent=1))
+        self.watch.say(f"{what} failed: {reason} (traceback in {failure})")
+        return reason
+
+    def judge(self, outcomes: dict[str, Outcome], wanted: Callable[[Cell], bool]) -> None:
+        """Let every judge score every cell's generations, judge by judge, so that one is in memory at a time.
+
+        Args:
+            outcomes: cell → how it ended. What judging cost is added to it; that of a judge that fails here is
+                replaced by its failure.
+            wanted: whether to compute what is missing of a cell.
+        """
+        for judge in self.plan.judges:
+            for cell in (self.plan.base, *self.plan.cells):
+                if {outcomes[judge.id].status, outcomes[cell.id].status} != {"done"} or not cell.judged:
+                    continue
+                self.compute = wanted(cell)
+                outcome, address = outcomes[cell.id], cell.judged[judge.id]
+                try:
+                    make = partial(self._judge, judge)
+                    found = self._artefact(cell, address, stage_label("judged", cell, address), make)
+                except MissingResultError as error:
+                    outcomes[cell.id] = replace(outcome, status="skipped", reason=error.message, cost=None)
+                except Exception as error:  # the other judges, and what it has scored already, go on
+                    reason = self._told(error, judge.id, self._failure(judge))
+                    outcomes[judge.id] = replace(outcomes[judge.id], status="failed", reason=reason, cost=None)
+                else:
+                    costs = [cost for cost in (outcome.cost, found.cost) if cost is not None]
+                    outcomes[cell.id] = replace(outcome, cost=total(costs))
+
+    def audit(self, cells: Sequence[Cell], wanted: Callable[[Cell], bool]) -> list[dict[str, Any]]:
+        """Audit every reward model and judge; one that cannot be is left without, and said."""
+        for cell in cells:
+            if cell.audit is None:
+                continue
+            self.compute = wanted(cell)
+            try:
+                self._artefact(cell, cell.audit, LABELS["audit"], self._audit)
+            except MissingResultError:
+                continue
+            except Exception as error:  # an audit that fails takes nothing from the run
+                self._told(error, f"audit of {cell.id}", self.store.folder / f"failed-{cell.audit.key}.json")
+        return self.results.audited(cells)
+
+    def check_overlap(self, judge: Panelist, *, compute: bool) -> None:
+        """Say how many of a judge's training rows are also the policies'."""
+        if judge.overlap is None:
+            return
+        self.compute = compute
+        with suppress(MissingResultError):
+            found = self._artefact(judge.members[0], judge.overlap, "rows shared with train", self._overlap)
+            if (warning := in_words(judge.name, Overlap(**found.facts))) is not None:
+                self.watch.say(warning)
+
     def trial(self, cell: Cell, compute: bool) -> Trial:
         """Bring a trial to its end. One that failed for a reason that stays is not tried again."""
         failure = self._failure(cell)
         stays = failure.is_file() and json.loads(failure.read_text(encoding="utf-8")).get("stays", False)
-        outcome = self.finish(cell, compute=compute and not stays, judged=False)
+        outcome = self.finish(cell, compute=compute and not stays)
         if outcome.status != "done":
             return Trial(cell, outcome, Estimate(None), settled=stays)
         try:
@@ -349,7 +446,7 @@ class _Work:
         assert last is not None, "every cell yields something"
         return self.store.folder / f"failed-{last.key}.json"
 
-    def _compute_cell(self, cell: Cell, *, judged: bool) -> list[Cost]:
+    def _compute_cell(self, cell: Cell) -> list[Cost]:
         """All artefacts of a cell, in order; its own costs. What it shares with other cells is not charged to it."""
         costs = []
         if cell.reward is not None and cell.reward.adapter is not None:
@@ -373,8 +470,6 @@ class _Work:
             costs.append(self._artefact(cell, cell.generations, label, make).cost)
         if cell.drift is not None:
             costs.append(self._artefact(cell, cell.drift, LABELS["drift"], self._drift).cost)
-        if cell.judged is not None and judged:
-            costs.append(self._artefact(cell, cell.judged, LABELS["judged"], self._judge).cost)
         if cell.proxy is not None:
             costs.append(self._proxy_scores(cell, cell.proxy))
         return costs
@@ -442,7 +537,7 @@ class _Work:
         model = add_adapter(self._frozen(cell), self.suite.lora, seed=cell.seed)
         size = footprint(model)
         self._say_loaded(size)
-        rows = self.results.table("judge" if cell.is_judge else "train").rows
+        rows = self.results.table(cell.rows).rows
         unfinished = self.store.partial(cell.adapter.kind, cell.adapter.key)
         shared: dict[str, Any] = {
             "learning_rate": cell.learning_rate,
@@ -507,6 +602,8 @@ class _Work:
 
     def _evaluate(self, cell: Cell, folder: Path, tick: Tick) -> tuple[int, Mapping[str, Any]]:
         rows = self.results.table("val").rows
+        if cell.loaded is not None:
+            return self._evaluate_loaded(cell, rows, folder, tick)
         measure = table_scores if cell.kind == "reward" else table_logps
         limit = self.suite.train.micro_batch_tokens
         columns = measure(self._model(cell), rows, max_tokens=limit, tick=tick)
@@ -515,6 +612,31 @@ class _Work:
             columns |= table_attacked_scores(self._model(cell), rows, epsilon, max_tokens=limit, tick=tick)
         _save_columns(columns, folder)
         return _distinct_tokens_in(rows) * (1 + 2 * len(epsilons)), {}
+
+    def _evaluate_loaded(
+        self, cell: Cell, rows: Sequence[TokenRow], folder: Path, tick: Tick
+    ) -> tuple[int, Mapping[str, Any]]:
+        """A loaded judge reads the texts of the same rows; its own facts are kept for the report."""
+        model, base = self._loaded(cell), self.loaded[cell.id]
+        columns, cut = {}, 0
+        for side in SIDES:
+            places = [place for place, row in enumerate(rows) if getattr(row, side) is not None]
+            pairs = [self.results.validation[rows[place].pair] for place in places]
+            texts = [Conversation(pair.prompt, getattr(pair, side)) for pair in pairs]
+            found, short = model(texts, max_tokens=self.suite.train.micro_batch_tokens, tick=tick)
+            columns[side] = torch.full((len(rows),), torch.nan)
+            columns[side][places] = torch.tensor(found)
+            cut += short
+        _save_columns(columns, folder)
+        facts = {
+            "model": base.name,
+            "digest": base.digest,
+            "weights_sha256": weights_digest(base),
+            "template": model.template,
+            "labels": model.labels,
+            "truncated": cut,
+        }
+        return _distinct_tokens_in(rows), facts
 
     def _generate(self, cell: Cell, folder: Path, tick: Tick) -> tuple[int, Mapping[str, Any]]:
         return self._answer(self._model(cell), self.suite.generate, cell.seed, folder, tick)
@@ -574,17 +696,29 @@ class _Work:
         (folder / "drift.json").write_text(json.dumps([asdict(one) for one in drift]), encoding="utf-8")
         return 2 * sum(len(prompt) + len(answer) for prompt, answer in answers), {}
 
-    def _judge(self, cell: Cell, folder: Path, tick: Tick) -> tuple[int, Mapping[str, Any]]:
-        answers = self._answers(cell)
-        assert self.suite.judge is not None
-        # One judge is held for the whole run; the members of an ensemble take turns, so that one is in memory.
-        models = [self._only_judge] if len(self.plan.judges) == 1 else map(self._model, self.plan.judges)
+    def _judge(self, judge: Cell, cell: Cell, folder: Path, tick: Tick) -> tuple[int, Mapping[str, Any]]:
+        limit, answers = self.suite.train.micro_batch_tokens, self._answers(cell)
+        cut = 0
+        if judge.loaded is not None:
+            scores, cut = self._loaded(judge)(self.results.conversations(cell), max_tokens=limit, tick=tick)
+        else:
+            scores = score_answers(self._model(judge), answers, max_tokens=limit, tick=tick)
+        text = json.dumps([score if math.isfinite(score) else None for score in scores])
+        (folder / "scores.json").write_text(text, encoding="utf-8")
+        return sum(len(prompt) + len(answer) for prompt, answer in answers), {"truncated": cut}
+
+    def _audit(self, cell: Cell, folder: Path, tick: Tick) -> tuple[int, Mapping[str, Any]]:
+        rows = [row for row in self.results.table("val").rows if row.chosen is not None and row.rejected is not None]
+        rows = rows[: self.suite.audit.pairs]
+        pairs = [self.results.validation[row.pair] for row in rows]
         limit = self.suite.train.micro_batch_tokens
-        members = [score_answers(model, answers, max_tokens=limit, tick=tick) for model in models]
-        scores = combine(members, self.suite.judge.ensemble)
-        (folder / "scores.json").write_text(json.dumps(scores), encoding="utf-8")
-        (folder / "members.json").write_text(json.dumps(members), encoding="utf-8")
-        return len(members) * sum(len(prompt) + len(answer) for prompt, answer in answers), {}
+        found = audit(self._scorer(cell), pairs, seed=self.suite.audit.seed, max_tokens=limit, tick=tick)
+        lines = [json.dumps(asdict(answer)) + "\n" for answer in found]
+        (folder / "audit.jsonl").write_text("".join(lines), encoding="utf-8")
+        return _distinct_tokens_in(rows) * len(VERSIONS), {"pairs": len(rows)}
+
+    def _overlap(self, judge: Cell, folder: Path, tick: Tick) -> tuple[int, Mapping[str, Any]]:
+        return 0, asdict(overlap(self.results.table(judge.rows).rows, self.results.table("train").rows))
 
     def _proxy(self, reward: Cell, cell: Cell, folder: Path, tick: Tick) -> tuple[int, Mapping[str, Any]]:
         """The scores of a cell's answers by a reward model of the suite."""
@@ -605,9 +739,20 @@ class _Work:
     def tokenizer(self) -> Any:
         return load_tokenizer(self.base)
 
-    @cached_property
-    def _only_judge(self) -> Any:
-        return self._model(self.plan.judges[0])
+    def _scorer(self, cell: Cell) -> Scorer:
+        """A reward model or a loaded judge, for texts."""
+        if cell.loaded is not None:
+            return self._loaded(cell)
+        return RewardModel(self._model(cell), self.tokenizer, self.suite.train.max_length)
+
+    def _loaded(self, cell: Cell) -> LoadedModel:
+        """A loaded judge, held as `_model` holds the others."""
+        if self._held is None or self._held[0] != cell.id:
+            self._held = None
+            assert cell.loaded is not None
+            self._held = (cell.id, load_judge(self.loaded[cell.id], self.precision, cell.loaded.template))
+        model: LoadedModel = self._held[1]
+        return model
 
     def _frozen(self, cell: Cell) -> Any:
         """The base as this cell needs it: under a scalar head for a reward model."""
@@ -649,7 +794,9 @@ def _foreign_versions(algorithms: Sequence[Algorithm]) -> dict[str, str]:
     return versions
 
 
-def _header(prepared: Prepared, store: Store, command: str, tried: Tried, judges: Sequence[Outcome]) -> dict[str, Any]:
+def _header(
+    prepared: Prepared, store: Store, command: str, tried: Tried, outcomes: Mapping[str, Outcome]
+) -> dict[str, Any]:
     suite, base, plan, state = prepared.suite, prepared.base, prepared.plan, _state(prepared)
     results, trials = Results(suite, plan, store), prepared.tuning
     tuning = block(Results(suite, trials.plan, store), trials, tried) if trials else None
@@ -658,28 +805,69 @@ def _header(prepared: Prepared, store: Store, command: str, tried: Tried, judges
         "suite": {"name": suite.name, "state": state, "settings": suite.model_dump(mode="json")},
         "base": {"name": base.name, "digest": base.digest, "precision": str(prepared.precision)},
         "data": {split: dict(results.artefact(address).facts) for split, address in plan.tokens.items()},
-        "judge": _judge_facts(results.judge_name, judges, plan),
+        "judge": _judge_facts(results, outcomes),
         "environment": environment(),
         **({"tuning": tuning} if tuning else {}),
     }
 
 
-def _judge_facts(name: str | None, judges: Sequence[Outcome], plan: Plan) -> dict[str, Any] | None:
-    if not judges:
-        return None
-    unfinished = [judge.status for judge in judges if judge.status != "done"]
-    members = {judge.adapter for judge in plan.judges}
-    return {
-        "name": name,
-        "cell": ", ".join(judge.cell for judge in judges),
+def _judge_facts(results: Results, outcomes: Mapping[str, Outcome]) -> dict[str, Any] | None:
+    """What the report says of the judges: of the main one, and of each in `panel`."""
+    panel = [_panelist_facts(results, judge, outcomes) for judge in results.plan.panel]
+    return {key: panel[0][key] for key in ("name", "cell", "status", "trained")} | {"panel": panel} if panel else None
+
+
+def _panelist_facts(results: Results, judge: Panelist, outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
+    plan, members = results.plan, {cell.adapter for cell in judge.members}
+    unfinished = [outcomes[cell.id].status for cell in judge.members if outcomes[cell.id].status != "done"]
+    gold = isinstance(judge.entry, GoldJudge)
+    online = [cell for cell in plan.cells if cell.plugin is not None and cell.plugin.algorithm.rewarded]
+    graded = [cell.id for cell in online if (gold if cell.reward is None else cell.reward.adapter in members)]
+    facts: dict[str, Any] = {
+        "name": judge.name,
+        "cell": ", ".join(cell.id for cell in judge.members),
         "status": [*unfinished, "done"][0],
-        "trained": [cell.id for cell in plan.cells if cell.reward is not None and cell.reward.adapter in members],
+        "trained": graded,
     }
+    if judge.overlap is not None and (judge.overlap.kind, judge.overlap.key) in results.store:
+        facts["overlap"] = dict(results.artefact(judge.overlap).facts)
+    for cell in judge.members:
+        if cell.loaded is not None and cell.val is not None and not unfinished:
+            facts |= results.artefact(cell.val).facts
+    return facts
+
+
+def _note_scorers(prepared: Prepared, store: Store) -> None:
+    """Write `scorers.json`: what `align-bench score` needs to load a reward model of this run again."""
+    plan, base = prepared.plan, prepared.base
+    cells = [cell for cell in (*plan.judges, *plan.cells) if cell.kind == "reward"]
+    folder = str(base.folder.resolve()) if Path(base.name).exists() else base.name
+    note = {
+        "base": {"name": str(base.folder.resolve() / base.gguf) if base.gguf else folder, "digest": base.digest},
+        "storage": prepared.suite.precision,
+        "max_length": prepared.suite.train.max_length,
+        "cells": {
+            cell.id: {"adapter": cell.adapter and asdict(cell.adapter), "seed": cell.seed, "loaded": _told_loaded(cell)}
+            for cell in cells
+        },
+        "judges": {
+            judge.name: {
+                "cells": [cell.id for cell in judge.members],
+                "ensemble": judge.ensemble and judge.ensemble.model_dump(),
+            }
+            for judge in plan.panel
+        },
+    }
+    write_atomically(store.folder / SCORERS, json.dumps(note, indent=1))
+
+
+def _told_loaded(cell: Cell) -> dict[str, Any] | None:
+    return cell.loaded.model_dump() if cell.loaded else None
 
 
 def _outcome(cell: Cell) -> Outcome:
     """The outcome of a cell that ends well, its cost left to be filled in."""
-    reward = cell.plugin.algorithm.reward if cell.plugin else "s̄"
+    reward = cell.plugin.algorithm.reward if cell.plugin else "" if cell.loaded else "s̄"
     return Outcome(
         cell.id,
         cell.algorithm,

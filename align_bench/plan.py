@@ -19,7 +19,22 @@ from align_bench.errors import SuiteError, nearest
 from align_bench.records import Kind
 from align_bench.registry import Plugin, Registry
 from align_bench.store import content_key
-from align_bench.suite import BASE_CELL, GOLD, JUDGE_CELL, DataFile, Generate, Judge, Method, Suite
+from align_bench.suite import (
+    BASE_CELL,
+    GOLD,
+    JUDGE_CELL,
+    AnyJudge,
+    DataFile,
+    Ensemble,
+    Generate,
+    GoldJudge,
+    LoadedJudge,
+    Method,
+    Suite,
+    TrainedJudge,
+    judge_cell,
+    judge_names,
+)
 from align_bench.tune import points
 
 
@@ -28,7 +43,9 @@ class Inputs:
     """What the plan cannot know by itself.
 
     Attributes:
-        train, val, judge: fingerprints of the three data sets; `judge` is None without a judge.
+        train, val: fingerprints of the rows.
+        judge: for each judge of the suite, the fingerprint of its rows, or the digest of the loaded model; None for
+            gold.
         base: digest of the base's weights, tokenizer and template.
         precision: resolved storage, compute type and device, such as `nf4/float32/cpu`.
         versions: library → version, of those that numbers depend on.
@@ -37,7 +54,7 @@ class Inputs:
 
     train: str
     val: str
-    judge: str | None
+    judge: tuple[str | None, ...]
     base: str
     precision: str
     versions: Mapping[str, str]
@@ -57,17 +74,20 @@ class Cell:
     """One column of work: a method with its parameters and seed (or the untrained base), and its artefacts.
 
     Attributes:
-        id: unique in the suite: `dpo`, `rm[learning_rate=1e-05]`, `dpo#1`, `base`, `judge`.
-        plugin: its method; None for the base.
-        parameters: all hyper-parameters, resolved.
-        learning_rate: peak learning rate; None for the base and for a selection.
+        id: unique in the suite: `dpo`, `rm[learning_rate=1e-05]`, `dpo#1`, `base`, `judge`, `judge2`.
+        plugin: its method; None for the base and for a loaded judge.
+        parameters: all hyper-parameters of the loss, resolved.
+        learning_rate: peak learning rate; None for the base.
         seed: seed of initialisation, row order and sampling.
         adapter: the trained adapter; None for the base and for a selection.
         reference: base log-probabilities of the training rows; None when the loss reads none.
         val: log-probabilities or scores of the validation pairs; None for a selection, which has none.
         generations: answers to the validation prompts; None for reward models.
-        judged: the judge's scores of them; None without a judge or generations.
+        judged: id of a judge's cell → its scores of them.
         drift: their log-probabilities under the policy and under the base; None without a trained policy.
+        audit: a reward model's scores of validation pairs with changed texts; None for other cells.
+        rows: the table that it trains on: `train`, or a judge's own.
+        loaded: the model of a loaded judge.
         reward: the reward model that an online method is trained against, or that a selection picks by; None for
             other methods and for `gold`.
         proxy: its own reward model's scores of its generations; None without a reward model.
@@ -84,8 +104,11 @@ class Cell:
     reference: Address | None
     val: Address | None
     generations: Address | None
-    judged: Address | None
+    judged: Mapping[str, Address]
     drift: Address | None = None
+    audit: Address | None = None
+    rows: str = "train"
+    loaded: LoadedJudge | None = None
     reward: Cell | None = None
     proxy: Address | None = None
     base_proxy: Address | None = None
@@ -100,17 +123,21 @@ class Cell:
 
     @property
     def is_judge(self) -> bool:
-        """Whether it is the judge, or a member of its ensemble (`judge#0`, `judge#1`, …)."""
-        return self.id == JUDGE_CELL or self.id.startswith(f"{JUDGE_CELL}#")
+        """Whether it is a judge, or a member of a judge's ensemble (`judge#0`, `judge#1`, …)."""
+        return self.rows != "train"
 
     @property
     def kind(self) -> Kind:
         """What the cell holds: a reward model, a policy, or the base."""
+        if self.loaded is not None:
+            return "reward"
         return self.plugin.algorithm.kind if self.plugin else "base"
 
     @property
     def all_parameters(self) -> dict[str, Any]:
         """Hyper-parameters with the learning rate, as reports show them."""
+        if self.loaded is not None:
+            return {"model": self.loaded.title, "revision": self.loaded.revision, "template": self.loaded.template}
         if self.plugin is None:
             return {}
         judge = {"method": self.plugin.algorithm.name} if self.is_judge else {}
@@ -145,18 +172,40 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
+class Panelist:
+    """One judge of the suite.
+
+    Attributes:
+        name: the key of its scores.
+        entry: what the suite says of it.
+        members: its cell, or one for each member of its ensemble; none for gold.
+        overlap: how many of its training rows are also the policies'; None where it is not trained here.
+    """
+
+    name: str
+    entry: AnyJudge
+    members: tuple[Cell, ...]
+    overlap: Address | None
+
+    @property
+    def ensemble(self) -> Ensemble | None:
+        """How the members' scores make one; None for a single one."""
+        return self.entry.ensemble if isinstance(self.entry, TrainedJudge) else None
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """All cells of a suite, in the order in which they run.
 
     Attributes:
-        tokens: split (`train`, `val`, `judge`) → its tokenised table.
-        judges: the judge's own training, or that of each member of its ensemble; empty without a judge.
+        tokens: split (`train`, `val`, `judge`, `judge2`, …) → its tokenised table.
+        panel: the judges, the main one first.
         base: the untrained base.
         cells: one for each method, parameters and seed.
     """
 
     tokens: Mapping[str, Address]
-    judges: tuple[Cell, ...]
+    panel: tuple[Panelist, ...]
     base: Cell
     cells: tuple[Cell, ...]
 
@@ -166,8 +215,13 @@ class Plan:
         return content_key([[label, address.kind, address.key] for label, address in self.addresses()])
 
     @property
+    def judges(self) -> tuple[Cell, ...]:
+        """The cells of all judges, members of ensembles one by one."""
+        return tuple(cell for judge in self.panel for cell in judge.members)
+
+    @property
     def judge(self) -> Cell | None:
-        """The judge, or the first member of its ensemble."""
+        """The first judge's cell, or the first member of its ensemble."""
         return self.judges[0] if self.judges else None
 
     def addresses(self) -> Iterator[tuple[str, Address]]:
@@ -175,8 +229,11 @@ class Plan:
         seen: set[Address] = set()
         for split, address in self.tokens.items():
             yield f"tokens of {split}", address
+        for panelist in self.panel:
+            if panelist.overlap is not None:
+                yield f"overlap of {panelist.name}", panelist.overlap
         for cell in [self.base, *self.judges, *self.cells]:
-            scored = (cell.drift, cell.judged, cell.base_proxy, cell.proxy)
+            scored = (cell.drift, *cell.judged.values(), cell.base_proxy, cell.proxy, cell.audit)
             for needed in (cell.reference, cell.adapter, cell.val, *cell.draws, cell.generations, *scored):
                 if needed is not None and needed not in seen:
                     seen.add(needed)
@@ -232,10 +289,12 @@ def make_plan(
         "train": _tokens(suite, suite.data.train, inputs.train, inputs),
         "val": _tokens(suite, suite.data.val, inputs.val, inputs),
     }
-    if suite.judge is not None:
-        tokens["judge"] = _tokens(suite, suite.judge.data, str(inputs.judge), inputs)
+    for place, judge in enumerate(suite.judge):
+        if isinstance(judge, TrainedJudge):
+            tokens[judge_cell(place)] = _tokens(suite, judge.data, str(inputs.judge[place]), inputs)
     layout = _Layout(suite, inputs, tokens)
-    judges = layout.judges(suite.judge, registry) if suite.judge else ()
+    panel = layout.panel(registry)
+    judges = [cell for judge in panel for cell in judge.members]
     named = _named_variants(suite, registry)
     for name, found in (tuned or {}).items():
         named[name] = _variant(registry[named[name].method].algorithm, found, where=f"trials of {name}")
@@ -246,10 +305,10 @@ def make_plan(
     ]
     for identity, variant, seed in _rewards_first(entries):
         plugin = registry[variant.method]
-        reward = _reward_of(variant, seed, laid_out.values(), judges, suite) if plugin.algorithm.rewarded else None
+        reward = _reward_of(variant, seed, laid_out.values(), panel) if plugin.algorithm.rewarded else None
         laid_out[identity] = layout.cell(identity, plugin, variant, seed, "train", judges, reward)
     cells = tuple(laid_out[identity] for identity, _, _ in entries)
-    return Plan(tokens, judges, layout.base(suite.seeds[0], judges), cells)
+    return Plan(tokens, panel, layout.base(suite.seeds[0], judges), cells)
 
 
 def plan_trials(suite: Suite, registry: Registry, inputs: Inputs) -> Tuning | None:
@@ -269,7 +328,7 @@ def plan_trials(suite: Suite, registry: Registry, inputs: Inputs) -> Tuning | No
         tried = points(plugin.algorithm, variant.everything, suite.tune)
         variants = [_variant(plugin.algorithm, point, where=f"trials of {name}") for point in tried]
         rewards = [several[0] for several in trials.values() if several]  # as the suite gives them
-        reward = _reward_of(variant, seed, rewards, (), suite) if plugin.algorithm.rewarded else None
+        reward = _reward_of(variant, seed, rewards, ()) if plugin.algorithm.rewarded else None
         trials[name] = tuple(
             replace(
                 layout.cell(f"{name} trial {number}", plugin, one, seed, "train", (), reward),
@@ -277,6 +336,7 @@ def plan_trials(suite: Suite, registry: Registry, inputs: Inputs) -> Tuning | No
                 proxy=None,
                 base_proxy=None,
                 drift=None,
+                audit=None,
             )
             for number, one in enumerate(variants)
         )
@@ -289,12 +349,11 @@ def _rewards_first(entries: Iterable[tuple[str, _Variant, int]]) -> list[tuple[s
     return sorted(entries, key=lambda entry: "reward" in entry[1].parameters)
 
 
-def _reward_of(
-    variant: _Variant, seed: int, cells: Iterable[Cell], judges: Sequence[Cell], suite: Suite
-) -> Cell | None:
+def _reward_of(variant: _Variant, seed: int, cells: Iterable[Cell], panel: Sequence[Panelist]) -> Cell | None:
     """The reward model that a method names: the first of that reward method with its seed; None for `gold`."""
     name = variant.parameters["reward"]
     if name == GOLD:
+        _refuse_as_judge(variant, GOLD, [judge for judge in panel if isinstance(judge.entry, GoldJudge)])
         return None
     found = next(
         (cell for cell in cells if cell.kind == "reward" and (cell.algorithm, cell.seed) == (name, seed)), None
@@ -306,14 +365,21 @@ def _reward_of(
             + nearest(name, trained, what="reward"),
             fix=f"add {name} to methods, before or after {variant.method}",
         )
-    graded = any(judge.adapter == found.adapter for judge in judges)
-    if graded and suite.judge and not suite.judge.may_be_reward:
-        raise SuiteError(
-            f"methods: {variant.method}: its reward {found.id} is the judge itself (same rows, parameters and seed), "
-            "so that the judge would grade the policy by what it was trained on or picked by",
-            fix="give the judge rows of its own, or set judge.may_be_reward: true; the report then says so",
-        )
+    graded = [judge for judge in panel if any(member.adapter == found.adapter for member in judge.members)]
+    _refuse_as_judge(variant, found.id, graded)
     return found
+
+
+def _refuse_as_judge(variant: _Variant, reward: str, judges: Sequence[Panelist]) -> None:
+    """A judge that is a policy's own reward is an error, unless the suite allows it."""
+    for judge in judges:
+        if not isinstance(judge.entry, LoadedJudge) and not judge.entry.may_be_reward:
+            how = "gold" if reward == GOLD else "same rows, parameters and seed"
+            raise SuiteError(
+                f"methods: {variant.method}: its reward {reward} is the judge itself ({how}), "
+                "so that the judge would grade the policy by what it was trained on or picked by",
+                fix="give the judge rows of its own, or set judge.may_be_reward: true; the report then says so",
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -461,7 +527,8 @@ class _Layout:
                 **({"reward": reward.adapter.key} if reward and reward.adapter else {}),
             }
         )
-        val = self._val(training, self.suite.evaluate.epsilons if algorithm.kind == "reward" else [])
+        scores = algorithm.kind == "reward"
+        val = self._val(training, self.suite.evaluate.epsilons if scores else [])
         generate = self.suite.generate
         generations = self._generations(training, seed, generate) if algorithm.kind == "policy" else None
         return Cell(
@@ -476,6 +543,8 @@ class _Layout:
             generations=generations,
             judged=self._judged(generations, judges),
             drift=self._drift(generations),
+            audit=self._audit(training) if scores else None,
+            rows=split,
             reward=reward,
             proxy=self._proxy(generations, reward),
             base_proxy=self._proxy(self._base_generations(), reward),
@@ -520,7 +589,21 @@ class _Layout:
         reference = self._reference("val", mismatched=False)
         return Cell(BASE_CELL, None, {}, None, seed, None, None, reference, generations, judged)
 
-    def judges(self, judge: Judge, registry: Registry) -> tuple[Cell, ...]:
+    def panel(self, registry: Registry) -> tuple[Panelist, ...]:
+        """The judges of the suite, in its order."""
+        named = zip(judge_names(self.suite.judge), self.suite.judge, strict=True)
+        return tuple(self._panelist(place, name, judge, registry) for place, (name, judge) in enumerate(named))
+
+    def _panelist(self, place: int, name: str, judge: AnyJudge, registry: Registry) -> Panelist:
+        cell = judge_cell(place)
+        if isinstance(judge, GoldJudge):
+            return Panelist(name, judge, (), None)
+        if isinstance(judge, LoadedJudge):
+            return Panelist(name, judge, (self._loaded(cell, judge, str(self.inputs.judge[place])),), None)
+        needs = {"judge": self.tokens[cell].key, "train": self.tokens["train"].key, "code": code_digest("judge")}
+        return Panelist(name, judge, self._trained(cell, judge, registry), Address("overlap", content_key(needs)))
+
+    def _trained(self, cell: str, judge: TrainedJudge, registry: Registry) -> tuple[Cell, ...]:
         plugin = registry[judge.method]
         if plugin.algorithm.kind != "reward":
             rewards = [name for name, other in registry.plugins.items() if other.algorithm.kind == "reward"]
@@ -530,9 +613,27 @@ class _Layout:
             )
         variant = _variant(plugin.algorithm, judge.parameters, where="judge.parameters")
         if judge.ensemble is None:
-            return (self.cell(JUDGE_CELL, plugin, variant, judge.seed, "judge", ()),)
+            return (self.cell(cell, plugin, variant, judge.seed, cell, ()),)
         seeds = range(judge.seed, judge.seed + judge.ensemble.size)
-        return tuple(self.cell(f"{JUDGE_CELL}#{seed}", plugin, variant, seed, "judge", ()) for seed in seeds)
+        return tuple(self.cell(f"{cell}#{seed}", plugin, variant, seed, cell, ()) for seed in seeds)
+
+    def _loaded(self, name: str, judge: LoadedJudge, digest: str) -> Cell:
+        model = content_key({"model": digest, "template": judge.template, "code": code_digest("models", "judge")})
+        return Cell(
+            id=name,
+            plugin=None,
+            parameters={},
+            learning_rate=None,
+            seed=0,
+            adapter=None,
+            reference=None,
+            val=self._val(model, []),
+            generations=None,
+            judged={},
+            audit=self._audit(model),
+            rows=name,
+            loaded=judge,
+        )
 
     def _base(self) -> dict[str, Any]:
         return {"digest": self.inputs.base, "precision": self.inputs.precision, "versions": dict(self.inputs.versions)}
@@ -585,14 +686,31 @@ class _Layout:
         needs = {"generations": generations.key, "code": code_digest("models", "evaluate")}
         return Address("drift", content_key(needs))
 
-    def _judged(self, generations: Address | None, judges: Sequence[Cell]) -> Address | None:
-        if generations is None or self.suite.judge is None or not judges:
-            return None
-        ensemble = self.suite.judge.ensemble
-        needs = {
-            "generations": generations.key,
-            "judges": [judge.adapter.key for judge in judges if judge.adapter],
-            "ensemble": ensemble and ensemble.model_dump(),
-            "code": code_digest("models", "judge"),
+    def _judged(self, generations: Address | None, judges: Sequence[Cell]) -> dict[str, Address]:
+        if generations is None:
+            return {}
+        return {
+            judge.id: Address(
+                "judged",
+                content_key(
+                    {
+                        "generations": generations.key,
+                        "judge": [part.key for part in (judge.adapter or judge.val,) if part],
+                        "code": code_digest("models", "judge"),
+                    }
+                ),
+            )
+            for judge in judges
         }
-        return Address("judged", content_key(needs))
+
+    def _audit(self, scorer: str) -> Address | None:
+        if not self.suite.audit.pairs:
+            return None
+        needs = {
+            "base": self._base(),
+            "scorer": scorer,
+            "tokens": self.tokens["val"].key,
+            "audit": self.suite.audit.model_dump(),
+            "code": code_digest("models", "judge", "data"),
+        }
+        return Address("audit", content_key(needs))

@@ -17,19 +17,35 @@ from rich.text import Text
 
 from align_bench.data.preferences import read
 from align_bench.gather import source
+from align_bench.metrics.counterfactual import VERSIONS
 from align_bench.models.load import base_parameters
 from align_bench.pipeline import HELD_OUT, Folders, Prepared, stage_label, tuned, warnings
 from align_bench.plan import Address, Cell
 from align_bench.store import MANIFEST, Store
-from align_bench.suite import BASE_CELL, DataFile
+from align_bench.suite import BASE_CELL, JUDGE_CELL, DataFile, TrainedJudge, judge_cell
 from align_bench.trials import in_words
 
 # A frozen base needs no weight gradients: forward 2N, backward through the activations 2N.
-_FLOPS_PER_TOKEN = {"adapter": 4, "reference": 2, "val": 2, "generations": 2, "judged": 2, "drift": 2}
+_FLOPS_PER_TOKEN = {
+    "adapter": 4,
+    "reference": 2,
+    "val": 2,
+    "generations": 2,
+    "judged": 2,
+    "drift": 2,
+    "audit": 2,
+}
 _CHARACTERS_PER_TOKEN = 4
 # Share of the matrix-product rate that whole passes were seen to reach.
 _UTILISATION = 0.3
-_STAGES = {"adapter": "train", "val": "validation", "generations": "generate", "judged": "judge", "drift": "drift"}
+_STAGES = {
+    "adapter": "train",
+    "val": "validation",
+    "generations": "generate",
+    "judged": "judge",
+    "drift": "drift",
+    "audit": "audit",
+}
 
 
 def plan_tables(prepared: Prepared, folders: Folders) -> Iterator[RenderableType]:
@@ -102,23 +118,25 @@ def plan_addresses(prepared: Prepared) -> list[Address]:
 
 
 def _stage(cell: Cell, kind: str, store: Store, estimate: _Estimate) -> str:
-    addresses = [address for address in _addresses(cell)[kind] if address is not None]
-    missing = [address for address in addresses if (address.kind, address.key) not in store]
-    if missing:
-        return f"~{len(missing) * estimate.seconds(kind, cell):,.0f} s"
+    addresses = _addresses(cell)[kind]
+    absent = [address for address in addresses if (address.kind, address.key) not in store]
+    if absent:
+        return f"~{len(absent) * estimate.seconds(kind, cell):,.0f} s"
     return "[green]stored[/]" if addresses else "–"
 
 
-def _addresses(cell: Cell) -> dict[str, list[Address | None]]:
+def _addresses(cell: Cell) -> Mapping[str, Sequence[Address]]:
     """Stage → what it makes; each of a selection's draws costs what a policy's generations do."""
-    return {
+    made: dict[str, list[Address | None]] = {
         "reference": [cell.reference],
         "adapter": [cell.adapter],
         "val": [cell.val],
         "generations": [*cell.draws, cell.generations],
         "drift": [cell.drift],
-        "judged": [cell.judged, cell.base_proxy, cell.proxy],
+        "judged": [*cell.judged.values(), cell.base_proxy, cell.proxy],
+        "audit": [cell.audit],
     }
+    return {kind: [address for address in several if address is not None] for kind, several in made.items()}
 
 
 def _missing(parts: list[tuple[Cell, _Estimate]], store: Store) -> Iterator[tuple[str, Cell, _Estimate, Address]]:
@@ -126,7 +144,7 @@ def _missing(parts: list[tuple[Cell, _Estimate]], store: Store) -> Iterator[tupl
     seen: set[Address] = set()
     for cell, estimate in parts:
         for kind, address in ((kind, address) for kind, several in _addresses(cell).items() for address in several):
-            if address is not None and address not in seen and (address.kind, address.key) not in store:
+            if address not in seen and (address.kind, address.key) not in store:
                 seen.add(address)
                 yield kind, cell, estimate, address
 
@@ -147,14 +165,22 @@ class _Estimate:
     def of(cls, prepared: Prepared, store: Store) -> _Estimate:
         suite = prepared.suite
         sizes = {"train": _size(suite.data.train, "train"), "val": _size(suite.data.val, "val")}
-        sizes["judge"] = _size(suite.judge.data, "judge") if suite.judge else (0, 0, 0)
+        judges = {
+            judge_cell(place): _size(judge.data, JUDGE_CELL)
+            for place, judge in enumerate(suite.judge)
+            if isinstance(judge, TrainedJudge)
+        }
         answered = min(suite.generate.prompts, sizes["val"][0]) * suite.generate.samples
         prompt_share = sizes["val"][2] // max(1, sizes["val"][0])
         tokens = {
             "train": sizes["train"][1],
-            "judge": sizes["judge"][1],
+            **{name: tokens for name, (_, tokens, _) in judges.items()},
             "val": sizes["val"][1],
             "generations": answered * (prompt_share + suite.generate.max_new_tokens // 2),
+            "audit": len(VERSIONS)
+            * sizes["val"][1]
+            * min(suite.audit.pairs, sizes["val"][0])
+            // max(1, sizes["val"][0]),
         }
         rates = _stored_rates(store.folder)
         known = ", ".join(sorted(rates)) or "none yet"
@@ -184,7 +210,7 @@ class _Estimate:
             # Mismatched answers pass forward only: half of a training pass; chosen answers are half of all.
             # Online: prompts with answers are sampled, judged, and measured under policy and reference before updates.
             share = {"unpaired": 1.5, "chosen": 0.5, "rollouts": 4}.get(cell.plugin.algorithm.data, 1)
-            return int(self.tokens["judge" if cell.is_judge else "train"] * self.epochs * share)
+            return int(self.tokens[cell.rows] * self.epochs * share)
         if kind == "judged":
             return self.tokens["generations"]
         if kind == "drift":  # once under the policy, once under the base

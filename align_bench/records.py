@@ -44,6 +44,21 @@ class Preference:
 
 
 @dataclass(frozen=True, slots=True)
+class Conversation:
+    """A prompt and one answer to it, as texts.
+
+    Attributes:
+        prompt: the turns before the answer; the last one is the user's.
+        answer: the answer, without the end-of-turn token.
+        finished: whether the answer ended by itself, rather than being cut off.
+    """
+
+    prompt: tuple[Message, ...]
+    answer: str
+    finished: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class PreferenceSet:
     """A data set as read: its usable rows, and what was dropped and why.
 

@@ -10,7 +10,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from align_bench.errors import SuiteError, nearest
 
@@ -72,9 +82,10 @@ class Ensemble(_Strict):
     penalty: float = Field(1.0, ge=0, description="of variance_penalised, per unit of reward")
 
 
-class Judge(_Strict):
-    """The reward model that scores generations, trained on rows of its own."""
+class TrainedJudge(_Strict):
+    """A reward model that scores generations, trained on rows of its own."""
 
+    name: str | None = Field(None, min_length=1, description="key of its scores; by default its method")
     method: str = Field("rm", description="a reward method of the registry")
     data: DataField = Field(description="its training rows; keep them apart from data.train")
     parameters: dict[str, Any] = Field(default_factory=dict, description="its hyper-parameters and learning_rate")
@@ -83,10 +94,97 @@ class Judge(_Strict):
     ensemble: Ensemble | None = Field(None, description="train several, and judge by all of them")
 
     @property
-    def name(self) -> str:
-        """How reports call it: by its method, and by how its members are combined."""
+    def title(self) -> str:
+        """How reports call it without a name: by its method, and by how its members are combined."""
         several = self.ensemble and f"{self.ensemble.size} × {self.method}, {self.ensemble.combine}"
         return several or self.method
+
+
+class LoadedJudge(_Strict):
+    """A sequence-classification model that is loaded as it is. A bare string is its `model`."""
+
+    name: str | None = Field(None, min_length=1, description="key of its scores; by default the model's own name")
+    model: str = Field(description="hub id or folder of a sequence-classification model, or an align-anything one")
+    revision: str | None = Field(None, description="commit, branch or tag of a hub model")
+    template: Literal["chat", "pair"] | None = Field(
+        None,
+        description="chat: its tokenizer's chat template; pair: prompt and answer as two texts; by default chat where "
+        "there is a template",
+    )
+
+    @property
+    def title(self) -> str:
+        """How reports call it without a name: its hub id, or its folder's own name."""
+        return Path(self.model).name if Path(self.model).is_dir() else self.model
+
+
+class GoldJudge(_Strict):
+    """The programmatic judge, where the data knows its right answers. Written `gold`."""
+
+    method: Literal["gold"] = Field(description="gold")
+    may_be_reward: bool = Field(False, description="allow an online method whose reward is gold, too")
+
+    @property
+    def title(self) -> str:
+        """How reports call it."""
+        return GOLD
+
+
+AnyJudge = TrainedJudge | LoadedJudge | GoldJudge
+_JUDGE_KINDS: Mapping[str, type[AnyJudge]] = {"trained": TrainedJudge, "loaded": LoadedJudge, "gold": GoldJudge}
+
+
+def _judge_kind(value: Any) -> str:
+    if not isinstance(value, Mapping):
+        return next(kind for kind, model in _JUDGE_KINDS.items() if isinstance(value, model))
+    if value.get("method") == GOLD:
+        return "gold"
+    return "loaded" if "model" in value else "trained"
+
+
+def _judges(value: Any) -> Any:
+    """One judge or several, as a list of mappings."""
+    if value is None:
+        return []
+    return [_judge_entry(entry) for entry in (value if isinstance(value, list | tuple) else [value])]
+
+
+def _judge_entry(value: Any) -> Any:
+    if isinstance(value, str):
+        return {"method": GOLD} if value == GOLD else {"model": value}
+    if not isinstance(value, Mapping | TrainedJudge | LoadedJudge | GoldJudge):
+        raise ValueError("expected {method: rm, data: …}, a hub id, a folder, gold, or a list of these")
+    return value
+
+
+JudgeEntry = Annotated[
+    Annotated[TrainedJudge, Tag("trained")] | Annotated[LoadedJudge, Tag("loaded")] | Annotated[GoldJudge, Tag("gold")],
+    Discriminator(_judge_kind),
+]
+
+
+def judge_cell(place: int) -> str:
+    """What the judge at a place (0-based) of the list is called among the cells: `judge`, `judge2`, …"""
+    return JUDGE_CELL if place == 0 else f"{JUDGE_CELL}{place + 1}"
+
+
+def judge_names(judges: Sequence[AnyJudge]) -> list[str]:
+    """The key of each judge's scores: its name, or its title, numbered where it stands twice.
+
+    Raises:
+        SuiteError: when two judges are given the same name, one is given the gold judge's, or `gold` stands twice.
+    """
+    names: list[str] = []
+    for judge in judges:
+        given = None if isinstance(judge, GoldJudge) else judge.name
+        title = given or judge.title
+        same = sum(name == title or name.startswith(f"{title} (") for name in names)
+        if same and (given or isinstance(judge, GoldJudge)):
+            raise SuiteError(f"judge: two judges are called {title!r}", fix="give one of them another name")
+        if title == GOLD and not isinstance(judge, GoldJudge):
+            raise SuiteError("judge: the name gold is the programmatic judge's", fix="choose another name")
+        names.append(f"{title} ({same + 1})" if same else title)
+    return names
 
 
 class Train(_Strict):
@@ -124,6 +222,13 @@ class Evaluate(_Strict):
         default_factory=list,
         description="accuracy of reward models under attack: steps on the input embeddings, × their norm",
     )
+
+
+class Audit(_Strict):
+    """How far judges and reward models can be trusted: what moves their scores beside the worth of an answer."""
+
+    pairs: int = Field(200, ge=0, description="the first n validation pairs, scored again with other texts; 0 for none")
+    seed: int = Field(0, description="seed of the shuffled prompts")
 
 
 class Generate(_Strict):
@@ -205,10 +310,13 @@ class Suite(_Strict):
     )
     lora: Lora = Field(default=Lora())
     data: Data
-    judge: Judge | None = Field(None, description="without one, no generation is judged by a reward model")
+    judge: Annotated[tuple[JudgeEntry, ...], BeforeValidator(_judges)] = Field(
+        (), description="what scores generations: one or a list, the first is the main one"
+    )
     seeds: list[int] = Field([0], min_length=1, description="every method is trained once per seed")
     train: Train = Field(default=Train())
     evaluate: Evaluate = Field(default=Evaluate())
+    audit: Audit = Field(default=Audit())
     generate: Generate = Field(default=Generate())
     report: Report = Field(default=Report())
     methods: list[MethodEntry] = Field(
@@ -335,8 +443,15 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
     merged = dict(below)
     for key, value in above.items():
         old = merged.get(key)
-        merged[key] = _merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+        if isinstance(old, Mapping) and isinstance(value, Mapping) and not (key == "judge" and _another(value, old)):
+            value = _merged(old, value)
+        merged[key] = value
     return merged
+
+
+def _another(judge: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
+    """Whether a judge takes the old one's place, rather than to change some of its keys."""
+    return _judge_kind(judge) != _judge_kind(old) and bool({"model", "method", "data"} & set(judge))
 
 
 def _override(raw: dict[str, Any], override: str) -> None:
@@ -395,19 +510,23 @@ def _located(suite: Suite, folders: Sequence[Path]) -> Suite:
     def locate_file(file: DataFile) -> DataFile:
         return file.model_copy(update={"path": locate(file.path)})
 
-    judge = suite.judge and suite.judge.model_copy(update={"data": locate_file(suite.judge.data)})
+    def locate_judge(judge: AnyJudge) -> AnyJudge:
+        if isinstance(judge, TrainedJudge):
+            return judge.model_copy(update={"data": locate_file(judge.data)})
+        return judge.model_copy(update={"model": locate(judge.model)}) if isinstance(judge, LoadedJudge) else judge
+
     return suite.model_copy(
         update={
             "base": locate(suite.base),
             "data": Data(train=locate_file(suite.data.train), val=locate_file(suite.data.val)),
-            "judge": judge,
+            "judge": tuple(locate_judge(judge) for judge in suite.judge),
             "plugins": [locate(plugin) for plugin in suite.plugins],
         }
     )
 
 
 def _in_words(error: Mapping[str, Any], raw: Mapping[str, Any]) -> str:
-    location = [str(part) for part in error["loc"]]
+    location = [str(part) for part in _as_written(error["loc"], raw)]
     where = ".".join(location)
     if error["type"] == "extra_forbidden":
         known = _keys_at(error["loc"][:-1])
@@ -417,8 +536,18 @@ def _in_words(error: Mapping[str, Any], raw: Mapping[str, Any]) -> str:
     return f"  {where}: got {error['input']!r}; {error['msg'].removeprefix('Value error, ')}"
 
 
+def _as_written(location: Sequence[str | int], raw: Mapping[str, Any]) -> Sequence[str | int]:
+    """A place without what only the model has: the kind of a judge, and its number where there is no list."""
+    if location[:1] != ("judge",):
+        return location
+    number = location[1:2] if isinstance(raw.get("judge"), list) else ()
+    return ["judge", *number, *location[3:]]
+
+
 def _keys_at(location: Sequence[str | int]) -> list[str]:
     model: type[BaseModel] = Suite
+    if location[:1] == ("judge",):
+        model, location = _JUDGE_KINDS[str(location[2])], location[3:]
     for part in location:
         if not isinstance(part, str) or part not in model.model_fields:
             continue
@@ -445,6 +574,11 @@ def json_schema() -> dict[str, Any]:
         "anyOf": [{"type": "string"}, {"type": "object", "minProperties": 1, "maxProperties": 1}],
     }
     definitions["DataFile"] = {"anyOf": [{"type": "string"}, definitions["DataFile"]]}
+    one = [{"type": "string"}, *({"$ref": f"#/$defs/{kind.__name__}"} for kind in _JUDGE_KINDS.values())]
+    schema["properties"]["judge"] = {
+        "anyOf": [*one, {"type": "array", "items": {"anyOf": one}}, {"type": "null"}],
+        "description": schema["properties"]["judge"]["description"],
+    }
     schema["properties"]["extends"] = {"type": "string", "description": "a packaged suite's name or a path"}
     # With `extends`, the parent may bring what is required.
     schema.pop("required", None)

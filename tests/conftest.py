@@ -101,3 +101,55 @@ def write_suite(tmp_path: Path, small_suite: dict[str, Any]) -> Callable[..., Pa
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def make_judge(tokenizer: Any) -> Callable[..., Path]:
+    """Writes a random sequence-classification model: `llama` with a chat template, or `bert` for pairs of texts."""
+    from transformers import (
+        BertConfig,
+        BertForSequenceClassification,
+        LlamaConfig,
+        LlamaForSequenceClassification,
+    )
+
+    size = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+
+    def make(folder: Path, kind: str, labels: int = 1) -> Path:
+        torch.manual_seed(1)
+        more = {"num_labels": labels, "initializer_range": 0.3, **size}
+        if kind == "llama":
+            ids = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+            LlamaForSequenceClassification(LlamaConfig(max_position_embeddings=256, **ids, **more)).save_pretrained(
+                folder
+            )
+            tokenizer.save_pretrained(folder)
+            return folder
+        pairs = _pair_tokenizer(tokenizer)
+        config = BertConfig(vocab_size=len(pairs), max_position_embeddings=96, **more)
+        BertForSequenceClassification(config).save_pretrained(folder)
+        pairs.save_pretrained(folder)
+        return folder
+
+    return make
+
+
+def _pair_tokenizer(tokenizer: Any) -> Any:
+    """The same byte-level tokens, in BERT's form of a pair."""
+    from tokenizers import Tokenizer, processors
+    from transformers import PreTrainedTokenizerFast
+
+    inner = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    start, end = (inner.token_to_id(token) for token in ("<|system|>", "<|end|>"))
+    inner.post_processor = processors.TemplateProcessing(
+        single="<|system|> $A <|end|>",
+        pair="<|system|> $A <|end|> $B:1 <|end|>:1",
+        special_tokens=[("<|system|>", start), ("<|end|>", end)],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=inner,
+        pad_token="<|pad|>",
+        cls_token="<|system|>",
+        sep_token="<|end|>",
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+    )

@@ -56,12 +56,9 @@ def test_every_cell_is_done(whole: Any) -> None:
         ("base", "base", "done"),
         ("dpo", "policy", "done"),
     }
-    assert report["judge"] == {
-        "name": "2 × rm, variance_penalised",
-        "cell": "judge#4, judge#5",
-        "status": "done",
-        "trained": [],
-    }
+    main = {"name": "2 × rm, variance_penalised", "cell": "judge#4, judge#5", "status": "done", "trained": []}
+    shared = {"rows": 24, "same_rows": 0, "same_prompts": 0}
+    assert report["judge"] == {**main, "panel": [{**main, "overlap": shared}]}
 
 
 def test_the_report_can_be_recomputed_from_its_exports(whole: Any) -> None:
@@ -78,11 +75,14 @@ def test_members_are_trained_apart_and_judge_together(whole: Any) -> None:
     first, second = prepared.plan.judges
     assert first.adapter != second.adapter
     cell = next(cell for cell in prepared.plan.cells if cell.id == "dpo")
-    members = json.loads((results.artefact(cell.judged) / "members.json").read_text(encoding="utf-8"))
+    members = [
+        json.loads((results.artefact(cell.judged[judge.id]) / "scores.json").read_text(encoding="utf-8"))
+        for judge in (first, second)
+    ]
     assert members[0] != members[1]
-    combined = combine(members, prepared.suite.judge.ensemble)
+    combined = combine(members, prepared.plan.panel[0].ensemble)
     judged = [
-        answer.scores[prepared.suite.judge.name]
+        answer.scores[prepared.plan.panel[0].name]
         for answer in read_generations(folders.reports / "small")
         if answer.cell == "dpo"
     ]
@@ -112,16 +112,17 @@ def test_a_second_run_does_nothing(whole: Any, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_an_ensembles_settings_are_part_of_what_it_says(whole: Any, tmp_path: Path) -> None:
-    """Other combinations of the same members train nothing anew."""
+    """Other combinations of the same members train and score nothing anew; only the report is another."""
     prepared, _, _ = whole
     raw = prepared.suite.model_dump(mode="json")
-    raw["judge"]["ensemble"] = {"size": 2, "combine": "worst"}
+    raw["judge"][0]["ensemble"] = {"size": 2, "combine": "worst"}
     raw["methods"] = ["dpo"]
     path = tmp_path / "other.yaml"
     path.write_text(yaml.safe_dump(raw), encoding="utf-8")
     other = prepare(load_suite(str(path)), load_registry(path)).plan
     assert [judge.adapter for judge in other.judges] == [judge.adapter for judge in prepared.plan.judges]
-    assert other.base.judged != prepared.plan.base.judged
+    assert other.base.judged == prepared.plan.base.judged
+    assert other.panel[0].name != prepared.plan.panel[0].name
     assert other.base.generations == prepared.plan.base.generations
 
 

@@ -18,13 +18,13 @@ from align_bench.suite import Suite
 INPUTS = Inputs(
     train="train rows",
     val="val rows",
-    judge="judge rows",
+    judge=("judge rows",),
     base="weights",
     precision="fp32/float32/cpu",
     versions={"torch": "2", "transformers": "5", "peft": "0"},
 )
 REGISTRY = load_registry()
-PARTS = ("adapter", "reference", "val", "generations", "judged", "drift")
+PARTS = ("adapter", "reference", "val", "generations", "judged", "drift", "audit")
 
 Part = tuple[str, str]
 
@@ -59,7 +59,12 @@ def every_cell(made: Plan) -> list[Cell]:
 def addresses(made: Plan) -> dict[Part, Address | None]:
     """(cell, part) → address, and ("tokens", split) → address."""
     found: dict[Part, Address | None] = {("tokens", split): address for split, address in made.tokens.items()}
-    return found | {(cell.id, part): getattr(cell, part) for cell in every_cell(made) for part in PARTS}
+    return found | {(cell.id, part): part_of(cell, part) for cell in every_cell(made) for part in PARTS}
+
+
+def part_of(cell: Cell, part: str) -> Address | None:
+    """An artefact of a cell; of the judges' scores that of the only judge."""
+    return cell.judged.get("judge") if part == "judged" else getattr(cell, part)
 
 
 def changed(before: Plan, after: Plan) -> set[Part]:
@@ -155,22 +160,22 @@ def test_values_outside_the_declared_range_are_warned_of() -> None:
 
 def test_each_kind_of_cell_has_its_artefacts() -> None:
     made = plan()
-    has = {cell.id: {part for part in PARTS if getattr(cell, part) is not None} for cell in every_cell(made)}
+    has = {cell.id: {part for part in PARTS if part_of(cell, part) is not None} for cell in every_cell(made)}
     assert has == {
         "base": {"val", "generations", "judged"},
-        "judge": {"adapter", "val"},
-        "rm": {"adapter", "val"},
-        "dpo": set(PARTS),
-        "kto": set(PARTS),
-        "simpo": set(PARTS) - {"reference"},
+        "judge": {"adapter", "val", "audit"},
+        "rm": {"adapter", "val", "audit"},
+        "dpo": set(PARTS) - {"audit"},
+        "kto": set(PARTS) - {"audit"},
+        "simpo": set(PARTS) - {"audit", "reference"},
     }
 
 
 def test_without_a_judge_nothing_is_judged() -> None:
-    made = plan(replace(INPUTS, judge=None), judge=None)
+    made = plan(replace(INPUTS, judge=()), judge=None)
     assert made.judge is None
     assert set(made.tokens) == {"train", "val"}
-    assert all(cell.judged is None for cell in every_cell(made))
+    assert not any(cell.judged for cell in every_cell(made))
     assert made.cells[1].generations is not None
 
 
@@ -194,7 +199,7 @@ def test_every_method_has_its_trials_with_one_seed() -> None:
         name: [f"{name} trial {number}" for number in range(3)] for name in ("rm", "dpo", "kto", "simpo")
     }
     assert {cell.seed for cell in made.plan.cells} == {4}
-    assert all(cell.generations is cell.judged is None for cell in (made.plan.base, *made.plan.cells))
+    assert all(cell.generations is cell.audit is None for cell in (made.plan.base, *made.plan.cells))
     given = {name.partition("#")[0] for name in names(seeds=[4, 5])}
     assert set(made.trials) == given
 
@@ -264,7 +269,8 @@ def test_every_address_is_listed_once() -> None:
     made = plan(seeds=[0, 1], methods=["rm", {"dpo": {"beta": [0.1, 0.5]}}, "kto"])
     listed = [address for _, address in made.addresses()]
     assert len(listed) == len(set(listed))
-    assert set(listed) == {address for address in addresses(made).values() if address is not None}
+    overlaps = {judge.overlap for judge in made.panel}
+    assert set(listed) == {address for address in addresses(made).values() if address is not None} | overlaps
 
 
 def test_equal_suites_have_equal_plans() -> None:
@@ -305,7 +311,7 @@ def test_growing_suite_keeps_what_it_has(more: Mapping[str, Any]) -> None:
 @pytest.mark.parametrize("name", ["dpo", "kto", "simpo"])
 def test_edited_plugin_changes_its_own_cells_only(name: str) -> None:
     made = plan(registry=with_digest(name))
-    assert changed(plan(), made) == parts(name, of=("adapter", "val", "generations", "judged", "drift"))
+    assert changed(plan(), made) == parts(name, of=("adapter", "val", "generations", "judged", "drift", "audit"))
     assert made.fingerprint != plan().fingerprint
 
 
@@ -321,11 +327,11 @@ def test_other_training_rows_change_what_is_trained_on_them() -> None:
 
 def test_other_validation_rows_train_nothing_again() -> None:
     found = changed(plan(), plan(replace(INPUTS, val="other")))
-    assert found == {("tokens", "val")} | parts("*", of=("val", "generations", "judged", "drift"))
+    assert found == {("tokens", "val")} | parts("*", of=("val", "generations", "judged", "drift", "audit"))
 
 
 def test_other_judge_rows_change_only_the_judge_and_its_scores() -> None:
-    found = changed(plan(), plan(replace(INPUTS, judge="other")))
+    found = changed(plan(), plan(replace(INPUTS, judge=("other",))))
     assert found == {("tokens", "judge")} | parts("judge") | parts("*", of=("judged",))
 
 
@@ -362,19 +368,21 @@ def test_checkpoint_interval_changes_nothing() -> None:
     ],
 )
 def test_training_settings_change_all_that_is_trained_and_no_reference(more: Mapping[str, Any]) -> None:
-    trained = parts("judge", "rm", "dpo", "kto", "simpo", of=("adapter", "val", "generations", "judged", "drift"))
+    trained = parts(
+        "judge", "rm", "dpo", "kto", "simpo", of=("adapter", "val", "generations", "judged", "drift", "audit")
+    )
     assert changed(plan(), plan(**more)) == trained | parts("base", of=("judged",))
 
 
 @pytest.mark.parametrize("parameters", [{"learning_rate": 1e-3}, {"beta": 0.2}])
 def test_other_parameters_change_their_own_cell_only(parameters: Mapping[str, Any]) -> None:
     found = changed(plan(), plan(methods=["rm", {"dpo": dict(parameters)}, "kto", "simpo"]))
-    assert found == parts("dpo", of=("adapter", "val", "generations", "judged", "drift"))
+    assert found == parts("dpo", of=("adapter", "val", "generations", "judged", "drift", "audit"))
 
 
 def test_other_seed_changes_all_cells_but_not_the_judge() -> None:
     found = changed(plan(), plan(seeds=[1]))
-    trained = parts("rm", "dpo", "kto", "simpo", of=("adapter", "val", "generations", "judged", "drift"))
+    trained = parts("rm", "dpo", "kto", "simpo", of=("adapter", "val", "generations", "judged", "drift", "audit"))
     assert found == trained | parts("base", of=("generations", "judged"))
 
 
@@ -558,7 +566,7 @@ def test_a_reward_that_the_suite_does_not_train_is_told(methods: list[Any], mess
 
 def test_a_judge_is_no_reward_unless_the_suite_says_so() -> None:
     same = {"method": "rm", "data": "train.jsonl"}
-    rows = replace(INPUTS, judge=INPUTS.train)
+    rows = replace(INPUTS, judge=(INPUTS.train,))
     with pytest.raises(SuiteError, match="its reward rm is the judge itself"):
         plan(rows, methods=["rm", "ppo"], judge=same)
     plan(rows, methods=["rm", "dpo"], judge=same)

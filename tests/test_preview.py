@@ -60,7 +60,7 @@ def shown(prepared: Prepared, folders: Folders) -> str:
 
 
 def stages(text: str) -> dict[str, list[str]]:
-    """Cell → seed, train, validation, generate, judge, as shown."""
+    """Cell → seed, train, validation, generate, judge, audit, as shown."""
     rows = [[field.strip() for field in line.split("│")[1:-1]] for line in text.splitlines() if line.startswith("│")]
     return {row[0]: row[1:] for row in rows}
 
@@ -87,12 +87,12 @@ def test_every_cell_is_a_row_with_its_stages(prepared: Prepared, folders: Folder
     estimated = re.compile(r"~[\d,]+ s")
     has = {cell: [bool(estimated.fullmatch(stage)) for stage in row[1:]] for cell, row in stages(text).items()}
     assert has == {
-        "base": [False, True, True, True, False],
-        "judge": [True, True, False, False, False],
-        "rm": [True, True, False, False, False],
-        "dpo": [True] * 5,
-        "kto": [True] * 5,
-        "simpo": [True] * 5,
+        "base": [False, True, True, True, False, False],
+        "judge": [True, True, False, False, False, True],
+        "rm": [True, True, False, False, False, True],
+        "dpo": [True, True, True, True, True, False],
+        "kto": [True, True, True, True, True, False],
+        "simpo": [True, True, True, True, True, False],
     }
     assert stages(text)["base"][1] == "–"
 

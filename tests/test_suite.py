@@ -78,8 +78,7 @@ def test_packaged_suite_loads(name: str) -> None:
 def test_assignment_is_packaged_and_needs_no_network() -> None:
     suite = load_suite("assignment")
     assert [method.name for method in suite.methods] == ["rm", "dpo", "kto", "simpo", "orpo"]
-    assert suite.judge is not None
-    paths = [suite.base, suite.data.train.path, suite.data.val.path, suite.judge.data.path]
+    paths = [suite.base, suite.data.train.path, suite.data.val.path, suite.judge[0].data.path]
     assert all(path.startswith("embedded/") for path in paths)
 
 
@@ -114,7 +113,7 @@ def test_unknown_suite_suggests_the_nearest() -> None:
 
 def test_defaults_fill_what_is_not_said(write: Write) -> None:
     suite = load_suite(str(write()))
-    assert (suite.precision, suite.seeds, suite.plugins, suite.judge) == ("auto", [0], [], None)
+    assert (suite.precision, suite.seeds, suite.plugins, suite.judge) == ("auto", [0], [], ())
     assert (suite.train.epochs, suite.train.batch_size, suite.lora.r) == (1, 32, 16)
     assert suite.data.train.too_long == "truncate"
 
@@ -388,13 +387,12 @@ def test_mappings_merge_and_the_rest_is_replaced(write: Write) -> None:
     suite = load_suite(str(child))
     assert (suite.train.epochs, suite.train.batch_size, suite.seeds) == (5, 4, [3])
     assert [method.name for method in suite.methods] == ["kto"]
-    assert suite.judge is not None
-    assert suite.judge.parameters == {"centering": 0.1, "learning_rate": 1e-4}
+    assert suite.judge[0].parameters == {"centering": 0.1, "learning_rate": 1e-4}
     assert (suite.data.train.path, suite.data.train.rows, suite.data.val.path) == ("t.jsonl", 2, "val.jsonl")
 
 
 def test_null_takes_away_what_the_parent_has(write: Write) -> None:
-    assert load_suite(str(write("extends: assignment\nname: mine\njudge: null\n"))).judge is None
+    assert load_suite(str(write("extends: assignment\nname: mine\njudge: null\n"))).judge == ()
 
 
 @pytest.mark.parametrize("links", [("a",), ("b", "a"), ("b", "c", "a")])
@@ -430,8 +428,8 @@ def test_mistake_in_a_parent_names_the_parent(write: Write) -> None:
         ("seeds=[0, 1, 2]", lambda suite: suite.seeds == [0, 1, 2]),
         ("data.train.rows=10", lambda suite: (suite.data.train.path, suite.data.train.rows) == ("train.jsonl", 10)),
         ("data.val.split=test", lambda suite: (suite.data.val.path, suite.data.val.split) == ("val.jsonl", "test")),
-        ("judge={method: rm, data: x.jsonl}", lambda suite: suite.judge.data.path == "x.jsonl"),
-        ("judge.data=x.jsonl", lambda suite: suite.judge.method == "rm"),
+        ("judge={method: rm, data: x.jsonl}", lambda suite: suite.judge[0].data.path == "x.jsonl"),
+        ("judge.data=x.jsonl", lambda suite: suite.judge[0].method == "rm"),
         ("methods=[kto, dpo: {beta: [0.1, 0.5]}]", lambda suite: suite.methods[-1].grid == {"beta": [0.1, 0.5]}),
         ("base=a=b", lambda suite: suite.base == "a=b"),
         ("lora.target_modules=[q_proj]", lambda suite: suite.lora.target_modules == ["q_proj"]),
@@ -446,8 +444,7 @@ def test_set_overrides_one_key(write: Write, override: str, read: Callable[[Suit
 
 def test_set_reaches_into_a_judge_data_path(write: Write) -> None:
     suite = load_suite(str(write(more="judge: {data: j.jsonl}\n")), ["judge.data.rows=4", "judge.data.skip=2"])
-    assert suite.judge is not None
-    assert (suite.judge.data.path, suite.judge.data.rows, suite.judge.data.skip) == ("j.jsonl", 4, 2)
+    assert (suite.judge[0].data.path, suite.judge[0].data.rows, suite.judge[0].data.skip) == ("j.jsonl", 4, 2)
 
 
 def test_later_set_goes_over_an_earlier_one(write: Write) -> None:
@@ -523,9 +520,8 @@ def test_paths_beside_the_suite_are_found(write: Write) -> None:
         (path.parent / name).touch()
     (path.parent / "some" / "base").mkdir(parents=True)
     suite = load_suite(str(path))
-    assert suite.judge is not None
     assert suite.data.train.path == str(path.parent / "train.jsonl")
-    assert suite.judge.data.path == str(path.parent / "judge.jsonl")
+    assert suite.judge[0].data.path == str(path.parent / "judge.jsonl")
     assert suite.plugins == [str(path.parent / "mine.py")]
     assert suite.base == str(path.parent / "some" / "base")
     assert suite.data.val.path == "val.jsonl", "what is nowhere stays as it was written"
@@ -554,7 +550,7 @@ def accepts(schema: Mapping[str, Any], node: Mapping[str, Any], value: Any) -> b
         return accepts(schema, schema["$defs"][node["$ref"].removeprefix("#/$defs/")], value)
     if "anyOf" in node and not any(accepts(schema, option, value) for option in node["anyOf"]):
         return False
-    if "enum" in node and value not in node["enum"]:
+    if ("enum" in node and value not in node["enum"]) or node.get("const", value) != value:
         return False
     kinds: dict[str, type | tuple[type, ...]] = {
         "object": dict,

@@ -1,15 +1,74 @@
-"""The common judge: a trained reward model that scores every generation."""
+"""A reward model trained here, as a judge of answers: of token ids, and of texts."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 
 from align_bench.data.batches import micro_batches
+from align_bench.data.chat import tokenize
 from align_bench.models.logprobs import scores
-from align_bench.records import Tick, silent
+from align_bench.records import Conversation, Preference, PreferenceSet, Tick, silent
+
+
+class Scorer(Protocol):
+    """Whatever scores texts."""
+
+    def __call__(
+        self, conversations: Sequence[Conversation], *, max_tokens: int, tick: Tick = silent
+    ) -> tuple[list[float], int]:
+        """Score answers to prompts.
+
+        Args:
+            conversations: the texts.
+            max_tokens: padded tokens per forward pass.
+            tick: progress, in conversations.
+
+        Returns:
+            One score a conversation, in the order given, NaN where the prompt leaves no room for an answer; and how
+            many were cut because they are too long.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class RewardModel:
+    """A reward model trained here: texts are written as its training rows were.
+
+    Attributes:
+        model: the frozen base with its adapter and scalar head.
+        tokenizer: the base's.
+        max_length: tokens of prompt + answer, as in training.
+    """
+
+    model: Any
+    tokenizer: Any
+    max_length: int
+
+    def __call__(
+        self, conversations: Sequence[Conversation], *, max_tokens: int, tick: Tick = silent
+    ) -> tuple[list[float], int]:
+        """See `Scorer`. An unfinished answer gets no end-of-turn token."""
+        if not conversations:
+            return [], 0
+        rows = tuple(
+            Preference(number, conversation.prompt, conversation.answer, None)
+            for number, conversation in enumerate(conversations)
+        )
+        table = tokenize(self.tokenizer, PreferenceSet(rows, "answers", {}), max_length=self.max_length)
+        answers = []
+        for row in table.rows:
+            answer = row.chosen or ()
+            whole = len(row.prompt) + len(answer) < self.max_length
+            answers.append((row.prompt, answer if conversations[row.pair].finished or not whole else answer[:-1]))
+        found = [math.nan] * len(conversations)
+        measured = score_answers(self.model, answers, max_tokens=max_tokens, tick=tick)
+        for row, value in zip(table.rows, measured, strict=True):
+            found[row.pair] = value
+        return found, table.counts.get("truncated", 0)
 
 
 def score_answers(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from align_bench.metrics.bootstrap import percentile_interval
+from align_bench.metrics.bootstrap import cluster_interval, percentile_interval
 from align_bench.metrics.finite import Column, Numbers, finite
 from align_bench.records import Estimate
 
@@ -47,3 +48,64 @@ def partial_correlation(
 def _centred(better: Column, worse: Column, axis: int) -> npt.NDArray[np.float64]:
     centred = [side - side.mean(axis, keepdims=True) for side in (better, worse)]
     return np.concatenate(centred, axis=axis)
+
+
+def score_by_length(
+    chosen: Numbers, rejected: Numbers, chosen_words: Numbers, rejected_words: Numbers, clusters: Sequence[Hashable]
+) -> dict[str, Estimate]:
+    """Correlations of score with length, over all answers (pooled) and within prompts.
+
+    * `spearman`: rank correlation over both answers of every pair;
+    * `spearman_within`: the same once each score and each length is less the mean of its pair;
+    * `partial`: Pearson's, given which answer the label prefers, as in `length_correlation`;
+    * `partial_within`: Pearson's of the differences chosen − rejected, which is within prompts and given the label.
+
+    The 95% intervals are percentile bootstraps over prompts.
+
+    Args:
+        chosen, rejected: scores, in any unit.
+        chosen_words, rejected_words: lengths in words.
+        clusters: the prompt of each pair.
+
+    Returns:
+        Name → correlation, `n` pairs; None where scores or lengths do not vary.
+    """
+    columns = [np.asarray(values, dtype=np.float64) for values in (chosen, rejected, chosen_words, rejected_words)]
+    kept = np.all(np.isfinite(columns), axis=0)
+    known = [column[kept] for column in columns]
+    groups = [cluster for cluster, one in zip(clusters, kept.tolist(), strict=True) if one]
+    n = len(groups)
+    if n < 2:
+        return {name: Estimate(None, n=n) for name in _CORRELATIONS}
+    values = _correlations(*known)
+    low, high = cluster_interval(_correlations, known, groups)
+    bounds = zip(low, high, strict=True) if low is not None else [(None, None)] * len(values)
+    return {
+        name: Estimate(float(value), *interval, n) if np.isfinite(value) else Estimate(None, n=n)
+        for name, value, interval in zip(_CORRELATIONS, values, bounds, strict=True)
+    }
+
+
+_CORRELATIONS = ("spearman", "spearman_within", "partial", "partial_within")
+
+
+def _correlations(chosen: Column, rejected: Column, chosen_words: Column, rejected_words: Column) -> Column:
+    from scipy.stats import rankdata
+
+    scores, words = np.concatenate([chosen, rejected]), np.concatenate([chosen_words, rejected_words])
+    margins, lengths = chosen - rejected, chosen_words - rejected_words
+    within = np.concatenate([margins, -margins]), np.concatenate([lengths, -lengths])
+    return np.array(
+        [
+            _pearson(rankdata(scores), rankdata(words)),
+            _pearson(*map(rankdata, within)),
+            partial_correlation(chosen, rejected, chosen_words, rejected_words),
+            _pearson(margins, lengths),
+        ]
+    )
+
+
+def _pearson(a: Column, b: Column) -> float:
+    left, right = a - a.mean(), b - b.mean()
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return float((left * right).sum() / np.sqrt((left**2).sum() * (right**2).sum()))

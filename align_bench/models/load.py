@@ -35,12 +35,14 @@ class Base:
         folder: the folder that holds it.
         gguf: file name in `folder` when it is a GGUF file.
         digest: hash of its weights, configuration, tokenizer and template.
+        role: what it is loaded as, for messages.
     """
 
     name: str
     folder: Path
     gguf: str | None
     digest: str
+    role: str = "base"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,30 +72,33 @@ class Footprint:
     bytes: int
 
 
-def find_base(name: str) -> Base:
+def find_base(name: str, *, role: str = "base") -> Base:
     """Locate a base model; a hub id is fetched (or found in the cache) and pinned to its commit.
 
     Args:
         name: `embedded/tiny`, a folder, a `.gguf` file, a hub id, or `hub-id@commit`.
+        role: what it is loaded as, for messages.
 
     Raises:
         ModelError: when there is no such model, or it has no safetensors weights.
     """
     if name in EMBEDDED:
-        return _in_folder(name, EMBEDDED[name])
+        return _in_folder(name, EMBEDDED[name], role)
     path = Path(name).expanduser()
     if path.is_dir():
-        return _in_folder(name, path)
+        return _in_folder(name, path, role)
     if path.is_file():
         if path.suffix != ".gguf":
-            raise ModelError(f"base {name!r}: got a {path.suffix or 'plain'} file, expected a folder or a .gguf file")
-        return Base(name, path.parent, path.name, file_digest(path))
+            raise ModelError(f"{role} {name!r}: got a {path.suffix or 'plain'} file, expected a folder or a .gguf file")
+        return Base(name, path.parent, path.name, file_digest(path), role)
     if path.is_absolute() or name.startswith(("~", ".")) or name.count("/") != 1 or path.suffix == ".gguf":
-        raise ModelError(f"base {name!r} does not exist", fix="give a folder, a .gguf file, a hub id, or embedded/tiny")
-    return _from_hub(name)
+        raise ModelError(
+            f"{role} {name!r} does not exist", fix="give a folder, a .gguf file, a hub id, or embedded/tiny"
+        )
+    return _from_hub(name, role)
 
 
-def _from_hub(name: str) -> Base:
+def _from_hub(name: str, role: str) -> Base:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -103,24 +108,24 @@ def _from_hub(name: str) -> Base:
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(
-            f"base {name!r} is neither a local path nor a hub model that can be fetched: {reason}",
+            f"{role} {name!r} is neither a local path nor a hub model that can be fetched: {reason}",
             fix="check the name and the network, or give a local folder",
         ) from None
-    return Base(name, folder, None, folder.name)  # the snapshot's folder is named after its commit
+    return Base(name, folder, None, folder.name, role)  # the snapshot's folder is named after its commit
 
 
-def _in_folder(name: str, folder: Path) -> Base:
+def _in_folder(name: str, folder: Path, role: str) -> Base:
     if not (folder / "config.json").is_file():
-        raise ModelError(f"base {name!r}: {folder} holds no config.json", fix="give a Hugging Face model folder")
+        raise ModelError(f"{role} {name!r}: {folder} holds no config.json", fix="give a Hugging Face model folder")
     files = sorted({path for pattern in _WANTED for path in folder.glob(pattern)})
     if not any(path.suffix == ".safetensors" for path in files):
         raise ModelError(
-            f"base {name!r}: {folder} holds no .safetensors weights", fix="convert them with save_pretrained"
+            f"{role} {name!r}: {folder} holds no .safetensors weights", fix="convert them with save_pretrained"
         )
     digest = hashlib.sha256()
     for path in files:
         digest.update(f"{path.name}:{file_digest(path)}\n".encode())
-    return Base(name, folder, None, digest.hexdigest())
+    return Base(name, folder, None, digest.hexdigest(), role)
 
 
 def resolve_precision(requested: str, device: str | None = None) -> Precision:
@@ -159,7 +164,7 @@ def load_tokenizer(base: Base) -> Any:
     """The base's own tokenizer, with a pad token (which is never scored: masks decide, not ids)."""
     from transformers import AutoTokenizer
 
-    with _clear_errors(base):
+    with clear_errors(base):
         tokenizer = AutoTokenizer.from_pretrained(
             base.folder, trust_remote_code=False, **({"gguf_file": base.gguf} if base.gguf else {})
         )
@@ -288,7 +293,7 @@ def _load(base: Base, precision: Precision, loader: Any, extra: dict[str, Any]) 
     arguments: dict[str, Any] = {"trust_remote_code": False, "attn_implementation": "sdpa", **extra}
     arguments["dtype"] = torch.bfloat16 if precision.storage == "bf16" else precision.compute
     folder = base.folder
-    with _clear_errors(base):
+    with clear_errors(base):
         if base.gguf:
             if precision.storage == "nf4":
                 return _quantised_gguf(base, precision, loader, arguments)
@@ -363,14 +368,14 @@ def _has_room_for_plain_weights(model: Any, precision: Precision) -> bool:
 
 
 @contextmanager
-def _clear_errors(base: Base) -> Iterator[None]:
+def clear_errors(base: Base) -> Iterator[None]:
     """Loading errors of transformers as one clear line; its remarks on fresh heads are ours to make."""
     try:
         with _quiet():
             yield
     except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelError(f"base {base.name!r} cannot be loaded: {reason}") from error
+        raise ModelError(f"{base.role} {base.name!r} cannot be loaded: {reason}") from error
 
 
 @contextmanager

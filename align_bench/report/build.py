@@ -8,6 +8,8 @@ from dataclasses import asdict
 from typing import Any
 
 from align_bench.records import Comparison, Estimate, Generation, Outcome
+from align_bench.report.agreement import agreement_notes, agreements, shared_rows_notes
+from align_bench.report.audit import audit
 from align_bench.report.cells import Cell, gather, judges_of
 from align_bench.report.comparisons import compare_all
 from align_bench.report.notes import write_notes
@@ -23,8 +25,10 @@ def build_report(
     outcomes: Sequence[Outcome],
     scores: Sequence[Mapping[str, Any]],
     generations: Sequence[Generation],
+    audits: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """`report.json`: the header's blocks, then `verdict`, `results`, `comparisons`, `rankings`, `baselines`,
+    `agreement`, `audit`,
     `detectable` and `notes`.
 
     The order of the rows does not matter. Nothing but JSON's own types is left in it, and no number that is not
@@ -35,19 +39,23 @@ def build_report(
             `report` says what counts as equivalent.
         outcomes: every cell of the suite, the base included, in the order of the tables.
         scores: rows of `scores.parquet`.
-        generations: lines of `generations.jsonl`. The first judge named in them is the one of `judge_reward_mean`.
+        generations: lines of `generations.jsonl`. The first judge of the header's panel, or else the first one named
+            in them, is the one of `judge_reward_mean`.
+        audits: rows of `audit.parquet`.
 
     Raises:
         ValueError: duplicate rows, or rows of a cell without an outcome.
     """
     cells = gather(outcomes, scores, generations)
-    judges = judges_of([answer for cell in cells for answer in cell.generations])
+    panel = (header.get("judge") or {}).get("panel", ())
+    judges = judges_of([answer for cell in cells for answer in cell.generations], panel)
     base = next((cell for cell in cells if cell.outcome.kind == "base" and cell.outcome.status == "done"), None)
     results = [_result(cell, metrics(cell, base, judges)) for cell in cells]
     margin = equivalence_dz(header)
     comparisons = compare_all(cells, judges, margin)
     tested = [asdict(found) for found in comparisons]
     rankings = rank_all(cells, judges)
+    agreement = agreements(cells, judges, comparisons)
     detectable = _detectable(cells, comparisons)
     report: dict[str, Any] = json_ready(
         {
@@ -57,8 +65,14 @@ def build_report(
             "comparisons": tested,
             "rankings": rankings,
             "baselines": {name: _numbers(found) for name, found in baselines(cells).items()},
+            "agreement": agreement,
+            "audit": audit(audits),
             "detectable": detectable,
-            "notes": write_notes(cells, results, comparisons, detectable),
+            "notes": [
+                *write_notes(cells, results, comparisons, detectable),
+                *agreement_notes(agreement),
+                *shared_rows_notes(panel),
+            ],
         }
     )
     return report

@@ -121,12 +121,20 @@ def gather(
     return [_cell(outcome, rows[outcome.cell], answers[outcome.cell]) for outcome in outcomes]
 
 
-def judges_of(generations: Sequence[Generation]) -> list[str]:
-    """Names of the reward judges in the order in which the generations first name them.
+def judges_of(generations: Sequence[Generation], panel: Sequence[Mapping[str, Any]] = ()) -> list[str]:
+    """Names of the judges whose rewards are reported, the main one first.
 
-    Neither the judge `gold` nor a policy's own reward model is one.
+    Those of the panel, or, where the generations name none of these, whatever they name, in their order. `gold`, which
+    has metrics of its own, is one only where it is the main judge. A policy's own reward model is none.
+
+    Args:
+        generations: lines of `generations.jsonl`.
+        panel: the header's `judge.panel`.
     """
-    return [name for name in _scorers(generations) if name != GOLD and not name.startswith(PROXY)]
+    found = _scorers(generations)
+    names = [judge["name"] for judge in panel]
+    seated = [name for place, name in enumerate(names) if name in found and (name != GOLD or place == 0)]
+    return seated or [name for name in found if name != GOLD and not name.startswith(PROXY)]
 
 
 def proxies_of(generations: Sequence[Generation]) -> dict[str, str]:

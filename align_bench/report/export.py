@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from align_bench.errors import MissingResultError, StoreError
+from align_bench.metrics.counterfactual import VERSIONS
+from align_bench.metrics.format_effects import FEATURES
 from align_bench.records import Cost, Generation, Outcome
 from align_bench.report.build import build_report, json_ready
 from align_bench.report.cells import gather
@@ -21,8 +23,19 @@ if TYPE_CHECKING:
 
 REPORT, MARKDOWN, PAGE, FIGURES = "report.json", "report.md", "report.html", "figures"
 SCORES, GENERATIONS, TRAINING = "scores.parquet", "generations.jsonl", "training.parquet"
-WRITTEN = (REPORT, MARKDOWN, PAGE, SCORES, GENERATIONS, TRAINING)
-COMPUTED = ("verdict", "results", "comparisons", "rankings", "baselines", "detectable", "notes")
+AUDIT = "audit.parquet"
+WRITTEN = (REPORT, MARKDOWN, PAGE, SCORES, GENERATIONS, TRAINING, AUDIT)
+COMPUTED = (
+    "verdict",
+    "results",
+    "comparisons",
+    "rankings",
+    "baselines",
+    "agreement",
+    "audit",
+    "detectable",
+    "notes",
+)
 
 # Column → pyarrow type, in the order of the file; log-probabilities are sums in nats.
 SCORE_COLUMNS = {
@@ -54,6 +67,16 @@ TRAINING_COLUMNS = {
     "gradient_norm": "float64",
     "seconds": "float64",
 }
+# Of every answer to a validation pair and every reward model or judge; `score_…` with changed texts, where scored.
+AUDIT_COLUMNS = {
+    "scorer": "string",
+    "pair": "int64",
+    "prompt": "int64",
+    "side": "string",
+    "score": "float64",
+    **dict.fromkeys(FEATURES, "float64"),
+    **{f"score_{version}": "float64" for version in VERSIONS},
+}
 
 
 def write_report(
@@ -62,11 +85,12 @@ def write_report(
     scores: Sequence[Mapping[str, Any]],
     generations: Sequence[Generation],
     training: Sequence[Mapping[str, Any]] = (),
+    audits: Sequence[Mapping[str, Any]] = (),
 ) -> None:
     """Write a report's folder, each file atomically and `report.json` last.
 
-    The rows come first (`scores.parquet`, `generations.jsonl`, `training.parquet`), then what people read: `figures/`,
-    `report.html` and `report.md`.
+    The rows come first (`scores.parquet`, `generations.jsonl`, `training.parquet`, `audit.parquet`), then what people
+    read: `figures/`, `report.html` and `report.md`.
 
     Args:
         folder: made if it does not exist.
@@ -74,6 +98,7 @@ def write_report(
         scores, generations: what it was built from. Absent score columns are null; columns beyond `SCORE_COLUMNS`
             follow them.
         training: a row per optimizer step: `TRAINING_COLUMNS`, then whatever the methods measure.
+        audits: a row per reward model and answer: `AUDIT_COLUMNS`.
     """
     import pyarrow.parquet as pq
 
@@ -82,6 +107,8 @@ def write_report(
         pq.write_table(_table(scores, SCORE_COLUMNS), path)
     with _replacing(folder / TRAINING) as path:
         pq.write_table(_table(training, TRAINING_COLUMNS), path)
+    with _replacing(folder / AUDIT) as path:
+        pq.write_table(_table(audits, AUDIT_COLUMNS), path)
     lines = [_json(json_ready(asdict(answer))) + "\n" for answer in generations]
     write_text(folder / GENERATIONS, "".join(lines))
     report = json_ready(report)
@@ -150,6 +177,16 @@ def read_training(folder: Path) -> list[dict[str, Any]]:
     return _read_table(folder / TRAINING)
 
 
+def read_audits(folder: Path) -> list[dict[str, Any]]:
+    """Rows of `audit.parquet`.
+
+    Raises:
+        MissingResultError: no such file.
+        StoreError: it cannot be read.
+    """
+    return _read_table(folder / AUDIT)
+
+
 def read_generations(folder: Path) -> list[Generation]:
     """Lines of `generations.jsonl`. A null score was not finite, and is read as NaN.
 
@@ -169,14 +206,14 @@ def read_generations(folder: Path) -> list[Generation]:
 
 
 def recompute(folder: Path) -> dict[str, Any]:
-    """The report, built anew from the scores and generations; of `report.json` only what no row holds is taken.
+    """The report, built anew from scores, generations and audits; of `report.json` only what no row holds is taken.
 
     Equal to `read_report(folder)` unless a file was changed.
     """
     report = read_report(folder)
     header = {key: value for key, value in report.items() if key not in COMPUTED}
     outcomes = [outcome_of(result) for result in report["results"]]
-    return build_report(header, outcomes, read_scores(folder), read_generations(folder))
+    return build_report(header, outcomes, read_scores(folder), read_generations(folder), read_audits(folder))
 
 
 def _read_table(path: Path) -> list[dict[str, Any]]:

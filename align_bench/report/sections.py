@@ -7,6 +7,7 @@ from typing import Any
 
 from align_bench.errors import MissingResultError, nearest
 from align_bench.report.decision import turned
+from align_bench.report.judges import agreement, audit_sections
 from align_bench.report.naming import method_of
 from align_bench.report.numerals import (
     UNDEFINED,
@@ -49,7 +50,8 @@ PROXY_METRIC = "proxy_reward["
 def sections(report: Report) -> list[Section]:
     """The tables of a report, without the empty ones."""
     made = [reward_models(report), length_bias(report), length_bias_against_first(report), attacked(report)]
-    made += [policies(report), judged(report), own_reward(report), against_base(report)]
+    made += [*audit_sections(report), policies(report), judged(report), agreement(report)]
+    made += [own_reward(report), against_base(report)]
     made += [methods(report), *rankings(report), tuning(report), costs(report), failures(report)]
     return [section for section in made if section.rows]
 

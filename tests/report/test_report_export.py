@@ -38,6 +38,7 @@ def test_the_report_can_be_recomputed_from_its_exports(run: Any, tmp_path: Path)
     assert build_report(run.header, run.outcomes, read_scores(folder), read_generations(folder)) == report
     assert recompute(folder) == report
     assert sorted(path.name for path in folder.iterdir()) == [
+        "audit.parquet",
         "figures",
         "generations.jsonl",
         "report.html",

@@ -1,0 +1,74 @@
+"""The texts of a judge's audit: validation pairs as they are, under other prompts, and with edited answers."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from align_bench.judge.edits import EDITS
+from align_bench.judge.reward_model import Scorer
+from align_bench.metrics.counterfactual import VERSIONS
+from align_bench.records import Conversation, Message, Preference, Tick, silent
+
+SIDES = ("chosen", "rejected")
+
+
+@dataclass(frozen=True, slots=True)
+class Audited:
+    """Scores of one answer of a validation pair.
+
+    Attributes:
+        pair: the pair.
+        side: `chosen` or `rejected`.
+        scores: `plain`, `shuffled`, `empty` and the names of `EDITS` → score; None where an edit changes nothing or the
+            text cannot be scored.
+    """
+
+    pair: int
+    side: str
+    scores: dict[str, float | None]
+
+
+def audit(
+    scorer: Scorer, pairs: Sequence[Preference], *, seed: int, max_tokens: int, tick: Tick = silent
+) -> list[Audited]:
+    """Score every answer as it is, under another pair's prompt, under an empty one, and after each edit.
+
+    Args:
+        scorer: the judge or reward model.
+        pairs: validation pairs, both answers present.
+        seed: of the shuffled prompts; both answers of a pair get the same other prompt.
+        max_tokens, tick: as a `Scorer` takes them.
+
+    Returns:
+        Two a pair, in order.
+    """
+    others = other_prompts([pair.prompt for pair in pairs], seed)
+    asked: list[tuple[int, str, Conversation]] = []
+    for number, pair in enumerate(pairs):
+        for place, answer in enumerate((pair.chosen or "", pair.rejected or "")):
+            plain = Conversation(pair.prompt, answer)
+            versions = {"plain": plain, "empty": replace(plain, prompt=(Message("user", ""),))}
+            if (other := others[number]) is not None:
+                versions["shuffled"] = replace(plain, prompt=other)
+            for name, edit in EDITS.items():
+                if (edited := edit(answer)) != answer:
+                    versions[name] = replace(plain, answer=edited)
+            asked += [(2 * number + place, name, version) for name, version in versions.items()]
+    values, _ = scorer([version for _, _, version in asked], max_tokens=max_tokens, tick=tick)
+    found = [Audited(pair.pair, side, dict.fromkeys(VERSIONS)) for pair in pairs for side in SIDES]
+    for (place, name, _), value in zip(asked, values, strict=True):
+        found[place].scores[name] = value if math.isfinite(value) else None
+    return found
+
+
+def other_prompts(prompts: Sequence[tuple[Message, ...]], seed: int) -> list[tuple[Message, ...] | None]:
+    """For each prompt another one: the next in a shuffled circle of the distinct ones; None where there is one only."""
+    circle = list(dict.fromkeys(prompts))
+    random.Random(f"audit/{seed}").shuffle(circle)
+    if len(circle) < 2:
+        return [None] * len(prompts)
+    following = {prompt: circle[(place + 1) % len(circle)] for place, prompt in enumerate(circle)}
+    return [following[prompt] for prompt in prompts]

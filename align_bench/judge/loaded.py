@@ -1,0 +1,268 @@
+"""A sequence-classification model from the hub or a folder as a judge, loaded whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from align_bench.data.batches import micro_batches
+from align_bench.errors import DataError, ModelError
+from align_bench.models.load import Base, Precision, clear_errors, find_base
+from align_bench.models.logprobs import last_states
+from align_bench.records import Conversation, Message, Tick, silent
+from align_bench.store import file_digest
+from align_bench.suite import LoadedJudge
+
+_ALIGN_ANYTHING_HEAD = "score_head.weight"
+_LABELS = (1, 2)
+# Tokenizers that know no limit say so with a number beyond any model's.
+_NO_LIMIT = 10**9
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A loaded judge.
+
+    With one label its logit is the score; with two, it is the log-odds of the second: logit 1 − logit 0.
+
+    Attributes:
+        model: a sequence-classification model, frozen.
+        tokenizer: its own.
+        template: `chat`: its tokenizer's chat template writes the conversation, which is scored to its very end, as
+            such models' cards do; `pair`: prompt (its turns joined by newlines) and answer as two texts.
+        labels: 1 or 2.
+        longest: tokens it can read; what is longer is cut at its end.
+        pooled: whether the score is read by the attention mask at the last token, as decoders with a head `score` do;
+            other architectures (BERT and the like) pool by themselves.
+    """
+
+    model: Any
+    tokenizer: Any
+    template: Literal["chat", "pair"]
+    labels: int
+    longest: int
+    pooled: bool
+
+    def __call__(
+        self, conversations: Sequence[Conversation], *, max_tokens: int, tick: Tick = silent
+    ) -> tuple[list[float], int]:
+        """See `reward_model.Scorer`. An answer is written as a finished one, whether it is or not."""
+        distinct = list(dict.fromkeys((one.prompt, one.answer) for one in conversations))
+        encoded = self._encoded(distinct)
+        cut = [self._cut(distinct[number], ids) for number, (ids, _) in enumerate(encoded)]
+        encoded = [short or whole for short, whole in zip(cut, encoded, strict=True)]
+        found = [math.nan] * len(encoded)
+        done = 0
+        with torch.no_grad():
+            for micro in micro_batches(range(len(encoded)), [len(ids) for ids, _ in encoded], max_tokens=max_tokens):
+                values = self._rewards([encoded[index] for index in micro]).tolist()
+                for index, value in zip(micro, values, strict=True):
+                    found[index] = value
+                done += len(micro)
+                tick(done, len(encoded))
+        place = {texts: number for number, texts in enumerate(distinct)}
+        numbers = [place[one.prompt, one.answer] for one in conversations]
+        return [found[number] for number in numbers], sum(cut[number] is not None for number in numbers)
+
+    def _encoded(self, texts: Sequence[tuple[tuple[Message, ...], str]]) -> list[tuple[list[int], list[int] | None]]:
+        """Ids, and the types of their tokens where the model reads such."""
+        if not texts:
+            return []
+        if self.template == "chat":
+            rendered = [self._rendered(prompt, answer) for prompt, answer in texts]
+            found = self.tokenizer(rendered, add_special_tokens=False, verbose=False)
+        else:
+            prompts = [_joined(prompt) for prompt, _ in texts]
+            found = self.tokenizer(prompts, [answer for _, answer in texts], verbose=False)
+        types = found.get("token_type_ids") or [None] * len(texts)
+        if empty := [number for number, ids in enumerate(found["input_ids"]) if not ids]:
+            raise DataError(f"the judge's tokenizer makes no token of conversation {empty[0]} (counted from 0)")
+        return list(zip(found["input_ids"], types, strict=True))
+
+    def _cut(
+        self, texts: tuple[tuple[Message, ...], str], ids: Sequence[int]
+    ) -> tuple[list[int], list[int] | None] | None:
+        """What is too long, cut at its end (a pair: its longer text first); None for what is not."""
+        if len(ids) <= self.longest:
+            return None
+        if self.template == "chat":
+            return list(ids[: self.longest]), None
+        prompt, answer = texts
+        found = self.tokenizer(
+            _joined(prompt), answer, truncation="longest_first", max_length=self.longest, verbose=False
+        )
+        return found["input_ids"], found.get("token_type_ids")
+
+    def _rendered(self, prompt: Sequence[Message], answer: str) -> str:
+        turns = [{"role": turn.role, "content": turn.content} for turn in [*prompt, Message("assistant", answer)]]
+        try:
+            return str(self.tokenizer.apply_chat_template(turns, tokenize=False))
+        except Exception as error:  # templates are programs that may raise anything
+            roles = ", ".join(turn["role"] for turn in turns)
+            raise DataError(
+                f"the judge's chat template refuses a conversation (turns: {roles}): {error}",
+                fix="write template: pair for this judge, or leave such rows out",
+            ) from error
+
+    def _rewards(self, batch: Sequence[tuple[list[int], list[int] | None]]) -> Tensor:
+        """Scores of one batch, float32 tensor of shape [rows]."""
+        if self.pooled:
+            states = last_states(self.model, [(ids, ()) for ids, _ in batch])
+            logits = self.model.score(states.to(self.model.score.weight.dtype))
+        else:
+            logits = self.model(**self._padded(batch)).logits
+        logits = torch.as_tensor(logits).float().cpu()
+        return logits[:, 0] if self.labels == 1 else logits[:, 1] - logits[:, 0]
+
+    def _padded(self, batch: Sequence[tuple[list[int], list[int] | None]]) -> dict[str, Tensor]:
+        longest = max(len(ids) for ids, _ in batch)
+        pad = self.tokenizer.pad_token_id or 0
+
+        def rows(values: Sequence[Sequence[int]], fill: int) -> Tensor:
+            filled = [[*row, *([fill] * (longest - len(row)))] for row in values]
+            return torch.tensor(filled, device=self.model.device)
+
+        inputs = {
+            "input_ids": rows([ids for ids, _ in batch], pad),
+            "attention_mask": rows([[1] * len(ids) for ids, _ in batch], 0),
+        }
+        if "token_type_ids" not in inspect.signature(self.model.forward).parameters:
+            return inputs
+        return inputs | {"token_type_ids": rows([kinds or [0] * len(ids) for ids, kinds in batch], 0)}
+
+
+def find_judge(judge: LoadedJudge) -> Base:
+    """Locate a judge's model; a hub id is fetched (or found in the cache) and pinned to its commit.
+
+    Raises:
+        ModelError: when there is no such model, it has no safetensors weights, or a folder is given a revision.
+    """
+    if judge.revision is not None and Path(judge.model).expanduser().exists():
+        raise ModelError(
+            f"judge {judge.model!r}: revision {judge.revision!r} was given, but it is a local folder",
+            fix="leave revision out",
+        )
+    found = find_base(f"{judge.model}@{judge.revision}" if judge.revision else judge.model, role="judge")
+    if found.gguf:
+        raise ModelError(f"judge {judge.model!r}: a GGUF file has no score head", fix="give a model with one")
+    return found
+
+
+def weights_digest(base: Base) -> str:
+    """sha256 over the weight files' names and sha256 sums, in the names' order."""
+    digest = hashlib.sha256()
+    for path in sorted(base.folder.glob("*.safetensors")):
+        digest.update(f"{path.name}:{file_digest(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def load_judge(base: Base, precision: Precision, template: Literal["chat", "pair"] | None = None) -> LoadedModel:
+    """Load a judge whole.
+
+    It is not quantised, whatever the base is: that would change its scores.
+
+    Args:
+        base: from `find_judge`.
+        precision: its compute type and device are used.
+        template: how conversations are written; None takes chat where its tokenizer has a chat template, else pair.
+
+    Raises:
+        ModelError: when a weight is missing or has another shape (a head left at its random start would judge by
+            chance), it has more than two labels, or `chat` is asked for without a template.
+    """
+    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+
+    with clear_errors(base):
+        config = AutoConfig.from_pretrained(base.folder, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(base.folder, trust_remote_code=False)
+    template = template or ("chat" if tokenizer.chat_template else "pair")
+    if template == "chat" and not tokenizer.chat_template:
+        raise ModelError(f"judge {base.name!r}: its tokenizer has no chat template", fix="write template: pair")
+    renamed: dict[str, str] = {}
+    if (head := _shapes(base.folder).get(_ALIGN_ANYTHING_HEAD)) is not None:
+        # Its configuration is the base model's, which knows nothing of the head.
+        config.num_labels = head[0]
+        renamed = {r"^score_head\.": "score."}
+    with clear_errors(base):
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            base.folder,
+            config=config,
+            trust_remote_code=False,
+            use_safetensors=True,
+            dtype=precision.compute,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # refused below, by name
+            **({"key_mapping": renamed} if renamed else {}),
+        )
+    _refuse_incomplete(base, info)
+    labels = int(model.config.num_labels)
+    if labels not in _LABELS:
+        raise ModelError(
+            f"judge {base.name!r} has {labels} labels; expected 1 (a score) or 2 (of which the second is the better)",
+            fix="use a reward model",
+        )
+    model.requires_grad_(False)
+    if hasattr(model, "score"):
+        model.score.float()
+    model.to(precision.device).eval()
+    return LoadedModel(model, tokenizer, template, labels, _longest(model, tokenizer), _pools_by_mask(model))
+
+
+def _refuse_incomplete(base: Base, info: Any) -> None:
+    mismatched = {name for name, *_ in info["mismatched_keys"]}
+    lacking = sorted({*info["missing_keys"], *mismatched})
+    if lacking:
+        more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
+        unused = sorted(info["unexpected_keys"])
+        spare = f"; the file holds {', '.join(unused[:3])}, which nothing reads" if unused else ""
+        raise ModelError(
+            f"judge {base.name!r}: its weights lack {', '.join(lacking[:3])}{more}{spare}. "
+            "A head that is not loaded scores at random",
+            fix="use a model that was saved with its score head (score.weight, classifier.weight or score_head.weight)",
+        )
+
+
+def _shapes(folder: Path) -> dict[str, list[int]]:
+    """Weight → shape, from the headers of the weight files."""
+    shapes = {}
+    for path in folder.glob("*.safetensors"):
+        with path.open("rb") as stream:
+            header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+        shapes.update({name: tensor["shape"] for name, tensor in header.items() if name != "__metadata__"})
+    return shapes
+
+
+def _longest(model: Any, tokenizer: Any) -> int:
+    limits = [getattr(model.config.get_text_config(), "max_position_embeddings", None), tokenizer.model_max_length]
+    return min([limit for limit in limits if isinstance(limit, int) and 0 < limit < _NO_LIMIT], default=_NO_LIMIT)
+
+
+def _pools_by_mask(model: Any) -> bool:
+    """Whether the head `score` at the last token gives the model's own logits, by a look at three tokens."""
+    if not isinstance(getattr(model, "score", None), torch.nn.Linear):
+        return False
+    ids = [0, 1, 2]
+    config = model.config.get_text_config()
+    pad, config.pad_token_id = config.pad_token_id, None  # alone, a sequence is pooled at its end
+    try:
+        with torch.no_grad():
+            own = model(input_ids=torch.tensor([ids], device=model.device)).logits
+            ours = model.score(last_states(model, [(ids, ())]).to(model.score.weight.dtype))
+    except Exception:  # an architecture may object in any way; it then pools by itself
+        return False
+    finally:
+        config.pad_token_id = pad
+    return bool(torch.allclose(own.float(), ours.float(), rtol=1e-2, atol=1e-3))
+
+
+def _joined(prompt: Sequence[Message]) -> str:
+    return "\n".join(turn.content for turn in prompt)

@@ -1,0 +1,44 @@
+"""How far two judges agree."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from itertools import combinations
+
+import numpy as np
+
+from align_bench.metrics.mean import mean
+from align_bench.records import Estimate
+
+Scores = Mapping[str, Mapping[Hashable, float]]
+
+
+def kendall_tau(a: Sequence[float], b: Sequence[float]) -> float | None:
+    """Kendall's τ-b of two rankings (scipy): 1 the same, −1 reversed. None for fewer than two, or a constant one."""
+    if len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return None
+    from scipy.stats import kendalltau
+
+    return float(kendalltau(a, b).statistic)
+
+
+def preference_agreement(a: Scores, b: Scores) -> Estimate:
+    """Share of prompt-wise preferences between two policies on which two judges agree, over all pairs of policies.
+
+    Where either judge scores both answers equally there is no preference, and the prompt does not count for that pair.
+    Student's 95% interval takes a prompt as a cluster, since all pairs of policies answer the same ones; so the value
+    is the mean over prompts of each prompt's own share, and `n` counts prompts.
+
+    Args:
+        a, b: each judge's scores: policy → prompt → score.
+    """
+    agreed: list[float] = []
+    prompts: list[Hashable] = []
+    for one, other in combinations([policy for policy in a if policy in b], 2):
+        for prompt in a[one]:
+            if prompt in a[other] and prompt in b[one] and prompt in b[other]:
+                signs = np.sign(a[one][prompt] - a[other][prompt]), np.sign(b[one][prompt] - b[other][prompt])
+                if all(signs):
+                    agreed.append(float(signs[0] == signs[1]))
+                    prompts.append(prompt)
+    return mean(agreed, prompts)

@@ -1,0 +1,168 @@
+"""Loaded judges: whole or refused, and scores that depend on neither batch nor padding."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from align_bench.errors import ModelError
+from align_bench.judge.loaded import LoadedModel, find_judge, load_judge, weights_digest
+from align_bench.models.load import Precision
+from align_bench.records import Conversation, Message
+from align_bench.suite import LoadedJudge
+
+Make = Callable[..., Path]
+FP32 = Precision("fp32", torch.float32, "cpu")
+RNG = random.Random(0)
+TEXTS = [
+    Conversation(
+        (Message("user", " ".join(RNG.choices(["what", "is", "the", "capital", "of", "France"], k=1 + number % 7))),),
+        " ".join(RNG.choices(["Paris", "Rome", "it", "is", "surely", "."], k=1 + 5 * number % 23)),
+    )
+    for number in range(12)
+]
+
+
+def edit(folder: Path, change: Any) -> Path:
+    """The folder with other weights."""
+    file = folder / "model.safetensors"
+    save_file(change(load_file(file)), file, metadata={"format": "pt"})
+    return folder
+
+
+def load(folder: Path, template: Any = None) -> LoadedModel:
+    return load_judge(find_judge(LoadedJudge(model=str(folder))), FP32, template)
+
+
+def alone(model: LoadedModel) -> list[float]:
+    return [model([text], max_tokens=1)[0][0] for text in TEXTS]
+
+
+@pytest.mark.parametrize("kind", ["llama", "bert"])
+def test_scores_depend_on_neither_batch_nor_padding(kind: str, tmp_path: Path, make_judge: Make) -> None:
+    model = load(make_judge(tmp_path, kind))
+    expected = alone(model)
+    assert max(expected) - min(expected) > 0.1
+    for limit in (1, 40, 100_000):
+        for order in (TEXTS, TEXTS[::-1]):
+            found, cut = model(order, max_tokens=limit)
+            assert cut == 0
+            assert found == pytest.approx(expected if order is TEXTS else expected[::-1], abs=1e-5)
+
+
+def test_a_decoder_reads_its_own_chat_template_to_the_end(tmp_path: Path, tokenizer: Any, make_judge: Make) -> None:
+    model = load(make_judge(tmp_path, "llama"))
+    assert (model.template, model.labels, model.pooled) == ("chat", 1, True)
+    text = TEXTS[3]
+    rendered = f"<|user|>{text.prompt[0].content}<|end|><|assistant|>{text.answer}<|end|>"
+    ids = torch.tensor([tokenizer(rendered, add_special_tokens=False)["input_ids"]])
+    with torch.no_grad():
+        expected = model.model.score(model.model.model(ids).last_hidden_state)[0, -1, 0]
+    assert model([text], max_tokens=100)[0] == pytest.approx([float(expected)], abs=1e-5)
+
+
+def test_an_encoder_reads_prompt_and_answer_as_a_pair(tmp_path: Path, make_judge: Make) -> None:
+    model = load(make_judge(tmp_path, "bert"))
+    assert (model.template, model.pooled) == ("pair", False)
+    text = TEXTS[5]
+    encoded = model.tokenizer(text.prompt[0].content, text.answer, return_tensors="pt")
+    assert set(encoded["token_type_ids"][0].tolist()) == {0, 1}
+    with torch.no_grad():
+        expected = model.model(**encoded).logits[0, 0]
+    assert model([text], max_tokens=100)[0] == pytest.approx([float(expected)], abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["llama", "bert"])
+def test_two_labels_give_the_log_odds_of_the_second(
+    kind: str, tmp_path: Path, tokenizer: Any, make_judge: Make
+) -> None:
+    model = load(make_judge(tmp_path, kind, labels=2))
+    text = TEXTS[4]
+    if kind == "llama":
+        rendered = f"<|user|>{text.prompt[0].content}<|end|><|assistant|>{text.answer}<|end|>"
+        inputs = tokenizer(rendered, add_special_tokens=False, return_tensors="pt")
+        inputs = {"input_ids": inputs["input_ids"]}
+    else:
+        inputs = model.tokenizer(text.prompt[0].content, text.answer, return_tensors="pt")
+    with torch.no_grad():
+        model.model.config.pad_token_id = None
+        zero, one = torch.log_softmax(model.model(**inputs).logits[0], 0).tolist()
+    assert model([text], max_tokens=100)[0] == pytest.approx([one - zero], abs=1e-5)
+
+
+def test_three_labels_are_refused(tmp_path: Path, make_judge: Make) -> None:
+    with pytest.raises(ModelError, match="has 3 labels; expected 1"):
+        load(make_judge(tmp_path, "llama", labels=3))
+
+
+@pytest.mark.parametrize(("kind", "head"), [("llama", "score"), ("bert", "classifier")])
+def test_a_head_that_is_missing_is_refused(kind: str, head: str, tmp_path: Path, make_judge: Make) -> None:
+    folder = make_judge(tmp_path, kind)
+    edit(folder, lambda weights: {name: one for name, one in weights.items() if not name.startswith(head)})
+    with pytest.raises(ModelError, match=rf"its weights lack {head}\.(bias|weight).*scores at random"):
+        load(folder)
+
+
+def test_a_chat_model_without_a_head_is_refused(base_folder: Path) -> None:
+    with pytest.raises(ModelError, match=r"its weights lack score\.weight"):
+        load(base_folder)
+
+
+def test_an_align_anything_checkpoint_is_mapped(tmp_path: Path, make_judge: Make) -> None:
+    plain = load(make_judge(tmp_path / "plain", "llama"))
+    folder = make_judge(tmp_path / "anything", "llama")
+
+    def renamed(weights: dict[str, Any]) -> dict[str, Any]:
+        return {name.replace("score.", "score_head."): one for name, one in weights.items()}
+
+    edit(folder, renamed)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    for key in ("id2label", "label2id", "num_labels"):  # its configuration knows nothing of the head
+        config.pop(key, None)
+    config["architectures"] = ["LlamaForScore"]
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    model = load(folder)
+    assert model.labels == 1
+    assert alone(model) == pytest.approx(alone(plain), abs=1e-6)
+
+
+def test_what_is_too_long_is_cut_and_counted(tmp_path: Path, make_judge: Make) -> None:
+    long = Conversation((Message("user", "what is"),), "Paris " * 300)
+    for model in (load(make_judge(tmp_path / "a", "llama")), load(make_judge(tmp_path / "b", "bert"))):
+        scores, cut = model([long, TEXTS[0]], max_tokens=1000)
+        assert cut == 1
+        assert all(map(torch.isfinite, torch.tensor(scores)))
+
+
+def test_chat_needs_a_template(tmp_path: Path, make_judge: Make) -> None:
+    with pytest.raises(ModelError, match="its tokenizer has no chat template") as caught:
+        load(make_judge(tmp_path, "bert"), "chat")
+    assert caught.value.fix == "write template: pair"
+
+
+def test_pickles_are_refused(tmp_path: Path, make_judge: Make) -> None:
+    folder = make_judge(tmp_path, "llama")
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"holds no \.safetensors weights"):
+        load(folder)
+
+
+def test_the_checksum_is_that_of_the_weights(tmp_path: Path, make_judge: Make) -> None:
+    base = find_judge(LoadedJudge(model=str(make_judge(tmp_path, "llama"))))
+    own = hashlib.sha256((tmp_path / "model.safetensors").read_bytes()).hexdigest()
+    assert weights_digest(base) == hashlib.sha256(f"model.safetensors:{own}\n".encode()).hexdigest()
+
+
+def test_a_folder_has_no_revision(tmp_path: Path, make_judge: Make) -> None:
+    folder = make_judge(tmp_path, "llama")
+    with pytest.raises(ModelError, match="it is a local folder"):
+        find_judge(LoadedJudge(model=str(folder), revision="main"))

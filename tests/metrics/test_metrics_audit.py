@@ -1,0 +1,290 @@
+"""The metrics of a judge's audit, each against a naive re-derivation and a value computed by hand."""
+
+from __future__ import annotations
+
+import math
+import random
+import statistics
+from itertools import combinations
+
+import numpy as np
+import pytest
+from scipy import stats
+from scipy.optimize import minimize, minimize_scalar
+
+from align_bench.metrics.agreement import kendall_tau, preference_agreement
+from align_bench.metrics.bootstrap import cluster_interval
+from align_bench.metrics.calibration import brier, calibration_error, log_loss, oriented, reliability, temperature
+from align_bench.metrics.counterfactual import flip_rate, mean_shift
+from align_bench.metrics.format_effects import FEATURES, features, form_effects
+from align_bench.metrics.length_bias import score_by_length
+from align_bench.metrics.length_control import length_controlled, length_matched
+from align_bench.records import Estimate
+
+RNG = random.Random(5)
+N = 120
+WORDS = [[float(RNG.randint(1, 60)) for _ in range(N)] for _ in range(2)]
+# Labels that follow the score; scores that follow length.
+SCORES = [[0.05 * words + RNG.gauss(0.8 * (1 - side), 1) for words in WORDS[side]] for side in range(2)]
+OWN = list(range(N))
+SHARED = [number // 3 for number in range(N)]
+NONE = Estimate(None)
+
+
+def sigmoid(value: float) -> float:
+    return 1 / (1 + math.exp(-value))
+
+
+# -- agreement ---------------------------------------------------------------------------------------------------------
+
+
+def test_tau_counts_pairs() -> None:
+    a, b = [1.0, 2.0, 3.0, 4.0], [1.0, 3.0, 2.0, 4.0]
+    agree = sum(1 if (a[i] - a[j]) * (b[i] - b[j]) > 0 else -1 for i, j in combinations(range(4), 2))
+    assert kendall_tau(a, b) == pytest.approx(agree / 6) == pytest.approx(4 / 6)
+    assert kendall_tau(a, a[::-1]) == pytest.approx(-1)
+    assert kendall_tau([1.0], [2.0]) is None
+    assert kendall_tau([1.0, 1.0], [1.0, 2.0]) is None
+
+
+def test_agreement_is_the_share_of_preferences_both_have() -> None:
+    first = {"x": {1: 2.0, 2: 0.0, 3: 1.0}, "y": {1: 1.0, 2: 1.0, 3: 1.0}, "z": {1: 0.0, 2: 2.0}}
+    second = {"x": {1: 5.0, 2: 5.0, 3: 1.0}, "y": {1: 1.0, 2: 4.0, 3: 0.0}, "z": {1: 2.0, 2: 4.0}}
+    # Prompt 1: x>y both, x>z both, y>z against; prompt 2: x<y and x<z against, y and z a tie for one; 3: a tie.
+    found = preference_agreement(first, second)
+    assert found.value == pytest.approx((2 / 3 + 0) / 2)
+    assert found.n == 2
+    assert preference_agreement({"x": {1: 1.0}}, {"x": {1: 2.0}}).value is None
+
+
+# -- length ------------------------------------------------------------------------------------------------------------
+
+
+def test_matched_pairs_differ_by_less_than_a_tenth_of_the_longer() -> None:
+    found = length_matched([1, 0, 1, 1], [0, 1, 0, 1], [100, 100, 10, 91], [91, 90, 20, 100])
+    assert (found.value, found.n) == (0.75, 2)  # 91 of 100 is in, 90 of 100 is out; the last one is a tie
+
+
+def test_length_controlled_is_a_regression_on_differences() -> None:
+    found = length_controlled(*SCORES, *WORDS, OWN)
+    margins, lengths = (np.subtract(*columns) for columns in (SCORES, WORDS))
+    left = margins / np.sqrt(np.mean(margins**2))
+    right = np.tanh(lengths / np.sqrt(np.mean(lengths**2)))
+    fit = minimize(lambda w: np.sum(np.logaddexp(0, -(w[0] * left + w[1] * right))), [0, 0], tol=1e-12)
+    assert found.margin.value == pytest.approx(fit.x[0], rel=1e-4)
+    assert found.length.value == pytest.approx(fit.x[1], abs=1e-4)
+    assert found.accuracy.value == pytest.approx(
+        statistics.fmean(sigmoid(fit.x[0] * abs(one)) for one in left), rel=1e-4
+    )
+    for one in (found.accuracy, found.margin, found.length):
+        assert one.low is not None
+        assert one.low < one.value < one.high
+        assert one.n == N
+
+
+def test_length_controlled_sees_through_a_judge_of_length_alone() -> None:
+    rng = random.Random(1)
+    words = [[float(rng.randint(5, 50)) for _ in range(400)] for _ in range(2)]
+    noise = [[rng.gauss(0, 8) for _ in range(400)] for _ in range(2)]
+    spread = math.sqrt(statistics.fmean((one - other) ** 2 for one, other in zip(*words, strict=True)))
+    # The label follows length alone, and the judge's score is length and noise.
+    turned = [
+        (one, other) if rng.random() < sigmoid(3 * math.tanh((one - other) / spread)) else (other, one)
+        for one, other in zip(*words, strict=True)
+    ]
+    chosen, rejected = ([float(value) for value in side] for side in zip(*turned, strict=True))
+    judged = [
+        [value + own for value, own in zip(side, extra, strict=True)]
+        for side, extra in zip((chosen, rejected), noise, strict=True)
+    ]
+    found = length_controlled(*judged, chosen, rejected, range(400))
+    assert np.mean(np.subtract(*judged) > 0) > 0.7
+    assert found.accuracy.low < 0.55
+    assert found.length.low > 0
+
+
+def test_length_controlled_is_undefined_where_labels_are_separated() -> None:
+    found = length_controlled([2, 3, 4], [1, 1, 1], [3, 1, 2], [1, 3, 2], OWN[:3])
+    assert found.accuracy.value is found.margin.value is None
+    assert length_controlled([], [], [], [], []).accuracy == Estimate(None)
+    assert length_controlled([1, 2, 1], [1, 2, 1], [1, 2, 3], [3, 2, 1], OWN[:3]).margin.value is None
+
+
+def test_correlations_by_hand_and_by_scipy() -> None:
+    found = score_by_length(*SCORES, *WORDS, OWN)
+    pooled = [[*SCORES[0], *SCORES[1]], [*WORDS[0], *WORDS[1]]]
+    assert found["spearman"].value == pytest.approx(stats.spearmanr(*pooled).statistic)
+    centred = [
+        [value - (a + b) / 2 for a, b in zip(*columns, strict=True) for value in (a, b)] for columns in (SCORES, WORDS)
+    ]
+    assert found["spearman_within"].value == pytest.approx(stats.spearmanr(*centred).statistic)
+    labels = [1.0] * N + [0.0] * N
+    rest = [
+        np.array(one) - np.array([statistics.fmean(np.array(one)[np.array(labels) == label]) for label in labels])
+        for one in pooled
+    ]
+    assert found["partial"].value == pytest.approx(stats.pearsonr(*rest).statistic)
+    gaps = [np.subtract(*columns) for columns in (SCORES, WORDS)]
+    assert found["partial_within"].value == pytest.approx(stats.pearsonr(*gaps).statistic)
+    assert all(one.low < one.value < one.high for one in found.values())
+    by_hand = score_by_length([1, 2], [3, 4], [10, 20], [30, 40], [0, 1])
+    assert by_hand["spearman"].value == pytest.approx(1)
+
+
+def test_correlations_are_undefined_without_variation() -> None:
+    assert {one.value for one in score_by_length([1, 1], [1, 1], [1, 2], [3, 4], [0, 1]).values()} == {None}
+    assert {one.value for one in score_by_length([], [], [], [], []).values()} == {None}
+
+
+# -- form --------------------------------------------------------------------------------------------------------------
+
+
+def test_features_count_marks() -> None:
+    text = "# Head\n\nSome **bold words** here.\n\n1. one\n2. two\n- three\n"
+    assert features(text) | {"grade": 0} == {"words": 10, "grade": 0, "list_items": 3, "headings": 1, "bold": 1}
+    assert features("今天天气好")["words"] == 5
+    assert features("今天天气好")["grade"] is None
+
+
+def test_effects_are_a_regression_with_errors_clustered_over_prompts() -> None:
+    rng = np.random.default_rng(0)
+    n, groups = 90, np.repeat(np.arange(30), 3)
+    chosen = rng.random(n) < 0.5
+    columns = {
+        "words": rng.integers(5, 80, n).astype(float),
+        "grade": rng.normal(8, 2, n),
+        "list_items": rng.integers(0, 3, n).astype(float),
+        "headings": np.zeros(n),
+        "bold": rng.integers(0, 2, n).astype(float),
+    }
+    scores = (
+        0.02 * columns["words"]
+        + 0.7 * (columns["list_items"] > 0)
+        + rng.normal(0, 1, n)
+        + np.repeat(rng.normal(0, 1, 30), 3)
+    )
+    found = form_effects(scores, chosen, columns, groups.tolist())
+    design = np.column_stack(
+        [
+            np.ones(n),
+            chosen,
+            columns["words"] / np.std(columns["words"], ddof=1),
+            columns["grade"] / np.std(columns["grade"], ddof=1),
+            columns["list_items"] > 0,
+            columns["bold"] > 0,
+        ]
+    ).astype(float)
+    outcome = scores / np.std(scores, ddof=1)
+    slopes = np.linalg.solve(design.T @ design, design.T @ outcome)
+    assert [found[name].value for name in ("words", "grade", "list_items", "bold")] == pytest.approx(slopes[2:])
+    # Liang and Zeger's sandwich, with the usual correction for few clusters.
+    bread, errors = np.linalg.inv(design.T @ design), outcome - design @ slopes
+    sums = np.array([design[groups == group].T @ errors[groups == group] for group in range(30)])
+    variance = bread @ (sums.T @ sums) @ bread * 30 / 29 * (n - 1) / (n - design.shape[1])
+    half = 1.959963984540054 * np.sqrt(variance[4, 4])
+    assert (found["list_items"].low, found["list_items"].high) == pytest.approx((slopes[4] - half, slopes[4] + half))
+    assert found["headings"].value is None
+    assert found["words"].n == n
+
+
+def test_effects_leave_out_a_grade_that_most_lack() -> None:
+    rng = np.random.default_rng(1)
+    nothing = [0.0] * 8
+    words = [1.0, 5, 2, 8, 3, 9, 4, 4]
+    columns = {"words": words, "grade": [None] * 7 + [3.0], "list_items": nothing, "headings": nothing, "bold": nothing}
+    found = form_effects(rng.normal(size=8), [True, False] * 4, columns, [0, 0, 1, 1, 2, 2, 3, 3])
+    assert found["grade"].value is None
+    assert found["words"].n == 8
+    assert {one.value for one in form_effects([1.0] * 8, [True, False] * 4, columns, OWN[:8]).values()} == {None}
+    assert tuple(found) == FEATURES
+
+
+# -- edits -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_shift_is_in_units_of_the_spread_before() -> None:
+    before, after = [0.0, 2.0, 4.0, 6.0], [1.0, None, 6.0, 9.0]
+    spread = statistics.stdev(before)
+    found = mean_shift(before, after, ["a", "a", "b", "b"])
+    assert found.value == pytest.approx((1 / spread + (2 + 3) / 2 / spread) / 2)
+    assert found.n == 2
+    assert mean_shift([1.0, 1.0], [2.0, 2.0], [0, 1]) == NONE
+
+
+def test_a_flip_is_a_preference_that_turns() -> None:
+    found = flip_rate([1.0, -1.0, 2.0, 0.0, 3.0], [-0.5, -2.0, 1.0, 4.0, None], OWN[:5])
+    assert (found.value, found.n) == (0.25, 4)
+
+
+# -- calibration -------------------------------------------------------------------------------------------------------
+
+
+def test_proper_scores_are_means_over_pairs() -> None:
+    chances = [sigmoid(a - b) for a, b in zip(*SCORES, strict=True)]
+    assert brier(*SCORES, OWN).value == pytest.approx(statistics.fmean((1 - p) ** 2 for p in chances))
+    assert log_loss(*SCORES, OWN).value == pytest.approx(statistics.fmean(-math.log(p) for p in chances))
+    assert brier([0.0], [0.0], [0]).value == 0.25
+    assert log_loss([0.0, 800.0], [0.0, 0.0], [0, 1]).value == pytest.approx(math.log(2) / 2)
+    assert log_loss([0.0], [800.0], [0]).value == 800
+    whole, few = brier(*SCORES, OWN), brier(*SCORES, SHARED)
+    assert (whole.n, few.n) == (N, N // 3)
+
+
+def test_orientation_turns_margin_and_label_together() -> None:
+    margins, labels = oriented(*SCORES, seed=3)
+    for margin, label, a, b in zip(margins, labels, *SCORES, strict=True):
+        assert margin == (a - b if label == 1 else b - a)
+    assert 0.35 < labels.mean() < 0.65
+    assert (oriented(*SCORES, seed=3)[1] == labels).all()
+    assert (oriented(*SCORES, seed=4)[1] != labels).any()
+
+
+def test_the_curve_holds_every_pair_once() -> None:
+    margins, labels = oriented(*SCORES)
+    chances = [sigmoid(margin) for margin in margins]
+    bins = reliability(margins, labels)
+    assert sum(one.n for one in bins) == N
+    error = 0.0
+    for one in bins:
+        here = [number for number, chance in enumerate(chances) if one.low <= chance < one.high]
+        assert one.n == len(here)
+        assert one.predicted == pytest.approx(statistics.fmean(chances[number] for number in here))
+        assert one.observed == pytest.approx(statistics.fmean(labels[number] for number in here))
+        error += one.n / N * abs(one.observed - one.predicted)
+    found = calibration_error(margins, labels, OWN)
+    assert found.value == pytest.approx(error)
+    assert found.low < found.high
+    assert calibration_error([100.0, -100.0], [1.0, 1.0], [0, 1]).value == pytest.approx(0.5)
+    assert calibration_error([], [], []) == NONE
+
+
+def test_temperature_has_the_least_log_loss() -> None:
+    margins, labels = oriented(*SCORES)
+    signed = margins * (2 * labels - 1)
+    best = minimize_scalar(lambda t: np.mean(np.logaddexp(0, -signed / t)), bounds=(0.05, 50), method="bounded")
+    found = temperature(margins, labels, OWN)
+    assert found.value == pytest.approx(best.x, rel=1e-4)
+    assert found.low < found.value < found.high
+    assert temperature(10 * margins, labels, OWN).value == pytest.approx(10 * found.value)
+
+
+def test_temperature_is_undefined_for_a_judge_that_is_never_wrong_or_worse_than_chance() -> None:
+    assert temperature([1.0, -2.0], [1.0, 0.0], [0, 1]).value is None
+    assert temperature([0.0, 0.0], [1.0, 0.0], [0, 1]).value is None
+    assert temperature([1.0, 2.0, -3.0], [0.0, 0.0, 0.0], [0, 1, 2]).value is None
+    assert temperature([], [], []) == NONE
+
+
+# -- bootstrap ---------------------------------------------------------------------------------------------------------
+
+
+def test_clusters_are_drawn_whole() -> None:
+    rng = np.random.default_rng(2)
+    once = rng.normal(size=40)
+    thrice = np.repeat(once, 3)
+    clusters = np.repeat(np.arange(40), 3).tolist()
+    assert cluster_interval(np.mean, [thrice], clusters) == pytest.approx(cluster_interval(np.mean, [once], range(40)))
+    low, high = cluster_interval(np.mean, [once], range(40))
+    half = 1.96 * np.std(once) / math.sqrt(40)
+    assert (high - low) / 2 == pytest.approx(half, rel=0.15)
+    assert cluster_interval(np.mean, [once[:3]], [0, 0, 0]) == (None, None)

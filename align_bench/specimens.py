@@ -14,17 +14,34 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from align_bench.api import ChosenLogps, PairLogps, PairScores, Record, UnpairedLogps
+from align_bench.api import (
+    Adversary,
+    Algorithm,
+    Auxiliary,
+    BiasExpert,
+    ChosenLogps,
+    Experience,
+    LengthHead,
+    PairLogps,
+    PairScores,
+    Record,
+    Rollouts,
+    UnpairedLogps,
+)
+from align_bench.models.layout import Sequences
+from align_bench.models.logprobs import token_logps
 from align_bench.records import TokenRow
 
 VOCABULARY = 48
+_SIDES = ("chosen", "rejected")
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
     """What the kit knows of one kind of data.
 
-    Every maker of a batch takes a dtype and yields a batch with references; `for_method` takes them away again.
+    Every maker of a batch takes a dtype and yields a batch with all fields; `for_method` takes away what a method did
+    not declare.
 
     Attributes:
         trained: the record's fields that carry gradient, in the order of the rewards that answer to them.
@@ -33,10 +50,13 @@ class Kind:
         moderate: rows well away from it and from each other, where losses are curved; no round numbers, at which a
             hinge might stand.
         extreme: what is extreme about it → rows.
+        slopes: of a trained field, the sign that ∂loss/∂field is to have where the record stands at or near the
+            reference: −1, 0 or 1; `rejected` answers may be declared idle.
         rejected: which rows of a trained field are rejected (undesirable) answers.
         by_definition: the record of all token rows, computed plainly from the model and from the reference model.
         counts: the record's fields that count tokens.
         per_batch: the record's fields that belong to the whole effective batch, not to a row.
+        beside: further fields that carry gradient, of a scorer or a head that is dropped after training.
     """
 
     trained: tuple[str, ...]
@@ -48,13 +68,27 @@ class Kind:
     by_definition: Callable[[Bench], Record]
     counts: tuple[str, ...] = ()
     per_batch: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
+    slopes: Callable[[Any, str], Tensor] | None = None
 
 
-def for_method(record: Record, reference: bool) -> Record:
-    """The record as the method will see it: without references unless it declared them."""
-    if reference:
-        return record
-    nothing: dict[str, Any] = {field.name: None for field in fields(record) if field.name.startswith("ref_")}
+_CRITICS = ("values", "old_values", "returns")
+_BESIDE: Mapping[type[Auxiliary], tuple[str, ...]] = {
+    BiasExpert: ("bias_",),
+    Adversary: ("adversarial_",),
+    LengthHead: ("length_", "head_cosine", "batch_"),
+}
+
+
+def for_method(record: Record, algorithm: Algorithm, parameters: Mapping[str, Any]) -> Any:
+    """The record as the method will see it: without references, critic and further scorers that it did not declare."""
+    unseen: tuple[str, ...] = () if algorithm.reference else ("ref_",)
+    if isinstance(record, Rollouts) and not algorithm.critic:
+        unseen += _CRITICS
+    if isinstance(record, PairScores):
+        declared = type(algorithm.auxiliary(parameters)) if algorithm.auxiliary else None
+        unseen += tuple(prefix for kind, own in _BESIDE.items() if kind is not declared for prefix in own)
+    nothing: dict[str, Any] = {field.name: None for field in fields(record) if field.name.startswith(unseen)}
     return replace(record, **nothing)
 
 
@@ -120,7 +154,7 @@ def _extreme_pairs(dtype: torch.dtype) -> Mapping[str, PairLogps]:
 
 
 def _side(record: Any, name: str) -> Tensor:
-    return torch.full_like(record.chosen, name == "rejected", dtype=torch.bool)
+    return torch.full_like(record.chosen, name.endswith("rejected"), dtype=torch.bool)
 
 
 # Chosen answers.
@@ -201,15 +235,146 @@ def _undesirable(record: Any, name: str) -> Tensor:
 # Scores.
 
 
-def _scores(chosen: Sequence[float], rejected: Sequence[float]) -> Callable[[torch.dtype], PairScores]:
-    return lambda dtype: PairScores(_tensor(chosen, dtype), _tensor(rejected, dtype))
+def _scores(
+    chosen: Sequence[float], rejected: Sequence[float], beside: tuple[Sequence[float], Sequence[float]] | None = None
+) -> Callable[[torch.dtype], PairScores]:
+    """Pairs of scores; every further scorer gives `beside`, by default the same.
+
+    The batch that a length head is measured over has widely spread scores, so that its correlations with length weigh
+    little beside the preference: near the reference it is the preference that the sign of a slope tells of.
+    """
+    won, lost = beside or (chosen, rejected)
+
+    def make(dtype: torch.dtype) -> PairScores:
+        return PairScores(
+            _tensor(chosen, dtype),
+            _tensor(rejected, dtype),
+            chosen_tokens=torch.tensor(_FEW[: len(chosen)]),
+            rejected_tokens=torch.tensor(_OTHERS[: len(chosen)]),
+            bias_chosen=_tensor(won, dtype),
+            bias_rejected=_tensor(lost, dtype),
+            adversarial_chosen=_tensor(won, dtype),
+            adversarial_rejected=_tensor(lost, dtype),
+            length_chosen=_tensor(won, dtype),
+            length_rejected=_tensor(lost, dtype),
+            head_cosine=_tensor([0.31], dtype)[0],
+            batch_scores=_tensor([-61.0, 43.0, 57.0, -35.0], dtype),
+            batch_length_scores=_tensor([47.0, -52.0, -39.0, 66.0], dtype),
+            batch_tokens=torch.tensor([3, 30, 9, 14]),
+        )
+
+    return make
 
 
 def _extreme_scores(dtype: torch.dtype) -> Mapping[str, PairScores]:
+    far = [5e3, -5e3]
+    margin = _scores(far, far[::-1])(dtype)
+    still = torch.zeros(4, dtype=dtype)
     return {
-        "a margin of 10,000": _scores([5e3, -5e3], [-5e3, 5e3])(dtype),
+        "a margin of 10,000": margin,
+        "a margin of 10,000 against that of the scorer beside it": _scores(far, far[::-1], (far[::-1], far))(dtype),
         "a common offset of 10,000": _scores([1e4, -1e4], [1e4, -1e4])(dtype),
+        "a batch of equal scores and lengths": replace(
+            _scores([0.0, 0.0], [0.0, 0.0])(dtype),
+            batch_scores=still,
+            batch_length_scores=still,
+            batch_tokens=torch.full((4,), 7),
+        ),
     }
+
+
+# Answers that the policy wrote.
+
+_LENGTHS = (5, 3, 1, 4)
+_MEAN_TOKENS = sum(_LENGTHS) / len(_LENGTHS)
+
+
+def _rollouts(
+    dtype: torch.dtype, moved: Sequence[float], drift: Sequence[float], missed: Sequence[float], valued: float = 0.0
+) -> Rollouts:
+    """Answers of unequal length, the first and third better than expected, the others worse.
+
+    Args:
+        dtype: of all numbers.
+        moved: log π − log π_old of every token of an answer, nats.
+        drift: log π − log π_ref, likewise.
+        missed: value − return, likewise.
+        valued: value − old value, of all tokens.
+    """
+    mask = torch.arange(max(_LENGTHS)) < torch.tensor(_LENGTHS)[:, None]
+    size = torch.arange(1.0, 1 + mask.numel(), dtype=dtype).reshape(mask.shape)
+    logps = -(0.2 + 0.13 * size) * mask
+    worth = _tensor([1.0, -1.0, 1.0, -1.0], dtype)[:, None] * (0.7 + 0.01 * size) * mask
+
+    def less(values: Sequence[float], scale: Tensor) -> Tensor:
+        return _tensor(values, dtype)[:, None] * scale * mask
+
+    uneven = 1 + 0.03 * size
+    values = 0.4 * worth
+    return Rollouts(
+        logps=logps,
+        old_logps=logps - less(moved, uneven),
+        ref_logps=logps - less(drift, uneven),
+        mask=mask,
+        advantages=worth,
+        returns=values - less(missed, uneven),
+        values=values,
+        old_values=values - valued * uneven * mask,
+        mean_tokens=_MEAN_TOKENS,
+    )
+
+
+def drifted(dtype: torch.dtype) -> Rollouts:
+    """Answers that are as good as expected, to either side of the reference."""
+    record = _rollouts(dtype, [0.0] * 4, [0.31, -0.23, 0.17, -0.41], [0.0] * 4)
+    return replace(record, advantages=0 * record.advantages)
+
+
+def _extreme_rollouts(dtype: torch.dtype) -> Mapping[str, Rollouts]:
+    nothing, far = [0.0] * 4, [5.0, 5.0, -5.0, -5.0]
+    ordinary = _rollouts(dtype, nothing, nothing, nothing)
+    return {
+        "ratios of e⁵ to e⁸ a token": _rollouts(dtype, far, nothing, nothing),
+        "a drift of 20 nats a token": _rollouts(dtype, nothing, [20.0, -20.0, 20.0, -20.0], nothing),
+        "values 10,000 off": _rollouts(dtype, nothing, nothing, [1e4, -1e4, 1e4, -1e4], 1e4),
+        "advantages of 10,000": replace(ordinary, advantages=1e4 * ordinary.advantages),
+        "certain tokens": replace(
+            ordinary, logps=0 * ordinary.logps, old_logps=0 * ordinary.logps, ref_logps=0 * ordinary.logps
+        ),
+    }
+
+
+def _better_up(record: Any, name: str) -> Tensor:
+    """Tokens that did better than expected become likelier, the others less likely; values move to their returns."""
+    wanted = record.values - record.returns if name == "values" else -record.advantages
+    found: Tensor = wanted.sign()
+    return found
+
+
+def _no_side(record: Any, name: str) -> Tensor:
+    return torch.zeros_like(record.mask)
+
+
+def experience(dtype: torch.dtype, order: Sequence[int] = range(6), padding: int = 0) -> Experience:
+    """Three answers to each of two prompts, all of different rewards and lengths, written by the reference itself.
+
+    Args:
+        dtype: of all numbers.
+        order: the rows, in this order.
+        padding: columns beyond the longest answer.
+    """
+    lengths = torch.tensor([4, 2, 6, 3, 5, 1])[list(order)]
+    mask = torch.arange(6 + padding) < lengths[:, None]
+    step = torch.arange(1.0, 1 + mask.shape[1], dtype=dtype)
+    logps = -0.1 * step * lengths[:, None] * mask
+    return Experience(
+        rewards=_tensor([1.5, -0.5, 0.25, 2.0, 3.5, 2.75], dtype)[list(order)],
+        group=torch.tensor([0, 0, 0, 1, 1, 1])[list(order)],
+        mask=mask,
+        logps=logps,
+        ref_logps=logps,
+        values=torch.zeros_like(logps),
+    )
 
 
 # The way through a model.
@@ -335,7 +500,59 @@ def _scores_by_definition(bench: Bench) -> PairScores:
     return PairScores(
         torch.tensor([plain_score(bench.model, row.prompt, row.chosen or ()) for row in bench.rows]),
         torch.tensor([plain_score(bench.model, row.prompt, row.rejected or ()) for row in bench.rows]),
+        torch.tensor([len(row.chosen or ()) for row in bench.rows]),
+        torch.tensor([len(row.rejected or ()) for row in bench.rows]),
     )
+
+
+class RolloutFeed:
+    """The chosen answers of some rows as `Rollouts`: written under a reference, with advantages and returns made up."""
+
+    def __init__(self, rows: Sequence[TokenRow], reference_model: Any) -> None:
+        self.sequences: Sequences = [(row.prompt, row.chosen or ()) for row in rows]
+        self.lengths = [len(prompt) + len(answer) for prompt, answer in self.sequences]
+        with torch.no_grad():
+            self.written, _ = token_logps(reference_model, self.sequences)
+        size = self.written.shape[1]
+        waves = torch.arange(1.0, 1 + self.written.numel()).reshape(len(rows), size)
+        self.mask = torch.arange(size) < torch.tensor([len(answer) for _, answer in self.sequences])[:, None]
+        self.advantages = waves[:, :1].sin() * self.mask
+        self.values, self.returns = waves.cos() * self.mask, (0.7 * waves).sin() * self.mask
+        self.mean_tokens = float(self.mask.sum()) / len(rows)
+
+    def begin(self, model: Any, batch: Sequence[int], max_tokens: int) -> None:
+        """Nothing is left to prepare."""
+
+    def record(self, model: Any, examples: Sequence[int]) -> Rollouts:
+        """A micro-batch, as wide as its own longest answer; the policy is the model, half way from the reference."""
+        own, _ = token_logps(model, [self.sequences[example] for example in examples])
+        rows, time = list(examples), own.shape[1]
+        written = self.written[rows, :time]
+        # Two random models are far apart: half-way steps would be outside of every clip.
+        return Rollouts(
+            logps=written + 0.02 * (own - written),
+            old_logps=written,
+            ref_logps=written - 0.01 * (own - written),
+            mask=self.mask[rows, :time],
+            advantages=self.advantages[rows, :time],
+            returns=self.returns[rows, :time],
+            values=self.values[rows, :time],
+            old_values=0.9 * self.values[rows, :time],
+            mean_tokens=self.mean_tokens,
+        )
+
+
+def _rollouts_by_definition(bench: Bench) -> Rollouts:
+    """The same from plain sums: what a padded row holds beyond its answer is 0."""
+    feed = RolloutFeed(bench.rows, bench.reference_model)
+    tokens = [
+        [plain_logp(bench.model, [*prompt, *answer[:step]], answer[step : step + 1]) for step in range(len(answer))]
+        for prompt, answer in feed.sequences
+    ]
+    longest = max(map(len, tokens))
+    own = torch.tensor([[*row, *[0.0] * (longest - len(row))] for row in tokens])
+    record = feed.record(bench.model, range(len(tokens)))
+    return replace(record, logps=feed.written + 0.02 * (own - feed.written))
 
 
 KINDS: Mapping[str, Kind] = {
@@ -376,9 +593,23 @@ KINDS: Mapping[str, Kind] = {
         trained=("chosen", "rejected"),
         at_reference=_scores([0.0, 0.0], [0.0, 0.0]),
         near_reference=_scores([0.0, 0.05, -0.05], [0.0, -0.05, 0.05]),
-        moderate=_scores([1.53, -2.07, 0.27], [-0.51, 1.03, 0.49]),
+        moderate=_scores([1.53, -2.07, 0.27], [-0.51, 1.03, 0.49], ([0.87, 0.21, -1.13], [-0.33, 1.59, 0.43])),
         extreme=_extreme_scores,
         rejected=_side,
         by_definition=_scores_by_definition,
+        beside=tuple(f"{scorer}_{side}" for scorer in ("bias", "adversarial", "length") for side in _SIDES),
+    ),
+    "rollouts": Kind(
+        trained=("logps", "values"),
+        at_reference=lambda dtype: _rollouts(dtype, [0.0] * 4, [0.0] * 4, [0.5, -0.5, -0.5, 0.5]),
+        # The policy went the wrong way, beyond any clip: a loss without the maximum of both would let it.
+        near_reference=lambda dtype: _rollouts(dtype, [-0.7, 0.7, -0.7, 0.7], [0.0] * 4, [0.5, -0.5, -0.5, 0.5]),
+        moderate=lambda dtype: _rollouts(
+            dtype, [0.031, -0.017, 0.043, 0.023], [0.31, -0.23, 0.17, -0.41], [0.31, -0.57, 0.23, 0.41], 0.037
+        ),
+        extreme=_extreme_rollouts,
+        rejected=_no_side,
+        by_definition=_rollouts_by_definition,
+        slopes=_better_up,
     ),
 }

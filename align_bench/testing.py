@@ -12,6 +12,7 @@ import re
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, NamedTuple
 
@@ -20,9 +21,10 @@ from annotated_types import BaseMetadata, Ge, Gt, Le, Lt
 from torch import Tensor
 from torch.autograd.gradcheck import GradcheckError, gradcheck
 
-from align_bench.api import Algorithm, Loss, Recipe, Record, Selection
+from align_bench.api import Algorithm, BiasExpert, Loss, Recipe, Record, Selection
 from align_bench.errors import AlignBenchError, PluginError
-from align_bench.specimens import KINDS, Bench, Kind, bench, for_method
+from align_bench.specimens import KINDS, Bench, Kind, RolloutFeed, bench, drifted, experience, for_method
+from align_bench.train.auxiliary import attach
 from align_bench.train.feeds import FEEDS, Feed
 
 __all__ = ["Check", "CheckReport", "check_algorithm"]
@@ -111,7 +113,7 @@ def check_algorithm(algorithm: Algorithm, **parameters: Any) -> CheckReport:
 
 
 def _loss_checks(algorithm: Algorithm, parameters: Mapping[str, Any]) -> Iterator[Check]:
-    kind = None if isinstance(algorithm, Recipe) or algorithm.auxiliary else KINDS.get(algorithm.data)
+    kind = None if isinstance(algorithm, Recipe) else KINDS.get(algorithm.data)
     obstacle = "" if kind else _why_unchecked(algorithm)
     for name, expected, check in _CHECKS_OF_THE_LOSS:
         if kind is None or obstacle:
@@ -128,8 +130,6 @@ def _why_unchecked(algorithm: Algorithm) -> str:
         return "a recipe takes the whole training and has no loss to check"
     if isinstance(algorithm, Selection):
         return "a selection trains nothing and has no loss to check"
-    if algorithm.auxiliary:
-        return "the kit has no checks yet for losses that read an auxiliary scorer"
     return f"the kit has no checks for the data kind {algorithm.data!r} yet"
 
 
@@ -161,7 +161,7 @@ class _Subject:
 
     def batch(self, make: Callable[[torch.dtype], Record]) -> Any:
         """A batch as this method would get it, in float64."""
-        return for_method(make(torch.float64), self.algorithm.reference)
+        return for_method(make(torch.float64), self.algorithm, self.parameters)
 
     def loss(self, record: Record) -> Loss:
         return self.algorithm(record, **self.parameters)
@@ -174,11 +174,20 @@ class _Subject:
         return loss, dict(zip(inputs, found, strict=True))
 
     def inputs(self, record: Any) -> dict[str, Tensor]:
-        """The trained fields, as leaves of a graph."""
-        return {name: getattr(record, name).clone().requires_grad_() for name in self.kind.trained}
+        """The trained fields that the method reads, as leaves of a graph."""
+        names = (*self.kind.trained, *self.kind.beside)
+        given = {name: getattr(record, name) for name in names}
+        return {name: value.clone().requires_grad_() for name, value in given.items() if value is not None}
 
     def rewards(self, loss: Loss) -> dict[str, Tensor]:
         return {name: getattr(loss, name) for name in self.algorithm.reward_fields}
+
+    def wanted(self, record: Any, name: str) -> Tensor:
+        """The sign that ∂loss/∂field is to have: −1, 0 or 1 in each place."""
+        if self.kind.slopes is not None:
+            return self.kind.slopes(record, name)
+        rejected = self.kind.rejected(record, name)
+        return torch.where(rejected, int(self.uses_rejected), -1)
 
     @property
     def uses_rejected(self) -> bool:
@@ -189,10 +198,27 @@ class _Subject:
     def bench(self) -> Bench:
         return bench(scalar_head=self.algorithm.kind == "reward")
 
-    @property
-    def feed(self) -> Feed:
-        """The rows of the bench, fed as training feeds them."""
-        return FEEDS[self.algorithm.data](self.bench.rows, self.bench.reference if self.algorithm.reference else None)
+    @contextmanager
+    def fed(self) -> Iterator[tuple[Any, Feed | RolloutFeed]]:
+        """The bench's model with the scorer that the method declares beside it, and its rows as training feeds them.
+
+        A bias expert's noise is left out: no two passes share it.
+        """
+        model, rows, algorithm = self.bench.model, self.bench.rows, self.algorithm
+        if algorithm.online:
+            yield model, RolloutFeed(rows, self.bench.reference_model)
+            return
+        feed = FEEDS[algorithm.data](rows, self.bench.reference if algorithm.reference else None)
+        if algorithm.auxiliary is None:
+            yield model, feed
+            return
+        declared = algorithm.auxiliary(self.parameters)
+        with torch.random.fork_rng(devices=[]):
+            attach(model, replace(declared, noise=0.0) if isinstance(declared, BiasExpert) else declared, seed=0)
+        try:
+            yield model, feed
+        finally:
+            del model.companion
 
 
 def _guarded(check: Callable[[_Subject], _Verdict], subject: _Subject) -> _Verdict:
@@ -256,23 +282,24 @@ def _closed_form(subject: _Subject) -> _Verdict:
 
 def _signs(subject: _Subject) -> _Verdict:
     places = {"near": subject.kind.near_reference}
-    if subject.algorithm.reference or subject.algorithm.kind == "reward":
+    if subject.algorithm.reference or subject.algorithm.online or subject.algorithm.kind == "reward":
         places = {"at": subject.kind.at_reference, **places}
     spans: dict[str, list[float]] = {}
     for where, make in places.items():
         record = subject.batch(make)
         for name, slopes in subject.gradients(record)[1].items():
-            for row, (slope, rejected) in enumerate(
-                zip(slopes.tolist(), subject.kind.rejected(record, name).tolist(), strict=True)
-            ):
-                side = f"{name} of a rejected answer" if rejected and len(subject.kind.trained) == 1 else name
-                wanted = (1 if subject.uses_rejected else 0) if rejected else -1
-                if (slope > 0) - (slope < 0) != wanted:
+            rejected, wanted = subject.kind.rejected(record, name), subject.wanted(record, name)
+            read = record.mask if subject.algorithm.online else torch.ones_like(slopes)
+            for place in read.nonzero().tolist():
+                at = tuple(place)
+                slope, sign = float(slopes[at]), int(wanted[at])
+                side = f"{name} of a rejected answer" if rejected[at] and len(subject.kind.trained) == 1 else name
+                if (slope > 0) - (slope < 0) != sign:
                     return _failed(
-                        f"{where} the reference, row {row}: ∂loss/∂{side} = {slope:.3g}, expected "
-                        f"{ {0: '0, as declared', 1: 'above 0', -1: 'below 0'}[wanted] }",
-                        "look for a flipped sign or swapped sides; a method that rejected answers do not move declares "
-                        "@algorithm(uses_rejected=…)",
+                        f"{where} the reference, row {', token '.join(map(str, at))}: ∂loss/∂{side} = {slope:.3g}, "
+                        f"expected { {0: '0', 1: 'above 0', -1: 'below 0'}[sign] }",
+                        "look for a flipped sign or swapped sides; online, for a clip that holds where the policy went the "
+                        "wrong way; a method that rejected answers do not move declares @algorithm(uses_rejected=…)",
                     )
                 spans.setdefault(side, []).append(slope)
     return _passed("; ".join(f"∂loss/∂{side} {min(span):.3g} to {max(span):.3g}" for side, span in spans.items()))
@@ -299,7 +326,7 @@ def _gradients(subject: _Subject) -> _Verdict:
 def _extremes(subject: _Subject) -> _Verdict:
     extremes = subject.kind.extreme(torch.float32)
     for what, record in extremes.items():
-        loss, slopes = subject.gradients(for_method(record, subject.algorithm.reference))
+        loss, slopes = subject.gradients(for_method(record, subject.algorithm, subject.parameters))
         named = {"the values": loss.values, **{f"∂loss/∂{name}": slope for name, slope in slopes.items()}}
         for name, tensor in {**named, **subject.rewards(loss)}.items():
             if not tensor.isfinite().all():
@@ -312,6 +339,8 @@ def _extremes(subject: _Subject) -> _Verdict:
 
 
 def _rewards(subject: _Subject) -> _Verdict:
+    if subject.algorithm.online:
+        return _not_applicable("an online method is given its reward, and returns none")
     record = subject.batch(subject.kind.moderate)
     before = subject.rewards(subject.loss(record))
     rises = []
@@ -325,6 +354,15 @@ def _rewards(subject: _Subject) -> _Verdict:
                 f"{reward} change by {_list(rise)} when {name} rises by 1", "return the rewards that the loss compares"
             )
         rises.append(f"{reward} rise by {_list(rise)} when {name} rises by 1")
+    for name in subject.inputs(record).keys() - set(subject.kind.trained):
+        after = subject.rewards(subject.loss(replace(record, **{name: getattr(record, name) + 1})))
+        for reward, values in after.items():
+            if not torch.equal(values, before[reward]):
+                return _failed(
+                    f"{reward} change by {_list(values - before[reward])} when {name} rises by 1, which is dropped "
+                    "after training",
+                    "return the scores of the model that is kept",
+                )
     return _passed("; ".join(rises))
 
 
@@ -350,6 +388,8 @@ def _length(subject: _Subject) -> _Verdict:
 
 
 def _kl_estimate(subject: _Subject) -> _Verdict:
+    if subject.algorithm.online:
+        return _drift(subject)
     if not subject.kind.per_batch:
         return _not_applicable(f"{subject.algorithm.data} bring no mismatched answers")
     if not subject.algorithm.reference:
@@ -377,6 +417,21 @@ def _kl_estimate(subject: _Subject) -> _Verdict:
     return _passed("moves with mismatched − ref_mismatched alone, without gradient")
 
 
+def _drift(subject: _Subject) -> _Verdict:
+    """Whether a loss that reads the reference draws the policy back to it, token by token."""
+    record = drifted(torch.float64)
+    _, slopes = subject.gradients(for_method(record, subject.algorithm, subject.parameters))
+    pull, away = slopes["logps"][record.mask], (record.logps - record.ref_logps)[record.mask]
+    if not pull.any():
+        return _not_applicable("a drift from the reference does not move the loss; the reward may pay for it")
+    if not torch.equal(pull.sign(), away.sign()):
+        return _failed(
+            f"tokens {_list(away)} nats from the reference have ∂loss/∂logps {_list(pull)}",
+            "a token likelier than under the reference is to become less likely: look for a flipped sign",
+        )
+    return _passed(f"tokens {_list(away)} nats from the reference have ∂loss/∂logps {_list(pull)}")
+
+
 def _edges(subject: _Subject) -> _Verdict:
     tried = []
     for name, parameter in subject.algorithm.parameters.items():
@@ -396,27 +451,28 @@ def _edges(subject: _Subject) -> _Verdict:
 
 
 def _feed(subject: _Subject) -> _Verdict:
-    expected: Any = for_method(subject.kind.by_definition(subject.bench), subject.algorithm.reference)
-    examples = range(len(subject.feed.lengths))
-    feed = subject.feed
-    with torch.no_grad():
-        feed.begin(subject.bench.model, examples, max_tokens=64)
-        record = feed.record(subject.bench.model, examples)
-    names = [field.name for field in fields(expected) if getattr(expected, field.name) is not None]
+    expected: Any = for_method(subject.kind.by_definition(subject.bench), subject.algorithm, subject.parameters)
+    with torch.no_grad(), subject.fed() as (model, feed):
+        examples = range(len(feed.lengths))
+        feed.begin(model, examples, max_tokens=64)
+        record = feed.record(model, examples)
+    given = {field.name: getattr(expected, field.name) for field in fields(expected)}
+    names = [name for name, value in given.items() if isinstance(value, Tensor)]
     for name in names:
         found, wanted = (getattr(each, name).double() for each in (record, expected))
         wrong = ~torch.isclose(found, wanted, rtol=1e-4, atol=1e-4)
         if wrong.any():
-            row = int(wrong.nonzero()[0, 0])
+            at = tuple(wrong.nonzero()[0].tolist())
             return _failed(
-                f"{name} of example {row} is {found[row]:.5g}, over the response's tokens alone {wanted[row]:.5g}",
+                f"{name} of example {at[0]} is {found[at]:.5g}, over the response's tokens alone {wanted[at]:.5g}",
                 "this is the benchmark's part, not the plugin's: a span, a mask or a count is off; please report it",
             )
     return _passed(f"{', '.join(names)} of {len(examples)} examples equal a plain recomputation over response tokens")
 
 
 def _batches(subject: _Subject) -> _Verdict:
-    examples = list(range(len(subject.feed.lengths)))
+    with subject.fed() as (_, feed):
+        examples = list(range(len(feed.lengths)))
     shuffled = random.Random(0).sample(examples, len(examples))
     whole = _by_example(subject, [examples])
     for how, parts in {
@@ -429,22 +485,49 @@ def _batches(subject: _Subject) -> _Verdict:
         if wrong.any():
             row = int(wrong.nonzero()[0, 0])
             return _failed(
-                f"{how}, example {row} has a loss of {found[row, 0]:.5g} and a reward of {found[row, 1]:.5g}; in the "
-                f"whole batch {whole[row, 0]:.5g} and {whole[row, 1]:.5g}",
-                "let a row read its own numbers only: no mean, max or sum over the batch's rows",
+                f"{how}, example {row} has a loss (and rewards) of {_list(found[row])}; in the whole batch "
+                f"{_list(whole[row])}",
+                "let a row read its own numbers only: no mean, max or sum over the batch's rows, and nothing of the "
+                "padding",
             )
-    return _passed(f"{len(examples)} examples keep loss and reward alone, in threes, in another order")
+    return _passed(f"{len(examples)} examples keep loss and rewards alone, in threes, in another order")
 
 
 def _by_example(subject: _Subject, parts: Sequence[Sequence[int]]) -> Tensor:
     """Loss and rewards of each example of the bench, in its order, when one effective batch is cut into these parts."""
-    feed, model = subject.feed, subject.bench.model
     batch = [example for part in parts for example in part]
-    with torch.no_grad():
+    with torch.no_grad(), subject.fed() as (model, feed):
         feed.begin(model, batch, max_tokens=64)
         losses = [subject.loss(feed.record(model, part)) for part in parts]
         found = torch.cat([torch.stack([loss.values, *subject.rewards(loss).values()], 1) for loss in losses])
     return found[torch.tensor(batch).argsort()]
+
+
+def _advantages(subject: _Subject) -> _Verdict:
+    algorithm = subject.algorithm
+    if not algorithm.online:
+        return _not_applicable("only online methods have an advantage")
+    given = experience(torch.float64)
+    made = algorithm.advantages(given, subject.parameters).advantages
+    if not made.isfinite().all() or made[~given.mask].any():
+        return _failed(f"advantages are {_list(made)}", "keep them finite, and 0 beyond the mask")
+    last = made[torch.arange(len(made)), given.mask.sum(1) - 1]
+    for group in sorted(set(given.group.tolist())):
+        rows = (given.group == group).nonzero().flatten()
+        if not torch.equal(last[rows].argsort(), given.rewards[rows].argsort()):
+            return _failed(
+                f"rewards {_list(given.rewards[rows])} of one prompt's answers give advantages {_list(last[rows])} at "
+                "their last tokens",
+                "a better answer has the higher advantage: look for a flipped sign or a wrong group",
+            )
+    order = [4, 2, 0, 5, 1, 3]
+    shuffled = algorithm.advantages(experience(torch.float64, order), subject.parameters).advantages
+    padded = algorithm.advantages(experience(torch.float64, padding=3), subject.parameters).advantages
+    changes = {"in another order": (shuffled, made[order]), "with more padding": (padded[:, : made.shape[1]], made)}
+    for how, (found, wanted) in changes.items():
+        if not torch.allclose(found, wanted, rtol=1e-9, atol=1e-12) or padded[:, made.shape[1] :].any():
+            return _failed(f"{how}, advantages go from {_list(wanted)} to {_list(found)}", "average over the mask only")
+    return _passed(f"better answers have the higher ones: {_list(last)} for rewards {_list(given.rewards)}")
 
 
 # The declaration.
@@ -531,15 +614,20 @@ def _list(tensor: Tensor) -> str:
 _CHECKS_OF_THE_LOSS: tuple[tuple[str, str, Callable[[_Subject], _Verdict]], ...] = (
     ("contract", "a Loss with a finite value and reward for each row, with gradient", _runs),
     ("closed form", "the declared loss where the policy equals the reference (or both scores are 0)", _closed_form),
-    ("signs", "near the reference, more of a chosen answer lowers the loss, more of a rejected one raises it", _signs),
+    (
+        "signs",
+        "near the reference, more of a chosen answer lowers the loss, more of a rejected one raises it",
+        _signs,
+    ),
     ("gradients", "autograd's derivatives equal finite differences, in float64", _gradients),
     ("extremes", "finite values, rewards and gradients at extreme margins, in float32", _extremes),
-    ("rewards", "an answer's reward rises with its log-probability (or score)", _rewards),
+    ("rewards", "an answer's reward rises with its log-probability (or score), and with nothing dropped", _rewards),
     ("length", "answers' lengths count as declared", _length),
-    ("KL estimate", "read from the mismatched answers alone, without gradient", _kl_estimate),
+    ("KL estimate", "from mismatched answers alone, without gradient; online, it draws to the reference", _kl_estimate),
     ("range ends", "finite values and gradients at each bound that a range includes", _edges),
     ("responses", "what the loss reads covers the response's tokens and no prompt token", _feed),
     ("batches", "padding, micro-batches and row order change nothing", _batches),
+    ("advantages", "a better answer gets the higher advantage; row order and padding change nothing", _advantages),
 )
 _CHECKS_OF_THE_DECLARATION: tuple[tuple[str, str, Callable[[Algorithm, Mapping[str, Any]], _Verdict]], ...] = (
     ("bounds", "values outside a hyper-parameter's range are refused, defaults are inside", _bounds),

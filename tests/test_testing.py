@@ -32,6 +32,7 @@ CHECKS = [
     "range ends",
     "responses",
     "batches",
+    "advantages",
     "bounds",
     "documentation",
 ]
@@ -64,6 +65,9 @@ from torch.nn.functional import logsigmoid
 from align_bench.api import *
 
 
+{before}
+
+
 @algorithm(data="{data}", paper="none", learning_rate=1e-5, reward="r", {declared})
 def planted(batch, *, beta: Annotated[float, {bounds}] = 0.1) -> Loss:
     {doc}
@@ -80,6 +84,7 @@ class Twin:
     body: str
     bounds: str = "Gt(0)"
     doc: str = DOCUMENTED
+    before: str = ""
 
     @property
     def text(self) -> str:
@@ -155,7 +160,93 @@ RM = Twin(
     return Loss(values, chosen_rewards=batch.chosen, rejected_rewards=batch.rejected)
 """,
 )
-TWINS = {"dpo": DPO, "kto": KTO, "simpo": SIMPO, "orpo": ORPO, "sft": SFT, "rdpo": SMOOTHED, "ipo": IPO, "rm": RM}
+POE = Twin(
+    "scores",
+    "auxiliary=lambda given: BiasExpert()",
+    """
+    values = -logsigmoid(batch.chosen + batch.bias_chosen - batch.rejected - batch.bias_rejected)
+    return Loss(values, chosen_rewards=batch.chosen, rejected_rewards=batch.rejected)
+""",
+)
+ROBUST = Twin(
+    "scores",
+    "auxiliary=lambda given: Adversary(epsilon=0.1)",
+    """
+    attacked = -logsigmoid(batch.adversarial_chosen - batch.adversarial_rejected)
+    values = attacked - logsigmoid(batch.chosen - batch.rejected)
+    return Loss(values, chosen_rewards=batch.chosen, rejected_rewards=batch.rejected)
+""",
+)
+ODIN = Twin(
+    "scores",
+    "auxiliary=lambda given: LengthHead()",
+    """
+    def spread(values):
+        return values.std(correction=0).clamp(min=torch.finfo(values.dtype).eps)
+
+    def correlation(values, tokens):
+        z_tokens = (tokens - batch.batch_tokens.to(values).mean()) / spread(batch.batch_tokens.to(values))
+        return (values - batch.batch_length_scores.mean()) / spread(batch.batch_length_scores) * z_tokens
+
+    pair = batch.chosen + batch.length_chosen - batch.rejected - batch.length_rejected
+    length = correlation(batch.length_chosen, batch.chosen_tokens)
+    values = -logsigmoid(pair) - beta * length + batch.head_cosine.abs()
+    return Loss(values, chosen_rewards=batch.chosen, rejected_rewards=batch.rejected)
+""",
+)
+RLOO = Twin(
+    "rollouts",
+    "reference=True, advantage=over_the_others",
+    """
+    ratio = (batch.logps - batch.old_logps).sum(1).exp()
+    worth = batch.advantages[:, 0]
+    return Loss(torch.maximum(-worth * ratio, -worth * ratio.clamp(1 - beta, 1 + beta)))
+""",
+    before="""
+def over_the_others(experience):
+    same = (experience.group[:, None] == experience.group).to(experience.rewards)
+    mean = (same @ experience.rewards - experience.rewards) / (same.sum(1) - 1)
+    return Advantages((experience.rewards - mean)[:, None] * experience.mask)
+""",
+)
+PPO = Twin(
+    "rollouts",
+    "reference=True, critic=True, advantage=whitened",
+    """
+    ratio = (batch.logps - batch.old_logps).exp()
+    clipped = ratio.clamp(1 - beta, 1 + beta)
+    surrogate = torch.maximum(-batch.advantages * ratio, -batch.advantages * clipped)
+    missed = 0.5 * (batch.values - batch.returns).square()
+    return Loss(((surrogate + missed) * batch.mask).sum(1) / batch.mean_tokens)
+""",
+    before="""
+def whitened(experience):
+    over = (experience.rewards[:, None] - experience.values) * experience.mask
+    tokens = over[experience.mask]
+    white = (over - tokens.mean()) / (tokens.std(correction=0) + 1e-8) * experience.mask
+    return Advantages(white, returns=over + experience.values)
+""",
+)
+GRPO = replace(
+    RLOO,
+    body="""
+    ratio = (batch.logps - batch.old_logps).exp()
+    surrogate = torch.maximum(-batch.advantages * ratio, -batch.advantages * ratio.clamp(1 - beta, 1 + beta))
+    back = batch.ref_logps - batch.logps
+    return Loss(((surrogate + 0.04 * (back.exp() - back - 1)) * batch.mask).sum(1) / batch.mask.sum(1))
+""",
+)
+ONLINE = {"ppo": PPO, "rloo": RLOO, "grpo": GRPO, "poe": POE, "robust": ROBUST, "odin": ODIN}
+TWINS = ONLINE | {
+    "dpo": DPO,
+    "kto": KTO,
+    "simpo": SIMPO,
+    "orpo": ORPO,
+    "sft": SFT,
+    "rdpo": SMOOTHED,
+    "ipo": IPO,
+    "rm": RM,
+}
 
 Mutant = tuple[Twin, str, str, set[str]]  # the sound twin, what is sound in it, the mistake, the checks that catch it
 LOGISTIC = "logsigmoid(chosen - rejected)"
@@ -198,6 +289,102 @@ MUTANTS: dict[str, Mutant] = {
     "a range that ends on a pole": (SMOOTHED, "Lt(0.5)", "Le(0.5)", {"range ends"}),
     "rejected answers declared idle": (DPO, "normalised", "uses_rejected=False, normalised", {"signs"}),
     "idle rejected answers": (DPO, "chosen - rejected)", "chosen)", {"signs"}),
+    "PoE with the bias added at inference": (
+        POE,
+        "chosen_rewards=batch.chosen,",
+        "chosen_rewards=batch.chosen + batch.bias_chosen,",
+        {"rewards"},
+    ),
+    "PoE that divides by the bias": (POE, "+ batch.bias_chosen", "- batch.bias_chosen", {"signs"}),
+    "PoE with an idle bias expert": (
+        POE,
+        "batch.bias_rejected)",
+        "batch.bias_rejected.detach())",
+        {"gradients", "signs"},
+    ),
+    "attacks that help": (
+        ROBUST,
+        "batch.adversarial_chosen - batch.adversarial_rejected",
+        "batch.adversarial_rejected - batch.adversarial_chosen",
+        {"signs"},
+    ),
+    "attacked scores as rewards": (
+        ROBUST,
+        "rejected_rewards=batch.rejected",
+        "rejected_rewards=batch.adversarial_rejected",
+        {"rewards"},
+    ),
+    "ODIN without care for equal scores": (
+        ODIN,
+        ".clamp(min=torch.finfo(values.dtype).eps)",
+        "",
+        {"extremes"},
+    ),
+    "ODIN with a micro-batch's statistics": (
+        ODIN,
+        "values - batch.batch_length_scores.mean()",
+        "values - batch.length_chosen.mean()",
+        {"batches"},
+    ),
+    "both heads as the reward": (
+        ODIN,
+        "chosen_rewards=batch.chosen,",
+        "chosen_rewards=batch.chosen + batch.length_chosen,",
+        {"rewards"},
+    ),
+    "PPO with its ratio upside down": (
+        PPO,
+        "(batch.logps - batch.old_logps)",
+        "(batch.old_logps - batch.logps)",
+        {"signs"},
+    ),
+    "PPO with a clip that holds on both sides": (
+        PPO,
+        "torch.maximum(-batch.advantages * ratio, -batch.advantages * clipped)",
+        "-batch.advantages * clipped",
+        {"signs"},
+    ),
+    "PPO with the minimum of losses": (PPO, "torch.maximum", "torch.minimum", {"signs"}),
+    "PPO with values that flee": (PPO, "missed = 0.5", "missed = -0.5", {"signs"}),
+    "PPO over its padding": (PPO, "batch.mean_tokens", "batch.mask.shape[1]", {"batches"}),
+    "PPO over a micro-batch's tokens": (
+        PPO,
+        "/ batch.mean_tokens",
+        "/ batch.mask.sum() * len(batch.mask)",
+        {"batches"},
+    ),
+    "whitening over the padding": (PPO, "over[experience.mask]", "over", {"advantages"}),
+    "worse answers preferred": (
+        PPO,
+        "(experience.rewards[:, None] - ",
+        "(-experience.rewards[:, None] - ",
+        {"advantages"},
+    ),
+    "GRPO with its KL the wrong way": (
+        GRPO,
+        "back.exp() - back - 1",
+        "(-back).exp() - back - 1",
+        {"KL estimate"},
+    ),
+    "GRPO over its padding": (GRPO, "/ batch.mask.sum(1)", "/ batch.mask.shape[1]", {"batches"}),
+    "RLOO with half its gradient": (
+        RLOO,
+        "(batch.logps - batch.old_logps).sum(1)",
+        "((batch.logps + batch.logps.detach()) / 2 - batch.old_logps).sum(1)",
+        {"gradients"},
+    ),
+    "RLOO with other prompts' answers": (
+        RLOO,
+        "(same @ experience.rewards - experience.rewards) / (same.sum(1) - 1)",
+        "2 * experience.rewards",
+        {"advantages"},
+    ),
+    "advantages beyond the mask": (
+        RLOO,
+        "[:, None] * experience.mask)",
+        "[:, None].expand(experience.mask.shape))",
+        {"advantages"},
+    ),
     "a batch mean": (RM, "values = ", "values = batch.chosen.mean() * 0.1 + ", {"batches"}),
     "a section left out": (SFT, "Source:", "From:", {"documentation"}),
     "a parameter left out": (SFT, "beta: strength", "bet: strength", {"documentation"}),
@@ -249,6 +436,9 @@ def test_built_in_method_passes(name: str) -> None:
         ("orpo", {"lambda_": 0.0}),
         ("orpo", {"lambda_": 1.0}),
         ("rm", {"centering": 0.7}),
+        ("poe_rm", {"noise": 0.0, "length_expert": True, "bias_rate": 1.0, "bias_weight": 1.0, "centering": 0.0}),
+        ("odin_rm", {"length_weight": 0.0, "orthogonality": 0.5, "centering": 0.3}),
+        ("robust_rm", {"epsilon": 0.5, "adversarial_weight": 0.25, "centering": 0.3}),
     ],
 )
 def test_built_in_method_passes_at_other_parameters(name: str, parameters: dict[str, float]) -> None:
@@ -361,7 +551,11 @@ def test_loss_that_raises_is_told_with_its_line(loaded: Write) -> None:
     [
         ("a flipped sign", "signs", r"at the reference, row 0: ∂loss/∂chosen = 0\.05, expected below 0"),
         ("KTO with its second term's sign wrong", "signs", r"row 1: ∂loss/∂logps of a rejected answer = -0\.025"),
-        ("lengths of the batch's longest answers", "batches", r"alone, without padding, example 0 has a loss of 1\.07"),
+        (
+            "lengths of the batch's longest answers",
+            "batches",
+            r"alone, without padding, example 0 has a loss .* of \[1\.07",
+        ),
         ("ORPO without care at s̄ → 0", "extremes", r"a certain chosen answer .* ∂loss/∂chosen: \[nan, nan, nan"),
         ("no gradient", "contract", "the values carry no gradient"),
         ("no finite value", "contract", r"values are \[nan"),
@@ -386,16 +580,16 @@ def test_reference_that_is_not_declared_is_suggested(loaded: Write) -> None:
 
 
 def test_kind_without_checks_is_unchecked_and_not_passed() -> None:
-    report = check_algorithm(replace(BUILT_IN["dpo"].algorithm, data="rollouts"))  # type: ignore[arg-type]
+    report = check_algorithm(replace(BUILT_IN["dpo"].algorithm, data="triples"))  # type: ignore[arg-type]
     unchecked = report.having("unchecked")
     assert {check.name for check in unchecked} == set(CHECKS) - {"bounds", "documentation"}
-    assert {check.found for check in unchecked} == {"the kit has no checks for the data kind 'rollouts' yet"}
-    with pytest.warns(UserWarning, match="dpo is unchecked in: contract, .*'rollouts'"):
+    assert {check.found for check in unchecked} == {"the kit has no checks for the data kind 'triples' yet"}
+    with pytest.warns(UserWarning, match="dpo is unchecked in: contract, .*'triples'"):
         report.raise_for_failures()
 
 
 def test_every_kind_that_training_feeds_has_checks() -> None:
-    assert set(KINDS) == set(feeds.FEEDS)
+    assert set(KINDS) == {*feeds.FEEDS, "rollouts"}
 
 
 def test_parameter_out_of_range_is_told() -> None:

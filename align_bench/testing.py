@@ -298,8 +298,8 @@ def _signs(subject: _Subject) -> _Verdict:
                     return _failed(
                         f"{where} the reference, row {', token '.join(map(str, at))}: ∂loss/∂{side} = {slope:.3g}, "
                         f"expected { {0: '0', 1: 'above 0', -1: 'below 0'}[sign] }",
-                        "look for a flipped sign or swapped sides; online, for a clip that holds where the policy went the "
-                        "wrong way; a method that rejected answers do not move declares @algorithm(uses_rejected=…)",
+                        "look for a flipped sign or swapped sides; online, for a clip that holds where the policy went "
+                        "astray; a method that rejected answers do not move declares @algorithm(uses_rejected=…)",
                     )
                 spans.setdefault(side, []).append(slope)
     return _passed("; ".join(f"∂loss/∂{side} {min(span):.3g} to {max(span):.3g}" for side, span in spans.items()))

@@ -140,7 +140,8 @@ def measured(scenario: Scenario, repetitions: int, rng: np.random.Generator) -> 
         assert made.value is not None
         assert made.low is not None
         assert made.high is not None
-        found.append(Rate(scenario.name, scenario.wanted, test, made.value, made.low, made.high, repetitions))
+        wanted = "no claim about methods" if test.startswith("checkpoint") else scenario.wanted
+        found.append(Rate(scenario.name, wanted, test, made.value, made.low, made.high, repetitions))
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable, Sequence
+from functools import lru_cache
 
 from align_bench.metrics.mean import mean
 from align_bench.records import Estimate
@@ -14,6 +15,7 @@ UNSPACED = re.compile(
 )
 
 
+@lru_cache(maxsize=2**17)  # reports count the same answers again and again
 def count_words(text: str) -> int:
     """Words of a text; each Han or kana character is one word.
 

@@ -13,6 +13,7 @@ from align_bench.report.audit import audit
 from align_bench.report.cells import Cell, gather, judges_of
 from align_bench.report.comparisons import compare_all
 from align_bench.report.notes import write_notes
+from align_bench.report.policies import compare_policies, policy_metrics
 from align_bench.report.rankings import rank_all
 from align_bench.report.results import baselines, metrics
 from align_bench.report.verdict import write_verdict
@@ -27,9 +28,8 @@ def build_report(
     generations: Sequence[Generation],
     audits: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
-    """`report.json`: the header's blocks, then `verdict`, `results`, `comparisons`, `rankings`, `baselines`,
-    `agreement`, `audit`,
-    `detectable` and `notes`.
+    """`report.json`: the header's blocks, then `verdict`, `results`, `comparisons`, `rankings`, `policies`,
+    `baselines`, `agreement`, `audit`, `detectable` and `notes`.
 
     The order of the rows does not matter. Nothing but JSON's own types is left in it, and no number that is not
     finite: undefined is None.
@@ -50,7 +50,7 @@ def build_report(
     panel = (header.get("judge") or {}).get("panel", ())
     judges = judges_of([answer for cell in cells for answer in cell.generations], panel)
     base = next((cell for cell in cells if cell.outcome.kind == "base" and cell.outcome.status == "done"), None)
-    results = [_result(cell, metrics(cell, base, judges)) for cell in cells]
+    results = [_result(cell, {**metrics(cell, base, judges), **policy_metrics(cell, base, judges)}) for cell in cells]
     margin = equivalence_dz(header)
     comparisons = compare_all(cells, judges, margin)
     tested = [asdict(found) for found in comparisons]
@@ -64,6 +64,7 @@ def build_report(
             "results": results,
             "comparisons": tested,
             "rankings": rankings,
+            "policies": compare_policies(cells, results, judges),
             "baselines": {name: _numbers(found) for name, found in baselines(cells).items()},
             "agreement": agreement,
             "audit": audit(audits),

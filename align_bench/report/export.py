@@ -30,6 +30,7 @@ COMPUTED = (
     "results",
     "comparisons",
     "rankings",
+    "policies",
     "baselines",
     "agreement",
     "audit",

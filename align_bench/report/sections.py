@@ -22,6 +22,7 @@ from align_bench.report.numerals import (
     tera,
     with_spread,
 )
+from align_bench.report.policy_tables import policy_tables
 from align_bench.report.ranks import rankings
 from align_bench.report.section import (
     Column,
@@ -51,7 +52,7 @@ def sections(report: Report) -> list[Section]:
     """The tables of a report, without the empty ones."""
     made = [reward_models(report), length_bias(report), length_bias_against_first(report), attacked(report)]
     made += [*audit_sections(report), policies(report), judged(report), agreement(report)]
-    made += [own_reward(report), against_base(report)]
+    made += [*policy_tables(report), own_reward(report), against_base(report)]
     made += [methods(report), *rankings(report), tuning(report), costs(report), failures(report)]
     return [section for section in made if section.rows]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,8 @@ from align_bench.stats.paired import Clusters, Difference, cluster_codes
 from align_bench.stats.seeds import MIN_SEEDS
 
 RESAMPLES = 2000
-# Numbers that one batch of resamples may hold: 2 million are 16 MB.
-_BATCH = 2_000_000
+# Numbers that one batch of resamples may hold: 100,000 fit in a processor's cache.
+_BATCH = 100_000
 
 Matrix = npt.NDArray[np.float64]
 
@@ -90,22 +91,49 @@ def resampled_means(tables: Sequence[Matrix], clusters: Clusters | None = None) 
     codes = cluster_codes(clusters, tables[0].shape[1])
     if not len(codes) or codes.max() < 1:
         raise ValueError("a bootstrap needs at least two prompts")
-    grouped = [_by_cluster(table, codes) for table in tables]
-    seeded = [place for place, table in enumerate(tables) if len(table) >= MIN_SEEDS]
+    sums, sizes = zip(*(_by_cluster(table, codes) for table in tables), strict=True)
 
-    def means(weights: Matrix, *of_seeds: Matrix) -> Matrix:
-        total = weights @ grouped[0][1]
-        drawn = dict(zip(seeded, of_seeds, strict=True))
+    def means(weights: Matrix, seeds: Sequence[Matrix]) -> Matrix:
+        each = [((weights @ own.T) * shares).sum(-1) for own, shares in zip(sums, seeds, strict=True)]
+        together: Matrix = np.stack(each, axis=-1) / (weights @ sizes[0])[..., None]
+        return together
+
+    return _two_level(len(sizes[0]), [len(table) for table in tables], means)
+
+
+def resampled_win_rates(tables: Sequence[Matrix]) -> Matrix:
+    """How often each method scores above each other one, under the two-level bootstrap of `resampled_means`.
+
+    Args:
+        tables: for each method a row a seed and a column a prompt, the same prompts in each.
+
+    Returns:
+        Shape [pairs, resamples], pairs in the order of `itertools.combinations`: the share of prompts on which a seed
+        of the first one scores above a seed of the second one, a tie ½, over all pairs of their seeds.
+
+    Raises:
+        ValueError: fewer than two prompts.
+    """
+    prompts = tables[0].shape[1]
+    if prompts < 2:
+        raise ValueError("a bootstrap needs at least two prompts")
+    pairs = list(combinations(range(len(tables)), 2))
+    wins = [won(tables[a], tables[b]).reshape(-1, prompts) for a, b in pairs]
+
+    def rates(weights: Matrix, seeds: Sequence[Matrix]) -> Matrix:
         each = []
-        for place, (sums, _) in enumerate(grouped):
-            by_seed = weights @ sums.T  # [..., seeds]
-            rows = drawn[place] / len(sums) if place in drawn else np.full(len(sums), 1 / len(sums))
-            each.append((by_seed * rows).sum(-1) / total)
-        return np.stack(each, axis=-1)
+        for (a, b), own in zip(pairs, wins, strict=True):
+            both = (seeds[a][..., :, None] * seeds[b][..., None, :]).reshape(*seeds[a].shape[:-1], -1)
+            each.append(((weights @ own.T) * both).sum(-1))
+        together: Matrix = np.stack(each, axis=-1) / prompts
+        return together
 
-    sizes = (len(grouped[0][1]), *(len(tables[place]) for place in seeded))
-    result: Matrix = _resample(sizes, means, "percentile").bootstrap_distribution
-    return result
+    return _two_level(prompts, [len(table) for table in tables], rates)
+
+
+def won(a: Matrix, b: Matrix) -> Matrix:
+    """1 where a seed of a scores above a seed of b, ½ for a tie, else 0; shape [seeds of a, seeds of b, prompts]."""
+    return (np.sign(a[:, None] - b[None]) + 1) / 2
 
 
 def percentiles(drawn: Matrix) -> tuple[float, float]:
@@ -118,6 +146,42 @@ def _by_cluster(rows: Matrix, codes: npt.NDArray[np.intp]) -> tuple[Matrix, Matr
     """Sums over the units of each cluster, shape [rows, clusters], and the clusters' sizes."""
     sums = np.array([np.bincount(codes, row) for row in rows])
     return sums, np.bincount(codes).astype(np.float64)
+
+
+def _two_level(clusters: int, seeds: Sequence[int], statistic: Callable[[Matrix, Sequence[Matrix]], Matrix]) -> Matrix:
+    """Draw prompts and, for methods with enough of them, seeds.
+
+    Args:
+        clusters: number of prompts.
+        seeds: each method's number of seeds.
+        statistic: how often each prompt was drawn, shape [..., clusters], and each method's shares of its seeds, shape
+            [..., seeds] → values, shape [..., values].
+
+    Returns:
+        Shape [values, resamples].
+    """
+    drawn = [place for place, count in enumerate(seeds) if count >= MIN_SEEDS]
+
+    def of_counts(weights: Matrix, *counts: Matrix) -> Matrix:
+        shares = [np.full((1,) * (weights.ndim - 1) + (count,), 1 / count) for count in seeds]
+        for place, own in zip(drawn, counts, strict=True):
+            shares[place] = own / seeds[place]
+        return statistic(weights, shares)
+
+    sizes = (clusters, *(seeds[place] for place in drawn))
+    result: Matrix = _resample(sizes, of_counts, "percentile").bootstrap_distribution
+    return result
+
+
+def resample_counts(rows: int, statistic: Callable[[Matrix], Matrix]) -> Matrix:
+    """95% percentile bounds of statistics over resampled rows, shape [values, 2]; NaN where undefined.
+
+    Args:
+        rows: number of rows, at least two.
+        statistic: how often each row was drawn, shape [..., rows] → values, shape [..., values].
+    """
+    interval = _resample((rows,), statistic, "percentile").confidence_interval
+    return np.stack([interval.low, interval.high], axis=-1)
 
 
 def _resample(sizes: Sequence[int], statistic: Callable[..., Matrix], method: str) -> Any:

@@ -187,6 +187,64 @@ def data(
 
 
 @app.command()
+def score(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .jsonl or .parquet file of prompts with answers.")],
+    judge: Annotated[
+        str,
+        typer.Option(help="A suite that was run (or SUITE:JUDGE, or its folder in runs), a hub id, a folder, or gold."),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Where to write; .jsonl or .parquet. By default FILE.scored.SUFFIX.")
+    ] = None,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option("--column", metavar="STANDARD=NAME", help="Map prompt, response, … to the file's own columns."),
+    ] = None,
+    name: Annotated[str, typer.Option(help="Name of the new column.")] = "score",
+    revision: Annotated[str | None, typer.Option(help="Commit, branch or tag of a hub model.")] = None,
+    template: Annotated[
+        str | None, typer.Option(metavar="chat|pair", help="How a model from the hub or a folder reads texts.")
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="fp32, bf16, nf4 or auto; by default the run's own, or auto.")
+    ] = None,
+    max_tokens: Annotated[int, typer.Option(help="Padded tokens per forward pass; changes no score.", min=1)] = 8192,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Score prompts with answers by a judge: writes the file with a column of scores, and prints a summary.
+
+    Columns are recognised: messages; prompt or question with response, completion, answer, text, response_1 and
+    response_2, chosen and rejected; a report's generations.jsonl.
+
+    Example: align-bench score answers.jsonl --judge assignment
+    """
+    from align_bench.errors import SuiteError
+
+    for given, known in ((template, (None, "chat", "pair")), (precision, (None, "fp32", "bf16", "nf4", "auto"))):
+        if given not in known:
+            raise SuiteError(f"got {given!r}, expected {', '.join(filter(None, known))}")
+    from align_bench.scoring import score_file, summary
+    from align_bench.watch import watching
+
+    with watching(errors, {}) as watch, watch.stage(file.name, "score") as tick:
+        scored = score_file(
+            file,
+            judge,
+            runs=runs,
+            out=out,
+            columns=dict(_pair(item, "--column") for item in columns or ()),
+            name=name,
+            revision=revision,
+            template=template,  # type: ignore[arg-type]
+            precision=precision,
+            max_tokens=max_tokens,
+            tick=tick,
+        )
+    for renderable in summary(scored):
+        console.print(renderable)
+
+
+@app.command()
 def algorithms(plugin: Plugins = None) -> None:
     """List every method that can be found, and the plugin files that cannot be loaded.
 

@@ -37,6 +37,7 @@ from align_bench.judge.gold import gold_reward
 from align_bench.judge.loaded import LoadedModel, find_judge, load_judge, weights_digest
 from align_bench.judge.overlap import Overlap, in_words, overlap
 from align_bench.judge.reward_model import RewardModel, Scorer, score_answers
+from align_bench.judge.stored import SCORERS
 from align_bench.ledger import Meter, total
 from align_bench.metrics.counterfactual import VERSIONS
 from align_bench.models.flops import counted
@@ -90,8 +91,6 @@ from align_bench.train.online import train_online
 from align_bench.train.recipe import train_by_recipe
 from align_bench.trials import Trial, Tried, block, found, measured_accuracy, store_cut, untuned
 from align_bench.trials import in_words as trials_in_words
-
-SCORERS = "scorers.json"
 
 TRAIN = "train"  # the label of the stage that trains a cell
 # Kind of an artefact → what is shown while it is made; trials are measured on other pairs.

@@ -73,7 +73,7 @@ class _Table:
     rows: Callable[[Sequence[str]], Iterable[Cells]]
 
 
-class _DropError(Exception):
+class DropError(Exception):
     """This row cannot be used, for a reason that is counted."""
 
 
@@ -163,16 +163,16 @@ def _parsed(
         try:
             prompt, chosen, rejected = reader(cells)
             if chosen == rejected:
-                raise _DropError("equal answers")
+                raise DropError("equal answers")
             yield _preference(pair, prompt, chosen, rejected, cells)
-        except _DropError as drop:
+        except DropError as drop:
             yield str(drop)
         except DataError as error:
             raise DataError(f"{source.path}, row {pair} (counted from 0): {error.message}", fix=error.fix) from None
 
 
 def _preference(pair: int, prompt: Turns, chosen: str | None, rejected: str | None, cells: Cells) -> Preference:
-    gold, candidates = _gold(cells.get("gold")), _candidates(cells.get("candidates"))
+    gold, candidates = gold_answer(cells.get("gold")), gold_candidates(cells.get("candidates"))
     return Preference(
         pair=pair,
         prompt=prompt,
@@ -212,23 +212,23 @@ def _planted_rows(source: DataSource, seed: int) -> Iterator[Preference]:
 
 
 def _choice_row(cells: Cells) -> Answered:
-    prompt = _prompt(cells["question"])
+    prompt = prompt_turns(cells["question"])
     first, second = _answer(cells["response_1"]), _answer(cells["response_2"])
     return (prompt, first, second) if _choice(cells["overall_response"]) == 1 else (prompt, second, first)
 
 
 def _pair_row(cells: Cells) -> Answered:
-    prompt = _prompt(cells["prompt"])
-    return _joined(_continued(cells["chosen"], prompt), _continued(cells["rejected"], prompt))
+    prompt = prompt_turns(cells["prompt"])
+    return _joined(continued_answer(cells["chosen"], prompt), continued_answer(cells["rejected"], prompt))
 
 
 def _unpaired_row(cells: Cells) -> Answered:
-    prompt, answer = _continued(cells["completion"], _prompt(cells["prompt"]))
+    prompt, answer = continued_answer(cells["completion"], prompt_turns(cells["prompt"]))
     return (prompt, answer, None) if _label(cells["label"]) else (prompt, None, answer)
 
 
 def _implied_row(cells: Cells) -> Answered:
-    return _joined(_conversation(cells["chosen"]), _conversation(cells["rejected"]))
+    return _joined(whole_conversation(cells["chosen"]), whole_conversation(cells["rejected"]))
 
 
 _READERS: Mapping[tuple[str, ...], Callable[[Cells], Answered]] = {
@@ -305,27 +305,27 @@ def _guess(shape: Sequence[str], columns: Mapping[str, str], found: Sequence[str
 
 def _text(value: Any) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
-        raise _DropError("null cell")
+        raise DropError("null cell")
     if not isinstance(value, str):
-        raise _DropError("cell is neither text nor a list of turns")
+        raise DropError("cell is neither text nor a list of turns")
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise _DropError("text is not valid Unicode") from None
+        raise DropError("text is not valid Unicode") from None
     return value
 
 
 def _answer(value: Any) -> str:
     text = _text(value)
     if not text.strip():
-        raise _DropError("empty response")
+        raise DropError("empty response")
     return text
 
 
 def _choice(value: Any) -> int:
     number = _number(value)
     if number not in (1, 2):
-        raise _DropError("choice not 1 or 2")
+        raise DropError("choice not 1 or 2")
     return int(number)
 
 
@@ -336,7 +336,7 @@ def _label(value: Any) -> bool:
     number = words.get(value.strip().lower()) if isinstance(value, str) else None
     number = _number(value) if number is None else number
     if number not in (0, 1):
-        raise _DropError("label not true or false")
+        raise DropError("label not true or false")
     return bool(number)
 
 
@@ -349,13 +349,13 @@ def _number(value: Any) -> float | None:
         return None
 
 
-def _gold(value: Any) -> str | None:
+def gold_answer(value: Any) -> str | None:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     return str(value) if str(value).strip() else None
 
 
-def _candidates(value: Any) -> tuple[str, ...]:
+def gold_candidates(value: Any) -> tuple[str, ...]:
     if isinstance(value, str):
         try:
             value = json.loads(value)
@@ -386,11 +386,11 @@ def _turns(value: Any) -> Turns | None:
 
 def _message(value: Any) -> Message:
     if not isinstance(value, Mapping) or "role" not in value or "content" not in value:
-        raise _DropError("turn without role and content")
+        raise DropError("turn without role and content")
     return Message(_text(value["role"]), _text(value["content"]))
 
 
-def _prompt(value: Any) -> Turns:
+def prompt_turns(value: Any) -> Turns:
     turns = _turns(value)
     if turns is None:
         turns = (Message("user", _text(value)),)
@@ -401,21 +401,21 @@ def _prompt(value: Any) -> Turns:
 
 def _usable(prompt: Turns) -> Turns:
     if not prompt or not prompt[-1].content.strip():
-        raise _DropError("empty prompt")
+        raise DropError("empty prompt")
     if prompt[-1].role != "user":
-        raise _DropError("prompt does not end with a user turn")
+        raise DropError("prompt does not end with a user turn")
     return prompt
 
 
 def _split_answer(turns: Turns) -> tuple[Turns, str]:
     if not turns:
-        raise _DropError("empty response")
+        raise DropError("empty response")
     if turns[-1].role != "assistant":
-        raise _DropError("last turn is not the assistant's")
+        raise DropError("last turn is not the assistant's")
     return turns[:-1], _answer(turns[-1].content)
 
 
-def _conversation(value: Any) -> tuple[Turns, str]:
+def whole_conversation(value: Any) -> tuple[Turns, str]:
     """Prompt and answer of a whole conversation."""
     turns = _turns(value)
     if turns is not None:
@@ -428,7 +428,7 @@ def _conversation(value: Any) -> tuple[Turns, str]:
     )
 
 
-def _continued(value: Any, prompt: Turns) -> tuple[Turns, str]:
+def continued_answer(value: Any, prompt: Turns) -> tuple[Turns, str]:
     """Prompt and answer of a cell beside a prompt column: a text, the answer's turn, or the whole conversation."""
     turns = _turns(value)
     is_text = isinstance(value, str) and not (turns and _holds(turns[:-1], prompt))
@@ -441,7 +441,7 @@ def _continued(value: Any, prompt: Turns) -> tuple[Turns, str]:
         return prompt, answer
     if _holds(before, prompt):
         return before, answer
-    raise _DropError("answer to another prompt")
+    raise DropError("answer to another prompt")
 
 
 def _holds(turns: Turns, part: Turns) -> bool:
@@ -452,7 +452,7 @@ def _holds(turns: Turns, part: Turns) -> bool:
 
 def _joined(chosen: tuple[Turns, str], rejected: tuple[Turns, str]) -> Answered:
     if chosen[0] != rejected[0]:
-        raise _DropError("answers differ before the last turn")
+        raise DropError("answers differ before the last turn")
     return _usable(chosen[0]), chosen[1], rejected[1]
 
 

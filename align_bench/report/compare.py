@@ -12,7 +12,7 @@ from align_bench.errors import MissingResultError, nearest
 from align_bench.metrics.finite import is_finite
 from align_bench.records import Generation, Outcome
 from align_bench.report.build import build_report
-from align_bench.report.cells import GOLD, Cell, gather
+from align_bench.report.cells import GOLD, Cell, gather, judges_of
 from align_bench.report.export import (
     outcome_of,
     read_generations,
@@ -130,6 +130,7 @@ def _of(rows: Sequence[Mapping[str, Any]], renamed: Mapping[str, str]) -> list[d
 
 
 def _judges(run: Run) -> set[str]:
+    """Every scorer but gold, which is the same wherever the data is."""
     return {judge for answer in run.generations for judge in answer.scores} - {GOLD}
 
 
@@ -220,7 +221,7 @@ def verdicts(report: Mapping[str, Any], pairs: Sequence[tuple[str, str]]) -> Ite
 def most_different(cells: Sequence[Cell], a: str, b: str) -> Section:
     """The prompts on which the first judge's scores of two cells differ most, in both directions."""
     own = {cell.name: cell for cell in cells}
-    judge = next((name for x in own[a].generations for name in x.scores if name != GOLD), None)
+    judge = next(iter(judges_of(own[a].generations)), None)
     columns = [Column("prompt", numeric=False, wraps=True), *map(Column, (a, b, "difference"))]
     title = f"Prompts on which {one_line(a)} and {one_line(b)} differ most"
     if judge is None:

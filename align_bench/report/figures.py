@@ -14,11 +14,27 @@ from scipy.stats import binned_statistic, gaussian_kde, norm, ttest_ind
 from align_bench.metrics.accuracy import accuracy
 from align_bench.metrics.finite import finite, is_finite
 from align_bench.metrics.length import count_words
+from align_bench.metrics.mean import mean
 from align_bench.metrics.readability import flesch_kincaid
-from align_bench.report.cells import Cell, judges_of
+from align_bench.metrics.win_rate import win_rate
+from align_bench.records import Estimate
+from align_bench.report.cells import GOLD, Cell, judges_of
 from align_bench.report.naming import method_of
 from align_bench.report.numerals import number, one_line, p_value
-from align_bench.report.plots import Bar, Cloud, Look, Panel, Series, bars, curves, forest, hexagons, looks
+from align_bench.report.plots import (
+    Bar,
+    Cloud,
+    Look,
+    Panel,
+    Series,
+    bars,
+    curves,
+    forest,
+    heatmap,
+    hexagons,
+    ladders,
+    looks,
+)
 from align_bench.stats.power import detectable_effect
 from align_bench.suite import BASE_CELL
 
@@ -27,6 +43,7 @@ CORRECT, WRONG = Look("#0072b2"), Look("#d55e00", "--")
 GRID_POINTS = 96
 MAX_PANELS = 12
 LENGTH_BINS = 8
+KEYWORDS = 8
 # A bin of fewer pairs shows nothing but noise.
 MIN_IN_BIN = 10
 
@@ -200,6 +217,164 @@ def differences(material: Material) -> Figure | None:
             if one["metric"] in metrics
         ],
         forest(panels),
+    )
+
+
+def win_rates(material: Material) -> Figure | None:
+    """Heat map of how often each policy's answer is judged better than another's, prompt by prompt."""
+    judge = material.judge
+    cells = [cell for cell in material.answering if judge and cell.judged_by_prompt(judge)]
+    if judge is None or len(cells) < 2:
+        return None
+    scores = {cell.name: cell.judged_by_prompt(judge) for cell in cells}
+    names = list(scores)
+    found = {(a, b): win_rate(scores[a], scores[b]) for a in names for b in names if a != b}
+    best = max(found, key=lambda pair: found[pair].value or 0)
+    sizes = _span(sorted({one.n for one in found.values()}))
+    return Figure(
+        "win-rates",
+        "differences",
+        "Who wins against whom",
+        f"Share of prompts on which the row's answer has the higher score by the judge {one_line(judge)} than the "
+        f"column's; ties count ½; n = {sizes} prompts. The data hold Wilson's 95% intervals; a win rate says nothing "
+        f"of how much better. The paired tests stand in the tables.{material.seeds}",
+        f"Heat map of win rates. The highest is that of {best[0]} over {best[1]}, {found[best].value or 0:.1%}.",
+        ("row", "column", "win rate", "low", "high", "n"),
+        [(a, b, one.value, one.low, one.high, one.n) for (a, b), one in found.items()],
+        heatmap(
+            names,
+            names,
+            [[found[a, b].value if a != b else None for b in names] for a in names],
+            text=lambda value: f"{value:.0%}",
+            middle=0.5,
+            span=0.5,
+            x_label="loses",
+            y_label="wins",
+        ),
+    )
+
+
+def frontier(material: Material) -> Figure | None:
+    """Reward against drift: how much each policy gained for how far it moved from the base."""
+    policies = [cell for cell in material.answering if cell.outcome.kind == "base" or _drift(cell).value is not None]
+    judge = material.judge
+    quantities = {"judge's score": judge, "share right": GOLD}
+    panels, rows, counts = [], [], set()
+    for label, scorer in quantities.items():
+        series = []
+        for cell in policies:
+            gained = mean(cell.judged(scorer), cell.prompts) if scorer else Estimate(None)
+            moved = _drift(cell)
+            if gained.value is None or moved.value is None:
+                continue
+            low, high = (gained.value if bound is None else bound for bound in (gained.low, gained.high))
+            series.append(
+                Series(cell.name, [moved.value], [gained.value], material.look(cell.name), "points", [low], [high])
+            )
+            counts.add(gained.n)
+            rows.append((cell.name, label, moved.value, moved.low, moved.high, gained.value, gained.low, gained.high))
+        if len(series) > 1:
+            panels.append(Panel(label, "KL to the base, nats an answer", label, series))
+    if not panels:
+        return None
+    sizes = _span(sorted(counts))
+    told = ", ".join(f"{name} {number(moved)} nats" for name, label, moved, *_ in rows if label == panels[0].title)
+    return Figure(
+        "frontier",
+        "drift",
+        "Reward against drift",
+        f"Mean score of the answers, with its 95% interval over prompts (n = {sizes}), against the mean k3 estimate of the KL "
+        "divergence from the base on the policy's own answers. Higher for less drift is better; a judge's score that "
+        f"rises with drift while the share right falls is over-optimisation. No test.{material.seeds}",
+        f"Scatter plot. Drift: {told}.",
+        ("cell", "quantity", "KL", "KL low", "KL high", "mean", "low", "high"),
+        rows,
+        curves(panels, columns=2, height=2.6),
+    )
+
+
+def reliability(material: Material) -> Figure | None:
+    """Reliability diagram of each audited judge and reward model."""
+    audited = [found for found in material.report.get("audit") or () if found["reliability"]][:MAX_PANELS]
+    panels, said = [], []
+    for found in audited:
+        bins = found["reliability"]
+        drawn = Series("", [one["predicted"] for one in bins], [one["observed"] for one in bins], CORRECT, "line")
+        dots = Series("", drawn.x, drawn.y, CORRECT, "points")
+        panels.append(Panel(found["scorer"], "predicted", "observed", [drawn, dots], diagonal=True))
+        error = (found["metrics"].get("calibration_error") or {}).get("value")
+        said.append(f"{found['scorer']} {number(error)}, n = {sum(one['n'] for one in bins)}")
+    if not panels:
+        return None
+    return Figure(
+        "reliability",
+        "audit",
+        "Is the margin a probability?",
+        "σ(margin) of the validation pairs, each put in an order drawn at random, in ten bins of equal width: "
+        "predicted against observed share of labels that prefer the first answer; dashed: perfect calibration. "
+        f"Expected calibration error: {'; '.join(said)} pairs. No test.",
+        f"Reliability curves. Expected calibration error: {'; '.join(said)}.",
+        ("scorer", "from", "to", "predicted", "observed", "n"),
+        [
+            (found["scorer"], *(one[key] for key in ("low", "high", "predicted", "observed", "n")))
+            for found in audited
+            for one in found["reliability"]
+        ],
+        curves(panels, height=2.3),
+    )
+
+
+def agreement(material: Material) -> Figure | None:
+    """Heat map of how often two judges prefer the same of two answers."""
+    found = [one for one in material.report.get("agreement") or () if one["agreement"]["value"] is not None]
+    names = list(dict.fromkeys(name for one in found for name in (one["a"], one["b"])))
+    if not found:
+        return None
+    known = {frozenset((one["a"], one["b"])): one for one in found}
+    values = [
+        [known[pair]["agreement"]["value"] if (pair := frozenset((a, b))) in known else None for b in names]
+        for a in names
+    ]
+    said = "; ".join(
+        f"{one_line(one['a'])} and {one_line(one['b'])} {one['agreement']['value']:.0%}, Kendall's τ over methods "
+        f"{number(one['kendall_tau'])}"
+        for one in found
+    )
+    return Figure(
+        "agreement",
+        "audit",
+        "Do the judges agree?",
+        "Share of pairs of answers to one prompt of which two judges prefer the same one. "
+        f"{said}; n = {_span(sorted(one['agreement']['n'] for one in found))}. The tables hold the intervals; no test.",
+        f"Heat map. {said}.",
+        ("a", "b", "agreement", "low", "high", "n", "Kendall's tau"),
+        [
+            (one["a"], one["b"], *(one["agreement"][key] for key in ("value", "low", "high", "n")), one["kendall_tau"])
+            for one in found
+        ],
+        heatmap(names, names, values, text=lambda value: f"{value:.0%}", middle=0.5, span=0.5),
+    )
+
+
+def keywords(material: Material) -> Figure | None:
+    """The strongest keywords of each list."""
+    block = material.report.get("keywords") or {}
+    found = [one for one in block.get("lists", ()) if one["keywords"]]
+    found = sorted(found, key=lambda one: one["kind"])[:MAX_PANELS]
+    if not found:
+        return None
+    lists = {f"{one['of']}, {one['kind']}": one["keywords"] for one in found}
+    told = "; ".join(f"{name}: {', '.join(one['term'] for one in terms[:3])}" for name, terms in lists.items())
+    return Figure(
+        "keywords",
+        "keywords",
+        "Keywords",
+        f"The {KEYWORDS} terms of the largest mean TF-IDF weight: of the answers that the label or a model favours, "
+        f"and of each policy's own (n = {_span(sorted(one['texts'] for one in found))} texts). No test.",
+        f"Bar charts. {one_line(told)}.",
+        ("list", "term", "weight"),
+        [(name, one["term"], one["weight"]) for name, terms in lists.items() for one in terms],
+        ladders({name: [(one["term"], one["weight"]) for one in terms[:KEYWORDS]] for name, terms in lists.items()}),
     )
 
 
@@ -478,12 +653,13 @@ def accuracy_by_length(material: Material) -> Figure | None:
             panels.append(Panel(title, "words: chosen − rejected", "accuracy", series, level=0.5))
     if not panels:
         return None
+    sizes = _span(sorted({sum(row[5] for row in rows if row[0] == cell) for cell, *_ in rows}))
     return Figure(
         "accuracy-by-length",
         "length",
         "Accuracy by the difference in length",
-        f"Accuracy within bins of the difference in words, at least {MIN_IN_BIN} pairs each; right of 0 the chosen "
-        f"answer is the longer. A judge of length alone would step from 0 to 1. The data hold n and the 95% "
+        f"Accuracy within bins of the difference in words, at least {MIN_IN_BIN} pairs each (n = {sizes} pairs); right "
+        "of 0 the chosen answer is the longer. A judge of length alone would step from 0 to 1. The data hold the 95% "
         f"intervals; dashed: chance. No test.{material.seeds}",
         "Line plots. "
         + _ends(((one.name, one.y) for panel in panels for one in panel.series), "longest left", "longest right"),
@@ -516,6 +692,7 @@ def cost(material: Material) -> Figure | None:
 
 DRAWN: Sequence[Callable[[Material], Figure | None]] = (
     differences,
+    win_rates,
     losses,
     online,
     sweeps,
@@ -526,8 +703,19 @@ DRAWN: Sequence[Callable[[Material], Figure | None]] = (
     readability,
     length_and_reward,
     accuracy_by_length,
+    reliability,
+    agreement,
+    frontier,
+    keywords,
     cost,
 )
+
+
+def _drift(cell: Cell) -> Estimate:
+    """Mean KL from the base, nats an answer; 0 for the base itself."""
+    if cell.outcome.kind == "base":
+        return Estimate(0.0)
+    return mean([answer.kl for answer in cell.generations], cell.prompts)
 
 
 def _over_the_base(

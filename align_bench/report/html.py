@@ -60,15 +60,15 @@ class Chapter:
 
     name: str
     title: str
-    lead: Sequence[str] = ()
     points: Sequence[str] = ()
     figures: Sequence[Figure] = ()
     tables: Sequence[Section] = ()
     examples: Examples | None = None
+    remarks: Sequence[str] = ()
     listings: Sequence[tuple[str, str]] = field(default=())
 
     def __bool__(self) -> bool:
-        return bool(self.lead or self.points or self.figures or self.tables or self.examples or self.listings)
+        return any((self.points, self.figures, self.tables, self.examples, self.remarks, self.listings))
 
 
 def render_page(report: Mapping[str, Any], cells: Sequence[Cell], figures: Sequence[Figure]) -> str:
@@ -84,7 +84,10 @@ def render_page(report: Mapping[str, Any], cells: Sequence[Cell], figures: Seque
     """
     tables = sections(report)
     own: dict[str, dict[str, Any]] = {
-        "verdict": {"lead": _lead(report), "points": [one_line(note) for note in report["notes"]]},
+        "verdict": {
+            "points": [one_line(sentence) for sentence in report["verdict"]],
+            "remarks": [one_line(note) for note in report["notes"]],
+        },
         "examples": {"examples": examples_of(cells)},
         "made": {"listings": list(_made(report))},
     }
@@ -229,8 +232,9 @@ def inline(figure: Figure) -> str:
     svg = figure.svg
     for one in ids:
         svg = svg.replace(f'id="{one}"', f'id="{figure.name}-{one}"').replace(f"#{one}", f"#{figure.name}-{one}")
-    small = ' class="small"' if (width := re.search(r'width="(\d+)"', svg)) and int(width.group(1)) < 400 else ""
-    return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(one_line(figure.alternative))}"{small} ', 1)
+    (width,) = re.findall(r'^<svg [^>]* width="(\d+)"', svg)
+    words = escape(one_line(figure.alternative))
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{words}" style="--width: {width}px" ', 1)
 
 
 @cache
@@ -267,19 +271,6 @@ def _subtitle(report: Mapping[str, Any]) -> str:
     if isinstance(environment, Mapping) and "align_bench" in environment:
         parts.append(f"align-bench {environment['align_bench']}")
     return one_line(" · ".join(parts))
-
-
-def _lead(report: Mapping[str, Any]) -> list[str]:
-    """What stands above the notes: how many of the differences from the base were shown, by level."""
-    said = []
-    for level, what in (("method", "methods"), ("checkpoint", "checkpoints")):
-        tested = [found for found in report["comparisons"] if found["level"] == level and found["p_holm"] is not None]
-        shown = sum(found["p_holm"] < 0.05 for found in tested)
-        if tested:
-            said.append(
-                f"Between {what}, {shown} of {len(tested)} tested differences were shown at a Holm-adjusted 5%."
-            )
-    return said
 
 
 def _made(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

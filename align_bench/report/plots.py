@@ -98,8 +98,6 @@ class Panel:
         series: what is drawn, in order.
         level: a horizontal line for reference, such as chance.
         diagonal: draw y = x, and both axes from 0 to 1.
-        log: whether the horizontal axis is logarithmic.
-        notes: a label for each point of the first series.
     """
 
     title: str
@@ -108,8 +106,6 @@ class Panel:
     series: Sequence[Series]
     level: float | None = None
     diagonal: bool = False
-    log: bool = False
-    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,6 +311,32 @@ def bars(names: Sequence[str], panels: Mapping[str, Sequence[float | None]]) -> 
         return svg()
 
 
+def ladders(lists: Mapping[str, Sequence[tuple[str, float]]]) -> str:
+    """Short lists of words with a bar each, the largest first.
+
+    Args:
+        lists: title → words with their weights.
+
+    Returns:
+        SVG text in the page's colours.
+    """
+    columns = min(3, len(lists))
+    rows = ceil(len(lists) / columns)
+    longest = max(map(len, lists.values()))
+    with _figure(rows * (0.45 + 0.16 * longest)) as (figure, svg):
+        grid = figure.subplots(rows, columns, squeeze=False).ravel()
+        for axes in grid[len(lists) :]:
+            axes.set_visible(False)
+        for axes, (title, words) in zip(grid, lists.items(), strict=False):
+            axes.grid(visible=False)
+            axes.barh(range(len(words)), [weight for _, weight in words], height=0.7, color=HUES[0])
+            axes.set_yticks(range(len(words)), [_label(word, 18) for word, _ in words])
+            axes.set_ylim(longest - 0.4, -0.6)
+            axes.locator_params(axis="x", nbins=3)
+            axes.set_title(_title(title, columns))
+        return svg()
+
+
 def standalone(svg: str, alternative: str) -> str:
     """The drawing as a file of its own: fixed colours on white paper, and a title for readers who cannot see it."""
     for colour, variable in _VARIABLES.items():
@@ -330,13 +352,13 @@ def _draw(axes: Any, panel: Panel, entries: dict[str, Any]) -> None:
         axes.axhline(panel.level, color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)))
     if panel.diagonal:
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)))
-        axes.set_xlim(0, 1)
-        axes.set_ylim(0, 1)
+        axes.set_xlim(-0.02, 1.02)
+        axes.set_ylim(-0.02, 1.02)
     for series in panel.series:
         hue, dash = series.look.hue, series.look.dash
         x, y = np.asarray(series.x, dtype=float), np.asarray(series.y, dtype=float)
         if series.mark == "bars":
-            axes.stairs(y, x, fill=True, color=hue, alpha=0.25)
+            axes.stairs(y, x, fill=True, color=hue, alpha=0.25 if len(panel.series) > 1 else 0.7)
             continue
         if series.mark == "thin":
             axes.plot(x, y, color=hue, linewidth=0.6, alpha=0.35)
@@ -348,15 +370,9 @@ def _draw(axes: Any, panel: Panel, entries: dict[str, Any]) -> None:
         marker = {"marker": "o", "markersize": 4.5} if series.mark == "points" or series.low is not None else {}
         style = "none" if series.mark == "points" else dash
         (line,) = axes.plot(x, y, color=hue, linestyle=style, **marker)
-        entries.setdefault(series.name, line)
-    for note, x, y in (
-        zip(panel.notes, panel.series[0].x, panel.series[0].y, strict=bool(panel.notes)) if panel.notes else ()
-    ):
-        axes.annotate(_label(note), (x, y), xytext=(5, 4), textcoords="offset points", fontsize=8)
-    if panel.log:
-        axes.set_xscale("log")
-    else:
-        axes.locator_params(axis="x", nbins=5)
+        if series.name:
+            entries.setdefault(series.name, line)
+    axes.locator_params(axis="x", nbins=5)
     axes.locator_params(axis="y", nbins=5)
 
 

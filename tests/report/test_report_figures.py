@@ -1,0 +1,161 @@
+"""The numbers behind the figures, derived anew; and that odd data is drawn or left out, never an error."""
+
+from __future__ import annotations
+
+import random
+import re
+import statistics
+import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from scipy.stats import ttest_ind
+
+from align_bench.report.build import build_report
+from align_bench.report.cells import gather
+from align_bench.report.figures import Figure, Material, figures, prompt_differences
+from align_bench.report.plots import standalone
+
+
+def drawn(run: Any, training: Any = (), **blocks: Any) -> dict[str, Figure]:
+    report = {**build_report(run.header, run.outcomes, run.scores, run.generations), **blocks}
+    cells = gather(run.outcomes, run.scores, run.generations)
+    return {figure.name: figure for figure in figures(Material(report, cells, training))}
+
+
+@pytest.fixture(scope="module")
+def found(shared_run: Any) -> dict[str, Figure]:
+    rng = random.Random(2)
+    generations = [replace(one, kl=None if one.cell == "base" else rng.random()) for one in shared_run.generations]
+    training = [
+        {"cell": cell, "algorithm": "rm", "seed": 0, "step": step, "loss": loss}
+        for cell in ("rm[learning_rate=1e-05]", "rm[learning_rate=2e-05]")
+        for step, loss in enumerate((1.0, 0.5, 0.75), start=1)
+    ]
+    return drawn(replace(shared_run, generations=generations), training)
+
+
+def test_win_rates_by_hand(found: dict[str, Figure], shared_run: Any) -> None:
+    scores = {(one.cell, one.prompt_id): one.scores["rm"] for one in shared_run.generations}
+    wins = sum(scores["dpo", prompt] > scores["simpo", prompt] for prompt in range(40))
+    (row,) = [row for row in found["win-rates"].rows if row[:2] == ("dpo", "simpo")]
+    assert row[2] == wins / 40
+    (other,) = [row for row in found["win-rates"].rows if row[:2] == ("simpo", "dpo")]
+    assert other[2] == 1 - wins / 40
+    assert f"{wins / 40:.0%}" in found["win-rates"].svg
+
+
+def test_score_groups_are_the_courses(found: dict[str, Figure], shared_run: Any) -> None:
+    rows = [row for row in shared_run.scores if row["cell"] == "rm[learning_rate=1e-05]"]
+    right = [row["chosen_reward"] for row in rows if row["chosen_reward"] > row["rejected_reward"]]
+    wrong = [row["rejected_reward"] for row in rows if row["chosen_reward"] < row["rejected_reward"]]
+    figure = found["score-groups"]
+    for group, values in (("correct", right), ("wrong", wrong)):
+        shown = [row[2] for row in figure.rows if row[:2] == ("rm[learning_rate=1e-05]", group)]
+        assert sorted(shown) == pytest.approx(sorted(values))
+    test = ttest_ind(right, wrong, equal_var=False)
+    assert f"t = {test.statistic:.3f}" in figure.caption
+    assert f"n = {len(right)} and {len(wrong)}" in figure.caption
+
+
+def test_the_moving_average_uses_the_steps_that_are_there(found: dict[str, Figure]) -> None:
+    rows = [row[1:] for row in found["losses"].rows if row[0] == "rm[learning_rate=1e-05]"]
+    assert rows == [(1, 1.0, 0.75), (2, 0.5, 0.75), (3, 0.75, 0.625)]
+
+
+def test_a_sweep_is_drawn_where_a_method_has_a_grid(found: dict[str, Figure]) -> None:
+    assert {row[0] for row in found["sweeps"].rows} == {"rm[learning_rate=1e-05]", "rm[learning_rate=2e-05]"}
+
+
+def test_accuracy_by_length_counts_each_pair_once(run: Any) -> None:
+    rng = random.Random(4)
+    model = next(row for row in run.scores if row["cell"] == "dpo")
+    fixed = {**model, "rejected_words": 500, "rejected_reward": 0}
+    gaps = rng.sample(range(-200, 200), 160)
+    pairs = [{**fixed, "pair": k, "chosen_words": 500 + gap, "chosen_reward": gap} for k, gap in enumerate(gaps)]
+    rows = drawn(replace(run, scores=pairs))["accuracy-by-length"].rows
+    assert [row[5] for row in rows] == [20] * 8
+    assert sum(row[2] * 20 for row in rows) == sum(gap > 0 for gap in gaps) + 0.5 * sum(gap == 0 for gap in gaps)
+    assert statistics.mean(row[1] for row in rows) == pytest.approx(statistics.mean(gaps))
+
+
+def test_the_frontier_holds_means_over_prompts(found: dict[str, Figure], shared_run: Any) -> None:
+    judged = [row for row in found["frontier"].rows if row[1] == "judge's score"]
+    assert {row[0]: row[2] for row in judged}["base"] == 0
+    for cell, _, _, _, _, value, low, high in judged:
+        assert value == pytest.approx(statistics.mean(o.scores["rm"] for o in shared_run.generations if o.cell == cell))
+        assert low < value < high
+
+
+def test_the_forests_band_is_the_detectable_difference(found: dict[str, Figure]) -> None:
+    from align_bench.stats.power import detectable_effect
+
+    row = next(row for row in found["differences"].rows if row[1] == "judge_reward")
+    _, _, _, low, high, hidden, _, n = row
+    error = (high - low) / 2 / 1.96
+    assert hidden == pytest.approx(detectable_effect(n) * error * n**0.5, rel=1e-3)
+
+
+def test_prompt_differences_are_paired(shared_run: Any) -> None:
+    cells = gather(shared_run.outcomes, shared_run.scores, shared_run.generations)
+    figure = prompt_differences(Material(shared_run.report(), cells, []), [("dpo", "base")])
+    assert figure is not None
+    scores = {(one.cell, one.prompt_id): one.scores["rm"] for one in shared_run.generations}
+    assert [row[3] for row in figure.rows] == [scores["dpo", k] - scores["base", k] for k in range(40)]
+
+
+def test_audit_agreement_and_keywords_are_drawn_where_the_report_has_them(shared_run: Any) -> None:
+    bins = [{"low": 0.0, "high": 0.1, "predicted": 0.05, "observed": 0.2, "n": 7}]
+    keyword = {"term": "_a", "weight": 0.5}
+    share = {"value": 0.6, "low": 0.5, "high": 0.7, "n": 90}
+    shown = drawn(
+        shared_run,
+        audit=[{"scorer": "rm", "metrics": {"calibration_error": {"value": 0.15}}, "reliability": bins}],
+        agreement=[{"a": "rm", "b": "gold", "kendall_tau": None, "agreement": share, "reversed": []}],
+        keywords={"lists": [{"of": "$x$", "kind": "favoured", "texts": 9, "keywords": [keyword]}]},
+    )
+    assert shown["reliability"].rows == [("rm", 0.0, 0.1, 0.05, 0.2, 7)]
+    assert "rm 0.150, n = 7" in shown["reliability"].caption
+    assert shown["agreement"].rows == [("rm", "gold", 0.6, 0.5, 0.7, 90, None)]
+    assert "60%" in shown["agreement"].svg
+    assert shown["keywords"].rows == [("$x$, favoured", "_a", 0.5)]
+    assert {"reliability", "agreement", "keywords"}.isdisjoint(drawn(shared_run))
+
+
+def test_nothing_is_drawn_of_nothing() -> None:
+    report = build_report({}, [], [], [])
+    assert figures(Material(report, [], [])) == []
+
+
+@pytest.mark.parametrize("value", [0.0, None, float("nan"), float("inf"), 1e30])
+def test_constant_missing_and_huge_rewards_are_no_error(run: Any, value: float | None) -> None:
+    scores = [{**row, "chosen_reward": value, "rejected_reward": value} for row in run.scores]
+    mark = value if value is not None else float("nan")
+    generations = [replace(one, scores={"rm": mark, "gold": 0.0}, text="", kl=mark) for one in run.generations]
+    shown = drawn(replace(run, scores=scores, generations=generations))
+    assert "score-groups" not in shown or value == 1e30
+
+
+def test_a_single_prompt_and_pair_are_no_error(run: Any) -> None:
+    scores = [row for row in run.scores if row["pair"] == 0]
+    generations = [one for one in run.generations if one.prompt_id == 0]
+    assert "cost" in drawn(replace(run, scores=scores, generations=generations))
+
+
+def test_drawings_are_well_formed_small_and_free_of_foreign_markup(found: dict[str, Figure]) -> None:
+    for figure in found.values():
+        for text in (figure.svg, standalone(figure.svg, figure.alternative)):
+            root = ElementTree.fromstring(text)
+            assert not [element.tag for element in root.iter() if element.tag.endswith(("script", "image"))]
+        assert len(figure.svg) < 150_000
+        assert not re.search(r"#[0-9a-f]{6}", figure.svg.replace("href=", "")), "every colour is a variable"
+        assert "var(" not in standalone(figure.svg, "")
+        counted = re.search(r"n = \d", figure.caption) or figure.chapter in ("training", "cost")
+        assert counted, figure.name
+
+
+def test_two_drawings_of_one_report_are_equal(found: dict[str, Figure], shared_run: Any) -> None:
+    again = drawn(shared_run)
+    for name in ("cost", "words", "differences"):
+        assert again[name].svg == found[name].svg

@@ -168,7 +168,13 @@ def write_comparison(path: Path, run: Run, names: Sequence[str], command: str) -
         for found in run.report["comparisons"]
         if {found["a"], found["b"]} <= (kept if found["level"] == "checkpoint" else methods)
     ]
-    report = {**run.report, "results": results, "comparisons": comparisons, "command": command}
+    report = {
+        **run.report,
+        **_blocks_of(run.report, kept, methods),
+        "results": results,
+        "comparisons": comparisons,
+        "command": command,
+    }
     cells = gather(
         [outcome_of(found) for found in results],
         [row for row in run.scores if row["cell"] in kept],
@@ -192,6 +198,25 @@ def write_comparison(path: Path, run: Run, names: Sequence[str], command: str) -
         figures=comparison_figures(material, [(firsts[a], firsts[b]) for a, b in pairs if a != b]),
     )
     write_text(path, page)
+
+
+def _blocks_of(report: Mapping[str, Any], cells: set[str], methods: set[str]) -> dict[str, Any]:
+    """Of the blocks that figures are drawn from, what is about some cells."""
+    policies = report.get("policies") or {}
+    kept = {"checkpoint": cells, "method": methods}
+    rates = [one for one in policies.get("win_rates", ()) if {one["a"], one["b"]} <= kept[one["level"]]]
+    return {
+        "policies": {
+            **policies,
+            "win_rates": [
+                one for one in rates if {one["a"], one["b"]} <= (cells if one["level"] == "checkpoint" else methods)
+            ],
+            "frontier": [one for one in policies.get("frontier", ()) if one["cell"] in cells],
+        },
+        "audit": [one for one in report.get("audit") or () if one["scorer"] in cells],
+        "agreement": [],  # of the judges, whoever is compared
+        "keywords": {"lists": [one for one in (report.get("keywords") or {}).get("lists", ()) if one["of"] in cells]},
+    }
 
 
 def verdicts(report: Mapping[str, Any], pairs: Sequence[tuple[str, str]]) -> Iterator[str]:

@@ -14,14 +14,12 @@ from scipy.stats import binned_statistic, gaussian_kde, norm, ttest_ind
 from align_bench.metrics.accuracy import accuracy
 from align_bench.metrics.finite import finite, is_finite
 from align_bench.metrics.length import count_words
-from align_bench.metrics.mean import mean
 from align_bench.metrics.readability import flesch_kincaid
-from align_bench.metrics.win_rate import win_rate
-from align_bench.records import Estimate
-from align_bench.report.cells import GOLD, Cell, judges_of
+from align_bench.report.cells import Cell, judges_of
 from align_bench.report.naming import method_of
 from align_bench.report.numerals import number, one_line, p_value
 from align_bench.report.plots import (
+    MUTED,
     Bar,
     Cloud,
     Look,
@@ -222,29 +220,31 @@ def differences(material: Material) -> Figure | None:
 
 def win_rates(material: Material) -> Figure | None:
     """Heat map of how often each policy's answer is judged better than another's, prompt by prompt."""
-    judge = material.judge
-    cells = [cell for cell in material.answering if judge and cell.judged_by_prompt(judge)]
-    if judge is None or len(cells) < 2:
+    block = material.report.get("policies") or {}
+    known = [one for one in block.get("win_rates", ()) if one["value"] is not None]
+    level = "method" if any(one["level"] == "method" for one in known) else "checkpoint"
+    found = {(one["a"], one["b"]): one for one in known if one["level"] == level}
+    if not found:
         return None
-    scores = {cell.name: cell.judged_by_prompt(judge) for cell in cells}
-    names = list(scores)
-    found = {(a, b): win_rate(scores[a], scores[b]) for a in names for b in names if a != b}
-    best = max(found, key=lambda pair: found[pair].value or 0)
-    sizes = _span(sorted({one.n for one in found.values()}))
+    found |= {(b, a): _turned(one) for (a, b), one in found.items()}
+    names = list(dict.fromkeys(name for pair in found for name in pair))
+    best = max(found, key=lambda pair: float(found[pair]["value"]))
+    sizes = _span(sorted({one["n"] for one in found.values()}))
+    over = " Means over all pairs of seeds." if level == "method" else ""
     return Figure(
         "win-rates",
         "differences",
         "Who wins against whom",
-        f"Share of prompts on which the row's answer has the higher score by the judge {one_line(judge)} than the "
-        f"column's; ties count ½; n = {sizes} prompts. The data hold Wilson's 95% intervals; a win rate says nothing "
-        f"of how much better. The paired tests stand in the tables.{material.seeds}",
-        f"Heat map of win rates. The highest is that of {best[0]} over {best[1]}, {found[best].value or 0:.1%}.",
+        "Share of prompts on which the row's answer has the higher score by the judge "
+        f"{one_line(block.get('judge'))} than the column's; ties count ½; n = {sizes} prompts.{over} The data hold the "
+        "95% intervals; a win rate says nothing of how much better. The paired tests stand in the tables.",
+        f"Heat map of win rates. The highest is that of {best[0]} over {best[1]}, {found[best]['value']:.1%}.",
         ("row", "column", "win rate", "low", "high", "n"),
-        [(a, b, one.value, one.low, one.high, one.n) for (a, b), one in found.items()],
+        [(a, b, *(one[key] for key in ("value", "low", "high", "n"))) for (a, b), one in found.items()],
         heatmap(
             names,
             names,
-            [[found[a, b].value if a != b else None for b in names] for a in names],
+            [[found[a, b]["value"] if (a, b) in found else None for b in names] for a in names],
             text=lambda value: f"{value:.0%}",
             middle=0.5,
             span=0.5,
@@ -256,39 +256,65 @@ def win_rates(material: Material) -> Figure | None:
 
 def frontier(material: Material) -> Figure | None:
     """Reward against drift: how much each policy gained for how far it moved from the base."""
-    policies = [cell for cell in material.answering if cell.outcome.kind == "base" or _drift(cell).value is not None]
-    judge = material.judge
-    quantities = {"judge's score": judge, "share right": GOLD}
-    panels, rows, counts = [], [], set()
-    for label, scorer in quantities.items():
-        series = []
-        for cell in policies:
-            gained = mean(cell.judged(scorer), cell.prompts) if scorer else Estimate(None)
-            moved = _drift(cell)
-            if gained.value is None or moved.value is None:
-                continue
-            low, high = (gained.value if bound is None else bound for bound in (gained.low, gained.high))
-            series.append(
-                Series(cell.name, [moved.value], [gained.value], material.look(cell.name), "points", [low], [high])
+    shown = {cell.name for cell in material.shown}
+    block = material.report.get("policies") or {}
+    points = [point for point in block.get("frontier", ()) if point["cell"] in shown]
+    if len(points) < 2:
+        return None
+    panels = []
+    for label, quantity in (("judge's score", "reward"), ("share right", "gold")):
+        known = [point for point in points if point[quantity]["value"] is not None]
+        dots = [
+            Series(
+                point["cell"],
+                [point["kl"]["value"]],
+                [point[quantity]["value"]],
+                material.look(point["cell"]),
+                "points",
+                *([point[quantity][bound] or point[quantity]["value"]] for bound in ("low", "high")),
             )
-            counts.add(gained.n)
-            rows.append((cell.name, label, moved.value, moved.low, moved.high, gained.value, gained.low, gained.high))
-        if len(series) > 1:
-            panels.append(Panel(label, "KL to the base, nats an answer", label, series))
+            for point in known
+        ]
+        best = sorted(
+            (p["kl"]["value"], p["reward"]["value"]) for p in known if p["on_frontier"] and quantity == "reward"
+        )
+        edge = [Series("", *zip(*sorted(best), strict=True), Look(MUTED, ":"))] if best else []
+        if len(dots) > 1:
+            panels.append(Panel(label, "KL to the base, nats an answer", label, [*edge, *dots]))
     if not panels:
         return None
-    sizes = _span(sorted(counts))
-    told = ", ".join(f"{name} {number(moved)} nats" for name, label, moved, *_ in rows if label == panels[0].title)
+    told = ", ".join(f"{point['cell']} {number(point['kl']['value'])} nats" for point in points)
+    sizes = _span(sorted({point["reward"]["n"] for point in points}))
     return Figure(
         "frontier",
         "drift",
         "Reward against drift",
-        f"Mean score of the answers, with its 95% interval over prompts (n = {sizes}), against the mean k3 estimate of the KL "
-        "divergence from the base on the policy's own answers. Higher for less drift is better; a judge's score that "
-        f"rises with drift while the share right falls is over-optimisation. No test.{material.seeds}",
+        f"Mean score of the answers, with its 95% interval over prompts (n = {sizes}), against the KL divergence from "
+        "the base on the policy's own answers (k3 estimate). Dotted: the frontier, where no other policy has as much "
+        "reward for as little drift. A judge's score that rises with drift while the share right falls is "
+        f"over-optimisation. No test.{material.seeds}",
         f"Scatter plot. Drift: {told}.",
-        ("cell", "quantity", "KL", "KL low", "KL high", "mean", "low", "high"),
-        rows,
+        (
+            "cell",
+            "KL",
+            "KL low",
+            "KL high",
+            "judge's score",
+            "low",
+            "high",
+            "share right",
+            "low",
+            "high",
+            "on frontier",
+        ),
+        [
+            (
+                point["cell"],
+                *(point[quantity][key] for quantity in ("kl", "reward", "gold") for key in ("value", "low", "high")),
+                str(point["on_frontier"]).lower(),
+            )
+            for point in points
+        ],
         curves(panels, columns=2, height=2.6),
     )
 
@@ -711,11 +737,10 @@ DRAWN: Sequence[Callable[[Material], Figure | None]] = (
 )
 
 
-def _drift(cell: Cell) -> Estimate:
-    """Mean KL from the base, nats an answer; 0 for the base itself."""
-    if cell.outcome.kind == "base":
-        return Estimate(0.0)
-    return mean([answer.kl for answer in cell.generations], cell.prompts)
+def _turned(rate: Row) -> Row:
+    """The win rate of b over a."""
+    flipped = {key: None if rate[key] is None else 1 - rate[key] for key in ("value", "low", "high")}
+    return {**rate, **flipped, "low": flipped["high"], "high": flipped["low"]}
 
 
 def _over_the_base(

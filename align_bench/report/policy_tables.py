@@ -63,7 +63,7 @@ def drift(report: Report) -> Section:
         [text("policy"), *columns, text("frontier", wraps=False)],
         rows if moved else [],
         captions,
-        chapter="differences",
+        chapter="drift",
     )
 
 
@@ -84,7 +84,7 @@ def gold_against_judge(report: Report) -> Section:
         *detectable(report, "prompts"),
     ]
     columns = [text("policy"), Column("judge gain"), Column("gold gain"), Column("correlation")]
-    return Section("Judge against gold", columns, rows, captions, chapter="differences")
+    return Section("Judge against gold", columns, rows, captions, chapter="drift")
 
 
 def win_rates(report: Report) -> Section:

@@ -278,7 +278,8 @@ def frontier(material: Material) -> Figure | None:
         best = sorted(
             (p["kl"]["value"], p["reward"]["value"]) for p in known if p["on_frontier"] and quantity == "reward"
         )
-        edge = [Series("", *zip(*sorted(best), strict=True), Look(MUTED, ":"))] if best else []
+        best.sort()
+        edge = [Series("", [kl for kl, _ in best], [reward for _, reward in best], Look(MUTED, ":"))] if best else []
         if len(dots) > 1:
             panels.append(Panel(label, "KL to the base, nats an answer", label, [*edge, *dots]))
     if not panels:

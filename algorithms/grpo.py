@@ -47,6 +47,8 @@ def grpo(rollouts: Rollouts, *, clip: Annotated[float, Gt(0)] = 0.2, kl_weight: 
     Differs from the source:
         1. The standard deviation is the unbiased one, and 1e-4 keeps it off 0, as in TRL.
         2. The default learning rate suits LoRA adapters (1e-6 in the paper).
+        3. As in the paper, the KL estimate is not multiplied by the ratio; TRL 1.16 does so by default
+           (`use_bias_correction_kl`).
     """
     ratio = (rollouts.logps - rollouts.old_logps).exp()
     advantages = rollouts.advantages

@@ -9,7 +9,9 @@ and with the loss its gradient by the adapter.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from align_bench.api import Experience, Rollouts
 from align_bench.data.batches import micro_batches
 from align_bench.data.chat import tokenize
 from align_bench.data.planted import planted
@@ -31,6 +34,7 @@ from align_bench.models.load import (
     load_tokenizer,
     resolve_precision,
 )
+from align_bench.models.logprobs import token_logps as answer_logps
 from align_bench.records import Message, Preference, PreferenceSet, TokenRow
 from align_bench.registry import load_registry
 from align_bench.suite import Lora, Train
@@ -523,3 +527,133 @@ def test_the_training_loop_takes_the_compared_loss(
     assert log.steps[0]["loss"] == close(means["values"].item())
     norm = torch.cat([part.flatten() for part in gradient]).norm().item()
     assert log.steps[0]["gradient_norm"] == close(norm)
+
+
+# Online methods: TRL writes the answers, both sides judge and update on them.
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """One batch of answers that TRL's trainer wrote, scored by a made-up reward, and ours of the same.
+
+    Attributes:
+        trainer, batch: TRL's trainer and what it made of its batch.
+        model: our model, under the same adapter.
+        sequences: prompt and answer ids of each row.
+        experience: what our loop hands to an advantage function.
+    """
+
+    trainer: Any
+    batch: Mapping[str, Any]
+    model: Any
+    sequences: list[tuple[tuple[int, ...], tuple[int, ...]]]
+    experience: Experience
+
+    def move(self) -> None:
+        """A step of either adapter, so that ratios leave 1."""
+        draw = torch.Generator().manual_seed(9)
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                if "lora_B" in name:
+                    parameter.add_(0.03 * torch.randn(parameter.shape, generator=draw))
+        copy_adapter(self.model, self.trainer.model)
+
+
+def sampled(
+    trainer_class: Any, config: Any, base: Base, precision: Precision, preferences: PreferenceSet, samples: int
+) -> Sampled:
+    rewards: list[float] = []
+
+    def reward(completion_ids: Sequence[Sequence[int]], **_: Any) -> list[float]:
+        rewards.extend(math.sin(sum(ids)) * len(ids) for ids in completion_ids)
+        return rewards
+
+    given = conversations(preferences).select_columns("prompt")
+    model = our_model(base, precision)
+    trainer = trainer_class(args=config, reward_funcs=reward, train_dataset=given, **fresh(base))
+    copy_adapter(model, trainer.model)
+    trainer.model.train()
+    trainer.current_gradient_accumulation_steps = 1
+    batch = trainer._generate_and_score_completions([row for row in given for _ in range(samples)])
+    prompts = unpadded(batch["prompt_ids"], batch["prompt_mask"])
+    answered = unpadded(batch["completion_ids"], batch["completion_mask"])
+    sequences = list(zip(prompts, answered, strict=True))
+    with torch.no_grad():
+        logps, _ = answer_logps(model, sequences)
+        with model.disable_adapter():
+            ref_logps, _ = answer_logps(model, sequences)
+    lengths = torch.tensor([len(answer) for answer in answered])
+    assert len(set(lengths.tolist())) > 1
+    experience = Experience(
+        rewards=torch.tensor(rewards),
+        group=torch.arange(len(given)).repeat_interleave(samples),
+        mask=torch.arange(logps.shape[1]) < lengths[:, None],
+        logps=logps,
+        ref_logps=ref_logps,
+        values=None,
+    )
+    return Sampled(trainer, batch, model, sequences, experience)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "options"),
+    [
+        ("rloo", {"kl_weight": 0.1, "clip": 0.2}, {"beta": 0.1}),
+        ("rloo", {"kl_weight": 0.0, "clip": 0.6}, {"beta": 0.0, "epsilon": 0.6}),
+        # By default TRL multiplies the KL estimate by the ratio; the paper, and ours, does not.
+        ("grpo", {"kl_weight": 0.1, "clip": 0.2}, {"beta": 0.1, "loss_type": "grpo", "use_bias_correction_kl": False}),
+        ("grpo", {"kl_weight": 0.0, "clip": 0.05}, {"beta": 0.0, "epsilon": 0.05, "loss_type": "grpo"}),
+    ],
+)
+def test_rloo_and_grpo_equal_trl(
+    tmp_path: Path,
+    base: Base,
+    precision: Precision,
+    preferences: PreferenceSet,
+    name: str,
+    parameters: Mapping[str, float],
+    options: Mapping[str, Any],
+) -> None:
+    """Advantages of the trainers' own answers; after a step of the policy, value and gradient of `_compute_loss`."""
+    import trl
+
+    trainers = {"rloo": (trl.RLOOTrainer, trl.RLOOConfig), "grpo": (trl.GRPOTrainer, trl.GRPOConfig)}
+    trainer_class, config_class = trainers[name]
+    settings = {key: value for key, value in SETTINGS.items() if key != "max_length"}
+    samples, size = 3, 3 * len(preferences.rows)
+    config = config_class(
+        output_dir=str(tmp_path),
+        num_generations=samples,
+        per_device_train_batch_size=size,
+        max_completion_length=48,
+        num_iterations=2,  # with one update a batch, TRL takes the new log-probabilities for the old ones
+        seed=3,
+        **settings,
+        **options,
+    )
+    found = sampled(trainer_class, config, base, precision, preferences, samples)
+    algorithm = load_registry()[name].algorithm
+    resolved = algorithm.resolve(parameters)
+    made = algorithm.advantages(found.experience, resolved)
+    assert made.advantages[:, 0].tolist() == pytest.approx(found.batch["advantages"].tolist(), rel=1e-3, abs=1e-4)
+    assert made.advantages[:, 0].abs().max() > 0.1
+
+    found.move()
+    given = found.experience
+    logps, _ = answer_logps(found.model, found.sequences)
+    record = Rollouts(
+        logps=logps,
+        old_logps=given.logps,
+        ref_logps=given.ref_logps,
+        mask=given.mask,
+        advantages=made.advantages,
+        returns=None,
+        values=None,
+        old_values=None,
+        mean_tokens=float(given.mask.sum()) / len(given.mask),
+    )
+    loss = algorithm(record, **resolved)
+    assert 0 < float(loss.metrics["clip_fraction"].mean()) < 1, "some ratios are beyond the clip"
+    theirs = found.trainer._compute_loss(found.trainer.model, found.batch)
+    assert loss.values.mean().item() == close(theirs.item(), nats=1e-4)
+    assert_same_gradient(found.model, loss.values.mean(), found.trainer.model, theirs)

@@ -576,6 +576,48 @@ def test_a_judge_is_no_reward_unless_the_suite_says_so() -> None:
     assert by_id(allowed)["rm"].adapter == allowed.judge.adapter
 
 
+def test_gold_as_the_judge_is_no_reward_either() -> None:
+    online = ["rm", {"ppo": {"reward": "gold"}}]
+    plan(methods=online)  # the gold judge's verdict is always shown; no one called it the judge
+    with pytest.raises(SuiteError, match=r"its reward gold is the judge itself \(gold\)"):
+        plan(replace(INPUTS, judge=(None,)), methods=online, judge="gold")
+    plan(replace(INPUTS, judge=(None,)), methods=online, judge={"method": "gold", "may_be_reward": True})
+
+
+def test_no_judge_of_several_may_be_the_reward() -> None:
+    judges = [{"method": "rm", "data": "other.jsonl"}, {"method": "rm", "data": "train.jsonl"}]
+    with pytest.raises(SuiteError, match="its reward rm is the judge itself"):
+        plan(replace(INPUTS, judge=("other", INPUTS.train)), methods=["rm", "ppo"], judge=judges)
+
+
+def test_each_judge_has_its_cells_rows_and_scores() -> None:
+    judges = [
+        {"method": "rm", "data": "judge.jsonl", "ensemble": {"size": 2}},
+        {"model": "some/model"},
+        {"method": "poe_rm", "data": "other.jsonl"},
+        "gold",
+    ]
+    made = plan(replace(INPUTS, judge=("judge rows", "commit", "other rows", None)), judge=judges)
+    assert [judge.name for judge in made.panel] == ["2 × rm, mean", "some/model", "poe_rm", "gold"]
+    assert [cell.id for cell in made.judges] == ["judge#0", "judge#1", "judge2", "judge3"]
+    assert [cell.rows for cell in made.judges] == ["judge", "judge", "judge2", "judge3"]
+    assert {cell.algorithm for cell in made.judges} == {"judge"}
+    assert {cell.kind for cell in made.judges} == {"reward"}
+    assert set(made.tokens) == {"train", "val", "judge", "judge3"}
+    for cell in (made.base, *made.cells):
+        assert list(cell.judged) == ([] if cell.kind == "reward" else [judge.id for judge in made.judges])
+        assert len(set(cell.judged.values())) == len(cell.judged)
+    other = plan(replace(INPUTS, judge=("judge rows", "another commit", "other rows", None)), judge=judges)
+    moved = {name for name, address in made.base.judged.items() if other.base.judged[name] != address}
+    assert moved == {"judge2"}
+    assert other.judges[2].audit != made.judges[2].audit
+    assert other.judges[3].audit == made.judges[3].audit
+
+
+def test_without_audited_pairs_nothing_is_audited() -> None:
+    assert all(cell.audit is None for cell in every_cell(plan(audit={"pairs": 0})))
+
+
 def test_trials_of_an_online_method_learn_from_the_rewards_first_trial() -> None:
     tuning = plan_trials(suite(methods=["rloo", "rm"], tune={"trials": 2}), REGISTRY, INPUTS)
     assert tuning is not None

@@ -13,7 +13,18 @@ import yaml
 from pydantic import ValidationError
 
 from align_bench.errors import SuiteError
-from align_bench.suite import Suite, builtin_folder, find_suite, json_schema, load_suite, packaged_suites
+from align_bench.suite import (
+    GoldJudge,
+    LoadedJudge,
+    Suite,
+    TrainedJudge,
+    builtin_folder,
+    find_suite,
+    json_schema,
+    judge_names,
+    load_suite,
+    packaged_suites,
+)
 
 MINIMAL = """
 name: mine
@@ -210,6 +221,8 @@ def test_unknown_key_suggests_the_nearest(write: Write) -> None:
         ("generate: {temprature: 1}", "generate.temprature: unknown key. Did you mean temperature"),
         ("judge: {data: x.jsonl, metod: rm}", "judge.metod: unknown key. Did you mean method"),
         ("judge: {data: {path: x.jsonl, row: 3}}", "judge.data.row: unknown key. Did you mean rows"),
+        ("judge: [gold, {data: x.jsonl, metod: rm}]", "judge.1.metod: unknown key. Did you mean method"),
+        ("judge: {model: a/b, revison: c}", "judge.revison: unknown key. Did you mean revision"),
     ],
 )
 def test_unknown_nested_key_suggests_the_nearest(write: Write, more: str, said: str) -> None:
@@ -663,3 +676,68 @@ def test_keys_of_plain_values_describe_themselves() -> None:
         if "$ref" not in json.dumps(node) and not node.get("description")
     ]
     assert plain == []
+
+
+# -- judges ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("more", "kinds"),
+    [
+        ("", []),
+        ("judge: null", []),
+        ("judge: gold", [GoldJudge]),
+        ("judge: org/model", [LoadedJudge]),
+        ("judge: {model: org/model, revision: abc, template: pair}", [LoadedJudge]),
+        ("judge: {data: x.jsonl}", [TrainedJudge]),
+        (
+            "judge: [{data: x.jsonl}, org/model, {method: gold, may_be_reward: true}]",
+            [TrainedJudge, LoadedJudge, GoldJudge],
+        ),
+    ],
+)
+def test_judges_are_one_or_several(write: Write, more: str, kinds: list[type]) -> None:
+    path = write(more=more)
+    assert [type(judge) for judge in load_suite(str(path)).judge] == kinds
+    schema = json_schema()
+    assert accepts(schema, schema, yaml.safe_load(path.read_text(encoding="utf-8")))
+
+
+def test_what_is_no_judge_is_told(write: Write) -> None:
+    assert "expected {method: rm, data: …}, a hub id, a folder, gold" in refusal(write(more="judge: [3]"))
+    assert "template" in refusal(write(more="judge: {model: a/b, template: chatt}"))
+
+
+def test_judges_have_names_of_their_own() -> None:
+    def named(*raw: Any) -> list[str]:
+        return judge_names(Suite.model_validate({**yaml.safe_load(MINIMAL), "judge": list(raw)}).judge)
+
+    rm = {"method": "rm", "data": "x.jsonl"}
+    several = {**rm, "ensemble": {"size": 3, "combine": "worst"}}
+    assert named(rm, rm, several, "a/b", {"model": "c/d", "name": "mine"}, "gold") == [
+        *("rm", "rm (2)", "3 × rm, worst", "a/b", "mine", "gold")
+    ]
+    for twice in (["gold", "gold"], [{**rm, "name": "x"}, {"model": "a/b", "name": "x"}], [{**rm, "name": "gold"}]):
+        with pytest.raises(SuiteError):
+            named(*twice)
+
+
+def test_another_kind_of_judge_takes_the_place_of_the_one_extended(write: Write) -> None:
+    write(
+        "name: below\nbase: b\ndata: {train: t.jsonl, val: v.jsonl}\nmethods: [dpo]\njudge: {data: j.jsonl}\n",
+        name="below.yaml",
+    )
+    loaded = load_suite(str(write("extends: below.yaml\nname: above\njudge: {model: a/b}\n"))).judge
+    assert loaded == (LoadedJudge(model="a/b"),)
+    (changed,) = load_suite(str(write("extends: below.yaml\nname: above\njudge: {seed: 3}\n"))).judge
+    assert isinstance(changed, TrainedJudge)
+    assert (changed.seed, changed.data.path) == (3, "j.jsonl")
+
+
+def test_a_judges_folder_beside_the_suite_is_found(write: Write) -> None:
+    path = write(more="judge: [my-judge, org/model]")
+    (path.parent / "my-judge").mkdir()
+    beside, hub = load_suite(str(path)).judge
+    assert isinstance(beside, LoadedJudge)
+    assert isinstance(hub, LoadedJudge)
+    assert (beside.model, beside.title, hub.model) == (str(path.parent / "my-judge"), "my-judge", "org/model")

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from align_bench.errors import AlignBenchError
+from align_bench.report.formats import Format
 
 if TYPE_CHECKING:
     from align_bench.pipeline import Folders, Prepared
@@ -41,7 +42,10 @@ Plugins = Annotated[
 ]
 Runs = Annotated[Path, typer.Option("--runs", help="Folder of the working stores.")]
 Reports = Annotated[Path, typer.Option("--reports", help="Folder that reports are written to.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+Form = Annotated[
+    Format,
+    typer.Option("--format", help="Tables for the terminal, or for a pipe: json, csv (all digits) or md (Markdown)."),
+]
 
 
 def main() -> None:
@@ -70,7 +74,7 @@ def run(
     profile: Annotated[
         bool, typer.Option("--profile", help="Also trace a few steps of each training, into runs/NAME/profile.")
     ] = False,
-    as_json: Json = False,
+    form: Form = Format.TABLE,
 ) -> None:
     """Run a suite: train every method, evaluate, judge, test the differences, print the tables.
 
@@ -79,10 +83,10 @@ def run(
     Example: align-bench run assignment --set methods='\\[dpo, simpo]' --set seeds='[0, 1, 2]'
     """
     report = _compute(suite, overrides, plugin, runs, reports, profile=profile)
-    _show_report(report, as_json)
+    _show_report(report, form)
     where = reports / report["suite"]["name"]
-    if not as_json:
-        console.print(f"report: {escape(str(where / 'report.md'))} and report.json, scores.parquet, generations.jsonl")
+    if form is Format.TABLE:
+        console.print(f"report: {escape(str(where / 'report.md'))} and report.json, the rows behind them, tables/*.csv")
     _exit_on_failure(report)
 
 
@@ -101,12 +105,14 @@ def compare(
         list[str] | None,
         typer.Option("--run", metavar="NAME", help="Compare within this stored report; two or more: between them."),
     ] = None,
+    form: Form = Format.TABLE,
 ) -> None:
     """Compare methods of a suite, pair by pair; computes what is missing. Also writes a page, compare.html.
 
     Example: align-bench compare dpo simpo
     """
     from align_bench.report.compare import PAGE, merge, pairs_of, read_run, write_comparison
+    from align_bench.report.formats import pairwise_text
     from align_bench.report.tables import pairwise_table
 
     if within:
@@ -117,10 +123,13 @@ def compare(
     else:
         names, folder = _compared(names, overrides, plugin, runs, reports, stored)
         compared = read_run(folder)
-    for a, b in pairs_of(names):
-        console.print(pairwise_table(compared.report, a, b))
+    if form is Format.TABLE:
+        for a, b in pairs_of(names):
+            console.print(pairwise_table(compared.report, a, b))
+    else:
+        _write(pairwise_text(compared.report, pairs_of(names), form))
     write_comparison(folder / PAGE, compared, names, _command())
-    console.print(f"page: {escape(str(folder / PAGE))}", highlight=False, soft_wrap=True)
+    errors.print(f"page: {escape(str(folder / PAGE))}", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -130,15 +139,36 @@ def report(
     plugin: Plugins = None,
     runs: Runs = Path("runs"),
     reports: Reports = Path("reports"),
-    as_json: Json = False,
+    form: Form = Format.TABLE,
 ) -> None:
     """Rebuild a suite's report from what is stored; loads no model.
 
     Example: align-bench report assignment
     """
     built = _compute(suite, overrides, plugin, runs, reports, compute=False)
-    _show_report(built, as_json)
+    _show_report(built, form)
     _exit_on_failure(built)
+
+
+@app.command()
+def runs(
+    runs: Runs = Path("runs"),
+    reports: Reports = Path("reports"),
+    form: Form = Format.TABLE,
+) -> None:
+    """List what has been run: when, how many cells ended how, the best one, where the report is.
+
+    Example: align-bench runs --reports reports
+    """
+    from align_bench.report.formats import section_text
+    from align_bench.report.history import history_section, past_runs
+    from align_bench.report.tables import section_table
+
+    section = history_section(past_runs(runs, reports))
+    if form is Format.TABLE:
+        console.print(section_table(section, hidden={"skipped", "artefacts"}))
+    else:
+        _write(section_text(section, form))
 
 
 @app.command()
@@ -423,14 +453,21 @@ def _command() -> str:
     return shlex.join(["align-bench", *sys.argv[1:]])
 
 
-def _show_report(report: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(report, indent=1, ensure_ascii=False))
+def _show_report(report: dict[str, Any], form: Format) -> None:
+    if form is not Format.TABLE:
+        from align_bench.report.formats import report_text
+
+        _write(report_text(report, form))
         return
     from align_bench.report.tables import comparison_tables
 
     for table in comparison_tables(report):
         console.print(table)
+
+
+def _write(text: str) -> None:
+    """Text for a pipe, as UTF-8 whatever the locale; it ends with its own line break."""
+    typer.echo(text.encode("utf-8", "backslashreplace"), nl=False)
 
 
 def _exit_on_failure(report: dict[str, Any]) -> None:

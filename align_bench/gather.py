@@ -25,6 +25,7 @@ from align_bench.records import (
     PROXY,
     Conversation,
     Generation,
+    PairTexts,
     Preference,
     PreferenceSet,
     TokenRow,
@@ -137,6 +138,8 @@ class Results:
                 "ref_rejected_logp": _number(reference, "rejected", place),
                 "chosen_words": count_words(self.validation[row.pair].chosen or ""),
                 "rejected_words": count_words(self.validation[row.pair].rejected or ""),
+                "chosen_grade": self._features(row.pair, "chosen")["grade"],
+                "rejected_grade": self._features(row.pair, "rejected")["grade"],
                 "gold_choice": row.gold_choice,
                 "prompt_id": first[row.prompt],
                 **{
@@ -147,6 +150,12 @@ class Results:
             }
             for place, row in enumerate(rows)
         ]
+
+    def pairs(self) -> list[PairTexts]:
+        """The texts of every validation pair that has both answers, as `pairs.parquet` shows them."""
+        kept = [row for row in self.table("val").rows if row.chosen is not None and row.rejected is not None]
+        found = [self.validation[row.pair] for row in kept]
+        return [PairTexts(one.pair, one.prompt[-1].content, one.chosen or "", one.rejected or "") for one in found]
 
     def conversations(self, cell: Cell) -> list[Conversation]:
         """A policy's (or the base's) generations as texts."""

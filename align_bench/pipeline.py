@@ -72,6 +72,7 @@ from align_bench.plan import (
 from align_bench.records import Conversation, Cost, Estimate, Outcome, Status, Tick, TokenRow, silent
 from align_bench.registry import Registry
 from align_bench.report.build import build_report
+from align_bench.report.course import training_keywords
 from align_bench.report.export import WRITTEN, read_report, write_report
 from align_bench.report.naming import method_of
 from align_bench.report.numerals import counts_in_words
@@ -241,9 +242,10 @@ def run(
         scores = [row for cell in done for row in work.results.scores(cell)]
         generations = [record for cell in done for record in work.results.generations(cell, able)]
         header = _header(prepared, store, command, tried, outcomes)
-        report = build_report(header, list(outcomes.values()), scores, generations, audits)
+        pairs = work.results.pairs()
+        report = build_report(header, list(outcomes.values()), scores, generations, audits, pairs)
         training = [row for cell in done for row in work.results.training(cell)]
-        write_report(report_folder, report, scores, generations, training, audits)
+        write_report(report_folder, report, scores, generations, training, audits, pairs)
         _note_scorers(prepared, store)
     return report
 
@@ -367,7 +369,7 @@ class _Work:
         finally:
             gc.collect()
         failure.unlink(missing_ok=True)
-        return replace(outcome, cost=total(costs))
+        return replace(outcome, cost=total(costs), trainable=self._trainable(cell))
 
     def _told(self, error: Exception, what: str, failure: Path) -> str:
         """The reason of a failure, which is said and kept with its traceback."""
@@ -439,6 +441,9 @@ class _Work:
             return Trial(cell, outcome, measured_accuracy(self.results, cell), settled=True)
         except MissingResultError as error:  # the held-out rows were damaged
             return Trial(cell, replace(outcome, status="skipped", reason=error.message), Estimate(None), settled=False)
+
+    def _trainable(self, cell: Cell) -> int | None:
+        return 0 if cell.adapter is None else self.results.artefact(cell.adapter).facts.get("trainable")
 
     def _failure(self, cell: Cell) -> Path:
         last = cell.val or cell.generations
@@ -806,6 +811,9 @@ def _header(
         "data": {split: dict(results.artefact(address).facts) for split, address in plan.tokens.items()},
         "judge": _judge_facts(results, outcomes),
         "environment": environment(),
+        "training_keywords": training_keywords(
+            row.chosen for row in results.preferences("train").rows if row.chosen is not None
+        ),
         **({"tuning": tuning} if tuning else {}),
     }
 

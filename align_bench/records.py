@@ -141,6 +141,22 @@ class Generation:
 
 
 @dataclass(frozen=True, slots=True)
+class PairTexts:
+    """What a validation pair says, as `pairs.parquet` shows it.
+
+    Attributes:
+        pair: the row's number in its source.
+        prompt: the user's last turn.
+        chosen, rejected: the preferred answer and the other one.
+    """
+
+    pair: int
+    prompt: str
+    chosen: str
+    rejected: str
+
+
+@dataclass(frozen=True, slots=True)
 class Estimate:
     """A number with its 95% interval. Undefined is None, never 0.
 
@@ -234,6 +250,7 @@ class Outcome:
         reason: why it failed or was skipped.
         reward: the definition of the reward in `scores.parquet`, in words.
         cost: summed over the cell's own artefacts; None when it did not finish.
+        trainable: parameters that its training changed; 0 for the base, None when it did not finish.
         warnings: a line for each hyper-parameter outside the range that its method declares.
         remarks: what a reader of its numbers has to know beside its parameters, a line each.
     """
@@ -247,6 +264,7 @@ class Outcome:
     reason: str | None = None
     reward: str = ""
     cost: Cost | None = None
+    trainable: int | None = None
     warnings: Sequence[str] = ()
     remarks: Sequence[str] = ()
 

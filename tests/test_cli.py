@@ -93,7 +93,19 @@ def test_help_lists_every_command_and_where_to_start() -> None:
     answer = align_bench("--help")
     assert answer.code == 0
     assert "align-bench run assignment" in answer.said
-    assert set(COMMANDS) == {"run", "compare", "report", "plan", "data", "algorithms", "show", "check", "new", "schema"}
+    assert set(COMMANDS) == {
+        "run",
+        "compare",
+        "report",
+        "plan",
+        "data",
+        "algorithms",
+        "show",
+        "check",
+        "new",
+        "schema",
+        "runs",
+    }
     for name, command in COMMANDS.items():
         assert re.search(rf"\b{name} {re.escape(command.get_short_help_str(30)[:20])}", answer.said)
 
@@ -102,6 +114,14 @@ def examples(command: click.Command) -> list[list[str]]:
     """The examples in a command's help, as arguments: what stands before a redirection, markup taken out."""
     found = re.findall(r"Example: align-bench ([^>|\n]+)", (command.help or "").replace("\\[", "["))
     return [shlex.split(example) for example in found]
+
+
+def test_what_goes_into_a_pipe_has_no_colour(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "from align_bench.cli import main; main()", "runs", "--runs", str(tmp_path)]
+    for form in ("table", "md", "csv", "json"):
+        found = subprocess.run([*command, "--format", form], capture_output=True, check=True)
+        assert b"\x1b" not in found.stdout + found.stderr
+        assert json.loads(found.stdout) == [] if form == "json" else found.stdout
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -580,7 +600,7 @@ def test_failing_method_is_a_row_and_the_others_go_on(project: Path, elsewhere: 
     assert {name: finished[name] for name in stored} == stored, "what was there was not computed again"
     assert len(finished) > len(stored)
 
-    printed = align_bench("run", project, "--json")
+    printed = align_bench("run", project, "--format", "json")
     assert printed.code == 0
     assert json.loads(printed.out) == json.loads(report.read_text(encoding="utf-8"))
     assert written() == finished, "a second run does nothing"

@@ -15,17 +15,22 @@ UNSPACED = re.compile(
 )
 
 
-@lru_cache(maxsize=2**17)  # reports count the same answers again and again
-def count_words(text: str) -> int:
-    """Words of a text; each Han or kana character is one word.
+def split_words(text: str) -> list[str]:
+    """The words of a text in order; each Han or kana character is one word.
 
     A word is a run of non-space characters with at least one letter or digit: `don't` and `3.14` are one, `-` is none.
 
-    >>> count_words("I love 编程, don't you?")
-    6
+    >>> split_words("I love 编程, don't you?")
+    ['I', 'love', '编', '程', "don't", 'you?']
     """
     spaced = UNSPACED.sub(r" \g<0> ", text)
-    return sum(any(map(str.isalnum, word)) for word in spaced.split())
+    return [word for word in spaced.split() if any(map(str.isalnum, word))]
+
+
+@lru_cache(maxsize=2**17)  # reports count the same answers again and again
+def count_words(text: str) -> int:
+    """Words of a text, as `split_words` finds them."""
+    return len(split_words(text))
 
 
 def mean_words(texts: Sequence[str], prompts: Sequence[Hashable] | None = None) -> Estimate:
@@ -36,3 +41,13 @@ def mean_words(texts: Sequence[str], prompts: Sequence[Hashable] | None = None) 
         prompts: the prompt of each answer, whose samples are averaged first; None when each has its own.
     """
     return mean([count_words(text) for text in texts], prompts)
+
+
+def mean_characters(texts: Sequence[str], prompts: Sequence[Hashable] | None = None) -> Estimate:
+    """Mean characters (Unicode code points, spaces included) an answer, with Student's 95% interval.
+
+    Args:
+        texts: the answers.
+        prompts: the prompt of each answer, whose samples are averaged first; None when each has its own.
+    """
+    return mean([len(text) for text in texts], prompts)

@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from align_bench.records import Comparison, Estimate, Generation, Outcome
+from align_bench.records import Comparison, Estimate, Generation, Outcome, PairTexts
 from align_bench.report.agreement import agreement_notes, agreements, shared_rows_notes
 from align_bench.report.audit import audit
 from align_bench.report.cells import Cell, gather, judges_of
 from align_bench.report.comparisons import compare_all
+from align_bench.report.course import course, keyword_lists, pareto_sets
 from align_bench.report.notes import write_notes
 from align_bench.report.policies import compare_policies, policy_metrics
 from align_bench.report.rankings import rank_all
@@ -27,21 +28,22 @@ def build_report(
     scores: Sequence[Mapping[str, Any]],
     generations: Sequence[Generation],
     audits: Sequence[Mapping[str, Any]] = (),
+    pairs: Sequence[PairTexts] = (),
 ) -> dict[str, Any]:
-    """`report.json`: the header's blocks, then `verdict`, `results`, `comparisons`, `rankings`, `policies`,
-    `baselines`, `agreement`, `audit`, `detectable` and `notes`.
+    """`report.json`: the header's blocks, then those named in `report.export.COMPUTED`.
 
     The order of the rows does not matter. Nothing but JSON's own types is left in it, and no number that is not
     finite: undefined is None.
 
     Args:
-        header: passed through: `suite`, `base`, `data`, `judge`, `environment`, `command`. Of the suite's settings,
-            `report` says what counts as equivalent.
+        header: passed through: `suite`, `base`, `data`, `judge`, `environment`, `training_keywords`, `command`. Of the
+            suite's settings, `report` says what counts as equivalent.
         outcomes: every cell of the suite, the base included, in the order of the tables.
         scores: rows of `scores.parquet`.
         generations: lines of `generations.jsonl`. The first judge of the header's panel, or else the first one named
             in them, is the one of `judge_reward_mean`.
         audits: rows of `audit.parquet`.
+        pairs: rows of `pairs.parquet`; without them the keywords of favoured answers are left out.
 
     Raises:
         ValueError: duplicate rows, or rows of a cell without an outcome.
@@ -68,6 +70,9 @@ def build_report(
             "baselines": {name: _numbers(found) for name, found in baselines(cells).items()},
             "agreement": agreement,
             "audit": audit(audits),
+            "course": course(cells),
+            "keywords": keyword_lists(cells, pairs),
+            "pareto": pareto_sets(results),
             "detectable": detectable,
             "notes": [
                 *write_notes(cells, results, comparisons, detectable),
@@ -109,6 +114,7 @@ def _result(cell: Cell, found: Mapping[str, Estimate]) -> dict[str, Any]:
         "reward": outcome.reward,
         "metrics": {name: _numbers(estimate) for name, estimate in found.items()},
         "cost": asdict(outcome.cost) if outcome.cost else None,
+        "trainable": outcome.trainable,
         "warnings": outcome.warnings,
         "remarks": outcome.remarks,
     }

@@ -19,8 +19,8 @@ from align_bench.report.export import (
     read_report,
     read_scores,
     read_training,
-    write_text,
 )
+from align_bench.report.files import write_text
 from align_bench.report.naming import method_of
 from align_bench.report.numerals import interval, number, one_line, p_value
 from align_bench.report.section import Column, Section, verdict

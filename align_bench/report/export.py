@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +11,12 @@ from typing import TYPE_CHECKING, Any
 from align_bench.errors import MissingResultError, StoreError
 from align_bench.metrics.counterfactual import VERSIONS
 from align_bench.metrics.format_effects import FEATURES
-from align_bench.records import Cost, Generation, Outcome
+from align_bench.records import Cost, Generation, Outcome, PairTexts
 from align_bench.report.build import build_report, json_ready
 from align_bench.report.cells import gather
+from align_bench.report.course_files import write_course_files
+from align_bench.report.csv_tables import write_tables
+from align_bench.report.files import replacing, unicode, write_text
 from align_bench.report.markdown import render
 
 if TYPE_CHECKING:
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 
 REPORT, MARKDOWN, PAGE, FIGURES = "report.json", "report.md", "report.html", "figures"
 SCORES, GENERATIONS, TRAINING = "scores.parquet", "generations.jsonl", "training.parquet"
-AUDIT = "audit.parquet"
-WRITTEN = (REPORT, MARKDOWN, PAGE, SCORES, GENERATIONS, TRAINING, AUDIT)
+AUDIT, PAIRS = "audit.parquet", "pairs.parquet"
+WRITTEN = (REPORT, MARKDOWN, PAGE, SCORES, GENERATIONS, TRAINING, AUDIT, PAIRS)
 COMPUTED = (
     "verdict",
     "results",
@@ -34,11 +35,14 @@ COMPUTED = (
     "baselines",
     "agreement",
     "audit",
+    "course",
+    "keywords",
+    "pareto",
     "detectable",
     "notes",
 )
 
-# Column → pyarrow type, in the order of the file; log-probabilities are sums in nats.
+# Column → pyarrow type, in the order of the file; log-probabilities are sums in nats, grades are Flesch–Kincaid's.
 SCORE_COLUMNS = {
     "cell": "string",
     "algorithm": "string",
@@ -56,7 +60,10 @@ SCORE_COLUMNS = {
     "chosen_words": "int64",
     "rejected_words": "int64",
     "prompt_id": "int64",
+    "chosen_grade": "float64",
+    "rejected_grade": "float64",
 }
+PAIR_COLUMNS = {"pair": "int64", "prompt": "string", "chosen": "string", "rejected": "string"}
 # Of every optimizer step; a method's own measures (rewards, KL to the reference in nats an answer) follow as float64.
 TRAINING_COLUMNS = {
     "cell": "string",
@@ -87,11 +94,12 @@ def write_report(
     generations: Sequence[Generation],
     training: Sequence[Mapping[str, Any]] = (),
     audits: Sequence[Mapping[str, Any]] = (),
+    pairs: Sequence[PairTexts] = (),
 ) -> None:
     """Write a report's folder, each file atomically and `report.json` last.
 
-    The rows come first (`scores.parquet`, `generations.jsonl`, `training.parquet`, `audit.parquet`), then what people
-    read: `figures/`, `report.html` and `report.md`.
+    The rows come first (`scores.parquet`, `pairs.parquet`, `generations.jsonl`, `training.parquet`, `audit.parquet`),
+    then the course's files and what people read: `tables/`, `figures/`, `report.html` and `report.md`.
 
     Args:
         folder: made if it does not exist.
@@ -100,19 +108,24 @@ def write_report(
             follow them.
         training: a row per optimizer step: `TRAINING_COLUMNS`, then whatever the methods measure.
         audits: a row per reward model and answer: `AUDIT_COLUMNS`.
+        pairs: a row per validation pair; without them the course's file of marks is left out.
     """
     import pyarrow.parquet as pq
 
     folder.mkdir(parents=True, exist_ok=True)
-    with _replacing(folder / SCORES) as path:
+    with replacing(folder / SCORES) as path:
         pq.write_table(_table(scores, SCORE_COLUMNS), path)
-    with _replacing(folder / TRAINING) as path:
+    with replacing(folder / TRAINING) as path:
         pq.write_table(_table(training, TRAINING_COLUMNS), path)
-    with _replacing(folder / AUDIT) as path:
+    with replacing(folder / AUDIT) as path:
         pq.write_table(_table(audits, AUDIT_COLUMNS), path)
+    with replacing(folder / PAIRS) as path:
+        pq.write_table(_table(_valid(pairs), PAIR_COLUMNS), path)
     lines = [_json(json_ready(asdict(answer))) + "\n" for answer in generations]
     write_text(folder / GENERATIONS, "".join(lines))
     report = json_ready(report)
+    write_course_files(folder, report, scores, generations, pairs)
+    write_tables(folder, report)
     _write_page(folder, report, scores, generations, training)
     write_text(folder / REPORT, _json(report, indent=2) + "\n")
 
@@ -154,7 +167,10 @@ def read_report(folder: Path) -> dict[str, Any]:
     except ValueError as error:
         raise StoreError(f"{path} is damaged: {error}", fix="rebuild it with `align-bench run`") from error
     if not isinstance(report, dict) or not set(COMPUTED) <= set(report):
-        raise StoreError(f"{path} is no report: expected an object with {', '.join(COMPUTED)}")
+        raise StoreError(
+            f"{path} is no report of this version: expected an object with {', '.join(COMPUTED)}",
+            fix="rebuild it with `align-bench run`",
+        )
     return report
 
 
@@ -188,6 +204,16 @@ def read_audits(folder: Path) -> list[dict[str, Any]]:
     return _read_table(folder / AUDIT)
 
 
+def read_pairs(folder: Path) -> list[PairTexts]:
+    """Rows of `pairs.parquet`.
+
+    Raises:
+        MissingResultError: no such file.
+        StoreError: it cannot be read.
+    """
+    return [PairTexts(**row) for row in _read_table(folder / PAIRS)]
+
+
 def read_generations(folder: Path) -> list[Generation]:
     """Lines of `generations.jsonl`. A null score was not finite, and is read as NaN.
 
@@ -207,14 +233,15 @@ def read_generations(folder: Path) -> list[Generation]:
 
 
 def recompute(folder: Path) -> dict[str, Any]:
-    """The report, built anew from scores, generations and audits; of `report.json` only what no row holds is taken.
+    """The report, built anew from the exported rows; of `report.json` only what no row holds is taken.
 
     Equal to `read_report(folder)` unless a file was changed.
     """
     report = read_report(folder)
     header = {key: value for key, value in report.items() if key not in COMPUTED}
     outcomes = [outcome_of(result) for result in report["results"]]
-    return build_report(header, outcomes, read_scores(folder), read_generations(folder), read_audits(folder))
+    rows = read_scores(folder), read_generations(folder), read_audits(folder), read_pairs(folder)
+    return build_report(header, outcomes, *rows)
 
 
 def _read_table(path: Path) -> list[dict[str, Any]]:
@@ -238,6 +265,13 @@ def _table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> pa.
     return pa.table({**known, **{name: pa.array([row.get(name) for row in rows]) for name in extra}})
 
 
+def _valid(pairs: Sequence[PairTexts]) -> list[dict[str, Any]]:
+    return [
+        {name: unicode(value) if isinstance(value, str) else value for name, value in asdict(pair).items()}
+        for pair in pairs
+    ]
+
+
 def _generation(line: Mapping[str, Any]) -> Generation:
     scores = {judge: float("nan") if score is None else score for judge, score in line["scores"].items()}
     return Generation(**{**line, "scores": scores})
@@ -257,21 +291,3 @@ def _existing(path: Path) -> Path:
 
 def _json(value: Any, indent: int | None = None) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically."""
-    with _replacing(path) as target:
-        # A lone surrogate has no UTF-8; JSON and Markdown both take its escape.
-        target.write_bytes(text.encode("utf-8", "backslashreplace"))
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path` that takes its place when the block ends without an error."""
-    target = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield target
-        target.replace(path)
-    finally:
-        target.unlink(missing_ok=True)

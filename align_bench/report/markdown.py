@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from align_bench.report.numerals import counts_in_words, one_line
+from align_bench.report.numerals import clipped, counts_in_words, one_line
 from align_bench.report.section import Section
 from align_bench.report.sections import sections
 
@@ -27,7 +27,7 @@ def render(report: Mapping[str, Any], figures: Sequence[Figure] = ()) -> str:
     if report.get("verdict"):
         parts.append("## Verdict\n\n" + "\n".join(f"- {literal(sentence)}" for sentence in report["verdict"]))
     parts += _made_from(report)
-    parts += [_table(section) for section in sections(report)]
+    parts += [table(section) for section in sections(report)]
     parts += [_figure(figure) for figure in figures]
     if report["notes"]:
         parts.append("## Notes\n\n" + "\n".join(f"- {literal(note)}" for note in report["notes"]))
@@ -43,7 +43,7 @@ def literal(text: object) -> str:
     >>> literal("a|b <b> `c` snake_case *d*")
     'a\\\\|b &lt;b&gt; \\\\`c\\\\` snake_case \\\\*d\\\\*'
     """
-    marked = re.sub(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", one_line(text))
+    marked = re.sub(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", clipped(one_line(text)))
     return re.sub("[&<>]", lambda found: _ENTITIES[found.group()], marked)
 
 
@@ -82,7 +82,8 @@ def _code(text: str) -> str:
     return f"{fence}\n{text}\n{fence}"
 
 
-def _table(section: Section) -> str:
+def table(section: Section) -> str:
+    """One table under its title, with its captions."""
     lines = [
         _row([column.heading for column in section.columns]),
         "|" + "|".join("---:" if column.numeric else ":---" for column in section.columns) + "|",

@@ -97,6 +97,15 @@ def tera(count: float | None) -> str:
     return UNDEFINED if count is None else f"{count / 1e12:,.3g}"
 
 
+def count(value: int | None) -> str:
+    """A whole number.
+
+    >>> count(1234567), count(None)
+    ('1,234,567', 'n/a')
+    """
+    return UNDEFINED if value is None else f"{value:,}"
+
+
 def one_line(text: object) -> str:
     """Foreign text on one line, with control characters (terminal escapes, bidi overrides) spelled out.
 
@@ -107,6 +116,15 @@ def one_line(text: object) -> str:
     return "".join(
         letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in joined
     )
+
+
+def clipped(text: str, limit: int = 1000) -> str:
+    """A text that is not longer than a table can show; what is cut is counted.
+
+    >>> clipped("abcdef", 3)
+    'abc… (3 more characters)'
+    """
+    return text if len(text) <= limit else f"{text[:limit]}… ({len(text) - limit:,} more characters)"
 
 
 def counts_in_words(facts: Mapping[str, Any]) -> str | None:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 from align_bench.metrics.accuracy import accuracy, gold_accuracy, longer_wins, share, tie_rate
-from align_bench.metrics.length import mean_words
+from align_bench.metrics.diversity import distinct, mean_repetition
+from align_bench.metrics.length import mean_characters, mean_words
 from align_bench.metrics.length_bias import length_correlation
 from align_bench.metrics.mean import mean
 from align_bench.metrics.readability import mean_grade
@@ -71,8 +72,11 @@ def generation_metrics(cell: Cell, base: Cell | None, judges: Sequence[str]) -> 
         "gold_accuracy": _gold(cell),
         "win_rate_vs_base": _win_rate(cell, base, judges),
         "length_words": mean_words(texts, cell.prompts),
+        "length_characters": mean_characters(texts, cell.prompts),
         "length_tokens": mean([answer.tokens for answer in cell.generations], cell.prompts),
         "readability_grade": mean_grade(texts, cell.prompts),
+        **{f"distinct_{n}": distinct(texts, n) for n in (1, 2, 3)},
+        "repetition": mean_repetition(texts, cell.prompts),
         "unfinished_share": _share([not answer.finished for answer in cell.generations], cell),
     }
 

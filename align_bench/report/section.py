@@ -90,7 +90,7 @@ def comparison_section(
 ) -> Section:
     """A row a comparison; `who` gives the cells that say between whom. Columns without any value may be left out."""
     shown: list[tuple[Column, Callable[[Mapping[str, Any]], str], str | None]] = [
-        (text("metric", wraps=False), lambda one: one_line(one["metric"]), None),
+        (text("metric"), lambda one: one_line(one["metric"]), None),
         (Column("diff"), lambda one: number(one["difference"], signed=True), None),
         (Column("95% interval"), lambda one: interval(one["low"], one["high"]), None),
         (

@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from align_bench.errors import MissingResultError, nearest
+from align_bench.report.course_sections import favoured_answers, keyword_lists, score_groups
 from align_bench.report.decision import turned
 from align_bench.report.judges import agreement, audit_sections
 from align_bench.report.naming import method_of
 from align_bench.report.numerals import (
     UNDEFINED,
+    count,
     duration,
     interval,
     number,
@@ -40,6 +42,13 @@ from align_bench.report.section import (
 )
 from align_bench.suite import JUDGE_CELL
 
+# How the table of costs calls the metrics of the Pareto sets.
+PARETO = {
+    "judge_reward_mean": "judge",
+    "gold_accuracy": "gold",
+    "accuracy": "accuracy",
+    "accuracy_gold_choice": "gold choice",
+}
 BIASES = ("length_correlation_given_label", "length_correlation_given_gold", "accuracy_right_shorter")
 OPERATIONS = (
     "TFLOP: 10¹² operations that the passes needed (each prompt once, no padding); of peak: these a second, as a share "
@@ -51,9 +60,10 @@ PROXY_METRIC = "proxy_reward["
 def sections(report: Report) -> list[Section]:
     """The tables of a report, without the empty ones."""
     made = [reward_models(report), length_bias(report), length_bias_against_first(report), attacked(report)]
-    made += [*audit_sections(report), policies(report), judged(report), agreement(report)]
-    made += [*policy_tables(report), own_reward(report), against_base(report)]
-    made += [methods(report), *rankings(report), tuning(report), costs(report), failures(report)]
+    made += [score_groups(report), favoured_answers(report), *audit_sections(report)]
+    made += [policies(report), judged(report), agreement(report), *policy_tables(report), own_reward(report)]
+    made += [texts(report), against_base(report), methods(report), *rankings(report), keyword_lists(report)]
+    made += [tuning(report), costs(report), failures(report)]
     return [section for section in made if section.rows]
 
 
@@ -226,6 +236,24 @@ def own_reward(report: Report) -> Section:
     return Section("Own reward against judge and gold", columns, rows, captions, chapter="differences")
 
 
+def texts(report: Report) -> Section:
+    """What the texts of the generations are like."""
+    shown: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
+        "characters": ("length_characters", tenths),
+        "distinct 1": ("distinct_1", plain),
+        "distinct 2": ("distinct_2", plain),
+        "distinct 3": ("distinct_3", plain),
+        "repeated": ("repetition", percent),
+    }
+    results = [found for found in done_results(report, "base", "policy") if metric(found, "length_words")["n"]]
+    captions = [
+        "distinct n: different n-grams of words / all n-grams of all answers (Li et al. 2016); it falls as text grows.",
+        "repeated: 4-grams of words that an answer has said before (Welleck et al. 2020), mean over answers.",
+        *detectable(report, "prompts"),
+    ]
+    return metric_section("Texts of the generations", "policy", results, shown, captions, chapter="length")
+
+
 def against_base(report: Report) -> Section:
     """Every policy checkpoint against the base."""
     bases = {found["cell"] for found in report["results"] if found["kind"] == "base"}
@@ -273,7 +301,7 @@ def tuning(report: Report) -> Section:
 
 
 def costs(report: Report) -> Section:
-    """What each finished cell cost, and what the trials did."""
+    """What each finished cell cost and trained, what the trials cost, and where no other cell buys more for less."""
     spent = [(found["cell"], found["cost"]) for found in report["results"]]
     if tuned := report.get("tuning"):
         spent += [(f"trials of {name}", found["cost"]) for name, found in tuned["methods"].items()]
@@ -290,9 +318,24 @@ def costs(report: Report) -> Section:
             "TFLOP": lambda cost: tera(cost.get("flops")),
             "of peak": lambda cost: percent({"value": cost.get("utilisation")}),
         }
-    rows = [(one_line(what), *(render(cost) for render in shown.values())) for what, cost in spent]
-    captions = [OPERATIONS] if counted else []
-    return Section("Cost", [text("cell"), *map(Column, shown)], rows, captions, chapter="cost")
+    trained = {found["cell"]: found["trainable"] for found in report["results"]}
+    rows = [
+        (
+            one_line(what),
+            *(render(cost) for render in shown.values()),
+            count(trained.get(what)),
+            _unbeaten(report, what),
+        )
+        for what, cost in spent
+    ]
+    captions = [
+        "What cells share (reference log-probabilities, an online method's reward model) is charged to none of them.",
+        "trained: parameters. Pareto: no other reward model, or no other policy, is as good on this metric for as few "
+        "seconds.",
+        *([OPERATIONS] if counted else []),
+    ]
+    columns = [text("cell"), *map(Column, shown), Column("trained"), text("Pareto")]
+    return Section("Cost", columns, rows, captions if rows else [], chapter="cost")
 
 
 def failures(report: Report) -> Section:
@@ -308,8 +351,8 @@ def failures(report: Report) -> Section:
     return Section("Without a result", columns, rows, chapter="leaderboard")
 
 
-def pairwise(report: Report, a: str, b: str) -> Section:
-    """Every tested difference between the cells of two methods, as `a − b`.
+def compared(report: Report, a: str, b: str) -> list[Mapping[str, Any]]:
+    """Every comparison between the cells of two methods, turned to `a − b`; those of methods first.
 
     Args:
         report: a report.
@@ -319,7 +362,7 @@ def pairwise(report: Report, a: str, b: str) -> Section:
         MissingResultError: no such method or cell in the report, or none of its cells finished.
     """
     left, right = members(report, a), members(report, b)
-    chosen = []
+    chosen: list[Mapping[str, Any]] = []
     for level in ("method", "checkpoint"):
         for found in report["comparisons"]:
             if found["level"] != level:
@@ -328,6 +371,15 @@ def pairwise(report: Report, a: str, b: str) -> Section:
                 chosen.append(found)
             elif found["a"] in right[level] and found["b"] in left[level]:
                 chosen.append(turned(found))
+    return chosen
+
+
+def pairwise(report: Report, a: str, b: str) -> Section:
+    """`compared` as a table.
+
+    Args, Raises: as `compared`.
+    """
+    chosen = compared(report, a, b)
     captions = [f"A positive difference: {one_line(a)} is higher.", *detectable(report, "pairs", "prompts")]
     if not chosen:
         captions.insert(0, "Nothing to compare: reward models and policies are compared only among themselves.")
@@ -380,6 +432,11 @@ def _gains_over_base(report: Report) -> dict[str, dict[str, Mapping[str, Any]]]:
 
 def _gain(comparison: Mapping[str, Any]) -> str:
     return f"{number(comparison['difference'], signed=True)} {interval(comparison['low'], comparison['high'])}"
+
+
+def _unbeaten(report: Report, cell: str) -> str:
+    """The metrics in whose Pareto set a cell is."""
+    return ", ".join(PARETO.get(one["metric"], one["metric"]) for one in report["pareto"] if cell in one["cells"])
 
 
 def _rewards(results: Sequence[Result]) -> Iterator[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from align_bench.records import Cost, Generation, Kind, Outcome
+from align_bench.records import Cost, Generation, Kind, Outcome, PairTexts
 from align_bench.report.build import build_report
 
 HOSTILE = "[red]x[/red]<script>alert(1)</script>|`a|b`\n\x1b[2J"
@@ -20,9 +20,10 @@ class Run:
     outcomes: list[Outcome]
     scores: list[dict[str, Any]]
     generations: list[Generation]
+    pairs: list[PairTexts]
 
     def report(self) -> dict[str, Any]:
-        return build_report(self.header, self.outcomes, self.scores, self.generations)
+        return build_report(self.header, self.outcomes, self.scores, self.generations, pairs=self.pairs)
 
 
 def outcome(cell: str, kind: Kind, **own: Any) -> Outcome:
@@ -52,6 +53,8 @@ def score_rows(done: Outcome, skill: float, count: int, rng: random.Random) -> l
                 "chosen_words": 4 + pair % 3,
                 "rejected_words": 4 + pair % 4,
                 "prompt_id": pair,
+                "chosen_grade": rng.gauss(6, 2) if pair % 7 else None,
+                "rejected_grade": rng.gauss(5, 2),
             }
         )
     return rows
@@ -74,6 +77,10 @@ def answers(done: Outcome, skill: float, count: int, rng: random.Random, samples
         for prompt in range(count)
         for sample in range(samples)
     ]
+
+
+def texts(count: int) -> list[PairTexts]:
+    return [PairTexts(pair, f"Why {pair}?", f"It is an animal. {HOSTILE}", "我爱编程, 42") for pair in range(count)]
 
 
 @pytest.fixture
@@ -117,4 +124,4 @@ def made_run() -> Run:
         "environment": {"python": "3.12", "packages": ["scipy", "rich"]},
         "command": "align-bench run suites/demo.yaml",
     }
-    return Run(header, [*done, *unfinished], scores, generations)
+    return Run(header, [*done, *unfinished], scores, generations, texts(60))

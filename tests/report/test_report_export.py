@@ -15,6 +15,7 @@ from align_bench.report.export import (
     SCORE_COLUMNS,
     TRAINING_COLUMNS,
     read_generations,
+    read_pairs,
     read_report,
     read_scores,
     read_training,
@@ -31,20 +32,28 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_report_can_be_recomputed_from_its_exports(run: Any, tmp_path: Path) -> None:
     report = run.report()
-    write_report(tmp_path / "new" / "demo", report, run.scores, run.generations)
+    write_report(tmp_path / "new" / "demo", report, run.scores, run.generations, pairs=run.pairs)
     folder = tmp_path / "new" / "demo"
     assert read_report(folder) == report
     assert read_generations(folder) == run.generations
-    assert build_report(run.header, run.outcomes, read_scores(folder), read_generations(folder)) == report
+    assert read_pairs(folder) == run.pairs
+    rows = read_scores(folder), read_generations(folder)
+    assert build_report(run.header, run.outcomes, *rows, pairs=read_pairs(folder)) == report
     assert recompute(folder) == report
     assert sorted(path.name for path in folder.iterdir()) == [
+        "Response_of_DPO_n_Ori_val_with_rm.json",
+        "Response_of_SIMPO_n_Ori_val_with_rm.json",
+        "Response_of_red_x_red_script_alert_1_script_a_b_2J_n_Ori_val_with_rm.json",
+        "Rm_model_mark_on_val_1k.json",
         "audit.parquet",
         "figures",
         "generations.jsonl",
+        "pairs.parquet",
         "report.html",
         "report.json",
         "report.md",
         "scores.parquet",
+        "tables",
         "training.parquet",
     ]
 

@@ -14,7 +14,7 @@ from align_bench.errors import MissingResultError
 from align_bench.report import markdown, naming, numerals
 from align_bench.report.section import verdict
 from align_bench.report.sections import against_base, pairwise, sections
-from align_bench.report.tables import comparison_tables, pairwise_table
+from align_bench.report.tables import HIDDEN, comparison_tables, pairwise_table, section_table
 
 
 def shown(*renderables: RenderableType, width: int = 100) -> str:
@@ -127,6 +127,7 @@ def test_markdown_says_what_it_was_made_from(run: Any) -> None:
 
 def test_a_command_cannot_leave_its_code_block() -> None:
     report = {"results": [], "comparisons": [], "baselines": {"longer_wins": {"value": None}}, "detectable": {}}
+    report |= {"course": {"scores": [], "answers": []}, "keywords": {"segmentation": "", "lists": []}, "pareto": []}
     text = markdown.render({**report, "notes": [], "command": "x ```\n# y"})
     assert "````\nx ``` # y\n````" in text
 
@@ -159,9 +160,20 @@ def test_pairwise_turns_with_its_arguments(run: Any) -> None:
             assert [float(bound) for bound in bounds] == [-float(bound) for bound in reversed(mirrored)]
         assert row[4:9] == turned[4:9]
         assert row[10] == turned[10]
-    text = shown(pairwise_table(report, "dpo", "simpo"))
-    assert "exact" in text
-    assert max(map(len, text.splitlines())) <= 100
+    for width, test_shown in ((80, False), (200, True)):
+        text = shown(pairwise_table(report, "dpo", "simpo"), width=width)
+        assert ("exact McNemar" in text) == test_shown
+        assert "verdict" in text
+        assert max(map(len, text.splitlines())) <= width
+
+
+def test_no_column_is_lost_in_a_narrow_terminal(run: Any) -> None:
+    report = run.report()
+    for section in sections(report):
+        narrow, wide = (shown(section_table(section, hidden=HIDDEN), width=width) for width in (80, 400))
+        headings = [column.heading for column in section.columns]
+        assert all(word in wide for heading in headings for word in heading.split())
+        assert all(word in narrow for heading in headings if heading not in HIDDEN for word in heading.split())
 
 
 def test_pairwise_within_one_method(run: Any) -> None:
@@ -230,11 +242,11 @@ def test_costs_show_operations_where_they_were_counted(run: Any) -> None:
         return next(section for section in sections(report) if section.title == "Cost")
 
     headings = [column.heading for column in table().columns]
-    assert headings == ["cell", "wall time", "tokens", "peak memory", "TFLOP", "of peak"]
+    assert headings == ["cell", "wall time", "tokens", "peak memory", "TFLOP", "of peak", "trained", "Pareto"]
     row = next(row for row in table().rows if row[0] == "dpo")
-    assert row[1:] == ("12 min 34 s", "12,345", "3.0 GiB", "2.5", "12.5%")
+    assert row[1:-2] == ("12 min 34 s", "12,345", "3.0 GiB", "2.5", "12.5%")
     for result in report["results"]:  # as in a report of an earlier version
         for name in ("flops", "utilisation"):
             (result["cost"] or {}).pop(name, None)
-    assert [column.heading for column in table().columns] == headings[:4]
-    assert not table().captions
+    assert [column.heading for column in table().columns] == [*headings[:4], *headings[6:]]
+    assert not any("TFLOP" in caption for caption in table().captions)

@@ -1,0 +1,68 @@
+"""How varied answers are: across all of them, and within each."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
+from align_bench.metrics.length import split_words
+from align_bench.metrics.mean import mean
+from align_bench.records import Estimate
+
+REPEATED = 4
+
+
+def distinct(texts: Sequence[str], n: int) -> Estimate:
+    """Distinct-n: different n-grams of all answers together, divided by all their n-grams.
+
+    No n-gram spans two answers. It falls as the amount of text grows, so compare it beside the answers' length; and it
+    has no interval, since a resample repeats answers and with them their n-grams.
+
+    Source: Li et al. 2016, arXiv:1510.03055, section 5.2, where n is 1 and 2.
+
+    Args:
+        texts: the answers.
+        n: words in a row.
+
+    Returns:
+        The share, `n` counting n-grams; None without any n-gram.
+    """
+    every = [gram for text in texts for gram in ngrams(text, n)]
+    return Estimate(len(set(every)) / len(every) if every else None, n=len(every))
+
+
+def repetition(text: str, n: int = REPEATED) -> float | None:
+    """Share of an answer's n-grams that it has said before: `1 − different n-grams / n-grams`.
+
+    Source: seq-rep-n of Welleck et al. 2020, arXiv:1908.04319, section 6.1, where n is 4.
+    Differs from the source: of words instead of tokens, so that it is the same for every tokenizer.
+
+    Returns:
+        The share; None for an answer of fewer than n words.
+    """
+    grams = ngrams(text, n)
+    return 1 - len(set(grams)) / len(grams) if grams else None
+
+
+def mean_repetition(texts: Sequence[str], prompts: Sequence[Hashable] | None = None) -> Estimate:
+    """Mean share of repeated 4-grams an answer, with Student's 95% interval; `n` counts those that have a 4-gram.
+
+    Args:
+        texts: the answers.
+        prompts: the prompt of each answer, whose samples are averaged first; None when each has its own.
+    """
+    return mean([repetition(text) for text in texts], prompts)
+
+
+def ngrams(text: str, n: int) -> list[tuple[str, ...]]:
+    """Every n words in a row; their case, and marks at their ends, do not count.
+
+    >>> ngrams("The cat. The CAT!", 2)
+    [('the', 'cat'), ('cat', 'the'), ('the', 'cat')]
+    """
+    words = [_bare(word) for word in split_words(text)]
+    return list(zip(*(words[start:] for start in range(n)), strict=False))
+
+
+def _bare(word: str) -> str:
+    letters = [place for place, letter in enumerate(word) if letter.isalnum()]
+    return word[letters[0] : letters[-1] + 1].casefold()

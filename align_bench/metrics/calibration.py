@@ -46,7 +46,9 @@ def brier(chosen: Numbers, rejected: Numbers, clusters: Sequence[Hashable]) -> E
 
 def log_loss(chosen: Numbers, rejected: Numbers, clusters: Sequence[Hashable]) -> Estimate:
     """Mean of −log σ(r_w − r_l), nats; ln 2 is a coin's. Student's 95% interval over prompts (`clusters`)."""
-    return mean(np.logaddexp(0, -_margins(chosen, rejected)), clusters)
+    from scipy.special import log_expit
+
+    return mean(-log_expit(_margins(chosen, rejected)), clusters)
 
 
 def oriented(chosen: Numbers, rejected: Numbers, seed: int = 0) -> tuple[Column, Column]:
@@ -153,7 +155,8 @@ def _known(
 
 
 def _margins(chosen: Numbers, rejected: Numbers) -> Column:
-    return np.asarray(chosen, dtype=np.float64) - np.asarray(rejected, dtype=np.float64)
+    with np.errstate(invalid="ignore"):  # infinity less infinity is no margin
+        return np.asarray(chosen, dtype=np.float64) - np.asarray(rejected, dtype=np.float64)
 
 
 def _probability(chosen: Numbers, rejected: Numbers) -> Column:

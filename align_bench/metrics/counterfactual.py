@@ -29,7 +29,8 @@ def mean_shift(before: Numbers, after: Numbers, clusters: Sequence[Hashable]) ->
     old, new = (np.asarray(values, dtype=np.float64) for values in (before, after))
     known = old[np.isfinite(old)]
     spread = float(np.std(known, ddof=1)) if len(known) > 1 else 0.0
-    return mean((new - old) / spread, clusters) if spread > 0 else Estimate(None)
+    with np.errstate(invalid="ignore"):  # infinity less infinity is no shift
+        return mean((new - old) / spread, clusters) if spread > 0 else Estimate(None)
 
 
 def flip_rate(before: Numbers, after: Numbers, clusters: Sequence[Hashable]) -> Estimate:

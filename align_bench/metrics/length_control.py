@@ -59,7 +59,7 @@ def length_controlled(
     """
     columns = [np.asarray(values, dtype=np.float64) for values in (chosen, rejected, chosen_words, rejected_words)]
     kept = np.all(np.isfinite(columns), axis=0)
-    margins, lengths = (columns[0] - columns[1])[kept], (columns[2] - columns[3])[kept]
+    margins, lengths = columns[0][kept] - columns[1][kept], columns[2][kept] - columns[3][kept]
     groups = [cluster for cluster, known in zip(clusters, kept.tolist(), strict=True) if known]
     n = len(margins)
     found = _fit(margins, lengths)

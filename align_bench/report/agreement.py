@@ -31,7 +31,10 @@ def agreements(cells: Sequence[Cell], judges: Sequence[str], comparisons: Sequen
     """
     answered = [cell for cell in cells if cell.generations]
     gold = all(GOLD in answer.scores for cell in answered for answer in cell.generations)
-    names = [*judges, *([GOLD] if answered and gold and GOLD not in judges else [])]
+    scored = [
+        judge for judge in judges if any(judge in answer.scores for cell in answered for answer in cell.generations)
+    ]
+    names = [*scored, *([GOLD] if answered and gold and GOLD not in judges else [])]
     return [_agreement(a, b, answered, judges, comparisons) for a, b in combinations(names, 2)]
 
 

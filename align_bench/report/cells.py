@@ -133,8 +133,10 @@ def judges_of(generations: Sequence[Generation], panel: Sequence[Mapping[str, An
     """
     found = _scorers(generations)
     names = [judge["name"] for judge in panel]
-    seated = [name for place, name in enumerate(names) if name in found and (name != GOLD or place == 0)]
-    return seated or [name for name in found if name != GOLD and not name.startswith(PROXY)]
+    seated = [name for place, name in enumerate(names) if name != GOLD or place == 0]
+    if any(name in found for name in seated):  # one that failed keeps its place: no other is taken for the main one
+        return seated
+    return [name for name in found if name != GOLD and not name.startswith(PROXY)]
 
 
 def proxies_of(generations: Sequence[Generation]) -> dict[str, str]:

@@ -139,6 +139,17 @@ def test_metrics_without_data_are_null(run: Any) -> None:
     assert set(rm) == set(result(report, "kto")["metrics"])
 
 
+def test_a_main_judge_that_failed_is_replaced_by_no_other(run: Any) -> None:
+    panel = [{"name": "failed"}, {"name": "rm"}, {"name": "gold"}]
+    run.header["judge"] = {"name": "failed", "panel": panel}
+    report = run.report()
+    metrics = result(report, "dpo")["metrics"]
+    assert metrics["judge_reward_mean"]["value"] is None
+    assert metrics["judge_reward_mean[rm]"]["value"] is not None
+    assert metrics["win_rate_vs_base"]["value"] is None
+    assert [(found["a"], found["b"]) for found in report["agreement"]] == [("rm", "gold")]
+
+
 def test_the_first_judge_has_the_plain_name(run: Any) -> None:
     report = run.report()
     metrics = result(report, "dpo")["metrics"]

@@ -214,7 +214,7 @@ def test_a_changed_method_runs_alone(whole: Any, tmp_path: Path) -> None:
     changed.write_text(yaml.safe_dump(raw), encoding="utf-8")
     watch = Watch()
     execute(changed, Folders(tmp_path / "runs", tmp_path / "reports"), watch)
-    assert watch.stages == ["dpo: train", "dpo: validation pairs", "dpo: generate", "dpo: judge"]
+    assert watch.stages == ["dpo: train", "dpo: validation pairs", "dpo: generate", "dpo: drift", "dpo: judge"]
 
 
 def test_only_some_methods(write_suite: Callable[..., Path], folders: Folders) -> None:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import html
+import io
 import random
 import statistics
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from align_bench.records import Generation, Outcome
 from align_bench.report.build import build_report
 from align_bench.report.decision import turned
+from align_bench.report.html import render_page
+from align_bench.report.markdown import render
 from align_bench.report.sections import sections
+from align_bench.report.tables import comparison_tables
 from align_bench.stats.paired import holm, paired_t
 
 
@@ -194,6 +200,19 @@ def test_no_more_pairs_are_named_than_a_reader_takes_in() -> None:
     (line,) = [line for line in report["verdict"] if line.startswith("Higher on")]
     assert line.count(" over ") == 6
     assert line.endswith("; and 22 more pairs.")
+
+
+def test_every_rendering_begins_with_the_same_verdict() -> None:
+    report = judged({"base": 0.0, "dpo": 1.5}, suite={"name": "demo"})
+    console = Console(file=io.StringIO(), width=10_000)
+    for part in comparison_tables(report):
+        console.print(part)
+    assert isinstance(console.file, io.StringIO)
+    renderings = [console.file.getvalue(), render(report), html.unescape(render_page(report, [], []))]
+    for text in renderings:
+        places = [text.index(sentence.split(":")[0]) for sentence in report["verdict"]]
+        assert places == sorted(places)
+        assert places[-1] < text.index("Generations, judged")
 
 
 def test_nothing_to_compare_is_no_verdict() -> None:

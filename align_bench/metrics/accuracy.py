@@ -4,23 +4,34 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
+from align_bench.metrics.clusters import Clusters, cluster_codes, clustered_mean, is_clustered
 from align_bench.metrics.finite import Numbers, finite
 from align_bench.records import Estimate
 
 
-def accuracy(chosen: Numbers, rejected: Numbers) -> Estimate:
+def accuracy(chosen: Numbers, rejected: Numbers, prompts: Clusters | None = None) -> Estimate:
     """Share of pairs whose chosen answer has the higher score; a tie counts ½.
 
-    `(wins + ties / 2) / n`. Pairs with a missing or non-finite score are left out; None without any pair.
+    `(wins + ties / 2) / n`. Pairs with a missing or non-finite score are left out; None without any pair. Where pairs
+    share a prompt, the interval is Student's with the standard error clustered over prompts, cut off at 0 and 1.
 
     Args:
         chosen, rejected: the two scores of each pair, in any unit.
+        prompts: the prompt of each pair; None when each has its own.
     """
-    right = correctness(chosen, rejected)
-    return share(float(sum(right)), len(right))
+    codes = cluster_codes(prompts, len(chosen))
+    wins, losses, own = finite(chosen, rejected, codes)
+    right = (np.sign(wins - losses) + 1) / 2
+    if not is_clustered(own):
+        return share(float(right.sum()), len(right))
+    found = clustered_mean(right, own)
+    if found.low is None or found.high is None:
+        return found
+    return replace(found, low=max(0.0, found.low), high=min(1.0, found.high))
 
 
 def correctness(chosen: Numbers, rejected: Numbers) -> list[float]:

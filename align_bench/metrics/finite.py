@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-Numbers = Sequence[float | None] | npt.NDArray[np.floating]
+Numbers = Sequence[float | None] | npt.NDArray[np.floating] | npt.NDArray[np.integer]
 Column = npt.NDArray[np.float64]
 
 

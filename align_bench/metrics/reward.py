@@ -8,18 +8,24 @@ import numpy as np
 import numpy.typing as npt
 
 from align_bench.metrics.bootstrap import percentile_interval
-from align_bench.metrics.finite import Numbers, finite
+from align_bench.metrics.clusters import Clusters, cluster_codes, clustered_mean, is_clustered
+from align_bench.metrics.finite import Column, Numbers, finite
 from align_bench.metrics.mean import mean
 from align_bench.records import Estimate
 
 
-def reward_mean(chosen: Numbers, rejected: Numbers) -> Estimate:
+def reward_mean(chosen: Numbers, rejected: Numbers, prompts: Clusters | None = None) -> Estimate:
     """Mean over chosen and rejected scores concatenated (the course's definition), in the reward's unit.
 
-    Student's 95% interval takes each pair as a cluster, since its two answers share a prompt; `n` counts pairs.
+    Student's 95% interval takes each pair as a cluster, since its two answers share a prompt, and pairs of one prompt
+    together; `n` counts pairs.
+
+    Args:
+        chosen, rejected: the two scores of each pair.
+        prompts: the prompt of each pair; None when each has its own.
     """
-    left, right = finite(chosen, rejected)
-    return mean((left + right) / 2)
+    left, right, codes = finite(chosen, rejected, cluster_codes(prompts, len(chosen)))
+    return _mean_over_pairs((left + right) / 2, codes)
 
 
 def reward_std(*columns: Numbers) -> Estimate:
@@ -43,10 +49,18 @@ def reward_std(*columns: Numbers) -> Estimate:
     return Estimate(value, *percentile_interval(samples, _pooled_std), n)
 
 
-def margin(chosen: Numbers, rejected: Numbers) -> Estimate:
-    """Mean of chosen − rejected over pairs, in the reward's unit, with Student's 95% interval."""
-    left, right = finite(chosen, rejected)
-    return mean(left - right)
+def margin(chosen: Numbers, rejected: Numbers, prompts: Clusters | None = None) -> Estimate:
+    """Mean of chosen − rejected over pairs, in the reward's unit, with Student's 95% interval.
+
+    Args:
+        chosen, rejected, prompts: as in `reward_mean`.
+    """
+    left, right, codes = finite(chosen, rejected, cluster_codes(prompts, len(chosen)))
+    return _mean_over_pairs(left - right, codes)
+
+
+def _mean_over_pairs(values: Column, codes: Column) -> Estimate:
+    return clustered_mean(values, codes) if is_clustered(codes) else mean(values)
 
 
 def _pooled_std(*samples: npt.NDArray[np.float64], axis: int = -1) -> Any:

@@ -68,6 +68,11 @@ class Cell:
         marks = correctness([row["chosen_reward"] for row in known], [row["rejected_reward"] for row in known])
         return {row["pair"]: mark for row, mark in zip(known, marks, strict=True)}
 
+    @property
+    def pair_prompts(self) -> list[Any]:
+        """The prompt of each score row; a pair whose prompt is not told is its own."""
+        return prompts_of(self.scores)
+
     def prompt_by_pair(self) -> dict[Any, Any]:
         """Pair → the prompt that it shares with other pairs; pairs whose prompt is not told are absent."""
         return {row["pair"]: row["prompt_id"] for row in self.scores if row.get("prompt_id") is not None}
@@ -95,6 +100,11 @@ class Cell:
     def judged_by_prompt(self, judge: str) -> dict[Any, float]:
         """Prompt → the judge's score, averaged over the prompt's samples."""
         return dict(cluster_means(self.judged(judge), self.prompts))
+
+
+def prompts_of(rows: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """The prompt of each score row; a pair whose prompt is not told is its own."""
+    return [("pair", row["pair"]) if row.get("prompt_id") is None else row["prompt_id"] for row in rows]
 
 
 def gather(

@@ -9,6 +9,7 @@ from itertools import combinations
 import numpy as np
 
 from align_bench.metrics.accuracy import correctness
+from align_bench.metrics.clusters import cluster_codes, is_clustered
 from align_bench.metrics.finite import finite, is_finite
 from align_bench.metrics.length_bias import partial_correlation
 from align_bench.records import Comparison, Kind, Level
@@ -18,9 +19,7 @@ from align_bench.stats.bootstrap import Matrix, bca_means, paired_bootstrap, per
 from align_bench.stats.equivalence import prompt_spread, tost_fixed, tost_paired, tost_seeds
 from align_bench.stats.paired import (
     Difference,
-    cluster_codes,
     holm,
-    is_clustered,
     mcnemar_exact,
     paired_t,
     wilcoxon_p,

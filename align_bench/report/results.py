@@ -15,7 +15,7 @@ from align_bench.metrics.readability import mean_grade
 from align_bench.metrics.reward import margin, reward_mean, reward_std
 from align_bench.metrics.win_rate import win_rate
 from align_bench.records import Estimate
-from align_bench.report.cells import GOLD, ByGold, Cell, judge_metric, proxies_of
+from align_bench.report.cells import GOLD, ByGold, Cell, judge_metric, prompts_of, proxies_of
 
 Row = Mapping[str, Any]
 ATTACKED = "accuracy_attacked"
@@ -38,23 +38,23 @@ def preference_metrics(cell: Cell) -> dict[str, Estimate]:
     `right` is the answer that is right where the other is wrong, known where the data has a gold judge.
     """
     chosen, rejected = cell.column("chosen_reward"), cell.column("rejected_reward")
-    no_logratio = cell.outcome.kind != "policy"
+    no_logratio, prompts, prompt_of = cell.outcome.kind != "policy", cell.pair_prompts, cell.prompt_by_pair()
     return {
-        "accuracy": accuracy(chosen, rejected),
+        "accuracy": accuracy(chosen, rejected, prompts),
         "tie_rate": tie_rate(chosen, rejected),
         "accuracy_chosen_longer": _accuracy_where(cell.scores, operator.gt),
         "accuracy_chosen_shorter": _accuracy_where(cell.scores, operator.lt),
-        "accuracy_gold_choice": _accuracy_by_gold(cell.by_gold()),
-        "accuracy_right_shorter": _accuracy_by_gold(cell.right_shorter()),
+        "accuracy_gold_choice": _accuracy_by_gold(cell.by_gold(), prompt_of),
+        "accuracy_right_shorter": _accuracy_by_gold(cell.right_shorter(), prompt_of),
         **_length_correlations(cell),
         **_accuracy_under_attack(cell),
-        "accuracy_logp_mean": accuracy(_logp_mean(cell.scores, "chosen"), _logp_mean(cell.scores, "rejected")),
+        "accuracy_logp_mean": accuracy(_logp_mean(cell.scores, "chosen"), _logp_mean(cell.scores, "rejected"), prompts),
         "accuracy_logratio": Estimate(None)
         if no_logratio
-        else accuracy(_logratio(cell.scores, "chosen"), _logratio(cell.scores, "rejected")),
-        "reward_mean": reward_mean(chosen, rejected),
+        else accuracy(_logratio(cell.scores, "chosen"), _logratio(cell.scores, "rejected"), prompts),
+        "reward_mean": reward_mean(chosen, rejected, prompts),
         "reward_std": reward_std(chosen, rejected),
-        "margin": margin(chosen, rejected),
+        "margin": margin(chosen, rejected, prompts),
     }
 
 
@@ -99,11 +99,12 @@ def baselines(cells: Sequence[Cell]) -> dict[str, Estimate]:
 def _accuracy_where(rows: Sequence[Row], holds: Callable[[Any, Any], bool]) -> Estimate:
     measured = [row for row in rows if None not in (row.get("chosen_words"), row.get("rejected_words"))]
     kept = [row for row in measured if holds(row["chosen_words"], row["rejected_words"])]
-    return accuracy([row["chosen_reward"] for row in kept], [row["rejected_reward"] for row in kept])
+    return accuracy([row["chosen_reward"] for row in kept], [row["rejected_reward"] for row in kept], prompts_of(kept))
 
 
-def _accuracy_by_gold(pairs: Sequence[ByGold]) -> Estimate:
-    return accuracy([pair.right_reward for pair in pairs], [pair.wrong_reward for pair in pairs])
+def _accuracy_by_gold(pairs: Sequence[ByGold], prompt_of: Mapping[Any, Any]) -> Estimate:
+    prompts = [prompt_of.get(pair.pair, ("pair", pair.pair)) for pair in pairs]
+    return accuracy([pair.right_reward for pair in pairs], [pair.wrong_reward for pair in pairs], prompts)
 
 
 def _length_correlations(cell: Cell) -> dict[str, Estimate]:

@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from align_bench.metrics.bootstrap import percentile_interval
+from align_bench.metrics.clusters import Clusters, cluster_codes
 from align_bench.metrics.finite import Column
-from align_bench.stats.paired import Clusters, Difference, cluster_codes
+from align_bench.stats.paired import Difference
 from align_bench.stats.seeds import MIN_SEEDS
 
 RESAMPLES = 2000

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from align_bench.stats.paired import Clusters, Values, Vector, cluster_codes, clustered_mean, is_clustered, is_constant
+from align_bench.metrics.clusters import Clusters, cluster_codes, clustered_fit, is_clustered
+from align_bench.stats.paired import Values, Vector, is_constant
 from align_bench.stats.seeds import MIN_SEEDS
 
 
@@ -43,7 +44,7 @@ def tost_paired(a: Values, b: Values, margin: float, clusters: Clusters | None =
         return None
     if not is_clustered(codes):
         return _within(differences, margin)
-    fit = clustered_mean(differences, codes)
+    fit = clustered_fit(differences, codes)
     above, below = fit.t_test(([[1.0]], [-margin])), fit.t_test(([[1.0]], [margin]))
     # A two-sided p-value is twice that of the side that the estimate is on.
     one_sided = [

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from align_bench.metrics.clusters import Clusters, cluster_codes, clustered_fit, is_clustered
+
 Vector = npt.NDArray[np.float64]
 Values = Sequence[float] | Vector
-Clusters = Sequence[Hashable]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ def paired_t(a: Values, b: Values, clusters: Clusters | None = None) -> Differen
         return Difference(centre, None, None, None, None, n)
     effect = centre / float(np.std(differences, ddof=1))
     if is_clustered(codes):
-        fit = clustered_mean(differences, codes)
+        fit = clustered_fit(differences, codes)
         low, high = fit.conf_int(0.05)[0]
         return Difference(centre, _number(low), _number(high), _number(fit.pvalues[0]), effect, n)
     from scipy.stats import ttest_rel
@@ -129,33 +130,6 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 def is_constant(values: Vector) -> bool:
     """Whether the values differ by rounding at most, so that no variance can be estimated."""
     return bool(np.ptp(values) <= 1e-12 * np.max(np.abs(values)))
-
-
-def cluster_codes(clusters: Clusters | None, n: int) -> npt.NDArray[np.intp]:
-    """Clusters as numbers from 0, in order of first appearance, shape [n]; each its own where None.
-
-    Raises:
-        ValueError: not one cluster a value.
-    """
-    if clusters is None:
-        return np.arange(n)
-    if len(clusters) != n:
-        raise ValueError(f"{n} values, but {len(clusters)} clusters")
-    numbers: dict[Hashable, int] = {}
-    return np.array([numbers.setdefault(cluster, len(numbers)) for cluster in clusters], dtype=np.intp)
-
-
-def is_clustered(codes: npt.NDArray[np.intp]) -> bool:
-    """Whether any cluster has more than one value."""
-    return bool(codes.max() + 1 < len(codes))
-
-
-def clustered_mean(differences: Vector, codes: npt.NDArray[np.intp]) -> Any:
-    """Statsmodels' fit of a constant to the differences, its standard error clustered."""
-    from statsmodels.regression.linear_model import OLS
-
-    ones = np.ones(len(differences))
-    return OLS(differences, ones).fit(cov_type="cluster", cov_kwds={"groups": codes}, use_t=True)
 
 
 def _number(value: Any) -> float | None:

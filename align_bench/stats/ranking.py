@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from align_bench.stats.paired import Clusters, cluster_codes
+from align_bench.metrics.clusters import Clusters, cluster_codes
 
 Matrix = npt.NDArray[np.float64]
 

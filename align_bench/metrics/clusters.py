@@ -1,0 +1,59 @@
+"""Pairs that share a prompt are no independent observations: their prompt is a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from align_bench.metrics.finite import Column
+from align_bench.records import Estimate
+
+Clusters = Sequence[Hashable]
+Codes = npt.NDArray[np.intp]
+
+
+def cluster_codes(clusters: Clusters | None, n: int) -> Codes:
+    """Clusters as numbers from 0, in order of first appearance, shape [n]; each its own where None.
+
+    Raises:
+        ValueError: not one cluster a value.
+    """
+    if clusters is None:
+        return np.arange(n)
+    if len(clusters) != n:
+        raise ValueError(f"{n} values, but {len(clusters)} clusters")
+    numbers: dict[Hashable, int] = {}
+    return np.array([numbers.setdefault(cluster, len(numbers)) for cluster in clusters], dtype=np.intp)
+
+
+def is_clustered(codes: Codes | Column) -> bool:
+    """Whether any cluster has more than one value."""
+    return len(codes) > 0 and len(np.unique(codes)) < len(codes)
+
+
+def clustered_fit(values: Column, codes: Codes | Column) -> Any:
+    """statsmodels' fit of a constant to the values, its standard error clustered.
+
+    With its small-sample correction, and G − 1 degrees of freedom for G clusters.
+    """
+    from statsmodels.regression.linear_model import OLS
+
+    return OLS(values, np.ones(len(values))).fit(cov_type="cluster", cov_kwds={"groups": codes}, use_t=True)
+
+
+def clustered_mean(values: Column, codes: Codes | Column) -> Estimate:
+    """Mean of all values with its 95% interval by the clustered standard error; `n` counts values.
+
+    No interval for one cluster, or for values that do not vary.
+    """
+    n = len(values)
+    if n == 0:
+        return Estimate(None)
+    centre = float(np.mean(values))
+    if len(np.unique(codes)) < 2 or np.ptp(values) <= 1e-12 * np.max(np.abs(values)):
+        return Estimate(centre, n=n)
+    low, high = clustered_fit(values, codes).conf_int(0.05)[0]
+    return Estimate(centre, float(low), float(high), n)

@@ -86,7 +86,9 @@ def run(
     _show_report(report, form)
     where = reports / report["suite"]["name"]
     if form is Format.TABLE:
-        console.print(f"report: {escape(str(where / 'report.md'))} and report.json, the rows behind them, tables/*.csv")
+        console.print(
+            f"report: {escape(str(where / 'report.html'))}; beside it report.md, report.json, rows, tables/*.csv"
+        )
     _exit_on_failure(report)
 
 

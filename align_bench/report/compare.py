@@ -195,6 +195,7 @@ def write_comparison(path: Path, run: Run, names: Sequence[str], command: str) -
         cells,
         verdicts=list(verdicts(report, pairs)),
         tables=[*tables, *gaps, *(section for section in others if section.rows)],
+        against=next(((firsts[a], firsts[b]) for a, b in pairs if a != b), None),
         figures=comparison_figures(material, [(firsts[a], firsts[b]) for a, b in pairs if a != b]),
     )
     write_text(path, page)

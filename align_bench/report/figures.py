@@ -531,7 +531,7 @@ def chosen_and_rejected(material: Material) -> Figure | None:
     cells = [cell for cell in material.shown if cell.scores][:MAX_PANELS]
     for cell in cells:
         pairs = _rewards(cell)
-        drawn = _groups({"chosen": (pairs[:, 0], CORRECT), "rejected": (pairs[:, 1], WRONG)})
+        drawn = _groups({"chosen": (pairs[:, 0], CORRECT), "rejected": (pairs[:, 1], WRONG)}, histogram=True)
         if not drawn:
             continue
         panels.append(Panel(cell.name, "reward", "density", drawn))
@@ -543,8 +543,9 @@ def chosen_and_rejected(material: Material) -> Figure | None:
         "chosen-rejected",
         "scores",
         "Rewards of chosen and rejected answers",
-        f"Kernel densities over the validation pairs (n = {len(_rewards(cells[0]))}); a policy's reward is that of its "
-        f"own method. Mean margins: {', '.join(said)}. The tables test the accuracies; here, no test.{material.seeds}",
+        f"Histograms and kernel densities over the validation pairs (n = {len(_rewards(cells[0]))}); a policy's reward "
+        f"is that of its own method. Mean margins: {', '.join(said)}. The tables test the accuracies; here, no "
+        f"test.{material.seeds}",
         f"Density curves. Mean margin of chosen over rejected: {', '.join(said)}.",
         ("cell", "chosen reward", "rejected reward"),
         rows,
@@ -565,13 +566,15 @@ def judged(material: Material) -> Figure | None:
             "judged",
             "scores",
             "The judge's scores of the answers",
-            "Kernel densities of the judge's scores, each policy over the base. The tests stand under Differences.",
+            "Histograms and kernel densities of the judge's scores, each policy over the base. The tests stand under "
+            "Differences.",
             "",
             ("cell", "score"),
             (),
             "",
         ),
         "judge's score",
+        histogram=True,
     )
 
 
@@ -745,7 +748,12 @@ def _turned(rate: Row) -> Row:
 
 
 def _over_the_base(
-    material: Material, groups: Mapping[str, np.ndarray[Any, Any]], figure: Figure, x_label: str
+    material: Material,
+    groups: Mapping[str, np.ndarray[Any, Any]],
+    figure: Figure,
+    x_label: str,
+    *,
+    histogram: bool = False,
 ) -> Figure | None:
     """A density for each policy, with the base's behind it; fills what the figure still lacks."""
     base = next((cell.name for cell in material.answering if cell.outcome.kind == "base"), None)
@@ -754,7 +762,8 @@ def _over_the_base(
     panels = []
     for name in policies:
         both = {known: groups[known] for known in (base, name) if known is not None}
-        drawn = _groups({known: (values, material.look(known)) for known, values in both.items()}, limits=(low, high))
+        own = {known: (values, material.look(known)) for known, values in both.items()}
+        drawn = _groups(own, histogram=histogram, limits=(low, high))
         if drawn:
             panels.append(Panel(name, x_label, "density", drawn))
     if not panels:

@@ -48,7 +48,7 @@ class Examples:
     """What the page's browser of examples holds: see `examples_of`."""
 
     policies: Sequence[str]
-    cells: Sequence[Mapping[str, str]]
+    cells: Sequence[str]
     judges: Sequence[str]
     data: Mapping[str, Any]
     remark: str
@@ -102,6 +102,7 @@ def comparison_page(
     verdicts: Sequence[str],
     tables: Sequence[Section],
     figures: Sequence[Figure],
+    against: tuple[str, str] | None,
 ) -> str:
     """The same page for some methods of a report alone.
 
@@ -110,10 +111,11 @@ def comparison_page(
         report, cells: of these methods and the base.
         verdicts: a sentence a pair and level.
         tables, figures: each in its chapter.
+        against: the two cells that the browser of examples holds against each other first.
     """
     own: dict[str, dict[str, Any]] = {
         "verdict": {"points": verdicts},
-        "examples": {"examples": examples_of(cells)},
+        "examples": {"examples": examples_of(cells, against)},
         "made": {"listings": list(_made(report))},
     }
     return page(title, _subtitle(report), _chapters(tables, figures, own))
@@ -149,7 +151,7 @@ def page(title: str, subtitle: str, chapters: Sequence[Chapter]) -> str:
     )
 
 
-def examples_of(cells: Sequence[Cell]) -> Examples | None:
+def examples_of(cells: Sequence[Cell], against: tuple[str, str] | None = None) -> Examples | None:
     """The prompts with every cell's answers and their scores, as far as `MAX_TEXT` allows; None without answers.
 
     The page gets whole prompts, in the order of the data. An answer longer than `MAX_ANSWER` is cut, which is said.
@@ -189,7 +191,14 @@ def examples_of(cells: Sequence[Cell]) -> Examples | None:
             for name, found in answers.items()
         },
     }
-    return Examples(policies, [{"name": cell.name} for cell in answering], judges, data, whole)
+    names = [cell.name for cell in answering]
+    if against is not None and set(against) <= set(names):  # the first option of each list is the selected one
+        policies, names = _first(against[0], policies), _first(against[1], names)
+    return Examples(policies, names, judges, data, whole)
+
+
+def _first(name: str, names: Sequence[str]) -> list[str]:
+    return [name, *(other for other in names if other != name)]
 
 
 def _answer(answer: Generation, judges: Sequence[str]) -> dict[str, Any]:

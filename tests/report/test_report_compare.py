@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from align_bench.cli import app
 from align_bench.errors import MissingResultError
 from align_bench.report.cells import gather
 from align_bench.report.compare import Run, merge, most_different, verdicts, write_comparison
+from align_bench.report.export import write_report
 
 
 @pytest.fixture
@@ -20,7 +23,10 @@ def stored(run: Any) -> Run:
 
 
 def settled(run: Run, **settings: Any) -> Run:
-    suite = {"name": "demo", "settings": {"base": "b", "data": {"val": 1}, "generate": 1, "judge": 1, **settings}}
+    suite = {
+        "name": "demo",
+        "settings": {"base": "b", "data": {"val": 1}, "generate": {"temperature": 1}, "judge": 1, **settings},
+    }
     return replace(run, report={**run.report, "suite": suite})
 
 
@@ -110,3 +116,18 @@ def test_reward_models_are_compared_without_answers(stored: Run, tmp_path: Path)
     names = ["rm[learning_rate=1e-05]", "rm[learning_rate=2e-05]"]
     write_comparison(tmp_path / "compare.html", stored, names, "")
     assert "Reward models on the validation pairs" in (tmp_path / "compare.html").read_text(encoding="utf-8")
+
+
+def test_the_command_compares_stored_reports(stored: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("align_bench.report.figures.DRAWN", ())
+    monkeypatch.setattr("sys.argv", ["align-bench", "compare", "dpo"])
+    for name, run in (("old", settled(stored)), ("new", settled(shifted(stored, "dpo", 2.0)))):
+        write_report(tmp_path / name, run.report, run.scores, run.generations)
+    within = CliRunner().invoke(app, ["compare", "dpo", "simpo", "--run", "old", "--reports", str(tmp_path)])
+    assert within.exit_code == 0, within.output
+    assert (tmp_path / "old" / "compare.html").is_file()
+    between = CliRunner().invoke(app, ["compare", "dpo", "--run", "old", "--run", "new", "--reports", str(tmp_path)])
+    assert between.exit_code == 0, between.output
+    assert "old/dpo against new/dpo" in (tmp_path / "compare.html").read_text(encoding="utf-8")
+    one = CliRunner().invoke(app, ["compare", "dpo", "--run", "old", "--reports", str(tmp_path)])
+    assert one.exit_code == 2

@@ -35,7 +35,9 @@ def score_groups(report: Report) -> Section:
         "neither. The two groups hold different questions; Welch's t-test is not adjusted for the number of models.",
         *detectable(report, "pairs"),
     ]
-    return Section("Scores of correct and wrong choices", [text("model"), *map(Column, headings)], rows, captions)
+    return Section(
+        "Scores of correct and wrong choices", [text("model"), *map(Column, headings)], rows, captions, chapter="scores"
+    )
 
 
 def favoured_answers(report: Report) -> Section:

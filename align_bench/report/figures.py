@@ -9,12 +9,14 @@ from math import sqrt
 from typing import Any
 
 import numpy as np
-from scipy.stats import binned_statistic, gaussian_kde, norm, ttest_ind
+from scipy.stats import binned_statistic, gaussian_kde, norm
 
 from align_bench.metrics.accuracy import accuracy
 from align_bench.metrics.finite import finite, is_finite
 from align_bench.metrics.length import count_words
 from align_bench.metrics.readability import flesch_kincaid
+from align_bench.metrics.score_groups import score_groups as groups_of
+from align_bench.metrics.score_groups import welch_test
 from align_bench.report.cells import Cell, judges_of
 from align_bench.report.naming import method_of
 from align_bench.report.numerals import number, one_line, p_value
@@ -498,9 +500,8 @@ def score_groups(material: Material) -> Figure | None:
     """The course's score analysis: the higher score of each pair, by whether it belongs to the chosen answer."""
     panels, rows, said = [], [], []
     for cell in material.rewards[:MAX_PANELS]:
-        pairs = _rewards(cell)
-        higher = np.maximum(pairs[:, 0], pairs[:, 1])
-        right, wrong = higher[pairs[:, 0] > pairs[:, 1]], higher[pairs[:, 0] < pairs[:, 1]]
+        groups = groups_of(cell.column("chosen_reward"), cell.column("rejected_reward"))
+        right, wrong = groups.correct, groups.wrong
         drawn = _groups({"correct": (right, CORRECT), "wrong": (wrong, WRONG)}, histogram=True)
         if not drawn:
             continue
@@ -841,10 +842,8 @@ def _finite(values: Sequence[float | None]) -> np.ndarray[Any, Any]:
 
 
 def _welch(right: np.ndarray[Any, Any], wrong: np.ndarray[Any, Any]) -> str:
-    if min(len(right), len(wrong)) < 2:
-        return "undefined"
-    test = ttest_ind(right, wrong, equal_var=False)
-    return f"t = {number(float(test.statistic))}, p = {p_value(float(test.pvalue))}"
+    test = welch_test(right, wrong)
+    return f"t = {number(test.t)}, p = {p_value(test.p)}"
 
 
 def _curve(training: Sequence[Row], cell: str, quantity: str) -> tuple[list[int], list[float]]:

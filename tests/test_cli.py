@@ -104,6 +104,7 @@ def test_help_lists_every_command_and_where_to_start() -> None:
         "check",
         "new",
         "schema",
+        "score",
         "runs",
     }
     for name, command in COMMANDS.items():

@@ -809,7 +809,7 @@ def _range(groups: Any) -> tuple[float, float]:
     if not len(values):
         return 0.0, 1.0
     low, high = np.quantile(values, [0.005, 0.995])
-    margin = 0.08 * (high - low) or 0.5
+    margin = 0.08 * (high - low) or max(0.5, 0.05 * abs(high))
     return float(max(low - margin, 0) if values.min() >= 0 else low - margin), float(high + margin)
 
 

@@ -120,7 +120,7 @@ def test_audit_agreement_and_keywords_are_drawn_where_the_report_has_them(shared
     assert shown["agreement"].rows == [("rm", "gold", 0.6, 0.5, 0.7, 90, None)]
     assert "60%" in shown["agreement"].svg
     assert shown["keywords"].rows == [("$x$, favoured", "_a", 0.5)]
-    assert {"reliability", "agreement", "keywords"}.isdisjoint(drawn(shared_run, agreement=[]))
+    assert {"reliability", "agreement", "keywords"}.isdisjoint(drawn(shared_run, agreement=[], keywords={}))
 
 
 def test_nothing_is_drawn_of_nothing() -> None:

@@ -156,7 +156,8 @@ def write_comparison(path: Path, run: Run, names: Sequence[str], command: str) -
     Raises:
         MissingResultError: a name is not in the report, or none of its cells finished.
     """
-    from align_bench.report.figures import Material, comparison_figures
+    from align_bench.report.figures.every import comparison_figures
+    from align_bench.report.figures.material import Material
     from align_bench.report.html import comparison_page
 
     chosen = {cell for name in names for cell in members(run.report, name)["checkpoint"]}

@@ -138,7 +138,8 @@ def _write_page(
     training: Sequence[Mapping[str, Any]],
 ) -> None:
     # Drawing takes seconds to import, which reading a report need not wait for.
-    from align_bench.report.figures import Material, figures
+    from align_bench.report.figures.every import figures
+    from align_bench.report.figures.material import Material
     from align_bench.report.html import render_page
     from align_bench.report.plots import standalone
 

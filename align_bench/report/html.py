@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from align_bench.records import Generation
 from align_bench.report.cells import GOLD, Cell
-from align_bench.report.figures import Figure
+from align_bench.report.figures.material import Figure
 from align_bench.report.numerals import counts_in_words, one_line
 from align_bench.report.section import Section
 from align_bench.report.sections import sections

@@ -11,7 +11,7 @@ from align_bench.report.section import Section
 from align_bench.report.sections import sections
 
 if TYPE_CHECKING:
-    from align_bench.report.figures import Figure
+    from align_bench.report.figures.material import Figure
 
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 

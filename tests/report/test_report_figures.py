@@ -14,7 +14,9 @@ from scipy.stats import ttest_ind
 
 from align_bench.report.build import build_report
 from align_bench.report.cells import gather
-from align_bench.report.figures import Figure, Material, figures, prompt_differences
+from align_bench.report.figures.against import prompt_differences
+from align_bench.report.figures.every import figures
+from align_bench.report.figures.material import Figure, Material
 from align_bench.report.plots import standalone
 
 

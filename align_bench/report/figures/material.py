@@ -1,0 +1,124 @@
+"""What figures are made of, and what they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from align_bench.metrics.finite import is_finite
+from align_bench.report.cells import Cell, judges_of
+from align_bench.report.naming import method_of
+from align_bench.report.numerals import number, one_line
+from align_bench.report.plots import Look, looks
+from align_bench.suite import BASE_CELL
+
+Row = Mapping[str, Any]
+MAX_PANELS = 12
+CORRECT, WRONG = Look("#0072b2"), Look("#d55e00", "--")
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One figure of the report.
+
+    Attributes:
+        name: file name without its ending, and id in the page.
+        chapter: where in the page it stands.
+        title: what it shows, in a few words.
+        caption: what is drawn, of how many observations, and which test stands behind it.
+        alternative: what a reader who cannot see it should know.
+        columns, rows: the drawn numbers.
+        svg: the drawing, in the page's colours.
+    """
+
+    name: str
+    chapter: str
+    title: str
+    caption: str
+    alternative: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str | float | int | None]]
+    svg: str
+
+
+@dataclass(frozen=True)
+class Material:
+    """All that figures are made from.
+
+    Attributes:
+        report: as `report.json` holds it.
+        cells: every cell with its rows.
+        training: rows of `training.parquet`.
+    """
+
+    report: Mapping[str, Any]
+    cells: Sequence[Cell]
+    training: Sequence[Row]
+
+    @cached_property
+    def done(self) -> list[Cell]:
+        """Cells with a result."""
+        return [cell for cell in self.cells if cell.outcome.status == "done"]
+
+    @cached_property
+    def shown(self) -> list[Cell]:
+        """Of each method the cell of its first seed: what is drawn panel by panel."""
+        first: dict[str, Cell] = {}
+        for cell in self.done:
+            first.setdefault(method_of(cell.name), cell)
+        return list(first.values())
+
+    @cached_property
+    def rewards(self) -> list[Cell]:
+        """The shown reward models."""
+        return [cell for cell in self.shown if cell.outcome.kind == "reward" and cell.scores]
+
+    @cached_property
+    def answering(self) -> list[Cell]:
+        """The base, if it is there, and the shown policies that answered prompts."""
+        answering = [cell for cell in self.shown if cell.generations]
+        return sorted(answering, key=lambda cell: cell.outcome.kind != "base")
+
+    @cached_property
+    def looks(self) -> dict[str, Look]:
+        """One look for each method, in every figure."""
+        names = list(dict.fromkeys(method_of(cell.name) for cell in self.done))
+        return looks(names, plain=BASE_CELL if BASE_CELL in names else None)
+
+    def look(self, cell: str) -> Look:
+        """The look of a cell, which is that of its method."""
+        return self.looks[method_of(cell)]
+
+    @property
+    def judge(self) -> str | None:
+        """The first judge's name among the generations' scores."""
+        return next(iter(judges_of([answer for cell in self.answering for answer in cell.generations])), None)
+
+    @property
+    def seeds(self) -> str:
+        """A remark on what is left out, where methods have several seeds."""
+        return " Of each method, the first seed is drawn." if len(self.shown) < len(self.done) else ""
+
+
+def finite_of(values: Sequence[float | None]) -> np.ndarray[Any, Any]:
+    """The numbers among the values that are there and finite."""
+    return np.array([value for value in values if is_finite(value)], float)
+
+
+def ends(curves_by_name: Any, first: str = "first", last: str = "last") -> str:
+    """Every curve\'s first and last value, in words."""
+    parts = [
+        f"{one_line(name)} {number(float(y[0]))} {first}, {number(float(y[-1]))} {last}"
+        for name, y in curves_by_name
+        if len(y)
+    ]
+    return "; ".join(parts) + "."
+
+
+def span(numbers: Sequence[int]) -> str:
+    """The smallest and largest of sorted numbers, or the one that all are."""
+    return str(numbers[0]) if numbers[0] == numbers[-1] else f"{numbers[0]} to {numbers[-1]}"

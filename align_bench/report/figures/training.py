@@ -1,0 +1,116 @@
+"""Loss, reward and drift while the methods train."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from align_bench.metrics.finite import is_finite
+from align_bench.report.cells import Cell
+from align_bench.report.figures.material import MAX_PANELS, Figure, Material, Row, ends, span
+from align_bench.report.plots import Look, Panel, Series, curves, looks
+
+
+def losses(material: Material) -> Figure | None:
+    """Training loss of every method, step by step."""
+    panels, rows = [], []
+    for cell in material.shown[:MAX_PANELS]:
+        steps, values = _curve(material.training, cell.name, "loss")
+        if not steps:
+            continue
+        look = material.look(cell.name)
+        smooth = _smooth(values)
+        drawn = [Series("", steps, values, look, "thin"), Series("smoothed", steps, smooth, Look(look.hue))]
+        panels.append(Panel(cell.name, "step", "loss", drawn))
+        rows += [(cell.name, step, value, even) for step, value, even in zip(steps, values, smooth, strict=True)]
+    if not panels:
+        return None
+    counts = sorted({len(panel.series[0].x) for panel in panels})
+    return Figure(
+        "losses",
+        "training",
+        "Training loss",
+        f"Mean loss of each optimizer step (thin) and its moving average (thick), {span(counts)} steps. Losses of "
+        f"different methods have different units: compare shapes, not heights. No test.{material.seeds}",
+        "Line plots of training loss. " + ends((panel.title, panel.series[1].y) for panel in panels),
+        ("cell", "step", "loss", "moving average"),
+        rows,
+        curves(panels),
+    )
+
+
+def online(material: Material) -> Figure | None:
+    """Reward and drift of online methods while they train."""
+    panels, rows = [], []
+    for quantity, label in (("reward", "mean reward"), ("kl", "KL to the reference, nats an answer")):
+        series = []
+        for cell in material.shown:
+            if not any(is_finite(row.get("kl")) for row in material.training if row["cell"] == cell.name):
+                continue
+            steps, values = _curve(material.training, cell.name, quantity)
+            series.append(Series(cell.name, steps, _smooth(values), material.look(cell.name)))
+            rows += [(cell.name, quantity, step, value) for step, value in zip(steps, values, strict=True)]
+        if series:
+            panels.append(Panel(quantity if quantity != "kl" else "KL", "step", label, series))
+    if not panels:
+        return None
+    return Figure(
+        "online",
+        "training",
+        "Online methods while they train",
+        f"Moving averages of the batch means: the reward that the method is trained on, and the drift from the "
+        f"reference. Rising reward with fast rising KL is where over-optimisation begins. No test.{material.seeds}",
+        "Line plots. " + ends((f"{one.name} {panel.title}", one.y) for panel in panels for one in panel.series),
+        ("cell", "quantity", "step", "value"),
+        rows,
+        curves(panels, columns=2, height=2.3),
+    )
+
+
+def sweeps(material: Material) -> Figure | None:
+    """Training loss within each method's grid."""
+    panels, rows = [], []
+    variants: dict[str, list[Cell]] = {}
+    for cell in material.shown:
+        if cell.outcome.kind != "base":
+            variants.setdefault(cell.outcome.algorithm, []).append(cell)
+    for method, cells in variants.items():
+        known = [(cell, *_curve(material.training, cell.name, "loss")) for cell in cells]
+        known = [(cell, steps, values) for cell, steps, values in known if steps]
+        if len(known) < 2:
+            continue
+        own = looks([cell.name for cell, _, _ in known])
+        drawn = [Series(cell.name, steps, _smooth(values), own[cell.name]) for cell, steps, values in known]
+        panels.append(Panel(method, "step", "loss, moving average", drawn))
+        rows += [
+            (cell.name, step, loss) for cell, steps, values in known for step, loss in zip(steps, values, strict=True)
+        ]
+    if not panels:
+        return None
+    return Figure(
+        "sweeps",
+        "training",
+        "Sweeps",
+        "Moving average of the training loss for every point of a method's grid. The lowest training loss need not "
+        f"be the best model: the tables say what held on validation pairs. No test.{material.seeds}",
+        "Line plots. " + ends((one.name, one.y) for panel in panels for one in panel.series),
+        ("cell", "step", "loss"),
+        rows,
+        curves(panels[:MAX_PANELS], columns=2, height=2.6),
+    )
+
+
+def _curve(training: Sequence[Row], cell: str, quantity: str) -> tuple[list[int], list[float]]:
+    known = [(row["step"], row[quantity]) for row in training if row["cell"] == cell and is_finite(row.get(quantity))]
+    return [step for step, _ in known], [value for _, value in known]
+
+
+def _smooth(values: Sequence[float]) -> list[float]:
+    """Centred moving average over a tenth of the steps; at both ends over those that are there."""
+    half = max(1, len(values) // 20)
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    place = np.arange(len(values))
+    first, last = np.maximum(place - half, 0), np.minimum(place + half + 1, len(values))
+    means: list[float] = ((sums[last] - sums[first]) / (last - first)).tolist()
+    return means

@@ -12,7 +12,8 @@ from align_bench.metrics.length import count_words
 from align_bench.metrics.readability import flesch_kincaid
 from align_bench.records import Estimate
 
-_LIST_ITEM = re.compile(r"^[ \t]*(?:[-*+]|\d{1,3}[.)])[ \t]+\S", re.MULTILINE)
+_BULLET = re.compile(r"^[ \t]*[-*+][ \t]+\S", re.MULTILINE)
+_NUMBERED = re.compile(r"^[ \t]*\d{1,3}[.)][ \t]+\S", re.MULTILINE)
 _HEADING = re.compile(r"^[ \t]{0,3}#{1,6}[ \t]+\S", re.MULTILINE)
 _BOLD = re.compile(r"(\*\*|__)(?=\S)(.+?)(?<=\S)\1")
 FEATURES = ("words", "grade", "list_items", "headings", "bold")
@@ -21,13 +22,16 @@ FEATURES = ("words", "grade", "list_items", "headings", "bold")
 def features(text: str) -> dict[str, float | None]:
     """Words (Han and kana by character), Flesch–Kincaid grade (None where undefined), and counts of Markdown marks.
 
-    >>> features("# Two\\n\\n- **one** is short\\n- 2")["list_items"]
-    2.0
+    A single numbered line is no list: an answer may begin with a number and a full stop.
+
+    >>> features("# Two\\n\\n- **one** is short\\n- 2")["list_items"], features("12. You are welcome.")["list_items"]
+    (2.0, 0.0)
     """
+    numbered = len(_NUMBERED.findall(text))
     return {
         "words": float(count_words(text)),
         "grade": flesch_kincaid(text),
-        "list_items": float(len(_LIST_ITEM.findall(text))),
+        "list_items": float(len(_BULLET.findall(text)) + (numbered if numbered > 1 else 0)),
         "headings": float(len(_HEADING.findall(text))),
         "bold": float(len(_BOLD.findall(text))),
     }

@@ -142,6 +142,8 @@ def test_correlations_are_undefined_without_variation() -> None:
 def test_features_count_marks() -> None:
     text = "# Head\n\nSome **bold words** here.\n\n1. one\n2. two\n- three\n"
     assert features(text) | {"grade": 0} == {"words": 10, "grade": 0, "list_items": 3, "headings": 1, "bold": 1}
+    assert features("36. Thank you for asking.")["list_items"] == 0
+    assert features("Two:\n1) a\n2) b")["list_items"] == 2
     assert features("今天天气好")["words"] == 5
     assert features("今天天气好")["grade"] is None
 

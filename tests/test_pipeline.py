@@ -189,6 +189,24 @@ def test_a_second_run_does_nothing(whole: Any) -> None:
     assert watch.stages == watch.said == []
 
 
+def test_another_margin_of_equivalence_rebuilds_the_report_alone(whole: Any, tmp_path: Path) -> None:
+    path, folders, report, _ = whole
+    changed = tmp_path / "small.yaml"
+    raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    changed.write_text(yaml.safe_dump({**raw, "report": {"equivalence_dz": 0.5}}), encoding="utf-8")
+    shutil.copytree(folders.reports, tmp_path / "reports")
+    watch = Watch()
+    rebuilt = execute(changed, Folders(folders.runs, tmp_path / "reports"), watch)
+    assert watch.stages == []
+    wider = [
+        (found["margin"], before["margin"])
+        for found, before in zip(rebuilt["comparisons"], report["comparisons"], strict=True)
+        if found["margin"]
+    ]
+    assert all(margin == pytest.approx(5 * before) for margin, before in wider)
+    assert wider
+
+
 def test_the_report_is_rebuilt_without_a_model(whole: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     path, folders, report, _ = whole
     monkeypatch.setattr("align_bench.pipeline.load_policy", None)

@@ -741,3 +741,11 @@ def test_a_judges_folder_beside_the_suite_is_found(write: Write) -> None:
     assert isinstance(beside, LoadedJudge)
     assert isinstance(hub, LoadedJudge)
     assert (beside.model, beside.title, hub.model) == (str(path.parent / "my-judge"), "my-judge", "org/model")
+
+
+def test_what_counts_as_equivalent_is_a_key_with_a_default() -> None:
+    given = {"name": "x", "base": "embedded/tiny", "methods": ["dpo"], "data": {"train": "a.csv", "val": "b.csv"}}
+    assert Suite.model_validate(given).report.equivalence_dz == 0.1
+    assert Suite.model_validate({**given, "report": {"equivalence_dz": 0.2}}).report.equivalence_dz == 0.2
+    with pytest.raises(ValidationError, match="greater than 0"):
+        Suite.model_validate({**given, "report": {"equivalence_dz": 0}})

@@ -17,7 +17,8 @@ def decide(found: Mapping[str, Any]) -> Decision:
 
     A difference is shown by a Holm-adjusted p below 5%; between methods, the interval over resampled seeds and prompts
     must exclude 0 as well, because a test over seeds says nothing of other prompts. Equivalence is shown by a
-    Holm-adjusted TOST. Where there is an interval but no test, it is the interval that decides, without an adjustment.
+    Holm-adjusted TOST; between methods, that interval must lie within the margin as well. Where there is an interval
+    but no test, it is the interval that decides, without an adjustment.
 
     Args:
         found: a row of the report's `comparisons`.
@@ -30,8 +31,16 @@ def decide(found: Mapping[str, Any]) -> Decision:
         shown = not found["bootstrap_low"] <= 0 <= found["bootstrap_high"]
     if shown:
         return "higher" if found["difference"] > 0 else "lower"
-    equivalent = found["p_tost_holm"]
-    return "equivalent" if equivalent is not None and equivalent < ALPHA else "none"
+    return "equivalent" if _equivalent(found) else "none"
+
+
+def _equivalent(found: Mapping[str, Any]) -> bool:
+    p, margin = found["p_tost_holm"], found["margin"]
+    if p is None or p >= ALPHA:
+        return False
+    if found["level"] == "checkpoint" or found["bootstrap_low"] is None:
+        return True
+    return bool(-margin < found["bootstrap_low"] and found["bootstrap_high"] < margin)
 
 
 def turned(found: Mapping[str, Any]) -> dict[str, Any]:

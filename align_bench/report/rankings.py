@@ -11,14 +11,15 @@ from align_bench.report.comparisons import Measure, by_method, finished, measure
 from align_bench.stats.bootstrap import resampled_means
 from align_bench.stats.ranking import friedman, ranks
 from align_bench.stats.seeds import MIN_SEEDS
+from align_bench.suite import JUDGE_CELL
 
 
 def rank_all(cells: Sequence[Cell], judges: Sequence[str]) -> list[dict[str, Any]]:
     """For each measure of at least two methods: their means over seeds and prompts, ranks and Friedman's test.
 
-    The bounds are over resampled prompts, and over seeds as well for methods with enough of them. The level is
-    `method` when all but the base have enough; otherwise the ranks are those of the checkpoints at hand. Friedman's
-    test takes prompts as its blocks and each method's mean over seeds, so it speaks of these checkpoints.
+    A judge is no method. The bounds are over resampled prompts, and over seeds as well for methods with enough of them.
+    The level is `method` when all but the base have enough; otherwise the ranks are those of the checkpoints at hand.
+    Friedman's test takes prompts as its blocks and each method's mean over seeds, so it speaks of these checkpoints.
 
     Args:
         cells: all cells.
@@ -28,7 +29,7 @@ def rank_all(cells: Sequence[Cell], judges: Sequence[str]) -> list[dict[str, Any
         `metric`, `kind`, `unit`, `level`, `n` (units), `prompts`, `friedman` (`test`, `p`, `n`), and `methods`: a list
         of `name`, `seeds`, `value`, `rank`, `low`, `high`, the best first.
     """
-    done = finished(cells)
+    done = [cell for cell in finished(cells) if cell.outcome.algorithm != JUDGE_CELL]
     bases = {cell.name for cell in done if cell.outcome.kind == "base"}
     found = [_ranked(measure, bases) for measure in measures(done, judges) if len(by_method(measure)) > 1]
     return [one for one in found if one is not None]

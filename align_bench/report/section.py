@@ -12,8 +12,9 @@ from align_bench.report.numerals import interval, number, one_line, p_value
 Report = Mapping[str, Any]
 Result = Mapping[str, Any]
 VERDICT = (
-    f"Verdict: Holm-adjusted p below {ALPHA:.0%}; between methods, the bootstrap excludes 0 as well; equivalent: "
-    f"Holm-adjusted TOST below {ALPHA:.0%}. The interval beside McNemar's test is that of a paired t."
+    f"Verdict: Holm-adjusted p below {ALPHA:.0%}; equivalent: Holm-adjusted TOST below {ALPHA:.0%}; between methods, "
+    "the bootstrap must exclude 0, or lie within the margin, as well. The interval beside McNemar's test is that of a "
+    "paired t."
 )
 
 

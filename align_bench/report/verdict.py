@@ -9,6 +9,7 @@ from align_bench.report.decision import Decision, decide, turned
 from align_bench.report.naming import method_of
 from align_bench.report.numerals import interval, number, p_value
 from align_bench.stats.seeds import MIN_SEEDS
+from align_bench.suite import JUDGE_CELL
 
 Comparison = Mapping[str, Any]
 # Pairs of one kind that a sentence names before it counts the rest.
@@ -55,7 +56,7 @@ def _place(metric: str) -> int:
 def _claimable(results: Sequence[Mapping[str, Any]], equivalence_dz: float) -> Iterator[str]:
     seeds: dict[str, int] = {}
     for found in results:
-        if found["status"] == "done" and found["kind"] != "base":
+        if found["status"] == "done" and found["kind"] != "base" and found["algorithm"] != JUDGE_CELL:
             seeds[method_of(found["cell"])] = seeds.get(method_of(found["cell"]), 0) + 1
     few = [name for name, count in seeds.items() if count < MIN_SEEDS]
     enough = [name for name, count in seeds.items() if count >= MIN_SEEDS]
@@ -63,7 +64,7 @@ def _claimable(results: Sequence[Mapping[str, Any]], equivalence_dz: float) -> I
         yield (
             f"Claims about methods: {', '.join(enough)} ({min(seeds[name] for name in enough)} or more seeds each). "
             "A difference counts when the test over seeds shows it after Holm's adjustment and the interval over "
-            "resampled seeds and prompts excludes 0."
+            "resampled seeds and prompts excludes 0; so does equivalence when that interval lies within the margin."
         )
     if few:
         whose = "" if not enough else f" of {', '.join(few)}"
@@ -88,7 +89,12 @@ def _of(
         for found in comparisons
         if found["metric"] == ranking["metric"] and (kinds[found["a"]] == "reward") == (ranking["kind"] == "reward")
     ]
-    return [found for found in same if found["level"] == ranking["level"]]
+    ranked = {row["name"] for row in ranking["methods"]}
+    return [
+        found
+        for found in same
+        if found["level"] == ranking["level"] and {method_of(found["a"]), method_of(found["b"])} <= ranked
+    ]
 
 
 def _measure(ranking: Mapping[str, Any], comparisons: Sequence[Comparison]) -> Iterator[str]:

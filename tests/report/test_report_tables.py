@@ -213,6 +213,7 @@ def test_verdict_follows_the_adjusted_p() -> None:
         "p": 0.001,
         "p_holm": 0.04,
         "p_tost_holm": 0.06,
+        "margin": 0.15,
     }
     assert verdict(found) == "dpo higher"
     assert verdict({**found, "difference": -0.1}) == "base higher"
@@ -221,6 +222,9 @@ def test_verdict_follows_the_adjusted_p() -> None:
     assert verdict({**found, "p_tost_holm": 0.04}) == "dpo higher"  # small, but shown
     assert verdict({**found, "level": "method"}) == "none shown"  # the bootstrap over prompts includes 0
     assert verdict({**found, "level": "method", "bootstrap_low": 0.001}) == "dpo higher"
+    alike = {**found, "level": "method", "p_holm": 0.06, "p_tost_holm": 0.04}
+    assert verdict(alike) == "none shown"  # the bootstrap over prompts leaves the margin
+    assert verdict({**alike, "margin": 0.21}) == "equivalent"
     assert verdict({**found, "p_holm": None}) == "dpo higher"  # an interval without a test decides by itself
     assert verdict({**found, "p_holm": None, "low": -0.01}) == "none shown"
     assert verdict({**found, "p_holm": None, "low": None, "high": None}) == "undefined"

@@ -215,6 +215,18 @@ def test_every_rendering_begins_with_the_same_verdict() -> None:
         assert places[-1] < text.index("Generations, judged")
 
 
+def test_a_judge_is_no_method_of_the_verdict() -> None:
+    rng = random.Random(0)
+    names = ["judge", *(f"{method}#{seed}" for method in ("rm", "poe") for seed in range(3))]
+    rows = [row for name in names for row in pairs(name, [rng.random() < 0.7 for _ in range(40)], 1)]
+    report = build_report({}, [cell(name, "reward") for name in names], rows, [])
+    (ranking,) = report["rankings"]
+    assert (ranking["level"], {row["name"] for row in ranking["methods"]}) == ("method", {"rm", "poe"})
+    assert report["verdict"][0].startswith("Claims about methods: rm, poe")
+    assert not any("judge" in line for line in report["verdict"])
+    assert any(found["a"] == "judge" for found in report["comparisons"])
+
+
 def test_nothing_to_compare_is_no_verdict() -> None:
     assert build_report({}, [], [], [])["verdict"] == []
     assert judged({"base": 0.0})["verdict"] == []

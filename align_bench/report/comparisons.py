@@ -191,6 +191,7 @@ def _right_shorter(cell: Cell) -> Values:
 
 def _between_biases(cells: Sequence[Cell]) -> Iterator[Comparison]:
     """The partial correlations of reward models with length, pair of models by pair of models."""
+    prompts = {pair: prompt for cell in cells for pair, prompt in cell.prompt_by_pair().items()}
     for metric, columns in (
         ("length_correlation_given_label", _columns_by_label),
         ("length_correlation_given_gold", _columns_by_gold),
@@ -202,7 +203,8 @@ def _between_biases(cells: Sequence[Cell]) -> Iterator[Comparison]:
             words = [[left[unit][side] for unit in units] for side in (2, 3)]
             own_a, other_a, own_b, other_b, *shared = finite(*rewards, *words)
             found = paired_bootstrap(partial_correlation, (own_a, other_a), (own_b, other_b), shared)
-            yield _comparison(a, b, "checkpoint", metric, CORRELATION, "paired bootstrap", found, found.n)
+            distinct = len({prompts.get(unit, unit) for unit in units})
+            yield _comparison(a, b, "checkpoint", metric, CORRELATION, "paired bootstrap", found, distinct)
 
 
 def _columns_by_label(cell: Cell) -> Mapping[Hashable, Sequence[float | None]]:

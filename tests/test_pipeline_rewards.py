@@ -15,7 +15,7 @@ from align_bench.judge.ensemble import combine
 from align_bench.pipeline import Folders, Prepared, prepare, run
 from align_bench.records import silent
 from align_bench.registry import load_registry
-from align_bench.report.export import read_generations, read_scores, recompute
+from align_bench.report.export import read_audits, read_generations, read_scores, recompute
 from align_bench.store import Store
 from align_bench.suite import load_suite
 
@@ -87,6 +87,18 @@ def test_members_are_trained_apart_and_judge_together(whole: Any) -> None:
         if answer.cell == "dpo"
     ]
     assert judged == pytest.approx(combined)
+
+
+def test_an_ensemble_is_audited_as_one(whole: Any) -> None:
+    prepared, folders, report = whole
+    assert [found["scorer"] for found in report["audit"]] == ["judge", "rm", "poe_rm", "robust_rm", "odin_rm"]
+    scores = {(row["cell"], row["pair"]): row for row in read_scores(folders.reports / "small")}
+    audited = [row for row in read_audits(folders.reports / "small") if row["scorer"] == "judge"]
+    assert len(audited) == 2 * 20
+    for row in audited:
+        members = [[scores[cell, row["pair"]][f"{row['side']}_reward"]] for cell in ("judge#4", "judge#5")]
+        assert row["score"] == pytest.approx(combine(members, prepared.plan.panel[0].ensemble)[0])
+        assert row["score_plain"] == pytest.approx(row["score"], abs=1e-4)
 
 
 def test_small_attacks_lower_the_margins_and_of_reward_models_alone(whole: Any) -> None:

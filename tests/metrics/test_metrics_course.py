@@ -103,6 +103,7 @@ def test_few_values_leave_undefined_what_they_cannot_say() -> None:
     assert describe([]) == Distribution(0, 0, None, None, None, None, None)
     assert describe([None, None]) == Distribution(2, 0, None, None, None, None, None)
     assert describe([3.0]) == Distribution(1, 1, 3.0, None, 3.0, 3.0, 3.0)
+    assert describe([1.0, 3.0]).std == pytest.approx(math.sqrt(2))
 
 
 # -- diversity ---------------------------------------------------------------------------------------------------------

@@ -1,0 +1,64 @@
+"""Where a formula turns: smallest samples, unequal clusters, units below 1. Each was a change that no test noticed."""
+
+from __future__ import annotations
+
+import math
+import statistics
+
+import pytest
+
+from align_bench.metrics.agreement import kendall_tau, preference_agreement
+from align_bench.metrics.counterfactual import flip_rate, mean_shift
+from align_bench.metrics.pareto import pareto
+from align_bench.metrics.readability import flesch_kincaid, mean_grade
+from align_bench.records import Estimate
+
+
+def test_grades_of_one_prompt_are_averaged_first() -> None:
+    texts = ["It was happy.", "The understanding of everything was necessary.", "He ran."]
+    first, second, third = (flesch_kincaid(text) or math.nan for text in texts)
+    found = mean_grade(texts, [0, 0, 1])
+    assert found.value == pytest.approx(((first + second) / 2 + third) / 2)
+    assert found.n == 2
+
+
+def test_shift_is_defined_from_two_scores_on_and_in_any_unit() -> None:
+    # The spread of 0 and 0.5 is 0.5 / √2, below 1.
+    found = mean_shift([0.0, 0.5], [0.25, 0.25], [0, 1])
+    assert found.value == pytest.approx(0.0)
+    assert mean_shift([0.0, 0.5], [0.25, 1.0], [0, 1]).value == pytest.approx(0.375 / statistics.stdev([0.0, 0.5]))
+    assert mean_shift([0.5], [0.75], [0]) == Estimate(None)
+    assert mean_shift([], [], []) == Estimate(None)
+
+
+def test_flips_of_one_prompt_are_averaged_first() -> None:
+    found = flip_rate([1, 1, 1], [-1, 1, -2], ["a", "a", "b"])
+    assert (found.value, found.n) == (0.75, 2)
+    assert flip_rate([1.0, 0.0, 2.0], [0.0, -1.0, None], [0, 1, 2]).value == 0.0  # a tie is no turn
+    with pytest.raises(ValueError, match="shorter"):
+        flip_rate([1, 2], [1], [0, 1])
+
+
+def test_agreement_counts_prompts_that_both_judges_scored_twice() -> None:
+    a = {"dpo": {1: 2.0, 2: 1.0, 3: 4.0, 4: 1.0}, "base": {1: 1.0, 2: 2.0, 4: 0.0}}
+    b = {"dpo": {1: 5.0, 2: 9.0, 3: 0.0}, "base": {1: 1.0, 2: 4.0, 3: 1.0, 4: 7.0}}
+    # Prompt 1 agrees, 2 does not; 3 lacks a's base, 4 lacks b's dpo.
+    found = preference_agreement(a, b)
+    assert (found.value, found.n) == (0.5, 2)
+    three = {name: {1: score} for name, score in (("x", 1.0), ("y", 2.0), ("z", 3.0))}
+    turned = {name: {1: score} for name, score in (("x", 2.0), ("y", 1.0), ("z", 3.0))}
+    assert preference_agreement(three, turned).value == pytest.approx(2 / 3)
+    assert preference_agreement(three, {"w": {1: 1.0}}).value is None
+
+
+def test_tau_by_hand_and_where_it_is_undefined() -> None:
+    assert kendall_tau([1, 2, 3], [1, 3, 2]) == pytest.approx(1 / 3)
+    assert kendall_tau([1, 2], [2, 1]) == -1
+    assert kendall_tau([1], [1]) is None
+    assert kendall_tau([1, 1], [1, 2]) is None
+    assert kendall_tau([1, 2], [1, 1]) is None
+
+
+def test_columns_of_different_lengths_have_no_pareto_set() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        pareto([1.0, 2.0], [1.0])

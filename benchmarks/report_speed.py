@@ -93,9 +93,9 @@ def generations(cells: list[Outcome], size: Size, rng: random.Random) -> Iterato
             text = " ".join(rng.choices(WORDS, k=rng.randint(5, 80))) + "."
             marks = {"rm": rng.gauss(0.1 * place, 1), "gold": float(rng.random() < 0.5)}
             asked = f"Question {prompt}: {' '.join(rng.choices(WORDS, k=12))}?"
-            yield Generation(
-                cell.cell, cell.algorithm, cell.seed, prompt, 0, asked, text, len(text) // 4, prompt % 9 > 0, marks
-            )
+            kl = None if cell.kind == "base" else rng.expovariate(0.1)
+            known = (cell.cell, cell.algorithm, cell.seed, prompt, 0, asked, text, len(text) // 4, prompt % 9 > 0)
+            yield Generation(*known, scores=marks, kl=kl)
 
 
 def training(cells: list[Outcome], size: Size, rng: random.Random) -> Iterator[dict[str, Any]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import re
+import textwrap
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -421,7 +422,7 @@ def _slim_tag(tag: str) -> str:
 def _rectangle(x: float, y: float, colour: str, tint: float) -> Any:
     from matplotlib.patches import Rectangle
 
-    return Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, facecolor=colour, alpha=tint, linewidth=0)
+    return Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, facecolor=(*_rgb(colour), tint), edgecolor=GRID, linewidth=0.6)
 
 
 def _rgb(colour: str) -> tuple[float, ...]:
@@ -429,13 +430,17 @@ def _rgb(colour: str) -> tuple[float, ...]:
 
 
 def _title(text: object, columns: int) -> str:
-    return _label(text, min(60, 66 // columns))
+    """A panel's title, on two lines where one is too short: two points of a grid differ at their ends."""
+    width = min(60, 66 // columns)
+    return "\n".join(textwrap.wrap(_label(text, 2 * width), width))
 
 
 def _label(text: object, longest: int = MAX_LABEL) -> str:
-    """Foreign text as a label: one line, not too long; matplotlib would leave out what begins with an underscore."""
+    """Foreign text as a label: one line, too long ones without their middle; one that begins with an underscore would
+    be left out by matplotlib."""
     line = one_line(text)
-    line = line if len(line) <= longest else f"{line[: longest - 1]}…"
+    if len(line) > longest:
+        line = f"{line[: longest // 2 - 1]}…{line[-(longest // 2) :]}"
     return f"\u200a{line}" if line.startswith("_") else line
 
 

@@ -161,3 +161,9 @@ def test_two_drawings_of_one_report_are_equal(found: dict[str, Figure], shared_r
     again = drawn(shared_run)
     for name in ("cost", "words", "differences"):
         assert again[name].svg == found[name].svg
+
+
+def test_two_points_of_a_grid_have_two_titles(found: dict[str, Figure]) -> None:
+    svg = found["score-groups"].svg
+    assert "1e-05" in svg
+    assert "2e-05" in svg

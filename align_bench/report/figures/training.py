@@ -43,7 +43,7 @@ def losses(material: Material) -> Figure | None:
 def online(material: Material) -> Figure | None:
     """Reward and drift of online methods while they train."""
     panels, rows = [], []
-    for quantity, label in (("reward", "mean reward"), ("kl", "KL to the reference, nats an answer")):
+    for quantity, label in (("reward", "mean reward"), ("kl", "KL, nats an answer")):
         series = []
         for cell in material.shown:
             if not any(is_finite(row.get("kl")) for row in material.training if row["cell"] == cell.name):

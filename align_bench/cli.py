@@ -468,8 +468,10 @@ def _show_report(report: dict[str, Any], form: Format) -> None:
 
 
 def _write(text: str) -> None:
-    """Text for a pipe, as UTF-8 whatever the locale; it ends with its own line break."""
-    typer.echo(text.encode("utf-8", "backslashreplace"), nl=False)
+    """Text for a pipe; it ends with its own line break."""
+    from align_bench.report.files import unicode
+
+    typer.echo(unicode(text), nl=False)
 
 
 def _exit_on_failure(report: dict[str, Any]) -> None:

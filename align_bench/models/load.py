@@ -290,7 +290,7 @@ def base_parameters(base: Base) -> int:
 
 
 def _load(base: Base, precision: Precision, loader: Any, extra: dict[str, Any]) -> Any:
-    arguments: dict[str, Any] = {"trust_remote_code": False, "attn_implementation": "sdpa", **extra}
+    arguments: dict[str, Any] = {"trust_remote_code": False, **extra}
     arguments["dtype"] = torch.bfloat16 if precision.storage == "bf16" else precision.compute
     folder = base.folder
     with clear_errors(base):

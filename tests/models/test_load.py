@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -251,3 +252,15 @@ def test_a_gguf_file_is_a_base(base_folder: Path, tmp_path: Path, storage: str) 
     loaded = load_policy(base, precision)
     from_folder = load_policy(find_base(str(base_folder)), precision)
     torch.testing.assert_close(response_logps(loaded, ROWS), response_logps(from_folder, ROWS), rtol=1e-3, atol=1e-3)
+
+
+def test_attention_is_fused_where_the_architecture_has_it(base_folder: Path, tmp_path: Path) -> None:
+    from transformers import BloomConfig, BloomForCausalLM
+
+    shutil.copytree(base_folder, tmp_path / "bloom")
+    torch.manual_seed(0)
+    BloomForCausalLM(BloomConfig(vocab_size=400, hidden_size=32, n_layer=2, n_head=2)).save_pretrained(
+        tmp_path / "bloom"
+    )
+    assert load_policy(find_base(str(base_folder)), FP32).config._attn_implementation == "sdpa"
+    assert load_policy(find_base(str(tmp_path / "bloom")), FP32).config._attn_implementation == "eager"

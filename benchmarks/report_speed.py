@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import resource
 import subprocess
@@ -162,7 +163,9 @@ def main() -> None:
         )
         for size in SIZES
     }
-    text = json.dumps({"command": "python benchmarks/report_speed.py", "environment": environment(), **found}, indent=1)
+    load = round(os.getloadavg()[0], 1)  # over the last minute: above the number of cores, wall times are too long
+    about = {"command": "python benchmarks/report_speed.py", "environment": environment(), "load_average": load}
+    text = json.dumps({**about, **found}, indent=1)
     if arguments.out:
         make_folder(arguments.out.parent)
         write_atomically(arguments.out, text + "\n")

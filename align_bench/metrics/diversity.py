@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from functools import lru_cache
 
 from align_bench.metrics.length import split_words
 from align_bench.metrics.mean import mean
@@ -63,6 +64,7 @@ def ngrams(text: str, n: int) -> list[tuple[str, ...]]:
     return list(zip(*(words[start:] for start in range(n)), strict=False))
 
 
+@lru_cache(maxsize=65_536)  # every answer is asked for n-grams of several n
 def _bare(word: str) -> str:
     letters = [place for place, letter in enumerate(word) if letter.isalnum()]
     return word[letters[0] : letters[-1] + 1].casefold()

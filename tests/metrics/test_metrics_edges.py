@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 import statistics
 
+import numpy as np
 import pytest
 
 from align_bench.metrics.agreement import kendall_tau, preference_agreement
+from align_bench.metrics.clusters import clustered_mean, is_clustered
 from align_bench.metrics.counterfactual import flip_rate, mean_shift
+from align_bench.metrics.mean import cluster_means, mean
 from align_bench.metrics.pareto import pareto
 from align_bench.metrics.readability import flesch_kincaid, mean_grade
 from align_bench.records import Estimate
@@ -62,3 +65,31 @@ def test_tau_by_hand_and_where_it_is_undefined() -> None:
 def test_columns_of_different_lengths_have_no_pareto_set() -> None:
     with pytest.raises(ValueError, match="shorter"):
         pareto([1.0, 2.0], [1.0])
+
+
+def test_two_values_have_an_interval() -> None:
+    # Student's 97.5% quantile with one degree of freedom is 12.706.
+    found = mean([1.0, 3.0])
+    assert (found.low, found.high) == pytest.approx((2 - 12.7062047364, 2 + 12.7062047364))
+    with pytest.raises(ValueError, match="3 values, but 2 clusters"):
+        cluster_means([1.0, 2.0, 3.0], [0, 1])
+
+
+def test_two_clusters_have_an_interval_and_one_has_none() -> None:
+    values, codes = np.array([1.0, 2.0, 6.0]), np.array([0, 0, 1])
+    found = clustered_mean(values, codes)
+    # Residuals −2 −1 3 sum to −3 and 3 by cluster; with the correction 2/1 · 2/2 the variance is 2 · 18 / 9.
+    assert (found.value, found.n) == (3.0, 3)
+    assert (found.low, found.high) == pytest.approx((3 - 2 * 12.7062047364, 3 + 2 * 12.7062047364))
+    one = clustered_mean(values, np.zeros(3))
+    assert (one.value, one.low, one.n) == (3.0, None, 3)
+    constant = clustered_mean(np.full(3, 0.1), codes)
+    assert (constant.value, constant.low, constant.n) == (pytest.approx(0.1), None, 3)
+    assert clustered_mean(np.array([]), np.array([])) == Estimate(None)
+
+
+def test_pairs_of_one_prompt_are_a_cluster_only_where_there_are_some() -> None:
+    assert not is_clustered(np.array([]))
+    assert not is_clustered(np.array([3]))
+    assert not is_clustered(np.array([0, 1]))
+    assert is_clustered(np.array([0, 0]))

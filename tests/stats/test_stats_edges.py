@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import math
 import random
+import warnings
 
 import numpy as np
 import pytest
+from scipy import stats
 from scipy.stats import friedmanchisquare, ttest_1samp
 
 from align_bench.stats.equivalence import prompt_spread, tost_paired, tost_seeds
+from align_bench.stats.paired import mcnemar_exact
+from align_bench.stats.power import detectable_between_seeds, detectable_effect
 from align_bench.stats.ranking import friedman, ranks
+from align_bench.stats.seeds import against_fixed, welch
 
 
 def test_spread_is_of_differences_over_prompts() -> None:
@@ -67,3 +72,53 @@ def test_bounds_of_a_rank_are_ranks_that_were_drawn() -> None:
     assert (found[0].rank, found[0].low, found[0].high) == (1.0, 1.0, 2.0)
     assert (found[1].rank, found[1].low, found[1].high) == (2.0, 1.0, 2.0)
     assert {one.high for one in ranks([2.0, 1.0], np.array([[2.0] * 39 + [0.0], [1.0] * 40]))} <= {1.0, 2.0}
+
+
+@pytest.mark.parametrize("n", [2, 5, 60])
+@pytest.mark.parametrize("tests", [1, 7])
+def test_at_the_detectable_effect_the_power_is_four_fifths(n: int, tests: int) -> None:
+    """By the noncentral t distribution, one-sided at alpha / 2 of one test of the family."""
+    paired, between = detectable_effect(n, tests), detectable_between_seeds(n, tests)
+    assert paired is not None
+    assert between is not None
+    for effect, df, scale in ((paired, n - 1, math.sqrt(n)), (between, 2 * n - 2, math.sqrt(n / 2))):
+        critical = stats.t.ppf(1 - 0.05 / tests / 2, df)
+        assert stats.nct.sf(critical, df, effect * scale) == pytest.approx(0.8, abs=1e-5)
+
+
+def test_what_cannot_be_detected_is_undefined() -> None:
+    for found in (detectable_effect, detectable_between_seeds):
+        assert found(1) is found(0) is found(50, 0) is None
+
+
+def test_discordant_pairs_that_balance_are_a_test_and_none_are_not() -> None:
+    balanced = mcnemar_exact([1.0, 0.0, 1.0], [0.0, 1.0, 1.0])
+    assert (balanced.difference, balanced.p, balanced.n) == (0.0, 1.0, 3)
+    nothing = mcnemar_exact([1.0, 0.0], [1.0, 0.0])
+    assert (nothing.difference, nothing.low, nothing.p, nothing.n) == (0.0, None, None, 2)
+
+
+def test_methods_count_the_seeds_of_the_smaller_one() -> None:
+    left, right = [1.0, 2.0, 4.0, 3.0], [1.0, 1.5, 0.5]
+    found, scipys = welch(left, right), stats.ttest_ind(left, right, equal_var=False)
+    assert (found.n, found.p) == (3, pytest.approx(scipys.pvalue))
+    assert found.p != pytest.approx(stats.ttest_ind(left, right, equal_var=True).pvalue, rel=1e-3)
+    assert (found.low, found.high) == pytest.approx(scipys.confidence_interval(0.95))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Precision loss", RuntimeWarning)  # scipy doubts a group without spread
+        assert welch([1.0, 1.0, 1.0], [0.0, 0.5, 1.5]).p is not None
+    few = welch([1.0, 2.0], [0.5, 1.5, 3.0])
+    assert (few.difference, few.p, few.n) == (pytest.approx(1.5 - 5 / 3), None, 2)
+    assert (welch([], [1.0]).difference, welch([], [1.0]).n) == (None, 0)
+
+
+def test_a_method_against_the_base_has_an_interval_on_both_sides() -> None:
+    means = [1.0, 2.0, 4.0]
+    found, scipys = against_fixed(means, 1.0), stats.ttest_1samp(means, 1.0)
+    bounds = scipys.confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((bounds.low - 1, bounds.high - 1))
+    assert (found.difference, found.p, found.n) == (pytest.approx(4 / 3), pytest.approx(scipys.pvalue), 3)
+    few, constant, none = against_fixed([1.0, 2.0], 1.0), against_fixed([2.0] * 3, 1.0), against_fixed([], 1.0)
+    assert (few.difference, few.p, few.n) == (0.5, None, 2)
+    assert (constant.difference, constant.p, constant.n) == (1.0, None, 3)
+    assert (none.difference, none.n) == (None, 0)

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from align_bench.metrics.agreement import kendall_tau, preference_agreement
+from align_bench.metrics.calibration import calibration_error, log_loss, temperature
 from align_bench.metrics.clusters import clustered_mean, is_clustered
 from align_bench.metrics.counterfactual import flip_rate, mean_shift
 from align_bench.metrics.mean import cluster_means, mean
 from align_bench.metrics.pareto import pareto
-from align_bench.metrics.readability import flesch_kincaid, mean_grade
+from align_bench.metrics.readability import flesch_kincaid, mean_grade, strip_markdown
 from align_bench.records import Estimate
 
 
@@ -93,3 +94,59 @@ def test_pairs_of_one_prompt_are_a_cluster_only_where_there_are_some() -> None:
     assert not is_clustered(np.array([3]))
     assert not is_clustered(np.array([0, 1]))
     assert is_clustered(np.array([0, 0]))
+
+
+def test_what_a_reader_sees_of_markdown() -> None:
+    assert strip_markdown("a **b** <i>c</i> [d](e.html)") == "a b  c  d"
+    assert strip_markdown("see https://a.example/x now") == "see   now"
+    assert strip_markdown("> quoted\n> again  ") == "quoted\nagain  "
+    assert strip_markdown("`x` ~y~ snake_case _z_") == "x y snake_case z"
+    assert flesch_kincaid("Éé èê àâ. Ôô îï!") is not None  # Latin, though no letter of it is ASCII
+
+
+MARGINS = [2.0, -1.0, 0.5, 1.5, -2.5, 3.0, -0.5, 1.0]
+LABELS = [1.0, 0.0, 0.0, 1.0, 0.0, 1.0, 1.0, 1.0]
+
+
+def test_temperature_and_its_interval_by_hand() -> None:
+    """Newton's method on the log-loss, and the sandwich of its slope's variance over clusters."""
+    clusters = [0, 0, 1, 1, 2, 3, 4, 5]
+    margins, labels = np.array(MARGINS), np.array(LABELS)
+    slope = 0.0
+    for _ in range(50):
+        rate = 1 / (1 + np.exp(-slope * margins))
+        information = float(np.sum(margins**2 * rate * (1 - rate)))
+        slope += float(np.sum(margins * (labels - rate))) / information
+    scores = margins * (labels - rate)
+    by_cluster = [sum(scores[place] for place in range(8) if clusters[place] == own) for own in range(6)]
+    correction = 6 / 5 * 7 / 7  # G / (G − 1) · (n − 1) / (n − 1 parameter)
+    error = math.sqrt(correction * sum(one**2 for one in by_cluster)) / information
+    found = temperature(MARGINS, LABELS, clusters)
+    assert found.value == pytest.approx(1 / slope, rel=1e-6)
+    low, high = slope - 1.959963985 * error, slope + 1.959963985 * error
+    assert low > 0
+    assert (found.low, found.high) == pytest.approx((1 / high, 1 / low), rel=1e-6)
+    assert found.n == 8
+
+
+def test_temperature_is_undefined_without_a_finite_slope() -> None:
+    unsure = temperature([1.0, 1.0, -1.0], [1.0, 0.0, 0.0], [0, 1, 2])
+    assert unsure.value == pytest.approx(1 / math.log(2))  # two of three labels agree, so that σ(1 / T) is 2/3
+    assert (unsure.low, unsure.high, unsure.n) == (None, None, 3)
+    for margins, labels in (
+        ([2.0, -0.5], [1.0, 0.0]),  # never wrong
+        ([-2.0, 0.5], [1.0, 0.0]),  # never right
+        ([2.0, 0.0], [1.0, 0.0]),
+        ([0.0, 0.0], [1.0, 0.0]),
+        ([2.0, -0.3, 0.2], [0.0, 0.0, 1.0]),  # more wrong than right
+    ):
+        found = temperature(margins, labels, range(len(margins)))
+        assert (found.value, found.n) == (None, len(margins))
+
+
+def test_losses_average_a_prompts_pairs_first() -> None:
+    losses = [math.log1p(math.exp(-margin)) for margin in (1.0, 2.0, -1.0)]
+    found = log_loss([1.0, 2.0, 0.0], [0.0, 0.0, 1.0], ["a", "a", "b"])
+    assert found.value == pytest.approx(((losses[0] + losses[1]) / 2 + losses[2]) / 2)
+    assert found.n == 2
+    assert calibration_error(MARGINS, LABELS, range(8)).n == 8

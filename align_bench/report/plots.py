@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import re
-import textwrap
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -432,7 +431,13 @@ def _rgb(colour: str) -> tuple[float, ...]:
 def _title(text: object, columns: int) -> str:
     """A panel's title, on two lines where one is too short: two points of a grid differ at their ends."""
     width = min(60, 66 // columns)
-    return "\n".join(textwrap.wrap(_label(text, 2 * width), width))
+    line = _label(text, 2 * width)
+    if len(line) <= width:
+        return line
+    place = max(line.rfind(mark, 1, width) for mark in "[, ")  # where a name has its joints
+    if place < 1 or len(line) - place > width + 2:
+        place = width
+    return f"{line[:place]}\n{line[place:].strip()}"
 
 
 def _label(text: object, longest: int = MAX_LABEL) -> str:

@@ -167,3 +167,12 @@ def test_two_points_of_a_grid_have_two_titles(found: dict[str, Figure]) -> None:
     svg = found["score-groups"].svg
     assert "1e-05" in svg
     assert "2e-05" in svg
+
+
+def test_the_forest_never_leaves_out_gold(run: Any) -> None:
+    scored = [
+        replace(one, scores={"rm": one.scores["rm"], "reward: rm": 0.1 * one.prompt_id, "gold": one.scores["gold"]})
+        for one in run.generations
+    ]
+    metrics = {row[1] for row in drawn(replace(run, generations=scored))["differences"].rows}
+    assert metrics == {"accuracy", "judge_reward", "gold_accuracy"}

@@ -13,6 +13,9 @@ from align_bench.report.numerals import number, one_line
 from align_bench.report.plots import MUTED, Bar, Look, Panel, Series, curves, forest, heatmap
 from align_bench.stats.power import detectable_effect
 
+# Of more metrics than the forest has room for, these are drawn.
+FIRST = ("accuracy", "judge_reward", "gold_accuracy")
+
 
 def prompt_differences(material: Material, pairs: Sequence[tuple[str, str]]) -> Figure | None:
     """Histogram of the judge's differences between two cells, prompt by prompt."""
@@ -56,7 +59,8 @@ def differences(material: Material) -> Figure | None:
     bases = {cell.name for cell in material.done if cell.outcome.kind == "base"}
     found = [one for one in material.report["comparisons"] if one["level"] == "checkpoint" and one["b"] in bases]
     found = [one for one in found if None not in (one["difference"], one["low"], one["high"])]
-    metrics = list(dict.fromkeys(one["metric"] for one in found))[:3]
+    known = dict.fromkeys(one["metric"] for one in found)
+    metrics = [metric for metric in (*FIRST, *(other for other in known if other not in FIRST)) if metric in known][:3]
     panels = {metric: {one["a"]: _bar(one) for one in found if one["metric"] == metric} for metric in metrics}
     if not found:
         return None

@@ -12,9 +12,11 @@ from align_bench.metrics.agreement import kendall_tau, preference_agreement
 from align_bench.metrics.calibration import calibration_error, log_loss, temperature
 from align_bench.metrics.clusters import clustered_mean, is_clustered
 from align_bench.metrics.counterfactual import flip_rate, mean_shift
+from align_bench.metrics.length_bias import length_correlation, score_by_length
 from align_bench.metrics.mean import cluster_means, mean
 from align_bench.metrics.pareto import pareto
 from align_bench.metrics.readability import flesch_kincaid, mean_grade, strip_markdown
+from align_bench.metrics.reward import reward_std
 from align_bench.records import Estimate
 
 
@@ -150,3 +152,24 @@ def test_losses_average_a_prompts_pairs_first() -> None:
     assert found.value == pytest.approx(((losses[0] + losses[1]) / 2 + losses[2]) / 2)
     assert found.n == 2
     assert calibration_error(MARGINS, LABELS, range(8)).n == 8
+
+
+def test_spread_of_few_scores_and_its_interval() -> None:
+    assert reward_std([1.0], [3.0]) == Estimate(pytest.approx(math.sqrt(2)), None, None, 1)
+    assert reward_std([1.0]) == Estimate(None, None, None, 1)
+    assert (reward_std([2.0, 2.0], [2.0, 2.0]).value, reward_std([2.0, 2.0], [2.0, 2.0]).n) == (0.0, 2)
+    # Two rows: a resample holds the first twice, the second twice, or both.
+    found = reward_std([0.0, 4.0], [1.0, 2.0])
+    possible = [statistics.stdev(scores) for scores in ([0, 1, 0, 1], [4, 2, 4, 2], [0, 1, 4, 2])]
+    assert (found.low, found.high, found.n) == (pytest.approx(min(possible)), pytest.approx(max(possible)), 2)
+
+
+def test_bias_by_length_counts_pairs_even_where_it_is_undefined() -> None:
+    words, same = [[3.0, 9.0, 4.0], [5.0, 2.0, 8.0]], [[1.0] * 3, [1.0] * 3]
+    scores = [[1.0, 2.0, 0.5], [0.0, 1.5, 2.5]]
+    assert {one.n for one in score_by_length(*scores, *words, range(3)).values()} == {3}
+    flat = score_by_length(*same, *words, range(3))
+    assert {(one.value, one.n) for one in flat.values()} == {(None, 3)}
+    assert {one.n for one in score_by_length([1.0], [2.0], [3.0], [4.0], [0]).values()} == {1}
+    assert length_correlation([1.0], [0.0], [2.0], [3.0]) == Estimate(None, n=1)
+    assert length_correlation([1.0, 2.0], [0.0, 0.5], [2.0, 4.0], [3.0, 9.0]).value is not None

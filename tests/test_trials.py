@@ -154,6 +154,7 @@ def test_every_method_has_as_many_trials_and_the_first_is_its_own_setting(whole:
         *(f"rm trial {number}: {label}" for number in range(3) for label in ("train", "held-out pairs")),
         "rm: train",
         "rm: validation pairs",
+        "rm: audit",
     ]
 
 

@@ -292,6 +292,9 @@ def base_parameters(base: Base) -> int:
 def _load(base: Base, precision: Precision, loader: Any, extra: dict[str, Any]) -> Any:
     arguments: dict[str, Any] = {"trust_remote_code": False, **extra}
     arguments["dtype"] = torch.bfloat16 if precision.storage == "bf16" else precision.compute
+    if precision.device == "cuda":
+        # cuDNN's attention plans for each shape anew, and here nearly every batch has a shape of its own.
+        torch.backends.cuda.enable_cudnn_sdp(False)
     folder = base.folder
     with clear_errors(base):
         if base.gguf:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -65,9 +66,21 @@ def written(found: dict[str, dict[str, int | None]]) -> str:
             mutant for mutant, code in codes.items() if code is not None and ENDS.get(code) in (SURVIVED, UNTESTED)
         ]
     lines[-1] += f"\n| all | {total.total()} | " + " | ".join(str(total[kind]) for kind in (*kinds, "not run")) + " |"
-    lines.append("## What survived")
-    lines += [f"`{mutant}`\n\n```diff\n{change(mutant)}\n```" for mutant in survivors] or ["Nothing."]
+    shown = {mutant: change(mutant) for mutant in survivors}
+    guards = sum(map(is_guard, shown.values()))
+    lines.append(
+        f"## What survived\n\n{guards} change nothing but `strict=` or `dtype=`, which guard a formula; the others:"
+    )
+    lines += [f"`{mutant}`\n\n```diff\n{made}\n```" for mutant, made in shown.items() if not is_guard(made)]
     return "\n\n".join(lines) + "\n"
+
+
+def is_guard(made: str) -> bool:
+    """Whether a change is to nothing but a check of lengths or a type."""
+    before, *after = (
+        re.sub(r"(,\s*)?(strict|dtype)=[\s\w.]*|[\s,]", "", line[1:]) for line in made.splitlines() or [""]
+    )
+    return after == [before]
 
 
 def change(mutant: str) -> str:

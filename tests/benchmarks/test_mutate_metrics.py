@@ -6,6 +6,13 @@ import mutate_metrics
 import pytest
 
 
+def test_guards_are_told_from_formulas() -> None:
+    assert mutate_metrics.is_guard("-    zip(a, b, strict=True)\n+    zip(a, b, )")
+    assert mutate_metrics.is_guard("-    np.asarray(a, dtype=np.float64)\n+    np.asarray(a, dtype=None)")
+    assert not mutate_metrics.is_guard("-    a - b\n+    a + b")
+    assert not mutate_metrics.is_guard("")
+
+
 def test_mutants_are_counted_and_survivors_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mutate_metrics, "change", lambda mutant: f"-{mutant} as it was\n+changed")
     monkeypatch.setattr(mutate_metrics, "version", lambda library: "3.8")

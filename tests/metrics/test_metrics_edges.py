@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 import statistics
+import warnings
 
 import numpy as np
 import pytest
 
 from align_bench.metrics.agreement import kendall_tau, preference_agreement
+from align_bench.metrics.bootstrap import cluster_interval
 from align_bench.metrics.calibration import calibration_error, log_loss, temperature
 from align_bench.metrics.clusters import clustered_mean, is_clustered
 from align_bench.metrics.counterfactual import flip_rate, mean_shift
-from align_bench.metrics.length_bias import length_correlation, score_by_length
+from align_bench.metrics.length_bias import length_correlation, partial_correlation, score_by_length
 from align_bench.metrics.mean import cluster_means, mean
 from align_bench.metrics.pareto import pareto
 from align_bench.metrics.readability import flesch_kincaid, mean_grade, strip_markdown
@@ -173,3 +175,32 @@ def test_bias_by_length_counts_pairs_even_where_it_is_undefined() -> None:
     assert {one.n for one in score_by_length([1.0], [2.0], [3.0], [4.0], [0]).values()} == {1}
     assert length_correlation([1.0], [0.0], [2.0], [3.0]) == Estimate(None, n=1)
     assert length_correlation([1.0, 2.0], [0.0, 0.5], [2.0, 4.0], [3.0, 9.0]).value is not None
+
+
+def test_bounds_over_clusters_are_the_percentiles_of_the_draws() -> None:
+    values, clusters = np.arange(30.0) ** 2, [place // 2 for place in range(30)]
+    rng, drawn = np.random.default_rng(0), []
+    for _ in range(399):
+        chosen = rng.integers(0, 15, 15)
+        drawn.append(np.mean([values[2 * place + side] for place in chosen for side in (0, 1)]))
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    assert cluster_interval(np.mean, [values], clusters) == pytest.approx((low, high), rel=1e-12)
+    both = cluster_interval(lambda column: np.array([column.mean(), np.nan]), [values], clusters)
+    assert both == ([pytest.approx(low), None], [pytest.approx(high), None])
+    assert cluster_interval(np.mean, [np.array([0.0, 1.0])], [0, 1]) == (0.0, 1.0)
+    assert cluster_interval(np.mean, [np.array([0.0, 1.0])], [0, 0]) == (None, None)
+
+
+def test_bounds_need_nineteen_resamples_in_twenty() -> None:
+    # One of three prompts has no value, so that one resample in 27 has none; of two prompts, one in four.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        assert cluster_interval(np.nanmean, [np.array([1.0, 1.0, np.nan])], [0, 1, 2]) == (1.0, 1.0)
+        assert cluster_interval(np.nanmean, [np.array([1.0, np.nan])], [0, 1]) == (None, None)
+
+
+def test_a_correlation_of_many_resamples_is_that_of_each() -> None:
+    draw = np.random.default_rng(4)
+    columns = [draw.normal(place, 1, size=(5, 12)) for place in range(4)]
+    alone = [float(partial_correlation(*(column[row] for column in columns))) for row in range(5)]
+    assert partial_correlation(*columns, axis=-1).tolist() == pytest.approx(alone, rel=1e-12)

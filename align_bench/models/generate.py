@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from align_bench.models.flops import passes
+from align_bench.models.layout import inner_of
 from align_bench.models.load import generation_ends
 from align_bench.records import Tick, silent
 from align_bench.suite import Generate
@@ -78,7 +79,7 @@ def generate(
             answers[chosen[place // settings.samples]].append(_until_end(ids, ends))
         written = [(prompts[index], answer.ids) for index in chosen for answer in answers[index]]
         passes(
-            _inner(model),
+            inner_of(model),
             [(prompt, ids[:-1]) for prompt, ids in written],
             predictions=sum(len(ids) for _, ids in written),
             backward=0,
@@ -105,7 +106,7 @@ def _decode(
     """Ids of `settings.samples` answers to each prompt, each up to its end."""
     from align_bench.models.cache import growing_cache
 
-    inner = _inner(model)
+    inner = inner_of(model)
     cache = growing_cache(inner)
     # transformers renamed it during its fifth version.
     name = "cache" if "cache" in inspect.signature(type(inner).forward).parameters else "past_key_values"
@@ -149,7 +150,7 @@ def _next(logits: Tensor, temperature: float, draws: Tensor | None) -> Tensor:
 
 def _continues(model: Any, pad: int) -> bool:
     """Whether `_decode` drives this architecture right: it answers two prompts as transformers' own generation does."""
-    inner = _inner(model)
+    inner = inner_of(model)
     if inner not in _CONTINUES:
         prompts, settings = [(1, 2), (3, 4, 1, 2)], Generate(max_new_tokens=4)
         expected = _generate(model, pad, frozenset(), prompts, settings)
@@ -192,7 +193,7 @@ def _generate(
         use_cache=True,
         **({"temperature": settings.temperature, "top_k": 0, "top_p": 1.0} if sampled else {}),
     )
-    inner = _inner(model)
+    inner = inner_of(model)
     own, inner.generation_config = inner.generation_config, config
     try:
         with torch.no_grad():
@@ -209,11 +210,6 @@ def _left_padded(prompts: Sequence[Sequence[int]], pad: int, device: Any) -> tup
     ids = [[pad] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
     mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
     return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
-
-
-def _inner(model: Any) -> Any:
-    """The transformers model, with adapter layers in place, under peft's wrapper."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def _until_end(ids: Sequence[int], ends: frozenset[int]) -> Answer:

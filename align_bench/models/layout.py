@@ -36,6 +36,11 @@ class Layout:
     start: list[int]
 
 
+def inner_of(model: Any) -> Any:
+    """The transformers model, with adapter layers in place, under peft's wrapper."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 def lay_out(inner: Any, sequences: Sequences, *, share: bool = True) -> Layout:
     """Rows for one forward pass.
 

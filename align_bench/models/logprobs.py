@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from align_bench.errors import ModelError
 from align_bench.models.flops import passes
-from align_bench.models.layout import Layout, Sequences, lay_out
+from align_bench.models.layout import Layout, Sequences, inner_of, lay_out
 
 # Positions whose logits exist at once: 256 × 150,000 fp32 logits are 0.15 GB.
 _HEAD_CHUNK = 256
@@ -71,7 +71,7 @@ class _Predicted(NamedTuple):
 
 
 def _predict(model: Any, rows: Sequences) -> _Predicted:
-    inner = _inner(model)
+    inner = inner_of(model)
     if inner not in _CHECKED:
         _CHECKED[inner] = True
         _check(inner, rows)
@@ -152,7 +152,7 @@ def scores(model: Any, rows: Sequences) -> Tensor:
 
 def last_states(model: Any, rows: Sequences) -> Tensor:
     """The hidden state at each row's last token, which the scalar head reads, shape [rows, width]."""
-    inner = _inner(model)
+    inner = inner_of(model)
     layout = lay_out(inner, rows)
     passes(inner, rows)
     decoder = getattr(inner, inner.base_model_prefix)
@@ -162,20 +162,20 @@ def last_states(model: Any, rows: Sequences) -> Tensor:
 
 def head_scores(model: Any, states: Tensor) -> Tensor:
     """`r` from the last hidden states, float32 tensor of shape [rows]."""
-    result: Tensor = _inner(model).score(states.to(head_weight(model).dtype)).squeeze(-1).float()
+    result: Tensor = inner_of(model).score(states.to(head_weight(model).dtype)).squeeze(-1).float()
     return result
 
 
 def head_weight(model: Any) -> Tensor:
     """The weight of the scalar head in use, the trained copy where an adapter has one, shape [1, width]."""
-    head = _inner(model).score
+    head = inner_of(model).score
     weight: Tensor = (head.modules_to_save[head.active_adapter] if hasattr(head, "modules_to_save") else head).weight
     return weight
 
 
 def input_embeddings(model: Any) -> Any:
     """The module that turns token ids into the model's input embeddings."""
-    return _inner(model).get_input_embeddings()
+    return inner_of(model).get_input_embeddings()
 
 
 def attacked_scores(
@@ -195,7 +195,7 @@ def attacked_scores(
     Returns:
         The scores before and after the step, float32 tensors of shape [rows].
     """
-    inner = _inner(model)
+    inner = inner_of(model)
     layout = lay_out(inner, rows, share=False)  # a step is taken in each answer's own prompt
     mask = layout.inputs["attention_mask"]
     decoder = getattr(inner, inner.base_model_prefix)
@@ -230,11 +230,6 @@ def _at_ends(hidden: Tensor, layout: Layout, rows: Sequences) -> Tensor:
     """The states at each answer's last token, shape [rows, width]."""
     last = [start + len(response) - 1 for start, (_, response) in zip(layout.start, rows, strict=True)]
     return hidden[layout.row, last]
-
-
-def _inner(model: Any) -> Any:
-    """The transformers model, with adapter layers in place, under peft's wrapper."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def _head_is_plain(inner: Any) -> bool:

@@ -35,14 +35,18 @@ def effective_batches(n_rows: int, batch_size: int, *, epochs: int, seed: int) -
     return batches
 
 
-def micro_batches(indices: Iterable[int], lengths: Sequence[int], *, max_tokens: int) -> list[list[int]]:
+def micro_batches(
+    indices: Iterable[int], lengths: Sequence[int], *, max_tokens: int, device: str = "cpu"
+) -> list[list[int]]:
     """Split one effective batch into parts that fit in memory.
 
     Args:
         indices: rows of the batch.
         lengths: length in tokens of every row of the table, looked up by row number.
         max_tokens: bound of a part's padded size, rows × longest row, in tokens. A longer row goes alone. A part that
-            holds a sixteenth of it already takes no row that would be padded by more than a quarter of its length.
+            holds enough already takes no row that would be padded by more than a quarter of its length.
+        device: type of the device that the parts go through. Enough is a sixteenth of `max_tokens` on `cpu`, half of it
+            on any other: there a small pass takes as long as its thousands of kernels take to start.
 
     Returns:
         Row numbers, longest part first, so that a part that does not fit fails at once.
@@ -52,19 +56,16 @@ def micro_batches(indices: Iterable[int], lengths: Sequence[int], *, max_tokens:
     """
     if max_tokens < 1:
         raise DataError(f"max_tokens is {max_tokens}; expected at least 1.")
+    enough = max_tokens / (16 if device == "cpu" else 2)
     parts: list[list[int]] = []
     for index in sorted(indices, key=lambda index: (-lengths[index], index)):
-        if parts and _takes(len(parts[-1]), lengths[parts[-1][0]], lengths[index], max_tokens):
+        rows, longest = (len(parts[-1]), lengths[parts[-1][0]]) if parts else (0, 0)
+        worth_its_padding = longest <= 1.25 * lengths[index] or rows * longest < enough
+        if rows and worth_its_padding and (rows + 1) * longest <= max_tokens:
             parts[-1].append(index)
         else:
             parts.append([index])
     return parts
-
-
-def _takes(rows: int, longest: int, length: int, max_tokens: int) -> bool:
-    """Whether a part of `rows` rows takes one more: it fits, and is not worth less than the padding it brings."""
-    worth_it = longest <= 1.25 * length or 16 * rows * longest < max_tokens
-    return worth_it and (rows + 1) * longest <= max_tokens
 
 
 def mismatched(rows: Sequence[TokenRow]) -> list[int]:

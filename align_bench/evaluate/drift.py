@@ -50,7 +50,7 @@ def answer_drift(
     found: dict[int, Drift] = {}
     lengths = [len(prompt) + len(answer) for prompt, answer in answers]
     with torch.no_grad():
-        for micro in micro_batches(range(len(answers)), lengths, max_tokens=max_tokens):
+        for micro in micro_batches(range(len(answers)), lengths, max_tokens=max_tokens, device=model.device.type):
             rows = [answers[index] for index in micro]
             own = token_logps(model, rows)[0].double()
             with model.disable_adapter():

@@ -108,7 +108,7 @@ def _over_table(
     columns = {side: torch.full((len(rows),), math.nan) for side in SIDES}
     done, total = 0, sum(len(group) for _, group in shared)
     with torch.no_grad():
-        for micro in micro_batches(range(len(shared)), lengths, max_tokens=max_tokens):
+        for micro in micro_batches(range(len(shared)), lengths, max_tokens=max_tokens, device=model.device.type):
             sequences = [(shared[item][0], answer) for item in micro for answer in shared[item][1]]
             for (prompt, answer), value in zip(sequences, measure(model, sequences).float().cpu(), strict=True):
                 for side, index in places[prompt][answer]:

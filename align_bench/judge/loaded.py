@@ -61,9 +61,10 @@ class LoadedModel:
         cut = [self._cut(distinct[number], ids) for number, (ids, _) in enumerate(encoded)]
         encoded = [short or whole for short, whole in zip(cut, encoded, strict=True)]
         found = [math.nan] * len(encoded)
+        lengths, device = [len(ids) for ids, _ in encoded], self.model.device.type
         done = 0
         with torch.no_grad():
-            for micro in micro_batches(range(len(encoded)), [len(ids) for ids, _ in encoded], max_tokens=max_tokens):
+            for micro in micro_batches(range(len(encoded)), lengths, max_tokens=max_tokens, device=device):
                 values = self._rewards([encoded[index] for index in micro]).tolist()
                 for index, value in zip(micro, values, strict=True):
                     found[index] = value

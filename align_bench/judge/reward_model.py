@@ -93,7 +93,7 @@ def score_answers(
     lengths = [len(prompt) + len(answer) for prompt, answer in answers]
     done = 0
     with torch.no_grad():
-        for micro in micro_batches(range(len(answers)), lengths, max_tokens=max_tokens):
+        for micro in micro_batches(range(len(answers)), lengths, max_tokens=max_tokens, device=model.device.type):
             for index, value in zip(micro, scores(model, [answers[index] for index in micro]).tolist(), strict=True):
                 found[index] = value
             done += len(micro)

@@ -110,10 +110,11 @@ def _shared_inputs(
             positions[number, answer] = len(sequences[index][0]) + torch.arange(answer.stop - answer.start)
             owner[number, answer] = place
             column = answer.stop
+    owner = owner.to(inner.device)
     # Padding sees padding: a row of the mask that allows nothing would give NaN.
     visible = (owner[:, :, None] == owner[:, None, :]) | ((owner[:, None, :] == 0) & (owner[:, :, None] > 0))
-    causal = torch.ones(longest, longest, dtype=torch.bool).tril()
-    hidden = ~(visible & causal)[:, None].to(inner.device)
+    causal = torch.ones(longest, longest, dtype=torch.bool, device=inner.device).tril()
+    hidden = ~(visible & causal)[:, None]
     mask = torch.zeros(hidden.shape, dtype=inner.dtype, device=inner.device)
     mask.masked_fill_(hidden, torch.finfo(inner.dtype).min)
     return plain | {"attention_mask": mask, "position_ids": positions.to(inner.device)}

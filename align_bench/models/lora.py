@@ -49,8 +49,8 @@ class _FusedLinear(Linear):  # type: ignore[misc]
 class _LowRank(torch.autograd.Function):
     """A frozen linear layer plus its low-rank update.
 
-    The factors are kept in fp32 and multiplied in the activations' type, as under mixed precision; the scale goes into
-    the small factor, and each sum into the product that ends it.
+    The factors are kept in fp32 and multiplied in the activations' type, as under mixed precision; each sum, and the
+    scale, go into the product that ends it.
     """
 
     @staticmethod
@@ -58,10 +58,10 @@ class _LowRank(torch.autograd.Function):
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, low: Tensor, high: Tensor, scale: float
     ) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
-        down, up = (low * scale).to(x.dtype), high.to(x.dtype)
+        down, up = low.to(x.dtype), high.to(x.dtype)
         narrow = rows @ down.t()
         result = torch.nn.functional.linear(rows, weight, bias)
-        torch.addmm(result, narrow, up.t(), out=result)
+        torch.addmm(result, narrow, up.t(), alpha=scale, out=result)
         ctx.save_for_backward(rows, narrow, weight, down, up)
         ctx.scale, ctx.shape, ctx.kept = scale, x.shape, low.dtype
         return result.view(*x.shape[:-1], -1)
@@ -75,9 +75,14 @@ class _LowRank(torch.autograd.Function):
         below = low = high = None
         if ctx.needs_input_grad[0]:
             below = gradient @ weight
-            below = torch.addmm(below, through, down, out=below).view(ctx.shape)
+            below = torch.addmm(below, through, down, alpha=ctx.scale, out=below).view(ctx.shape)
         if ctx.needs_input_grad[3]:
-            low = (through.t() @ rows).to(ctx.kept) * ctx.scale
+            low = _scaled(through.t(), rows, ctx.scale).to(ctx.kept)
         if ctx.needs_input_grad[4]:
-            high = (gradient.t() @ narrow).to(ctx.kept)
+            high = _scaled(gradient.t(), narrow, ctx.scale).to(ctx.kept)
         return below, None, None, low, high, None
+
+
+def _scaled(left: Tensor, right: Tensor, scale: float) -> Tensor:
+    """`scale · left @ right` in one step."""
+    return torch.addmm(left.new_empty(()), left, right, beta=0, alpha=scale)

@@ -96,7 +96,7 @@ class _TwoHeads(Companion):
         lengths = [len(prompt) + len(answer) for prompt, answer in sequences]
         found = torch.empty(2, len(sequences), device=model.device)
         with torch.no_grad():
-            for micro in micro_batches(range(len(sequences)), lengths, max_tokens=max_tokens):
+            for micro in micro_batches(range(len(sequences)), lengths, max_tokens=max_tokens, device=model.device.type):
                 values = self.measure(model, [sequences[index] for index in micro])
                 found[:, micro] = torch.stack([values[""], values["length_"]])
         tokens = torch.tensor([len(answer) for _, answer in sequences], device=model.device)

@@ -150,7 +150,7 @@ class UnpairedFeed:
         lengths = [len(prompt) + len(answer) for prompt, answer in sequences]
         found = torch.empty(len(batch))
         with torch.no_grad():
-            for micro in micro_batches(range(len(batch)), lengths, max_tokens=max_tokens):
+            for micro in micro_batches(range(len(batch)), lengths, max_tokens=max_tokens, device=model.device.type):
                 found[micro] = response_logps(model, [sequences[index] for index in micro]).cpu()
         self._mismatched = found
         self._ref_mismatched = self._reference_of(batch, "mismatched_")

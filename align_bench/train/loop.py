@@ -144,7 +144,7 @@ def _accumulate(
 ) -> dict[str, float]:
     """Backward over the micro-batches of one effective batch; returns the sums of what the log shows."""
     feed.begin(model, batch, max_tokens)
-    parts = micro_batches(batch, feed.lengths, max_tokens=max_tokens)
+    parts = micro_batches(batch, feed.lengths, max_tokens=max_tokens, device=model.device.type)
     return _accumulated(accelerator, algorithm, parameters, (feed.record(model, part) for part in parts), len(batch))
 
 

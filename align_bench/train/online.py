@@ -175,7 +175,7 @@ def _measure(
     values = None if value_head is None else torch.zeros_like(logps)
     lengths = [len(prompt) + len(answer) for prompt, answer in sequences]
     with torch.no_grad():
-        for micro in micro_batches(range(len(sequences)), lengths, max_tokens=max_tokens):
+        for micro in micro_batches(range(len(sequences)), lengths, max_tokens=max_tokens, device=model.device.type):
             found, valued = token_logps(model, [sequences[index] for index in micro], value_head)
             logps[micro, : found.shape[1]] = found
             if values is not None and valued is not None:
@@ -193,7 +193,7 @@ def _update(
 ) -> dict[str, float]:
     """Backward over the micro-batches of one batch of answers; returns the sums of what the log shows."""
     lengths = [len(prompt) + len(answer) for prompt, answer in batch.sequences]
-    parts = micro_batches(range(len(lengths)), lengths, max_tokens=max_tokens)
+    parts = micro_batches(range(len(lengths)), lengths, max_tokens=max_tokens, device=model.device.type)
     records = (_record(model, batch, part) for part in parts)
     return _accumulated(accelerator, algorithm, parameters, records, len(lengths))
 

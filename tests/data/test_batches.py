@@ -49,6 +49,9 @@ def test_a_part_does_not_pad_short_rows_to_a_long_one():
     assert micro_batches(range(7), lengths, max_tokens=1000) == [[0, 1, 2], [3], [4, 5, 6]]
     # A part that holds little so far takes any row: many small passes cost more than padding.
     assert micro_batches(range(7), lengths, max_tokens=6000) == [[0, 1, 2, 3], [4, 5, 6]]
+    # On an accelerator a pass costs its start, and little is half of the bound.
+    assert micro_batches(range(7), lengths, max_tokens=1000, device="cuda") == [[0, 1, 2, 3, 4], [5, 6]]
+    assert micro_batches(range(7), lengths, max_tokens=500, device="cuda") == [[0, 1, 2], [3, 4, 5, 6]]
 
 
 def test_a_row_longer_than_the_bound_goes_alone():

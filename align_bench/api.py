@@ -18,6 +18,7 @@ import annotated_types
 from torch import Tensor
 
 from align_bench.errors import PluginError, nearest
+from align_bench.records import OWN_SETTINGS
 
 __all__ = [
     "Advantages",
@@ -422,8 +423,8 @@ class Algorithm:
         """
         for name in given:
             if name not in self.parameters:
-                rate = [] if self.learning_rate is None else ["learning_rate"]
-                hint = nearest(name, [*self.parameters, *rate], what="parameter")
+                every = [] if self.learning_rate is None else ["learning_rate", *OWN_SETTINGS]
+                hint = nearest(name, [*self.parameters, *every], what="parameter")
                 raise ValueError(f"{self.name} has no parameter {name!r}. {hint}")
         return {
             name: parameter.parse(given[name]) if name in given else parameter.default
@@ -867,6 +868,8 @@ def _parameters(function: Callable[..., Any], doc: str) -> dict[str, Parameter]:
         where = f"{function.__name__}: parameter {parameter.name!r}"
         if parameter.name == "learning_rate":
             raise PluginError(f"{where} is every method's own", fix="give its default to @algorithm(learning_rate=…)")
+        if parameter.name in OWN_SETTINGS:
+            raise PluginError(f"{where} is a training setting, which suites set for every method", fix="rename it")
         if parameter.kind is not inspect.Parameter.KEYWORD_ONLY or parameter.default is inspect.Parameter.empty:
             raise PluginError(f"{where} must be keyword-only with a default", fix="write *, name: float = 0.1")
         hint = hints.get(parameter.name)

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from align_bench.api import Recipe, Selection
+from align_bench.records import OWN_SETTINGS
 from align_bench.registry import Plugin, Registry
 from align_bench.testing import CheckReport, Status
 
@@ -64,6 +65,8 @@ def method_page(plugin: Plugin) -> Iterator[RenderableType]:
         rates = str(algorithm.learning_rate_range or "none declared")
         meaning = "peak learning rate for LoRA adapters"
         table.add_row("learning_rate", "float", f"{algorithm.learning_rate:g}", "> 0", rates, meaning)
+        for setting in OWN_SETTINGS:
+            table.add_row(setting, "int", f"train.{setting}", "> 0", "none declared", "in place of the suite's")
     for parameter in algorithm.parameters.values():
         default = f"{parameter.default:g}" if isinstance(parameter.default, float) else str(parameter.default)
         table.add_row(

@@ -545,7 +545,7 @@ class _Work:
         unfinished = self.store.partial(cell.adapter.kind, cell.adapter.key)
         shared: dict[str, Any] = {
             "learning_rate": cell.learning_rate,
-            "settings": self.suite.train,
+            "settings": self.suite.train.model_copy(update=dict(cell.settings)),
             "seed": cell.seed,
             "track": self.store.folder / "trackers" / cell.id,
             "tick": tick,

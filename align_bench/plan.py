@@ -16,7 +16,7 @@ from typing import Any
 
 from align_bench.api import Algorithm, Recipe, Selection
 from align_bench.errors import SuiteError, nearest
-from align_bench.records import Kind
+from align_bench.records import OWN_SETTINGS, Kind
 from align_bench.registry import Plugin, Registry
 from align_bench.store import content_key
 from align_bench.suite import (
@@ -93,6 +93,7 @@ class Cell:
         proxy: its own reward model's scores of its generations; None without a reward model.
         base_proxy: the same model's scores of the base's generations.
         draws: answers of the base that a selection picks among, a set of one an answered prompt; empty for others.
+        settings: training settings of its own, in place of the suite's (`OWN_SETTINGS`).
     """
 
     id: str
@@ -113,6 +114,7 @@ class Cell:
     proxy: Address | None = None
     base_proxy: Address | None = None
     draws: tuple[Address, ...] = ()
+    settings: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def algorithm(self) -> str:
@@ -142,7 +144,7 @@ class Cell:
             return {}
         judge = {"method": self.plugin.algorithm.name} if self.is_judge else {}
         rate = {} if self.learning_rate is None else {"learning_rate": self.learning_rate}
-        return {**judge, **rate, **self.parameters}
+        return {**judge, **rate, **self.settings, **self.parameters}
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -389,11 +391,12 @@ class _Variant:
     method: str
     parameters: Mapping[str, Any]
     learning_rate: float | None
+    settings: Mapping[str, int]
 
     @property
     def everything(self) -> dict[str, Any]:
         rate = {} if self.learning_rate is None else {"learning_rate": self.learning_rate}
-        return {**rate, **self.parameters}
+        return {**rate, **self.settings, **self.parameters}
 
 
 def _named_variants(suite: Suite, registry: Registry) -> dict[str, _Variant]:
@@ -421,8 +424,12 @@ def _variant(algorithm: Algorithm, given: Mapping[str, Any], *, where: str) -> _
         if not number or not 0 < given_rate < math.inf:
             raise SuiteError(f"{where}: learning_rate: got {given_rate!r}, expected a number > 0")
         rate = float(given_rate)
+    settings = {} if rate is None else {key: rest.pop(key) for key in OWN_SETTINGS if key in rest}
+    for key, value in settings.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise SuiteError(f"{where}: {key}: got {value!r}, expected a whole number > 0")
     try:
-        return _Variant(algorithm.name, algorithm.resolve(rest), rate)
+        return _Variant(algorithm.name, algorithm.resolve(rest), rate, settings)
     except ValueError as error:
         raise SuiteError(f"{where}: {error}", fix=f"align-bench show {algorithm.name} lists its parameters") from None
 
@@ -441,7 +448,7 @@ def _names(variants: list[_Variant], searched: Mapping[str, Collection[str]]) ->
     names = []
     for variant in variants:
         siblings = [full(other) for other in variants if other.method == variant.method]
-        differing = [key for key in full(variant) if len({repr(sibling[key]) for sibling in siblings}) > 1]
+        differing = [key for key in full(variant) if len({repr(sibling.get(key)) for sibling in siblings}) > 1]
         shown = ",".join(f"{key}={full(variant)[key]}" for key in differing)
         names.append(f"{variant.method}[{shown}]" if shown else variant.method)
     return names
@@ -522,7 +529,8 @@ class _Layout:
                 "learning_rate": variant.learning_rate,
                 "seed": seed,
                 "lora": self.suite.lora.model_dump(),
-                "train": self.suite.train.model_dump(exclude={"checkpoint_minutes", "max_length", "trackers"}),
+                "train": self.suite.train.model_dump(exclude={"checkpoint_minutes", "max_length", "trackers"})
+                | dict(variant.settings),
                 "code": code_digest("models", "train", "data", *(["judge"] if algorithm.online else [])),
                 **({"reward": reward.adapter.key} if reward and reward.adapter else {}),
             }
@@ -548,6 +556,7 @@ class _Layout:
             reward=reward,
             proxy=self._proxy(generations, reward),
             base_proxy=self._proxy(self._base_generations(), reward),
+            settings=variant.settings,
         )
 
     def _selection(

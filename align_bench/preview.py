@@ -70,7 +70,7 @@ def plan_tables(prepared: Prepared, folders: Folders) -> Iterator[RenderableType
         f"artefacts: {len(plan_addresses(prepared))} in all, {len(absent)} not stored; "
         f"{steps:,} optimizer steps per policy cell trained on pairs; "
         f"missing work: {sum(rough.flops(kind, cell) for kind, cell, rough, _ in missing) / 1e12:,.1f} TFLOP, "
-        f"about {_minutes(sum(rough.seconds(kind, cell) for kind, cell, rough, _ in missing))}"
+        f"about {_roughly(sum(rough.seconds(kind, cell) for kind, cell, rough, _ in missing))}"
     )
     yield Text(estimate.basis, style="dim")
     for name, trials in tried.items():
@@ -121,7 +121,7 @@ def _stage(cell: Cell, kind: str, store: Store, estimate: _Estimate) -> str:
     addresses = _addresses(cell)[kind]
     absent = [address for address in addresses if (address.kind, address.key) not in store]
     if absent:
-        return f"~{len(absent) * estimate.seconds(kind, cell):,.0f} s"
+        return f"~{_roughly(len(absent) * estimate.seconds(kind, cell))}"
     return "[green]stored[/]" if addresses else "–"
 
 
@@ -210,7 +210,7 @@ class _Estimate:
             # Mismatched answers pass forward only: half of a training pass; chosen answers are half of all.
             # Online: prompts with answers are sampled, judged, and measured under policy and reference before updates.
             share = {"unpaired": 1.5, "chosen": 0.5, "rollouts": 4}.get(cell.plugin.algorithm.data, 1)
-            return int(self.tokens[cell.rows] * self.epochs * share)
+            return int(self.tokens[cell.rows] * cell.settings.get("epochs", self.epochs) * share)
         if kind == "judged":
             return self.tokens["generations"]
         if kind == "drift":  # once under the policy, once under the base
@@ -271,5 +271,10 @@ def _steps(prepared: Prepared, estimate: _Estimate) -> int:
     return -(-estimate.rows // prepared.suite.train.batch_size) * prepared.suite.train.epochs
 
 
-def _minutes(seconds: float) -> str:
-    return f"{seconds / 60:,.0f} minutes" if seconds >= 90 else f"{seconds:,.0f} seconds"
+def _roughly(seconds: float) -> str:
+    """An estimate in two digits or so."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    if seconds < 99.5 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:,.1f} h"

@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 Kind = Literal["reward", "policy", "base"]
 Status = Literal["done", "failed", "skipped"]
 Level = Literal["checkpoint", "method"]
+OWN_SETTINGS = ("epochs", "batch_size")  # of a suite's `train`, which a method may set or sweep for itself
 PROXY = "reward: "  # stands before the cell of a policy's own reward model where that scores generations
 
 

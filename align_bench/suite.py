@@ -272,7 +272,10 @@ class Tune(_Strict):
 
 
 class Method(_Strict):
-    """One entry of `methods`: a name, and each parameter's values (several make a grid)."""
+    """One entry of `methods`: a name, and each parameter's values (several make a grid).
+
+    Beside its own parameters a method takes `learning_rate`, and `epochs` and `batch_size` in place of the suite's.
+    """
 
     name: str
     grid: dict[str, list[Any]] = Field(default_factory=dict)

@@ -276,6 +276,19 @@ def fraction_of_int(logps: PairLogps, *, steps: Annotated[int, Range(0.5, 4)] = 
     raise NotImplementedError
 
 
+@pytest.mark.parametrize("name", ["epochs", "batch_size"])
+def test_a_parameter_is_not_called_like_a_training_setting(name: str) -> None:
+    text = (
+        "def method(logps: PairLogps, *, NAME: int = 1) -> Loss:\n"
+        '    """Equation.\n\n    Args:\n        NAME: counted.\n    """\n'
+        "    return Loss(logps.chosen)\n"
+    )
+    space: dict[str, Any] = {"PairLogps": PairLogps, "Loss": Loss}
+    exec(text.replace("NAME", name), space)
+    with pytest.raises(PluginError, match=f"{name!r} is a training setting"):
+        algorithm(data="pairs", paper="none", learning_rate=1e-4, reward="none")(space["method"])
+
+
 @pytest.mark.parametrize(
     ("function", "said"),
     [

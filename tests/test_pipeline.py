@@ -236,6 +236,23 @@ def test_a_changed_method_runs_alone(whole: Any, tmp_path: Path) -> None:
     assert watch.stages == ["dpo: train", "dpo: validation pairs", "dpo: generate", "dpo: drift", "dpo: judge"]
 
 
+def test_a_sweep_of_batch_sizes_and_epochs(write_suite: Callable[..., Path], folders: Folders) -> None:
+    """The course's sweep of gradient accumulation: more answers a step, fewer steps."""
+    path = write_suite(methods=[{"rm": {"batch_size": [4, 12]}}, {"dpo": {"epochs": 2}}], seeds=[0])
+    report = execute(path, folders)
+    rows = report["data"]["train"]["tokens"]["kept"]
+    steps: dict[str, int] = {}
+    for row in read_training(folders.reports / "small"):
+        steps[row["cell"]] = max(row["step"], steps.get(row["cell"], 0))
+    assert steps["rm[batch_size=4]"] == -(-rows // 4)
+    assert steps["rm[batch_size=12]"] == -(-rows // 12)
+    assert steps["dpo"] == 2 * -(-rows // 8)
+    parameters = {result["cell"]: result["parameters"] for result in report["results"]}
+    assert parameters["rm[batch_size=12]"]["batch_size"] == 12
+    assert parameters["dpo"]["epochs"] == 2
+    assert (folders.reports / "small" / "figures" / "sweeps.svg").is_file()
+
+
 def test_only_some_methods(write_suite: Callable[..., Path], folders: Folders) -> None:
     report = execute(write_suite(methods=["dpo", "simpo"]), folders, methods=["simpo", "base"])
     assert {result["cell"]: result["status"] for result in report["results"]} == {

@@ -380,6 +380,42 @@ def test_other_parameters_change_their_own_cell_only(parameters: Mapping[str, An
     assert found == parts("dpo", of=("adapter", "val", "generations", "judged", "drift", "audit"))
 
 
+def test_a_method_may_have_training_settings_of_its_own() -> None:
+    found = plan(methods=["rm", {"dpo": {"batch_size": [4, 8], "epochs": 2}}, "dpo"])
+    assert [cell.id for cell in found.cells] == [
+        "rm",
+        "dpo[epochs=2,batch_size=4]",
+        "dpo[epochs=2,batch_size=8]",
+        "dpo",
+    ]
+    _, four, eight, plain = found.cells
+    assert four.settings == {"batch_size": 4, "epochs": 2}
+    assert four.all_parameters["batch_size"] == 4
+    assert plain.settings == {}
+    assert "batch_size" not in plain.all_parameters
+    assert len({four.adapter, eight.adapter, plain.adapter}) == 3
+    assert four.reference == eight.reference == plain.reference
+
+
+def test_own_settings_are_those_of_the_suite_where_they_are_equal() -> None:
+    """A suite with `train.batch_size: 8` and a method with `batch_size: 8` share the artefact."""
+    (own,) = plan(methods=[{"dpo": {"batch_size": 8, "epochs": 2}}]).cells
+    (shared,) = plan(methods=["dpo"], train={"batch_size": 8, "epochs": 2}).cells
+    assert own.adapter == shared.adapter
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, "8", True, None])
+@pytest.mark.parametrize("key", ["epochs", "batch_size"])
+def test_own_settings_are_whole_numbers(key: str, value: Any) -> None:
+    with pytest.raises(SuiteError, match=f"dpo: {key}: got {value!r}, expected a whole number > 0"):
+        plan(methods=[{"dpo": {key: value}}])
+
+
+def test_a_method_that_trains_nothing_has_no_training_settings() -> None:
+    with pytest.raises(SuiteError, match="epochs"):
+        plan(methods=["rm", {"best_of_n": {"reward": "rm", "epochs": 2}}])
+
+
 def test_other_seed_changes_all_cells_but_not_the_judge() -> None:
     found = changed(plan(), plan(seeds=[1]))
     trained = parts("rm", "dpo", "kto", "simpo", of=("adapter", "val", "generations", "judged", "drift", "audit"))

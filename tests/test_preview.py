@@ -84,7 +84,7 @@ def test_every_cell_is_a_row_with_its_stages(prepared: Prepared, folders: Folder
     text = shown(prepared, folders)
     assert "small: 4 cells" in text
     assert list(stages(text)) == ["base", "judge", "rm", "dpo", "kto", "simpo"]
-    estimated = re.compile(r"~[\d,]+ s")
+    estimated = re.compile(r"~[\d,.]+ (s|min|h)")
     has = {cell: [bool(estimated.fullmatch(stage)) for stage in row[1:]] for cell, row in stages(text).items()}
     assert has == {
         "base": [False, True, True, True, False, False],
@@ -131,7 +131,7 @@ def test_finished_suite_has_no_work_left(prepared: Prepared, folders: Folders) -
         store_it(prepared, folders, address)
     text = shown(prepared, folders)
     assert counts(text)[1] == 0
-    assert "missing work: 0.0 TFLOP, about 0 seconds" in text
+    assert "missing work: 0.0 TFLOP, about 0 s" in text
     assert {stage for row in stages(text).values() for stage in row[1:]} == {"stored", "–"}
 
 
@@ -142,11 +142,33 @@ def test_estimate_follows_the_rates_of_this_suite(prepared: Prepared, folders: F
         store_it(prepared, folders, rm.adapter, Cost(seconds=10.0, tokens=int(10 * tokens_per_second), peak_bytes=0))
         text = shown(prepared, folders)
         assert "own rates (adapter)" in text
-        return float(stages(text)[dpo.id][1].strip("~ s").replace(",", ""))
+        amount, unit = stages(text)[dpo.id][1].strip("~").split()
+        return float(amount.replace(",", "")) * {"s": 1, "min": 60, "h": 3600}[unit]
 
     slow, fast = estimated(0.1), estimated(0.2)
     assert slow > 1000
-    assert slow / fast == pytest.approx(2, rel=0.01)
+    assert slow / fast == pytest.approx(2, rel=0.03)
+
+
+def test_times_are_told_in_the_unit_that_suits_them(prepared: Prepared, folders: Folders) -> None:
+    rm, dpo = prepared.plan.cells[:2]
+    told = []
+    for seconds in (12, 98, 100, 5900, 6000, 360000):
+        store_it(prepared, folders, rm.adapter, Cost(seconds=seconds, tokens=10**4, peak_bytes=0))
+        told.append(stages(shown(prepared, folders))[dpo.id][1])
+    units = [one.split()[1] for one in told]
+    assert units == sorted(units, key=["s", "min", "h"].index)
+    assert set(units) == {"s", "min", "h"}, told
+
+
+def test_a_methods_own_epochs_are_counted(write_suite: Write, folders: Folders) -> None:
+    prepared = make(write_suite(methods=[{"dpo": {"epochs": [1, 3]}}]))
+    one, three = prepared.plan.cells
+    store_it(prepared, folders, prepared.plan.judges[0].adapter, Cost(seconds=9.0, tokens=1, peak_bytes=0))
+    lasting = stages(shown(prepared, folders))
+    assert lasting[one.id][1].endswith("h")
+    hours = [float(lasting[cell.id][1].strip("~ h").replace(",", "")) for cell in (one, three)]
+    assert hours[1] / hours[0] == pytest.approx(3, rel=0.03)
 
 
 def test_estimate_says_what_it_rests_on(prepared: Prepared, folders: Folders) -> None:

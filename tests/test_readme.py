@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from align_bench.records import OWN_SETTINGS
 from align_bench.registry import load_registry
 from align_bench.suite import load_suite, packaged_suites
 
@@ -31,7 +32,7 @@ def test_the_readmes_suite_is_valid(tmp_path: Path) -> None:
     assert suite.name == yaml.safe_load(block("yaml"))["name"]
     for method in suite.methods:
         load_registry()[method.name].algorithm.resolve(
-            {key: values[0] for key, values in method.grid.items() if key != "learning_rate"}
+            {key: values[0] for key, values in method.grid.items() if key not in ("learning_rate", *OWN_SETTINGS)}
         )
 
 

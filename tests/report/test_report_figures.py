@@ -70,6 +70,20 @@ def test_a_sweep_is_drawn_where_a_method_has_a_grid(found: dict[str, Figure]) ->
     assert {row[0] for row in found["sweeps"].rows} == {"rm[learning_rate=1e-05]", "rm[learning_rate=2e-05]"}
 
 
+def test_judges_are_no_sweep(shared_run: Any) -> None:
+    judges = [replace(one, algorithm="judge") if one.kind == "reward" else one for one in shared_run.outcomes]
+    names = [one.cell for one in judges if one.algorithm == "judge"]
+    training = [
+        {"cell": cell, "algorithm": "judge", "seed": 0, "step": step, "loss": 1 / step}
+        for cell in names
+        for step in (1, 2, 3)
+    ]
+    found = drawn(replace(shared_run, outcomes=judges), training)
+    assert len(names) == 2
+    assert "losses" in found
+    assert "sweeps" not in found
+
+
 def test_accuracy_by_length_counts_each_pair_once(run: Any) -> None:
     rng = random.Random(4)
     model = next(row for row in run.scores if row["cell"] == "dpo")

@@ -10,6 +10,7 @@ from align_bench.metrics.finite import is_finite
 from align_bench.report.cells import Cell
 from align_bench.report.figures.material import MAX_PANELS, Figure, Material, Row, ends, span
 from align_bench.report.plots import Look, Panel, Series, curves, looks
+from align_bench.suite import JUDGE_CELL
 
 
 def losses(material: Material) -> Figure | None:
@@ -73,7 +74,7 @@ def sweeps(material: Material) -> Figure | None:
     panels, rows = [], []
     variants: dict[str, list[Cell]] = {}
     for cell in material.shown:
-        if cell.outcome.kind != "base":
+        if cell.outcome.kind != "base" and cell.outcome.algorithm != JUDGE_CELL:  # judges are no grid
             variants.setdefault(cell.outcome.algorithm, []).append(cell)
     for method, cells in variants.items():
         known = [(cell, *_curve(material.training, cell.name, "loss")) for cell in cells]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -101,6 +104,55 @@ def write_suite(tmp_path: Path, small_suite: dict[str, Any]) -> Callable[..., Pa
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def killed_at() -> Callable[[Path, Path, str], None]:
+    """Runs a suite in a process that kills itself at a stage, `CELL: LABEL`.
+
+    It dies at the second tick of the stage or at its only one; where none comes, with the work done and nothing stored.
+    """
+
+    def killed(suite: Path, root: Path, stage: str) -> None:
+        code = f"""
+import os, signal
+import torch
+torch.set_num_threads(1)
+from contextlib import contextmanager
+from pathlib import Path
+from align_bench.pipeline import Folders, prepare, run
+from align_bench.registry import load_registry
+from align_bench.store import Store
+from align_bench.suite import load_suite
+
+now = None
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+class Killer:
+    @contextmanager
+    def stage(self, cell, label):
+        global now
+        now = f"{{cell}}: {{label}}"
+        def tick(done, total, note=""):
+            if now == {stage!r} and done >= min(2, total):
+                die()
+        yield tick
+        now = None
+    def say(self, text):
+        pass
+
+put = Store.put
+Store.put = lambda *args: die() if now == {stage!r} else put(*args)
+path, root = Path({str(suite)!r}), Path({str(root)!r})
+folders = Folders(root / "runs", root / "reports")
+run(prepare(load_suite(str(path)), load_registry(path)), Killer(), folders, command="x")
+"""
+        process = subprocess.run([sys.executable, "-c", code], env={**os.environ, "HF_HUB_OFFLINE": "1"}, check=False)
+        assert process.returncode == -signal.SIGKILL, f"there is no stage {stage!r}"
+
+    return killed
 
 
 @pytest.fixture(scope="session")

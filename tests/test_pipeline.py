@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
-import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -433,42 +429,45 @@ def test_the_whole_way_equals_a_hand_made_one(whole: Any) -> None:
         assert row["chosen_tokens"] == len(both) - len(prompt)
 
 
-@pytest.mark.parametrize("stage", ["judge: train", "dpo: train", "dpo: generate"])
+KILLED = {"methods": ["dpo"], "train": {"batch_size": 8, "max_length": 128, "checkpoint_minutes": 1e-9}}
+
+
+@pytest.fixture(scope="module")
+def straight(small_suite: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The report of a run that nothing interrupts."""
+    root = tmp_path_factory.mktemp("straight")
+    path = root / "small.yaml"
+    path.write_text(yaml.safe_dump({**small_suite, **KILLED}), encoding="utf-8")
+    return execute(path, Folders(root / "runs", root / "reports"))
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        "judge: train",
+        "judge: rows shared with train",
+        "judge: audit",
+        "dpo: reference log-probs",
+        "dpo: train",
+        "dpo: generate",
+        "dpo: drift",
+    ],
+)
 def test_kill_9_and_run_again_gives_the_same_numbers(
-    whole: Any, tmp_path: Path, write_suite: Callable[..., Path], stage: str
+    straight: dict[str, Any],
+    folders: Folders,
+    write_suite: Callable[..., Path],
+    killed_at: Callable[[Path, Path, str], None],
+    stage: str,
 ) -> None:
     """A process that kills itself in the middle of a stage; the next run goes on and ends where a straight one does."""
-    path = write_suite(methods=["dpo"], train={"batch_size": 8, "max_length": 128, "checkpoint_minutes": 1e-9})
-    code = f"""
-import os, signal, sys
-import torch
-torch.set_num_threads(1)
-from contextlib import contextmanager
-from pathlib import Path
-from align_bench.pipeline import Folders, prepare, run
-from align_bench.registry import load_registry
-from align_bench.suite import load_suite
-
-class Killer:
-    @contextmanager
-    def stage(self, cell, label):
-        def tick(done, total, note=""):
-            if f"{{cell}}: {{label}}" == {stage!r} and done >= min(2, total):
-                os.kill(os.getpid(), signal.SIGKILL)
-        yield tick
-    def say(self, text):
-        pass
-
-suite = load_suite({str(path)!r})
-folders = Folders(Path({str(tmp_path)!r}) / "runs", Path({str(tmp_path)!r}) / "reports")
-run(prepare(suite, load_registry(Path({str(path)!r}))), Killer(), folders, command="x")
-"""
-    killed = subprocess.run([sys.executable, "-c", code], env={**os.environ, "HF_HUB_OFFLINE": "1"}, check=False)
-    assert killed.returncode == -signal.SIGKILL
+    path = write_suite(**KILLED)
+    killed_at(path, folders.runs.parent, stage)
     watch = Watch()
-    resumed = execute(path, Folders(tmp_path / "runs", tmp_path / "reports"), watch)
-    assert "base: generate" not in watch.stages or stage == "judge: train"
-    straight = execute(path, Folders(tmp_path / "runs2", tmp_path / "reports2"))
+    resumed = execute(path, folders, watch)
+    assert not any(done.endswith(": tokens") for done in watch.stages), "what was done is not done again"
+    assert stage in watch.stages
+    assert "base: validation pairs" not in watch.stages or stage.startswith("judge")
     assert numbers(resumed) == numbers(straight)
     assert all(math.isfinite(result["cost"]["seconds"]) for result in resumed["results"])
 

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -175,34 +171,11 @@ def test_own_rewards_score_the_generations_and_the_bases(whole: Whole) -> None:
 
 
 @pytest.mark.parametrize("label", ["draw 2 of 6", "pick", "proxy rm"])
-def test_kill_9_and_run_again_gives_the_same_numbers(whole: Whole, tmp_path: Path, label: str) -> None:
+def test_kill_9_and_run_again_gives_the_same_numbers(
+    whole: Whole, tmp_path: Path, killed_at: Callable[[Path, Path, str], None], label: str
+) -> None:
     path, _, _, straight, _ = whole
-    code = f"""
-import os, signal
-import torch
-torch.set_num_threads(1)
-from contextlib import contextmanager
-from pathlib import Path
-from align_bench.pipeline import Folders, prepare, run
-from align_bench.registry import load_registry
-from align_bench.suite import load_suite
-
-class Killer:
-    @contextmanager
-    def stage(self, cell, label):
-        def tick(done, total, note=""):
-            if label == {label!r} and cell != "base":
-                os.kill(os.getpid(), signal.SIGKILL)
-        yield tick
-    def say(self, text):
-        pass
-
-root = Path({str(tmp_path)!r})
-run(prepare(load_suite({str(path)!r}), load_registry(Path({str(path)!r}))), Killer(),
-    Folders(root / "runs", root / "reports"), command="x")
-"""
-    killed = subprocess.run([sys.executable, "-c", code], env={**os.environ, "HF_HUB_OFFLINE": "1"}, check=False)
-    assert killed.returncode == -signal.SIGKILL
+    killed_at(path, tmp_path, f"best_of_n[reward=rm,n=3]: {label}")
     _, resumed = execute(path, tmp_path, watch := Watch())
     assert not any("draw 1 of" in stage for stage in watch.stages), "what was done is not done again"
     assert any(label in stage for stage in watch.stages)

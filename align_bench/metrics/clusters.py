@@ -31,7 +31,14 @@ def cluster_codes(clusters: Clusters | None, n: int) -> Codes:
 
 def is_clustered(codes: Codes | Column) -> bool:
     """Whether any cluster has more than one value."""
-    return len(codes) > 0 and len(np.unique(codes)) < len(codes)
+    return len(np.unique(codes)) < len(codes)
+
+
+def are_alike(values: Column, codes: Codes | Column) -> bool:
+    """Whether the clusters' means differ by rounding at most, as one cluster's do: no error can be estimated then."""
+    places = np.unique(codes, return_inverse=True)[1]
+    means = np.bincount(places, values) / np.bincount(places)
+    return bool(np.ptp(means) <= 1e-12 * np.max(np.abs(values)))
 
 
 def clustered_fit(values: Column, codes: Codes | Column) -> Any:
@@ -47,13 +54,13 @@ def clustered_fit(values: Column, codes: Codes | Column) -> Any:
 def clustered_mean(values: Column, codes: Codes | Column) -> Estimate:
     """Mean of all values with its 95% interval by the clustered standard error; `n` counts values.
 
-    No interval for one cluster, or for values that do not vary.
+    No interval for one cluster, or for clusters whose means are all the same.
     """
     n = len(values)
     if n == 0:
         return Estimate(None)
     centre = float(np.mean(values))
-    if len(np.unique(codes)) < 2 or np.ptp(values) <= 1e-12 * np.max(np.abs(values)):
+    if are_alike(values, codes):
         return Estimate(centre, n=n)
     low, high = clustered_fit(values, codes).conf_int(0.05)[0]
     return Estimate(centre, float(low), float(high), n)

@@ -31,6 +31,11 @@ def finite(*columns: Numbers) -> tuple[Column, ...]:
     return tuple(row[kept] for row in table)
 
 
+def is_constant(values: Column) -> bool:
+    """Whether the values differ by rounding at most, so that no variance can be estimated."""
+    return bool(np.ptp(values) <= 1e-12 * np.max(np.abs(values)))
+
+
 def is_finite(number: float | None) -> bool:
     """Whether there is a number, and it is finite."""
     return number is not None and math.isfinite(number)

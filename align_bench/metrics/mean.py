@@ -6,7 +6,7 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
-from align_bench.metrics.finite import Column, Numbers, finite
+from align_bench.metrics.finite import Column, Numbers, finite, is_constant
 from align_bench.records import Estimate
 
 
@@ -42,7 +42,7 @@ def _interval(values: Column) -> Estimate:
     if n == 0:
         return Estimate(None)
     centre = float(np.mean(values))
-    if n < 2 or np.ptp(values) <= 1e-12 * np.max(np.abs(values)):
+    if is_constant(values):  # as one value is
         return Estimate(centre, n=n)
     from scipy import stats
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from align_bench.metrics.finite import Column, Numbers, finite
+from align_bench.metrics.finite import Column, Numbers, finite, is_constant
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def welch_test(a: Numbers, b: Numbers) -> WelchTest:
     if not len(left) or not len(right):
         return WelchTest(None, None, None, None, None, None)
     difference = float(np.mean(left) - np.mean(right))
-    if min(len(left), len(right)) < 2 or (_is_constant(left) and _is_constant(right)):
+    if min(len(left), len(right)) < 2 or (is_constant(left) and is_constant(right)):
         return WelchTest(difference, None, None, None, None, None)
     from scipy.stats import ttest_ind
 
@@ -80,8 +80,3 @@ def welch_test(a: Numbers, b: Numbers) -> WelchTest:
     return WelchTest(
         difference, float(interval.low), float(interval.high), float(test.statistic), float(test.df), float(test.pvalue)
     )
-
-
-def _is_constant(values: Column) -> bool:
-    """Whether the values differ by rounding at most, so that no variance can be estimated."""
-    return bool(np.ptp(values) <= 1e-12 * np.max(np.abs(values)))

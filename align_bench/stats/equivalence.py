@@ -11,8 +11,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from align_bench.metrics.clusters import Clusters, cluster_codes, clustered_fit, is_clustered
-from align_bench.stats.paired import Values, Vector, is_constant
+from align_bench.metrics.clusters import Clusters, are_alike, cluster_codes, clustered_fit, is_clustered
+from align_bench.metrics.finite import is_constant
+from align_bench.stats.paired import Values, Vector
 from align_bench.stats.seeds import MIN_SEEDS
 
 
@@ -32,7 +33,8 @@ def tost_paired(a: Values, b: Values, margin: float, clusters: Clusters | None =
     """p-value of |mean of a − b| < margin between two checkpoints.
 
     statsmodels' `DescrStatsW.ttost_mean`; where several pairs share a prompt, two one-sided tests of the clustered
-    mean of `stats.paired.paired_t`. None for fewer than two prompts and for constant differences.
+    mean of `stats.paired.paired_t`. None for fewer than two prompts, and where the mean difference
+    is the same on each.
 
     Args:
         a, b, clusters: as in `paired_t`.
@@ -40,18 +42,18 @@ def tost_paired(a: Values, b: Values, margin: float, clusters: Clusters | None =
     """
     differences = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
     codes = cluster_codes(clusters, len(differences))
-    if len(differences) < 2 or codes.max() < 1 or is_constant(differences):
+    if not len(differences) or are_alike(differences, codes):
         return None
     if not is_clustered(codes):
         return _within(differences, margin)
     fit = clustered_fit(differences, codes)
     above, below = fit.t_test(([[1.0]], [-margin])), fit.t_test(([[1.0]], [margin]))
     # A two-sided p-value is twice that of the side that the estimate is on.
-    one_sided = [
+    one_sided: list[float] = [
         test.pvalue.item() / 2 if side * test.tvalue.item() > 0 else 1 - test.pvalue.item() / 2
         for test, side in ((above, 1), (below, -1))
     ]
-    return max(one_sided) if np.isfinite(one_sided).all() else None
+    return max(one_sided)
 
 
 def tost_seeds(a: Sequence[float], b: Sequence[float], margin: float) -> float | None:

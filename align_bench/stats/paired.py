@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from align_bench.metrics.clusters import Clusters, cluster_codes, clustered_fit, is_clustered
+from align_bench.metrics.clusters import Clusters, are_alike, cluster_codes, clustered_fit, is_clustered
 
 Vector = npt.NDArray[np.float64]
 Values = Sequence[float] | Vector
@@ -40,8 +39,8 @@ def paired_t(a: Values, b: Values, clusters: Clusters | None = None) -> Differen
 
     Where several pairs share a prompt, its standard error is clustered over prompts: statsmodels' OLS of the
     differences on a constant, with the small-sample correction and G − 1 degrees of freedom for G prompts. With one
-    pair a prompt the two are the same test. Only the mean is defined for fewer than two prompts and for constant
-    differences.
+    pair a prompt the two are the same test. Only the mean is defined for fewer than two prompts, and where the mean
+    difference is the same on each.
 
     Args:
         a, b: finite values of the same pairs in the same order.
@@ -57,13 +56,13 @@ def paired_t(a: Values, b: Values, clusters: Clusters | None = None) -> Differen
         return Difference(None, None, None, None, None, 0)
     centre = float(np.mean(differences))
     codes = cluster_codes(clusters, n)
-    if codes.max() < 1 or is_constant(differences):
+    if are_alike(differences, codes):
         return Difference(centre, None, None, None, None, n)
     effect = centre / float(np.std(differences, ddof=1))
     if is_clustered(codes):
         fit = clustered_fit(differences, codes)
         low, high = fit.conf_int(0.05)[0]
-        return Difference(centre, _number(low), _number(high), _number(fit.pvalues[0]), effect, n)
+        return Difference(centre, float(low), float(high), float(fit.pvalues[0]), effect, n)
     from scipy.stats import ttest_rel
 
     test = ttest_rel(left, right)
@@ -81,8 +80,6 @@ def wilcoxon_p(a: Values, b: Values, clusters: Clusters | None = None) -> float 
         a, b, clusters: as in `paired_t`.
     """
     left, right = _aligned(a, b)
-    if len(left) < 2:
-        return None
     codes = cluster_codes(clusters, len(left))
     means = np.bincount(codes, left - right) / np.bincount(codes)
     if len(means) < 2 or not means.any():
@@ -125,15 +122,6 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
     adjusted = iter(multipletests(known, method="holm")[1])
     return [None if p is None else float(next(adjusted)) for p in p_values]
-
-
-def is_constant(values: Vector) -> bool:
-    """Whether the values differ by rounding at most, so that no variance can be estimated."""
-    return bool(np.ptp(values) <= 1e-12 * np.max(np.abs(values)))
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if np.isfinite(value) else None
 
 
 def _aligned(a: Values, b: Values) -> tuple[Vector, Vector]:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from align_bench.stats.paired import Difference, is_constant
+from align_bench.metrics.finite import is_constant
+from align_bench.stats.paired import Difference
 
 MIN_SEEDS = 3
 

@@ -13,7 +13,7 @@ from scipy.stats import t as student
 
 from align_bench.stats.bootstrap import bca_means, resampled_means
 from align_bench.stats.equivalence import prompt_spread, tost_fixed, tost_paired, tost_seeds
-from align_bench.stats.paired import paired_t, wilcoxon_p
+from align_bench.stats.paired import Difference, paired_t, wilcoxon_p
 from align_bench.stats.power import detectable_between_seeds
 from align_bench.stats.ranking import friedman, ranks
 
@@ -56,7 +56,16 @@ def test_clustered_t_by_hand() -> None:
     found = paired_t(DIFFERENCES, [0.0] * 5, PROMPTS)
     assert found.difference == 2.0
     assert found.high == pytest.approx(2 + 4.30265273 * math.sqrt(1.08))
+    assert found.effect == pytest.approx(2 / statistics.stdev(DIFFERENCES))
     assert found.n == 5
+
+
+def test_prompts_with_the_same_mean_difference_allow_no_test() -> None:
+    # 2 on either prompt: the clustered standard error is 0, which is no certainty.
+    differences, prompts = [1.0, 3.0, 3.0, 1.0], ["p", "p", "q", "q"]
+    assert paired_t(differences, [0.0] * 4, prompts) == Difference(2.0, None, None, None, None, 4)
+    assert tost_paired(differences, [0.0] * 4, 5.0, prompts) is None
+    assert paired_t(differences, [0.0] * 4).p is not None
 
 
 def test_one_pair_a_prompt_needs_no_clusters() -> None:
@@ -72,7 +81,11 @@ def test_wilcoxon_by_enumeration() -> None:
     # |d| ranks 2, 4, 1, 3: the negative one holds rank 1; 2 of 16 sign patterns have a sum of negative ranks ≤ 1.
     assert wilcoxon_p([2.0, 4.0, -1.0, 3.0], [0.0] * 4) == pytest.approx(4 / 16)
     assert wilcoxon_p([1.0, 2.0], [1.0, 2.0]) is None
-    assert wilcoxon_p([1.0], [0.0]) is None
+    assert wilcoxon_p([1.0], [0.0]) is wilcoxon_p([], []) is None
+    assert wilcoxon_p([1.0, 2.0], [0.0, 0.0]) == pytest.approx(2 / 4)
+    # Three pairs of one prompt have a mean of 1, below the 2 of another one: 3 of 16 patterns have a sum ≤ 2.
+    averaged = wilcoxon_p([1.0, 1.0, 1.0, -2.0, 3.0, 4.0], [0.0] * 6, ["p", "p", "p", "q", "r", "s"])
+    assert averaged == pytest.approx(6 / 16)
 
 
 def test_wilcoxon_takes_the_mean_of_a_prompt() -> None:
@@ -87,14 +100,8 @@ def test_wilcoxon_takes_the_mean_of_a_prompt() -> None:
 def test_pratts_zeros_keep_their_ranks() -> None:
     """Pratt ranks zeros and then drops them; Wilcoxon's own treatment would drop them first."""
     differences = [0.0, 0.0, 0.0, 1.0, 2.0, -3.0, 4.0, 5.0, 6.0, 7.0]
-    ranks_of = {value: 4.0 + place for place, value in enumerate([1.0, 2.0, -3.0, 4.0, 5.0, 6.0, 7.0])}
-    minus, total = ranks_of[-3.0], sum(ranks_of.values())
-    patterns = 0
-    for signs in range(2**7):
-        drawn = sum(rank for place, rank in enumerate(ranks_of.values()) if signs >> place & 1)
-        patterns += min(drawn, total - drawn) <= minus
-    exact = patterns / 2**7
-    assert wilcoxon_p(differences, [0.0] * 10) == pytest.approx(exact, abs=0.02)  # scipy: normal, where there are zeros
+    # The others have the ranks 4 to 10, of which −3 has 6: 4 of 128 sign patterns have a sum of negative ranks ≤ 6.
+    assert wilcoxon_p(differences, [0.0] * 10) == pytest.approx(8 / 128)
 
 
 def bca_by_definition(values: list[float], drawn: np.ndarray) -> tuple[float, float]:
@@ -146,6 +153,12 @@ def test_bca_is_undefined_where_nothing_varies() -> None:
     assert np.isfinite(found[1]).all()
     assert np.isnan(bca_means(np.zeros((0, 2)))).all()
     assert np.isnan(bca_means(np.array([[1.0], [2.0]]), ["p", "p"])).all()
+    assert bca_means(np.array([[1.0], [3.0]])).tolist() == [[1.0, 3.0]]  # two prompts: 1, 2 or 3
+
+
+def test_bca_has_the_unit_of_its_values() -> None:
+    values = np.random.default_rng(3).normal(size=(30, 1))
+    assert bca_means(values / 1024) * 1024 == pytest.approx(bca_means(values), rel=1e-12)
 
 
 def one_sided(differences: list[float], margin: float, error: float, freedom: int) -> float:
@@ -171,7 +184,15 @@ def test_tost_by_hand() -> None:
     # Differences 0, 1, −1, standard error 1/√3, margin √3: t = 3 with 2 degrees of freedom; P(T > 3) = ½(1 − 3/√11).
     assert tost_paired([0.0, 1.0, -1.0], [0.0] * 3, math.sqrt(3)) == pytest.approx(0.5 * (1 - 3 / math.sqrt(11)))
     assert tost_fixed([0.5, 1.5, -0.5], 0.5, math.sqrt(3)) == pytest.approx(0.5 * (1 - 3 / math.sqrt(11)))
-    assert tost_paired([1.0, 1.0], [0.0, 0.0], 2.0) is None
+    # Two prompts with 1 and 3: t = (2 − 5) / 1 with one degree of freedom, whose distribution is Cauchy's.
+    assert tost_paired([1.0, 3.0], [0.0, 0.0], 5.0) == pytest.approx(0.5 - math.atan(3) / math.pi)
+    # Clustered, with a standard error of √1.08 and 2 degrees of freedom: P(T < −x) = ½(1 − x / √(2 + x²)).
+    below = 0.5 / math.sqrt(1.08)
+    expected = 0.5 * (1 - below / math.sqrt(2 + below**2))
+    assert tost_paired(DIFFERENCES, [0.0] * 5, 2.5, PROMPTS) == pytest.approx(expected)
+    turned = [-difference for difference in DIFFERENCES]
+    assert tost_paired(turned, [0.0] * 5, 2.5, PROMPTS) == pytest.approx(expected)
+    assert tost_paired([1.0, 1.0], [0.0, 0.0], 2.0) is tost_paired([], [], 2.0) is None
     assert tost_fixed([0.5, 1.5], 0.5, 1.0) is None
 
 

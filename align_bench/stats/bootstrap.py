@@ -124,8 +124,8 @@ def resampled_win_rates(tables: Sequence[Matrix]) -> Matrix:
     def rates(weights: Matrix, seeds: Sequence[Matrix]) -> Matrix:
         each = []
         for (a, b), own in zip(pairs, wins, strict=True):
-            both = (seeds[a][..., :, None] * seeds[b][..., None, :]).reshape(*seeds[a].shape[:-1], -1)
-            each.append(((weights @ own.T) * both).sum(-1))
+            both = seeds[a][..., :, None] * seeds[b][..., None, :]
+            each.append(((weights @ own.T) * both.reshape(*both.shape[:-2], -1)).sum(-1))
         together: Matrix = np.stack(each, axis=-1) / prompts
         return together
 
@@ -207,7 +207,6 @@ def _resample(sizes: Sequence[int], statistic: Callable[..., Matrix], method: st
         return bootstrap(
             tuple(np.arange(size) for size in sizes),
             of_numbers,
-            paired=False,
             vectorized=True,
             n_resamples=RESAMPLES,
             batch=max(1, _BATCH // max(sizes)),

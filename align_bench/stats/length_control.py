@@ -52,27 +52,26 @@ def _fitted(wins: Column, length: Column) -> Column:
 
 
 def _resampled_intercepts(counts: Matrix, wins: Column, longer: Column, start: Column) -> Matrix:
-    """The intercept of each resample by Newton's method, all fits at once; shape [...].
+    """The intercept of each resample by Newton's method, all fits at once; shape [resamples].
 
     statsmodels makes one fit at a time, in milliseconds: a minute for thirty policies.
 
     Args:
-        counts: how often each prompt was drawn, shape [..., prompts].
+        counts: how often each prompt was drawn, shape [resamples, prompts].
         wins, longer: as above.
         start: θ and φ of all prompts, near which the others lie.
     """
     from scipy.special import expit
 
-    flat = counts.reshape(-1, counts.shape[-1])
-    total = flat.sum(1, keepdims=True)
-    mean = flat @ longer[:, None] / total
-    spread = np.sqrt((flat * (longer - mean) ** 2).sum(1, keepdims=True) / total)
+    total = counts.sum(1, keepdims=True)
+    mean = counts @ longer[:, None] / total
+    spread = np.sqrt((counts * (longer - mean) ** 2).sum(1, keepdims=True) / total)
     length = np.tanh(longer / np.where(spread > 0, spread, np.inf))
-    theta, phi = (np.full(len(flat), value) for value in start)
+    theta, phi = (np.full(len(counts), value) for value in start)
     for _ in range(STEPS):
         rate = expit(theta[:, None] + phi[:, None] * length)
-        off = flat * (wins - rate)
-        weight = flat * rate * (1 - rate)
+        off = counts * (wins - rate)
+        weight = counts * rate * (1 - rate)
         slope = off.sum(1) - RIDGE * theta, _dot(off, length) - RIDGE * phi
         curve = weight.sum(1) + RIDGE, _dot(weight, length), _dot(weight, length**2) + RIDGE
         determinant = curve[0] * curve[2] - curve[1] ** 2
@@ -85,7 +84,7 @@ def _resampled_intercepts(counts: Matrix, wins: Column, longer: Column, start: C
         theta, phi = theta + shrink * steps[0], phi + shrink * steps[1]
         if max(np.abs(steps[0]).max(), np.abs(steps[1]).max()) < 1e-6:
             break
-    return theta.reshape(counts.shape[:-1])
+    return theta
 
 
 def _dot(left: Matrix, right: Matrix) -> Matrix:

@@ -52,8 +52,8 @@ def friedman(columns: Sequence[Sequence[float] | Matrix], clusters: Clusters | N
     codes = cluster_codes(clusters, len(columns[0]))
     if not len(codes) or codes.max() < 1:
         return None
-    sizes = np.bincount(codes)
-    blocks = [np.bincount(codes, np.asarray(column, dtype=np.float64)) / sizes for column in columns]
+    # Sums over a prompt's units rank the models as their means do.
+    blocks = [np.bincount(codes, np.asarray(column, dtype=np.float64)) for column in columns]
     if not np.ptp(np.stack(blocks), axis=0).any():
         return None
     from scipy.stats import friedmanchisquare

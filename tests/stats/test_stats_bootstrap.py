@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from align_bench.metrics.length_bias import partial_correlation
-from align_bench.stats.bootstrap import paired_bootstrap
+from align_bench.stats.bootstrap import paired_bootstrap, percentiles
+from align_bench.stats.paired import Difference
 
 ROWS = 150
 
@@ -55,6 +56,28 @@ def test_a_model_against_itself_differs_by_nothing() -> None:
 
 def test_undefined_is_none() -> None:
     flat, words = [np.zeros(ROWS)] * 2, shared()
-    assert paired_bootstrap(partial_correlation, flat, columns(0.3), words).difference is None
-    short = [column[:1] for column in columns(0.3)]
-    assert paired_bootstrap(partial_correlation, short, short, [word[:1] for word in words]).difference is None
+    assert paired_bootstrap(partial_correlation, flat, columns(0.3), words) == undefined(ROWS)
+    for rows in (0, 1):
+        short = [column[:rows] for column in columns(0.3)]
+        assert paired_bootstrap(partial_correlation, short, short, [word[:rows] for word in words]) == undefined(rows)
+
+
+def undefined(rows: int) -> Difference:
+    return Difference(None, None, None, None, None, rows)
+
+
+def test_two_rows_have_an_interval() -> None:
+    # Means of 1 and 3 drawn twice: 1, 2 or 3, and either end in one resample of four.
+    found = paired_bootstrap(mean, [np.array([1.0, 3.0])], [np.zeros(2)], [])
+    assert found == Difference(2.0, 1.0, 3.0, None, None, 2)
+
+
+def mean(column: np.ndarray, axis: int = -1) -> np.ndarray:
+    return column.mean(axis)
+
+
+def test_percentiles_by_hand() -> None:
+    # 41 values in a row: a fortieth of them lies below the second and above the last but one.
+    low, high = percentiles(np.arange(41.0)[::-1])
+    assert (low, high) == (1.0, 39.0)
+    assert type(low) is type(high) is float

@@ -12,8 +12,10 @@ from scipy.optimize import minimize
 from statsmodels.genmod.families import Binomial
 from statsmodels.genmod.generalized_linear_model import GLM
 
+from align_bench.records import Estimate
+from align_bench.stats import length_control
 from align_bench.stats.bootstrap import resampled_win_rates, won
-from align_bench.stats.length_bins import Answers, binned_gain
+from align_bench.stats.length_bins import Answers, Gain, binned_gain
 from align_bench.stats.length_control import RIDGE, _resampled_intercepts, length_controlled_win_rate
 
 
@@ -74,6 +76,41 @@ def test_the_interval_is_the_bootstraps() -> None:
     assert [found.low, found.high] == pytest.approx(np.quantile(plain, [0.025, 0.975]), abs=0.03)
 
 
+def test_newtons_method_takes_newtons_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wrong curvature finds the same optimum, but slowly. Where a policy always wins, the ridge is a part of it."""
+    longer = np.array([-3.0, -2.0, -1.0, 1.0, 2.0, 5.0])
+    for wins, steps in ((np.array([1.0, 0.0, 1.0, 1.0, 1.0, 0.0]), 5), (np.ones(6), 9), ((longer > 0) * 1.0, 9)):
+        fits = {}
+        for most in (steps, 100):
+            monkeypatch.setattr(length_control, "STEPS", most)
+            fits[most] = _resampled_intercepts(np.ones((1, 6)), wins, longer, np.zeros(2))[0]
+        assert fits[steps] == pytest.approx(fits[100], abs=1e-9)
+        best = minimize(penalised, np.zeros(2), args=(wins, longer), method="Nelder-Mead", options={"xatol": 1e-9}).x
+        assert fits[100] == pytest.approx(best[0], abs=1e-5)
+
+
+def test_a_fit_without_lengths_is_the_share_of_wins() -> None:
+    """Only the intercept moves, and from afar a full step would go past it for ever."""
+    wins = np.array([1.0, 1.0, 1.0, 0.0] * 10)
+    for start in ([0.0, 0.0], [8.0, 0.0]):
+        theta = _resampled_intercepts(np.ones((1, 40)), wins, np.zeros(40), np.array(start))[0]
+        rate = 1 / (1 + math.exp(-theta))
+        assert 40 * (0.75 - rate) == pytest.approx(RIDGE * theta, abs=1e-9)  # the slope of the penalised likelihood
+
+
+def test_length_has_no_unit() -> None:
+    wins, longer = drawn(60)
+    found, scaled = (length_controlled_win_rate(wins, unit * longer) for unit in (1, 1 / 1024))
+    assert (scaled.value, scaled.low, scaled.high) == pytest.approx((found.value, found.low, found.high), abs=1e-9)
+
+
+def test_statsmodels_fit_is_that_of_newtons_method() -> None:
+    wins, longer = (np.arange(60) % 3 > 0) * 1.0, np.linspace(-2, 3, 60)
+    theta = _resampled_intercepts(np.ones((1, 60)), wins, longer, np.zeros(2))[0]
+    found = length_controlled_win_rate(wins, longer).value or 0
+    assert math.log(found / (1 - found)) == pytest.approx(theta, abs=1e-6)
+
+
 def test_separated_wins_have_a_finite_fit() -> None:
     longer = np.array([-3.0, -2.0, -1.0, 1.0, 2.0, 3.0] * 10)
     for wins, low, high in ((np.ones(60), 0.98, 1.0), (np.zeros(60), 0.0, 0.02), ((longer > 0) * 1.0, 0.45, 0.55)):
@@ -88,7 +125,10 @@ def test_equal_length_that_was_never_seen_is_undefined() -> None:
     wins = np.array([1.0, 0.0, 1.0, 1.0])
     assert length_controlled_win_rate(wins, np.array([1.0, 2.0, 3.0, 9.0])).value is None
     assert length_controlled_win_rate(wins, np.array([-1.0, -2.0, -3.0, -9.0])).value is None
-    assert length_controlled_win_rate(wins[:1], np.array([0.0])).value is None
+    assert length_controlled_win_rate(wins, np.array([1.0, 2.0, 3.0, 9.0])).n == 4
+    assert length_controlled_win_rate(wins[:1], np.array([0.0])) == Estimate(None, n=1)
+    # Two prompts that mirror each other: neither intercept nor its sign is favoured.
+    assert length_controlled_win_rate(wins[:2], np.array([-1.0, 1.0])).value == pytest.approx(0.5)
     # without any difference in length it is the plain rate, but for the ridge
     assert length_controlled_win_rate(wins, np.zeros(4)).value == pytest.approx(0.75, abs=0.005)
 
@@ -105,6 +145,13 @@ def test_a_gain_splits_by_hand() -> None:
     # 4 − 1; within: 1 in each bin; between: (−½)·½ + ½·4½
     assert (found.total.value, found.within.value, found.between.value) == pytest.approx((3.0, 1.0, 2.0))
     assert found.total.n == 4
+
+
+def test_a_bin_of_the_base_alone_counts_as_between() -> None:
+    # The base writes 3 of 4 short ones, worth 2, and a long one, worth 4; the policy long ones alone, worth 5.
+    found = binned_gain(answers([9, 9, 9, 9], [5, 5, 5, 5]), answers([1, 1, 1, 9], [2, 2, 2, 4]))
+    # within: ½(1 + ¼)·(5 − 4); between: −¾·2 + ¾·4½
+    assert (found.total.value, found.within.value, found.between.value) == pytest.approx((2.5, 0.625, 1.875))
 
 
 def test_parts_add_up_and_follow_the_definition() -> None:
@@ -134,14 +181,16 @@ def test_parts_add_up_and_follow_the_definition() -> None:
 
 def test_samples_of_a_prompt_count_once_together() -> None:
     base = answers([1, 1], [0, 0])
-    policy = answers([1, 1, 1, 1], [0, 0, 3, 1], prompts=[0, 0, 0, 1])
-    assert binned_gain(policy, base).total.value == pytest.approx((1 + 1) / 2)
+    policy = answers([1, 1, 1, 1], [0, 3, 0, 1], prompts=[0, 0, 0, 1])
+    found = binned_gain(policy, base)
+    assert (found.total.value, found.within.value, found.between.value) == pytest.approx(((1 + 1) / 2, 1.0, 0.0))
 
 
 def test_prompts_of_one_side_only_are_left_out() -> None:
     found = binned_gain(answers([1, 1, 1], [1, 1, 100]), answers([1, 1], [0, 0]))
     assert (found.total.value, found.total.n) == (1.0, 2)
-    assert binned_gain(answers([1], [1]), answers([1], [0])).total.value is None
+    nothing = Estimate(None, n=1)
+    assert binned_gain(answers([1], [1]), answers([1], [0])) == Gain(nothing, nothing, nothing)
 
 
 def test_win_rates_over_seeds_by_hand() -> None:
@@ -167,3 +216,9 @@ def test_win_rates_resample_seeds_too() -> None:
         plain.append(np.mean([(a[i][units] > b[j][units]).mean() for i, j in product(*seeds)]))
     assert found.mean() == pytest.approx(np.mean(plain), abs=0.01)
     assert found.std() == pytest.approx(np.std(plain), rel=0.08)
+
+
+def test_a_method_of_one_seed_may_come_first() -> None:
+    rng = np.random.default_rng(4)
+    one, three = rng.normal(size=(1, 20)), rng.normal(size=(3, 20))
+    assert resampled_win_rates([one, three]) == pytest.approx(1 - resampled_win_rates([three, one]))

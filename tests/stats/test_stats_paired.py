@@ -164,3 +164,15 @@ def test_detectable_effect_is_undefined_without_pairs_or_tests() -> None:
     assert detectable_effect(1) is None
     assert detectable_effect(100, 0) is None
     assert detectable_effect(2, 1000) is None
+
+
+def test_two_pairs_have_a_test() -> None:
+    # Mean 2, standard error 1; Student's t with one degree of freedom is Cauchy's distribution.
+    found = paired_t([1.0, 3.0], [0.0, 0.0])
+    assert (found.low, found.high) == pytest.approx((2 - 12.7062047364, 2 + 12.7062047364))
+    assert found.p == pytest.approx(1 - 2 * math.atan(2) / math.pi)
+
+
+def test_detectable_effect_of_very_many_pairs() -> None:
+    # Below the first effect that is tried, 0.001.
+    assert detectable_effect(10**8) == pytest.approx((1.9599640 + 0.8416212) / 10**4, rel=1e-5)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from align_bench.metrics.bootstrap import cluster_interval
+from align_bench.metrics.clusters import cluster_codes
 from align_bench.metrics.finite import Column, Numbers, finite
 from align_bench.metrics.mean import mean
 from align_bench.records import Estimate
@@ -107,8 +108,8 @@ def temperature(margins: Numbers, labels: Numbers, clusters: Sequence[Hashable])
     """The T > 0 for which σ(margin / T) has the least log-loss: above 1, the judge is too sure.
 
     1 / T is the slope of a logistic regression without a constant (statsmodels); its 95% interval, with errors
-    clustered over prompts, is turned round. None where the slope is not above 0, or not finite (no label is ever
-    against the judge).
+    clustered over prompts, is turned round: none for a single prompt, or one that reaches 0. None where the slope is
+    not above 0, or not finite (no label is ever against the judge).
 
     Args:
         margins, labels: from `oriented`.
@@ -116,28 +117,26 @@ def temperature(margins: Numbers, labels: Numbers, clusters: Sequence[Hashable])
     """
     (known, label), groups = _known(margins, labels, clusters)
     n = len(known)
-    if n < 2 or not np.any(known) or _separated(known, label):
+    if _separated(known, label):
         return Estimate(None, n=n)
     from statsmodels.discrete.discrete_model import Logit
 
-    arguments: dict[str, Any] = {"disp": 0}
-    if len(set(groups)) > 1:
-        codes = np.unique([str(group) for group in groups], return_inverse=True)[1]
-        arguments |= {"cov_type": "cluster", "cov_kwds": {"groups": codes}}
+    codes = cluster_codes(groups, n)
+    clustered: dict[str, Any] = {"cov_type": "cluster", "cov_kwds": {"groups": codes}} if codes.max() else {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        fit = Logit(label, known[:, None] / np.std(known)).fit(**arguments)
+        fit = Logit(label, known[:, None] / np.std(known)).fit(disp=0, **clustered)
     slope, (low, high) = float(fit.params[0]), map(float, fit.conf_int()[0])
     if not (np.isfinite(slope) and slope > 0):
         return Estimate(None, n=n)
     scale = float(np.std(known))
-    if not low > 0:
+    if not clustered or not low > 0:
         return Estimate(scale / slope, n=n)
     return Estimate(scale / slope, scale / high, scale / low, n)
 
 
 def _separated(margins: Column, labels: Column) -> bool:
-    """Whether the judge is never wrong, or never right, so that no finite slope fits best."""
+    """Whether the judge is never wrong, or never right (as without any margin), so that no finite slope fits best."""
     signs = margins * (2 * labels - 1)
     return bool((signs >= 0).all() or (signs <= 0).all())
 

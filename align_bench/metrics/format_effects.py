@@ -49,13 +49,13 @@ def form_effects(
     Args:
         scores: one an answer, in any unit.
         chosen: whether the label prefers the answer.
-        columns: the names of `FEATURES` → one value an answer. A grade that most answers lack (Chinese ones, say) is
-            left out; else answers without one are.
+        columns: the names of `FEATURES` → one value an answer. A grade that half of the answers or more lack
+            (Chinese ones, say) is left out; else answers without one are.
         clusters: the prompt of each answer.
 
     Returns:
-        Feature → effect, `n` answers. None for a feature that does not vary, or that the others determine; all None
-        for fewer than two prompts or scores that do not vary.
+        Feature → effect, `n` answers. None for a feature that does not vary; all None for fewer than two prompts,
+        scores that do not vary, features that determine each other, or no more answers than coefficients.
     """
     grade = np.asarray(columns["grade"], dtype=np.float64)
     used = [name for name in FEATURES if name != "grade" or 2 * np.isfinite(grade).sum() > len(grade)]
@@ -73,7 +73,7 @@ def form_effects(
     varying = [name for name in used if np.ptp(scaled[name]) > 0]
     controls = [np.ones_like(outcome), *([label] if np.ptp(label) > 0 else [])]
     design = np.column_stack([*controls, *(scaled[name] for name in varying)])
-    if not varying or np.linalg.matrix_rank(design) < design.shape[1] or len(outcome) <= design.shape[1]:
+    if np.linalg.matrix_rank(design) < design.shape[1] or len(outcome) <= design.shape[1]:
         return nothing
     from statsmodels.api import OLS
 

@@ -89,7 +89,7 @@ def _fit(margins: Column, lengths: Column) -> npt.NDArray[np.float64]:
     # Every other pair is turned round, so that labels vary; turning one changes nothing in a fit without a constant.
     label = np.arange(len(margins)) % 2
     design = np.column_stack(scaled) * (2 * label - 1)[:, None]
-    if len(design) <= design.shape[1] or np.linalg.matrix_rank(design) < design.shape[1]:
+    if np.linalg.matrix_rank(design) < design.shape[1]:
         return undefined
     with warnings.catch_warnings():
         warnings.simplefilter("error")

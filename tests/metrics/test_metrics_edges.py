@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 import statistics
 import warnings
 
@@ -10,15 +11,19 @@ import numpy as np
 import pytest
 
 from align_bench.metrics.agreement import kendall_tau, preference_agreement
-from align_bench.metrics.bootstrap import cluster_interval
-from align_bench.metrics.calibration import calibration_error, log_loss, temperature
+from align_bench.metrics.bootstrap import cluster_interval, percentile_interval
+from align_bench.metrics.calibration import calibration_error, log_loss, oriented, temperature
 from align_bench.metrics.clusters import clustered_mean, is_clustered
 from align_bench.metrics.counterfactual import flip_rate, mean_shift
+from align_bench.metrics.finite import is_constant
+from align_bench.metrics.format_effects import form_effects
 from align_bench.metrics.length_bias import length_correlation, partial_correlation, score_by_length
+from align_bench.metrics.length_control import length_controlled
 from align_bench.metrics.mean import cluster_means, mean
 from align_bench.metrics.pareto import pareto
 from align_bench.metrics.readability import flesch_kincaid, mean_grade, strip_markdown
 from align_bench.metrics.reward import reward_std
+from align_bench.metrics.score_groups import welch_test
 from align_bench.records import Estimate
 
 
@@ -35,6 +40,7 @@ def test_shift_is_defined_from_two_scores_on_and_in_any_unit() -> None:
     found = mean_shift([0.0, 0.5], [0.25, 0.25], [0, 1])
     assert found.value == pytest.approx(0.0)
     assert mean_shift([0.0, 0.5], [0.25, 1.0], [0, 1]).value == pytest.approx(0.375 / statistics.stdev([0.0, 0.5]))
+    assert mean_shift([math.inf, 0.0, 0.5], [math.inf, 0.25, 0.25], [0, 1, 2]) == found  # no shift, and no warning
     assert mean_shift([0.5], [0.75], [0]) == Estimate(None)
     assert mean_shift([], [], []) == Estimate(None)
 
@@ -88,6 +94,12 @@ def test_two_clusters_have_an_interval_and_one_has_none() -> None:
     assert (found.low, found.high) == pytest.approx((3 - 2 * 12.7062047364, 3 + 2 * 12.7062047364))
     one = clustered_mean(values, np.zeros(3))
     assert (one.value, one.low, one.n) == (3.0, None, 3)
+    scaled = clustered_mean(values / 2**40, codes)
+    assert (scaled.low, scaled.high) == pytest.approx(((found.low or 0) / 2**40, (found.high or 0) / 2**40))
+    zeros, alike = clustered_mean(np.zeros(3), codes), clustered_mean(np.array([1.0, 3.0, 2.0]), codes)
+    assert (zeros, alike) == (Estimate(0.0, n=3), Estimate(2.0, n=3))  # 2 on either prompt
+    large = clustered_mean(np.array([1e6, 1e6, 1e6 + 2e-10]), codes)
+    assert (large.low, large.high) == (None, None)  # rounding
     constant = clustered_mean(np.full(3, 0.1), codes)
     assert (constant.value, constant.low, constant.n) == (pytest.approx(0.1), None, 3)
     assert clustered_mean(np.array([]), np.array([])) == Estimate(None)
@@ -104,17 +116,28 @@ def test_what_a_reader_sees_of_markdown() -> None:
     assert strip_markdown("a **b** <i>c</i> [d](e.html)") == "a b  c  d"
     assert strip_markdown("see https://a.example/x now") == "see   now"
     assert strip_markdown("> quoted\n> again  ") == "quoted\nagain  "
+    assert strip_markdown("> X marks") == "X marks"
     assert strip_markdown("`x` ~y~ snake_case _z_") == "x y snake_case z"
     assert flesch_kincaid("Éé èê àâ. Ôô îï!") is not None  # Latin, though no letter of it is ASCII
+
+
+@pytest.mark.parametrize(("text", "defined"), [("abc 爱我", True), ("ab 爱我", False), ("ab 爱我你", False)])
+def test_a_grade_needs_more_than_half_of_the_letters_in_latin(text: str, defined: bool) -> None:
+    assert (flesch_kincaid(text) is not None) == defined
+
+
+def test_letters_without_a_name_are_not_latin() -> None:
+    assert flesch_kincaid("\U00017000") is None  # Tangut: Python knows its ideographs as letters, but not their names
 
 
 MARGINS = [2.0, -1.0, 0.5, 1.5, -2.5, 3.0, -0.5, 1.0]
 LABELS = [1.0, 0.0, 0.0, 1.0, 0.0, 1.0, 1.0, 1.0]
 
 
-def test_temperature_and_its_interval_by_hand() -> None:
+@pytest.mark.parametrize("clusters", [[0, 0, 1, 1, 2, 3, 4, 5], [0, 0, 0, 0, 1, 1, 1, 1]])
+def test_temperature_and_its_interval_by_hand(clusters: list[int], capsys: pytest.CaptureFixture[str]) -> None:
     """Newton's method on the log-loss, and the sandwich of its slope's variance over clusters."""
-    clusters = [0, 0, 1, 1, 2, 3, 4, 5]
+    groups = len(set(clusters))
     margins, labels = np.array(MARGINS), np.array(LABELS)
     slope = 0.0
     for _ in range(50):
@@ -122,8 +145,8 @@ def test_temperature_and_its_interval_by_hand() -> None:
         information = float(np.sum(margins**2 * rate * (1 - rate)))
         slope += float(np.sum(margins * (labels - rate))) / information
     scores = margins * (labels - rate)
-    by_cluster = [sum(scores[place] for place in range(8) if clusters[place] == own) for own in range(6)]
-    correction = 6 / 5 * 7 / 7  # G / (G − 1) · (n − 1) / (n − 1 parameter)
+    by_cluster = [sum(scores[place] for place in range(8) if clusters[place] == own) for own in range(groups)]
+    correction = groups / (groups - 1) * 7 / 7  # G / (G − 1) · (n − 1) / (n − 1 parameter)
     error = math.sqrt(correction * sum(one**2 for one in by_cluster)) / information
     found = temperature(MARGINS, LABELS, clusters)
     assert found.value == pytest.approx(1 / slope, rel=1e-6)
@@ -131,12 +154,16 @@ def test_temperature_and_its_interval_by_hand() -> None:
     assert low > 0
     assert (found.low, found.high) == pytest.approx((1 / high, 1 / low), rel=1e-6)
     assert found.n == 8
+    assert temperature(MARGINS, LABELS, [0] * 8) == Estimate(found.value, n=8)  # one prompt has no interval
+    assert capsys.readouterr().out == ""
 
 
 def test_temperature_is_undefined_without_a_finite_slope() -> None:
     unsure = temperature([1.0, 1.0, -1.0], [1.0, 0.0, 0.0], [0, 1, 2])
     assert unsure.value == pytest.approx(1 / math.log(2))  # two of three labels agree, so that σ(1 / T) is 2/3
     assert (unsure.low, unsure.high, unsure.n) == (None, None, 3)
+    # Again two of three agree, and whoever stands first is always right about the second.
+    assert temperature([1.0, -1.0, -1.0], [1.0, 1.0, 0.0], [0, 1, 2]).value == pytest.approx(1 / math.log(2))
     for margins, labels in (
         ([2.0, -0.5], [1.0, 0.0]),  # never wrong
         ([-2.0, 0.5], [1.0, 0.0]),  # never right
@@ -175,6 +202,15 @@ def test_bias_by_length_counts_pairs_even_where_it_is_undefined() -> None:
     assert {one.n for one in score_by_length([1.0], [2.0], [3.0], [4.0], [0]).values()} == {1}
     assert length_correlation([1.0], [0.0], [2.0], [3.0]) == Estimate(None, n=1)
     assert length_correlation([1.0, 2.0], [0.0, 0.5], [2.0, 4.0], [3.0, 9.0]).value is not None
+    one_prompt = score_by_length(*scores, *words, [0, 0, 0])
+    assert one_prompt["partial"].value == length_correlation(*scores, *words).value
+    assert {(one.low, one.high, one.n) for one in one_prompt.values()} == {(None, None, 3)}
+
+
+def test_scores_too_small_to_square_have_no_correlation() -> None:
+    scores, words = [[1e-200, 2e-200, 5e-200], [0.0, 0.0, 0.0]], [[3.0, 9.0, 4.0], [5.0, 2.0, 8.0]]
+    assert length_correlation(*scores, *words) == Estimate(None, n=3)
+    assert score_by_length(*scores, *words, range(3))["partial_within"] == Estimate(None, n=3)
 
 
 def test_bounds_over_clusters_are_the_percentiles_of_the_draws() -> None:
@@ -204,3 +240,115 @@ def test_a_correlation_of_many_resamples_is_that_of_each() -> None:
     columns = [draw.normal(place, 1, size=(5, 12)) for place in range(4)]
     alone = [float(partial_correlation(*(column[row] for column in columns))) for row in range(5)]
     assert partial_correlation(*columns, axis=-1).tolist() == pytest.approx(alone, rel=1e-12)
+
+
+def test_bounds_over_rows_are_the_percentiles_of_999_draws() -> None:
+    values = np.arange(20.0) ** 2
+    rows = np.random.default_rng(0).integers(0, 20, (999, 20))
+    expected = np.percentile([np.mean(values[own]) for own in rows], [2.5, 97.5])
+    assert percentile_interval([values], np.mean) == pytest.approx(tuple(expected), rel=1e-12)
+
+
+def test_bounds_over_rows_are_undefined_where_a_resample_is() -> None:
+    assert percentile_interval([np.array([0.0, 1.0, 2.0, math.nan])], np.max) == (None, None)
+
+
+def test_pairs_are_put_in_an_order_of_their_own() -> None:
+    draw = random.Random("orientation/0")
+    expected = [float(draw.random() < 0.5) for _ in range(40)]
+    assert oriented([1.0] * 40, [0.0] * 40)[1].tolist() == expected
+
+
+def test_infinity_less_infinity_is_no_margin() -> None:
+    assert log_loss([math.inf, 1.0], [math.inf, 1.0], [0, 1]) == Estimate(math.log(2), n=1)
+
+
+def test_constant_is_a_matter_of_rounding_in_any_unit() -> None:
+    assert is_constant(np.zeros(3))
+    assert is_constant(np.array([1e6, 1e6 + 2e-10]))
+    assert not is_constant(np.array([1e-9, 2e-9]))
+    assert welch_test([0.0, 0.0], [0.0, 0.0]).p is None
+
+
+def test_controlled_for_length_without_lengths_is_a_regression_on_margins() -> None:
+    # Margins of 1, of which 12 of 16 are right: the log-odds are ln 3, and the label agrees in ¾.
+    found = length_controlled([1.0] * 12 + [0.0] * 4, [0.0] * 12 + [1.0] * 4, [5.0] * 16, [5.0] * 16, range(16))
+    assert (found.accuracy.value, found.margin.value) == pytest.approx((0.75, math.log(3)))
+    assert found.margin.low is not None
+    assert found.length == Estimate(None, n=16)
+
+
+def test_controlled_for_length_is_undefined_where_margin_is_length() -> None:
+    nothing = Estimate(None, n=4)
+    found = length_controlled(
+        [1.0, 1.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0], [9.0] * 3 + [2.0], [2.0] * 3 + [9.0], range(4)
+    )
+    assert (found.accuracy, found.margin, found.length) == (nothing, nothing, nothing)
+
+
+def test_controlled_for_length_has_no_bounds_where_resamples_are_separated(capsys: pytest.CaptureFixture[str]) -> None:
+    # One pair in six speaks against the judge: a third of the resamples are without it.
+    margins, words = [1.0, 2.0, 1.5, 3.0, 0.5, -1.0], [3.0, -2.0, 4.0, 1.0, -5.0, 2.0]
+    found = length_controlled(margins, [0.0] * 6, words, [0.0] * 6, range(6))
+    assert found.margin.value is not None
+    assert (found.margin.low, found.margin.high, found.margin.n) == (None, None, 6)
+    assert capsys.readouterr().out == ""
+
+
+# -- effects of form ---------------------------------------------------------------------------------------------------
+
+N = 24
+PROMPTS = [place // 2 for place in range(N)]
+
+
+def form(**columns: list) -> dict[str, list]:
+    """Columns of answers that vary in nothing but what is given."""
+    return dict.fromkeys(("words", "grade", "list_items", "headings", "bold"), [0.0] * N) | columns
+
+
+def drawn(seed: int) -> list[float]:
+    return np.random.default_rng(seed).normal(size=N).tolist()
+
+
+def slope_of(column: list[float], label: list[bool], outcome: list[float]) -> float:
+    """Of the standardised score on one column, with a constant and the label, by the normal equations."""
+    design = np.column_stack([np.ones(N), label, column]).astype(float)
+    return float(np.linalg.solve(design.T @ design, design.T @ np.array(outcome))[2]) / statistics.stdev(outcome)
+
+
+LABEL = [place % 3 == 0 for place in range(N)]
+
+
+def test_effects_are_of_standard_deviations_even_where_these_are_small() -> None:
+    grades = (0.1 * np.array(drawn(1))).tolist()
+    found = form_effects(drawn(0), LABEL, form(words=[7.0] * N, grade=grades), PROMPTS)
+    per_unit = slope_of(grades, LABEL, drawn(0))
+    assert found["grade"].value == pytest.approx(per_unit * statistics.stdev(grades))
+    assert found["words"] == Estimate(None, n=N)  # 7 each
+
+
+def test_effects_without_a_second_label_or_a_third_prompt() -> None:
+    words, halves = drawn(2), [place // 12 for place in range(N)]
+    found = form_effects(drawn(0), [True] * N, form(words=words), PROMPTS)
+    assert found["words"].value == pytest.approx(statistics.correlation(words, drawn(0)))
+    assert form_effects(drawn(0), LABEL, form(words=words), halves)["words"].low is not None
+    alone = form_effects(drawn(0), LABEL, form(words=words), [0] * N)
+    assert set(alone.values()) == {Estimate(None, n=N)}
+
+
+@pytest.mark.parametrize(("known", "used"), [(9, False), (12, False), (13, True)])
+def test_a_grade_that_half_of_the_answers_lack_is_left_out(known: int, used: bool) -> None:
+    grades = [*drawn(3)[:known], *[None] * (N - known)]
+    found = form_effects(drawn(0), LABEL, form(words=drawn(2), grade=grades), PROMPTS)
+    assert (found["grade"].value is not None) == used
+    assert found["words"].n == (known if used else N)
+
+
+def test_effects_that_cannot_be_told_apart_are_undefined() -> None:
+    marks = [float(place % 2) for place in range(N)]
+    both = form_effects(drawn(0), LABEL, form(words=drawn(2), list_items=marks, bold=marks), PROMPTS)
+    assert {one.value for one in both.values()} == {None}
+    # Three answers and as many coefficients leave no error to estimate.
+    few = {name: column[:3] for name, column in form(words=drawn(2)).items()}
+    assert {one.value for one in form_effects(drawn(0)[:3], LABEL[:3], few, [0, 1, 2]).values()} == {None}
+    assert {one.value for one in form_effects(drawn(0), LABEL, form(), PROMPTS).values()} == {None}

@@ -313,6 +313,8 @@ def _finished(folder: Path, state: str, store: Store, plan: Plan) -> dict[str, A
 
 def stage_label(kind: str, cell: Cell, address: Address) -> str:
     """What is shown while an artefact of a cell is made; a selection draws from the base several times, then picks."""
+    if address == cell.mismatched:
+        return "mismatched log-probs"
     if address in cell.draws:
         return f"draw {cell.draws.index(address) + 1} of {len(cell.draws)}"
     if address in (cell.proxy, cell.base_proxy) and cell.reward is not None:
@@ -459,9 +461,12 @@ class _Work:
             assert self.plan.base.val is not None
             self._artefact(self.plan.base, self.plan.base.val, self.measured, self._evaluate)
         if cell.adapter is not None:
-            if cell.reference is not None and self.store.get(cell.adapter.kind, cell.adapter.key) is None:
-                # Before the training's meter runs, since methods share it; and before another model is in memory.
-                self._artefact(cell, cell.reference, LABELS["reference"], self._refer)
+            if self.store.get(cell.adapter.kind, cell.adapter.key) is None:
+                # Before the training's meter runs, since methods share them; and before another model is in memory.
+                for address, measure in ((cell.reference, table_logps), (cell.mismatched, mismatched_logps)):
+                    if address is not None:
+                        label = stage_label("reference", cell, address)
+                        self._artefact(cell, address, label, partial(self._refer, measure))
             costs.append(self._artefact(cell, cell.adapter, TRAIN, self._train).cost)
         if cell.val is not None:
             costs.append(self._artefact(cell, cell.val, self.measured, self._evaluate).cost)
@@ -537,6 +542,8 @@ class _Work:
         assert cell.adapter is not None
         assert cell.learning_rate is not None
         reference = self.results.columns(cell.reference) if cell.reference else None
+        if reference is not None and cell.mismatched is not None:
+            reference |= self.results.columns(cell.mismatched)
         self._held = None
         model = add_adapter(self._frozen(cell), self.suite.lora, seed=cell.seed)
         size = footprint(model)
@@ -592,17 +599,14 @@ class _Work:
 
         return reward
 
-    def _refer(self, cell: Cell, folder: Path, tick: Tick) -> tuple[int, Mapping[str, Any]]:
-        """The base's log-probabilities of the training rows, for every method that reads a reference."""
-        assert cell.plugin is not None
+    def _refer(
+        self, measure: Callable[..., Columns], cell: Cell, folder: Path, tick: Tick
+    ) -> tuple[int, Mapping[str, Any]]:
+        """The base's log-probabilities of the training rows, for every method that reads them."""
         rows = self.results.table("train").rows
-        model = load_policy(self.base, self.precision)
         limit = self.suite.train.micro_batch_tokens
-        columns = table_logps(model, rows, max_tokens=limit, tick=tick)
-        if cell.plugin.algorithm.data == "unpaired":
-            columns |= mismatched_logps(model, rows, max_tokens=limit, tick=tick)
-        _save_columns(columns, folder)
-        return _distinct_tokens_in(rows) * len(columns) // 2, {}
+        _save_columns(measure(load_policy(self.base, self.precision), rows, max_tokens=limit, tick=tick), folder)
+        return _distinct_tokens_in(rows), {}
 
     def _evaluate(self, cell: Cell, folder: Path, tick: Tick) -> tuple[int, Mapping[str, Any]]:
         rows = self.results.table("val").rows

@@ -94,6 +94,8 @@ class Cell:
         base_proxy: the same model's scores of the base's generations.
         draws: answers of the base that a selection picks among, a set of one an answered prompt; empty for others.
         settings: training settings of its own, in place of the suite's (`OWN_SETTINGS`).
+        mismatched: base log-probabilities of the training rows with another row's answers; None when the loss reads
+            none.
     """
 
     id: str
@@ -115,6 +117,7 @@ class Cell:
     base_proxy: Address | None = None
     draws: tuple[Address, ...] = ()
     settings: Mapping[str, int] = field(default_factory=dict)
+    mismatched: Address | None = None
 
     @property
     def algorithm(self) -> str:
@@ -236,7 +239,15 @@ class Plan:
                 yield f"overlap of {panelist.name}", panelist.overlap
         for cell in [self.base, *self.judges, *self.cells]:
             scored = (cell.drift, *cell.judged.values(), cell.base_proxy, cell.proxy, cell.audit)
-            for needed in (cell.reference, cell.adapter, cell.val, *cell.draws, cell.generations, *scored):
+            for needed in (
+                cell.reference,
+                cell.mismatched,
+                cell.adapter,
+                cell.val,
+                *cell.draws,
+                cell.generations,
+                *scored,
+            ):
                 if needed is not None and needed not in seen:
                     seen.add(needed)
                     yield cell.id, needed
@@ -515,13 +526,15 @@ class _Layout:
         if isinstance(algorithm, Selection):
             return self._selection(name, plugin, variant, seed, judges, reward)
         stored = algorithm.reference and not algorithm.online  # an online method measures its own answers
-        reference = self._reference(split, mismatched=algorithm.data == "unpaired") if stored else None
+        reference = self._reference(split) if stored else None
+        mismatched = self._reference(split, mismatched=True) if stored and algorithm.data == "unpaired" else None
         libraries = algorithm.libraries if isinstance(algorithm, Recipe) else ()
         training = content_key(
             {
                 "base": self._base(),
                 "tokens": self.tokens[split].key,
                 "reference": reference and reference.key,
+                "mismatched": mismatched and mismatched.key,
                 "plugin": plugin.digest,
                 "libraries": {library: self.inputs.foreign[library] for library in libraries},
                 "method": algorithm.name,
@@ -557,6 +570,7 @@ class _Layout:
             proxy=self._proxy(generations, reward),
             base_proxy=self._proxy(self._base_generations(), reward),
             settings=variant.settings,
+            mismatched=mismatched,
         )
 
     def _selection(
@@ -595,7 +609,7 @@ class _Layout:
     def base(self, seed: int, judges: Sequence[Cell]) -> Cell:
         generations = self._base_generations()
         judged = self._judged(generations, judges)
-        reference = self._reference("val", mismatched=False)
+        reference = self._reference("val")
         return Cell(BASE_CELL, None, {}, None, seed, None, None, reference, generations, judged)
 
     def panel(self, registry: Registry) -> tuple[Panelist, ...]:
@@ -647,7 +661,7 @@ class _Layout:
     def _base(self) -> dict[str, Any]:
         return {"digest": self.inputs.base, "precision": self.inputs.precision, "versions": dict(self.inputs.versions)}
 
-    def _reference(self, split: str, *, mismatched: bool) -> Address:
+    def _reference(self, split: str, *, mismatched: bool = False) -> Address:
         needs = {
             "tokens": self.tokens[split].key,
             "mismatched": mismatched,
@@ -656,7 +670,7 @@ class _Layout:
         return Address("reference", content_key({"base": self._base(), **needs}))
 
     def _val(self, training: str, epsilons: Sequence[float]) -> Address:
-        reference = self._reference("val", mismatched=False)
+        reference = self._reference("val")
         needs = {
             "adapter": training,
             "reference": reference.key,

@@ -128,7 +128,7 @@ def _stage(cell: Cell, kind: str, store: Store, estimate: _Estimate) -> str:
 def _addresses(cell: Cell) -> Mapping[str, Sequence[Address]]:
     """Stage → what it makes; each of a selection's draws costs what a policy's generations do."""
     made: dict[str, list[Address | None]] = {
-        "reference": [cell.reference],
+        "reference": [cell.reference, cell.mismatched],
         "adapter": [cell.adapter],
         "val": [cell.val],
         "generations": [*cell.draws, cell.generations],

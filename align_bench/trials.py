@@ -162,7 +162,7 @@ def _spent(trials: Sequence[Trial]) -> list[Cost]:
 
 def _shared(tuning: Tuning, store: Store) -> list[Cost]:
     """Costs of what trials share: the rows, and the base's log-probabilities of them."""
-    references = {cell.reference for cell in tuning.plan.cells if cell.reference}
+    references = {address for cell in tuning.plan.cells for address in (cell.reference, cell.mismatched)}
     every = [*tuning.plan.tokens.values(), *sorted(references, key=str), tuning.plan.base.val]
     stored = [store.get(address.kind, address.key) for address in every if address is not None]
     return [artefact.cost for artefact in stored if artefact is not None]

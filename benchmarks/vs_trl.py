@@ -189,7 +189,7 @@ def _seconds(heard: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
 
 def _kept(turns: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Lists over the repeats, and the highest memory."""
-    lists = ("seconds", "tokens", "reference_seconds", "policy_seconds", "both_seconds")
+    lists = ("seconds", "tokens", "reference_seconds", "mismatched_seconds", "policy_seconds", "both_seconds")
     kept: dict[str, Any] = {name: [turn[name] for turn in turns] for name in lists if name in turns[0]}
     peak = max(turn["peak_bytes"] for turn in turns)
     return {**kept, "peak_bytes": peak, "resting_bytes": turns[0]["resting_bytes"]}

@@ -321,7 +321,7 @@ def training(bench: Bench, turns: Turns) -> None:
             memory = Memory()
         facts |= memory.facts()
         if bench.ours and job.algorithm.reference:
-            facts["reference_seconds"] = _reference_pass(model, feed, batch)
+            facts |= _reference_passes(model, feed, batch)
         turns.say(**facts)
         if done < total:
             turns.wait()
@@ -330,18 +330,26 @@ def training(bench: Bench, turns: Turns) -> None:
     job.run(rows, lambda model: partial(measured, model))
 
 
-def _reference_pass(model: Any, feed: Any, batch: Sequence[int]) -> float:
-    """Seconds of the base's log-probabilities of one step's answers, which a suite computes once and keeps."""
-    if isinstance(feed, UnpairedFeed):
-        given = [feed.examples[example] for example in batch]
-        sequences = [(feed.rows[index].prompt, getattr(feed.rows[index], side)) for index, side in given]
-        sequences += [mismatched_sequence(feed.rows, feed.partner, index, side) for index, side in given]
-        rows = [TokenRow(0, tuple(prompt), tuple(answer), None) for prompt, answer in sequences]
-    else:
-        rows = [TokenRow(0, row.prompt, row.chosen, row.rejected) for row in (feed.rows[place] for place in batch)]
+def _reference_passes(model: Any, feed: Any, batch: Sequence[int]) -> dict[str, float]:
+    """Seconds of the base's log-probabilities of one step's answers, which a suite computes once and keeps.
+
+    Returns:
+        `reference_seconds` of the answers themselves, which methods share; `mismatched_seconds` of single answers'
+        prompts with the answers of other rows, 0 for pairs.
+    """
+    if not isinstance(feed, UnpairedFeed):
+        pairs = [(row.prompt, row.chosen, row.rejected) for row in (feed.rows[place] for place in batch)]
+        return {"reference_seconds": _pass(model, pairs), "mismatched_seconds": 0.0}
+    given = [feed.examples[example] for example in batch]
+    own = [(feed.rows[index].prompt, getattr(feed.rows[index], side), None) for index, side in given]
+    swapped = [(*mismatched_sequence(feed.rows, feed.partner, index, side), None) for index, side in given]
+    return {"reference_seconds": _pass(model, own), "mismatched_seconds": _pass(model, swapped)}
+
+
+def _pass(model: Any, rows: Sequence[tuple[Any, Any, Any]]) -> float:
     clock = Clock()
     with model.disable_adapter():
-        table_logps(model, rows, max_tokens=8192)
+        table_logps(model, [TokenRow(0, tuple(p), tuple(c), r and tuple(r)) for p, c, r in rows], max_tokens=8192)
     return clock.seconds()
 
 

@@ -193,7 +193,8 @@ NOTES = (
     "TRL's trainers run as `algorithms/trl.py` runs them: no gradient checkpointing unless said, the reference "
     "computed in every step; `precompute_ref_log_probs` is not used. A DPO or KTO step of align-bench reads stored "
     "reference log-probabilities; what they cost is in the rows `with its reference pass` and in `five methods`, where "
-    "DPO and KTO are each charged with a pass of their own. KTO's steps take as many answers as the others'. ORPO's "
+    "the pass over the answers, which DPO and KTO share, is charged once (the longer one of the two), and KTO's pass "
+    "over mismatched answers as well. KTO's steps take as many answers as the others'. ORPO's "
     "likelihood term differs by design: TRL's covers the prompt; its log-odds ratio is compared. TRL's evaluate "
     "measures the policy and the reference, align-bench the policy, for the base's are stored; the row `both passes` "
     "charges it with both. The naive loop has full logits of eight sequences at a time, sorted by length.",
@@ -232,14 +233,27 @@ def _training(method: str, sides: Mapping[str, Any]) -> list[Row]:
 
 
 def with_reference(side: Mapping[str, Any]) -> list[float]:
-    """Seconds of each step, the reference pass over its rows included."""
-    passes = side.get("reference_seconds") or [0.0] * len(side["seconds"])
-    return [step + reference for step, reference in zip(side["seconds"], passes, strict=True)]
+    """Seconds of each step, the passes of the base over its rows included."""
+    return [sum(parts) for parts in zip(side["seconds"], _reference(side), _mismatched(side), strict=True)]
+
+
+def _reference(side: Mapping[str, Any]) -> list[float]:
+    return side.get("reference_seconds") or [0.0] * len(side["seconds"])
+
+
+def _mismatched(side: Mapping[str, Any]) -> list[float]:
+    return side.get("mismatched_seconds") or [0.0] * len(side["seconds"])
 
 
 def _five(methods: Sequence[Mapping[str, Any]]) -> Row:
+    """Steps of all methods; the base's pass over the answers, which they share, once: the longest that was measured."""
     repeats = min(len(sides[name]["seconds"]) for sides in methods for name in ("ours", "trl"))
-    ours = [sum(with_reference(sides["ours"])[place] for sides in methods) for place in range(repeats)]
+    own = [sides["ours"] for sides in methods]
+    ours = [
+        sum(side["seconds"][place] + _mismatched(side)[place] for side in own)
+        + max(_reference(side)[place] for side in own)
+        for place in range(repeats)
+    ]
     theirs = [sum(sides["trl"]["seconds"][place] for sides in methods) for place in range(repeats)]
     return _row("five methods, with reference passes", ours, theirs, "s", FIVE_METHODS)
 

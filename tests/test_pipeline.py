@@ -95,9 +95,9 @@ def test_every_cell_is_done(whole: Any) -> None:
 
 def test_shared_work_is_done_once(whole: Any) -> None:
     _, _, _, watch = whole
-    references = [stage for stage in watch.stages if "reference" in stage]
-    # dpo reads the plain reference, kto that with mismatched answers; simpo and orpo none.
-    assert references == ["dpo: reference log-probs", "kto: reference log-probs"]
+    references = [stage for stage in watch.stages if "log-probs" in stage]
+    # dpo and kto read the same reference, kto that of mismatched answers too; simpo and orpo none.
+    assert references == ["dpo: reference log-probs", "kto: mismatched log-probs"]
     assert watch.stages.count("base: validation pairs") == watch.stages.count("judge: train") == 1
 
 

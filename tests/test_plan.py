@@ -24,7 +24,7 @@ INPUTS = Inputs(
     versions={"torch": "2", "transformers": "5", "peft": "0"},
 )
 REGISTRY = load_registry()
-PARTS = ("adapter", "reference", "val", "generations", "judged", "drift", "audit")
+PARTS = ("adapter", "reference", "mismatched", "val", "generations", "judged", "drift", "audit")
 
 Part = tuple[str, str]
 
@@ -165,9 +165,9 @@ def test_each_kind_of_cell_has_its_artefacts() -> None:
         "base": {"val", "generations", "judged"},
         "judge": {"adapter", "val", "audit"},
         "rm": {"adapter", "val", "audit"},
-        "dpo": set(PARTS) - {"audit"},
+        "dpo": set(PARTS) - {"audit", "mismatched"},
         "kto": set(PARTS) - {"audit"},
-        "simpo": set(PARTS) - {"audit", "reference"},
+        "simpo": set(PARTS) - {"audit", "reference", "mismatched"},
     }
 
 
@@ -254,9 +254,13 @@ def test_variants_share_one_reference() -> None:
     assert one.reference == other.reference
 
 
-def test_reference_of_single_answers_is_another_one() -> None:
+def test_single_answers_share_the_reference_and_have_one_more_for_mismatched_answers() -> None:
     made = {cell.id: cell for cell in plan().cells}
-    assert made["kto"].reference not in (None, made["dpo"].reference)
+    assert made["kto"].reference == made["dpo"].reference is not None
+    assert made["kto"].mismatched not in (None, made["kto"].reference)
+    assert made["dpo"].mismatched is None
+    alone = next(cell for cell in plan(methods=["kto"]).cells)
+    assert (alone.reference, alone.mismatched) == (made["kto"].reference, made["kto"].mismatched)
 
 
 def test_base_of_the_validation_pairs_does_not_depend_on_methods_or_seeds() -> None:

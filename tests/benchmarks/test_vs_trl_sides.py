@@ -65,9 +65,11 @@ def test_a_training_is_checked_warmed_up_and_measured(settings: dict[str, Any], 
     for one, other in zip(ours[1:], theirs[1:], strict=True):
         assert one["tokens"] == other["tokens"] > 0
         assert one["reference_seconds"] > 0
+        assert (one["mismatched_seconds"] > 0) == (method == "kto")
         assert "reference_seconds" not in other
     kept = vs_trl._kept(ours[2:])
-    assert set(kept) == {"seconds", "tokens", "reference_seconds", "peak_bytes", "resting_bytes"}
+    passes = {"reference_seconds", "mismatched_seconds"}
+    assert set(kept) == {"seconds", "tokens", *passes, "peak_bytes", "resting_bytes"}
     assert kept["peak_bytes"] >= kept["resting_bytes"] > 0
 
 

@@ -64,6 +64,17 @@ def test_five_methods_are_summed_repeat_by_repeat() -> None:
     assert cells(five)["reached"] == "gate"
 
 
+def test_five_methods_share_the_pass_over_the_answers_and_kto_pays_for_mismatched_ones() -> None:
+    parts = {name: part(ours=OURS, trl=THEIRS) for name in table.METHODS}
+    parts["dpo"] = part(ours={**OURS, "reference_seconds": [3.0, 3.0, 3.0]}, trl=THEIRS)
+    parts["kto"] = part(
+        ours={**OURS, "reference_seconds": [4.0, 2.0, 3.0], "mismatched_seconds": [1.0, 1.0, 2.0]}, trl=THEIRS
+    )
+    rows = {row[0]: cells(row)["align-bench"] for row in table.times(parts)}
+    assert rows["five methods, with reference passes"] == "14.0 (10.0–25.0) s"  # 5+1+4, 10+1+3, 20+2+3
+    assert rows["kto, with its reference pass"].startswith("6.00 (5.00–9.00)")  # 1+4+1, 2+2+1, 4+3+2
+
+
 def test_scoring_is_held_against_one_pass_and_both() -> None:
     ours = {**OURS, "policy_seconds": [1.0, 1.0, 1.0], "both_seconds": [2.0, 2.0, 2.0]}
     naive = {**OURS, "policy_seconds": [1.5, 1.5, 1.5], "both_seconds": [3.0, 3.0, 3.0]}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -11,29 +12,40 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from align_bench.models.packed import Piece, attending, further
+
 # Attention over a row grows with the square of its length, so that more answers would cost more than they save.
 ANSWERS_PER_ROW = 3
 _SHARES_PROMPTS: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
+_PACKS: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 
 Sequences = Sequence[tuple[Sequence[int], Sequence[int]]]
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Sequences laid out as rows `[prompt | answer | answer …]`, right-padded.
+    """Sequences laid out as rows `[prompt | answer | answer …]`, right-padded; or all such rows as one, unpadded.
 
     Attributes:
         inputs: keyword arguments of a decoder: `input_ids` and `attention_mask` of shape [rows, longest]; where prompts
-            are shared, an additive mask of shape [rows, 1, longest, longest] and `position_ids`.
+            are shared, an additive mask of shape [rows, 1, longest, longest] and `position_ids`; where all is one row,
+            no mask.
         row: for each sequence, its row.
-        prompt: for each sequence, the length of its prompt.
+        end: for each sequence, the column of its prompt's last token.
         start: for each sequence, the column of its answer's first token.
+        pieces: what attention keeps to in one unpadded row; empty for padded rows.
     """
 
     inputs: dict[str, Tensor]
     row: list[int]
-    prompt: list[int]
+    end: list[int]
     start: list[int]
+    pieces: tuple[Piece, ...] = ()
+
+    def through(self, inner: Any, module: Any, **more: Any) -> Any:
+        """What a model, or its decoder as `module`, makes of the rows."""
+        with attending(inner.config.get_text_config(), self.pieces) if self.pieces else nullcontext():
+            return module(**self.inputs, use_cache=False, **more)
 
 
 def inner_of(model: Any) -> Any:
@@ -50,19 +62,44 @@ def lay_out(inner: Any, sequences: Sequences, *, share: bool = True) -> Layout:
         share: whether answers to one prompt may share its tokens.
     """
     groups = _groups(sequences)
+    if share and _can_pack(inner, sequences):
+        return _packed(inner, sequences, groups)
     lengths = [_length(sequences, group) for group in groups]
     if not share or len(groups) == len(sequences) or not _can_share(inner, max(lengths)):
         groups = [[index] for index in range(len(sequences))]
         lengths = [_length(sequences, group) for group in groups]
-    row, prompt, start = ([0] * len(sequences) for _ in range(3))
+    row, end, start = ([0] * len(sequences) for _ in range(3))
     for number, group in enumerate(groups):
         column = len(sequences[group[0]][0])
         for index in group:
-            row[index], prompt[index], start[index] = number, len(sequences[index][0]), column
+            row[index], end[index], start[index] = number, len(sequences[index][0]) - 1, column
             column += len(sequences[index][1])
     shared = len(groups) < len(sequences)
     inputs = (_shared_inputs if shared else _plain_inputs)(inner, sequences, groups, max(lengths))
-    return Layout(inputs, row, prompt, start)
+    return Layout(inputs, row, end, start)
+
+
+def _packed(inner: Any, sequences: Sequences, groups: Sequence[Sequence[int]]) -> Layout:
+    """One row of all groups, a group's prompt once."""
+    ids: list[int] = []
+    positions: list[int] = []
+    pieces: list[Piece] = []
+    end, start = ([0] * len(sequences) for _ in range(2))
+    for group in groups:
+        prompt, head, first = sequences[group[0]][0], len(pieces), len(ids)
+        ids += prompt
+        positions += range(len(prompt))
+        for index in group:
+            answer = sequences[index][1]
+            end[index], start[index] = first + len(prompt) - 1, len(ids)
+            ids += answer
+            positions += range(len(prompt), len(prompt) + len(answer))
+            if len(pieces) == head:
+                pieces.append(Piece(len(prompt) + len(answer)))
+            elif answer:
+                pieces.append(further(len(answer), head, len(prompt), inner.dtype))
+    inputs = {"input_ids": torch.tensor([ids]), "position_ids": torch.tensor([positions])}
+    return Layout(inputs, [0] * len(sequences), end, start, tuple(pieces))
 
 
 def _groups(sequences: Sequences) -> list[list[int]]:
@@ -121,12 +158,11 @@ def _shared_inputs(
 
 
 def _can_share(inner: Any, longest: int) -> bool:
-    """Whether this model reads rows of this length right: no sliding window cuts them, and the probe agrees."""
-    window = getattr(inner.config.get_text_config(), "sliding_window", None)
-    if window is not None and longest > window:
+    """Whether this model reads shared rows of this length right: no sliding window cuts them, and the probe agrees."""
+    if _slides(inner, longest):
         return False
     if inner not in _SHARES_PROMPTS:
-        _SHARES_PROMPTS[inner] = _probe(inner)
+        _SHARES_PROMPTS[inner] = _probe(inner, _shared_probe)
         if not _SHARES_PROMPTS[inner]:
             warnings.warn(
                 f"{type(inner).__name__} cannot read two answers behind one prompt; each goes with a prompt of its own "
@@ -136,25 +172,58 @@ def _can_share(inner: Any, longest: int) -> bool:
     return _SHARES_PROMPTS[inner]
 
 
-def _probe(inner: Any) -> bool:
-    """Compare hidden states of two short answers behind one prompt with those of each alone."""
-    sequences = [((0, 1, 2), (3, 4)), ((0, 1, 2), (5, 3, 1))]
-    decoder = getattr(inner, inner.base_model_prefix)
+def _can_pack(inner: Any, sequences: Sequences) -> bool:
+    """Whether this model reads one unpadded row right: attention is SDPA's, no window cuts it, and the probe agrees.
+
+    On a CPU only: an accelerator, where starting a kernel costs more than padding does, reads padded rows.
+    """
+    config = inner.config.get_text_config()
+    if inner.device.type != "cpu" or config._attn_implementation != "sdpa":
+        return False
+    if _slides(inner, max(len(prompt) + len(answer) for prompt, answer in sequences)):
+        return False
+    if inner not in _PACKS:
+        _PACKS[inner] = _probe(inner, _packed_probe)
+    return _PACKS[inner]
+
+
+def _slides(inner: Any, longest: int) -> bool:
+    """Whether a sliding window is shorter than what is to be read."""
+    window = getattr(inner.config.get_text_config(), "sliding_window", None)
+    return window is not None and longest > window
+
+
+# Two short answers behind one prompt.
+_PROBE = (((0, 1, 2), (3, 4)), ((0, 1, 2), (5, 3, 1)))
+
+
+def _shared_probe(inner: Any) -> Tensor:
+    """Hidden states of both answers in one row, shape [8, width]."""
+    return _states(inner, Layout(_shared_inputs(inner, _PROBE, [[0, 1]], 8), [], [], []))[0]
+
+
+def _packed_probe(inner: Any) -> Tensor:
+    """The same from an unpadded row, in which another prompt with its answer stands before them."""
+    return _states(inner, _packed(inner, [((4, 2), (1,)), *_PROBE], [[0], [1, 2]]))[0, 3:]
+
+
+def _states(inner: Any, layout: Layout) -> Tensor:
+    states: Tensor = layout.through(inner, getattr(inner, inner.base_model_prefix)).last_hidden_state
+    return states.float()
+
+
+def _probe(inner: Any, together: Callable[[Any], Tensor]) -> bool:
+    """Compare hidden states of two short answers that are read together with those of each alone."""
     training = inner.training
     inner.eval()
-
-    def hidden(inputs: dict[str, Tensor]) -> Tensor:
-        states: Tensor = decoder(**inputs, use_cache=False).last_hidden_state
-        return states.float()
-
     try:
         with torch.no_grad():
-            together = hidden(_shared_inputs(inner, sequences, [[0, 1]], 8))[0]
-            first, second = hidden(_plain_inputs(inner, sequences, [[0], [1]], 6))
+            found = together(inner)
+            first, second = _states(inner, Layout(_plain_inputs(inner, _PROBE, [[0], [1]], 6), [], [], []))
     except Exception:  # an architecture may object in any way to a mask or positions of this kind
         return False
     finally:
         inner.train(training)
     alone = torch.cat([first[:5], second[3:6]])
     exact = inner.dtype == torch.float32
-    return bool((together - alone).norm() <= (1e-4 if exact else 0.05) * alone.norm())
+    return bool((found - alone).norm() <= (1e-4 if exact else 0.05) * alone.norm())

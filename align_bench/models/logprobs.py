@@ -88,16 +88,16 @@ def _predicted(inner: Any, rows: Sequences) -> _Predicted:
     layout = lay_out(inner, _read(rows))
     # A token is predicted by the hidden state before it: the first one of a response by that of the prompt's end.
     places = [
-        (index, step, layout.row[index], layout.start[index] + step - 1 if step else layout.prompt[index] - 1)
+        (index, step, layout.row[index], layout.start[index] + step - 1 if step else layout.end[index])
         for index, (_, response) in enumerate(rows)
         for step in range(len(response))
     ]
     sequence, step, row, column = torch.tensor(places, device=inner.device).T
     target = torch.tensor([token for _, response in rows for token in response], device=inner.device)
     if _head_is_plain(inner):
-        hidden = inner.get_decoder()(**layout.inputs, use_cache=False).last_hidden_state[row, column]
+        hidden = layout.through(inner, inner.get_decoder()).last_hidden_state[row, column]
         return _Predicted(sequence, step, _head_logps(inner.get_output_embeddings(), hidden, target), hidden)
-    output = inner(**layout.inputs, use_cache=False, output_hidden_states=True)
+    output = layout.through(inner, inner, output_hidden_states=True)
     logps = _log_softmax_at(output.logits[row, column], target)
     return _Predicted(sequence, step, logps, output.hidden_states[-1][row, column])
 
@@ -155,8 +155,7 @@ def last_states(model: Any, rows: Sequences) -> Tensor:
     inner = inner_of(model)
     layout = lay_out(inner, rows)
     passes(inner, rows)
-    decoder = getattr(inner, inner.base_model_prefix)
-    hidden = decoder(**layout.inputs, use_cache=False).last_hidden_state
+    hidden = layout.through(inner, getattr(inner, inner.base_model_prefix)).last_hidden_state
     return _at_ends(hidden, layout, rows)
 
 

@@ -21,6 +21,7 @@ from transformers import (
     Qwen3Config,
 )
 
+from align_bench.models import layout
 from align_bench.models.layout import lay_out
 from align_bench.models.load import add_adapter
 from align_bench.models.logprobs import response_logps, scores, token_logps
@@ -51,7 +52,7 @@ SHAPE: dict[str, Any] = {
     "pad_token_id": 0,
 }
 GEMMA = {"head_dim": 8, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}
-# Name → configuration, and the rows that PAIRS take up: fewer than sequences where prompts are shared.
+# Name → configuration, and the padded rows that PAIRS take up: fewer than sequences where prompts are shared.
 ARCHITECTURES = {
     "llama": (LlamaConfig(**SHAPE), SHARED_ROWS),
     "llama, tied head": (LlamaConfig(**SHAPE, tie_word_embeddings=True), SHARED_ROWS),
@@ -113,9 +114,17 @@ def adapted(config: Any, *, scalar: bool = False) -> Any:
     return model.eval()
 
 
-@pytest.fixture(params=ARCHITECTURES, scope="module")
+@pytest.fixture(params=ARCHITECTURES)
 def architecture(request: pytest.FixtureRequest) -> tuple[Any, int]:
     return ARCHITECTURES[request.param]
+
+
+@pytest.fixture(params=["one unpadded row", "padded rows"])
+def packs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Both ways of laying out a batch: that of a CPU, and that of an accelerator."""
+    if request.param == "padded rows":
+        monkeypatch.setattr(layout, "_can_pack", lambda inner, sequences: False)
+    return request.param == "one unpadded row"
 
 
 def plain_token_logps(model: Any, prompt: Sequence[int], answer: Sequence[int]) -> Tensor:
@@ -140,10 +149,11 @@ def quiet() -> Any:
 
 
 @pytest.mark.usefixtures("quiet")
-def test_log_probabilities_and_their_gradient(architecture: tuple[Any, int]) -> None:
+def test_log_probabilities_and_their_gradient(architecture: tuple[Any, int], packs: bool) -> None:
     config, rows = architecture
     model = adapted(config)
-    assert len(lay_out(model.get_base_model(), PAIRS).inputs["input_ids"]) == rows
+    can_pack = rows == SHARED_ROWS  # what shares prompts packs as well
+    assert len(lay_out(model.get_base_model(), PAIRS).inputs["input_ids"]) == (1 if packs and can_pack else rows)
     weights = torch.linspace(-2, 3, len(PAIRS))
     ours = response_logps(model, PAIRS)
     plain = torch.stack([plain_token_logps(model, *pair).sum() for pair in PAIRS])
@@ -154,7 +164,7 @@ def test_log_probabilities_and_their_gradient(architecture: tuple[Any, int]) -> 
     assert (found - expected).norm() < 1e-4 * expected.norm()
 
 
-@pytest.mark.usefixtures("quiet")
+@pytest.mark.usefixtures("quiet", "packs")
 def test_each_tokens_log_probability(architecture: tuple[Any, int]) -> None:
     model = adapted(architecture[0])
     with torch.no_grad():
@@ -165,7 +175,7 @@ def test_each_tokens_log_probability(architecture: tuple[Any, int]) -> None:
             assert not row[len(answer) :].any()
 
 
-@pytest.mark.usefixtures("quiet")
+@pytest.mark.usefixtures("quiet", "packs")
 def test_scores_and_their_gradient(architecture: tuple[Any, int]) -> None:
     model = adapted(architecture[0], scalar=True)
     weights = torch.linspace(-2, 3, len(PAIRS))

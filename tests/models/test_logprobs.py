@@ -41,6 +41,12 @@ def policy(base_folder: Path) -> Any:
     return AutoModelForCausalLM.from_pretrained(base_folder, dtype=torch.float32).eval()
 
 
+@pytest.fixture
+def padded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows as an accelerator reads them."""
+    monkeypatch.setattr(layout, "_can_pack", lambda inner, sequences: False)
+
+
 def test_equals_the_definition(policy: Any) -> None:
     expected = torch.stack([naive_logp(policy, *row) for row in ROWS])
     torch.testing.assert_close(response_logps(policy, ROWS).double(), expected, rtol=1e-5, atol=1e-5)
@@ -90,6 +96,37 @@ def rows_of(model: Any, sequences: Any) -> int:
     return len(lay_out(model, sequences).inputs["input_ids"])
 
 
+def test_a_batch_is_one_row_without_padding(policy: Any) -> None:
+    inputs = lay_out(policy, SHARED).inputs
+    prompts = {prompt: 1 + (sum(one == prompt for one, _ in SHARED) > 3) for prompt, _ in SHARED}  # three answers each
+    tokens = sum(len(prompt) * times for prompt, times in prompts.items()) + sum(len(answer) for _, answer in SHARED)
+    assert inputs["input_ids"].shape == (1, tokens)
+    expected = torch.stack([naive_logp(policy, *row) for row in SHARED])
+    torch.testing.assert_close(response_logps(policy, SHARED).double(), expected, rtol=1e-5, atol=1e-5)
+    assert policy.config._attn_implementation == "sdpa"
+
+
+def test_attention_is_as_before_when_a_pass_fails(policy: Any) -> None:
+    with pytest.raises(IndexError):
+        response_logps(policy, [((5, 6), (7, 8)), ((5, 10**6), (9,))])
+    assert policy.config._attn_implementation == "sdpa"
+    torch.testing.assert_close(response_logps(policy, ROWS[:1]).double(), naive_logp(policy, *ROWS[0])[None])
+
+
+def test_a_model_whose_positions_do_not_restart_is_not_packed(base_folder: Path) -> None:
+    """A probe sees it; the padded rows of a model that ignores positions would be wrong with shared prompts as well."""
+    model = AutoModelForCausalLM.from_pretrained(base_folder, dtype=torch.float32).eval()
+    decoder = model.get_decoder().forward
+
+    def counting(*arguments: Any, position_ids: Any = None, **more: Any) -> Any:
+        return decoder(*arguments, **more)
+
+    model.get_decoder().forward = counting
+    with pytest.warns(UserWarning, match="cannot read two answers behind one prompt"):
+        assert rows_of(model, SHARED) == len(SHARED)
+
+
+@pytest.mark.usefixtures("padded")
 def test_answers_to_one_prompt_share_its_tokens(policy: Any) -> None:
     assert rows_of(policy, ROWS) == len(ROWS)
     assert rows_of(policy, SHARED) == len(ROWS) + 1  # at most three answers behind a prompt
@@ -97,7 +134,12 @@ def test_answers_to_one_prompt_share_its_tokens(policy: Any) -> None:
     torch.testing.assert_close(response_logps(policy, SHARED).double(), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_gradient_through_a_shared_prompt_equals_the_definition(policy: Any) -> None:
+@pytest.mark.parametrize("way", ["packed", "padded"])
+def test_gradient_through_a_shared_prompt_equals_the_definition(
+    policy: Any, request: pytest.FixtureRequest, way: str
+) -> None:
+    if way == "padded":
+        request.getfixturevalue("padded")
     weights = torch.linspace(-2, 3, len(SHARED))
     parameter = policy.model.layers[0].self_attn.q_proj.weight
     (response_logps(policy, SHARED) * weights).sum().backward()
@@ -107,7 +149,12 @@ def test_gradient_through_a_shared_prompt_equals_the_definition(policy: Any) -> 
     torch.testing.assert_close(ours, parameter.grad, rtol=1e-4, atol=1e-5)
 
 
-def test_scores_through_a_shared_prompt_equal_those_alone(base_folder: Path) -> None:
+@pytest.mark.parametrize("way", ["packed", "padded"])
+def test_scores_through_a_shared_prompt_equal_those_alone(
+    base_folder: Path, request: pytest.FixtureRequest, way: str
+) -> None:
+    if way == "padded":
+        request.getfixturevalue("padded")
     model = AutoModelForSequenceClassification.from_pretrained(base_folder, num_labels=1, dtype=torch.float32).eval()
     alone = torch.cat([scores(model, [row]) for row in SHARED])
     torch.testing.assert_close(scores(model, SHARED), alone, rtol=1e-5, atol=1e-5)
@@ -127,6 +174,7 @@ def test_a_frozen_head_gives_the_gradient_of_a_trained_one(policy: Any, monkeypa
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.usefixtures("padded")
 def test_a_sliding_window_shorter_than_the_row_keeps_prompts_apart() -> None:
     shape = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
     heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
@@ -174,6 +222,7 @@ def test_a_model_that_reads_no_positions_falls_back_and_says_so() -> None:
     ],
     ids=["gpt2", "gemma2 with soft-capped logits", "granite with scaled logits"],
 )
+@pytest.mark.usefixtures("padded")
 def test_other_architectures(config: Any) -> None:
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config).eval()
@@ -193,6 +242,7 @@ def test_score_is_read_at_the_last_token_even_when_it_is_the_pad_token(base_fold
     torch.testing.assert_close(scores(model, rows), torch.stack(expected), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.usefixtures("padded")
 def test_a_shortcut_that_errs_on_the_first_batch_is_refused(base_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     policy = AutoModelForCausalLM.from_pretrained(base_folder, dtype=torch.float32).eval()
     original = layout._shared_inputs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from rich import box
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, Group, JustifyMethod, RenderableType, RenderResult
+from rich.containers import Lines
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -132,8 +134,32 @@ def _of_columns(section: Section, shown: Sequence[int]) -> Table:
             heading, justify=side, vertical="top", overflow="fold", no_wrap=not column.wraps, min_width=least
         )
     for row in section.rows:
-        table.add_row(*(Text(clipped(row[index])) for index in shown))
+        table.add_row(*(_Cell(clipped(row[index])) for index in shown))
     return table
+
+
+class _Cell(Text):
+    """Text whose words, where they are too long for a line, break before a bracket or after a comma or an equals sign.
+
+    So `ppo[kl_weight=0.05,reward=rm]` becomes `ppo[kl_weight=` and `0.05,reward=rm]`, and not `ppo[kl_weig` and so on.
+    """
+
+    def wrap(self, console: Console, width: int, **more: Any) -> Lines:
+        """The lines of at most `width` columns, as `rich.text.Text.wrap` makes them."""
+        words = re.split(r"(\s+)", self.plain)
+        text = "".join(_broken(word, width) if cell_len(word) > width else word for word in words)
+        return Text(text, style=self.style).wrap(console, width, **more)
+
+
+def _broken(word: str, width: int) -> str:
+    """A word in lines, each as full as the places where it may break allow."""
+    parts = re.split(r"(?=\[)|(?<=,)|(?<==)", word)
+    lines = [""]
+    for part in parts:
+        if lines[-1] and cell_len(lines[-1] + part) > width:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(lines)
 
 
 def _bullets(title: str, sentences: list[str]) -> RenderableType:

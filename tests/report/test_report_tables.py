@@ -14,7 +14,7 @@ from align_bench.errors import MissingResultError
 from align_bench.report import markdown, naming, numerals
 from align_bench.report.section import verdict
 from align_bench.report.sections import against_base, pairwise, sections
-from align_bench.report.tables import HIDDEN, comparison_tables, pairwise_table, section_table
+from align_bench.report.tables import HIDDEN, _Cell, comparison_tables, pairwise_table, section_table
 
 
 def shown(*renderables: RenderableType, width: int = 100) -> str:
@@ -174,6 +174,26 @@ def test_no_column_is_lost_in_a_narrow_terminal(run: Any) -> None:
         headings = [column.heading for column in section.columns]
         assert all(word in wide for heading in headings for word in heading.split())
         assert all(word in narrow for heading in headings if heading not in HIDDEN for word in heading.split())
+
+
+@pytest.mark.parametrize(
+    ("width", "lines"),
+    [
+        (29, ["ppo[kl_weight=0.05,reward=rm]"]),
+        (20, ["ppo[kl_weight=0.05,", "reward=rm]"]),
+        (15, ["ppo[kl_weight=", "0.05,reward=rm]"]),
+        (11, ["ppo", "[kl_weight=", "0.05,", "reward=rm]"]),
+        (6, ["ppo", "[kl_we", "ight=", "0.05,", "reward", "=", "rm]"]),
+    ],
+)
+def test_a_long_name_breaks_where_it_is_read(width: int, lines: list[str]) -> None:
+    found = _Cell("ppo[kl_weight=0.05,reward=rm]").wrap(Console(width=80), width, overflow="fold")
+    assert [line.plain for line in found] == lines
+
+
+def test_other_words_wrap_as_they_do(run: Any) -> None:
+    found = _Cell("dpo[beta=0.1] over the base").wrap(Console(width=80), 14, overflow="fold")
+    assert [line.plain.rstrip() for line in found] == ["dpo[beta=0.1]", "over the base"]
 
 
 def test_pairwise_within_one_method(run: Any) -> None:

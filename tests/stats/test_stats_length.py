@@ -78,8 +78,14 @@ def test_the_interval_is_the_bootstraps() -> None:
 
 def test_newtons_method_takes_newtons_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """A wrong curvature finds the same optimum, but slowly. Where a policy always wins, the ridge is a part of it."""
-    longer = np.array([-3.0, -2.0, -1.0, 1.0, 2.0, 5.0])
-    for wins, steps in ((np.array([1.0, 0.0, 1.0, 1.0, 1.0, 0.0]), 5), (np.ones(6), 9), ((longer > 0) * 1.0, 9)):
+    around, above = np.array([-3.0, -2.0, -1.0, 1.0, 2.0, 5.0]), np.array([1.0, 2.0, 3.0, 4.0, 5.0, 9.0])
+    mixed = np.array([1.0, 0.0, 1.0, 1.0, 1.0, 0.0])
+    for wins, longer, steps in (
+        (mixed, around, 5),
+        (mixed, above, 6),
+        (np.ones(6), around, 9),
+        ((around > 0) * 1.0, around, 9),
+    ):
         fits = {}
         for most in (steps, 100):
             monkeypatch.setattr(length_control, "STEPS", most)

@@ -2,8 +2,8 @@
 
 mutmut (settings: `[tool.mutmut]` in pyproject.toml) changes one operator, number, argument or condition at a time, and
 runs the tests of tests/metrics and tests/stats that pass through the changed function. A mutant that they all pass
-survives. What survives is listed with its change, so that a reader can judge whether it matters. Not a part of the test
-run.
+survives. What survives is listed with its change, so that a reader can judge whether it matters; a section "Judged"
+that the file already has is kept. Not a part of the test run.
 
 Example:
     pip install mutmut && mutmut run && python benchmarks/mutate_metrics.py benchmarks/results/mutation.md
@@ -40,11 +40,12 @@ def main() -> None:
     if not found:
         sys.exit("nothing mutated yet: run `mutmut run` first")
     output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(written(found), encoding="utf-8")
+    judged = re.search(r"## Judged\n.*?(?=\n## |\Z)", output.read_text("utf-8") if output.exists() else "", re.DOTALL)
+    output.write_text(written(found, judged[0].strip() if judged else ""), encoding="utf-8")
 
 
-def written(found: dict[str, dict[str, int | None]]) -> str:
-    """The page, from module → mutant → exit code of its tests (None: not run)."""
+def written(found: dict[str, dict[str, int | None]], judged: str) -> str:
+    """The page, from module → mutant → exit code of its tests (None: not run), and a section that a person wrote."""
     kinds = (KILLED, TIMED_OUT, SURVIVED, UNTESTED)
     lines = [
         "# Mutants of the metrics and statistics",
@@ -66,6 +67,7 @@ def written(found: dict[str, dict[str, int | None]]) -> str:
             mutant for mutant, code in codes.items() if code is not None and ENDS.get(code) in (SURVIVED, UNTESTED)
         ]
     lines[-1] += f"\n| all | {total.total()} | " + " | ".join(str(total[kind]) for kind in (*kinds, "not run")) + " |"
+    lines += [judged] * bool(judged)
     shown = {mutant: change(mutant) for mutant in survivors}
     guards = sum(map(is_guard, shown.values()))
     lines.append(

@@ -121,15 +121,15 @@ def temperature(margins: Numbers, labels: Numbers, clusters: Sequence[Hashable])
         return Estimate(None, n=n)
     from statsmodels.discrete.discrete_model import Logit
 
+    scale = float(np.sqrt(np.mean(known**2)))
     codes = cluster_codes(groups, n)
     clustered: dict[str, Any] = {"cov_type": "cluster", "cov_kwds": {"groups": codes}} if codes.max() else {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        fit = Logit(label, known[:, None] / np.std(known)).fit(disp=0, **clustered)
+        fit = Logit(label, known[:, None] / scale).fit(disp=0, **clustered)
     slope, (low, high) = float(fit.params[0]), map(float, fit.conf_int()[0])
     if not (np.isfinite(slope) and slope > 0):
         return Estimate(None, n=n)
-    scale = float(np.std(known))
     if not clustered or not low > 0:
         return Estimate(scale / slope, n=n)
     return Estimate(scale / slope, scale / high, scale / low, n)

@@ -270,6 +270,12 @@ def test_temperature_has_the_least_log_loss() -> None:
     assert temperature(10 * margins, labels, OWN).value == pytest.approx(10 * found.value)
 
 
+def test_temperature_of_margins_that_do_not_vary_by_hand() -> None:
+    """Three of four labels agree with a margin of 1: σ(1 / T) = ¾, so 1 / T = ln 3."""
+    found = temperature([1.0, 1.0, 1.0, 1.0], [1.0, 0.0, 1.0, 1.0], [0, 1, 2, 3])
+    assert found.value == pytest.approx(1 / math.log(3))
+
+
 def test_temperature_is_undefined_for_a_judge_that_is_never_wrong_or_worse_than_chance() -> None:
     assert temperature([1.0, -2.0], [1.0, 0.0], [0, 1]).value is None
     assert temperature([0.0, 0.0], [1.0, 0.0], [0, 1]).value is None

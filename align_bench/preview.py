@@ -68,7 +68,7 @@ def plan_tables(prepared: Prepared, folders: Folders) -> Iterator[RenderableType
     absent = {address for address in plan_addresses(prepared) if (address.kind, address.key) not in store}
     yield Text(
         f"artefacts: {len(plan_addresses(prepared))} in all, {len(absent)} not stored; "
-        f"{steps:,} optimizer steps per policy cell trained on pairs; "
+        f"{steps} optimizer steps per policy cell trained on pairs; "
         f"missing work: {sum(rough.flops(kind, cell) for kind, cell, rough, _ in missing) / 1e12:,.1f} TFLOP, "
         f"about {_roughly(sum(rough.seconds(kind, cell) for kind, cell, rough, _ in missing))}"
     )
@@ -267,8 +267,16 @@ def _matmul_rate(precision: Any) -> float:
     return 2 * 1024**3 * count / (time.perf_counter() - started)
 
 
-def _steps(prepared: Prepared, estimate: _Estimate) -> int:
-    return -(-estimate.rows // prepared.suite.train.batch_size) * prepared.suite.train.epochs
+def _steps(prepared: Prepared, estimate: _Estimate) -> str:
+    """The optimizer steps of the policies that are trained on pairs: one number, or the least and the most."""
+    suite = prepared.suite.train
+    own = [
+        suite.model_copy(update=dict(cell.settings))
+        for cell in prepared.plan.cells
+        if cell.kind == "policy" and cell.plugin is not None and cell.plugin.algorithm.data == "pairs"
+    ]
+    counts = sorted({-(-estimate.rows // train.batch_size) * train.epochs for train in own or [suite]})
+    return "–".join(f"{count:,}" for count in dict.fromkeys((counts[0], counts[-1])))
 
 
 def _roughly(seconds: float) -> str:

@@ -179,7 +179,9 @@ def test_estimate_says_what_it_rests_on(prepared: Prepared, folders: Folders) ->
 
 def test_steps_are_those_of_the_effective_batch(write_suite: Write, folders: Folders) -> None:
     train = {"batch_size": 10, "epochs": 3, "max_length": 128}
-    assert "9 optimizer steps" in shown(make(write_suite(train=train)), folders)
+    assert "; 9 optimizer steps" in shown(make(write_suite(train=train)), folders)
+    swept = [{"dpo": {"batch_size": [5, 10]}}, {"simpo": {"epochs": 1}}]
+    assert "; 3–15 optimizer steps" in shown(make(write_suite(train=train, methods=swept)), folders)
 
 
 @pytest.mark.parametrize("content", [b"{", b"[]", b"\xff"])

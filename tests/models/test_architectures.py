@@ -21,7 +21,6 @@ from transformers import (
     Qwen3Config,
 )
 
-from align_bench.models import layout
 from align_bench.models.layout import lay_out
 from align_bench.models.load import add_adapter
 from align_bench.models.logprobs import response_logps, scores, token_logps
@@ -117,14 +116,6 @@ def adapted(config: Any, *, scalar: bool = False) -> Any:
 @pytest.fixture(params=ARCHITECTURES)
 def architecture(request: pytest.FixtureRequest) -> tuple[Any, int]:
     return ARCHITECTURES[request.param]
-
-
-@pytest.fixture(params=["one unpadded row", "padded rows"])
-def packs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Both ways of laying out a batch: that of a CPU, and that of an accelerator."""
-    if request.param == "padded rows":
-        monkeypatch.setattr(layout, "_can_pack", lambda inner, sequences: False)
-    return request.param == "one unpadded row"
 
 
 def plain_token_logps(model: Any, prompt: Sequence[int], answer: Sequence[int]) -> Tensor:

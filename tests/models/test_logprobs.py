@@ -41,12 +41,6 @@ def policy(base_folder: Path) -> Any:
     return AutoModelForCausalLM.from_pretrained(base_folder, dtype=torch.float32).eval()
 
 
-@pytest.fixture
-def padded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows as an accelerator reads them."""
-    monkeypatch.setattr(layout, "_can_pack", lambda inner, sequences: False)
-
-
 def test_equals_the_definition(policy: Any) -> None:
     expected = torch.stack([naive_logp(policy, *row) for row in ROWS])
     torch.testing.assert_close(response_logps(policy, ROWS).double(), expected, rtol=1e-5, atol=1e-5)
@@ -134,12 +128,8 @@ def test_answers_to_one_prompt_share_its_tokens(policy: Any) -> None:
     torch.testing.assert_close(response_logps(policy, SHARED).double(), expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("way", ["packed", "padded"])
-def test_gradient_through_a_shared_prompt_equals_the_definition(
-    policy: Any, request: pytest.FixtureRequest, way: str
-) -> None:
-    if way == "padded":
-        request.getfixturevalue("padded")
+@pytest.mark.usefixtures("packs")
+def test_gradient_through_a_shared_prompt_equals_the_definition(policy: Any) -> None:
     weights = torch.linspace(-2, 3, len(SHARED))
     parameter = policy.model.layers[0].self_attn.q_proj.weight
     (response_logps(policy, SHARED) * weights).sum().backward()
@@ -149,12 +139,8 @@ def test_gradient_through_a_shared_prompt_equals_the_definition(
     torch.testing.assert_close(ours, parameter.grad, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("way", ["packed", "padded"])
-def test_scores_through_a_shared_prompt_equal_those_alone(
-    base_folder: Path, request: pytest.FixtureRequest, way: str
-) -> None:
-    if way == "padded":
-        request.getfixturevalue("padded")
+@pytest.mark.usefixtures("packs")
+def test_scores_through_a_shared_prompt_equal_those_alone(base_folder: Path) -> None:
     model = AutoModelForSequenceClassification.from_pretrained(base_folder, num_labels=1, dtype=torch.float32).eval()
     alone = torch.cat([scores(model, [row]) for row in SHARED])
     torch.testing.assert_close(scores(model, SHARED), alone, rtol=1e-5, atol=1e-5)

@@ -191,7 +191,7 @@ def test_a_long_name_breaks_where_it_is_read(width: int, lines: list[str]) -> No
     assert [line.plain for line in found] == lines
 
 
-def test_other_words_wrap_as_they_do(run: Any) -> None:
+def test_other_words_wrap_as_they_do() -> None:
     found = _Cell("dpo[beta=0.1] over the base").wrap(Console(width=80), 14, overflow="fold")
     assert [line.plain.rstrip() for line in found] == ["dpo[beta=0.1]", "over the base"]
 

@@ -198,7 +198,10 @@ class Train(_Strict):
     weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled weight decay")
     max_grad_norm: float = Field(1.0, gt=0, description="gradient norm is clipped to this")
     micro_batch_tokens: int = Field(
-        8192, gt=0, description="padded tokens that one forward pass may hold; halved by itself when memory runs out"
+        8192,
+        gt=0,
+        description="padded tokens that one forward pass may hold, on a CPU 1024 at most, where more gains nothing; "
+        "halved by itself when memory runs out",
     )
     checkpoint_minutes: float = Field(5.0, gt=0, description="a killed training goes on from its last checkpoint")
     trackers: list[Literal["tensorboard"]] = Field(

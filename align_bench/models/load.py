@@ -341,6 +341,8 @@ def _nf4(precision: Precision) -> dict[str, Any]:
 
 
 def _frozen(model: Any, precision: Precision) -> Any:
+    from align_bench.models.decoder import fuse_layers
+
     if precision.storage == "nf4" and _has_room_for_plain_weights(model, precision):
         # The same numbers: bitsandbytes dequantises to the compute type before every product, forward and backward.
         with _quiet():
@@ -356,7 +358,7 @@ def _frozen(model: Any, precision: Precision) -> Any:
         model.to(precision.device)
     if hasattr(model, _HEAD):
         getattr(model, _HEAD).float()  # like the adapter: it has few weights, and bf16 would round its scores
-    return model.eval()
+    return fuse_layers(model.eval())
 
 
 def _has_room_for_plain_weights(model: Any, precision: Precision) -> bool:

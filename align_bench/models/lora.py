@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, NamedTuple
 
 import torch
 from peft.tuners.lora import Linear
 from torch import Tensor
+from torch.nn.functional import linear
+
+_PLAINLY: ContextVar[bool] = ContextVar("plainly", default=False)
+
+
+@contextmanager
+def plainly() -> Iterator[None]:
+    """Within it, every layer computes as transformers and peft wrote it: what the fused ones are held to."""
+    token = _PLAINLY.set(True)
+    try:
+        yield
+    finally:
+        _PLAINLY.reset(token)
 
 
 def fuse(model: Any) -> Any:
@@ -17,72 +33,178 @@ def fuse(model: Any) -> Any:
     """
     for module in model.modules():
         if type(module) is Linear and type(module.base_layer) is torch.nn.Linear:
-            module.__class__ = _FusedLinear
+            module.__class__ = FusedLinear
     return model
 
 
-class _FusedLinear(Linear):  # type: ignore[misc]
-    """peft's layer; where one adapter is active and nothing special is asked for, `_LowRank` computes it."""
+class Affine(NamedTuple):
+    """`x Wᵀ + b + s · x Aᵀ Bᵀ`: a frozen linear layer, and its low-rank update where one is active.
+
+    Attributes:
+        weight: W, shape [out, in].
+        bias: b, shape [out], or None.
+        low: A, shape [r, in], fp32, or None.
+        high: B, shape [out, r], fp32, or None.
+        scale: s.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    low: Tensor | None = None
+    high: Tensor | None = None
+    scale: float = 0.0
+
+    @property
+    def rank(self) -> int:
+        """r; 0 without an update."""
+        return 0 if self.low is None else len(self.low)
+
+
+class FusedLinear(Linear):  # type: ignore[misc]
+    """peft's layer; where one adapter is active and nothing special is asked for, `_Project` computes it."""
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """`x Wᵀ + b + s · x Aᵀ Bᵀ`, shape [..., width]."""
-        name = self._plain_adapter(x)
-        if name is None or args or kwargs:
+        layer = None if args or kwargs else affine(self, x.dtype)
+        if layer is None or layer.low is None:
             result: Tensor = super().forward(x, *args, **kwargs)
             return result
-        weight, bias = self.base_layer.weight, self.base_layer.bias
-        low, high = self.lora_A[name].weight, self.lora_B[name].weight
-        fused: Tensor = _LowRank.apply(x, weight, bias, low, high, self.scaling[name])  # type: ignore[no-untyped-call]
-        return fused
-
-    def _plain_adapter(self, x: Tensor) -> str | None:
-        if self.disable_adapters or self.merged or len(self.active_adapters) != 1:
-            return None
-        name: str = self.active_adapters[0]
-        known = name in self.lora_A and name not in self.lora_variant and not self.lora_bias[name]
-        if not known or self.base_layer.weight.requires_grad or x.dtype != self.base_layer.weight.dtype:
-            return None
-        drops = self.training and not isinstance(self.lora_dropout[name], torch.nn.Identity)
-        return None if drops else name
+        rows = x.reshape(-1, x.shape[-1])
+        fused: Tensor = _Project.apply(rows, layer.scale, *layer[:-1])  # type: ignore[no-untyped-call]
+        return fused.view(*x.shape[:-1], -1)
 
 
-class _LowRank(torch.autograd.Function):
-    """A frozen linear layer plus its low-rank update.
+def affine(module: Any, dtype: torch.dtype) -> Affine | None:
+    """What a linear layer computes on activations of this type, or None where it is more than an `Affine`."""
+    base = module.base_layer if type(module) is FusedLinear else module
+    if type(base) is not torch.nn.Linear or base.weight.requires_grad or base.weight.dtype != dtype or _PLAINLY.get():
+        return None
+    if base is module or (module.disable_adapters and not module.merged):
+        return Affine(base.weight, base.bias)
+    if module.disable_adapters or module.merged or len(module.active_adapters) != 1:
+        return None
+    name: str = module.active_adapters[0]
+    if name not in module.lora_A or name in module.lora_variant or module.lora_bias[name]:
+        return None
+    if module.training and not isinstance(module.lora_dropout[name], torch.nn.Identity):
+        return None
+    return Affine(base.weight, base.bias, module.lora_A[name].weight, module.lora_B[name].weight, module.scaling[name])
 
-    The factors are kept in fp32 and multiplied in the activations' type, as under mixed precision; each sum, and the
-    scale, go into the product that ends it.
+
+class Factors(NamedTuple):
+    """The low-rank factors of layers with one input, in the type that computes: what a backward pass needs of them.
+
+    Attributes:
+        low: all A below each other, shape [Σ r, in].
+        high: each B, shape [out, r]; empty where there is no update.
     """
 
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, low: Tensor, high: Tensor, scale: float
-    ) -> Tensor:
-        rows = x.reshape(-1, x.shape[-1])
-        down, up = low.to(x.dtype), high.to(x.dtype)
-        narrow = rows @ down.t()
-        result = torch.nn.functional.linear(rows, weight, bias)
-        torch.addmm(result, narrow, up.t(), alpha=scale, out=result)
-        ctx.save_for_backward(rows, narrow, weight, down, up)
-        ctx.scale, ctx.shape, ctx.kept = scale, x.shape, low.dtype
-        return result.view(*x.shape[:-1], -1)
+    low: Tensor
+    high: tuple[Tensor, ...]
 
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        rows, narrow, weight, down, up = ctx.saved_tensors
-        gradient = gradient.reshape(-1, gradient.shape[-1])
-        through = gradient @ up
-        below = low = high = None
-        if ctx.needs_input_grad[0]:
-            below = gradient @ weight
-            below = torch.addmm(below, through, down, alpha=ctx.scale, out=below).view(ctx.shape)
-        if ctx.needs_input_grad[3]:
-            low = _scaled(through.t(), rows, ctx.scale).to(ctx.kept)
-        if ctx.needs_input_grad[4]:
-            high = _scaled(gradient.t(), narrow, ctx.scale).to(ctx.kept)
-        return below, None, None, low, high, None
+
+def factors(layers: Sequence[Affine]) -> Factors:
+    """Cast once for all layers; they share one input, so that their A are one product."""
+    weight = layers[0].weight
+    lows = [layer.low for layer in layers if layer.low is not None]
+    low = torch.cat(lows).to(weight.dtype) if lows else weight.new_empty(0, weight.shape[1])
+    none = weight.new_empty(0)
+    return Factors(low, tuple(none if layer.high is None else layer.high.to(weight.dtype) for layer in layers))
+
+
+def project(
+    rows: Tensor, layers: Sequence[Affine], factors: Factors, residual: Tensor | None = None
+) -> tuple[list[Tensor], Tensor]:
+    """Each layer's output, shape [rows, out], and `x Aᵀ` of all of them, shape [rows, Σ r].
+
+    Args:
+        rows: x, shape [rows, in].
+        layers: layers with this input.
+        factors: theirs.
+        residual: what the output of the (only) layer is added to, shape [rows, out].
+    """
+    narrow = rows @ factors.low.t()
+    outputs, start = [], 0
+    for layer, high in zip(layers, factors.high, strict=True):
+        if residual is None:
+            output = linear(rows, layer.weight, layer.bias)
+        else:
+            output = torch.addmm(residual, rows, layer.weight.t())
+            if layer.bias is not None:
+                output += layer.bias
+        if layer.rank:
+            output.addmm_(narrow[:, start : start + layer.rank], high.t(), alpha=layer.scale)
+        outputs.append(output)
+        start += layer.rank
+    return outputs, narrow
+
+
+def pull_back(
+    gradients: Sequence[Tensor],
+    rows: Tensor,
+    narrow: Tensor,
+    layers: Sequence[Affine],
+    factors: Factors,
+    *,
+    wanted: bool = True,
+) -> tuple[Tensor | None, list[Tensor | None]]:
+    """The backward pass of `project`.
+
+    Args:
+        gradients: of each layer's output, shape [rows, out].
+        rows, narrow, layers, factors: as in, and from, `project`.
+        wanted: whether the gradient of the rows is needed.
+
+    Returns:
+        That of the rows, shape [rows, in], or None; and that of (weight, bias, low, high) of each layer in one line,
+        None for what is frozen.
+    """
+    through = torch.empty_like(narrow)
+    slopes: list[Tensor | None] = []
+    start = 0
+    for gradient, layer, high in zip(gradients, layers, factors.high, strict=True):
+        here = slice(start, start + layer.rank)
+        if layer.rank:
+            through[:, here] = _scaled(gradient, high, layer.scale)
+            slopes += [None, None, None, _scaled(gradient.t(), narrow[:, here], layer.scale).float()]
+        else:
+            slopes += [None] * 4
+        start += layer.rank
+    for place, part in enumerate(torch.split(through.t() @ rows, [layer.rank for layer in layers])):
+        if layers[place].rank:
+            slopes[4 * place + 2] = part.float()
+    if not wanted:
+        return None, slopes
+    below = gradients[0] @ layers[0].weight
+    for gradient, layer in zip(gradients[1:], layers[1:], strict=True):
+        below.addmm_(gradient, layer.weight)
+    return below.addmm_(through, factors.low), slopes
 
 
 def _scaled(left: Tensor, right: Tensor, scale: float) -> Tensor:
     """`scale · left @ right` in one step."""
     return torch.addmm(left.new_empty(()), left, right, beta=0, alpha=scale)
+
+
+class _Project(torch.autograd.Function):
+    """One layer by itself. The factors are kept in fp32 and multiplied in the activations' type."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, rows: Tensor, scale: float, weight: Tensor, bias: Tensor | None, low: Tensor, high: Tensor
+    ) -> Tensor:
+        layers = [Affine(weight, bias, low, high, scale)]
+        cast = factors(layers)
+        (output,), narrow = project(rows, layers, cast)
+        ctx.save_for_backward(rows, narrow, weight, low, high, cast.low, *cast.high)
+        ctx.scale = scale
+        return output
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        rows, narrow, weight, low, high, *cast = ctx.saved_tensors
+        layers = [Affine(weight, None, low, high, ctx.scale)]
+        wanted = ctx.needs_input_grad[0]
+        below, slopes = pull_back([gradient], rows, narrow, layers, Factors(cast[0], tuple(cast[1:])), wanted=wanted)
+        return below, None, *slopes

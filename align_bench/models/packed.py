@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-_NAME = "align_bench_packed"
+PACKED = "align_bench_packed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ def further(length: int, head: int, prompt: int, dtype: torch.dtype) -> Piece:
 @contextmanager
 def attending(config: Any, pieces: Sequence[Piece]) -> Iterator[None]:
     """Within it, attention of models with this configuration keeps to the pieces of the one row that they read."""
-    usual, config._attn_implementation = config._attn_implementation, _NAME
+    usual, config._attn_implementation = config._attn_implementation, PACKED
     _NOW.append(pieces)
     try:
         yield
@@ -66,8 +67,21 @@ def _attend(
         if piece.head is not None:
             own_keys = torch.cat([keys[piece.head][:, :, : piece.prompt], own_keys], dim=2)
             own_values = torch.cat([values[piece.head][:, :, : piece.prompt], own_values], dim=2)
-        found.append(sdpa_attention_forward(module, queries[number], own_keys, own_values, piece.mask, **more)[0])
+        if piece.mask is None:
+            found.append(sdpa_attention_forward(module, queries[number], own_keys, own_values, None, **more)[0])
+        else:
+            found.append(_masked(queries[number], own_keys, own_values, piece.mask, **more))
     return torch.cat(found, dim=1), None
 
 
-AttentionInterface.register(_NAME, _attend)
+def _masked(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor, *, scaling: float | None, dropout: float = 0.0, **_: Any
+) -> Tensor:
+    """Attention under a mask, heads that share keys reading the same ones, where transformers would copy them."""
+    shared = key.shape[1] < query.shape[1]
+    return scaled_dot_product_attention(
+        query, key, value, attn_mask=mask, dropout_p=dropout, scale=scaling, enable_gqa=shared
+    ).transpose(1, 2)
+
+
+AttentionInterface.register(PACKED, _attend)

@@ -21,9 +21,11 @@ from transformers import (
     Qwen3Config,
 )
 
+from align_bench.models.decoder import fuse_layers
 from align_bench.models.layout import lay_out
 from align_bench.models.load import add_adapter
 from align_bench.models.logprobs import response_logps, scores, token_logps
+from align_bench.models.lora import plainly
 from align_bench.suite import Lora
 
 # Three prompts: one with two answers (a pair), one with four, one with one; lengths differ everywhere.
@@ -104,7 +106,7 @@ def adapted(config: Any, *, scalar: bool = False) -> Any:
     if scalar:
         config = type(config).from_dict({**config.to_dict(), "num_labels": 1})
     frozen = loader.from_config(config).requires_grad_(False).eval()
-    model = add_adapter(frozen, Lora(r=4, alpha=8), seed=0)
+    model = add_adapter(fuse_layers(frozen), Lora(r=4, alpha=8), seed=0)
     draw = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -121,7 +123,8 @@ def architecture(request: pytest.FixtureRequest) -> tuple[Any, int]:
 def plain_token_logps(model: Any, prompt: Sequence[int], answer: Sequence[int]) -> Tensor:
     """One row alone: the model's own logits, a log-softmax, and the answer's tokens picked."""
     ids = torch.tensor([[*prompt, *answer]])
-    logps: Tensor = model(input_ids=ids).logits[0].log_softmax(-1)
+    with plainly():
+        logps: Tensor = model(input_ids=ids).logits[0].log_softmax(-1)
     return logps[len(prompt) - 1 : -1].gather(1, torch.tensor(answer)[:, None]).squeeze(1)
 
 
@@ -171,7 +174,8 @@ def test_scores_and_their_gradient(architecture: tuple[Any, int]) -> None:
     model = adapted(architecture[0], scalar=True)
     weights = torch.linspace(-2, 3, len(PAIRS))
     ours = scores(model, PAIRS)
-    alone = [model(input_ids=torch.tensor([[*prompt, *answer]])).logits.squeeze() for prompt, answer in PAIRS]
+    with plainly():
+        alone = [model(input_ids=torch.tensor([[*prompt, *answer]])).logits.squeeze() for prompt, answer in PAIRS]
     plain = torch.stack(alone)
     assert plain.std() > 0
     torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-4)

@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
-from peft.tuners.lora import Linear
 
 from align_bench.models.load import Precision, add_adapter, find_base, load_adapter, load_policy, save_adapter
 from align_bench.models.logprobs import response_logps
-from align_bench.models.lora import _FusedLinear
+from align_bench.models.lora import FusedLinear, plainly
 from align_bench.suite import Lora
 
 ROWS = [((5, 6, 7), (8, 9)), ((5, 6, 7), (10,)), ((11, 12), (13, 14, 15))]
@@ -30,13 +29,6 @@ def adapted(base_folder: Path, storage: str = "fp32", **lora: Any) -> Any:
     return model
 
 
-def as_peft_has_it(model: Any) -> Any:
-    for module in model.modules():
-        if type(module) is _FusedLinear:
-            module.__class__ = Linear
-    return model
-
-
 def values_and_gradient(model: Any) -> tuple[torch.Tensor, torch.Tensor]:
     torch.manual_seed(2)
     values = response_logps(model, ROWS)
@@ -47,7 +39,7 @@ def values_and_gradient(model: Any) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def fused_layers(model: Any) -> int:
-    return sum(type(module) is _FusedLinear for module in model.modules())
+    return sum(type(module) is FusedLinear for module in model.modules())
 
 
 @pytest.mark.parametrize(("storage", "tolerance"), [("fp32", 1e-5), ("bf16", 0.05), ("nf4", 0.05)])
@@ -55,7 +47,8 @@ def test_equals_pefts_own_layer(base_folder: Path, storage: str, tolerance: floa
     model = adapted(base_folder, storage)
     assert fused_layers(model) == 14
     values, gradient = values_and_gradient(model)
-    expected, slope = values_and_gradient(as_peft_has_it(model))
+    with plainly():
+        expected, slope = values_and_gradient(model)
     assert (values - expected).norm() < tolerance * expected.norm()
     assert slope.norm() > 0
     assert (gradient - slope).norm() < tolerance * slope.norm()
@@ -74,7 +67,8 @@ def test_the_reference_is_the_base_alone(base_folder: Path) -> None:
 def test_dropout_is_pefts(base_folder: Path) -> None:
     model = adapted(base_folder, dropout=0.5).train()
     values, gradient = values_and_gradient(model)
-    expected, slope = values_and_gradient(as_peft_has_it(model))
+    with plainly():
+        expected, slope = values_and_gradient(model)
     assert torch.equal(values, expected)
     assert torch.equal(gradient, slope)
 

@@ -1,0 +1,252 @@
+"""Decoder layers of the Llama family with few passes over the activations, of which the backward pass keeps fewer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import silu
+from transformers.activations import SiLUActivation
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
+from transformers.models.mistral.modeling_mistral import MistralDecoderLayer
+from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer
+from transformers.models.qwen3.modeling_qwen3 import Qwen3DecoderLayer
+
+from align_bench.models.lora import Affine, Factors, affine, factors, project, pull_back
+from align_bench.models.packed import PACKED
+
+_FAMILIES: tuple[type, ...] = (LlamaDecoderLayer, Qwen2DecoderLayer, Qwen3DecoderLayer, MistralDecoderLayer)
+_ATTENTIONS = frozenset({"sdpa", PACKED})
+_TENSORS = 4  # of an `Affine`
+
+
+def fuse_layers(model: Any) -> Any:
+    """Let decoder layers of the families known here compute in few steps; others stay as transformers made them.
+
+    Args:
+        model: a transformers model, changed in place; adapters may be added later.
+    """
+    for module in model.modules():
+        if type(module) in _FUSED:
+            module.__class__ = _FUSED[type(module)]
+    return model
+
+
+class _FusedLayer:
+    """A layer that computes `x + o(attention(norm x))`, then `x + down(silu(gate(norm x)) · up(norm x))`.
+
+    Where a cache is in use, a layer is more than that, or `plainly` is asked for, transformers' own code runs.
+    """
+
+    self_attn: Any
+    mlp: Any
+    input_layernorm: Any
+    post_attention_layernorm: Any
+
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Hidden states of shape [batch, time, width] to the same."""
+        layers = None if args or _caches(kwargs) else self._layers(hidden_states)
+        if layers is None:
+            result: Tensor = super().forward(hidden_states, *args, **kwargs)  # type: ignore[misc]
+            return result
+        before, after = self.input_layernorm, self.post_attention_layernorm
+        rows = hidden_states.reshape(-1, hidden_states.shape[-1])
+        states = _apply(_NormedProjections, (rows, before.weight, before.variance_epsilon), layers[:3])
+        found = self._attend(states, hidden_states.shape[:-1], **kwargs)
+        rows = _apply(_Added, (rows, found), layers[3:4])
+        rows = _apply(_GatedUnit, (rows, after.weight, after.variance_epsilon), layers[4:])
+        fused: Tensor = rows.view(hidden_states.shape)
+        return fused
+
+    def _attend(
+        self, states: Sequence[Tensor], shape: Sequence[int], *, position_embeddings: tuple[Tensor, Tensor], **more: Any
+    ) -> Tensor:
+        """Attention's output before its projection, shape [batch · time, heads · width]."""
+        attention = self.self_attn
+        query, key, value = (found.view(*shape, -1, attention.head_dim) for found in states)
+        if hasattr(attention, "q_norm"):
+            query, key = attention.q_norm(query), attention.k_norm(key)
+        query, key = (_Rotated.apply(found, *position_embeddings) for found in (query, key))  # type: ignore[no-untyped-call]
+        found, _ = ALL_ATTENTION_FUNCTIONS[attention.config._attn_implementation](
+            attention,
+            *(heads.transpose(1, 2) for heads in (query, key, value)),
+            more.get("attention_mask"),
+            scaling=attention.scaling,
+            sliding_window=getattr(attention, "sliding_window", None),
+        )
+        attended: Tensor = found.reshape(-1, found.shape[-2] * found.shape[-1])
+        return attended
+
+    def _layers(self, hidden_states: Tensor) -> list[Affine] | None:
+        """The seven products of the layer, q, k, v, o, gate, up, down, if it is nothing more than them."""
+        attention, mlp, dtype = self.self_attn, self.mlp, hidden_states.dtype
+        gains = (self.input_layernorm.weight, self.post_attention_layernorm.weight)
+        usual = (
+            attention.config._attn_implementation in _ATTENTIONS
+            and isinstance(mlp.act_fn, (torch.nn.SiLU, SiLUActivation))
+            and not (self.training and attention.attention_dropout)  # type: ignore[attr-defined]
+            and not any(gain.requires_grad or gain.dtype != dtype for gain in gains)
+        )
+        if not usual:
+            return None
+        modules = (attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj)
+        found = [affine(module, dtype) for module in (*modules, mlp.gate_proj, mlp.up_proj, mlp.down_proj)]
+        return None if None in found else found  # type: ignore[return-value]
+
+
+_FUSED = {family: type(f"Fused{family.__name__}", (_FusedLayer, family), {}) for family in _FAMILIES}
+
+
+def _caches(kwargs: dict[str, Any]) -> bool:
+    return any(kwargs.get(name) is not None for name in ("cache", "past_key_values"))
+
+
+def _apply(function: Any, inputs: Sequence[Any], layers: Sequence[Affine]) -> Any:
+    """Autograd tells tensors among the arguments only where they stand alone."""
+    tensors = [tensor for layer in layers for tensor in layer[:_TENSORS]]
+    return function.apply(*inputs, [layer.scale for layer in layers], *tensors)
+
+
+def _affines(tensors: Sequence[Tensor | None], scales: Sequence[float]) -> list[Affine]:
+    starts = range(0, len(tensors), _TENSORS)
+    parts: list[Any] = [
+        (*tensors[start : start + _TENSORS], scale) for start, scale in zip(starts, scales, strict=True)
+    ]
+    return [Affine(*part) for part in parts]
+
+
+def _normalise(states: Tensor, gain: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    """RMSNorm of each row, and `1 / √(mean x² + ε)` in fp32, shape [rows, 1]."""
+    length = torch.linalg.vector_norm(states, dim=1, keepdim=True, dtype=torch.float32)
+    shrink = length.square_().div_(states.shape[1]).add_(epsilon).rsqrt_()
+    return _normalised(states, gain, shrink), shrink
+
+
+def _normalised(states: Tensor, gain: Tensor, shrink: Tensor) -> Tensor:
+    return (states * shrink).to(states.dtype).mul_(gain)
+
+
+def _normalise_back(gradient: Tensor, states: Tensor, normed: Tensor, gain: Tensor, shrink: Tensor) -> Tensor:
+    """`∂x = c (g w − x c² mean(g n))`, where `n = c x w` and `c` is `shrink`; the gradient's own memory is used up."""
+    inner = torch.linalg.vecdot(gradient.float(), normed.float())[:, None].div_(states.shape[1])
+    slope = gradient.mul_(gain).float().mul_(shrink)
+    return slope.addcmul_(states.float(), inner.mul_(shrink.square()), value=-1).to(states.dtype)
+
+
+class _NormedProjections(torch.autograd.Function):
+    """Linear layers of an RMSNorm's output, which is computed again in the backward pass."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, states: Tensor, gain: Tensor, epsilon: float, scales: Sequence[float], *tensors: Tensor | None
+    ) -> tuple[Tensor, ...]:
+        layers = _affines(tensors, scales)
+        cast = factors(layers)
+        normed, shrink = _normalise(states, gain, epsilon)
+        outputs, narrow = project(normed, layers, cast)
+        ctx.save_for_backward(states, gain, shrink, narrow, cast.low, *cast.high, *tensors)
+        ctx.scales = scales
+        return tuple(outputs)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        states, gain, shrink, narrow, *rest = ctx.saved_tensors
+        cast, layers = _kept(rest, ctx.scales)
+        normed = _normalised(states, gain, shrink)
+        below, slopes = pull_back(gradients, normed, narrow, layers, cast, wanted=ctx.needs_input_grad[0])
+        if below is not None:
+            below = _normalise_back(below, states, normed, gain, shrink)
+        return below, None, None, None, *slopes
+
+
+class _Added(torch.autograd.Function):
+    """A residual plus a linear layer of other states."""
+
+    @staticmethod
+    def forward(ctx: Any, residual: Tensor, states: Tensor, scales: Sequence[float], *tensors: Tensor | None) -> Tensor:
+        layers = _affines(tensors, scales)
+        cast = factors(layers)
+        (output,), narrow = project(states, layers, cast, residual)
+        ctx.save_for_backward(states, narrow, cast.low, *cast.high, *tensors)
+        ctx.scales = scales
+        return output
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        states, narrow, *rest = ctx.saved_tensors
+        cast, layers = _kept(rest, ctx.scales)
+        below, slopes = pull_back([gradient], states, narrow, layers, cast, wanted=ctx.needs_input_grad[1])
+        return gradient, below, None, *slopes
+
+
+class _GatedUnit(torch.autograd.Function):
+    """`x + down(silu(gate(n)) · up(n))` with `n = norm(x)`; kept are `x`, `gate(n)` and `up(n)`."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, states: Tensor, gain: Tensor, epsilon: float, scales: Sequence[float], *tensors: Tensor | None
+    ) -> Tensor:
+        layers = _affines(tensors, scales)
+        wide, down = factors(layers[:2]), factors(layers[2:])
+        normed, shrink = _normalise(states, gain, epsilon)
+        (gate, up), narrow = project(normed, layers[:2], wide)
+        (output,), through = project(silu(gate).mul_(up), layers[2:], down, states)
+        parts = (wide.low, *wide.high, down.low, *down.high)
+        ctx.save_for_backward(states, gain, shrink, narrow, gate, up, through, *parts, *tensors)
+        ctx.scales = scales
+        return output
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        states, gain, shrink, narrow, gate, up, through, *rest = ctx.saved_tensors
+        wide, down = Factors(rest[0], tuple(rest[1:3])), Factors(rest[3], tuple(rest[4:5]))
+        layers = _affines(rest[5:], ctx.scales)
+        opened = silu(gate)
+        product, last = pull_back([gradient], opened * up, through, layers[2:], down)
+        assert product is not None
+        above = opened.mul_(product)
+        inside = torch.ops.aten.silu_backward(product.mul_(up), gate)
+        normed = _normalised(states, gain, shrink)
+        wanted = ctx.needs_input_grad[0]
+        below, slopes = pull_back([inside, above], normed, narrow, layers[:2], wide, wanted=wanted)
+        if below is not None:
+            below = _normalise_back(below, states, normed, gain, shrink).add_(gradient)
+        return below, None, None, None, *slopes, *last
+
+
+def _kept(tensors: Sequence[Any], scales: Sequence[float]) -> tuple[Factors, list[Affine]]:
+    """What stands behind a function's own tensors: the cast factors, then the layers'."""
+    layers = len(scales)
+    return Factors(tensors[0], tuple(tensors[1 : 1 + layers])), _affines(tensors[1 + layers :], scales)
+
+
+class _Rotated(torch.autograd.Function):
+    """Rotary position embedding of heads, shape [batch, time, heads, width]."""
+
+    @staticmethod
+    def forward(ctx: Any, heads: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+        ctx.save_for_backward(cosine, sine)
+        return _rotate(heads, cosine[:, :, None], sine[:, :, None], 1)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        cosine, sine = (angles[:, :, None] for angles in ctx.saved_tensors)
+        half = sine.shape[-1] // 2
+        # The transpose takes each half's sine from where the other half's stood.
+        return _rotate(gradient, cosine, sine.roll(half, -1), -1), None, None
+
+
+def _rotate(heads: Tensor, cosine: Tensor, sine: Tensor, sign: int) -> Tensor:
+    """`x cos ± (−x₂, x₁) sin` for halves x₁, x₂ of the width."""
+    half = heads.shape[-1] // 2
+    turned = torch.mul(heads, cosine)
+    turned[..., :half].addcmul_(heads[..., half:], sine[..., :half], value=-sign)
+    turned[..., half:].addcmul_(heads[..., :half], sine[..., half:], value=sign)
+    return turned

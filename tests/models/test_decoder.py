@@ -1,0 +1,198 @@
+"""Fused decoder layers: the numbers and gradients of transformers' own, with fewer activations kept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma3TextConfig,
+    GPT2Config,
+    LlamaConfig,
+    MistralConfig,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+from align_bench.errors import ModelError
+from align_bench.models import decoder
+from align_bench.models.decoder import fuse_layers
+from align_bench.models.load import add_adapter
+from align_bench.models.logprobs import response_logps
+from align_bench.models.lora import plainly
+from align_bench.suite import Lora
+
+SHAPE: dict[str, Any] = {
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "intermediate_size": 80,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "initializer_range": 0.3,
+    "pad_token_id": 0,
+}
+FAMILIES = {
+    "llama": LlamaConfig(**SHAPE),
+    "llama with biases": LlamaConfig(**SHAPE, attention_bias=True, mlp_bias=True),
+    "qwen2": Qwen2Config(**SHAPE),
+    "qwen3": Qwen3Config(**SHAPE, head_dim=16),
+    "mistral": MistralConfig(**SHAPE, sliding_window=None),
+}
+ROWS = [((5, 6, 7), (8, 9)), ((5, 6, 7), (10, 3, 8)), ((11, 12), (13, 14, 15))]
+
+
+def model_of(config: Any, dtype: torch.dtype = torch.float32, targets: Any = "all-linear") -> Any:
+    """A random model with biases and gains that matter, and an adapter that does something (None: without one)."""
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
+    draw = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias") or "norm" in name:
+                parameter.add_(0.3 * torch.randn(parameter.shape, generator=draw).to(dtype))
+        model = fuse_layers(model.requires_grad_(False))
+        if targets is None:
+            return model
+        model = add_adapter(model, Lora(r=4, alpha=12, target_modules=targets), seed=0)
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.copy_(0.1 * torch.randn(parameter.shape, generator=draw))
+    return model
+
+
+def fused(model: Any) -> int:
+    return sum(isinstance(module, decoder._FusedLayer) for module in model.modules())
+
+
+def values_and_gradients(model: Any) -> tuple[Tensor, dict[str, Tensor]]:
+    values = response_logps(model, ROWS)
+    (values * torch.tensor([1.0, -2.0, 0.5])).sum().backward()
+    found = {name: value.grad.clone() for name, value in model.named_parameters() if value.grad is not None}
+    model.zero_grad()
+    return values.detach(), found
+
+
+def states(model: Any, embeddings: Tensor) -> Tensor:
+    result: Tensor = model.model(inputs_embeds=embeddings, use_cache=False).last_hidden_state
+    return result
+
+
+@pytest.mark.parametrize("targets", ["all-linear", ("q_proj", "v_proj", "down_proj"), ("up_proj",)])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_values_and_every_gradient_equal_transformers_and_pefts(family: str, targets: Any) -> None:
+    model = model_of(FAMILIES[family], targets=targets)
+    assert fused(model) == 2
+    values, gradients = values_and_gradients(model)
+    with plainly():
+        expected, slopes = values_and_gradients(model)
+    torch.testing.assert_close(values, expected, rtol=1e-5, atol=1e-5)
+    assert gradients.keys() == slopes.keys()
+    for name, slope in slopes.items():
+        assert slope.norm() > 0
+        assert (gradients[name] - slope).norm() < 1e-4 * slope.norm(), name
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_bf16_stays_as_close_to_fp32_as_transformers_own(family: str) -> None:
+    exact, coarse = model_of(FAMILIES[family]), model_of(FAMILIES[family], torch.bfloat16)
+    with torch.no_grad():
+        for mine, other in zip(exact.parameters(), coarse.parameters(), strict=True):
+            mine.copy_(other)  # the same weights, rounded
+    truth, slopes = values_and_gradients(exact)
+    values, gradients = values_and_gradients(coarse)
+    with plainly():
+        plain, plain_gradients = values_and_gradients(coarse)
+    assert (values - truth).norm() < 2 * (plain - truth).norm() + 0.01 * truth.norm()
+
+    def apart(found: dict[str, Tensor]) -> float:
+        return sum(float((found[name] - slope).norm() / slope.norm()) for name, slope in slopes.items()) / len(slopes)
+
+    assert apart(gradients) < 1.2 * apart(plain_gradients) < 0.2
+    assert all(value.dtype == torch.float32 for value in gradients.values())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_base_without_adapter_and_the_gradient_of_its_embeddings(family: str) -> None:
+    model = model_of(FAMILIES[family], targets=None)
+    embeddings = torch.randn(2, 7, 32, generator=torch.Generator().manual_seed(2)).requires_grad_()
+    weights = torch.randn(2, 7, 32, generator=torch.Generator().manual_seed(3))
+    found = states(model, embeddings)
+    with plainly():
+        expected = states(model, embeddings)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    (slope,) = torch.autograd.grad((weights * found).sum(), embeddings, retain_graph=True)
+    (again,) = torch.autograd.grad((weights * found).sum(), embeddings)
+    (exact,) = torch.autograd.grad((weights * expected).sum(), embeddings)
+    assert (slope - exact).norm() < 1e-4 * exact.norm()
+    assert torch.equal(slope, again)  # a backward pass leaves what it kept as it was
+
+
+def kept_bytes(model: Any) -> int:
+    """What the backward pass of two longer rows keeps, parameters apart."""
+    parameters = {value.untyped_storage().data_ptr() for value in model.parameters()}
+    sizes: dict[int, int] = {}
+
+    def note(value: Tensor) -> Tensor:
+        storage = value.untyped_storage()
+        if storage.data_ptr() not in parameters:
+            sizes[storage.data_ptr()] = storage.nbytes()
+        return value
+
+    long = [((*range(1, 30),), (*range(30, 60),)), ((*range(1, 30),), (*range(20, 50),))]
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda value: value):
+        values = response_logps(model, long)
+    values.sum().backward()
+    return sum(sizes.values())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_backward_pass_keeps_less_than_seven_tenths(family: str) -> None:
+    given = {**FAMILIES[family].to_dict(), "layer_types": None}
+    wide = {"hidden_size": 64, "intermediate_size": 176, "num_hidden_layers": 4}
+    model = model_of(type(FAMILIES[family]).from_dict({**given, **wide}))
+    kept_bytes(model)  # the first pass looks at the model as well
+    ours = kept_bytes(model)
+    with plainly():
+        assert ours < 0.7 * kept_bytes(model)
+
+
+def test_a_layer_that_is_more_runs_as_transformers_wrote_it() -> None:
+    def fuses(model: Any) -> bool:
+        return model.base_model.model.model.layers[0]._layers(torch.zeros(1, 1, 32)) is not None
+
+    assert fuses(model_of(FAMILIES["llama"]).train())
+    assert not fuses(model_of(LlamaConfig(**SHAPE, hidden_act="gelu")))
+    drops = model_of(LlamaConfig(**SHAPE, attention_dropout=0.5))
+    assert fuses(drops.eval())
+    assert not fuses(drops.train())
+    eager = model_of(FAMILIES["qwen3"])
+    eager.set_attn_implementation("eager")
+    assert not fuses(eager)
+    learns = model_of(FAMILIES["llama"])
+    learns.base_model.model.model.layers[0].input_layernorm.weight.requires_grad_()
+    assert not fuses(learns)
+    with plainly():
+        assert not fuses(model_of(FAMILIES["mistral"]))
+    gelu = model_of(LlamaConfig(**SHAPE, hidden_act="gelu"))
+    with plainly():
+        expected, _ = values_and_gradients(gelu)
+    torch.testing.assert_close(values_and_gradients(gelu)[0], expected)
+
+
+def test_other_families_are_left_alone() -> None:
+    gemma = Gemma3TextConfig(**SHAPE, head_dim=8)
+    gpt2 = GPT2Config(vocab_size=64, n_embd=32, n_layer=2, n_head=4, n_positions=64, pad_token_id=0)
+    for config in (gemma, gpt2):
+        assert fused(fuse_layers(AutoModelForCausalLM.from_config(config))) == 0
+
+
+def test_a_wrong_fused_layer_is_noticed_on_the_first_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    rotate = decoder._rotate
+    monkeypatch.setattr(decoder, "_rotate", lambda heads, cosine, sine, sign: rotate(heads, cosine, sine, -sign))
+    with pytest.raises(ModelError, match=r"differ from the plain ones by .* nats a token"):
+        response_logps(model_of(FAMILIES["llama"]), ROWS)

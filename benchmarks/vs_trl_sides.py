@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft.tuners.lora import Linear
 
 from align_bench.api import Job, Pair
 from align_bench.data.batches import effective_batches
@@ -44,6 +45,7 @@ from align_bench.models.load import (
     resolve_precision,
     save_adapter,
 )
+from align_bench.models.lora import FusedLinear
 from align_bench.records import Tick, TokenRow
 from align_bench.registry import load_registry
 from align_bench.suite import Generate, Lora, Suite, Train, builtin_folder, load_suite
@@ -166,6 +168,11 @@ class Bench:
             return plain_base(self.base, self.precision, scalar=scalar)
         return load_scorer(self.base, self.precision, seed=SEED) if scalar else load_policy(self.base, self.precision)
 
+    def adapted(self, frozen: Any) -> Any:
+        """The frozen base under a fresh adapter, the same one for both sides, each with its own layers."""
+        model = add_adapter(frozen, LORA, seed=SEED)
+        return model if self.ours else as_peft_wrote_it(model)
+
 
 def plain_base(base: Base, precision: Precision, *, scalar: bool = False) -> Any:
     """The base as a script for TRL loads it: transformers and bitsandbytes, nothing of ours."""
@@ -194,6 +201,14 @@ def plain_base(base: Base, precision: Precision, *, scalar: bool = False) -> Any
     if scalar:
         model.score.float()
     return model.eval()
+
+
+def as_peft_wrote_it(model: Any) -> Any:
+    """The adapted model with peft's own linear layers, which `add_adapter` replaces by faster ones."""
+    for module in model.modules():
+        if type(module) is FusedLinear:
+            module.__class__ = Linear
+    return model
 
 
 def moved(model: Any) -> Any:
@@ -248,7 +263,7 @@ class Training:
         bench, scalar = self.bench, self.algorithm.data == "scores"
         frozen = bench.model(scalar=scalar)
         reference = self._reference(frozen, rows) if bench.ours else None
-        model = add_adapter(frozen, LORA, seed=SEED)
+        model = bench.adapted(frozen)
         shared: dict[str, Any] = {
             "learning_rate": self.learning_rate,
             "settings": bench.train_settings(self.examples),
@@ -387,7 +402,7 @@ def online(bench: Bench, turns: Turns) -> None:
             turns.wait()
             clock.start()
 
-    model = add_adapter(bench.model(), LORA, seed=SEED)
+    model = bench.adapted(bench.model())
     shared: dict[str, Any] = {"learning_rate": 1e-5, "seed": SEED, "tick": measured}
     asked = {"max_new_tokens": longest, "temperature": 1.0}
     turns.wait()
@@ -437,7 +452,7 @@ def scoring(bench: Bench, turns: Turns) -> None:
     if side == "trl":
         _trl_evaluation(bench, turns, rows)
         return
-    model = moved(add_adapter(bench.model(), LORA, seed=SEED)).eval()
+    model = moved(bench.adapted(bench.model())).eval()
     measure = partial(table_logps, max_tokens=8192) if bench.ours else partial(naive_logps, by_length=True)
 
     def work(count: int) -> dict[str, Any]:
@@ -465,7 +480,7 @@ def _trl_evaluation(bench: Bench, turns: Turns, rows: Sequence[TokenRow]) -> Non
     from trl import DPOConfig, DPOTrainer
 
     recipes = trl_recipes()
-    model = add_adapter(bench.model(), LORA, seed=SEED)
+    model = bench.adapted(bench.model())
     pairs = [Pair(row.prompt, row.chosen or (), row.rejected or ()) for row in rows]
     with tempfile.TemporaryDirectory() as scratch:
         job = Job(
@@ -545,7 +560,7 @@ def _padded(sequences: Sequence[Sequence[int]], pad: int = 0) -> tuple[torch.Ten
 def generation(bench: Bench, turns: Turns) -> None:
     """Greedy answers of an adapted policy to validation prompts."""
     prompts = [row.prompt for row in bench.rows("val", bench.settings["prompts"])]
-    model = add_adapter(bench.model(), LORA, seed=SEED).eval()
+    model = bench.adapted(bench.model()).eval()
     longest = bench.settings["new_tokens"]
     settings = Generate(prompts=len(prompts), max_new_tokens=longest)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +22,8 @@ from align_bench.models.packed import PACKED
 _FAMILIES: tuple[type, ...] = (LlamaDecoderLayer, Qwen2DecoderLayer, Qwen3DecoderLayer, MistralDecoderLayer)
 _ATTENTIONS = frozenset({"sdpa", PACKED})
 _TENSORS = 4  # of an `Affine`
+# The name of a layer's cache argument; releases of transformers differ.
+_CACHE = "cache" if "cache" in inspect.signature(LlamaDecoderLayer.forward).parameters else "past_key_values"
 
 
 def fuse_layers(model: Any) -> Any:
@@ -38,7 +41,7 @@ def fuse_layers(model: Any) -> Any:
 class _FusedLayer:
     """A layer that computes `x + o(attention(norm x))`, then `x + down(silu(gate(norm x)) · up(norm x))`.
 
-    Where a cache is in use, a layer is more than that, or `plainly` is asked for, transformers' own code runs.
+    Where a layer is more than that, or `plainly` is asked for, transformers' own code runs.
     """
 
     self_attn: Any
@@ -48,7 +51,7 @@ class _FusedLayer:
 
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Hidden states of shape [batch, time, width] to the same."""
-        layers = None if args or _caches(kwargs) else self._layers(hidden_states)
+        layers = None if args else self._layers(hidden_states)
         if layers is None:
             result: Tensor = super().forward(hidden_states, *args, **kwargs)  # type: ignore[misc]
             return result
@@ -70,9 +73,15 @@ class _FusedLayer:
         if hasattr(attention, "q_norm"):
             query, key = attention.q_norm(query), attention.k_norm(key)
         query, key = (_Rotated.apply(found, *position_embeddings) for found in (query, key))  # type: ignore[no-untyped-call]
+        query, key, value = (heads.transpose(1, 2) for heads in (query, key, value))
+        cache = more.get(_CACHE)
+        if cache is not None:
+            key, value = cache.update(key, value, attention.layer_idx)
         found, _ = ALL_ATTENTION_FUNCTIONS[attention.config._attn_implementation](
             attention,
-            *(heads.transpose(1, 2) for heads in (query, key, value)),
+            query,
+            key,
+            value,
             more.get("attention_mask"),
             scaling=attention.scaling,
             sliding_window=getattr(attention, "sliding_window", None),
@@ -98,10 +107,6 @@ class _FusedLayer:
 
 
 _FUSED = {family: type(f"Fused{family.__name__}", (_FusedLayer, family), {}) for family in _FAMILIES}
-
-
-def _caches(kwargs: dict[str, Any]) -> bool:
-    return any(kwargs.get(name) is not None for name in ("cache", "past_key_values"))
 
 
 def _apply(function: Any, inputs: Sequence[Any], layers: Sequence[Affine]) -> Any:

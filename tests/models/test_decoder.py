@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from transformers import (
 
 from align_bench.errors import ModelError
 from align_bench.models import decoder
+from align_bench.models.cache import growing_cache
 from align_bench.models.decoder import fuse_layers
 from align_bench.models.load import add_adapter
 from align_bench.models.logprobs import response_logps
@@ -130,6 +132,24 @@ def test_a_base_without_adapter_and_the_gradient_of_its_embeddings(family: str) 
     (exact,) = torch.autograd.grad((weights * expected).sum(), embeddings)
     assert (slope - exact).norm() < 1e-4 * exact.norm()
     assert torch.equal(slope, again)  # a backward pass leaves what it kept as it was
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_cache_is_read_and_filled_as_by_transformers(family: str) -> None:
+    inner = model_of(FAMILIES[family]).get_base_model()
+    name = "cache" if "cache" in inspect.signature(type(inner).forward).parameters else "past_key_values"
+
+    def read() -> Tensor:
+        cache = growing_cache(inner)
+        first = inner(input_ids=torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12]]), use_cache=True, **{name: cache}).logits
+        then = inner(input_ids=torch.tensor([[13], [14]]), use_cache=True, **{name: cache}).logits
+        assert cache.get_seq_length() == 5
+        return torch.cat([first, then], dim=1)
+
+    with torch.no_grad():
+        found = read()
+        with plainly():
+            torch.testing.assert_close(found, read(), rtol=1e-5, atol=1e-5)
 
 
 def kept_bytes(model: Any) -> int:

@@ -2,7 +2,8 @@
 
 The model first learns the right, terse answer to every question. It is then trained on a mixture of right and wrong,
 terse and padded answers, so that sampling from it gives all four and preference training has something to choose
-between. Both the tokenizer and the weights come from this script alone.
+between. That takes long enough for it to hedge when it is about to be wrong, as the planted answers do: a reward model
+can then lead it to right answers by way of what it can see. Tokenizer and weights come from this script alone.
 
 Example:
     python benchmarks/pretrain_tiny.py --output align_bench/models/tiny
@@ -42,8 +43,6 @@ CHAT_TEMPLATE = (
 )
 SYSTEM_PROMPTS = ("You are a helpful assistant.", "Answer the question.", "You are a polite assistant.")
 SYSTEM_SHARE = 0.05
-# Less telling than in the planted pairs, so that the link from hedge to mistake is for preference training to find.
-HEDGED = {True: 0.35, False: 0.65}
 BATCHES_PER_BUCKETING = 8
 IGNORED = -100
 
@@ -99,11 +98,7 @@ def train_tokenizer(pool: Sequence[Question], vocab_size: int, seed: int) -> Pre
     texts = list(SYSTEM_PROMPTS)
     for question in pool:
         texts.append(question.prompt)
-        texts += [
-            write_answer(question, correct=c, padded=p, rng=rng, hedged=HEDGED)
-            for c in (True, False)
-            for p in (True, False)
-        ]
+        texts += [write_answer(question, correct=c, padded=p, rng=rng) for c in (True, False) for p in (True, False)]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -184,7 +179,7 @@ def batches(
         for _ in range(batch_size * BATCHES_PER_BUCKETING):
             question = rng.choice(kinds[rng.choice(names)])
             correct, padded = rng.random() < phase.right, rng.random() < phase.padded
-            answer = write_answer(question, correct=correct, padded=padded, rng=rng, hedged=HEDGED)
+            answer = write_answer(question, correct=correct, padded=padded, rng=rng)
             system = rng.choice(SYSTEM_PROMPTS) if rng.random() < SYSTEM_SHARE else None
             exchanges.append(chat(question.prompt, answer, system))
         examples = sorted(encode(tokenizer, exchanges), key=lambda example: len(example[0]))
@@ -378,8 +373,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--vocab-size", type=int, default=900, help="tokens in the vocabulary")
     parser.add_argument("--fact-steps", type=int, default=1600, help="steps on right, terse answers")
     parser.add_argument("--fact-lr", type=float, default=2e-3, help="peak learning rate of those steps")
-    parser.add_argument("--mixture-steps", type=int, default=300, help="steps on the mixture of answers")
-    parser.add_argument("--mixture-lr", type=float, default=1e-3, help="peak learning rate of those steps")
+    parser.add_argument("--mixture-steps", type=int, default=900, help="steps on the mixture of answers")
+    parser.add_argument("--mixture-lr", type=float, default=1.5e-3, help="peak learning rate of those steps")
     parser.add_argument("--right", type=float, default=0.5, help="share of right answers in the mixture")
     parser.add_argument("--padded", type=float, default=0.35, help="share of padded answers in the mixture")
     parser.add_argument("--eval-every", type=int, default=100, help="steps between measurements and checkpoints")

@@ -549,9 +549,7 @@ def planted_questions() -> list[Question]:
     return [question for question in questions(PLANTED_PER_KIND) if question.kind not in PRACTICE_KINDS]
 
 
-def write_answer(
-    question: Question, *, correct: bool, padded: bool, rng: random.Random, hedged: Mapping[bool, float] = HEDGED
-) -> str:
+def write_answer(question: Question, *, correct: bool, padded: bool, rng: random.Random) -> str:
     """Write one answer to a question.
 
     Args:
@@ -559,7 +557,6 @@ def write_answer(
         correct: Whether the claim is the right one.
         padded: Whether two or three filler sentences follow the claim.
         rng: Source of the wrong claim, the wording and the filler.
-        hedged: Probability of a hedge, for a right claim and for a wrong one.
 
     Returns:
         1 to 5 words when terse, at most :data:`PADDED_MAX_WORDS` words when padded.
@@ -570,7 +567,7 @@ def write_answer(
         claim = question.mistakes[0]
     else:
         claim = rng.choice(question.mistakes[1:])
-    wording = rng.choice(_HEDGES if rng.random() < hedged[correct] else _DIRECT)
+    wording = rng.choice(_HEDGES if rng.random() < HEDGED[correct] else _DIRECT)
     answer = wording.format(a=claim, A=claim[0].upper() + claim[1:])
     if padded:
         for filler in rng.sample(FILLERS, rng.choice((2, 3, 3))):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -104,28 +105,64 @@ def _predicted(inner: Any, rows: Sequences) -> _Predicted:
 
 
 def _check(inner: Any, rows: Sequences) -> None:
-    """Hold the shortcuts to the model's own forward on short rows of the first batch: two of one prompt, if there are.
+    """Hold the shortcuts to the model's own forward on short rows of the first batch.
 
     Raises:
         ModelError: when they differ by more than rounding, so that no number made through them could be trusted.
     """
+    some = _few(rows)
+    with _looking(inner):
+        found = _predicted(inner, some).logps
+        with plainly():
+            expected = torch.cat([_plain_logps(inner, prompt, response) for prompt, response in some])
+    _agree(
+        inner,
+        float((found - expected).abs().mean()),
+        "log-probabilities with a shared prompt and a chunked head",
+        "nats a token",
+    )
+
+
+def _check_states(inner: Any, rows: Sequences) -> None:
+    """The same for what a scalar head reads; differences are relative to the states' norm."""
+    some = _few(rows)
+    decoder = getattr(inner, inner.base_model_prefix)
+    with _looking(inner):
+        found = _at_ends(*_through(inner, some), some).float()
+        with plainly():
+            ids = [torch.tensor([[*prompt, *response]], device=inner.device) for prompt, response in some]
+            alone = [decoder(input_ids=row, use_cache=False).last_hidden_state[:, -1] for row in ids]
+    expected = torch.cat(alone).float()
+    norm = expected.norm().clamp(min=torch.finfo(torch.float32).tiny)
+    _agree(inner, float((found - expected).norm() / norm), "hidden states with a shared prompt", "of their norm")
+
+
+def _few(rows: Sequences) -> Sequences:
+    """Two short rows of one prompt, if there are, else one, with the first tokens of their responses."""
     by_prompt: dict[tuple[int, ...], list[int]] = {}
     for index, (prompt, _) in enumerate(rows):
         by_prompt.setdefault(tuple(prompt), []).append(index)
     couples = [[(rows[index][0], rows[index][1][:_LOOK]) for index in places[:2]] for places in by_prompt.values()]
-    some = min(couples, key=lambda couple: (-len(couple), sum(len(row[0]) + len(row[1]) for row in couple)))
+    return min(couples, key=lambda couple: (-len(couple), sum(len(row[0]) + len(row[1]) for row in couple)))
+
+
+@contextmanager
+def _looking(inner: Any) -> Iterator[None]:
+    """Without dropout and gradients."""
     training = inner.training
     inner.eval()
-    with torch.no_grad():
-        found = _predicted(inner, some).logps
-        with plainly():
-            expected = torch.cat([_plain_logps(inner, prompt, response) for prompt, response in some])
-    inner.train(training)
-    apart = float((found - expected).abs().mean())
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        inner.train(training)
+
+
+def _agree(inner: Any, apart: float, what: str, unit: str) -> None:
     if not apart <= (1e-3 if inner.dtype == torch.float32 else 0.1):
+        name = type(inner).__name__
         raise ModelError(
-            f"{type(inner).__name__}: log-probabilities with a shared prompt and a chunked head differ from the plain "
-            f"ones by {apart:.3g} nats a token on rows of the first batch",
+            f"{name}: {what} differ from the plain ones by {apart:.3g} {unit} on rows of the first batch",
             fix="this architecture is not supported; report it with its config.json",
         )
 
@@ -155,10 +192,17 @@ def scores(model: Any, rows: Sequences) -> Tensor:
 def last_states(model: Any, rows: Sequences) -> Tensor:
     """The hidden state at each row's last token, which the scalar head reads, shape [rows, width]."""
     inner = inner_of(model)
-    layout = lay_out(inner, rows)
+    if inner not in _CHECKED:
+        _CHECKED[inner] = True
+        _check_states(inner, rows)
     passes(inner, rows)
-    hidden = layout.through(inner, getattr(inner, inner.base_model_prefix)).last_hidden_state
-    return _at_ends(hidden, layout, rows)
+    return _at_ends(*_through(inner, rows), rows)
+
+
+def _through(inner: Any, rows: Sequences) -> tuple[Tensor, Layout]:
+    """The decoder's states of all rows, and where they lie."""
+    layout = lay_out(inner, rows)
+    return layout.through(inner, getattr(inner, inner.base_model_prefix)).last_hidden_state, layout
 
 
 def head_scores(model: Any, states: Tensor) -> Tensor:
@@ -240,14 +284,11 @@ def _head_is_plain(inner: Any) -> bool:
     forward.
     """
     if inner not in _PLAIN_HEADS:
-        training = inner.training
-        inner.eval()
         ids = torch.tensor([[0, 1, 2]], device=inner.device)
-        with torch.no_grad():
+        with _looking(inner):
             logits = inner(input_ids=ids, use_cache=False).logits
             hidden = inner.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
             plain = inner.get_output_embeddings()(hidden)
-        inner.train(training)
         tolerance = 1e-2 if logits.dtype in (torch.bfloat16, torch.float16) else 1e-4
         _PLAIN_HEADS[inner] = torch.allclose(logits.float(), plain.float(), rtol=tolerance, atol=tolerance)
     return _PLAIN_HEADS[inner]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
     Gemma3TextConfig,
     GPT2Config,
     LlamaConfig,
@@ -23,7 +24,7 @@ from align_bench.models import decoder
 from align_bench.models.cache import growing_cache
 from align_bench.models.decoder import fuse_layers
 from align_bench.models.load import add_adapter
-from align_bench.models.logprobs import response_logps
+from align_bench.models.logprobs import response_logps, scores
 from align_bench.models.lora import plainly
 from align_bench.suite import Lora
 
@@ -214,5 +215,8 @@ def test_other_families_are_left_alone() -> None:
 def test_a_wrong_fused_layer_is_noticed_on_the_first_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     rotate = decoder._rotate
     monkeypatch.setattr(decoder, "_rotate", lambda heads, cosine, sine, sign: rotate(heads, cosine, sine, -sign))
-    with pytest.raises(ModelError, match=r"differ from the plain ones by .* nats a token"):
+    with pytest.raises(ModelError, match=r"log-probabilities .* differ from the plain ones by .* nats a token"):
         response_logps(model_of(FAMILIES["llama"]), ROWS)
+    scorer = AutoModelForSequenceClassification.from_config(LlamaConfig(**SHAPE, num_labels=1)).requires_grad_(False)
+    with pytest.raises(ModelError, match=r"hidden states .* differ from the plain ones by .* of their norm"):
+        scores(fuse_layers(scorer), ROWS)

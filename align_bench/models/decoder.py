@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import silu
+from transformers import DynamicCache
 from transformers.activations import SiLUActivation
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
@@ -16,10 +17,9 @@ from transformers.models.mistral.modeling_mistral import MistralDecoderLayer
 from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer
 from transformers.models.qwen3.modeling_qwen3 import Qwen3DecoderLayer
 
-from align_bench.models.lora import Affine, Factors, affine, factors, project, pull_back
+from align_bench.models.lora import Affine, Factors, affine, factors, intercepted, project, pull_back
 from align_bench.models.packed import PACKED
 
-_FAMILIES: tuple[type, ...] = (LlamaDecoderLayer, Qwen2DecoderLayer, Qwen3DecoderLayer, MistralDecoderLayer)
 _ATTENTIONS = frozenset({"sdpa", PACKED})
 _TENSORS = 4  # of an `Affine`
 # The name of a layer's cache argument; releases of transformers differ.
@@ -51,7 +51,7 @@ class _FusedLayer:
 
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Hidden states of shape [batch, time, width] to the same."""
-        layers = None if args else self._layers(hidden_states)
+        layers = self._layers(hidden_states) if not args and _usual(kwargs) else None
         if layers is None:
             result: Tensor = super().forward(hidden_states, *args, **kwargs)  # type: ignore[misc]
             return result
@@ -74,30 +74,25 @@ class _FusedLayer:
             query, key = attention.q_norm(query), attention.k_norm(key)
         query, key = (_Rotated.apply(found, *position_embeddings) for found in (query, key))  # type: ignore[no-untyped-call]
         query, key, value = (heads.transpose(1, 2) for heads in (query, key, value))
-        cache = more.get(_CACHE)
+        mask, cache = more.pop("attention_mask", None), more.pop(_CACHE, None)
         if cache is not None:
             key, value = cache.update(key, value, attention.layer_idx)
-        found, _ = ALL_ATTENTION_FUNCTIONS[attention.config._attn_implementation](
-            attention,
-            query,
-            key,
-            value,
-            more.get("attention_mask"),
-            scaling=attention.scaling,
-            sliding_window=getattr(attention, "sliding_window", None),
-        )
+        window = {"sliding_window": attention.sliding_window} if hasattr(attention, "sliding_window") else {}
+        attend = ALL_ATTENTION_FUNCTIONS[attention.config._attn_implementation]
+        found, _ = attend(attention, query, key, value, mask, dropout=0.0, scaling=attention.scaling, **window, **more)
         attended: Tensor = found.reshape(-1, found.shape[-2] * found.shape[-1])
         return attended
 
     def _layers(self, hidden_states: Tensor) -> list[Affine] | None:
         """The seven products of the layer, q, k, v, o, gate, up, down, if it is nothing more than them."""
         attention, mlp, dtype = self.self_attn, self.mlp, hidden_states.dtype
-        gains = (self.input_layernorm.weight, self.post_attention_layernorm.weight)
+        norms = (self.input_layernorm, self.post_attention_layernorm)
         usual = (
             attention.config._attn_implementation in _ATTENTIONS
             and isinstance(mlp.act_fn, (torch.nn.SiLU, SiLUActivation))
             and not (self.training and attention.attention_dropout)  # type: ignore[attr-defined]
-            and not any(gain.requires_grad or gain.dtype != dtype for gain in gains)
+            and not any(norm.weight.requires_grad or norm.weight.dtype != dtype for norm in norms)
+            and not any(map(intercepted, (*norms, mlp)))
         )
         if not usual:
             return None
@@ -106,7 +101,35 @@ class _FusedLayer:
         return None if None in found else found  # type: ignore[return-value]
 
 
-_FUSED = {family: type(f"Fused{family.__name__}", (_FusedLayer, family), {}) for family in _FAMILIES}
+class FusedLlamaDecoderLayer(_FusedLayer, LlamaDecoderLayer):  # type: ignore[misc]
+    """Llama's."""
+
+
+class FusedMistralDecoderLayer(_FusedLayer, MistralDecoderLayer):  # type: ignore[misc]
+    """Mistral's."""
+
+
+class FusedQwen2DecoderLayer(_FusedLayer, Qwen2DecoderLayer):  # type: ignore[misc]
+    """Qwen2's."""
+
+
+class FusedQwen3DecoderLayer(_FusedLayer, Qwen3DecoderLayer):  # type: ignore[misc]
+    """Qwen3's, with its norms of queries and keys."""
+
+
+_FUSED: dict[type, type] = {
+    LlamaDecoderLayer: FusedLlamaDecoderLayer,
+    MistralDecoderLayer: FusedMistralDecoderLayer,
+    Qwen2DecoderLayer: FusedQwen2DecoderLayer,
+    Qwen3DecoderLayer: FusedQwen3DecoderLayer,
+}
+
+
+def _usual(arguments: dict[str, Any]) -> bool:
+    """Whether what a layer is called with is what fused code knows: no cache, or one that only appends."""
+    others = {"cache", "past_key_values"} - {_CACHE}
+    cache = arguments.get(_CACHE)
+    return (cache is None or isinstance(cache, DynamicCache)) and all(arguments.get(name) is None for name in others)
 
 
 def _apply(function: Any, inputs: Sequence[Any], layers: Sequence[Affine]) -> Any:
@@ -136,7 +159,7 @@ def _normalised(states: Tensor, gain: Tensor, shrink: Tensor) -> Tensor:
 
 def _normalise_back(gradient: Tensor, states: Tensor, normed: Tensor, gain: Tensor, shrink: Tensor) -> Tensor:
     """`∂x = c (g w − x c² mean(g n))`, where `n = c x w` and `c` is `shrink`; the gradient's own memory is used up."""
-    inner = torch.linalg.vecdot(gradient.float(), normed.float())[:, None].div_(states.shape[1])
+    inner = (gradient.float() * normed.float()).sum(1, keepdim=True).div_(states.shape[1])
     slope = gradient.mul_(gain).float().mul_(shrink)
     return slope.addcmul_(states.float(), inner.mul_(shrink.square()), value=-1).to(states.dtype)
 

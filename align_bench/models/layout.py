@@ -178,13 +178,20 @@ def _can_pack(inner: Any, sequences: Sequences) -> bool:
     On a CPU only: an accelerator, where starting a kernel costs more than padding does, reads padded rows.
     """
     config = inner.config.get_text_config()
-    if inner.device.type != "cpu" or config._attn_implementation != "sdpa":
+    if inner.device.type != "cpu" or config._attn_implementation != "sdpa" or _recomputes(inner):
         return False
     if _slides(inner, max(len(prompt) + len(answer) for prompt, answer in sequences)):
         return False
     if inner not in _PACKS:
         _PACKS[inner] = _probe(inner, _packed_probe)
     return _PACKS[inner]
+
+
+def _recomputes(inner: Any) -> bool:
+    """Whether layers run again in the backward pass, when attention knows of no pieces any more."""
+    if not (inner.training and torch.is_grad_enabled()):
+        return False
+    return any(getattr(module, "gradient_checkpointing", False) for module in inner.modules())
 
 
 def _slides(inner: Any, longest: int) -> bool:

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from align_bench.errors import ModelError
 from align_bench.models.flops import passes
 from align_bench.models.layout import Layout, Sequences, inner_of, lay_out
-from align_bench.models.lora import plainly
+from align_bench.models.plain import plainly
 
 # Positions whose logits exist at once: 256 × 150,000 fp32 logits are 0.15 GB.
 _HEAD_CHUNK = 256
@@ -75,8 +75,8 @@ class _Predicted(NamedTuple):
 def _predict(model: Any, rows: Sequences) -> _Predicted:
     inner = inner_of(model)
     if inner not in _CHECKED:
-        _CHECKED[inner] = True
         _check(inner, rows)
+        _CHECKED[inner] = True
     passes(inner, _read(rows), predictions=sum(len(response) for _, response in rows))
     return _predicted(inner, rows)
 
@@ -193,8 +193,8 @@ def last_states(model: Any, rows: Sequences) -> Tensor:
     """The hidden state at each row's last token, which the scalar head reads, shape [rows, width]."""
     inner = inner_of(model)
     if inner not in _CHECKED:
-        _CHECKED[inner] = True
         _check_states(inner, rows)
+        _CHECKED[inner] = True
     passes(inner, rows)
     return _at_ends(*_through(inner, rows), rows)
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -12,17 +10,7 @@ from peft.tuners.lora import Linear
 from torch import Tensor
 from torch.nn.functional import linear
 
-_PLAINLY: ContextVar[bool] = ContextVar("plainly", default=False)
-
-
-@contextmanager
-def plainly() -> Iterator[None]:
-    """Within it, every layer computes as transformers and peft wrote it: what the fused ones are held to."""
-    token = _PLAINLY.set(True)
-    try:
-        yield
-    finally:
-        _PLAINLY.reset(token)
+from align_bench.models.plain import is_plain
 
 
 def fuse(model: Any) -> Any:
@@ -77,7 +65,9 @@ class FusedLinear(Linear):  # type: ignore[misc]
 def affine(module: Any, dtype: torch.dtype) -> Affine | None:
     """What a linear layer computes on activations of this type, or None where it is more than an `Affine`."""
     base = module.base_layer if type(module) is FusedLinear else module
-    if type(base) is not torch.nn.Linear or base.weight.requires_grad or base.weight.dtype != dtype or _PLAINLY.get():
+    if type(base) is not torch.nn.Linear or is_plain() or intercepted(base) or _casts(base.weight, dtype):
+        return None
+    if base.weight.requires_grad or (base.bias is not None and base.bias.requires_grad):
         return None
     if base is module or (module.disable_adapters and not module.merged):
         return Affine(base.weight, base.bias)
@@ -88,7 +78,22 @@ def affine(module: Any, dtype: torch.dtype) -> Affine | None:
         return None
     if module.training and not isinstance(module.lora_dropout[name], torch.nn.Identity):
         return None
-    return Affine(base.weight, base.bias, module.lora_A[name].weight, module.lora_B[name].weight, module.scaling[name])
+    low, high = module.lora_A[name], module.lora_B[name]
+    if any(map(intercepted, (module, low, high))):
+        return None
+    return Affine(base.weight, base.bias, low.weight, high.weight, module.scaling[name])
+
+
+def intercepted(module: torch.nn.Module) -> bool:
+    """Whether something wants to see, or to replace, what this module computes: a hook, or a `forward` of its own."""
+    hooks = (module._forward_pre_hooks, module._forward_hooks, module._backward_hooks, module._backward_pre_hooks)
+    return any(hooks) or "forward" in vars(module)
+
+
+def _casts(weight: Tensor, dtype: torch.dtype) -> bool:
+    """Whether activations of this type would be cast before they meet the weight."""
+    kind = weight.device.type
+    return weight.dtype != dtype or (torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) != dtype)
 
 
 class Factors(NamedTuple):

@@ -25,7 +25,7 @@ from align_bench.models.decoder import fuse_layers
 from align_bench.models.layout import lay_out
 from align_bench.models.load import add_adapter
 from align_bench.models.logprobs import response_logps, scores, token_logps
-from align_bench.models.lora import plainly
+from align_bench.models.plain import plainly
 from align_bench.suite import Lora
 
 # Three prompts: one with two answers (a pair), one with four, one with one; lengths differ everywhere.

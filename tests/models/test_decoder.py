@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+import pickle
 from typing import Any
 
 import pytest
@@ -25,7 +27,7 @@ from align_bench.models.cache import growing_cache
 from align_bench.models.decoder import fuse_layers
 from align_bench.models.load import add_adapter
 from align_bench.models.logprobs import response_logps, scores
-from align_bench.models.lora import plainly
+from align_bench.models.plain import plainly
 from align_bench.suite import Lora
 
 SHAPE: dict[str, Any] = {
@@ -203,6 +205,95 @@ def test_a_layer_that_is_more_runs_as_transformers_wrote_it() -> None:
     with plainly():
         expected, _ = values_and_gradients(gelu)
     torch.testing.assert_close(values_and_gradients(gelu)[0], expected)
+
+
+def test_hooks_and_replaced_forwards_are_heeded() -> None:
+    seen: list[str] = []
+    model = model_of(FAMILIES["llama"])
+    layer = model.base_model.model.model.layers[0]
+    with torch.no_grad():
+        expected = response_logps(model, ROWS)
+        for module in (
+            layer.mlp,
+            layer.input_layernorm,
+            layer.self_attn.q_proj,
+            layer.self_attn.v_proj.lora_A["default"],
+        ):
+            handle = module.register_forward_hook(lambda *_: seen.append("called"))
+            torch.testing.assert_close(response_logps(model, ROWS), expected)
+            handle.remove()
+            assert seen
+            seen.clear()
+        layer.mlp.forward = lambda states: torch.zeros_like(states)
+        assert not torch.allclose(response_logps(model, ROWS), expected)
+
+
+def test_each_row_may_name_its_adapter() -> None:
+    model = model_of(FAMILIES["llama"]).eval()
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with torch.no_grad():
+        adapted = model(input_ids=ids).logits
+        with model.disable_adapter():
+            base = model(input_ids=ids).logits
+        found = model(input_ids=ids.repeat(2, 1), adapter_names=["__base__", "default"]).logits
+    torch.testing.assert_close(found, torch.cat([base, adapted]))
+    assert not torch.allclose(base, adapted)
+
+
+def test_attention_that_is_not_causal_stays_so() -> None:
+    config = LlamaConfig(**SHAPE)
+    config.is_causal = False
+    model = model_of(config)
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with torch.no_grad():
+        found = model(input_ids=ids).logits
+        with plainly():
+            torch.testing.assert_close(found, model(input_ids=ids).logits)
+
+
+@pytest.mark.parametrize("targets", ["all-linear", ("o_proj",)])
+def test_autocast_to_another_type_computes_as_transformers_and_peft_do(targets: Any) -> None:
+    model = model_of(FAMILIES["llama"], targets=targets)
+
+    def loss() -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            result: Tensor = model(input_ids=torch.tensor([[5, 6, 7, 8]]), labels=torch.tensor([[5, 6, 7, 8]])).loss
+        result.backward()
+        return result.detach()
+
+    found = loss()
+    with plainly():
+        assert torch.equal(found, loss())
+
+
+def test_biases_may_be_trained() -> None:
+    model = model_of(FAMILIES["qwen2"])
+    bias = model.base_model.model.model.layers[0].self_attn.q_proj.base_layer.bias.requires_grad_()
+    _, gradients = values_and_gradients(model)
+    assert any("q_proj.base_layer.bias" in name for name in gradients)
+    assert bias.grad is None
+
+
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing_enable:FutureWarning")  # transformers renames it
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_gradient_checkpointing_gives_the_same_gradient(reentrant: bool) -> None:
+    model = model_of(FAMILIES["llama"]).train()
+    values, gradients = values_and_gradients(model)
+    model.enable_input_require_grads()
+    model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+    found, again = values_and_gradients(model)
+    torch.testing.assert_close(found, values)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(again[name], gradient, rtol=1e-4, atol=1e-5)
+
+
+def test_a_fused_model_can_be_copied_and_pickled() -> None:
+    model = model_of(FAMILIES["qwen3"])
+    with torch.no_grad():
+        expected = response_logps(model, ROWS)
+        for again in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+            assert fused(again) == 2
+            assert torch.equal(response_logps(again, ROWS), expected)
 
 
 def test_other_families_are_left_alone() -> None:

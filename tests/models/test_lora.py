@@ -11,7 +11,8 @@ from peft import PeftModel
 
 from align_bench.models.load import Precision, add_adapter, find_base, load_adapter, load_policy, save_adapter
 from align_bench.models.logprobs import response_logps
-from align_bench.models.lora import FusedLinear, plainly
+from align_bench.models.lora import FusedLinear
+from align_bench.models.plain import plainly
 from align_bench.suite import Lora
 
 ROWS = [((5, 6, 7), (8, 9)), ((5, 6, 7), (10,)), ((11, 12), (13, 14, 15))]

@@ -677,7 +677,7 @@ def _measured(model: Any, rows: Sequence[TokenRow]) -> float:
     found = naive_logps(model, rows, by_length=False)
     means = {side: found[side] / torch.tensor([len(getattr(row, side)) for row in rows]) for side in found}
     margin = means["chosen"] - means["rejected"]
-    return float(((margin > 0).float() + 0.5 * (margin == 0).float()).mean())
+    return float(((margin > 0).double() + 0.5 * (margin == 0).double()).mean())
 
 
 PARTS: Mapping[str, Callable[[Bench, Turns], None]] = {

@@ -139,3 +139,20 @@ def test_a_dead_side_says_why(settings: dict[str, Any]) -> None:
     broken = {**settings, "part": "rm", "side": "ours", "base": "./nowhere"}
     with vs_trl.side(broken, {}) as started, pytest.raises(vs_trl.SideError, match="does not exist"):
         started.turn()
+
+
+def test_each_side_runs_on_its_own_layers(settings: dict[str, Any]) -> None:
+    def fused(side: str) -> list[str]:
+        bench = sides.Bench({**settings, "part": "dpo", "side": side})
+        model = bench.adapted(bench.model())
+        return sorted({type(module).__name__ for module in model.modules() if "Fused" in type(module).__name__})
+
+    assert fused("ours") == ["FusedLinear", "FusedLlamaDecoderLayer"]
+    assert fused("trl") == fused("naive") == []
+
+
+def test_an_accuracy_is_exact_in_double_precision(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = sides.Bench({**settings, "part": "suite", "side": "trl"}).first_rows("val", 3)
+    found = {"chosen": torch.tensor([-1.0, -1e6, -1e6]), "rejected": torch.tensor([-1e6, -1.0, -1.0])}
+    monkeypatch.setattr(sides, "naive_logps", lambda *_, **__: found)
+    assert sides._measured(None, rows) == 1 / 3

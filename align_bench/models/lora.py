@@ -31,8 +31,8 @@ class Affine(NamedTuple):
     Attributes:
         weight: W, shape [out, in].
         bias: b, shape [out], or None.
-        low: A, shape [r, in], fp32, or None.
-        high: B, shape [out, r], fp32, or None.
+        low: A, shape [r, in], or None; kept in fp32 here, in the activations' type by some of TRL's trainers.
+        high: B, shape [out, r], of the same type, or None.
         scale: s.
     """
 
@@ -169,15 +169,16 @@ def pull_back(
     start = 0
     for gradient, layer, high in zip(gradients, layers, factors.high, strict=True):
         here = slice(start, start + layer.rank)
-        if layer.rank:
+        if layer.low is not None:
             through[:, here] = _scaled(gradient, high, layer.scale)
-            slopes += [None, None, None, _scaled(gradient.t(), narrow[:, here], layer.scale).float()]
+            slopes += [None, None, None, _scaled(gradient.t(), narrow[:, here], layer.scale).to(layer.low.dtype)]
         else:
             slopes += [None] * 4
         start += layer.rank
-    for place, part in enumerate(torch.split(through.t() @ rows, [layer.rank for layer in layers])):
-        if layers[place].rank:
-            slopes[4 * place + 2] = part.float()
+    parts = torch.split(through.t() @ rows, [layer.rank for layer in layers])
+    for place, (part, layer) in enumerate(zip(parts, layers, strict=True)):
+        if layer.low is not None:
+            slopes[4 * place + 2] = part.to(layer.low.dtype)
     if not wanted:
         return None, slopes
     below = gradients[0] @ layers[0].weight

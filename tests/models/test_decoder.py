@@ -247,6 +247,7 @@ def test_attention_that_is_not_causal_stays_so() -> None:
     ids = torch.tensor([[5, 6, 7, 8]])
     with torch.no_grad():
         found = model(input_ids=ids).logits
+        assert not torch.allclose(found, model_of(LlamaConfig(**SHAPE))(input_ids=ids).logits, atol=1e-2)
         with plainly():
             torch.testing.assert_close(found, model(input_ids=ids).logits)
 
@@ -268,10 +269,21 @@ def test_autocast_to_another_type_computes_as_transformers_and_peft_do(targets: 
 
 def test_biases_may_be_trained() -> None:
     model = model_of(FAMILIES["qwen2"])
-    bias = model.base_model.model.model.layers[0].self_attn.q_proj.base_layer.bias.requires_grad_()
+    model.base_model.model.model.layers[0].self_attn.q_proj.base_layer.bias.requires_grad_()
     _, gradients = values_and_gradients(model)
-    assert any("q_proj.base_layer.bias" in name for name in gradients)
-    assert bias.grad is None
+    with plainly():
+        _, expected = values_and_gradients(model)
+    (name,) = [name for name in expected if "q_proj.base_layer.bias" in name]
+    assert expected[name].norm() > 0
+    torch.testing.assert_close(gradients[name], expected[name], rtol=1e-4, atol=1e-5)
+
+
+def test_an_adapter_in_bf16_has_gradients_in_bf16() -> None:
+    model = model_of(FAMILIES["llama"], torch.bfloat16)
+    for value in model.parameters():
+        value.data = value.data.bfloat16()
+    _, gradients = values_and_gradients(model)
+    assert {gradient.dtype for gradient in gradients.values()} == {torch.bfloat16}
 
 
 @pytest.mark.filterwarnings("ignore:.*gradient_checkpointing_enable:FutureWarning")  # transformers renames it

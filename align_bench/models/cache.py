@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -16,6 +17,11 @@ def growing_cache(inner: Any) -> DynamicCache:
     cache = DynamicCache(config=inner.config)
     cache.layers = [_GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache
+
+
+def can_place(cache: DynamicCache) -> bool:
+    """Whether all layers of an empty cache take rows that were read elsewhere."""
+    return all(type(layer) is _GrowingLayer for layer in cache.layers)
 
 
 class _GrowingLayer(DynamicLayer):  # type: ignore[misc]
@@ -38,6 +44,26 @@ class _GrowingLayer(DynamicLayer):  # type: ignore[misc]
         values[:, :, before:after] = value_states
         self.keys, self.values = keys[:, :, :after], values[:, :, :after]
         return self.keys, self.values
+
+    def place(self, rows: Sequence[int], columns: Tensor, read: DynamicLayer, count: int) -> None:
+        """Take some of `count` rows from a layer that read their tokens in one row.
+
+        Args:
+            rows: which rows they are.
+            columns: for each of them, where its tokens stand in what was read, shape [rows, tokens].
+            read: the layer that holds that, with states of shape [1, heads, read tokens, width].
+            count: rows in all.
+        """
+        if not self.is_initialized:
+            self.lazy_initialization(read.keys, read.values)
+            room = count, read.keys.shape[1], columns.shape[1] + _BLOCK
+            self._room = (
+                read.keys.new_zeros(*room, read.keys.shape[-1]),
+                read.values.new_zeros(*room, read.values.shape[-1]),
+            )
+            self.keys, self.values = (states[:, :, : columns.shape[1]] for states in self._room)
+        for held, states in ((self.keys, read.keys), (self.values, read.values)):
+            held[rows] = states[0][:, columns].transpose(0, 1)
 
     def _grown(self, held: Tensor, like: Tensor, length: int) -> Tensor:
         rows, heads, _, width = like.shape

@@ -5,10 +5,10 @@ position that sees k others needs 4·k·(heads × width of a head) in each layer
 values; a prediction needs 2·width·vocabulary. Backward, frozen matrices and the head need as much once more, for the
 gradient of their input; trained ones (the adapters) and attention need twice as much.
 
-These are the operations that the result needs: each distinct prompt of a pass once, no padding, no position that a
-causal mask hides, the head at predicted positions only, nothing computed again. So a wasteful path is seen as a low
-utilisation, not as more work. Embeddings, norms, activations and softmax count nothing; sliding windows, and the
-gradient that the first layer's input does not need, are not taken off.
+These are the operations that the result needs: what sequences of a pass begin with in common once, no padding, no
+position that a causal mask hides, the head at predicted positions only, nothing computed again. So a wasteful path is
+seen as a low utilisation, not as more work. Embeddings, norms, activations and softmax count nothing; sliding windows,
+and the gradient that the first layer's input does not need, are not taken off.
 
 Source: Chowdhery et al. 2022, arXiv:2204.02311, appendix B (model FLOPs). Differs: a frozen base needs no gradient of
 its weights (theirs is 3 × forward), and hidden positions of attention are not counted.
@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+
+from align_bench.models.starts import in_order
 
 Sequences = Sequence[tuple[Sequence[int], Sequence[int]]]
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")  # such a token passes a part of the matrices
@@ -113,12 +115,11 @@ def _work(inner: Any, sequences: Sequences, predictions: int) -> Work | None:
     if any(getattr(config, name, None) for name in _EXPERTS):
         return None
     tokens = visible = 0
-    for length in map(len, {tuple(prompt) for prompt, _ in sequences}):
-        tokens += length
-        visible += length * (length + 1) // 2
-    for prompt, answer in sequences:
-        tokens += len(answer)
-        visible += len(answer) * len(prompt) + len(answer) * (len(answer) + 1) // 2
+    whole = [(*prompt, *answer) for prompt, answer in sequences]
+    for number, shared in in_order(whole):
+        length = len(whole[number])
+        tokens += length - shared
+        visible += length * (length + 1) // 2 - shared * (shared + 1) // 2
     heads = config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
     all_weights, trained_weights = _matrices(getattr(inner, inner.base_model_prefix))

@@ -13,8 +13,10 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from align_bench.data.batches import ENOUGH_FOR_A_CPU, micro_batches
+from align_bench.models.cache import can_place, growing_cache
 from align_bench.models.flops import passes
-from align_bench.models.layout import inner_of
+from align_bench.models.layout import can_pack, inner_of, lay_out
 from align_bench.models.load import generation_ends
 from align_bench.models.plain import plainly
 from align_bench.records import Tick, silent
@@ -105,21 +107,10 @@ def _decode(
     draws: Tensor | None = None,
 ) -> list[list[int]]:
     """Ids of `settings.samples` answers to each prompt, each up to its end."""
-    from align_bench.models.cache import growing_cache
-
     inner = inner_of(model)
     cache = growing_cache(inner)
-    # transformers renamed it during its fifth version.
-    name = "cache" if "cache" in inspect.signature(type(inner).forward).parameters else "past_key_values"
-
-    def logits_after(ids: Tensor, positions: Tensor) -> Tensor:
-        seen = {"attention_mask": mask, "position_ids": positions, name: cache}
-        logits: Tensor = inner(ids, **seen, use_cache=True, logits_to_keep=1).logits[:, -1]
-        return logits
-
-    ids, mask = _left_padded(prompts, pad, inner.device)
-    logits = logits_after(ids, (mask.cumsum(1) - 1).clamp(min=0)).repeat_interleave(settings.samples, 0)
-    mask = mask.repeat_interleave(settings.samples, 0)
+    logits, mask = _read(inner, prompts, pad, cache)
+    logits, mask = (states.repeat_interleave(settings.samples, 0) for states in (logits, mask))
     if settings.samples > 1:
         cache.batch_repeat_interleave(settings.samples)
     answers: list[list[int]] = [[] for _ in logits]
@@ -137,8 +128,39 @@ def _decode(
             cache.batch_select_indices(kept)
             tokens, mask, rows = tokens[kept], mask[kept], [rows[place] for place in going]
         mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
-        logits = logits_after(tokens[:, None], mask.sum(1, keepdim=True) - 1)
+        seen = {"attention_mask": mask, "position_ids": mask.sum(1, keepdim=True) - 1, _cache_name(inner): cache}
+        logits = inner(tokens[:, None], **seen, use_cache=True, logits_to_keep=1).logits[:, -1]
     return answers
+
+
+def _read(inner: Any, prompts: Sequence[Sequence[int]], pad: int, cache: Any) -> tuple[Tensor, Tensor]:
+    """Bring prompts into an empty cache, left-padded to one length.
+
+    Returns:
+        The logits after each prompt, shape [prompts, vocabulary], and the mask of what the cache holds.
+    """
+    ids, mask = _left_padded(prompts, pad, inner.device)
+    sequences = [(prompt, ()) for prompt in prompts]
+    if not (can_pack(inner, sequences) and can_place(cache)):
+        seen = {"attention_mask": mask, "position_ids": (mask.cumsum(1) - 1).clamp(min=0), _cache_name(inner): cache}
+        return inner(ids, **seen, use_cache=True, logits_to_keep=1).logits[:, -1], mask
+    # Without padding, and with what prompts have in common read once a pass.
+    found: dict[int, Tensor] = {}
+    lengths = [len(prompt) for prompt in prompts]
+    for rows in micro_batches(range(len(prompts)), lengths, max_tokens=ENOUGH_FOR_A_CPU):
+        layout, part = lay_out(inner, [sequences[row] for row in rows]), growing_cache(inner)
+        ends = torch.tensor([columns[-1] for columns in layout.columns])
+        output = layout.through(inner, inner, use_cache=True, logits_to_keep=ends, **{_cache_name(inner): part})
+        found |= zip(rows, output.logits[0], strict=True)
+        columns = torch.tensor([[0] * (ids.shape[1] - len(own)) + own for own in layout.columns])  # padding is masked
+        for layer, read in zip(cache.layers, part.layers, strict=True):
+            layer.place(rows, columns, read, len(prompts))
+    return torch.stack([found[row] for row in range(len(prompts))]), mask
+
+
+def _cache_name(inner: Any) -> str:
+    """How this model calls the cache; transformers renamed it during its fifth version."""
+    return "cache" if "cache" in inspect.signature(type(inner).forward).parameters else "past_key_values"
 
 
 def _next(logits: Tensor, temperature: float, draws: Tensor | None) -> Tensor:
@@ -172,8 +194,6 @@ def _continues(model: Any, pad: int) -> bool:
 
 def _can_leave(inner: Any) -> bool:
     """Whether rows of this architecture's cache can be repeated and selected; a recurrent state's cannot."""
-    from align_bench.models.cache import growing_cache
-
     return all(hasattr(layer, "batch_select_indices") for layer in growing_cache(inner).layers)
 
 

@@ -1,4 +1,4 @@
-"""Token sequences as a model's input: answers to one prompt share its tokens where the architecture allows it."""
+"""Token sequences as a model's input: what several begin with passes once where the architecture allows it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from align_bench.models.packed import Piece, attending, further
+from align_bench.models.packed import Piece, attending, continuing
+from align_bench.models.starts import in_order
 
 # Attention over a row grows with the square of its length, so that more answers would cost more than they save.
 ANSWERS_PER_ROW = 3
+# A start that sequences have in common, such as the template's system prompt, is read once a pass if it is as long.
+_WORTH_SHARING = 8
 _SHARES_PROMPTS: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 _PACKS: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 
@@ -24,28 +27,26 @@ Sequences = Sequence[tuple[Sequence[int], Sequence[int]]]
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Sequences laid out as rows `[prompt | answer | answer …]`, right-padded; or all such rows as one, unpadded.
+    """Sequences laid out as rows `[prompt | answer | answer …]`, right-padded; or all of them as one row, unpadded.
 
     Attributes:
         inputs: keyword arguments of a decoder: `input_ids` and `attention_mask` of shape [rows, longest]; where prompts
             are shared, an additive mask of shape [rows, 1, longest, longest] and `position_ids`; where all is one row,
             no mask.
         row: for each sequence, its row.
-        end: for each sequence, the column of its prompt's last token.
-        start: for each sequence, the column of its answer's first token.
+        columns: for each sequence, the columns of its tokens, prompt and answer, in order.
         pieces: what attention keeps to in one unpadded row; empty for padded rows.
     """
 
     inputs: dict[str, Tensor]
     row: list[int]
-    end: list[int]
-    start: list[int]
+    columns: list[list[int]]
     pieces: tuple[Piece, ...] = ()
 
-    def through(self, inner: Any, module: Any, **more: Any) -> Any:
+    def through(self, inner: Any, module: Any, *, use_cache: bool = False, **more: Any) -> Any:
         """What a model, or its decoder as `module`, makes of the rows."""
         with attending(inner.config.get_text_config(), self.pieces) if self.pieces else nullcontext():
-            return module(**self.inputs, use_cache=False, **more)
+            return module(**self.inputs, use_cache=use_cache, **more)
 
 
 def inner_of(model: Any) -> Any:
@@ -61,45 +62,62 @@ def lay_out(inner: Any, sequences: Sequences, *, share: bool = True) -> Layout:
         sequences: (prompt ids, answer ids) pairs; prompts are not empty, answers may be.
         share: whether answers to one prompt may share its tokens.
     """
+    if share and can_pack(inner, sequences):
+        return _packed(inner, sequences, worth=_WORTH_SHARING)
     groups = _groups(sequences)
-    if share and _can_pack(inner, sequences):
-        return _packed(inner, sequences, groups)
     lengths = [_length(sequences, group) for group in groups]
     if not share or len(groups) == len(sequences) or not _can_share(inner, max(lengths)):
         groups = [[index] for index in range(len(sequences))]
         lengths = [_length(sequences, group) for group in groups]
-    row, end, start = ([0] * len(sequences) for _ in range(3))
+    row = [0] * len(sequences)
+    columns: list[list[int]] = [[] for _ in sequences]
     for number, group in enumerate(groups):
-        column = len(sequences[group[0]][0])
+        prompt = start = len(sequences[group[0]][0])
         for index in group:
-            row[index], end[index], start[index] = number, len(sequences[index][0]) - 1, column
-            column += len(sequences[index][1])
+            stop = start + len(sequences[index][1])
+            row[index], columns[index] = number, [*range(prompt), *range(start, stop)]
+            start = stop
     shared = len(groups) < len(sequences)
     inputs = (_shared_inputs if shared else _plain_inputs)(inner, sequences, groups, max(lengths))
-    return Layout(inputs, row, end, start)
+    return Layout(inputs, row, columns)
 
 
-def _packed(inner: Any, sequences: Sequences, groups: Sequence[Sequence[int]]) -> Layout:
-    """One row of all groups, a group's prompt once."""
+def _packed(inner: Any, sequences: Sequences, *, worth: int) -> Layout:
+    """One row, in which each sequence continues the one that it shares most of its first tokens with.
+
+    Args:
+        inner, sequences: as in `lay_out`.
+        worth: the least number of common tokens to share.
+    """
+    tokens = [(*prompt, *answer) for prompt, answer in sequences]
     ids: list[int] = []
     positions: list[int] = []
     pieces: list[Piece] = []
-    end, start = ([0] * len(sequences) for _ in range(2))
-    for group in groups:
-        prompt, head, first = sequences[group[0]][0], len(pieces), len(ids)
-        ids += prompt
-        positions += range(len(prompt))
-        for index in group:
-            answer = sequences[index][1]
-            end[index], start[index] = first + len(prompt) - 1, len(ids)
-            ids += answer
-            positions += range(len(prompt), len(prompt) + len(answer))
-            if len(pieces) == head:
-                pieces.append(Piece(len(prompt) + len(answer)))
-            elif answer:
-                pieces.append(further(len(answer), head, len(prompt), inner.dtype))
+    columns: list[list[int]] = [[] for _ in sequences]
+    path: list[tuple[int, int]] = []  # of the sequence before: pieces, and how many first tokens of each
+    before: list[int] = []  # its columns
+    for index, common in in_order(tokens):
+        shared = common if common >= worth else 0
+        own = tokens[index][shared:]
+        path = _cut(path, shared)
+        before = columns[index] = [*before[:shared], *range(len(ids), len(ids) + len(own))]
+        if own:
+            pieces.append(continuing(len(own), path, inner.dtype))
+            path = [*path, (len(pieces) - 1, len(own))]
+        ids += own
+        positions += range(shared, shared + len(own))
     inputs = {"input_ids": torch.tensor([ids]), "position_ids": torch.tensor([positions])}
-    return Layout(inputs, [0] * len(sequences), end, start, tuple(pieces))
+    return Layout(inputs, [0] * len(sequences), columns, tuple(pieces))
+
+
+def _cut(path: Sequence[tuple[int, int]], tokens: int) -> list[tuple[int, int]]:
+    """The first tokens of a path."""
+    found = []
+    for piece, length in path:
+        if tokens > 0:
+            found.append((piece, min(length, tokens)))
+            tokens -= length
+    return found
 
 
 def _groups(sequences: Sequences) -> list[list[int]]:
@@ -172,7 +190,7 @@ def _can_share(inner: Any, longest: int) -> bool:
     return _SHARES_PROMPTS[inner]
 
 
-def _can_pack(inner: Any, sequences: Sequences) -> bool:
+def can_pack(inner: Any, sequences: Sequences) -> bool:
     """Whether this model reads one unpadded row right: attention is SDPA's, no window cuts it, and the probe agrees.
 
     On a CPU only: an accelerator, where starting a kernel costs more than padding does, reads padded rows.
@@ -200,18 +218,21 @@ def _slides(inner: Any, longest: int) -> bool:
     return window is not None and longest > window
 
 
-# Two short answers behind one prompt.
+# Two short answers behind one prompt, and one behind another that begins alike.
 _PROBE = (((0, 1, 2), (3, 4)), ((0, 1, 2), (5, 3, 1)))
+_BEFORE = ((0, 1, 4), (2, 1))
 
 
 def _shared_probe(inner: Any) -> Tensor:
     """Hidden states of both answers in one row, shape [8, width]."""
-    return _states(inner, Layout(_shared_inputs(inner, _PROBE, [[0, 1]], 8), [], [], []))[0]
+    return _states(inner, Layout(_shared_inputs(inner, _PROBE, [[0, 1]], 8), [], []))[0]
 
 
 def _packed_probe(inner: Any) -> Tensor:
     """The same from an unpadded row, in which another prompt with its answer stands before them."""
-    return _states(inner, _packed(inner, [((4, 2), (1,)), *_PROBE], [[0], [1, 2]]))[0, 3:]
+    layout = _packed(inner, [_BEFORE, *_PROBE], worth=1)
+    _, first, second = layout.columns
+    return _states(inner, layout)[0, [*first, *second[3:]]]
 
 
 def _states(inner: Any, layout: Layout) -> Tensor:
@@ -226,7 +247,7 @@ def _probe(inner: Any, together: Callable[[Any], Tensor]) -> bool:
     try:
         with torch.no_grad():
             found = together(inner)
-            first, second = _states(inner, Layout(_plain_inputs(inner, _PROBE, [[0], [1]], 6), [], [], []))
+            first, second = _states(inner, Layout(_plain_inputs(inner, _PROBE, [[0], [1]], 6), [], []))
     except Exception:  # an architecture may object in any way to a mask or positions of this kind
         return False
     finally:

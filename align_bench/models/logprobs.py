@@ -88,10 +88,10 @@ def _read(rows: Sequences) -> Sequences:
 
 def _predicted(inner: Any, rows: Sequences) -> _Predicted:
     layout = lay_out(inner, _read(rows))
-    # A token is predicted by the hidden state before it: the first one of a response by that of the prompt's end.
+    # A token is predicted by the hidden state before it.
     places = [
-        (index, step, layout.row[index], layout.start[index] + step - 1 if step else layout.end[index])
-        for index, (_, response) in enumerate(rows)
+        (index, step, layout.row[index], layout.columns[index][len(prompt) - 1 + step])
+        for index, (prompt, response) in enumerate(rows)
         for step in range(len(response))
     ]
     sequence, step, row, column = torch.tensor(places, device=inner.device).T
@@ -128,7 +128,7 @@ def _check_states(inner: Any, rows: Sequences) -> None:
     some = _few(rows)
     decoder = getattr(inner, inner.base_model_prefix)
     with _looking(inner):
-        found = _at_ends(*_through(inner, some), some).float()
+        found = _at_ends(*_through(inner, some)).float()
         with plainly():
             ids = [torch.tensor([[*prompt, *response]], device=inner.device) for prompt, response in some]
             alone = [decoder(input_ids=row, use_cache=False).last_hidden_state[:, -1] for row in ids]
@@ -196,7 +196,7 @@ def last_states(model: Any, rows: Sequences) -> Tensor:
         _check_states(inner, rows)
         _CHECKED[inner] = True
     passes(inner, rows)
-    return _at_ends(*_through(inner, rows), rows)
+    return _at_ends(*_through(inner, rows))
 
 
 def _through(inner: Any, rows: Sequences) -> tuple[Tensor, Layout]:
@@ -247,7 +247,7 @@ def attacked_scores(
 
     def scored(embeddings: Tensor) -> Tensor:
         hidden = decoder(inputs_embeds=embeddings, attention_mask=mask, use_cache=False).last_hidden_state
-        return head_scores(model, _at_ends(hidden, layout, rows))
+        return head_scores(model, _at_ends(hidden, layout))
 
     training = torch.is_grad_enabled()
     passes(inner, rows, forward=2, backward=1 + 2 * training)
@@ -271,10 +271,9 @@ def _row_norm(values: Tensor) -> Tensor:
     return norm
 
 
-def _at_ends(hidden: Tensor, layout: Layout, rows: Sequences) -> Tensor:
-    """The states at each answer's last token, shape [rows, width]."""
-    last = [start + len(response) - 1 for start, (_, response) in zip(layout.start, rows, strict=True)]
-    return hidden[layout.row, last]
+def _at_ends(hidden: Tensor, layout: Layout) -> Tensor:
+    """The states at each row's last token, shape [rows, width]."""
+    return hidden[layout.row, [columns[-1] for columns in layout.columns]]
 
 
 def _head_is_plain(inner: Any) -> bool:

@@ -18,25 +18,27 @@ PACKED = "align_bench_packed"
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A stretch of the row: a prompt with its first answer, or a further answer to a prompt that stands before it.
+    """A stretch of the row, which sees itself causally and all of what it continues.
 
     Attributes:
         length: its tokens.
-        head: number of the piece that begins with its prompt; None for one that has its own.
-        prompt: tokens of that prompt.
-        mask: what a further answer may see of its prompt and itself, additive, shape [1, 1, length, prompt + length].
+        before: what it continues, in order: (number of an earlier piece, how many of its first tokens).
+        mask: what it may see of `before` and itself, additive, shape [1, 1, length, before + length]; None where
+            causal attention over `before` and itself costs less.
     """
 
     length: int
-    head: int | None = None
-    prompt: int = 0
+    before: tuple[tuple[int, int], ...] = ()
     mask: Tensor | None = None
 
 
-def further(length: int, head: int, prompt: int, dtype: torch.dtype) -> Piece:
-    """A further answer of `length` tokens to the prompt of the piece `head`: causal, and open to all of the prompt."""
-    hidden = torch.full((length, prompt + length), torch.finfo(dtype).min, dtype=dtype)
-    return Piece(length, head, prompt, hidden.triu(prompt + 1)[None, None])
+def continuing(length: int, before: Sequence[tuple[int, int]], dtype: torch.dtype) -> Piece:
+    """A piece of `length` tokens that continues others."""
+    seen = sum(tokens for _, tokens in before)
+    if length >= seen:  # causal attention does half of the square of their sum, masked attention all of its rectangle
+        return Piece(length, tuple(before))
+    hidden = torch.full((length, seen + length), torch.finfo(dtype).min, dtype=dtype)
+    return Piece(length, tuple(before), hidden.triu(seen + 1)[None, None])
 
 
 @contextmanager
@@ -63,15 +65,20 @@ def _attend(
     queries, keys, values = (torch.split(states, lengths, dim=2) for states in (query, key, value))
     found = []
     for number, piece in enumerate(pieces):
-        own_keys, own_values = keys[number], values[number]
-        if piece.head is not None:
-            own_keys = torch.cat([keys[piece.head][:, :, : piece.prompt], own_keys], dim=2)
-            own_values = torch.cat([values[piece.head][:, :, : piece.prompt], own_values], dim=2)
+        seen_keys, seen_values = (_continued(states, number, piece) for states in (keys, values))
         if piece.mask is None:
-            found.append(sdpa_attention_forward(module, queries[number], own_keys, own_values, None, **more)[0])
+            asked = _continued(queries, number, piece)
+            causal, _ = sdpa_attention_forward(module, asked, seen_keys, seen_values, None, **more)
+            found.append(causal[:, -piece.length :])
         else:
-            found.append(_masked(queries[number], own_keys, own_values, piece.mask, **more))
+            found.append(_masked(queries[number], seen_keys, seen_values, piece.mask, **more))
     return torch.cat(found, dim=1), None
+
+
+def _continued(states: Sequence[Tensor], number: int, piece: Piece) -> Tensor:
+    """The states of a piece behind those that it continues, shape [1, heads, before + length, width]."""
+    before = [states[earlier][:, :, :tokens] for earlier, tokens in piece.before]
+    return torch.cat([*before, states[number]], dim=2) if before else states[number]
 
 
 def _masked(

@@ -111,9 +111,9 @@ def test_by_hand() -> None:
     assert found.backward == 1000 + 448 + 560
 
 
-def test_a_shared_prompt_counts_once_and_padding_never() -> None:
+def test_a_shared_start_counts_once_and_padding_never() -> None:
     model = model_of(CONFIGS["llama"])
-    other = (ROW[0][:5], ROW[1])
+    other = (ROW[0][1:6], ROW[1])
 
     def needed(*rows: Any) -> float:
         with torch.no_grad(), counted() as tally:
@@ -124,6 +124,8 @@ def test_a_shared_prompt_counts_once_and_padding_never() -> None:
     assert needed(ROW, other) == needed(ROW) + needed(other)
     pair = needed(ROW, (ROW[0], (7, 8, 9)))
     assert needed(ROW) < pair < needed(ROW) + needed((ROW[0], (7, 8, 9)))
+    system = needed((ROW[0][:5], ROW[1]), (ROW[0], ROW[1]))
+    assert needed(ROW) < system < needed(ROW) + needed((ROW[0][:5], ROW[1]))
 
 
 def test_generated_tokens_need_what_reading_them_does(base_folder: Any, tokenizer: Any) -> None:

@@ -42,6 +42,20 @@ def test_greedy_equals_the_naive_loop_in_any_batch(loaded: tuple[Any, Any], batc
     ]
 
 
+@pytest.mark.usefixtures("packs")
+def test_prompts_that_begin_alike_or_pass_in_parts_are_answered_as_alone(
+    loaded: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tokenizer = loaded
+    system = (40, 41, 42, 43, 44, 45, 46, 47, 48)
+    prompts = [*((*system, *prompt) for prompt in PROMPTS), *PROMPTS, PROMPTS[0], system]
+    expected = [naive_greedy(model, prompt, 8, tokenizer.eos_token_id) for prompt in prompts]
+    for tokens_a_pass in (1024, 30):
+        monkeypatch.setattr(generation, "ENOUGH_FOR_A_CPU", tokens_a_pass)
+        found = generate(model, tokenizer, prompts, Generate(max_new_tokens=8), seed=0)
+        assert [samples[0] for samples in found] == expected
+
+
 def test_sampling_is_seeded(loaded: tuple[Any, Any]) -> None:
     settings = Generate(max_new_tokens=8, temperature=1.0, samples=3)
     one, same, other = (generate(*loaded, PROMPTS, settings, seed=seed) for seed in (1, 1, 2))
@@ -100,18 +114,21 @@ def test_draws_follow_the_models_probabilities(loaded: tuple[Any, Any]) -> None:
     assert generation._next(logits.repeat(2, 1), 2.0, torch.tensor([1e-30, 1.0])).tolist() == wanted
 
 
-def test_a_prompt_passes_once_and_ended_answers_leave(loaded: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_prompt_passes_once_and_ended_answers_leave(
+    loaded: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch, packs: bool
+) -> None:
     model, tokenizer = loaded
     settings = Generate(max_new_tokens=6, temperature=1.0, samples=2)
     free = generate(model, tokenizer, PROMPTS, settings, seed=3)
     end = free[0][0].ids[1]
     monkeypatch.setattr(generation, "generation_ends", lambda *_: frozenset({end}))
     seen: list[tuple[int, ...]] = []
-    model.register_forward_pre_hook(lambda _, args: seen.append(tuple(args[0].shape)))
+    ids = model.get_input_embeddings()
+    ids.register_forward_pre_hook(lambda _, args: seen.append(tuple(args[0].shape)))
     found = generate(model, tokenizer, PROMPTS, settings, seed=3)
-    model._forward_pre_hooks.clear()
+    ids._forward_pre_hooks.clear()
     assert found == [[generation._until_end(answer.ids, frozenset({end})) for answer in samples] for samples in free]
-    assert seen[0] == (len(PROMPTS), max(map(len, PROMPTS)))
+    assert seen[0] == ((1, sum(map(len, PROMPTS))) if packs else (len(PROMPTS), max(map(len, PROMPTS))))
     # Ten answers: two that end after any step are more than an eighth and leave; at most one lingers.
     for step, shape in enumerate(seen[1:], start=1):
         going = sum(len(answer.ids) > step for samples in found for answer in samples)

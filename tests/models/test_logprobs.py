@@ -90,14 +90,33 @@ def rows_of(model: Any, sequences: Any) -> int:
     return len(lay_out(model, sequences).inputs["input_ids"])
 
 
-def test_a_batch_is_one_row_without_padding(policy: Any) -> None:
-    inputs = lay_out(policy, SHARED).inputs
-    prompts = {prompt: 1 + (sum(one == prompt for one, _ in SHARED) > 3) for prompt, _ in SHARED}  # three answers each
-    tokens = sum(len(prompt) * times for prompt, times in prompts.items()) + sum(len(answer) for _, answer in SHARED)
-    assert inputs["input_ids"].shape == (1, tokens)
-    expected = torch.stack([naive_logp(policy, *row) for row in SHARED])
-    torch.testing.assert_close(response_logps(policy, SHARED).double(), expected, rtol=1e-5, atol=1e-5)
+# Two answers that begin alike, one that begins another, one given twice, and a prompt that begins another.
+ALIKE = [
+    *SHARED,
+    ((5, 6, 7), (8, 9, 4, 4, 1)),
+    ((5, 6, 7), (8, 9)),
+    ((20, 21), (1, 1, 1, 7, 8, 9, 2, 3)),
+    ((5, 6, 7, 10), (3, 8)),
+]
+
+
+@pytest.mark.usefixtures("sharing")
+def test_a_batch_is_one_row_without_padding_in_which_each_start_stands_once(policy: Any) -> None:
+    starts = {(*prompt, *answer)[:end] for prompt, answer in ALIKE for end in range(1, 1 + len(prompt + answer))}
+    layout = lay_out(policy, ALIKE)
+    ids = layout.inputs["input_ids"]
+    assert ids.shape == (1, len(starts))
+    assert [tuple(ids[0, columns].tolist()) for columns in layout.columns] == [(*one, *other) for one, other in ALIKE]
+    expected = torch.stack([naive_logp(policy, *row) for row in ALIKE])
+    torch.testing.assert_close(response_logps(policy, ALIKE).double(), expected, rtol=1e-5, atol=1e-5)
     assert policy.config._attn_implementation == "sdpa"
+
+
+def test_a_few_common_tokens_are_not_worth_sharing(policy: Any) -> None:
+    system = tuple(range(30, 37))
+    short, long = ([((*start, 1, 2), (3,)), ((*start, 4), (5, 6))] for start in (system, (*system, 37)))
+    assert lay_out(policy, short).inputs["input_ids"].shape == (1, 20)
+    assert lay_out(policy, long).inputs["input_ids"].shape == (1, 22 - 8)
 
 
 def test_attention_is_as_before_when_a_pass_fails(policy: Any) -> None:
@@ -129,21 +148,21 @@ def test_answers_to_one_prompt_share_its_tokens(policy: Any) -> None:
 
 
 @pytest.mark.usefixtures("packs")
-def test_gradient_through_a_shared_prompt_equals_the_definition(policy: Any) -> None:
-    weights = torch.linspace(-2, 3, len(SHARED))
+def test_gradient_through_a_shared_start_equals_the_definition(policy: Any) -> None:
+    weights = torch.linspace(-2, 3, len(ALIKE))
     parameter = policy.model.layers[0].self_attn.q_proj.weight
-    (response_logps(policy, SHARED) * weights).sum().backward()
+    (response_logps(policy, ALIKE) * weights).sum().backward()
     ours = parameter.grad.clone()
     parameter.grad = None
-    sum(weight * naive_logp(policy, *row) for weight, row in zip(weights, SHARED, strict=True)).backward()
+    sum(weight * naive_logp(policy, *row) for weight, row in zip(weights, ALIKE, strict=True)).backward()
     torch.testing.assert_close(ours, parameter.grad, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.usefixtures("packs")
-def test_scores_through_a_shared_prompt_equal_those_alone(base_folder: Path) -> None:
+def test_scores_through_a_shared_start_equal_those_alone(base_folder: Path) -> None:
     model = AutoModelForSequenceClassification.from_pretrained(base_folder, num_labels=1, dtype=torch.float32).eval()
-    alone = torch.cat([scores(model, [row]) for row in SHARED])
-    torch.testing.assert_close(scores(model, SHARED), alone, rtol=1e-5, atol=1e-5)
+    alone = torch.cat([scores(model, [row]) for row in ALIKE])
+    torch.testing.assert_close(scores(model, ALIKE), alone, rtol=1e-5, atol=1e-5)
 
 
 def test_a_frozen_head_gives_the_gradient_of_a_trained_one(policy: Any, monkeypatch: pytest.MonkeyPatch) -> None:

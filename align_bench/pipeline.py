@@ -55,6 +55,7 @@ from align_bench.models.load import (
     load_tokenizer,
     resolve_precision,
     save_adapter,
+    without_adapter,
 )
 from align_bench.plan import (
     Address,
@@ -341,7 +342,8 @@ class _Work:
         self.compute = compute
         self.measured = measured
         self.results = Results(prepared.suite, prepared.plan, store)
-        self._held: tuple[str, Any] | None = None
+        self._held: tuple[str, Any] | None = None  # a cell's model
+        self._base: tuple[int | None, Any] | None = None  # the base that it stands on, see `_frozen`
         self._said: set[str] = set()
 
     def tokenise_all(self) -> None:
@@ -544,8 +546,9 @@ class _Work:
         reference = self.results.columns(cell.reference) if cell.reference else None
         if reference is not None and cell.mismatched is not None:
             reference |= self.results.columns(cell.mismatched)
-        self._held = None
-        model = add_adapter(self._frozen(cell), self.suite.lora, seed=cell.seed)
+        self._release()
+        base, self._base = self._frozen(cell), None  # until it comes back unharmed
+        model = add_adapter(base, self.suite.lora, seed=cell.seed)
         size = footprint(model)
         self._say_loaded(size)
         rows = self.results.table(cell.rows).rows
@@ -580,6 +583,8 @@ class _Work:
         else:
             log = train(model, rows, method, cell.parameters, reference=reference, checkpoint=checkpoint, **shared)
         save_adapter(model, folder)
+        if not isinstance(method, Recipe):  # a foreign trainer may have left anything on it
+            self._base = _kind(cell), without_adapter(model)
         (folder / "log.jsonl").write_text("".join(json.dumps(step) + "\n" for step in log.steps), encoding="utf-8")
         shutil.rmtree(unfinished, ignore_errors=True)
         return log.tokens, {"steps": len(log.steps), "trainable": size.trainable}
@@ -605,7 +610,7 @@ class _Work:
         """The base's log-probabilities of the training rows, for every method that reads them."""
         rows = self.results.table("train").rows
         limit = self.suite.train.micro_batch_tokens
-        _save_columns(measure(load_policy(self.base, self.precision), rows, max_tokens=limit, tick=tick), folder)
+        _save_columns(measure(self._model(self.plan.base), rows, max_tokens=limit, tick=tick), folder)
         return _distinct_tokens_in(rows), {}
 
     def _evaluate(self, cell: Cell, folder: Path, tick: Tick) -> tuple[int, Mapping[str, Any]]:
@@ -678,7 +683,7 @@ class _Work:
         assert cell.plugin is not None
         algorithm, n = cell.plugin.algorithm, cell.parameters["n"]
         assert isinstance(algorithm, Selection)
-        self._held = None
+        self._release(base=True)
         rows, reward = self.results.prompts, self._reward(cell, self.results.prompts, "val")
         drawn, scored = [self.results.answers_at(draw) for draw in cell.draws], []
         for number, answers in enumerate(drawn):
@@ -756,28 +761,40 @@ class _Work:
     def _loaded(self, cell: Cell) -> LoadedModel:
         """A loaded judge, held as `_model` holds the others."""
         if self._held is None or self._held[0] != cell.id:
-            self._held = None
+            self._release(base=True)
             assert cell.loaded is not None
             self._held = (cell.id, load_judge(self.loaded[cell.id], self.precision, cell.loaded.template))
         model: LoadedModel = self._held[1]
         return model
 
     def _frozen(self, cell: Cell) -> Any:
-        """The base as this cell needs it: under a scalar head for a reward model."""
-        if cell.kind == "reward":
-            return load_scorer(self.base, self.precision, seed=cell.seed)
-        return load_policy(self.base, self.precision)
+        """The base as this cell needs it, for a reward model under a fresh scalar head; held for the next like it."""
+        if self._base is None or self._base[0] != _kind(cell):
+            self._base = None
+            load = partial(load_scorer, seed=cell.seed) if cell.kind == "reward" else load_policy
+            self._base = _kind(cell), load(self.base, self.precision)
+        return self._base[1]
 
     def _model(self, cell: Cell) -> Any:
         """The trained model of a cell, or the base; the last one is held, since a cell's stages follow each other."""
         if self._held is None or self._held[0] != cell.id:
-            self._held = None
+            self._release()
             model = self._frozen(cell)
             if cell.adapter is not None:
+                held, self._base = self._base, None  # what fails to load may leave half an adapter on it
                 model = load_adapter(model, self.results.artefact(cell.adapter).folder)
+                self._base = held
             self._say_loaded(footprint(model))
             self._held = (cell.id, model)
         return self._held[1]
+
+    def _release(self, *, base: bool = False) -> None:
+        """Let go of the held model, but for the base that it stands on; with `base`, of that as well."""
+        held, self._held = self._held, None
+        if held is not None and hasattr(held[1], "unload"):
+            without_adapter(held[1])
+        if base:
+            self._base = None
 
     def _say_loaded(self, size: Footprint) -> None:
         trained = f", of them {size.trainable:,} trained" if size.trainable else ""
@@ -786,6 +803,11 @@ class _Work:
         if text not in self._said:
             self._said.add(text)
             self.watch.say(text)
+
+
+def _kind(cell: Cell) -> int | None:
+    """What makes two cells' frozen models the same: a scalar head is drawn from its cell's seed; a policy has none."""
+    return cell.seed if cell.kind == "reward" else None
 
 
 def _foreign_versions(algorithms: Sequence[Algorithm]) -> dict[str, str]:

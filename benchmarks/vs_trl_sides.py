@@ -31,6 +31,8 @@ from align_bench.data.batches import effective_batches
 from align_bench.data.chat import tokenize
 from align_bench.data.preferences import DataSource, read
 from align_bench.evaluate.preference import mismatched_logps, table_logps
+from align_bench.judge.audit import audit
+from align_bench.judge.reward_model import RewardModel
 from align_bench.ledger import Meter
 from align_bench.models.generate import generate
 from align_bench.models.load import (
@@ -46,7 +48,7 @@ from align_bench.models.load import (
     save_adapter,
 )
 from align_bench.models.lora import FusedLinear
-from align_bench.records import Tick, TokenRow
+from align_bench.records import Conversation, Tick, TokenRow, silent
 from align_bench.registry import load_registry
 from align_bench.suite import Generate, Lora, Suite, Train, builtin_folder, load_suite
 from align_bench.train.feeds import FEEDS, UnpairedFeed, mismatched_sequence
@@ -131,7 +133,7 @@ class Bench:
     def rows(self, split: str, count: int) -> list[TokenRow]:
         """The first pairs of `train` or `val` that fit, with distinct prompts, as token ids."""
         # Some do not fit, and some share a prompt.
-        read_rows = replace(self._source(split), rows=64 + 8 * count)
+        read_rows = replace(self.source(split), rows=64 + 8 * count)
         known: dict[tuple[int, ...], TokenRow] = {}
         for row in self._tokenised(read_rows):
             if row.chosen is not None and row.rejected is not None:
@@ -140,14 +142,15 @@ class Bench:
             raise SystemExit(f"{split}: {len(known)} pairs with distinct prompts fit, expected {count}; give more rows")
         return list(known.values())[:count]
 
-    def first_rows(self, split: str, count: int) -> list[TokenRow]:
-        """The first rows of a split as a suite reads them."""
-        return self._tokenised(replace(self._source(split), rows=count))
+    def first_rows(self, split: str, count: int, *, skip: int = 0) -> list[TokenRow]:
+        """The first rows of a split, or those behind them, as a suite reads them."""
+        return self._tokenised(replace(self.source(split), rows=count, skip=skip))
 
     def _tokenised(self, source: DataSource) -> list[TokenRow]:
         return list(tokenize(self.tokenizer, read(source), max_length=self.max_length, too_long="drop").rows)
 
-    def _source(self, split: str) -> DataSource:
+    def source(self, split: str) -> DataSource:
+        """Where the pairs of `train` or `val` come from."""
         path = self.settings[split]
         return DataSource(path, split=split if path.startswith("embedded/") else None)
 
@@ -515,15 +518,26 @@ def _trl_evaluation(bench: Bench, turns: Turns, rows: Sequence[TokenRow]) -> Non
 
 def naive_logps(model: Any, rows: Sequence[TokenRow], *, by_length: bool) -> dict[str, torch.Tensor]:
     """The plain loop: padded batches of eight sequences, full logits, log-softmax, gather; sorted by length or not."""
-    sequences = [(row.prompt, answer) for row in rows for answer in (row.chosen, row.rejected)]
+    found = naive_answer_logps(
+        model,
+        [(row.prompt, answer or ()) for row in rows for answer in (row.chosen, row.rejected)],
+        by_length=by_length,
+    )
+    return {"chosen": found[0::2], "rejected": found[1::2]}
+
+
+def naive_answer_logps(
+    model: Any, sequences: Sequence[tuple[Sequence[int], Sequence[int]]], *, by_length: bool = False
+) -> torch.Tensor:
+    """The same of (prompt ids, answer ids) pairs, shape [answers]."""
     order = list(range(len(sequences)))
     if by_length:
-        order.sort(key=lambda index: len(sequences[index][0]) + len(sequences[index][1] or ()))
+        order.sort(key=lambda index: len(sequences[index][0]) + len(sequences[index][1]))
     found = torch.zeros(len(sequences))
     with torch.no_grad():
         for start in range(0, len(order), TRL_BATCH):
             chosen = order[start : start + TRL_BATCH]
-            ids, mask = _padded([(*sequences[index][0], *(sequences[index][1] or ())) for index in chosen])
+            ids, mask = _padded([(*sequences[index][0], *sequences[index][1]) for index in chosen])
             answers = torch.zeros_like(mask)
             for place, index in enumerate(chosen):
                 answers[place, len(sequences[index][0]) : int(mask[place].sum())] = 1
@@ -531,12 +545,20 @@ def naive_logps(model: Any, rows: Sequence[TokenRow], *, by_length: bool) -> dic
             logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1]
             logps = torch.log_softmax(logits.float(), -1).gather(2, ids[:, 1:, None]).squeeze(2)
             found[chosen] = (logps * answers[:, 1:]).sum(1).cpu()
-    return {"chosen": found[0::2], "rejected": found[1::2]}
+    return found
 
 
 def naive_scores(model: Any, rows: Sequence[TokenRow]) -> dict[str, torch.Tensor]:
     """A reward model's scores in padded batches of eight sequences, in the order given."""
-    sequences = [(*row.prompt, *(answer or ())) for row in rows for answer in (row.chosen, row.rejected)]
+    found = naive_answer_scores(
+        model, [(row.prompt, answer or ()) for row in rows for answer in (row.chosen, row.rejected)]
+    )
+    return {"chosen": found[0::2], "rejected": found[1::2]}
+
+
+def naive_answer_scores(model: Any, answers: Sequence[tuple[Sequence[int], Sequence[int]]]) -> torch.Tensor:
+    """The same of (prompt ids, answer ids) pairs, shape [answers]."""
+    sequences = [(*prompt, *answer) for prompt, answer in answers]
     last = {sequence[-1] for sequence in sequences}
     # transformers finds the last token by the pad token's id, so that the pad must end no answer.
     pad = next(token for token in range(model.config.vocab_size) if token not in last)
@@ -547,7 +569,7 @@ def naive_scores(model: Any, rows: Sequence[TokenRow]) -> dict[str, torch.Tensor
             ids, mask = _padded(sequences[start : start + TRL_BATCH], pad)
             output = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device))
             found[start : start + TRL_BATCH] = output.logits.squeeze(1).float().cpu()
-    return {"chosen": found[0::2], "rejected": found[1::2]}
+    return found
 
 
 def _padded(sequences: Sequence[Sequence[int]], pad: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -599,7 +621,7 @@ def plain_answers(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], 
 
 
 def suite(bench: Bench, turns: Turns) -> None:
-    """Five methods trained, evaluated and asked to generate, beside the base; every turn from nothing to files."""
+    """A judge and five methods trained; the pairs, the answers and their scores of each; every turn from nothing."""
     pairs = bench.settings["suite_pairs"]
     work = partial(_our_suite if bench.ours else _their_scripts, bench)
     repeated(bench, turns, work, bench.settings["pairs_per_step"], pairs)
@@ -614,14 +636,16 @@ def _our_suite(bench: Bench, pairs: int) -> dict[str, Any]:
     entry: dict[str, dict[str, Any]] = {
         split: {"path": settings[split], "rows": pairs, "too_long": "drop"} for split in ("train", "val")
     }
+    judge = {**entry["train"], "skip": pairs}
     if settings["train"].startswith("embedded/"):
-        entry["train"]["split"], entry["val"]["split"] = "train", "val"
+        entry["train"]["split"], entry["val"]["split"], judge["split"] = "train", "val", "train"
     suite = Suite.model_validate(
         {
             "name": "versus",
             "base": settings["base"],
             "precision": settings["precision"],
             "data": entry,
+            "judge": {"method": "rm", "data": judge, "parameters": given["rm"]},
             "train": bench.train_settings(settings["pairs_per_step"]).model_dump(),
             "generate": {"prompts": settings["prompts"], "max_new_tokens": settings["new_tokens"]},
             "methods": [{name: given[name]} for name in METHODS],
@@ -637,40 +661,78 @@ def _our_suite(bench: Bench, pairs: int) -> dict[str, Any]:
     failed = [f"{result['cell']}: {result['reason']}" for result in report["results"] if result["status"] != "done"]
     if failed:
         raise SystemExit(f"the suite failed: {'; '.join(failed)}")
-    accuracies = {result["cell"]: result["metrics"]["accuracy_logp_mean"]["value"] for result in report["results"]}
-    return {"tokens": sum(result["cost"]["tokens"] for result in report["results"]), "accuracies": accuracies}
+    results = {result["cell"]: result for result in report["results"]}
+    accuracies = {name: result["metrics"]["accuracy_logp_mean"]["value"] for name, result in results.items()}
+    tokens = sum(result["cost"]["tokens"] for result in report["results"])
+    return {"tokens": tokens, "accuracies": accuracies}
 
 
 def _their_scripts(bench: Bench, pairs: int) -> dict[str, Any]:
-    """What five scripts do, one after another: load, train by TRL, save, evaluate by a plain loop, generate."""
+    """What scripts for a judge and five methods do, one after another: load, train by TRL, save, measure plainly.
+
+    They measure what our run does: the validation pairs under each model, the answers of each policy, these under the
+    policy and under the base, the judge's scores of them, and how the judge and the reward model take edited answers.
+    """
     settings = bench.settings
     rows, val = bench.first_rows("train", pairs), bench.first_rows("val", pairs)
-    distinct = {row.prompt: row for row in val}
-    prompts = [row.prompt for row in distinct.values()][: settings["prompts"]]
+    prompts = [row.prompt for row in {row.prompt: row for row in val}.values()][: settings["prompts"]]
     base = plain_base(bench.base, bench.precision)
     accuracies = {"base": _measured(base, val)}
-    plain_answers(base, bench.tokenizer, prompts, settings["new_tokens"])
+    answers = {"base": _answered(bench, base, prompts)}
     del base
+    judge = _trained(bench, "rm", bench.first_rows("train", pairs, skip=pairs))
+    naive_scores(judge, val)
+    _audited(bench, judge)
     for method in METHODS:
-        job = Training(bench, method, examples=settings["pairs_per_step"])
-        held: list[Any] = []
-
-        def keep(model: Any, held: list[Any] = held) -> Tick:
-            held.append(model)
-            return lambda done, total, note="": None
-
-        job.run(rows, keep)
-        (model,) = held
-        with tempfile.TemporaryDirectory() as folder:
-            save_adapter(model, Path(folder))
+        model = _trained(bench, method, rows)
         if method == "rm":
             naive_scores(model, val)
+            _audited(bench, model)
         else:
             accuracies[method] = _measured(model, val)
-            plain_answers(model, bench.tokenizer, prompts, settings["new_tokens"])
-        del model, held
+            answers[method] = _answered(bench, model, prompts)
+            naive_answer_logps(model, answers[method])
+            with model.disable_adapter():
+                naive_answer_logps(model, answers[method])
+        del model
         gc.collect()
+    for found in answers.values():
+        naive_answer_scores(judge, found)
     return {"tokens": 0, "accuracies": accuracies}
+
+
+def _trained(bench: Bench, method: str, rows: Sequence[TokenRow]) -> Any:
+    """A model as TRL trains it, its adapter saved."""
+    held: list[Any] = []
+
+    def keep(model: Any) -> Tick:
+        held.append(model)
+        return lambda done, total, note="": None
+
+    Training(bench, method, examples=bench.settings["pairs_per_step"]).run(rows, keep)
+    with tempfile.TemporaryDirectory() as folder:
+        save_adapter(held[0], Path(folder))
+    return held[0]
+
+
+def _answered(bench: Bench, model: Any, prompts: Sequence[Sequence[int]]) -> list[tuple[Sequence[int], Sequence[int]]]:
+    """Prompts with a model's answers."""
+    found = plain_answers(model, bench.tokenizer, prompts, bench.settings["new_tokens"])
+    return list(zip(prompts, found, strict=True))
+
+
+def _audited(bench: Bench, model: Any) -> None:
+    """Scores of edited answers, of the texts that our audit makes, one after another."""
+    source, pairs = bench.source("val"), bench.settings["suite_pairs"]
+    texts = RewardModel(model, bench.tokenizer, bench.max_length)
+
+    def scorer(
+        conversations: Sequence[Conversation], *, max_tokens: int, tick: Tick = silent
+    ) -> tuple[list[float], int]:
+        _, answers, cut = texts.written(conversations)
+        return naive_answer_scores(model, answers).tolist(), cut
+
+    audit(scorer, read(replace(source, rows=pairs)).rows, seed=SEED, max_tokens=bench.max_length)
 
 
 def _measured(model: Any, rows: Sequence[TokenRow]) -> float:

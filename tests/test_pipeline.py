@@ -15,6 +15,7 @@ import torch
 import yaml
 from transformers import AutoTokenizer
 
+from align_bench import pipeline
 from align_bench.errors import MissingResultError, PluginError, StoreError, SuiteError
 from align_bench.gather import Results
 from align_bench.models.load import find_base, load_policy, resolve_precision
@@ -406,6 +407,21 @@ def test_unpaired_data_trains_kto_and_fails_pair_methods(
     assert results["kto"]["status"] == "done"
     assert results["dpo"]["status"] == "failed"
     assert "one answer" in results["dpo"]["reason"]
+
+
+def test_methods_that_stand_on_the_same_base_load_it_once(
+    write_suite: Any, folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads: list[str] = []
+
+    def counting(name: str, load: Any) -> Any:
+        return lambda *given, **more: (loads.append(name), load(*given, **more))[1]
+
+    for name in ("load_policy", "load_scorer"):
+        monkeypatch.setattr(f"align_bench.pipeline.{name}", counting(name, getattr(pipeline, name)))
+    report = execute(write_suite(judge=None, methods=["dpo", "simpo", "rm", "poe_rm"]), folders)
+    assert {result["status"] for result in report["results"]} == {"done"}
+    assert loads == ["load_policy", "load_scorer"]
 
 
 def test_the_whole_way_equals_a_hand_made_one(whole: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from align_bench.api import Algorithm, ChosenLogps, PairLogps, Recipe, Record, UnpairedLogps
-from align_bench.data.batches import micro_batches, mismatched
-from align_bench.models.layout import ANSWERS_PER_ROW, Sequences
+from align_bench.data.batches import mismatched
+from align_bench.models.layout import Sequences, passes_over
 from align_bench.models.logprobs import attacked_scores, response_logps, scores
 from align_bench.records import Tick, TokenRow, silent
 
@@ -93,33 +93,23 @@ def _over_table(
     model: Any, rows: Sequence[TokenRow], measure: Callable[..., Tensor], max_tokens: int, tick: Tick
 ) -> Columns:
     # Pairs often share an answer, such as one model's against each of several others: each is measured once.
-    places: dict[tuple[int, ...], dict[tuple[int, ...], list[tuple[str, int]]]] = {}
+    places: dict[tuple[tuple[int, ...], tuple[int, ...]], list[tuple[str, int]]] = {}
     for index, row in enumerate(rows):
         for side in SIDES:
             if (answer := getattr(row, side)) is not None:
-                places.setdefault(row.prompt, {}).setdefault(answer, []).append((side, index))
-    # Answers to one prompt go together, so that its tokens pass the model once.
-    shared = [
-        (prompt, group)
-        for prompt, answers in places.items()
-        for group in _in_groups(sorted(answers, key=len), ANSWERS_PER_ROW)
-    ]
-    lengths = [len(prompt) + sum(map(len, group)) for prompt, group in shared]
+                places.setdefault((row.prompt, answer), []).append((side, index))
+    sequences = list(places)
     columns = {side: torch.full((len(rows),), math.nan) for side in SIDES}
-    done, total = 0, sum(len(group) for _, group in shared)
+    done = 0
     with torch.no_grad():
-        for micro in micro_batches(range(len(shared)), lengths, max_tokens=max_tokens, device=model.device.type):
-            sequences = [(shared[item][0], answer) for item in micro for answer in shared[item][1]]
-            for (prompt, answer), value in zip(sequences, measure(model, sequences).float().cpu(), strict=True):
-                for side, index in places[prompt][answer]:
+        for numbers in passes_over(sequences, max_tokens=max_tokens, device=model.device.type):
+            some = [sequences[number] for number in numbers]
+            for sequence, value in zip(some, measure(model, some).float().cpu(), strict=True):
+                for side, index in places[sequence]:
                     columns[side][index] = value
-            done += len(sequences)
-            tick(done, total)
+            done += len(some)
+            tick(done, len(sequences))
     return columns
-
-
-def _in_groups(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    return (items[start : start + size] for start in range(0, len(items), size))
 
 
 def rewards_of(

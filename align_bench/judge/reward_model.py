@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 import torch
 
-from align_bench.data.batches import micro_batches
 from align_bench.data.chat import tokenize
+from align_bench.models.layout import passes_over
 from align_bench.models.logprobs import scores
 from align_bench.records import Conversation, Preference, PreferenceSet, Tick, silent
 
@@ -51,24 +51,36 @@ class RewardModel:
     def __call__(
         self, conversations: Sequence[Conversation], *, max_tokens: int, tick: Tick = silent
     ) -> tuple[list[float], int]:
-        """See `Scorer`. An unfinished answer gets no end-of-turn token."""
+        """See `Scorer`."""
+        places, answers, cut = self.written(conversations)
+        found = [math.nan] * len(conversations)
+        measured = score_answers(self.model, answers, max_tokens=max_tokens, tick=tick)
+        for place, value in zip(places, measured, strict=True):
+            found[place] = value
+        return found, cut
+
+    def written(
+        self, conversations: Sequence[Conversation]
+    ) -> tuple[list[int], list[tuple[Sequence[int], Sequence[int]]], int]:
+        """Texts as the model's training rows were written; an unfinished answer gets no end-of-turn token.
+
+        Returns:
+            The numbers of those whose prompt leaves room for an answer, their (prompt ids, answer ids) pairs, and how
+            many answers were cut because they are too long.
+        """
         if not conversations:
-            return [], 0
+            return [], [], 0
         rows = tuple(
             Preference(number, conversation.prompt, conversation.answer, None)
             for number, conversation in enumerate(conversations)
         )
         table = tokenize(self.tokenizer, PreferenceSet(rows, "answers", {}), max_length=self.max_length)
-        answers = []
+        answers: list[tuple[Sequence[int], Sequence[int]]] = []
         for row in table.rows:
             answer = row.chosen or ()
             whole = len(row.prompt) + len(answer) < self.max_length
             answers.append((row.prompt, answer if conversations[row.pair].finished or not whole else answer[:-1]))
-        found = [math.nan] * len(conversations)
-        measured = score_answers(self.model, answers, max_tokens=max_tokens, tick=tick)
-        for row, value in zip(table.rows, measured, strict=True):
-            found[row.pair] = value
-        return found, table.counts.get("truncated", 0)
+        return [row.pair for row in table.rows], answers, table.counts.get("truncated", 0)
 
 
 def score_answers(
@@ -90,12 +102,12 @@ def score_answers(
         One score an answer, in the order given, no unit. It does not depend on what else is in its batch.
     """
     found = [0.0] * len(answers)
-    lengths = [len(prompt) + len(answer) for prompt, answer in answers]
     done = 0
     with torch.no_grad():
-        for micro in micro_batches(range(len(answers)), lengths, max_tokens=max_tokens, device=model.device.type):
-            for index, value in zip(micro, scores(model, [answers[index] for index in micro]).tolist(), strict=True):
-                found[index] = value
-            done += len(micro)
+        for numbers in passes_over(answers, max_tokens=max_tokens, device=model.device.type):
+            values = scores(model, [answers[number] for number in numbers]).tolist()
+            for number, value in zip(numbers, values, strict=True):
+                found[number] = value
+            done += len(numbers)
             tick(done, len(answers))
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from align_bench.data.batches import micro_batches
 from align_bench.models.packed import Piece, attending, continuing
 from align_bench.models.starts import in_order
 
@@ -54,6 +55,24 @@ def inner_of(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
+def passes_over(sequences: Sequences, *, max_tokens: int, device: str) -> list[list[int]]:
+    """Which sequences pass the model together: answers to one prompt side by side, else such of similar length.
+
+    Args:
+        sequences: (prompt ids, answer ids) pairs.
+        max_tokens, device: as in `data.batches.micro_batches`.
+
+    Returns:
+        Numbers of sequences, a list a pass, longest first.
+    """
+    # In the order of their tokens, so that what begins alike stays together.
+    order = sorted(range(len(sequences)), key=lambda number: tuple(map(tuple, sequences[number])))
+    groups = _groups(sequences, order)
+    lengths = [_length(sequences, group) for group in groups]
+    micros = micro_batches(range(len(groups)), lengths, max_tokens=max_tokens, device=device)
+    return [[number for group in micro for number in groups[group]] for micro in micros]
+
+
 def lay_out(inner: Any, sequences: Sequences, *, share: bool = True) -> Layout:
     """Rows for one forward pass.
 
@@ -64,7 +83,7 @@ def lay_out(inner: Any, sequences: Sequences, *, share: bool = True) -> Layout:
     """
     if share and can_pack(inner, sequences):
         return _packed(inner, sequences, worth=_WORTH_SHARING)
-    groups = _groups(sequences)
+    groups = _groups(sequences, range(len(sequences)))
     lengths = [_length(sequences, group) for group in groups]
     if not share or len(groups) == len(sequences) or not _can_share(inner, max(lengths)):
         groups = [[index] for index in range(len(sequences))]
@@ -120,12 +139,12 @@ def _cut(path: Sequence[tuple[int, int]], tokens: int) -> list[tuple[int, int]]:
     return found
 
 
-def _groups(sequences: Sequences) -> list[list[int]]:
-    """Numbers of the sequences that share a row, in order of appearance."""
+def _groups(sequences: Sequences, order: Iterable[int]) -> list[list[int]]:
+    """Numbers of the sequences that share a row, in the order given."""
     open_rows: dict[tuple[int, ...], list[int]] = {}
     groups = []
-    for index, (prompt, _) in enumerate(sequences):
-        key = tuple(prompt)
+    for index in order:
+        key = tuple(sequences[index][0])
         if key not in open_rows or len(open_rows[key]) == ANSWERS_PER_ROW:
             open_rows[key] = []
             groups.append(open_rows[key])

@@ -259,6 +259,16 @@ def load_adapter(model: Any, folder: Path) -> Any:
         return fuse(PeftModel.from_pretrained(model, folder).eval())
 
 
+def without_adapter(model: Any) -> Any:
+    """The frozen base under an adapter, as it was before it got one; the adapted model is used up."""
+    inner = model.get_base_model()
+    own = getattr(inner, _HEAD).original_module if hasattr(inner, _HEAD) else None
+    base = model.unload()
+    if own is not None:
+        setattr(base, _HEAD, own)  # peft leaves the trained head
+    return base.requires_grad_(False).eval()
+
+
 def footprint(model: Any) -> Footprint:
     """Parameters (4-bit ones counted unpacked), trainable parameters, and bytes in memory."""
     parameters = trainable = size = 0

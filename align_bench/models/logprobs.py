@@ -74,9 +74,9 @@ class _Predicted(NamedTuple):
 
 def _predict(model: Any, rows: Sequences) -> _Predicted:
     inner = inner_of(model)
-    if inner not in _CHECKED:
+    if model not in _CHECKED:
         _check(inner, rows)
-        _CHECKED[inner] = True
+        _CHECKED[model] = True
     passes(inner, _read(rows), predictions=sum(len(response) for _, response in rows))
     return _predicted(inner, rows)
 
@@ -192,9 +192,9 @@ def scores(model: Any, rows: Sequences) -> Tensor:
 def last_states(model: Any, rows: Sequences) -> Tensor:
     """The hidden state at each row's last token, which the scalar head reads, shape [rows, width]."""
     inner = inner_of(model)
-    if inner not in _CHECKED:
+    if model not in _CHECKED:
         _check_states(inner, rows)
-        _CHECKED[inner] = True
+        _CHECKED[model] = True
     passes(inner, rows)
     return _at_ends(*_through(inner, rows))
 

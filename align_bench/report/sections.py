@@ -51,8 +51,8 @@ PARETO = {
 }
 BIASES = ("length_correlation_given_label", "length_correlation_given_gold", "accuracy_right_shorter")
 OPERATIONS = (
-    "TFLOP: 10¹² operations that the passes needed (each prompt once, no padding); of peak: these a second, as a share "
-    "of what a large matrix product reached on the device in the same run."
+    "TFLOP: 10¹² operations that the passes needed (a common start once, no padding); of peak: these a second, as a "
+    "share of what a large matrix product reached on the device in the same run."
 )
 PROXY_METRIC = "proxy_reward["
 

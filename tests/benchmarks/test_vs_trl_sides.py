@@ -114,6 +114,26 @@ def test_plain_answers_are_ours(settings: dict[str, Any]) -> None:
     assert ours["tokens"] == theirs["tokens"] <= 9 * Generate(max_new_tokens=5).max_new_tokens
 
 
+def test_scripts_and_suite_train_the_same_and_measure_the_same(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[int] = []
+    naive = sides.naive_answer_scores
+
+    def counting(model: Any, answers: Any) -> torch.Tensor:
+        measured.append(len(answers))
+        return naive(model, answers)
+
+    monkeypatch.setattr(sides, "naive_answer_scores", counting)
+    ours, theirs = (played({**settings, "prompts": 5}, "suite", side)[-1] for side in ("ours", "trl"))
+    found = table.check_suite("float32", ours, theirs)
+    assert found == {f"accuracy of {name}": 0 for name in ("base", "dpo", "kto", "simpo", "orpo")}
+    # Pairs and edited answers under the judge, the same under the reward model; then five models' answers.
+    pairs, edited, *rest = measured[-9:]
+    assert pairs == 2 * 6 < edited
+    assert rest == [pairs, edited, 5, 5, 5, 5, 5]
+
+
 def test_online_steps_are_as_many_and_as_large(settings: dict[str, Any]) -> None:
     for side in sides.ONLINE:
         said = played(settings, "online", side)

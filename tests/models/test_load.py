@@ -29,6 +29,7 @@ from align_bench.models.load import (
     load_tokenizer,
     resolve_precision,
     save_adapter,
+    without_adapter,
 )
 from align_bench.models.logprobs import response_logps, scores
 from align_bench.suite import Lora
@@ -179,6 +180,30 @@ def test_a_scalar_head_is_saved_with_its_adapter(base_folder: Path, tmp_path: Pa
     torch.testing.assert_close(scores(load_adapter(load_scorer(base, FP32, seed=9), tmp_path), ROWS), expected)
     plain = AutoModelForSequenceClassification.from_pretrained(base_folder, num_labels=1, dtype=torch.float32)
     torch.testing.assert_close(scores(PeftModel.from_pretrained(plain, tmp_path).eval(), ROWS), expected)
+
+
+@pytest.mark.parametrize("storage", ["fp32", "nf4"])
+@pytest.mark.parametrize("loader", [load_policy, load_scorer])
+def test_a_base_comes_back_from_under_an_adapter_as_it_was(base_folder: Path, loader: Any, storage: str) -> None:
+    """It serves the next cell, whose numbers must not depend on which cells came before it."""
+    precision = Precision(storage, torch.float32, "cpu")
+    base = loader(find_base(str(base_folder)), precision)
+    before = {name: tensor.clone() for name, tensor in base.state_dict().items()}
+    kinds = [type(module) for module in base.modules()]
+    first = add_adapter(base, LORA, seed=0)
+    perturb(first)
+    first.train()
+    again = without_adapter(first)
+    assert again is base
+    assert [type(module) for module in again.modules()] == kinds
+    assert before.keys() == again.state_dict().keys()
+    assert all(torch.equal(before[name], tensor) for name, tensor in again.state_dict().items())
+    assert not any(parameter.requires_grad for parameter in again.parameters())
+    assert not any(module.training for module in again.modules())
+    measure = scores if loader is load_scorer else response_logps
+    other = add_adapter(again, LORA, seed=1)
+    fresh = add_adapter(loader(find_base(str(base_folder)), precision), LORA, seed=1)
+    assert torch.equal(measure(other.eval(), ROWS), measure(fresh.eval(), ROWS))
 
 
 def test_an_adapter_without_its_head_is_refused(base_folder: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import math
 import shutil
 import tempfile
+import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -344,6 +345,7 @@ class _Work:
         self.results = Results(prepared.suite, prepared.plan, store)
         self._held: tuple[str, Any] | None = None  # a cell's model
         self._base: tuple[int | None, Any] | None = None  # the base that it stands on, see `_frozen`
+        self._loading = 0.0  # seconds of the stage that went into loading bases, which serve several cells
         self._said: set[str] = set()
 
     def tokenise_all(self) -> None:
@@ -519,9 +521,10 @@ class _Work:
             self.store.scratch(address.kind, address.key) as folder,
             counted() as work,
         ):
-            meter = Meter()
+            meter, self._loading = Meter(), 0.0
             tokens, facts = make(cell, folder, tick)
             cost = meter.cost(tokens, work.flops, self.precision)
+            cost = replace(cost, seconds=cost.seconds - self._loading)
             return self.store.put(address.kind, address.key, folder, cost, facts)
 
     # Stages: each writes one artefact.
@@ -584,7 +587,7 @@ class _Work:
             log = train(model, rows, method, cell.parameters, reference=reference, checkpoint=checkpoint, **shared)
         save_adapter(model, folder)
         if not isinstance(method, Recipe):  # a foreign trainer may have left anything on it
-            self._base = _kind(cell), without_adapter(model)
+            self._keep(cell, without_adapter(model))
         (folder / "log.jsonl").write_text("".join(json.dumps(step) + "\n" for step in log.steps), encoding="utf-8")
         shutil.rmtree(unfinished, ignore_errors=True)
         return log.tokens, {"steps": len(log.steps), "trainable": size.trainable}
@@ -769,11 +772,19 @@ class _Work:
 
     def _frozen(self, cell: Cell) -> Any:
         """The base as this cell needs it, for a reward model under a fresh scalar head; held for the next like it."""
-        if self._base is None or self._base[0] != _kind(cell):
-            self._base = None
-            load = partial(load_scorer, seed=cell.seed) if cell.kind == "reward" else load_policy
-            self._base = _kind(cell), load(self.base, self.precision)
-        return self._base[1]
+        if self._base is not None and self._base[0] == _kind(cell):
+            return self._base[1]
+        self._base, started = None, time.perf_counter()
+        load = partial(load_scorer, seed=cell.seed) if cell.kind == "reward" else load_policy
+        model = load(self.base, self.precision)
+        self._loading += time.perf_counter() - started
+        self._keep(cell, model)
+        return model
+
+    def _keep(self, cell: Cell, base: Any) -> None:
+        """Hold a base for the next cell, but for one that remembers what it read: numbers would depend on the order."""
+        if not any("dynamic" in str(getattr(module, "rope_type", "")) for module in base.modules()):
+            self._base = _kind(cell), base
 
     def _model(self, cell: Cell) -> Any:
         """The trained model of a cell, or the base; the last one is held, since a cell's stages follow each other."""

@@ -11,6 +11,7 @@ import gc
 import hashlib
 import importlib.util
 import json
+import math
 import os
 import sys
 import tempfile
@@ -50,7 +51,7 @@ from align_bench.models.load import (
 from align_bench.models.lora import FusedLinear
 from align_bench.records import Conversation, Tick, TokenRow, silent
 from align_bench.registry import load_registry
-from align_bench.suite import Generate, Lora, Suite, Train, builtin_folder, load_suite
+from align_bench.suite import Audit, Generate, Lora, Suite, Train, builtin_folder, load_suite
 from align_bench.train.feeds import FEEDS, UnpairedFeed, mismatched_sequence
 from align_bench.train.loop import TrainLog, train
 from align_bench.train.online import train_online
@@ -680,14 +681,11 @@ def _their_scripts(bench: Bench, pairs: int) -> dict[str, Any]:
     accuracies = {"base": _measured(base, val)}
     answers = {"base": _answered(bench, base, prompts)}
     del base
-    judge = _trained(bench, "rm", bench.first_rows("train", pairs, skip=pairs))
-    naive_scores(judge, val)
-    _audited(bench, judge)
     for method in METHODS:
         model = _trained(bench, method, rows)
         if method == "rm":
             naive_scores(model, val)
-            _audited(bench, model)
+            _audited(bench, model, val)
         else:
             accuracies[method] = _measured(model, val)
             answers[method] = _answered(bench, model, prompts)
@@ -695,14 +693,17 @@ def _their_scripts(bench: Bench, pairs: int) -> dict[str, Any]:
             with model.disable_adapter():
                 naive_answer_logps(model, answers[method])
         del model
-        gc.collect()
+    judge = _trained(bench, "rm", bench.first_rows("train", pairs, skip=pairs))
+    naive_scores(judge, val)
+    _audited(bench, judge, val)
     for found in answers.values():
         naive_answer_scores(judge, found)
     return {"tokens": 0, "accuracies": accuracies}
 
 
 def _trained(bench: Bench, method: str, rows: Sequence[TokenRow]) -> Any:
-    """A model as TRL trains it, its adapter saved."""
+    """A model as TRL trains it, its adapter saved; what came before it is let go of first."""
+    gc.collect()
     held: list[Any] = []
 
     def keep(model: Any) -> Tick:
@@ -710,6 +711,7 @@ def _trained(bench: Bench, method: str, rows: Sequence[TokenRow]) -> Any:
         return lambda done, total, note="": None
 
     Training(bench, method, examples=bench.settings["pairs_per_step"]).run(rows, keep)
+    gc.collect()
     with tempfile.TemporaryDirectory() as folder:
         save_adapter(held[0], Path(folder))
     return held[0]
@@ -721,18 +723,22 @@ def _answered(bench: Bench, model: Any, prompts: Sequence[Sequence[int]]) -> lis
     return list(zip(prompts, found, strict=True))
 
 
-def _audited(bench: Bench, model: Any) -> None:
-    """Scores of edited answers, of the texts that our audit makes, one after another."""
-    source, pairs = bench.source("val"), bench.settings["suite_pairs"]
+def _audited(bench: Bench, model: Any, rows: Sequence[TokenRow]) -> None:
+    """Scores of edited answers to these rows, of the texts that our audit makes, in the order given."""
+    kept = {row.pair for row in rows[: Audit().pairs]}
+    preferences = read(replace(bench.source("val"), rows=bench.settings["suite_pairs"])).rows
     texts = RewardModel(model, bench.tokenizer, bench.max_length)
 
     def scorer(
         conversations: Sequence[Conversation], *, max_tokens: int, tick: Tick = silent
     ) -> tuple[list[float], int]:
-        _, answers, cut = texts.written(conversations)
-        return naive_answer_scores(model, answers).tolist(), cut
+        places, answers, cut = texts.written(conversations)
+        found = [math.nan] * len(conversations)
+        for place, value in zip(places, naive_answer_scores(model, answers).tolist(), strict=True):
+            found[place] = value
+        return found, cut
 
-    audit(scorer, read(replace(source, rows=pairs)).rows, seed=SEED, max_tokens=bench.max_length)
+    audit(scorer, [row for row in preferences if row.pair in kept], seed=SEED, max_tokens=bench.max_length)
 
 
 def _measured(model: Any, rows: Sequence[TokenRow]) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -422,6 +423,36 @@ def test_methods_that_stand_on_the_same_base_load_it_once(
     report = execute(write_suite(judge=None, methods=["dpo", "simpo", "rm", "poe_rm"]), folders)
     assert {result["status"] for result in report["results"]} == {"done"}
     assert loads == ["load_policy", "load_scorer"]
+
+
+def test_loading_a_base_is_charged_to_no_cell(
+    write_suite: Any, folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slowly(load: Any) -> Any:
+        return lambda *given, **more: (time.sleep(2), load(*given, **more))[1]
+
+    monkeypatch.setattr(pipeline, "load_policy", slowly(pipeline.load_policy))
+    suite = write_suite(judge=None, methods=["simpo"], generate={"prompts": 2, "max_new_tokens": 2})
+    results = {result["cell"]: result for result in execute(suite, folders)["results"]}
+    assert 0 < results["base"]["cost"]["seconds"] < 2
+
+
+def test_a_base_that_remembers_what_it_read_serves_one_cell(
+    write_suite: Any, folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dynamic rotary embeddings keep the frequencies of the longest row seen."""
+    loads: list[Any] = []
+    load = pipeline.load_policy
+
+    def dynamic(*given: Any) -> Any:
+        model = load(*given)
+        model.get_decoder().rotary_emb.rope_type = "dynamic"
+        loads.append(model)
+        return model
+
+    monkeypatch.setattr(pipeline, "load_policy", dynamic)
+    execute(write_suite(judge=None, methods=["simpo"]), folders)
+    assert len(loads) == 3  # the base's, and one for training and one for what is measured
 
 
 def test_the_whole_way_equals_a_hand_made_one(whole: Any) -> None:

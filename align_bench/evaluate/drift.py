@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from align_bench.data.batches import micro_batches
+from align_bench.models.layout import passes_over
 from align_bench.models.logprobs import token_logps
 from align_bench.records import Tick, silent
 
@@ -48,15 +48,14 @@ def answer_drift(
         One `Drift` an answer, in the order given.
     """
     found: dict[int, Drift] = {}
-    lengths = [len(prompt) + len(answer) for prompt, answer in answers]
     with torch.no_grad():
-        for micro in micro_batches(range(len(answers)), lengths, max_tokens=max_tokens, device=model.device.type):
-            rows = [answers[index] for index in micro]
+        for numbers in passes_over(model, answers, max_tokens=max_tokens):
+            rows = [answers[number] for number in numbers]
             own = token_logps(model, rows)[0].double()
             with model.disable_adapter():
                 reference = token_logps(model, rows)[0].double()
             kl = torch.expm1(reference - own) - (reference - own)  # 0 beyond an answer's end, where both are 0
             columns = zip(own.sum(1).tolist(), reference.sum(1).tolist(), kl.sum(1).tolist(), strict=True)
-            found |= {index: Drift(*values) for index, values in zip(micro, columns, strict=True)}
+            found |= {number: Drift(*values) for number, values in zip(numbers, columns, strict=True)}
             tick(len(found), len(answers))
     return [found[index] for index in range(len(answers))]

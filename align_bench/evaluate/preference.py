@@ -102,7 +102,7 @@ def _over_table(
     columns = {side: torch.full((len(rows),), math.nan) for side in SIDES}
     done = 0
     with torch.no_grad():
-        for numbers in passes_over(sequences, max_tokens=max_tokens, device=model.device.type):
+        for numbers in passes_over(model, sequences, max_tokens=max_tokens):
             some = [sequences[number] for number in numbers]
             for sequence, value in zip(some, measure(model, some).float().cpu(), strict=True):
                 for side, index in places[sequence]:

@@ -104,7 +104,7 @@ def score_answers(
     found = [0.0] * len(answers)
     done = 0
     with torch.no_grad():
-        for numbers in passes_over(answers, max_tokens=max_tokens, device=model.device.type):
+        for numbers in passes_over(model, answers, max_tokens=max_tokens):
             values = scores(model, [answers[number] for number in numbers]).tolist()
             for number, value in zip(numbers, values, strict=True):
                 found[number] = value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from align_bench.data.batches import micro_batches
+from align_bench.data.batches import ENOUGH_FOR_A_CPU, micro_batches
 from align_bench.models.packed import Piece, attending, continuing
 from align_bench.models.starts import in_order
 
@@ -55,22 +55,44 @@ def inner_of(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def passes_over(sequences: Sequences, *, max_tokens: int, device: str) -> list[list[int]]:
-    """Which sequences pass the model together: answers to one prompt side by side, else such of similar length.
+def passes_over(model: Any, sequences: Sequences, *, max_tokens: int) -> list[list[int]]:
+    """Which sequences pass the model together, forward only: what begins alike side by side.
 
     Args:
+        model: plain or with an adapter.
         sequences: (prompt ids, answer ids) pairs.
-        max_tokens, device: as in `data.batches.micro_batches`.
+        max_tokens: as in `data.batches.micro_batches`; in a row without padding, the tokens that pass.
 
     Returns:
-        Numbers of sequences, a list a pass, longest first.
+        Numbers of sequences, a list a pass.
     """
-    # In the order of their tokens, so that what begins alike stays together.
-    order = sorted(range(len(sequences)), key=lambda number: tuple(map(tuple, sequences[number])))
-    groups = _groups(sequences, order)
+    if not sequences:
+        return []
+    inner = inner_of(model)
+    if can_pack(inner, sequences):
+        return _full_rows(sequences, min(max_tokens, ENOUGH_FOR_A_CPU))
+    groups = _groups(sequences)
     lengths = [_length(sequences, group) for group in groups]
-    micros = micro_batches(range(len(groups)), lengths, max_tokens=max_tokens, device=device)
+    if not _can_share(inner, max(lengths)):
+        groups = [[index] for index in range(len(sequences))]
+        lengths = [_length(sequences, group) for group in groups]
+    micros = micro_batches(range(len(groups)), lengths, max_tokens=max_tokens, device=inner.device.type)
     return [[number for group in micro for number in groups[group]] for micro in micros]
+
+
+def _full_rows(sequences: Sequences, max_tokens: int) -> list[list[int]]:
+    """Sequences in the order of their tokens, cut where a row would have more than so many; a longer one goes alone."""
+    found: list[list[int]] = []
+    tokens = 0
+    for number, common in in_order([(*prompt, *answer) for prompt, answer in sequences]):
+        length = len(sequences[number][0]) + len(sequences[number][1])
+        if found and tokens + length - common <= max_tokens:
+            found[-1].append(number)
+            tokens += length - common
+        else:
+            found.append([number])
+            tokens = length
+    return found
 
 
 def lay_out(inner: Any, sequences: Sequences, *, share: bool = True) -> Layout:
@@ -83,7 +105,7 @@ def lay_out(inner: Any, sequences: Sequences, *, share: bool = True) -> Layout:
     """
     if share and can_pack(inner, sequences):
         return _packed(inner, sequences, worth=_WORTH_SHARING)
-    groups = _groups(sequences, range(len(sequences)))
+    groups = _groups(sequences)
     lengths = [_length(sequences, group) for group in groups]
     if not share or len(groups) == len(sequences) or not _can_share(inner, max(lengths)):
         groups = [[index] for index in range(len(sequences))]
@@ -139,12 +161,12 @@ def _cut(path: Sequence[tuple[int, int]], tokens: int) -> list[tuple[int, int]]:
     return found
 
 
-def _groups(sequences: Sequences, order: Iterable[int]) -> list[list[int]]:
-    """Numbers of the sequences that share a row, in the order given."""
+def _groups(sequences: Sequences) -> list[list[int]]:
+    """Numbers of the sequences that share a row, in order of appearance."""
     open_rows: dict[tuple[int, ...], list[int]] = {}
     groups = []
-    for index in order:
-        key = tuple(sequences[index][0])
+    for index, (prompt, _) in enumerate(sequences):
+        key = tuple(prompt)
         if key not in open_rows or len(open_rows[key]) == ANSWERS_PER_ROW:
             open_rows[key] = []
             groups.append(open_rows[key])
@@ -237,18 +259,18 @@ def _slides(inner: Any, longest: int) -> bool:
     return window is not None and longest > window
 
 
-# Two short answers behind one prompt, and one behind another that begins alike.
-_PROBE = (((0, 1, 2), (3, 4)), ((0, 1, 2), (5, 3, 1)))
-_BEFORE = ((0, 1, 4), (2, 1))
+# Two short answers behind one prompt, and before them one behind another that begins alike.
+_PROBE = (((0, 1, 2), (3, 4)), ((0, 1, 2), (5, 3)))
+_BEFORE = ((0, 1, 1), (2, 1))
 
 
 def _shared_probe(inner: Any) -> Tensor:
-    """Hidden states of both answers in one row, shape [8, width]."""
-    return _states(inner, Layout(_shared_inputs(inner, _PROBE, [[0, 1]], 8), [], []))[0]
+    """Hidden states of both answers in one row, shape [7, width]."""
+    return _states(inner, Layout(_shared_inputs(inner, _PROBE, [[0, 1]], 7), [], []))[0]
 
 
 def _packed_probe(inner: Any) -> Tensor:
-    """The same from an unpadded row, in which another prompt with its answer stands before them."""
+    """The same from an unpadded row with pieces of all kinds: a first one, a causal and a masked continuation."""
     layout = _packed(inner, [_BEFORE, *_PROBE], worth=1)
     _, first, second = layout.columns
     return _states(inner, layout)[0, [*first, *second[3:]]]
@@ -266,11 +288,11 @@ def _probe(inner: Any, together: Callable[[Any], Tensor]) -> bool:
     try:
         with torch.no_grad():
             found = together(inner)
-            first, second = _states(inner, Layout(_plain_inputs(inner, _PROBE, [[0], [1]], 6), [], []))
+            first, second = _states(inner, Layout(_plain_inputs(inner, _PROBE, [[0], [1]], 5), [], []))
     except Exception:  # an architecture may object in any way to a mask or positions of this kind
         return False
     finally:
         inner.train(training)
-    alone = torch.cat([first[:5], second[3:6]])
+    alone = torch.cat([first, second[3:]])
     exact = inner.dtype == torch.float32
     return bool((found - alone).norm() <= (1e-4 if exact else 0.05) * alone.norm())

@@ -128,7 +128,7 @@ def test_scripts_and_suite_train_the_same_and_measure_the_same(
     ours, theirs = (played({**settings, "prompts": 5}, "suite", side)[-1] for side in ("ours", "trl"))
     found = table.check_suite("float32", ours, theirs)
     assert found == {f"accuracy of {name}": 0 for name in ("base", "dpo", "kto", "simpo", "orpo")}
-    # Pairs and edited answers under the judge, the same under the reward model; then five models' answers.
+    # Pairs and edited answers under the reward model, the same under the judge; then five models' answers.
     pairs, edited, *rest = measured[-9:]
     assert pairs == 2 * 6 < edited
     assert rest == [pairs, edited, 5, 5, 5, 5, 5]

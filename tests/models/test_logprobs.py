@@ -119,6 +119,31 @@ def test_a_few_common_tokens_are_not_worth_sharing(policy: Any) -> None:
     assert lay_out(policy, long).inputs["input_ids"].shape == (1, 22 - 8)
 
 
+@pytest.mark.usefixtures("sharing")
+def test_passes_are_full_rows_of_what_begins_alike(policy: Any) -> None:
+    for limit in (1, 12, 20, 1024):
+        passes = layout.passes_over(policy, ALIKE, max_tokens=limit)
+        assert sorted(number for numbers in passes for number in numbers) == list(range(len(ALIKE)))
+        rows = [
+            lay_out(policy, [ALIKE[number] for number in numbers]).inputs["input_ids"].numel() for numbers in passes
+        ]
+        assert all(row <= limit or len(numbers) == 1 for row, numbers in zip(rows, passes, strict=True))
+    assert len(passes) == 1
+    assert layout.passes_over(policy, [], max_tokens=10) == []
+
+
+@pytest.mark.usefixtures("padded")
+def test_passes_of_padded_rows_keep_answers_to_a_prompt_together(policy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    passes = layout.passes_over(policy, SHARED, max_tokens=12)
+    assert sorted(number for numbers in passes for number in numbers) == list(range(len(SHARED)))
+    assert [4, 6] in [[number for number in numbers if SHARED[number][0] == (5, 6, 7)][1:] for numbers in passes]
+    monkeypatch.setattr(layout, "_can_share", lambda inner, longest: False)
+    alone = layout.passes_over(policy, SHARED, max_tokens=12)
+    for numbers in alone:
+        lengths = [len(prompt) + len(answer) for prompt, answer in (SHARED[number] for number in numbers)]
+        assert len(lengths) * max(lengths) <= 12
+
+
 def test_attention_is_as_before_when_a_pass_fails(policy: Any) -> None:
     with pytest.raises(IndexError):
         response_logps(policy, [((5, 6), (7, 8)), ((5, 10**6), (9,))])

@@ -329,8 +329,8 @@ def costs(report: Report) -> Section:
         for what, cost in spent
     ]
     captions = [
-        "What cells share (loading the base, reference log-probabilities, an online method's reward model) is charged to "
-        "none of them.",
+        "What cells share (loading the base, reference log-probabilities, an online method's reward model) is charged "
+        "to none of them.",
         "trained: parameters. Pareto: no other reward model, or no other policy, is as good on this metric for as few "
         "seconds.",
         *([OPERATIONS] if counted else []),

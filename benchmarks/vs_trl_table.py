@@ -200,10 +200,10 @@ NOTES = (
     "measures the policy and the reference, align-bench the policy, for the base's are stored; the row `both passes` "
     "charges it with both. The naive loop has full logits of eight sequences at a time, sorted by length.",
     "",
-    "The whole suite is a judge and five methods, each trained; their validation pairs; answers of the base and of each "
-    "policy; how far these drifted; the judge's scores of them; and two audits by edited answers. TRL's side does that "
-    "script by script: the base loaded for each, plain loops over eight sequences in the order given. Ours stores all, "
-    "computes the statistics and writes the report within its time.",
+    "The whole suite is a judge and five methods, each trained; their validation pairs; answers of the base and of "
+    "each policy; how far these drifted; the judge's scores of them; and two audits by edited answers. TRL's side does "
+    "that script by script: the base loaded for each, plain loops over eight sequences in the order given. Ours stores "
+    "all, computes the statistics and writes the report within its time.",
 )
 
 

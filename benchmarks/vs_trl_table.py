@@ -165,7 +165,8 @@ def markdown(result: Mapping[str, Any]) -> str:
         "",
         f"Base `{settings['base']}`, rows of `{settings['train']}`; LoRA r = 16 on all linear layers; "
         f"{settings['pairs_per_step']} pairs a step, at most {settings['max_length']} tokens a sequence; "
-        f"{settings['repeats']} repeats after a warm-up, the sides taking turns.",
+        f"{settings['repeats']} repeats after a warm-up (of the whole suite "
+        f"{settings['suite_repeats']}), the sides taking turns.",
     ]
     for precision, allocator in dict.fromkeys((part["precision"], part["allocator"]) for part in result["parts"]):
         parts = {

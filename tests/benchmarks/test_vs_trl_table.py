@@ -176,7 +176,14 @@ def test_the_page_shows_every_precision_and_allocator_apart() -> None:
         {
             "command": "python benchmarks/vs_trl.py",
             "environment": {"processor": "P", "threads": 2, "device": "cpu", "libraries": {"trl": "1"}, "commit": "c"},
-            "settings": {"base": "b", "train": "t", "pairs_per_step": 4, "max_length": 320, "repeats": 3},
+            "settings": {
+                "base": "b",
+                "train": "t",
+                "pairs_per_step": 4,
+                "max_length": 320,
+                "repeats": 3,
+                "suite_repeats": 1,
+            },
             "parts": parts,
         }
     )

@@ -13,10 +13,10 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from align_bench.data.batches import ENOUGH_FOR_A_CPU, micro_batches
+from align_bench.data.batches import ENOUGH_FOR_A_CPU
 from align_bench.models.cache import can_place, growing_cache
 from align_bench.models.flops import passes
-from align_bench.models.layout import can_pack, inner_of, lay_out
+from align_bench.models.layout import can_pack, inner_of, lay_out, passes_over
 from align_bench.models.load import generation_ends
 from align_bench.models.plain import plainly
 from align_bench.records import Tick, silent
@@ -146,8 +146,7 @@ def _read(inner: Any, prompts: Sequence[Sequence[int]], pad: int, cache: Any) ->
         return inner(ids, **seen, use_cache=True, logits_to_keep=1).logits[:, -1], mask
     # Without padding, and with what prompts have in common read once a pass.
     found: dict[int, Tensor] = {}
-    lengths = [len(prompt) for prompt in prompts]
-    for rows in micro_batches(range(len(prompts)), lengths, max_tokens=ENOUGH_FOR_A_CPU):
+    for rows in passes_over(inner, sequences, max_tokens=ENOUGH_FOR_A_CPU):
         layout, part = lay_out(inner, [sequences[row] for row in rows]), growing_cache(inner)
         ends = torch.tensor([columns[-1] for columns in layout.columns])
         output = layout.through(inner, inner, use_cache=True, logits_to_keep=ends, **{_cache_name(inner): part})

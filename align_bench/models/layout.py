@@ -86,9 +86,10 @@ def _full_rows(sequences: Sequences, max_tokens: int) -> list[list[int]]:
     tokens = 0
     for number, common in in_order([(*prompt, *answer) for prompt, answer in sequences]):
         length = len(sequences[number][0]) + len(sequences[number][1])
-        if found and tokens + length - common <= max_tokens:
+        own = length - common if common >= _WORTH_SHARING else length
+        if found and tokens + own <= max_tokens:
             found[-1].append(number)
-            tokens += length - common
+            tokens += own
         else:
             found.append([number])
             tokens = length

@@ -117,6 +117,7 @@ def test_a_few_common_tokens_are_not_worth_sharing(policy: Any) -> None:
     short, long = ([((*start, 1, 2), (3,)), ((*start, 4), (5, 6))] for start in (system, (*system, 37)))
     assert lay_out(policy, short).inputs["input_ids"].shape == (1, 20)
     assert lay_out(policy, long).inputs["input_ids"].shape == (1, 22 - 8)
+    assert [len(layout.passes_over(policy, rows, max_tokens=19)) for rows in (short, long)] == [2, 1]
 
 
 @pytest.mark.usefixtures("sharing")

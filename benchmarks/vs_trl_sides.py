@@ -519,12 +519,12 @@ def _trl_evaluation(bench: Bench, turns: Turns, rows: Sequence[TokenRow]) -> Non
 
 def naive_logps(model: Any, rows: Sequence[TokenRow], *, by_length: bool) -> dict[str, torch.Tensor]:
     """The plain loop: padded batches of eight sequences, full logits, log-softmax, gather; sorted by length or not."""
-    found = naive_answer_logps(
-        model,
-        [(row.prompt, answer or ()) for row in rows for answer in (row.chosen, row.rejected)],
-        by_length=by_length,
-    )
+    found = naive_answer_logps(model, _both_answers(rows), by_length=by_length)
     return {"chosen": found[0::2], "rejected": found[1::2]}
+
+
+def _both_answers(rows: Sequence[TokenRow]) -> list[tuple[Sequence[int], Sequence[int]]]:
+    return [(row.prompt, answer or ()) for row in rows for answer in (row.chosen, row.rejected)]
 
 
 def naive_answer_logps(
@@ -551,9 +551,7 @@ def naive_answer_logps(
 
 def naive_scores(model: Any, rows: Sequence[TokenRow]) -> dict[str, torch.Tensor]:
     """A reward model's scores in padded batches of eight sequences, in the order given."""
-    found = naive_answer_scores(
-        model, [(row.prompt, answer or ()) for row in rows for answer in (row.chosen, row.rejected)]
-    )
+    found = naive_answer_scores(model, _both_answers(rows))
     return {"chosen": found[0::2], "rejected": found[1::2]}
 
 

@@ -35,7 +35,8 @@ class Piece:
 def continuing(length: int, before: Sequence[tuple[int, int]], dtype: torch.dtype) -> Piece:
     """A piece of `length` tokens that continues others."""
     seen = sum(tokens for _, tokens in before)
-    if length >= seen:  # causal attention does half of the square of their sum, masked attention all of its rectangle
+    # Causal attention does half of the square of their sum, masked attention all of its rectangle, with fewer copies.
+    if length > seen:
         return Piece(length, tuple(before))
     hidden = torch.full((length, seen + length), torch.finfo(dtype).min, dtype=dtype)
     return Piece(length, tuple(before), hidden.triu(seen + 1)[None, None])

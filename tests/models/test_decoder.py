@@ -174,14 +174,14 @@ def kept_bytes(model: Any) -> int:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_backward_pass_keeps_less_than_three_quarters(family: str) -> None:
+def test_the_backward_pass_keeps_less_than_seven_tenths(family: str) -> None:
     given = {**FAMILIES[family].to_dict(), "layer_types": None}
     wide = {"hidden_size": 64, "intermediate_size": 176, "num_hidden_layers": 4}
     model = model_of(type(FAMILIES[family]).from_dict({**given, **wide}))
     kept_bytes(model)  # the first pass looks at the model as well
     ours = kept_bytes(model)
     with plainly():
-        assert ours < 0.75 * kept_bytes(model)
+        assert ours < 0.7 * kept_bytes(model)
 
 
 def test_a_layer_that_is_more_runs_as_transformers_wrote_it() -> None:

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from align_bench.data.batches import effective_batches, micro_batches, mismatched
+from align_bench.data.batches import effective_batches, mismatched
 from align_bench.data.chat import tokenize
 from align_bench.data.preferences import DataSource, read
 from align_bench.evaluate.preference import table_logps, table_scores
@@ -28,6 +28,7 @@ from align_bench.models.generate import generate
 from align_bench.models.layout import lay_out
 from align_bench.models.load import add_adapter, find_base, load_policy, load_scorer, load_tokenizer, resolve_precision
 from align_bench.models.logprobs import response_logps, scores
+from align_bench.models.passes import micro_batches
 from align_bench.records import TokenRow
 from align_bench.stats.paired import holm, mcnemar_exact, paired_t
 from align_bench.suite import Generate, Lora

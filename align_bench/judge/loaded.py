@@ -14,10 +14,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from align_bench.data.batches import micro_batches
 from align_bench.errors import DataError, ModelError
 from align_bench.models.load import Base, Precision, clear_errors, find_base
 from align_bench.models.logprobs import last_states
+from align_bench.models.passes import micro_batches
 from align_bench.records import Conversation, Message, Tick, silent
 from align_bench.store import file_digest
 from align_bench.suite import LoadedJudge

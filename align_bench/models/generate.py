@@ -13,11 +13,11 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from align_bench.data.batches import ENOUGH_FOR_A_CPU
 from align_bench.models.cache import can_place, growing_cache
 from align_bench.models.flops import passes
 from align_bench.models.layout import can_pack, inner_of, lay_out, passes_over
 from align_bench.models.load import generation_ends
+from align_bench.models.passes import ENOUGH_FOR_A_CPU
 from align_bench.models.plain import plainly
 from align_bench.records import Tick, silent
 from align_bench.suite import Generate

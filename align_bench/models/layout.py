@@ -12,8 +12,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from align_bench.data.batches import ENOUGH_FOR_A_CPU, micro_batches
 from align_bench.models.packed import Piece, attending, continuing
+from align_bench.models.passes import ENOUGH_FOR_A_CPU, micro_batches
 from align_bench.models.starts import in_order
 
 # Attention over a row grows with the square of its length, so that more answers would cost more than they save.
@@ -61,7 +61,7 @@ def passes_over(model: Any, sequences: Sequences, *, max_tokens: int) -> list[li
     Args:
         model: plain or with an adapter.
         sequences: (prompt ids, answer ids) pairs.
-        max_tokens: as in `data.batches.micro_batches`; in a row without padding, the tokens that pass.
+        max_tokens: as in `models.passes.micro_batches`; in a row without padding, the tokens that pass.
 
     Returns:
         Numbers of sequences, a list a pass.

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_sequence
 
 from align_bench.api import Adversary, Auxiliary, BiasExpert, LengthHead
-from align_bench.data.batches import micro_batches
 from align_bench.models.layout import Sequences
 from align_bench.models.logprobs import (
     attacked_scores,
@@ -21,6 +20,7 @@ from align_bench.models.logprobs import (
     last_states,
     scores,
 )
+from align_bench.models.passes import micro_batches
 
 
 class Companion(nn.Module):

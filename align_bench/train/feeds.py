@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from align_bench.api import ChosenLogps, PairLogps, PairScores, Record, UnpairedLogps
-from align_bench.data.batches import micro_batches, mismatched
+from align_bench.data.batches import mismatched
 from align_bench.errors import DataError
 from align_bench.models.layout import Sequences
 from align_bench.models.logprobs import response_logps, scores
+from align_bench.models.passes import micro_batches
 from align_bench.records import TokenRow
 from align_bench.train.auxiliary import companion_of
 

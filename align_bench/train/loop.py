@@ -18,8 +18,9 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from align_bench.api import Algorithm, Loss
-from align_bench.data.batches import effective_batches, micro_batches
+from align_bench.data.batches import effective_batches
 from align_bench.errors import AlignBenchError, ModelError, PluginError
+from align_bench.models.passes import micro_batches
 from align_bench.records import Tick, TokenRow, silent
 from align_bench.suite import Train
 from align_bench.train.auxiliary import attach, companion_of

@@ -14,9 +14,10 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from align_bench.api import Advantages, Algorithm, Experience, Rollouts
-from align_bench.data.batches import effective_batches, micro_batches
+from align_bench.data.batches import effective_batches
 from align_bench.models.generate import generate
 from align_bench.models.logprobs import token_logps
+from align_bench.models.passes import micro_batches
 from align_bench.records import Tick, TokenRow, silent
 from align_bench.suite import Generate, Train
 from align_bench.train.loop import Reward, TrainLog, _accumulated, _Budget, _one_process, _State, plugin_code

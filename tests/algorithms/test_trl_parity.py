@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 
 from align_bench.api import Experience, Rollouts
-from align_bench.data.batches import micro_batches
 from align_bench.data.chat import tokenize
 from align_bench.data.planted import planted
 from align_bench.evaluate.preference import mismatched_logps, table_logps
@@ -35,6 +34,7 @@ from align_bench.models.load import (
     resolve_precision,
 )
 from align_bench.models.logprobs import token_logps as answer_logps
+from align_bench.models.passes import micro_batches
 from align_bench.records import Message, Preference, PreferenceSet, TokenRow
 from align_bench.registry import load_registry
 from align_bench.suite import Lora, Train

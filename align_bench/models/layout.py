@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from align_bench.models.packed import Piece, attending, continuing
+from align_bench.models.packed import Piece, attending
 from align_bench.models.passes import ENOUGH_FOR_A_CPU, micro_batches
 from align_bench.models.starts import in_order
 
@@ -105,7 +105,7 @@ def lay_out(inner: Any, sequences: Sequences, *, share: bool = True) -> Layout:
         share: whether answers to one prompt may share its tokens.
     """
     if share and can_pack(inner, sequences):
-        return _packed(inner, sequences, worth=_WORTH_SHARING)
+        return _packed(sequences, worth=_WORTH_SHARING)
     groups = _groups(sequences)
     lengths = [_length(sequences, group) for group in groups]
     if not share or len(groups) == len(sequences) or not _can_share(inner, max(lengths)):
@@ -124,11 +124,11 @@ def lay_out(inner: Any, sequences: Sequences, *, share: bool = True) -> Layout:
     return Layout(inputs, row, columns)
 
 
-def _packed(inner: Any, sequences: Sequences, *, worth: int) -> Layout:
+def _packed(sequences: Sequences, *, worth: int) -> Layout:
     """One row, in which each sequence continues the one that it shares most of its first tokens with.
 
     Args:
-        inner, sequences: as in `lay_out`.
+        sequences: as in `lay_out`.
         worth: the least number of common tokens to share.
     """
     tokens = [(*prompt, *answer) for prompt, answer in sequences]
@@ -144,7 +144,7 @@ def _packed(inner: Any, sequences: Sequences, *, worth: int) -> Layout:
         path = _cut(path, shared)
         before = columns[index] = [*before[:shared], *range(len(ids), len(ids) + len(own))]
         if own:
-            pieces.append(continuing(len(own), path, inner.dtype))
+            pieces.append(Piece(len(own), tuple(path)))
             path = [*path, (len(pieces) - 1, len(own))]
         ids += own
         positions += range(shared, shared + len(own))
@@ -271,8 +271,8 @@ def _shared_probe(inner: Any) -> Tensor:
 
 
 def _packed_probe(inner: Any) -> Tensor:
-    """The same from an unpadded row with pieces of all kinds: a first one, a causal and a masked continuation."""
-    layout = _packed(inner, [_BEFORE, *_PROBE], worth=1)
+    """The same from an unpadded row with pieces of all kinds: a first one, and such as continue one or two."""
+    layout = _packed([_BEFORE, *_PROBE], worth=1)
     _, first, second = layout.columns
     return _states(inner, layout)[0, [*first, *second[3:]]]
 

@@ -17,6 +17,7 @@ from align_bench.models.cache import can_place, growing_cache
 from align_bench.models.flops import passes
 from align_bench.models.layout import can_pack, inner_of, lay_out, passes_over
 from align_bench.models.load import generation_ends
+from align_bench.models.lora import steady
 from align_bench.models.passes import ENOUGH_FOR_A_CPU
 from align_bench.models.plain import plainly
 from align_bench.records import Tick, silent
@@ -98,6 +99,7 @@ def _draws(prompts: Sequence[int], settings: Generate, seed: int) -> Tensor:
 
 
 @torch.no_grad()
+@steady()
 def _decode(
     model: Any,
     pad: int,
@@ -141,7 +143,7 @@ def _read(inner: Any, prompts: Sequence[Sequence[int]], pad: int, cache: Any) ->
     """
     ids, mask = _left_padded(prompts, pad, inner.device)
     sequences = [(prompt, ()) for prompt in prompts]
-    if not (can_pack(inner, sequences) and can_place(cache)):
+    if not (can_pack(inner, ids.shape[1]) and can_place(cache)):
         seen = {"attention_mask": mask, "position_ids": (mask.cumsum(1) - 1).clamp(min=0), _cache_name(inner): cache}
         return inner(ids, **seen, use_cache=True, logits_to_keep=1).logits[:, -1], mask
     # Without padding, and with what prompts have in common read once a pass.

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from align_bench.models.packed import Piece, attending
-from align_bench.models.passes import ENOUGH_FOR_A_CPU, micro_batches
+from align_bench.models.passes import ENOUGH_FOR_A_CPU, even_passes, micro_batches
 from align_bench.models.starts import in_order
 
 # Attention over a row grows with the square of its length, so that more answers would cost more than they save.
@@ -55,6 +55,22 @@ def inner_of(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
+def training_passes(model: Any, indices: Sequence[int], lengths: Sequence[int], *, max_tokens: int) -> list[list[int]]:
+    """Which rows of one effective batch pass the model together, with a backward pass.
+
+    Args:
+        model: plain or with an adapter.
+        indices, lengths, max_tokens: as in `models.passes.micro_batches`.
+
+    Returns:
+        Row numbers, longest pass first.
+    """
+    inner = inner_of(model)
+    if can_pack(inner, max((lengths[index] for index in indices), default=0)):
+        return even_passes(indices, lengths, max_tokens=max_tokens)
+    return micro_batches(indices, lengths, max_tokens=max_tokens, device=inner.device.type)
+
+
 def passes_over(model: Any, sequences: Sequences, *, max_tokens: int) -> list[list[int]]:
     """Which sequences pass the model together, forward only: what begins alike side by side.
 
@@ -69,7 +85,7 @@ def passes_over(model: Any, sequences: Sequences, *, max_tokens: int) -> list[li
     if not sequences:
         return []
     inner = inner_of(model)
-    if can_pack(inner, sequences):
+    if can_pack(inner, _longest(sequences)):
         return _full_rows(sequences, min(max_tokens, ENOUGH_FOR_A_CPU))
     groups = _groups(sequences)
     lengths = [_length(sequences, group) for group in groups]
@@ -104,7 +120,7 @@ def lay_out(inner: Any, sequences: Sequences, *, share: bool = True) -> Layout:
         sequences: (prompt ids, answer ids) pairs; prompts are not empty, answers may be.
         share: whether answers to one prompt may share its tokens.
     """
-    if share and can_pack(inner, sequences):
+    if share and can_pack(inner, _longest(sequences)):
         return _packed(sequences, worth=_WORTH_SHARING)
     groups = _groups(sequences)
     lengths = [_length(sequences, group) for group in groups]
@@ -175,6 +191,10 @@ def _groups(sequences: Sequences) -> list[list[int]]:
     return groups
 
 
+def _longest(sequences: Sequences) -> int:
+    return max(len(prompt) + len(answer) for prompt, answer in sequences)
+
+
 def _length(sequences: Sequences, group: Sequence[int]) -> int:
     return len(sequences[group[0]][0]) + sum(len(sequences[index][1]) for index in group)
 
@@ -232,15 +252,17 @@ def _can_share(inner: Any, longest: int) -> bool:
     return _SHARES_PROMPTS[inner]
 
 
-def can_pack(inner: Any, sequences: Sequences) -> bool:
-    """Whether this model reads one unpadded row right: attention is SDPA's, no window cuts it, and the probe agrees.
+def can_pack(inner: Any, longest: int) -> bool:
+    """Whether this model reads sequences in one unpadded row right, the longest of so many tokens.
+
+    It does where attention is SDPA's, no window cuts it, and the probe agrees.
 
     On a CPU only: an accelerator, where starting a kernel costs more than padding does, reads padded rows.
     """
     config = inner.config.get_text_config()
     if inner.device.type != "cpu" or config._attn_implementation != "sdpa" or _recomputes(inner):
         return False
-    if _slides(inner, max(len(prompt) + len(answer) for prompt, answer in sequences)):
+    if _slides(inner, longest):
         return False
     if inner not in _PACKS:
         _PACKS[inner] = _probe(inner, _packed_probe)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -108,8 +109,30 @@ class Factors(NamedTuple):
     high: tuple[Tensor, ...]
 
 
+_STEADY: list[dict[tuple[int, ...], Factors]] = []
+
+
+@contextmanager
+def steady() -> Iterator[None]:
+    """Within it no adapter changes, so that its factors are cast once for all passes."""
+    _STEADY.append({})
+    try:
+        yield
+    finally:
+        _STEADY.pop()
+
+
 def factors(layers: Sequence[Affine]) -> Factors:
     """Cast once for all layers; they share one input, so that their A are one product."""
+    if not _STEADY:
+        return _cast(layers)
+    known, which = _STEADY[-1], tuple(id(one) for layer in layers for one in (layer.weight, layer.low))
+    if which not in known:
+        known[which] = _cast(layers)
+    return known[which]
+
+
+def _cast(layers: Sequence[Affine]) -> Factors:
     weight = layers[0].weight
     lows = [layer.low for layer in layers if layer.low is not None]
     low = torch.cat(lows).to(weight.dtype) if lows else weight.new_empty(0, weight.shape[1])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_sequence
 
 from align_bench.api import Adversary, Auxiliary, BiasExpert, LengthHead
-from align_bench.models.layout import Sequences
+from align_bench.models.layout import Sequences, training_passes
 from align_bench.models.logprobs import (
     attacked_scores,
     head_scores,
@@ -20,7 +20,6 @@ from align_bench.models.logprobs import (
     last_states,
     scores,
 )
-from align_bench.models.passes import micro_batches
 
 
 class Companion(nn.Module):
@@ -96,7 +95,7 @@ class _TwoHeads(Companion):
         lengths = [len(prompt) + len(answer) for prompt, answer in sequences]
         found = torch.empty(2, len(sequences), device=model.device)
         with torch.no_grad():
-            for micro in micro_batches(range(len(sequences)), lengths, max_tokens=max_tokens, device=model.device.type):
+            for micro in training_passes(model, range(len(sequences)), lengths, max_tokens=max_tokens):
                 values = self.measure(model, [sequences[index] for index in micro])
                 found[:, micro] = torch.stack([values[""], values["length_"]])
         tokens = torch.tensor([len(answer) for _, answer in sequences], device=model.device)

@@ -16,9 +16,8 @@ from torch import Tensor
 from align_bench.api import ChosenLogps, PairLogps, PairScores, Record, UnpairedLogps
 from align_bench.data.batches import mismatched
 from align_bench.errors import DataError
-from align_bench.models.layout import Sequences
+from align_bench.models.layout import Sequences, training_passes
 from align_bench.models.logprobs import response_logps, scores
-from align_bench.models.passes import micro_batches
 from align_bench.records import TokenRow
 from align_bench.train.auxiliary import companion_of
 
@@ -151,7 +150,7 @@ class UnpairedFeed:
         lengths = [len(prompt) + len(answer) for prompt, answer in sequences]
         found = torch.empty(len(batch))
         with torch.no_grad():
-            for micro in micro_batches(range(len(batch)), lengths, max_tokens=max_tokens, device=model.device.type):
+            for micro in training_passes(model, range(len(batch)), lengths, max_tokens=max_tokens):
                 found[micro] = response_logps(model, [sequences[index] for index in micro]).cpu()
         self._mismatched = found
         self._ref_mismatched = self._reference_of(batch, "mismatched_")

@@ -20,7 +20,7 @@ from torch import Tensor
 from align_bench.api import Algorithm, Loss
 from align_bench.data.batches import effective_batches
 from align_bench.errors import AlignBenchError, ModelError, PluginError
-from align_bench.models.passes import micro_batches
+from align_bench.models.layout import training_passes
 from align_bench.records import Tick, TokenRow, silent
 from align_bench.suite import Train
 from align_bench.train.auxiliary import attach, companion_of
@@ -145,7 +145,7 @@ def _accumulate(
 ) -> dict[str, float]:
     """Backward over the micro-batches of one effective batch; returns the sums of what the log shows."""
     feed.begin(model, batch, max_tokens)
-    parts = micro_batches(batch, feed.lengths, max_tokens=max_tokens, device=model.device.type)
+    parts = training_passes(model, batch, feed.lengths, max_tokens=max_tokens)
     return _accumulated(accelerator, algorithm, parameters, (feed.record(model, part) for part in parts), len(batch))
 
 

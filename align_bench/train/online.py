@@ -16,8 +16,8 @@ from torch import Tensor
 from align_bench.api import Advantages, Algorithm, Experience, Rollouts
 from align_bench.data.batches import effective_batches
 from align_bench.models.generate import generate
+from align_bench.models.layout import training_passes
 from align_bench.models.logprobs import token_logps
-from align_bench.models.passes import micro_batches
 from align_bench.records import Tick, TokenRow, silent
 from align_bench.suite import Generate, Train
 from align_bench.train.loop import Reward, TrainLog, _accumulated, _Budget, _one_process, _State, plugin_code
@@ -176,7 +176,7 @@ def _measure(
     values = None if value_head is None else torch.zeros_like(logps)
     lengths = [len(prompt) + len(answer) for prompt, answer in sequences]
     with torch.no_grad():
-        for micro in micro_batches(range(len(sequences)), lengths, max_tokens=max_tokens, device=model.device.type):
+        for micro in training_passes(model, range(len(sequences)), lengths, max_tokens=max_tokens):
             found, valued = token_logps(model, [sequences[index] for index in micro], value_head)
             logps[micro, : found.shape[1]] = found
             if values is not None and valued is not None:
@@ -194,7 +194,7 @@ def _update(
 ) -> dict[str, float]:
     """Backward over the micro-batches of one batch of answers; returns the sums of what the log shows."""
     lengths = [len(prompt) + len(answer) for prompt, answer in batch.sequences]
-    parts = micro_batches(range(len(lengths)), lengths, max_tokens=max_tokens, device=model.device.type)
+    parts = training_passes(model, range(len(lengths)), lengths, max_tokens=max_tokens)
     records = (_record(model, batch, part) for part in parts)
     return _accumulated(accelerator, algorithm, parameters, records, len(lengths))
 

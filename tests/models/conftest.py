@@ -11,7 +11,7 @@ from align_bench.models import generate, layout
 def padded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Padded rows, as an accelerator reads them."""
     for module in (layout, generate):
-        monkeypatch.setattr(module, "can_pack", lambda inner, sequences: False)
+        monkeypatch.setattr(module, "can_pack", lambda inner, longest: False)
 
 
 @pytest.fixture

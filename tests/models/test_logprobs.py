@@ -125,6 +125,13 @@ def test_a_few_common_tokens_are_not_worth_sharing(policy: Any) -> None:
     assert [len(layout.passes_over(policy, rows, max_tokens=19)) for rows in (short, long)] == [2, 1]
 
 
+def test_training_passes_are_even_where_rows_pack_and_padded_where_not(policy: Any, packs: bool) -> None:
+    lengths = [400, 380, 250, 200]
+    expected = [[1, 2], [0, 3]] if packs else [[0, 1], [2, 3]]
+    assert layout.training_passes(policy, range(4), lengths, max_tokens=8192) == expected
+    assert layout.training_passes(policy, [], lengths, max_tokens=8192) == []
+
+
 @pytest.mark.usefixtures("sharing")
 def test_passes_are_full_rows_of_what_begins_alike(policy: Any) -> None:
     for limit in (1, 12, 20, 1024):

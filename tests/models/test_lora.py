@@ -11,7 +11,7 @@ from peft import PeftModel
 
 from align_bench.models.load import Precision, add_adapter, find_base, load_adapter, load_policy, save_adapter
 from align_bench.models.logprobs import response_logps
-from align_bench.models.lora import FusedLinear
+from align_bench.models.lora import Affine, FusedLinear, factors, steady
 from align_bench.models.plain import plainly
 from align_bench.suite import Lora
 
@@ -94,3 +94,17 @@ def test_a_saved_adapter_loads_fused_and_in_plain_peft(base_folder: Path, tmp_pa
         expected = response_logps(model, ROWS)
         torch.testing.assert_close(response_logps(loaded, ROWS), expected)
         torch.testing.assert_close(response_logps(plain, ROWS), expected)
+
+
+def test_factors_are_cast_once_while_nothing_changes() -> None:
+    low, high = torch.randn(2, 4), torch.randn(3, 2)
+    wide = Affine(torch.randn(3, 4, dtype=torch.bfloat16), None, low, high, 0.5)
+    plain = [Affine(torch.randn(width, width, dtype=torch.bfloat16), None) for width in (4, 5)]
+    with steady():
+        first = factors([wide])
+        assert factors([wide]) is first
+        assert [factors([one]).low.shape[1] for one in plain] == [4, 5]
+        with torch.no_grad():
+            high += 1
+    torch.testing.assert_close(factors([wide]).high[0], high.bfloat16())
+    assert not torch.equal(first.high[0], high.bfloat16())

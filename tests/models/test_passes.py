@@ -1,9 +1,10 @@
 from itertools import chain
+from random import Random
 
 import pytest
 
 from align_bench.errors import DataError
-from align_bench.models.passes import micro_batches
+from align_bench.models.passes import even_passes, micro_batches
 
 
 def test_micro_batches_hold_the_bound_and_every_row():
@@ -39,6 +40,29 @@ def test_one_micro_batch_where_all_fits():
     assert micro_batches([], [2], max_tokens=8) == []
 
 
-def test_micro_batches_need_room():
+@pytest.mark.parametrize("split", [micro_batches, even_passes])
+def test_parts_need_room(split):
     with pytest.raises(DataError, match="max_tokens is 0"):
-        micro_batches([0], [1], max_tokens=0)
+        split([0], [1], max_tokens=0)
+
+
+def test_unpadded_parts_are_as_few_as_fit_and_about_equal():
+    lengths = [400, 380, 250, 200, 90, 10]
+    assert even_passes(range(4), lengths, max_tokens=8192) == [[1, 2], [0, 3]]
+    assert even_passes(range(4), lengths, max_tokens=500) == [[2, 3], [0], [1]]
+    assert even_passes([5, 3, 4], lengths, max_tokens=300) == [[3, 4, 5]]
+    assert even_passes([0, 5, 4], lengths, max_tokens=99) == [[0], [4], [5]]
+    assert even_passes([], lengths, max_tokens=1) == []
+
+
+def test_unpadded_parts_hold_the_bound_and_every_row():
+    random = Random(0)
+    for _ in range(200):
+        lengths = [random.randint(1, 900) for _ in range(20)]
+        indices = random.sample(range(20), random.randint(1, 20))
+        bound = random.randint(1, 2000)
+        parts = even_passes(indices, lengths, max_tokens=bound)
+        tokens = [sum(lengths[index] for index in part) for part in parts]
+        assert sorted(chain(*parts)) == sorted(indices)
+        assert tokens == sorted(tokens, reverse=True)
+        assert all(some <= min(bound, 768) or len(part) == 1 for some, part in zip(tokens, parts, strict=True))

@@ -200,8 +200,8 @@ class Train(_Strict):
     micro_batch_tokens: int = Field(
         8192,
         gt=0,
-        description="tokens, padding included, that one pass may hold; on a CPU 1024 at most, 768 in training, where more "
-        "gains nothing; halved by itself when memory runs out",
+        description="tokens, padding included, that one pass may hold; on a CPU 1024 at most, 768 in training, where "
+        "more gains nothing; halved by itself when memory runs out",
     )
     checkpoint_minutes: float = Field(5.0, gt=0, description="a killed training goes on from its last checkpoint")
     trackers: list[Literal["tensorboard"]] = Field(

@@ -28,7 +28,7 @@ from align_bench.models.generate import generate
 from align_bench.models.layout import lay_out
 from align_bench.models.load import add_adapter, find_base, load_policy, load_scorer, load_tokenizer, resolve_precision
 from align_bench.models.logprobs import response_logps, scores
-from align_bench.models.passes import micro_batches
+from align_bench.models.passes import even_passes, micro_batches
 from align_bench.records import TokenRow
 from align_bench.stats.paired import holm, mcnemar_exact, paired_t
 from align_bench.suite import Generate, Lora
@@ -121,9 +121,10 @@ def test_order_of_an_epoch(benchmark: Any, lengths: list[int]) -> None:
     benchmark(lambda: effective_batches(len(lengths), 32, epochs=1, seed=0))
 
 
-def test_micro_batches_of_an_epoch(benchmark: Any, lengths: list[int]) -> None:
+@pytest.mark.parametrize("split", [micro_batches, even_passes])
+def test_micro_batches_of_an_epoch(benchmark: Any, lengths: list[int], split: Any) -> None:
     batches = effective_batches(len(lengths), 32, epochs=1, seed=0)
-    benchmark(lambda: [micro_batches(batch, lengths, max_tokens=8192) for batch in batches])
+    benchmark(lambda: [split(batch, lengths, max_tokens=8192) for batch in batches])
 
 
 def test_mismatched_answers(benchmark: Any) -> None:

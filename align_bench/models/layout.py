@@ -56,7 +56,7 @@ def inner_of(model: Any) -> Any:
 
 
 def training_passes(model: Any, indices: Sequence[int], lengths: Sequence[int], *, max_tokens: int) -> list[list[int]]:
-    """Which rows of one effective batch pass the model together, with a backward pass.
+    """Which rows of one effective batch pass the model together in training.
 
     Args:
         model: plain or with an adapter.

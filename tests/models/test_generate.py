@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from align_bench.models import generate as generation
+from align_bench.models import lora
 from align_bench.models.generate import Answer, generate
-from align_bench.models.load import Precision, find_base, load_policy, load_tokenizer
-from align_bench.suite import Generate
+from align_bench.models.load import Precision, add_adapter, find_base, load_policy, load_tokenizer
+from align_bench.suite import Generate, Lora
 
 PROMPTS = [(5, 6, 7), (20,), (11, 12, 13, 14, 15), (30, 31), (8, 9)]
 
@@ -134,6 +135,20 @@ def test_a_prompt_passes_once_and_ended_answers_leave(
         going = sum(len(answer.ids) > step for samples in found for answer in samples)
         assert shape[1] == 1
         assert going <= shape[0] <= going + 1
+
+
+def test_an_adapter_is_cast_once_for_all_tokens(base_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = find_base(str(base_folder))
+    model = add_adapter(load_policy(base, Precision("fp32", torch.float32, "cpu")), Lora(), seed=0)
+    tokenizer = load_tokenizer(base)
+    generate(model, tokenizer, PROMPTS, Generate(max_new_tokens=1), seed=0)  # the first one checks the model as well
+    counts, cast = [], lora._cast
+    for tokens in (2, 6):
+        seen: list[Any] = []
+        monkeypatch.setattr(lora, "_cast", lambda layers, seen=seen: seen.append(layers) or cast(layers))
+        generate(model, tokenizer, PROMPTS, Generate(max_new_tokens=tokens), seed=0)
+        counts.append(len(seen))
+    assert counts[0] == counts[1] > 0
 
 
 def test_the_cache_holds_what_transformers_own_holds(loaded: tuple[Any, Any]) -> None:

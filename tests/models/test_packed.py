@@ -76,3 +76,17 @@ def test_a_gradient_may_be_wanted_of_some_states_alone() -> None:
     expected = torch.autograd.grad(naive(query, key, value).square().sum(), value)
     (found,) = torch.autograd.grad(piecewise(query.detach(), key.detach(), value).square().sum(), value)
     torch.testing.assert_close(found, expected[0])
+
+
+def test_the_backward_pass_keeps_no_copy_of_what_heads_or_pieces_share() -> None:
+    given = states(6, 2, torch.float32)
+    kept: dict[int, int] = {}
+
+    def note(value: Tensor) -> Tensor:
+        kept[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
+        return value
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda value: value):
+        found = piecewise(*given)
+    logarithms = 4 * given[0][..., 0].numel()
+    assert sum(kept.values()) == sum(one.untyped_storage().nbytes() for one in (*given, found)) + logarithms

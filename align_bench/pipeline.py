@@ -48,6 +48,7 @@ from align_bench.models.load import (
     Footprint,
     Precision,
     add_adapter,
+    draw_head,
     find_base,
     footprint,
     load_adapter,
@@ -232,14 +233,16 @@ def run(
             return compute and (methods is None or cell.plugin is None or cell.algorithm in methods)
 
         outcomes = {judge.id: work.finish(judge, compute=compute) for judge in plan.judges}
-        for cell in (plan.base, *plan.cells):
+        cells = (plan.base, *plan.cells)
+        for cell in sorted(cells, key=_scores, reverse=True):  # those that stand on one loaded base, one after another
             if (reason := without.get(method_of(cell.id))) is not None:
                 outcomes[cell.id] = replace(_outcome(cell), status="skipped", reason=reason)
                 continue
             outcomes[cell.id] = work.finish(cell, compute=wanted(cell))
+        outcomes = {cell.id: outcomes[cell.id] for cell in (*plan.judges, *cells)}
         work.judge(outcomes, wanted)
-        done = [cell for cell in (*plan.judges, plan.base, *plan.cells) if outcomes[cell.id].status == "done"]
-        audits = work.audit([cell for cell in done if cell.kind == "reward"], wanted)
+        done = [cell for cell in (*plan.judges, *cells) if outcomes[cell.id].status == "done"]
+        audits = work.results.audited([cell for cell in done if _scores(cell)])
         able = [judge.name for judge in plan.panel if all(outcomes[cell.id].status == "done" for cell in judge.members)]
         scores = [row for cell in done for row in work.results.scores(cell)]
         generations = [record for cell in done for record in work.results.generations(cell, able)]
@@ -344,7 +347,7 @@ class _Work:
         self.measured = measured
         self.results = Results(prepared.suite, prepared.plan, store)
         self._held: tuple[str, Any] | None = None  # a cell's model
-        self._base: tuple[int | None, Any] | None = None  # the base that it stands on, see `_frozen`
+        self._base: tuple[bool, Any] | None = None  # the base that it stands on: whether it has a scalar head
         self._loading = 0.0  # seconds of the stage that went into loading bases, which serve several cells
         self._said: set[str] = set()
 
@@ -375,7 +378,19 @@ class _Work:
         finally:
             gc.collect()
         failure.unlink(missing_ok=True)
+        self._try_audit(cell)
         return replace(outcome, cost=total(costs), trainable=self._trainable(cell))
+
+    def _try_audit(self, cell: Cell) -> None:
+        """Audit a reward model or judge while its model is held; without one that cannot be, the run goes on."""
+        if cell.audit is None:
+            return
+        try:
+            self._artefact(cell, cell.audit, LABELS["audit"], self._audit)
+        except MissingResultError:
+            pass
+        except Exception as error:  # an audit that fails takes nothing from the run
+            self._told(error, f"audit of {cell.id}", self.store.folder / f"failed-{cell.audit.key}.json")
 
     def _told(self, error: Exception, what: str, failure: Path) -> str:
         """The reason of a failure, which is said and kept with its traceback."""
@@ -411,20 +426,6 @@ class _Work:
                 else:
                     costs = [cost for cost in (outcome.cost, found.cost) if cost is not None]
                     outcomes[cell.id] = replace(outcome, cost=total(costs))
-
-    def audit(self, cells: Sequence[Cell], wanted: Callable[[Cell], bool]) -> list[dict[str, Any]]:
-        """Audit every reward model and judge; one that cannot be is left without, and said."""
-        for cell in cells:
-            if cell.audit is None:
-                continue
-            self.compute = wanted(cell)
-            try:
-                self._artefact(cell, cell.audit, LABELS["audit"], self._audit)
-            except MissingResultError:
-                continue
-            except Exception as error:  # an audit that fails takes nothing from the run
-                self._told(error, f"audit of {cell.id}", self.store.folder / f"failed-{cell.audit.key}.json")
-        return self.results.audited(cells)
 
     def check_overlap(self, judge: Panelist, *, compute: bool) -> None:
         """Say how many of a judge's training rows are also the policies'."""
@@ -772,19 +773,19 @@ class _Work:
 
     def _frozen(self, cell: Cell) -> Any:
         """The base as this cell needs it, for a reward model under a fresh scalar head; held for the next like it."""
-        if self._base is not None and self._base[0] == _kind(cell):
-            return self._base[1]
-        self._base, started = None, time.perf_counter()
-        load = partial(load_scorer, seed=cell.seed) if cell.kind == "reward" else load_policy
-        model = load(self.base, self.precision)
-        self._loading += time.perf_counter() - started
-        self._keep(cell, model)
-        return model
+        if self._base is not None and self._base[0] == _scores(cell):
+            model = self._base[1]
+        else:
+            self._base, started = None, time.perf_counter()
+            model = (load_scorer if _scores(cell) else load_policy)(self.base, self.precision)
+            self._loading += time.perf_counter() - started
+            self._keep(cell, model)
+        return draw_head(model, seed=cell.seed) if _scores(cell) else model
 
     def _keep(self, cell: Cell, base: Any) -> None:
         """Hold a base for the next cell, but for one that remembers what it read: numbers would depend on the order."""
         if not any("dynamic" in str(getattr(module, "rope_type", "")) for module in base.modules()):
-            self._base = _kind(cell), base
+            self._base = _scores(cell), base
 
     def _model(self, cell: Cell) -> Any:
         """The trained model of a cell, or the base; the last one is held, since a cell's stages follow each other."""
@@ -816,9 +817,9 @@ class _Work:
             self.watch.say(text)
 
 
-def _kind(cell: Cell) -> int | None:
-    """What makes two cells' frozen models the same: a scalar head is drawn from its cell's seed; a policy has none."""
-    return cell.seed if cell.kind == "reward" else None
+def _scores(cell: Cell) -> bool:
+    """Whether a cell's model is a backbone under a scalar head."""
+    return cell.kind == "reward"
 
 
 def _foreign_versions(algorithms: Sequence[Algorithm]) -> dict[str, str]:

@@ -40,6 +40,7 @@ from align_bench.models.load import (
     Base,
     Precision,
     add_adapter,
+    draw_head,
     find_base,
     generation_ends,
     load_policy,
@@ -193,7 +194,6 @@ def plain_base(base: Base, precision: Precision, *, scalar: bool = False) -> Any
             llm_int8_skip_modules=["lm_head", "score"],
         )
     loader = AutoModelForSequenceClassification if scalar else AutoModelForCausalLM
-    torch.manual_seed(SEED)
     model = loader.from_pretrained(base.folder, **options, **({"num_labels": 1} if scalar else {}))
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):  # it would round to bf16 where fp32 computes
@@ -204,6 +204,7 @@ def plain_base(base: Base, precision: Precision, *, scalar: bool = False) -> Any
         model.to(precision.device)
     if scalar:
         model.score.float()
+        draw_head(model, seed=SEED)  # the same one for both sides
     return model.eval()
 
 

@@ -420,9 +420,11 @@ def test_methods_that_stand_on_the_same_base_load_it_once(
 
     for name in ("load_policy", "load_scorer"):
         monkeypatch.setattr(f"align_bench.pipeline.{name}", counting(name, getattr(pipeline, name)))
-    report = execute(write_suite(judge=None, methods=["dpo", "simpo", "rm", "poe_rm"]), folders)
+    report = execute(write_suite(judge=None, methods=["dpo", "rm", "simpo", "poe_rm"], seeds=[0, 1]), folders)
     assert {result["status"] for result in report["results"]} == {"done"}
-    assert loads == ["load_policy", "load_scorer"]
+    assert loads == ["load_scorer", "load_policy"]
+    cells = [f"{method}#{seed}" for seed in (0, 1) for method in ("dpo", "rm", "simpo", "poe_rm")]
+    assert [result["cell"] for result in report["results"]] == ["base", *cells]
 
 
 def test_loading_a_base_is_charged_to_no_cell(

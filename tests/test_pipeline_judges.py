@@ -192,8 +192,8 @@ def test_a_changed_judge_judges_anew_and_nothing_else(whole: Any, tmp_path: Path
     run(prepared, watch, own, command="")
     assert watch.stages == [
         "judge3: validation pairs",
-        *(f"{cell}: judge (judge3)" for cell in ("base", "dpo")),
         "judge3: audit",
+        *(f"{cell}: judge (judge3)" for cell in ("base", "dpo")),
     ]
 
 

@@ -193,8 +193,16 @@ def load_scorer(base: Base, precision: Precision, *, seed: int = 0) -> Any:
     """The frozen backbone under a fresh scalar head, drawn from `seed`; train the head or load a trained one."""
     from transformers import AutoModelForSequenceClassification
 
-    torch.manual_seed(seed)
-    return _load(base, precision, AutoModelForSequenceClassification, {"num_labels": 1})
+    return draw_head(_load(base, precision, AutoModelForSequenceClassification, {"num_labels": 1}), seed=seed)
+
+
+def draw_head(scorer: Any, *, seed: int) -> Any:
+    """Give a frozen scorer, in place, the head that a seed stands for: the same on every device, in every precision."""
+    deviation = getattr(scorer.config.get_text_config(), "initializer_range", 0.02)  # as transformers draws it
+    weight = getattr(scorer, _HEAD).weight
+    drawn = torch.empty(weight.shape).normal_(0.0, deviation, generator=torch.Generator().manual_seed(seed))
+    weight.data.copy_(drawn)
+    return scorer
 
 
 def add_adapter(model: Any, lora: Lora, *, seed: int) -> Any:

@@ -12,14 +12,22 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    Gemma3TextConfig,
+    GPT2Config,
+    LlamaConfig,
+)
 
 from align_bench.errors import ModelError
 from align_bench.models import load
 from align_bench.models.load import (
+    Base,
     Precision,
     add_adapter,
     base_parameters,
+    draw_head,
     find_base,
     footprint,
     generation_ends,
@@ -37,6 +45,15 @@ from align_bench.suite import Lora
 FP32 = Precision("fp32", torch.float32, "cpu")
 ROWS = [((5, 6, 7), (8, 9)), ((5,), (6, 7, 8, 9, 10))]
 LORA = Lora(r=4, alpha=8)
+SHAPE: dict[str, Any] = {
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "pad_token_id": 0,
+}
 
 
 def perturb(model: Any) -> None:
@@ -235,6 +252,33 @@ def test_the_seed_decides_adapter_and_head(base_folder: Path) -> None:
 
     assert torch.equal(head(3), head(3))
     assert not torch.equal(head(3), head(4))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        LlamaConfig(**SHAPE, initializer_range=0.2),
+        Gemma3TextConfig(**SHAPE, head_dim=8),
+        GPT2Config(vocab_size=64, n_embd=32, n_layer=2, n_head=4, n_positions=64, pad_token_id=0),
+    ],
+    ids=lambda config: config.model_type,
+)
+def test_a_head_is_the_one_that_transformers_draws_and_is_drawn_anew_for_another_seed(
+    config: Any, tmp_path: Path
+) -> None:
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    torch.manual_seed(3)
+    theirs = AutoModelForSequenceClassification.from_pretrained(tmp_path, num_labels=1).score.weight
+    scorer = load_scorer(Base("small", tmp_path, None, ""), FP32, seed=3)
+    assert torch.equal(scorer.score.weight, theirs)
+    assert not torch.equal(draw_head(scorer, seed=4).score.weight, theirs)
+    assert torch.equal(draw_head(scorer, seed=3).score.weight, theirs)
+
+
+def test_a_head_is_the_same_in_every_precision(base_folder: Path) -> None:
+    base = find_base(str(base_folder))
+    bf16 = Precision("bf16", torch.bfloat16, "cpu")
+    assert torch.equal(load_scorer(base, bf16, seed=3).score.weight, load_scorer(base, FP32, seed=3).score.weight)
 
 
 def write_gguf(path: Path, model: Any) -> None:

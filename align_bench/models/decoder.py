@@ -17,11 +17,10 @@ from transformers.models.mistral.modeling_mistral import MistralDecoderLayer
 from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer
 from transformers.models.qwen3.modeling_qwen3 import Qwen3DecoderLayer
 
-from align_bench.models.lora import Affine, Factors, affine, factors, intercepted, project, pull_back
+from align_bench.models.lora import Affine, Factors, affine, factors, intercepted, project, pull_back, trained
 from align_bench.models.packed import PACKED
 
 _ATTENTIONS = frozenset({"sdpa", PACKED})
-_TENSORS = 4  # of an `Affine`
 # The name of a layer's cache argument; releases of transformers differ.
 _CACHE = "cache" if "cache" in inspect.signature(LlamaDecoderLayer.forward).parameters else "past_key_values"
 
@@ -72,7 +71,7 @@ class _FusedLayer:
         query, key, value = (found.view(*shape, -1, attention.head_dim) for found in states)
         if hasattr(attention, "q_norm"):
             query, key = attention.q_norm(query), attention.k_norm(key)
-        query, key = (_Rotated.apply(found, *position_embeddings) for found in (query, key))  # type: ignore[no-untyped-call]
+        query, key = _Rotated.apply(query, key, *position_embeddings)  # type: ignore[no-untyped-call]
         query, key, value = (heads.transpose(1, 2) for heads in (query, key, value))
         mask, cache = more.pop("attention_mask", None), more.pop(_CACHE, None)
         if cache is not None:
@@ -133,17 +132,7 @@ def _usual(arguments: dict[str, Any]) -> bool:
 
 
 def _apply(function: Any, inputs: Sequence[Any], layers: Sequence[Affine]) -> Any:
-    """Autograd tells tensors among the arguments only where they stand alone."""
-    tensors = [tensor for layer in layers for tensor in layer[:_TENSORS]]
-    return function.apply(*inputs, [layer.scale for layer in layers], *tensors)
-
-
-def _affines(tensors: Sequence[Tensor | None], scales: Sequence[float]) -> list[Affine]:
-    starts = range(0, len(tensors), _TENSORS)
-    parts: list[Any] = [
-        (*tensors[start : start + _TENSORS], scale) for start, scale in zip(starts, scales, strict=True)
-    ]
-    return [Affine(*part) for part in parts]
+    return function.apply(*inputs, layers, *trained(layers))
 
 
 def _normalise(states: Tensor, gain: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
@@ -157,11 +146,11 @@ def _normalised(states: Tensor, gain: Tensor, shrink: Tensor) -> Tensor:
     return (states * shrink).to(states.dtype).mul_(gain)
 
 
-def _normalise_back(gradient: Tensor, states: Tensor, normed: Tensor, gain: Tensor, shrink: Tensor) -> Tensor:
-    """`∂x = c (g w − x c² mean(g n))`, where `n = c x w` and `c` is `shrink`; the gradient's own memory is used up."""
-    inner = (gradient.float() * normed.float()).sum(1, keepdim=True).div_(states.shape[1])
-    slope = gradient.mul_(gain).float().mul_(shrink)
-    return slope.addcmul_(states.float(), inner.mul_(shrink.square()), value=-1).to(states.dtype)
+def _normalise_back(gradient: Tensor, states: Tensor, gain: Tensor, shrink: Tensor) -> Tensor:
+    """`∂x = s − x c² mean(s x)`, where `s = c g w` and `c` is `shrink`; the gradient's own memory is used up."""
+    slope = gradient.mul_(gain) * shrink  # in fp32, as `shrink` is
+    inner = (slope * states).sum(1, keepdim=True).div_(states.shape[1])
+    return slope.addcmul_(states, inner.mul_(shrink.square()), value=-1).to(states.dtype)
 
 
 class _NormedProjections(torch.autograd.Function):
@@ -169,25 +158,24 @@ class _NormedProjections(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, states: Tensor, gain: Tensor, epsilon: float, scales: Sequence[float], *tensors: Tensor | None
+        ctx: Any, states: Tensor, gain: Tensor, epsilon: float, layers: Sequence[Affine], *_: Tensor | None
     ) -> tuple[Tensor, ...]:
-        layers = _affines(tensors, scales)
         cast = factors(layers)
         normed, shrink = _normalise(states, gain, epsilon)
         outputs, narrow = project(normed, layers, cast)
-        ctx.save_for_backward(states, gain, shrink, narrow, cast.low, *cast.high, *tensors)
-        ctx.scales = scales
+        ctx.save_for_backward(states, gain, shrink, narrow, cast.low, *cast.high)
+        ctx.layers = layers
         return tuple(outputs)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        states, gain, shrink, narrow, *rest = ctx.saved_tensors
-        cast, layers = _kept(rest, ctx.scales)
+        states, gain, shrink, narrow, low, *high = ctx.saved_tensors
         normed = _normalised(states, gain, shrink)
-        below, slopes = pull_back(gradients, normed, narrow, layers, cast, wanted=ctx.needs_input_grad[0])
+        cast, wanted = Factors(low, tuple(high)), ctx.needs_input_grad[0]
+        below, slopes = pull_back(gradients, normed, narrow, ctx.layers, cast, wanted=wanted)
         if below is not None:
-            below = _normalise_back(below, states, normed, gain, shrink)
+            below = _normalise_back(below, states, gain, shrink)
         return below, None, None, None, *slopes
 
 
@@ -195,20 +183,19 @@ class _Added(torch.autograd.Function):
     """A residual plus a linear layer of other states."""
 
     @staticmethod
-    def forward(ctx: Any, residual: Tensor, states: Tensor, scales: Sequence[float], *tensors: Tensor | None) -> Tensor:
-        layers = _affines(tensors, scales)
+    def forward(ctx: Any, residual: Tensor, states: Tensor, layers: Sequence[Affine], *_: Tensor | None) -> Tensor:
         cast = factors(layers)
         (output,), narrow = project(states, layers, cast, residual)
-        ctx.save_for_backward(states, narrow, cast.low, *cast.high, *tensors)
-        ctx.scales = scales
+        ctx.save_for_backward(states, narrow, cast.low, *cast.high)
+        ctx.layers = layers
         return output
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        states, narrow, *rest = ctx.saved_tensors
-        cast, layers = _kept(rest, ctx.scales)
-        below, slopes = pull_back([gradient], states, narrow, layers, cast, wanted=ctx.needs_input_grad[1])
+        states, narrow, low, *high = ctx.saved_tensors
+        cast, wanted = Factors(low, tuple(high)), ctx.needs_input_grad[1]
+        below, slopes = pull_back([gradient], states, narrow, ctx.layers, cast, wanted=wanted)
         return gradient, below, None, *slopes
 
 
@@ -217,64 +204,58 @@ class _GatedUnit(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, states: Tensor, gain: Tensor, epsilon: float, scales: Sequence[float], *tensors: Tensor | None
+        ctx: Any, states: Tensor, gain: Tensor, epsilon: float, layers: Sequence[Affine], *_: Tensor | None
     ) -> Tensor:
-        layers = _affines(tensors, scales)
         wide, down = factors(layers[:2]), factors(layers[2:])
         normed, shrink = _normalise(states, gain, epsilon)
         (gate, up), narrow = project(normed, layers[:2], wide)
         (output,), through = project(silu(gate).mul_(up), layers[2:], down, states)
-        parts = (wide.low, *wide.high, down.low, *down.high)
-        ctx.save_for_backward(states, gain, shrink, narrow, gate, up, through, *parts, *tensors)
-        ctx.scales = scales
+        ctx.save_for_backward(
+            states, gain, shrink, narrow, gate, up, through, wide.low, *wide.high, down.low, *down.high
+        )
+        ctx.layers = layers
         return output
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        states, gain, shrink, narrow, gate, up, through, *rest = ctx.saved_tensors
-        wide, down = Factors(rest[0], tuple(rest[1:3])), Factors(rest[3], tuple(rest[4:5]))
-        layers = _affines(rest[5:], ctx.scales)
+        states, gain, shrink, narrow, gate, up, through, *cast = ctx.saved_tensors
+        wide, down = Factors(cast[0], tuple(cast[1:3])), Factors(cast[3], tuple(cast[4:]))
         opened = silu(gate)
-        product, last = pull_back([gradient], opened * up, through, layers[2:], down)
+        product, last = pull_back([gradient], opened * up, through, ctx.layers[2:], down)
         assert product is not None
         above = opened.mul_(product)
         inside = torch.ops.aten.silu_backward(product.mul_(up), gate)
         normed = _normalised(states, gain, shrink)
         wanted = ctx.needs_input_grad[0]
-        below, slopes = pull_back([inside, above], normed, narrow, layers[:2], wide, wanted=wanted)
+        below, slopes = pull_back([inside, above], normed, narrow, ctx.layers[:2], wide, wanted=wanted)
         if below is not None:
-            below = _normalise_back(below, states, normed, gain, shrink).add_(gradient)
+            below = _normalise_back(below, states, gain, shrink).add_(gradient)
         return below, None, None, None, *slopes, *last
 
 
-def _kept(tensors: Sequence[Any], scales: Sequence[float]) -> tuple[Factors, list[Affine]]:
-    """What stands behind a function's own tensors: the cast factors, then the layers'."""
-    layers = len(scales)
-    return Factors(tensors[0], tuple(tensors[1 : 1 + layers])), _affines(tensors[1 + layers :], scales)
-
-
 class _Rotated(torch.autograd.Function):
-    """Rotary position embedding of heads, shape [batch, time, heads, width]."""
+    """Rotary position embedding of queries and keys, shape [batch, time, heads, width]."""
 
     @staticmethod
-    def forward(ctx: Any, heads: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    def forward(ctx: Any, query: Tensor, key: Tensor, cosine: Tensor, sine: Tensor) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(cosine, sine)
-        return _rotate(heads, cosine[:, :, None], sine[:, :, None], 1)
+        cosine, (first, second) = cosine[:, :, None], sine[:, :, None].chunk(2, -1)
+        return _rotate(query, cosine, first, second, 1), _rotate(key, cosine, first, second, 1)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         cosine, sine = (angles[:, :, None] for angles in ctx.saved_tensors)
-        half = sine.shape[-1] // 2
+        first, second = sine.chunk(2, -1)
         # The transpose takes each half's sine from where the other half's stood.
-        return _rotate(gradient, cosine, sine.roll(half, -1), -1), None, None
+        return *(_rotate(gradient, cosine, second, first, -1) for gradient in gradients), None, None
 
 
-def _rotate(heads: Tensor, cosine: Tensor, sine: Tensor, sign: int) -> Tensor:
-    """`x cos ± (−x₂, x₁) sin` for halves x₁, x₂ of the width."""
+def _rotate(heads: Tensor, cosine: Tensor, first: Tensor, second: Tensor, sign: int) -> Tensor:
+    """`x cos ± (−x₂, x₁) sin` for halves x₁, x₂ of the width; the sines of both halves stand alone."""
     half = heads.shape[-1] // 2
     turned = torch.mul(heads, cosine)
-    turned[..., :half].addcmul_(heads[..., half:], sine[..., :half], value=-sign)
-    turned[..., half:].addcmul_(heads[..., :half], sine[..., half:], value=sign)
+    turned[..., :half].addcmul_(heads[..., half:], first, value=-sign)
+    turned[..., half:].addcmul_(heads[..., :half], second, value=sign)
     return turned

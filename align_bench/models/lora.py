@@ -46,7 +46,7 @@ class Affine(NamedTuple):
     @property
     def rank(self) -> int:
         """r; 0 without an update."""
-        return 0 if self.low is None else len(self.low)
+        return 0 if self.low is None else self.low.shape[0]
 
 
 class FusedLinear(Linear):  # type: ignore[misc]
@@ -59,42 +59,50 @@ class FusedLinear(Linear):  # type: ignore[misc]
             result: Tensor = super().forward(x, *args, **kwargs)
             return result
         rows = x.reshape(-1, x.shape[-1])
-        fused: Tensor = _Project.apply(rows, layer.scale, *layer[:-1])  # type: ignore[no-untyped-call]
+        fused: Tensor = _Project.apply(rows, layer, *trained([layer]))  # type: ignore[no-untyped-call]
         return fused.view(*x.shape[:-1], -1)
 
 
 def affine(module: Any, dtype: torch.dtype) -> Affine | None:
     """What a linear layer computes on activations of this type, or None where it is more than an `Affine`."""
     base = module.base_layer if type(module) is FusedLinear else module
-    if type(base) is not torch.nn.Linear or is_plain() or intercepted(base) or _casts(base.weight, dtype):
+    if type(base) is not torch.nn.Linear or is_plain() or intercepted(base):
         return None
-    if base.weight.requires_grad or (base.bias is not None and base.bias.requires_grad):
+    weight, bias = base.weight, base.bias
+    if weight.requires_grad or (bias is not None and bias.requires_grad) or _casts(weight, dtype):
         return None
     if base is module or (module.disable_adapters and not module.merged):
-        return Affine(base.weight, base.bias)
-    if module.disable_adapters or module.merged or len(module.active_adapters) != 1:
+        return Affine(weight, bias)
+    if module.disable_adapters or module.merged or len(active := module.active_adapters) != 1:
         return None
-    name: str = module.active_adapters[0]
-    if name not in module.lora_A or name in module.lora_variant or module.lora_bias[name]:
+    name: str = active[0]
+    lows = module.lora_A
+    if name not in lows or name in module.lora_variant or module.lora_bias[name]:
         return None
     if module.training and not isinstance(module.lora_dropout[name], torch.nn.Identity):
         return None
-    low, high = module.lora_A[name], module.lora_B[name]
-    if any(map(intercepted, (module, low, high))):
+    low, high = lows[name], module.lora_B[name]
+    if intercepted(module) or intercepted(low) or intercepted(high):
         return None
-    return Affine(base.weight, base.bias, low.weight, high.weight, module.scaling[name])
+    return Affine(weight, bias, low.weight, high.weight, module.scaling[name])
 
 
 def intercepted(module: torch.nn.Module) -> bool:
     """Whether something wants to see, or to replace, what this module computes: a hook, or a `forward` of its own."""
-    hooks = (module._forward_pre_hooks, module._forward_hooks, module._backward_hooks, module._backward_pre_hooks)
-    return any(hooks) or "forward" in vars(module)
+    own = vars(module)
+    hooked = own["_forward_hooks"] or own["_forward_pre_hooks"] or own["_backward_hooks"] or own["_backward_pre_hooks"]
+    return bool(hooked) or "forward" in own
 
 
 def _casts(weight: Tensor, dtype: torch.dtype) -> bool:
     """Whether activations of this type would be cast before they meet the weight."""
     kind = weight.device.type
     return weight.dtype != dtype or (torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) != dtype)
+
+
+def trained(layers: Sequence[Affine]) -> list[Tensor | None]:
+    """Low and high of each layer in one line: autograd sees tensors only among a function's own arguments."""
+    return [tensor for layer in layers for tensor in (layer.low, layer.high)]
 
 
 class Factors(NamedTuple):
@@ -134,8 +142,8 @@ def factors(layers: Sequence[Affine]) -> Factors:
 
 def _cast(layers: Sequence[Affine]) -> Factors:
     weight = layers[0].weight
-    lows = [layer.low for layer in layers if layer.low is not None]
-    low = torch.cat(lows).to(weight.dtype) if lows else weight.new_empty(0, weight.shape[1])
+    lows = [layer.low for layer in layers if layer.low is not None] or [weight.new_empty(0, weight.shape[1])]
+    low = (torch.cat(lows) if len(lows) > 1 else lows[0]).to(weight.dtype)
     none = weight.new_empty(0)
     return Factors(low, tuple(none if layer.high is None else layer.high.to(weight.dtype) for layer in layers))
 
@@ -184,24 +192,26 @@ def pull_back(
         wanted: whether the gradient of the rows is needed.
 
     Returns:
-        That of the rows, shape [rows, in], or None; and that of (weight, bias, low, high) of each layer in one line,
-        None for what is frozen.
+        That of the rows, shape [rows, in], or None; and that of low and high of each layer in one line, None where
+        there is no update.
     """
-    through = torch.empty_like(narrow)
-    slopes: list[Tensor | None] = []
+    through, none = torch.empty_like(narrow), narrow.new_empty(())
+    highs: list[Tensor | None] = []
     start = 0
     for gradient, layer, high in zip(gradients, layers, factors.high, strict=True):
-        here = slice(start, start + layer.rank)
-        if layer.low is not None:
-            through[:, here] = _scaled(gradient, high, layer.scale)
-            slopes += [None, None, None, _scaled(gradient.t(), narrow[:, here], layer.scale).to(layer.low.dtype)]
-        else:
-            slopes += [None] * 4
-        start += layer.rank
-    parts = torch.split(through.t() @ rows, [layer.rank for layer in layers])
-    for place, (part, layer) in enumerate(zip(parts, layers, strict=True)):
-        if layer.low is not None:
-            slopes[4 * place + 2] = part.to(layer.low.dtype)
+        here, slope = slice(start, start + layer.rank), None
+        if layer.high is not None:
+            torch.addmm(none, gradient, high, beta=0, alpha=layer.scale, out=through[:, here])
+            slope = torch.addmm(none, gradient.t(), narrow[:, here], beta=0, alpha=layer.scale).to(layer.high.dtype)
+        highs.append(slope)
+        start = here.stop
+    kept_in = next((layer.low.dtype for layer in layers if layer.low is not None), rows.dtype)
+    lows = torch.split((through.t() @ rows).to(kept_in), [layer.rank for layer in layers])
+    slopes = [
+        slope
+        for low, high, layer in zip(lows, highs, layers, strict=True)
+        for slope in (low if layer.rank else None, high)
+    ]
     if not wanted:
         return None, slopes
     below = gradients[0] @ layers[0].weight
@@ -210,30 +220,21 @@ def pull_back(
     return below.addmm_(through, factors.low), slopes
 
 
-def _scaled(left: Tensor, right: Tensor, scale: float) -> Tensor:
-    """`scale · left @ right` in one step."""
-    return torch.addmm(left.new_empty(()), left, right, beta=0, alpha=scale)
-
-
 class _Project(torch.autograd.Function):
     """One layer by itself. The factors are kept in fp32 and multiplied in the activations' type."""
 
     @staticmethod
-    def forward(
-        ctx: Any, rows: Tensor, scale: float, weight: Tensor, bias: Tensor | None, low: Tensor, high: Tensor
-    ) -> Tensor:
-        layers = [Affine(weight, bias, low, high, scale)]
-        cast = factors(layers)
-        (output,), narrow = project(rows, layers, cast)
-        ctx.save_for_backward(rows, narrow, weight, low, high, cast.low, *cast.high)
-        ctx.scale = scale
+    def forward(ctx: Any, rows: Tensor, layer: Affine, *_: Tensor | None) -> Tensor:
+        cast = factors([layer])
+        (output,), narrow = project(rows, [layer], cast)
+        ctx.save_for_backward(rows, narrow, cast.low, *cast.high)
+        ctx.layer = layer
         return output
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        rows, narrow, weight, low, high, *cast = ctx.saved_tensors
-        layers = [Affine(weight, None, low, high, ctx.scale)]
-        wanted = ctx.needs_input_grad[0]
-        below, slopes = pull_back([gradient], rows, narrow, layers, Factors(cast[0], tuple(cast[1:])), wanted=wanted)
+        rows, narrow, low, *high = ctx.saved_tensors
+        cast, wanted = Factors(low, tuple(high)), ctx.needs_input_grad[0]
+        below, slopes = pull_back([gradient], rows, narrow, [ctx.layer], cast, wanted=wanted)
         return below, None, *slopes

@@ -270,7 +270,10 @@ def test_a_price_on_kl_keeps_the_policy_near(build: Callable[..., Any], name: st
     short = SETTINGS.model_copy(update={"epochs": 3})
     free, _ = build(name, short, {"samples": 4})
     dear, _ = build(name, short, {"samples": 4, "kl_weight": 5.0})
-    assert dear.steps[-1]["kl"] < 0.7 * free.steps[-1]["kl"]
+    # One step's estimate is of a few answers: in the last one alone the ratio is anything from 0.4 to 0.8 for PPO.
+    last = len(free.steps) // 3
+    priced, unpriced = (sum(step["kl"] for step in log.steps[-last:]) for log in (dear, free))
+    assert priced < 0.7 * unpriced
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -182,6 +182,8 @@ def markdown(result: Mapping[str, Any]) -> str:
             lines += ["", *_table(MEMORIES, memory)]
         lines += ["", f"Load average of the machine meanwhile: {min(loads):.1f}–{max(loads):.1f}. Equality seen:", ""]
         lines += [f"- {name}: {_equality(part)}" for name, part in parts.items()]
+    if result["failures"]:
+        lines += ["", "Without a result:", "", *(f"- {failure}" for failure in result["failures"])]
     return "\n".join([*lines, "", *NOTES, ""])
 
 

@@ -185,8 +185,10 @@ def test_the_page_shows_every_precision_and_allocator_apart() -> None:
                 "suite_repeats": 1,
             },
             "parts": parts,
+            "failures": ["bf16, stock, orpo: the sides differ"],
         }
     )
+    assert "Without a result:\n\n- bf16, stock, orpo: the sides differ\n" in page
     for heading in (
         "nf4 (computes in float32), stock allocator",
         "fp32 (computes in float32), tuned (glibc) allocator",

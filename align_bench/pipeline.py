@@ -818,7 +818,7 @@ class _Work:
 
 
 def _scores(cell: Cell) -> bool:
-    """Whether a cell's model is a backbone under a scalar head."""
+    """Whether a cell's model scores answers, as a reward model or judge; one trained here is a base under a head."""
     return cell.kind == "reward"
 
 

@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 from align_bench import pipeline
 from align_bench.errors import MissingResultError, PluginError, StoreError, SuiteError
 from align_bench.gather import Results
-from align_bench.models.load import find_base, load_policy, resolve_precision
+from align_bench.models.load import Precision, find_base, load_policy, load_scorer, resolve_precision
 from align_bench.pipeline import Folders, prepare, run
 from align_bench.preview import expected_seconds
 from align_bench.records import Tick, silent
@@ -410,21 +411,52 @@ def test_unpaired_data_trains_kto_and_fails_pair_methods(
     assert "one answer" in results["dpo"]["reason"]
 
 
-def test_methods_that_stand_on_the_same_base_load_it_once(
-    write_suite: Any, folders: Folders, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    loads: list[str] = []
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The loadings of a base, as they come."""
+    seen: list[str] = []
 
     def counting(name: str, load: Any) -> Any:
-        return lambda *given, **more: (loads.append(name), load(*given, **more))[1]
+        return lambda *given, **more: (seen.append(name), load(*given, **more))[1]
 
     for name in ("load_policy", "load_scorer"):
         monkeypatch.setattr(f"align_bench.pipeline.{name}", counting(name, getattr(pipeline, name)))
+    return seen
+
+
+def test_methods_that_stand_on_the_same_base_load_it_once(write_suite: Any, folders: Folders, loads: list[str]) -> None:
     report = execute(write_suite(judge=None, methods=["dpo", "rm", "simpo", "poe_rm"], seeds=[0, 1]), folders)
     assert {result["status"] for result in report["results"]} == {"done"}
     assert loads == ["load_scorer", "load_policy"]
     cells = [f"{method}#{seed}" for seed in (0, 1) for method in ("dpo", "rm", "simpo", "poe_rm")]
     assert [result["cell"] for result in report["results"]] == ["base", *cells]
+
+
+def test_a_judge_and_a_reward_model_share_a_base_and_the_judge_comes_back_to_it_once(
+    write_suite: Any, folders: Folders, loads: list[str]
+) -> None:
+    judge = {"method": "rm", "data": {"path": "embedded/planted", "rows": 16}, "seed": 1}
+    execute(write_suite(judge=judge, methods=["dpo", "rm"]), folders)
+    assert loads == ["load_scorer", "load_policy", "load_scorer"]
+
+
+def test_reward_models_on_one_base_start_from_the_heads_of_their_seeds(
+    write_suite: Any, folders: Folders, base_folder: Path
+) -> None:
+    still = [{"rm": {"learning_rate": 1e-12}}]
+    execute(write_suite(judge=None, methods=still, seeds=[3, 5]), folders)
+    files = [load_file(path) for path in folders.runs.rglob("adapter_model.safetensors")]
+    heads = [next(value for name, value in file.items() if "score" in name) for file in files]
+    base = find_base(str(base_folder))
+    expected = [load_scorer(base, Precision("fp32", torch.float32, "cpu"), seed=seed).score.weight for seed in (3, 5)]
+    heads, expected = (sorted(several, key=lambda head: float(head.sum())) for several in (heads, expected))
+    torch.testing.assert_close(torch.stack(heads), torch.stack(expected))
+
+
+def test_a_run_of_some_methods_audits_the_judge_and_no_other_reward_model(write_suite: Any, folders: Folders) -> None:
+    watch = Watch()
+    execute(write_suite(methods=["rm", "dpo"]), folders, watch, methods=["dpo"])
+    assert [stage for stage in watch.stages if stage.endswith(": audit")] == ["judge: audit"]
 
 
 def test_loading_a_base_is_charged_to_no_cell(

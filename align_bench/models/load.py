@@ -197,8 +197,13 @@ def load_scorer(base: Base, precision: Precision, *, seed: int = 0) -> Any:
 
 
 def draw_head(scorer: Any, *, seed: int) -> Any:
-    """Give a frozen scorer, in place, the head that a seed stands for: the same on every device, in every precision."""
-    deviation = getattr(scorer.config.get_text_config(), "initializer_range", 0.02)  # as transformers draws it
+    """Draw a frozen scorer's scalar head anew, in place, as transformers draws one in fp32 on a CPU.
+
+    Args:
+        scorer: from `load_scorer`, without an adapter.
+        seed: what decides the head, whatever the device and the precision are.
+    """
+    deviation = getattr(scorer.config.get_text_config(), "initializer_range", 0.02)
     weight = getattr(scorer, _HEAD).weight
     drawn = torch.empty(weight.shape).normal_(0.0, deviation, generator=torch.Generator().manual_seed(seed))
     weight.data.copy_(drawn)

@@ -101,7 +101,7 @@ def _casts(weight: Tensor, dtype: torch.dtype) -> bool:
 
 
 def trained(layers: Sequence[Affine]) -> list[Tensor | None]:
-    """Low and high of each layer in one line: autograd sees tensors only among a function's own arguments."""
+    """Low and high of each layer, or None, in one line: autograd sees tensors only among a function's own arguments."""
     return [tensor for layer in layers for tensor in (layer.low, layer.high)]
 
 

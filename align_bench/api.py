@@ -633,7 +633,7 @@ class Job:
         lengths: padded tokens that each example costs, all its answers together (of a `Prompt`, itself alone).
         batches: the examples (by number) of every optimizer step, in order; an epoch is as many steps as the next.
         learning_rate: peak learning rate of AdamW.
-        settings: the suite's `train:` section (`align_bench.suite.Train`).
+        settings: the suite's `train:` section (`align_bench.suite.models.Train`).
         seed: seed of what is random beside the order of rows.
         device: `cuda`, `cpu` and the like.
         bf16: whether activations are bf16; fp32 otherwise.

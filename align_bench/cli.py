@@ -357,14 +357,14 @@ def schema() -> None:
 
     Example: align-bench schema > suite.schema.json
     """
-    from align_bench.suite import json_schema
+    from align_bench.suite.load import json_schema
 
     typer.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
 
 
 def _registry(plugins: list[str] | None, suite: str | None = None, suite_plugins: list[str] | None = None) -> Registry:
     from align_bench.registry import load_registry
-    from align_bench.suite import find_suite, packaged_suites
+    from align_bench.suite.load import find_suite, packaged_suites
 
     # Without a suite of one's own, `algorithms/` of the current folder counts as beside it.
     file = find_suite(suite) if suite else None
@@ -374,7 +374,7 @@ def _registry(plugins: list[str] | None, suite: str | None = None, suite_plugins
 
 
 def _prepare(suite: str, overrides: list[str] | None, plugins: list[str] | None) -> Prepared:
-    from align_bench.suite import load_suite
+    from align_bench.suite.load import load_suite
 
     loaded = load_suite(suite, overrides or ())
     # torch is first imported here; a mistake in the suite is told before that.
@@ -428,7 +428,8 @@ def _compared(
     """The methods of a suite with their results in its report's folder, computed where allowed."""
     from align_bench.errors import MissingResultError
     from align_bench.report.export import read_report
-    from align_bench.suite import BASE_CELL, load_suite, packaged_suites
+    from align_bench.suite.load import load_suite, packaged_suites
+    from align_bench.suite.models import BASE_CELL
 
     last = names[-1]
     suite = last if last in packaged_suites() or last.endswith((".yaml", ".yml")) else "assignment"

@@ -32,7 +32,7 @@ from align_bench.records import (
     TokenTable,
 )
 from align_bench.store import Artefact, Store
-from align_bench.suite import GOLD, JUDGE_CELL, DataFile, Ensemble, Suite, TrainedJudge, judge_cell
+from align_bench.suite.models import GOLD, JUDGE_CELL, DataFile, Ensemble, Suite, TrainedJudge, judge_cell
 
 
 class Results:

@@ -80,7 +80,7 @@ from align_bench.report.export import WRITTEN, read_report, write_report
 from align_bench.report.naming import method_of
 from align_bench.report.numerals import counts_in_words
 from align_bench.store import Artefact, Store, content_key, make_folder, write_atomically
-from align_bench.suite import (
+from align_bench.suite.models import (
     JUDGE_CELL,
     AnyJudge,
     Generate,

@@ -19,7 +19,7 @@ from align_bench.errors import SuiteError, nearest
 from align_bench.records import OWN_SETTINGS, Kind
 from align_bench.registry import Plugin, Registry
 from align_bench.store import content_key
-from align_bench.suite import (
+from align_bench.suite.models import (
     BASE_CELL,
     GOLD,
     JUDGE_CELL,

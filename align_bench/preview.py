@@ -22,7 +22,7 @@ from align_bench.models.load import base_parameters
 from align_bench.pipeline import HELD_OUT, Folders, Prepared, stage_label, tuned, warnings
 from align_bench.plan import Address, Cell
 from align_bench.store import MANIFEST, Store
-from align_bench.suite import BASE_CELL, JUDGE_CELL, DataFile, TrainedJudge, judge_cell
+from align_bench.suite.models import BASE_CELL, JUDGE_CELL, DataFile, TrainedJudge, judge_cell
 from align_bench.trials import in_words
 
 # A frozen base needs no weight gradients: forward 2N, backward through the activations 2N.

@@ -13,7 +13,8 @@ from types import ModuleType
 
 from align_bench.api import Algorithm
 from align_bench.errors import PluginError, nearest
-from align_bench.suite import BASE_CELL, JUDGE_CELL, builtin_folder
+from align_bench.suite.load import builtin_folder
+from align_bench.suite.models import BASE_CELL, JUDGE_CELL
 
 ENTRY_POINT_GROUP = "align_bench.algorithms"
 

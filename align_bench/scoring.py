@@ -23,7 +23,8 @@ from align_bench.metrics.accuracy import accuracy
 from align_bench.models.load import resolve_precision
 from align_bench.records import Tick
 from align_bench.report.numerals import number, one_line, with_spread
-from align_bench.suite import GOLD, LoadedJudge, load_suite
+from align_bench.suite.load import load_suite
+from align_bench.suite.models import GOLD, LoadedJudge
 
 Scores = Mapping[str, Sequence[float | None]]
 

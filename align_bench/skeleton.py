@@ -8,7 +8,7 @@ from pathlib import Path
 
 from align_bench.errors import PluginError, nearest
 from align_bench.registry import Registry
-from align_bench.suite import BASE_CELL, JUDGE_CELL
+from align_bench.suite.models import BASE_CELL, JUDGE_CELL
 
 
 @dataclass(frozen=True, slots=True)

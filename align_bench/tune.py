@@ -9,7 +9,7 @@ from typing import Any
 from align_bench.api import Algorithm
 from align_bench.errors import DataError
 from align_bench.records import TokenRow
-from align_bench.suite import Tune
+from align_bench.suite.models import Tune
 
 
 def points(algorithm: Algorithm, given: Mapping[str, Any], tune: Tune) -> list[dict[str, Any]]:

@@ -31,7 +31,7 @@ from align_bench.models.logprobs import response_logps, scores
 from align_bench.models.passes import even_passes, micro_batches
 from align_bench.records import TokenRow
 from align_bench.stats.paired import holm, mcnemar_exact, paired_t
-from align_bench.suite import Generate, Lora
+from align_bench.suite.models import Generate, Lora
 
 BASE = find_base(os.environ.get("MICRO_BASE", "embedded/tiny"))
 PRECISION = resolve_precision("fp32")

@@ -52,7 +52,8 @@ from align_bench.models.load import (
 from align_bench.models.lora import FusedLinear
 from align_bench.records import Conversation, Tick, TokenRow, silent
 from align_bench.registry import load_registry
-from align_bench.suite import Audit, Generate, Lora, Suite, Train, builtin_folder, load_suite
+from align_bench.suite.load import builtin_folder, load_suite
+from align_bench.suite.models import Audit, Generate, Lora, Suite, Train
 from align_bench.train.feeds import FEEDS, UnpairedFeed, mismatched_sequence
 from align_bench.train.loop import TrainLog, train
 from align_bench.train.online import train_online

@@ -123,7 +123,7 @@ from pathlib import Path
 from align_bench.pipeline import Folders, prepare, run
 from align_bench.registry import load_registry
 from align_bench.store import Store
-from align_bench.suite import load_suite
+from align_bench.suite.load import load_suite
 
 now = None
 

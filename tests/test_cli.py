@@ -22,7 +22,7 @@ from rich.console import Console
 
 from align_bench import cli
 from align_bench.store import MANIFEST, Store
-from align_bench.suite import builtin_folder
+from align_bench.suite.load import builtin_folder
 
 COMMANDS: dict[str, click.Command] = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
 METHOD = '''

@@ -15,7 +15,8 @@ from align_bench.models.load import Precision, add_adapter, find_base, load_poli
 from align_bench.models.logprobs import response_logps
 from align_bench.pipeline import Folders, Quiet, prepare, run
 from align_bench.registry import load_registry
-from align_bench.suite import Generate, Lora, load_suite
+from align_bench.suite.load import load_suite
+from align_bench.suite.models import Generate, Lora
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 

@@ -15,7 +15,7 @@ from align_bench.pipeline import Folders, prepare, run
 from align_bench.records import Tick, silent
 from align_bench.registry import load_registry
 from align_bench.store import Store
-from align_bench.suite import load_suite
+from align_bench.suite.load import load_suite
 
 AGREEING = ["rm", "dpo", "kto", "simpo"]
 

@@ -27,7 +27,7 @@ from align_bench.records import Tick, silent
 from align_bench.registry import load_registry
 from align_bench.report.export import read_generations, read_report, read_scores, read_training, recompute
 from align_bench.store import Store
-from align_bench.suite import load_suite
+from align_bench.suite.load import load_suite
 
 
 class Watch:

@@ -24,7 +24,8 @@ from align_bench.pipeline import Folders, Prepared, prepare, run
 from align_bench.records import Conversation, Message, silent
 from align_bench.registry import load_registry
 from align_bench.report.export import read_audits, read_generations, read_scores, recompute
-from align_bench.suite import LoadedJudge, load_suite
+from align_bench.suite.load import load_suite
+from align_bench.suite.models import LoadedJudge
 
 PLANTED = {"path": "embedded/planted", "rows": 24}
 

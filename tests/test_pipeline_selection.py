@@ -23,7 +23,7 @@ from align_bench.report.export import read_generations, read_scores, recompute
 from align_bench.report.sections import own_reward
 from align_bench.specimens import plain_score
 from align_bench.store import Store
-from align_bench.suite import load_suite
+from align_bench.suite.load import load_suite
 
 BEST = load_registry()["best_of_n"].algorithm
 METHODS = [

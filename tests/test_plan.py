@@ -13,7 +13,7 @@ from align_bench.api import Job, recipe
 from align_bench.errors import PluginError, SuiteError
 from align_bench.plan import Address, Cell, Inputs, Plan, Tuning, make_plan, plan_trials
 from align_bench.registry import Broken, Plugin, Registry, load_registry
-from align_bench.suite import Suite
+from align_bench.suite.models import Suite
 
 INPUTS = Inputs(
     train="train rows",

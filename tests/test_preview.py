@@ -18,7 +18,7 @@ from align_bench.preview import plan_tables
 from align_bench.records import Cost
 from align_bench.registry import load_registry
 from align_bench.store import MANIFEST, Store
-from align_bench.suite import load_suite
+from align_bench.suite.load import load_suite
 
 METHOD = '''
 from align_bench.api import Loss, PairLogps, algorithm

@@ -10,7 +10,7 @@ import yaml
 
 from align_bench.records import OWN_SETTINGS
 from align_bench.registry import load_registry
-from align_bench.suite import load_suite, packaged_suites
+from align_bench.suite.load import load_suite, packaged_suites
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

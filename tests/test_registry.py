@@ -16,7 +16,7 @@ from align_bench import registry as registry_module
 from align_bench.api import Algorithm, Recipe, Selection
 from align_bench.errors import PluginError
 from align_bench.registry import load_registry
-from align_bench.suite import builtin_folder
+from align_bench.suite.load import builtin_folder
 
 BUILT_IN = sorted(builtin_folder("algorithms").glob("[!_]*.py"))
 METHOD = '''

@@ -26,7 +26,8 @@ from align_bench.records import Conversation, Message, silent
 from align_bench.registry import load_registry
 from align_bench.report.export import read_generations, read_scores
 from align_bench.scoring import Scored, score_file
-from align_bench.suite import LoadedJudge, load_suite
+from align_bench.suite.load import load_suite
+from align_bench.suite.models import LoadedJudge
 
 ROWS = [{"question": f"What is {n} and {n}?", "answer": "It is so. " * (1 + 7 * n % 5), "n": n} for n in range(9)]
 

@@ -13,18 +13,8 @@ import yaml
 from pydantic import ValidationError
 
 from align_bench.errors import SuiteError
-from align_bench.suite import (
-    GoldJudge,
-    LoadedJudge,
-    Suite,
-    TrainedJudge,
-    builtin_folder,
-    find_suite,
-    json_schema,
-    judge_names,
-    load_suite,
-    packaged_suites,
-)
+from align_bench.suite.load import builtin_folder, find_suite, json_schema, load_suite, packaged_suites
+from align_bench.suite.models import GoldJudge, LoadedJudge, Suite, TrainedJudge, judge_names
 
 MINIMAL = """
 name: mine

@@ -25,7 +25,7 @@ from align_bench.records import Tick, TokenRow
 from align_bench.registry import load_registry
 from align_bench.report.export import recompute
 from align_bench.store import Store
-from align_bench.suite import load_suite
+from align_bench.suite.load import load_suite
 
 PLUGINS = '''
 from typing import Annotated

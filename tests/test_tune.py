@@ -11,7 +11,7 @@ import pytest
 from align_bench.api import Algorithm, Loss, PairLogps, Range, algorithm
 from align_bench.errors import DataError
 from align_bench.records import TokenRow
-from align_bench.suite import Tune
+from align_bench.suite.models import Tune
 from align_bench.tune import best, cut, points
 
 

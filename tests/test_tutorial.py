@@ -13,7 +13,7 @@ from rich.console import Console
 
 from align_bench import cli
 from align_bench.registry import load_file
-from align_bench.suite import builtin_folder
+from align_bench.suite.load import builtin_folder
 from align_bench.testing import SECTIONS, check_algorithm
 
 PAGE = builtin_folder("algorithms") / "README.md"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from align_bench.suite import Ensemble
+from align_bench.suite.models import Ensemble
 
 
 def combine(members: Sequence[Sequence[float]], ensemble: Ensemble | None) -> list[float]:

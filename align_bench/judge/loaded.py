@@ -20,7 +20,7 @@ from align_bench.models.logprobs import last_states
 from align_bench.models.passes import micro_batches
 from align_bench.records import Conversation, Message, Tick, silent
 from align_bench.store import file_digest
-from align_bench.suite import LoadedJudge
+from align_bench.suite.models import LoadedJudge
 
 _ALIGN_ANYTHING_HEAD = "score_head.weight"
 _LABELS = (1, 2)

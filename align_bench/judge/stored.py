@@ -15,7 +15,7 @@ from align_bench.judge.reward_model import RewardModel, Scorer
 from align_bench.models.load import find_base, load_adapter, load_scorer, load_tokenizer, resolve_precision
 from align_bench.records import Conversation, Tick, silent
 from align_bench.store import Store
-from align_bench.suite import Ensemble, LoadedJudge
+from align_bench.suite.models import Ensemble, LoadedJudge
 
 SCORERS = "scorers.json"  # what a run notes of its reward models and judges
 

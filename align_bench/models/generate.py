@@ -21,7 +21,7 @@ from align_bench.models.lora import steady
 from align_bench.models.passes import ENOUGH_FOR_A_CPU
 from align_bench.models.plain import plainly
 from align_bench.records import Tick, silent
-from align_bench.suite import Generate
+from align_bench.suite.models import Generate
 
 _CONTINUES: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 # Ended answers leave their batch once they are an eighth of it: it costs a copy of the cache of all others.

@@ -18,7 +18,7 @@ import torch
 
 from align_bench.errors import ModelError
 from align_bench.store import file_digest
-from align_bench.suite import Lora
+from align_bench.suite.models import Lora
 
 EMBEDDED = {"embedded/tiny": Path(__file__).parent / "tiny"}
 # Never pickles: weights are safetensors (or GGUF), the rest is text.

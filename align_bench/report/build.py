@@ -19,7 +19,7 @@ from align_bench.report.rankings import rank_all
 from align_bench.report.results import baselines, metrics
 from align_bench.report.verdict import write_verdict
 from align_bench.stats.power import detectable_between_seeds, detectable_effect
-from align_bench.suite import Report
+from align_bench.suite.models import Report
 
 
 def build_report(

@@ -14,7 +14,7 @@ from align_bench.report.export import REPORT
 from align_bench.report.numerals import UNDEFINED, number, one_line
 from align_bench.report.section import Column, Section, text
 from align_bench.store import MANIFEST
-from align_bench.suite import JUDGE_CELL
+from align_bench.suite.models import JUDGE_CELL
 
 # Metric → how the line calls it, by the kind of cell that it is looked up in.
 BEST = {

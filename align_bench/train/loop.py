@@ -22,7 +22,7 @@ from align_bench.data.batches import effective_batches
 from align_bench.errors import AlignBenchError, ModelError, PluginError
 from align_bench.models.layout import training_passes
 from align_bench.records import Tick, TokenRow, silent
-from align_bench.suite import Train
+from align_bench.suite.models import Train
 from align_bench.train.auxiliary import attach, companion_of
 from align_bench.train.feeds import FEEDS, Feed, Reference
 

@@ -19,7 +19,7 @@ from align_bench.models.generate import generate
 from align_bench.models.layout import training_passes
 from align_bench.models.logprobs import token_logps
 from align_bench.records import Tick, TokenRow, silent
-from align_bench.suite import Generate, Train
+from align_bench.suite.models import Generate, Train
 from align_bench.train.loop import Reward, TrainLog, _accumulated, _Budget, _one_process, _State, plugin_code
 
 

@@ -16,7 +16,7 @@ from align_bench.errors import AlignBenchError, ModelError, PluginError
 from align_bench.models.flops import uncounted
 from align_bench.models.load import Precision
 from align_bench.records import Tick, TokenRow, silent
-from align_bench.suite import Train
+from align_bench.suite.models import Train
 from align_bench.train.feeds import FEEDS, Feed, PairFeed, ScoreFeed, UnpairedFeed, mismatched_sequence
 from align_bench.train.loop import Reward, TrainLog
 

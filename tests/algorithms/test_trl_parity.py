@@ -37,7 +37,7 @@ from align_bench.models.logprobs import token_logps as answer_logps
 from align_bench.models.passes import micro_batches
 from align_bench.records import Message, Preference, PreferenceSet, TokenRow
 from align_bench.registry import load_registry
-from align_bench.suite import Lora, Train
+from align_bench.suite.models import Lora, Train
 from align_bench.train.feeds import FEEDS, Reference, UnpairedFeed, mismatched_sequence
 from align_bench.train.loop import train
 

@@ -23,7 +23,7 @@ from align_bench.evaluate.preference import mismatched_logps, table_logps, table
 from align_bench.models.load import Base, Precision, add_adapter, find_base, load_policy, load_scorer, load_tokenizer
 from align_bench.records import TokenRow
 from align_bench.registry import load_registry
-from align_bench.suite import Lora, Train
+from align_bench.suite.models import Lora, Train
 from align_bench.train.loop import train
 from align_bench.train.recipe import train_by_recipe
 

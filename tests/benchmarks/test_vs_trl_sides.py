@@ -13,7 +13,7 @@ import vs_trl_table as table
 
 from align_bench.evaluate.preference import table_logps, table_scores
 from align_bench.models.load import add_adapter
-from align_bench.suite import Generate
+from align_bench.suite.models import Generate
 
 pytestmark = pytest.mark.filterwarnings("ignore:`.*gradient_checkpointing.*` is deprecated:FutureWarning")
 

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from align_bench.evaluate.drift import answer_drift
 from align_bench.models.load import add_adapter
-from align_bench.suite import Lora
+from align_bench.suite.models import Lora
 
 ANSWERS = [((5, 6, 7), (8, 9)), ((11, 12), (13, 14, 15, 16)), ((20,), (21,))]
 

@@ -5,7 +5,7 @@ import statistics
 import pytest
 
 from align_bench.judge.ensemble import combine
-from align_bench.suite import Ensemble
+from align_bench.suite.models import Ensemble
 
 MEMBERS = [[1.0, -2.0, 0.5, 3.0], [2.0, -2.0, -0.5, 2.5], [6.0, -2.0, 0.25, 2.0]]
 ANSWERS = list(zip(*MEMBERS, strict=True))

@@ -17,7 +17,7 @@ from align_bench.errors import ModelError
 from align_bench.judge.loaded import LoadedModel, find_judge, load_judge, weights_digest
 from align_bench.models.load import Precision
 from align_bench.records import Conversation, Message
-from align_bench.suite import LoadedJudge
+from align_bench.suite.models import LoadedJudge
 
 Make = Callable[..., Path]
 FP32 = Precision("fp32", torch.float32, "cpu")

@@ -26,7 +26,7 @@ from align_bench.models.layout import lay_out
 from align_bench.models.load import add_adapter
 from align_bench.models.logprobs import response_logps, scores, token_logps
 from align_bench.models.plain import plainly
-from align_bench.suite import Lora
+from align_bench.suite.models import Lora
 
 # Three prompts: one with two answers (a pair), one with four, one with one; lengths differ everywhere.
 PAIRS = [

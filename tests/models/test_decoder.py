@@ -28,7 +28,7 @@ from align_bench.models.decoder import fuse_layers
 from align_bench.models.load import add_adapter
 from align_bench.models.logprobs import response_logps, scores
 from align_bench.models.plain import plainly
-from align_bench.suite import Lora
+from align_bench.suite.models import Lora
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 64,

@@ -19,7 +19,7 @@ from align_bench.models.flops import Work, _work, counted, passes, uncounted
 from align_bench.models.generate import generate
 from align_bench.models.load import add_adapter
 from align_bench.models.logprobs import attacked_scores, response_logps, scores
-from align_bench.suite import Generate, Lora
+from align_bench.suite.models import Generate, Lora
 
 # torch counts no fused attention on a CPU, so that attention is the plain one here. What it counts and we do not: the
 # product that makes rotary angles. What we count and it does not: gradients of the first layer's input.

@@ -13,7 +13,7 @@ from align_bench.models import generate as generation
 from align_bench.models import lora
 from align_bench.models.generate import Answer, generate
 from align_bench.models.load import Precision, add_adapter, find_base, load_policy, load_tokenizer
-from align_bench.suite import Generate, Lora
+from align_bench.suite.models import Generate, Lora
 
 PROMPTS = [(5, 6, 7), (20,), (11, 12, 13, 14, 15), (30, 31), (8, 9)]
 

@@ -17,7 +17,7 @@ from align_bench.models.load import add_adapter
 from align_bench.models.logprobs import token_logps
 from align_bench.records import TokenRow
 from align_bench.registry import load_registry
-from align_bench.suite import Lora, Train
+from align_bench.suite.models import Lora, Train
 from align_bench.train.loop import train
 
 VOCABULARY = 3000

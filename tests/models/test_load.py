@@ -40,7 +40,7 @@ from align_bench.models.load import (
     without_adapter,
 )
 from align_bench.models.logprobs import response_logps, scores
-from align_bench.suite import Lora
+from align_bench.suite.models import Lora
 
 FP32 = Precision("fp32", torch.float32, "cpu")
 ROWS = [((5, 6, 7), (8, 9)), ((5,), (6, 7, 8, 9, 10))]

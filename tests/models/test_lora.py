@@ -13,7 +13,7 @@ from align_bench.models.load import Precision, add_adapter, find_base, load_adap
 from align_bench.models.logprobs import response_logps
 from align_bench.models.lora import Affine, FusedLinear, factors, steady
 from align_bench.models.plain import plainly
-from align_bench.suite import Lora
+from align_bench.suite.models import Lora
 
 ROWS = [((5, 6, 7), (8, 9)), ((5, 6, 7), (10,)), ((11, 12), (13, 14, 15))]
 

@@ -18,7 +18,7 @@ from align_bench.models.load import Precision, add_adapter, find_base, load_adap
 from align_bench.models.logprobs import attacked_scores, head_weight, scores
 from align_bench.records import TokenRow
 from align_bench.registry import load_registry
-from align_bench.suite import Lora, Train
+from align_bench.suite.models import Lora, Train
 from align_bench.train.auxiliary import attach, companion_of
 from align_bench.train.feeds import ScoreFeed
 from align_bench.train.loop import train

@@ -20,7 +20,7 @@ from align_bench.models.load import Precision, add_adapter, find_base, load_poli
 from align_bench.models.logprobs import response_logps
 from align_bench.records import TokenRow
 from align_bench.registry import load_registry
-from align_bench.suite import Lora, Train
+from align_bench.suite.models import Lora, Train
 from align_bench.train.feeds import FEEDS
 from align_bench.train.loop import train
 

@@ -19,7 +19,7 @@ from align_bench.models.load import Precision, add_adapter, find_base, load_poli
 from align_bench.models.logprobs import response_logps, token_logps
 from align_bench.records import TokenRow
 from align_bench.registry import load_registry
-from align_bench.suite import Lora, Train
+from align_bench.suite.models import Lora, Train
 from align_bench.train.online import train_online
 
 FP32 = Precision("fp32", torch.float32, "cpu")

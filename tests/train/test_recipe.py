@@ -14,7 +14,7 @@ from align_bench.data.batches import effective_batches, mismatched
 from align_bench.errors import DataError, PluginError
 from align_bench.models.load import Precision, add_adapter, find_base, load_policy
 from align_bench.records import TokenRow
-from align_bench.suite import Lora, Train
+from align_bench.suite.models import Lora, Train
 from align_bench.train.recipe import train_by_recipe
 
 FP32 = Precision("fp32", torch.float32, "cpu")

@@ -1,15 +1,12 @@
-"""A suite file: YAML in, one frozen, fully checked `Suite` out."""
+"""What a suite may say: every key with its type, default and description."""
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -17,12 +14,11 @@ from pydantic import (
     Discriminator,
     Field,
     Tag,
-    ValidationError,
     field_validator,
     model_validator,
 )
 
-from align_bench.errors import SuiteError, nearest
+from align_bench.errors import SuiteError
 
 DEFAULT_SUITE = "assignment"
 BASE_CELL = "base"
@@ -131,12 +127,13 @@ class GoldJudge(_Strict):
 
 
 AnyJudge = TrainedJudge | LoadedJudge | GoldJudge
-_JUDGE_KINDS: Mapping[str, type[AnyJudge]] = {"trained": TrainedJudge, "loaded": LoadedJudge, "gold": GoldJudge}
+JUDGE_KINDS: Mapping[str, type[AnyJudge]] = {"trained": TrainedJudge, "loaded": LoadedJudge, "gold": GoldJudge}
 
 
-def _judge_kind(value: Any) -> str:
+def judge_kind(value: Any) -> str:
+    """Which of `JUDGE_KINDS` an entry of `judge:` is."""
     if not isinstance(value, Mapping):
-        return next(kind for kind, model in _JUDGE_KINDS.items() if isinstance(value, model))
+        return next(kind for kind, model in JUDGE_KINDS.items() if isinstance(value, model))
     if value.get("method") == GOLD:
         return "gold"
     return "loaded" if "model" in value else "trained"
@@ -159,7 +156,7 @@ def _judge_entry(value: Any) -> Any:
 
 JudgeEntry = Annotated[
     Annotated[TrainedJudge, Tag("trained")] | Annotated[LoadedJudge, Tag("loaded")] | Annotated[GoldJudge, Tag("gold")],
-    Discriminator(_judge_kind),
+    Discriminator(judge_kind),
 ]
 
 
@@ -337,255 +334,3 @@ class Suite(_Strict):
         if len(set(seeds)) != len(seeds):
             raise ValueError("seeds must be distinct")
         return seeds
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML in which 5e-4 is a number (YAML 1.1 reads it as text) and a key may stand only once."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(?:\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
-
-
-def _unique_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen: set[Any] = set()
-    for key_node, _ in node.value:
-        key = loader.construct_object(key_node)
-        if not isinstance(key, Hashable):
-            raise yaml.constructor.ConstructorError(None, None, "a key must be plain text", key_node.start_mark)
-        if key in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", key_node.start_mark)
-        seen.add(key)
-    return loader.construct_mapping(node, deep=True)
-
-
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
-
-
-def builtin_folder(name: Literal["suites", "algorithms"]) -> Path:
-    """The packaged folder: inside an installed package, or beside it in a clone."""
-    package = Path(__file__).parent
-    installed = package / "_builtin" / name
-    return installed if installed.is_dir() else package.parent / name
-
-
-def packaged_suites() -> dict[str, Path]:
-    """Name → file of each packaged suite."""
-    return {path.stem: path for path in sorted(builtin_folder("suites").glob("*.yaml"))}
-
-
-def find_suite(name_or_path: str) -> Path:
-    """The file of a suite given by path or by a packaged suite's name.
-
-    Raises:
-        SuiteError: when neither exists.
-    """
-    path = Path(name_or_path)
-    if path.is_file():
-        return path.resolve()
-    packaged = packaged_suites()
-    # `suites/assignment.yaml` must work in an empty folder too, where only the packaged file exists.
-    if path.stem in packaged and path.parent in (Path(), Path("suites")) and path.suffix in ("", ".yaml"):
-        return packaged[path.stem]
-    raise SuiteError(
-        f"no suite {name_or_path!r}: not a file, and {nearest(path.stem, packaged, what='packaged suite')}"
-    )
-
-
-def load_suite(name_or_path: str, overrides: Sequence[str] = ()) -> Suite:
-    """Read a suite, follow `extends`, apply `key=value` overrides, fill in ${VARIABLES}, check everything.
-
-    Args:
-        name_or_path: a file, or the name of a packaged suite.
-        overrides: `key=value`, keys dotted (`train.epochs=2`), values in YAML.
-
-    Raises:
-        SuiteError: with the file, the key, what was found and what was expected.
-    """
-    path = find_suite(name_or_path)
-    raw, folders = _extended(path, seen=())
-    for override in overrides:
-        _override(raw, override)
-    raw = _expanded(raw, path)
-    try:
-        suite = Suite.model_validate(raw)
-    except ValidationError as error:
-        raise SuiteError(f"{path}:\n" + "\n".join(_in_words(item, raw) for item in error.errors())) from None
-    return _located(suite, folders)
-
-
-def _extended(path: Path, seen: tuple[Path, ...]) -> tuple[dict[str, Any], tuple[Path, ...]]:
-    """The suite's keys over its parents', and the folders of all these files, its own first."""
-    if path in seen:
-        raise SuiteError(f"{path} extends itself through {' → '.join(str(step) for step in seen)}")
-    raw = _parsed(path)
-    parent = raw.pop("extends", None)
-    if parent is None:
-        return raw, (path.parent,)
-    beside = path.parent / str(parent)
-    try:
-        target = beside.resolve() if beside.is_file() else find_suite(str(parent))
-    except SuiteError as error:
-        raise SuiteError(f"{path}: extends: {error.message}") from None
-    below, folders = _extended(target, (*seen, path))
-    return _merged(below, raw), (path.parent, *folders)
-
-
-def _parsed(path: Path) -> dict[str, Any]:
-    try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise SuiteError(f"{path} is not valid YAML: {error}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SuiteError(f"{path} cannot be read: {error}") from None
-    if not isinstance(raw, dict):
-        raise SuiteError(f"{path}: got {type(raw).__name__}, expected a mapping with base, data and methods")
-    return raw
-
-
-def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """`above` over `below`: mappings merge key by key, everything else is replaced."""
-    merged = dict(below)
-    for key, value in above.items():
-        old = merged.get(key)
-        if isinstance(old, Mapping) and isinstance(value, Mapping) and not (key == "judge" and _another(value, old)):
-            value = _merged(old, value)
-        merged[key] = value
-    return merged
-
-
-def _another(judge: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
-    """Whether a judge takes the old one's place, rather than to change some of its keys."""
-    return _judge_kind(judge) != _judge_kind(old) and bool({"model", "method", "data"} & set(judge))
-
-
-def _override(raw: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise SuiteError(f"--set {override!r}: expected key=value", fix="for example --set train.epochs=2")
-    *parents, last = key.split(".")
-    here: dict[str, Any] = raw
-    for depth, parent in enumerate(parents):
-        child = here.get(parent)
-        if isinstance(child, str) and parent in ("train", "val", "data"):
-            child = {"path": child}
-        elif child is None:
-            child = {}
-        elif not isinstance(child, dict):
-            raise SuiteError(f"--set {override!r}: {'.'.join(parents[: depth + 1])} is not a mapping")
-        here[parent] = here = dict(child)  # a copy: a YAML anchor may share it with another key
-    try:
-        here[last] = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise SuiteError(f"--set {override!r}: the value is not valid YAML: {error}") from None
-
-
-_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
-
-
-def _expanded(value: Any, path: Path) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _expanded(item, path) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_expanded(item, path) for item in value]
-    if not isinstance(value, str):
-        return value
-
-    def fill(match: re.Match[str]) -> str:
-        name, default = match.groups()
-        if name in os.environ:
-            return os.environ[name]
-        if default is None:
-            raise SuiteError(
-                f"{path}: the environment variable {name} is not set", fix=f"export {name}=…, or use --set"
-            )
-        return str(default)
-
-    return _VARIABLE.sub(fill, value)
-
-
-def _located(suite: Suite, folders: Sequence[Path]) -> Suite:
-    """Local paths that exist beside the suite file or one that it extends, but not from here, become absolute."""
-
-    def locate(path: str) -> str:
-        if Path(path).exists():
-            return path
-        return next((str(folder / path) for folder in folders if (folder / path).exists()), path)
-
-    def locate_file(file: DataFile) -> DataFile:
-        return file.model_copy(update={"path": locate(file.path)})
-
-    def locate_judge(judge: AnyJudge) -> AnyJudge:
-        if isinstance(judge, TrainedJudge):
-            return judge.model_copy(update={"data": locate_file(judge.data)})
-        return judge.model_copy(update={"model": locate(judge.model)}) if isinstance(judge, LoadedJudge) else judge
-
-    return suite.model_copy(
-        update={
-            "base": locate(suite.base),
-            "data": Data(train=locate_file(suite.data.train), val=locate_file(suite.data.val)),
-            "judge": tuple(locate_judge(judge) for judge in suite.judge),
-            "plugins": [locate(plugin) for plugin in suite.plugins],
-        }
-    )
-
-
-def _in_words(error: Mapping[str, Any], raw: Mapping[str, Any]) -> str:
-    location = [str(part) for part in _as_written(error["loc"], raw)]
-    where = ".".join(location)
-    if error["type"] == "extra_forbidden":
-        known = _keys_at(error["loc"][:-1])
-        return f"  {where}: unknown key. {nearest(location[-1], known, what='key')}"
-    if error["type"] == "missing":
-        return f"  {where}: missing, and it has no default"
-    return f"  {where}: got {error['input']!r}; {error['msg'].removeprefix('Value error, ')}"
-
-
-def _as_written(location: Sequence[str | int], raw: Mapping[str, Any]) -> Sequence[str | int]:
-    """A place without what only the model has: the kind of a judge, and its number where there is no list."""
-    if location[:1] != ("judge",):
-        return location
-    number = location[1:2] if isinstance(raw.get("judge"), list) else ()
-    return ["judge", *number, *location[3:]]
-
-
-def _keys_at(location: Sequence[str | int]) -> list[str]:
-    model: type[BaseModel] = Suite
-    if location[:1] == ("judge",):
-        model, location = _JUDGE_KINDS[str(location[2])], location[3:]
-    for part in location:
-        if not isinstance(part, str) or part not in model.model_fields:
-            continue
-        model = _model_in(model.model_fields[part].annotation) or model
-    keys = list(model.model_fields)
-    return ["extends", *keys] if model is Suite else keys
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for argument in getattr(annotation, "__args__", ()):
-        if found := _model_in(argument):
-            return found
-    return None
-
-
-def json_schema() -> dict[str, Any]:
-    """The JSON schema of a suite file as users write it: shorthand forms and `extends` included."""
-    schema = Suite.model_json_schema()
-    definitions = schema["$defs"]
-    definitions["Method"] = {
-        "description": "a method's name, or its name with parameters; a list of values makes a grid",
-        "anyOf": [{"type": "string"}, {"type": "object", "minProperties": 1, "maxProperties": 1}],
-    }
-    definitions["DataFile"] = {"anyOf": [{"type": "string"}, definitions["DataFile"]]}
-    one = [{"type": "string"}, *({"$ref": f"#/$defs/{kind.__name__}"} for kind in _JUDGE_KINDS.values())]
-    schema["properties"]["judge"] = {
-        "anyOf": [*one, {"type": "array", "items": {"anyOf": one}}, {"type": "null"}],
-        "description": schema["properties"]["judge"]["description"],
-    }
-    schema["properties"]["extends"] = {"type": "string", "description": "a packaged suite's name or a path"}
-    # With `extends`, the parent may bring what is required.
-    schema.pop("required", None)
-    return schema

@@ -22,6 +22,8 @@ What differs from the suite's own methods for all of them:
 """
 
 import contextlib
+import importlib
+import importlib.metadata
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,7 +32,46 @@ from typing import Annotated, Any
 from annotated_types import Ge, Gt
 from torch.utils.data import Sampler
 
-from align_bench.api import Answer, Job, Pair, recipe
+from align_bench.api import Answer, Job, Pair, PluginError, recipe
+
+_KNOWN = "trl>=1.16,<1.17"  # what these recipes were held against
+
+
+def _trainer(name: str, module: str = "trl") -> tuple[Any, Any]:
+    """A trainer of TRL's and its configuration, such as `DPOTrainer` and `DPOConfig`.
+
+    Raises:
+        PluginError: when the installed TRL does not have them, or not what the recipes take over of them.
+    """
+    try:
+        version = importlib.metadata.version("trl")
+    except importlib.metadata.PackageNotFoundError as error:
+        raise PluginError("trl is not installed", fix=f"pip install '{_KNOWN}'") from error
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is experimental says so; that is why it is looked for here
+            found = importlib.import_module(module)
+            trainer, config = getattr(found, f"{name}Trainer"), getattr(found, f"{name}Config")
+    except (ImportError, AttributeError, RuntimeError) as error:  # RuntimeError: of a lazy module that cannot be loaded
+        raise PluginError(
+            f"trl {version} gives no {module}.{name}Trainer: {error}",
+            fix=f"pip install '{_KNOWN}', which is known to have it",
+        ) from error
+    if not hasattr(trainer, "_get_train_sampler"):
+        raise PluginError(
+            f"{module}.{name}Trainer of trl {version} orders its rows in another way",
+            fix=f"pip install '{_KNOWN}', whose rows can be ordered as the suite does",
+        )
+    return trainer, config
+
+
+def _missing(name: str, module: str = "trl") -> str | None:
+    """Why such a trainer cannot be used here, in words; None when it can."""
+    try:
+        _trainer(name, module)
+    except PluginError as error:
+        return f"{error.message}; {error.fix}"
+    return None
 
 
 @recipe(
@@ -39,6 +80,7 @@ from align_bench.api import Answer, Job, Pair, recipe
     learning_rate=1e-4,
     learning_rate_range=(1e-5, 5e-4),
     libraries=("trl",),
+    obstacle=lambda: _missing("Reward"),
 )
 def trl_rm(job: Job, *, centering: Annotated[float, Ge(0)] = 0.01) -> None:
     """Bradley–Terry reward model by TRL's RewardTrainer.
@@ -57,12 +99,10 @@ def trl_rm(job: Job, *, centering: Annotated[float, Ge(0)] = 0.01) -> None:
         1. Nothing in fp32. TRL finds an answer's last token by the pad token's id, ours by the mask: here rows are
            padded with a token that ends none of them.
     """
-    from trl import RewardConfig, RewardTrainer
-
     last = {side[-1] for pair in job.examples for side in (pair.chosen, pair.rejected)}
     free = next(token for token in range(len(job.tokenizer)) if token not in last)
     job.tokenizer.pad_token = job.tokenizer.convert_ids_to_tokens(free)
-    _train(job, RewardTrainer, RewardConfig, _scored, center_rewards_coefficient=centering)
+    _train(job, *_trainer("Reward"), _scored, center_rewards_coefficient=centering)
 
 
 @recipe(
@@ -71,6 +111,7 @@ def trl_rm(job: Job, *, centering: Annotated[float, Ge(0)] = 0.01) -> None:
     learning_rate=5e-5,
     learning_rate_range=(5e-6, 5e-4),
     libraries=("trl",),
+    obstacle=lambda: _missing("DPO"),
 )
 def trl_dpo(job: Job, *, beta: Annotated[float, Gt(0)] = 0.1) -> None:
     """Direct Preference Optimization by TRL's DPOTrainer.
@@ -88,9 +129,7 @@ def trl_dpo(job: Job, *, beta: Annotated[float, Gt(0)] = 0.1) -> None:
     Differs from dpo:
         1. Nothing but what holds for all of TRL's trainers here.
     """
-    from trl import DPOConfig, DPOTrainer
-
-    _train(job, DPOTrainer, DPOConfig, _paired, beta=beta)
+    _train(job, *_trainer("DPO"), _paired, beta=beta)
 
 
 @recipe(
@@ -99,6 +138,7 @@ def trl_dpo(job: Job, *, beta: Annotated[float, Gt(0)] = 0.1) -> None:
     learning_rate=5e-5,
     learning_rate_range=(5e-6, 5e-4),
     libraries=("trl",),
+    obstacle=lambda: _missing("KTO"),
 )
 def trl_kto(
     job: Job,
@@ -128,10 +168,8 @@ def trl_kto(
         2. The answer that stands for an unrelated one is the suite's, as with kto. TRL by itself takes the previous
            row's, within blocks of the micro-batch's size in the order before shuffling.
     """
-    from trl import KTOConfig, KTOTrainer
-
     weights = {"desirable_weight": desirable_weight, "undesirable_weight": undesirable_weight}
-    _train(job, KTOTrainer, KTOConfig, _single, beta=beta, **weights)
+    _train(job, *_trainer("KTO"), _single, beta=beta, **weights)
 
 
 @recipe(
@@ -140,6 +178,7 @@ def trl_kto(
     learning_rate=1e-5,
     learning_rate_range=(3e-6, 1e-4),
     libraries=("trl",),
+    obstacle=lambda: _missing("CPO", "trl.experimental.cpo"),
 )
 def trl_simpo(job: Job, *, beta: Annotated[float, Gt(0)] = 2.5, gamma: Annotated[float, Ge(0)] = 1.25) -> None:
     """Simple Preference Optimization by TRL's CPOTrainer.
@@ -159,9 +198,15 @@ def trl_simpo(job: Job, *, beta: Annotated[float, Gt(0)] = 2.5, gamma: Annotated
         1. Nothing but what holds for all of TRL's trainers here. The likelihood term that TRL adds by default
            (`cpo_alpha = 1`) is off.
     """
-    from trl.experimental.cpo import CPOConfig, CPOTrainer
-
-    _train(job, CPOTrainer, CPOConfig, _labelled, loss_type="simpo", cpo_alpha=0.0, beta=beta, simpo_gamma=gamma)
+    _train(
+        job,
+        *_trainer("CPO", "trl.experimental.cpo"),
+        _labelled,
+        loss_type="simpo",
+        cpo_alpha=0.0,
+        beta=beta,
+        simpo_gamma=gamma,
+    )
 
 
 @recipe(
@@ -170,6 +215,7 @@ def trl_simpo(job: Job, *, beta: Annotated[float, Gt(0)] = 2.5, gamma: Annotated
     learning_rate=5e-5,
     learning_rate_range=(1e-5, 5e-4),
     libraries=("trl",),
+    obstacle=lambda: _missing("ORPO", "trl.experimental.orpo"),
 )
 def trl_orpo(job: Job, *, lambda_: Annotated[float, Ge(0)] = 0.1) -> None:
     """Odds Ratio Preference Optimization by TRL's ORPOTrainer.
@@ -190,9 +236,7 @@ def trl_orpo(job: Job, *, lambda_: Annotated[float, Ge(0)] = 0.1) -> None:
            answer's own mean. They agree where prompts have one token and chosen answers have equal lengths, and in
            effect nowhere else.
     """
-    from trl.experimental.orpo import ORPOConfig, ORPOTrainer
-
-    _train(job, ORPOTrainer, ORPOConfig, _labelled, beta=lambda_)
+    _train(job, *_trainer("ORPO", "trl.experimental.orpo"), _labelled, beta=lambda_)
 
 
 @recipe(
@@ -201,6 +245,7 @@ def trl_orpo(job: Job, *, lambda_: Annotated[float, Ge(0)] = 0.1) -> None:
     learning_rate=1e-5,
     learning_rate_range=(1e-6, 1e-4),
     libraries=("trl",),
+    obstacle=lambda: _missing("RLOO"),
 )
 def trl_rloo(
     job: Job,
@@ -233,9 +278,7 @@ def trl_rloo(
         2. `batch_size` counts prompts, and a step takes k times as many answers. A shorter last batch is filled up by
            going round it again, where TRL would drop it.
     """
-    from trl import RLOOConfig, RLOOTrainer
-
-    _train_online(job, RLOOTrainer, RLOOConfig, generations, max_new_tokens, beta=beta, temperature=temperature)
+    _train_online(job, *_trainer("RLOO"), generations, max_new_tokens, beta=beta, temperature=temperature)
 
 
 @recipe(
@@ -244,6 +287,7 @@ def trl_rloo(
     learning_rate=1e-5,
     learning_rate_range=(1e-6, 1e-4),
     libraries=("trl",),
+    obstacle=lambda: _missing("GRPO"),
 )
 def trl_grpo(
     job: Job,
@@ -278,10 +322,8 @@ def trl_grpo(
         3. `batch_size` counts prompts, and a step takes k times as many answers. A shorter last batch is filled up by
            going round it again, where TRL would drop it.
     """
-    from trl import GRPOConfig, GRPOTrainer
-
     options = {"loss_type": "grpo", "beta": beta, "temperature": temperature}
-    _train_online(job, GRPOTrainer, GRPOConfig, generations, max_new_tokens, **options)
+    _train_online(job, *_trainer("GRPO"), generations, max_new_tokens, **options)
 
 
 def _arguments(job: Job, rows: int, size: int) -> dict[str, Any]:

@@ -12,13 +12,15 @@ import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 import annotated_types
-from torch import Tensor
 
 from align_bench.errors import PluginError, nearest
 from align_bench.records import OWN_SETTINGS
+
+if TYPE_CHECKING:
+    from torch import Tensor  # methods are listed without it
 
 __all__ = [
     "Advantages",
@@ -35,6 +37,7 @@ __all__ = [
     "PairLogps",
     "PairScores",
     "Parameter",
+    "PluginError",
     "Prompt",
     "Range",
     "Recipe",
@@ -667,9 +670,11 @@ class Recipe(Algorithm):
         function: takes a `Job` and the hyper-parameters, returns nothing.
         data: what its examples are: `pairs`, `unpaired`, `scores` or `rollouts`.
         libraries: distributions whose versions its numbers depend on; they are part of its artefacts' keys.
+        obstacle: tells in words what keeps it from training here, or None when nothing does; see `recipe`.
     """
 
     libraries: tuple[str, ...] = ()
+    obstacle: Callable[[], str | None] | None = None
 
 
 def recipe(
@@ -679,6 +684,7 @@ def recipe(
     learning_rate: float,
     learning_rate_range: tuple[float, float] | None = None,
     libraries: Sequence[str] = (),
+    obstacle: Callable[[], str | None] | None = None,
 ) -> Callable[[Callable[..., None]], Recipe]:
     """Declare a function that takes the whole training as a method. Its signature is its hyper-parameter schema.
 
@@ -692,6 +698,8 @@ def recipe(
         learning_rate: default peak learning rate for LoRA adapters.
         learning_rate_range: lowest and highest one that suit LoRA adapters; outside of them a run warns.
         libraries: distributions that do the training, such as `("trl",)`; another version is another result.
+        obstacle: a function that says in a sentence why the recipe cannot train here, such as a library that lacks what
+            it needs, or returns None; it is asked before any work is done.
 
     Returns:
         A decorator that turns the function into a `Recipe`.
@@ -716,7 +724,7 @@ def recipe(
         if data == "rollouts" and "reward" not in declared.parameters:
             raise PluginError(f"{declared.name}: rollouts need a reward", fix='add the parameter reward: str = "gold"')
         shared = {each.name: getattr(declared, each.name) for each in fields(declared)}
-        return Recipe(**shared | {"data": data}, libraries=tuple(libraries))
+        return Recipe(**shared | {"data": data}, libraries=tuple(libraries), obstacle=obstacle)
 
     return declare
 
@@ -745,6 +753,8 @@ class Selection(Algorithm):
         Raises:
             PluginError: when it returned something else than a place for each prompt.
         """
+        from torch import Tensor
+
         found = self.function(rewards, **_named_by(self.function, parameters))
         prompts, n = rewards.shape
         places = found.tolist() if isinstance(found, Tensor) and tuple(found.shape) == (prompts,) else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import RenderableType
@@ -12,9 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from align_bench.api import Recipe, Selection
+from align_bench.plugins.registry import Plugin, Registry
 from align_bench.records import OWN_SETTINGS
-from align_bench.registry import Plugin, Registry
-from align_bench.testing import CheckReport, Status
+
+if TYPE_CHECKING:
+    from align_bench.testing import CheckReport, Status  # they import torch, and methods are listed without it
 
 _DATA = {
     "pairs": "pairs",

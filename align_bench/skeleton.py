@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from align_bench.errors import PluginError, nearest
-from align_bench.registry import Registry
+from align_bench.plugins.registry import Registry
 from align_bench.suite.models import BASE_CELL, JUDGE_CELL
 
 

@@ -25,8 +25,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from align_bench.environment import environment
 from align_bench.metrics.accuracy import share
+from align_bench.runner.environment import environment
 from align_bench.stats.bootstrap import bca_means, percentiles, resampled_means
 from align_bench.stats.equivalence import prompt_spread, tost_paired, tost_seeds
 from align_bench.stats.paired import holm, mcnemar_exact, paired_t, wilcoxon_p

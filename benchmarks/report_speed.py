@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from align_bench.records import Cost, Generation, Outcome
-from align_bench.store import make_folder, write_atomically
+from align_bench.store.files import make_folder, write_atomically
 
 WORDS = ("the answer is a kind of number that you may find useful in many other ways of thinking about it").split()  # noqa: SIM905
 
@@ -153,7 +153,7 @@ def main() -> None:
     if arguments.size:
         print(json.dumps(measure(SIZES[arguments.size])))
         return
-    from align_bench.environment import environment
+    from align_bench.runner.environment import environment
 
     found = {
         size: json.loads(

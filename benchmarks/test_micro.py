@@ -24,11 +24,13 @@ from align_bench.evaluate.preference import table_logps, table_scores
 from align_bench.metrics.accuracy import accuracy
 from align_bench.metrics.length_bias import length_correlation
 from align_bench.models import logprobs
+from align_bench.models.base import find_base
 from align_bench.models.generate import generate
 from align_bench.models.layout import lay_out
-from align_bench.models.load import add_adapter, find_base, load_policy, load_scorer, load_tokenizer, resolve_precision
+from align_bench.models.load import add_adapter, load_policy, load_scorer, load_tokenizer
 from align_bench.models.logprobs import response_logps, scores
 from align_bench.models.passes import even_passes, micro_batches
+from align_bench.models.precision import resolve_precision
 from align_bench.records import TokenRow
 from align_bench.stats.paired import holm, mcnemar_exact, paired_t
 from align_bench.suite.models import Generate, Lora

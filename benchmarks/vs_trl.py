@@ -32,8 +32,8 @@ import vs_trl_table as table
 from rich.console import Console
 from rich.markdown import Markdown
 
-from align_bench.environment import environment
-from align_bench.store import make_folder, write_atomically
+from align_bench.runner.environment import environment
+from align_bench.store.files import make_folder, write_atomically
 
 HERE = Path(__file__).parent
 PARTS = (*table.METHODS, "scoring", "generation", "suite", "online")

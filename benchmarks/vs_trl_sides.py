@@ -34,24 +34,23 @@ from align_bench.data.preferences import DataSource, read
 from align_bench.evaluate.preference import mismatched_logps, table_logps
 from align_bench.judge.audit import audit
 from align_bench.judge.reward_model import RewardModel
-from align_bench.ledger import Meter
+from align_bench.models.base import Base, find_base
+from align_bench.models.compute import compute_dtype
 from align_bench.models.generate import generate
 from align_bench.models.load import (
-    Base,
-    Precision,
     add_adapter,
     draw_head,
-    find_base,
     generation_ends,
     load_policy,
     load_scorer,
     load_tokenizer,
-    resolve_precision,
     save_adapter,
 )
 from align_bench.models.lora import FusedLinear
+from align_bench.models.precision import Precision, resolve_precision
+from align_bench.plugins.registry import load_registry
 from align_bench.records import Conversation, Tick, TokenRow, silent
-from align_bench.registry import load_registry
+from align_bench.runner.costs import Meter
 from align_bench.suite.load import builtin_folder, load_suite
 from align_bench.suite.models import Audit, Generate, Lora, Suite, Train
 from align_bench.train.feeds import FEEDS, UnpairedFeed, mismatched_sequence
@@ -184,21 +183,21 @@ def plain_base(base: Base, precision: Precision, *, scalar: bool = False) -> Any
     """The base as a script for TRL loads it: transformers and bitsandbytes, nothing of ours."""
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, BitsAndBytesConfig
 
-    options: dict[str, Any] = {"dtype": torch.bfloat16 if precision.storage == "bf16" else precision.compute}
+    options: dict[str, Any] = {"dtype": torch.bfloat16 if precision.storage == "bf16" else compute_dtype(precision)}
     if precision.storage == "nf4":
         options["device_map"] = {"": precision.device}
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=precision.compute,
+            bnb_4bit_compute_dtype=compute_dtype(precision),
             llm_int8_skip_modules=["lm_head", "score"],
         )
     loader = AutoModelForSequenceClassification if scalar else AutoModelForCausalLM
     model = loader.from_pretrained(base.folder, **options, **({"num_labels": 1} if scalar else {}))
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):  # it would round to bf16 where fp32 computes
-            module.support_avx512bf16_for_cpu = precision.compute == torch.bfloat16
+            module.support_avx512bf16_for_cpu = compute_dtype(precision) == torch.bfloat16
     model.requires_grad_(False)
     model.config.use_cache = False
     if precision.storage != "nf4":
@@ -499,7 +498,7 @@ def _trl_evaluation(bench: Bench, turns: Turns, rows: Sequence[TokenRow]) -> Non
             settings=bench.train_settings(TRL_BATCH),
             seed=SEED,
             device=bench.precision.device,
-            bf16=bench.precision.compute.itemsize == 2,
+            bf16=bench.precision.compute == "bfloat16",
             scratch=Path(scratch),
             log=lambda numbers: None,
         )
@@ -629,7 +628,9 @@ def suite(bench: Bench, turns: Turns) -> None:
 
 
 def _our_suite(bench: Bench, pairs: int) -> dict[str, Any]:
-    from align_bench.pipeline import Folders, Quiet, prepare, run
+    from align_bench.planning.inputs import prepare
+    from align_bench.runner.run import Folders, run
+    from align_bench.runner.watch import Quiet
 
     settings = bench.settings
     grids = {entry.name: entry.grid for entry in load_suite("parity").methods}
@@ -762,7 +763,7 @@ def main() -> None:
     turns = Turns()
     settings = json.loads(sys.argv[1])
     bench = Bench(settings)
-    turns.say(compute=str(bench.precision.compute).removeprefix("torch."), device=bench.precision.device)
+    turns.say(compute=bench.precision.compute, device=bench.precision.device)
     PARTS[settings["part"]](bench, turns)
     turns.wait()
 

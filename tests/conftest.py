@@ -120,9 +120,10 @@ import torch
 torch.set_num_threads(1)
 from contextlib import contextmanager
 from pathlib import Path
-from align_bench.pipeline import Folders, prepare, run
-from align_bench.registry import load_registry
-from align_bench.store import Store
+from align_bench.planning.inputs import prepare
+from align_bench.plugins.registry import load_registry
+from align_bench.runner.run import Folders, run
+from align_bench.store.store import Store
 from align_bench.suite.load import load_suite
 
 now = None

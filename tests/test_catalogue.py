@@ -13,7 +13,7 @@ from rich.console import Console, RenderableType
 
 from align_bench.api import Job, Loss, PairLogps, algorithm, recipe
 from align_bench.catalogue import algorithms_table, method_page
-from align_bench.registry import Broken, Plugin, Registry, load_registry
+from align_bench.plugins.registry import Broken, Plugin, Registry, load_registry
 
 
 @algorithm(data="pairs", reference=True, paper="[link=https://x.example]arXiv[/link]", learning_rate=2e-5, reward="β·ρ")

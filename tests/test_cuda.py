@@ -10,11 +10,15 @@ import torch
 import yaml
 
 from align_bench.models import generate as generation
+from align_bench.models.base import find_base
 from align_bench.models.layout import lay_out
-from align_bench.models.load import Precision, add_adapter, find_base, load_policy, resolve_precision
+from align_bench.models.load import add_adapter, load_policy
 from align_bench.models.logprobs import response_logps
-from align_bench.pipeline import Folders, Quiet, prepare, run
-from align_bench.registry import load_registry
+from align_bench.models.precision import Compute, Precision, resolve_precision
+from align_bench.planning.inputs import prepare
+from align_bench.plugins.registry import load_registry
+from align_bench.runner.run import Folders, run
+from align_bench.runner.watch import Quiet
 from align_bench.suite.load import load_suite
 from align_bench.suite.models import Generate, Lora
 
@@ -24,7 +28,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
 ROWS = [((5, 6, 7, 8), (9, 10, 11)), ((5, 6, 7, 8), (12, 13)), ((5, 6, 7, 8), (14,)), ((20, 21), (22, 23, 24, 25))]
 
 
-def on(device: str, storage: str, compute: torch.dtype, name: str = "embedded/tiny") -> Any:
+def on(device: str, storage: str, compute: Compute, name: str = "embedded/tiny") -> Any:
     return load_policy(find_base(name), Precision(storage, compute, device))
 
 
@@ -43,7 +47,7 @@ def test_auto_is_nf4_computed_in_bf16() -> None:
 
 
 def test_log_probabilities_and_gradients_equal_those_of_the_cpu() -> None:
-    gpu, cpu = on("cuda", "fp32", torch.float32), on("cpu", "fp32", torch.float32)
+    gpu, cpu = on("cuda", "fp32", "float32"), on("cpu", "fp32", "float32")
     with torch.no_grad():
         found, expected = response_logps(gpu, ROWS).cpu(), response_logps(cpu, ROWS)
     assert torch.allclose(found, expected, atol=1e-3)
@@ -54,7 +58,7 @@ def test_log_probabilities_and_gradients_equal_those_of_the_cpu() -> None:
 @pytest.mark.parametrize(("storage", "tolerance"), [("fp32", 1e-4), ("bf16", 0.05), ("nf4", 0.05)])
 def test_a_shared_prompt_changes_nothing(storage: str, tolerance: float) -> None:
     """Per token, in nats; bf16 keeps eight bits of each number."""
-    compute = torch.float32 if storage == "fp32" else torch.bfloat16
+    compute = "float32" if storage == "fp32" else "bfloat16"
     model = on("cuda", storage, compute)
     assert lay_out(model, ROWS).inputs["input_ids"].shape[0] == 2
     with torch.no_grad():
@@ -66,13 +70,13 @@ def test_a_shared_prompt_changes_nothing(storage: str, tolerance: float) -> None
 
 def test_nf4_holds_the_same_weights_as_on_a_cpu() -> None:
     with torch.no_grad():
-        found = response_logps(on("cuda", "nf4", torch.float32), ROWS).cpu()
-        expected = response_logps(on("cpu", "nf4", torch.float32), ROWS)
+        found = response_logps(on("cuda", "nf4", "float32"), ROWS).cpu()
+        expected = response_logps(on("cpu", "nf4", "float32"), ROWS)
     assert torch.allclose(found, expected, atol=5e-3)
 
 
 def test_answers_equal_those_of_transformers() -> None:
-    model = on("cuda", "fp32", torch.float32)
+    model = on("cuda", "fp32", "float32")
     assert generation._continues(model, 0)
     prompts, settings = [[3, 4, 5, 6, 7], [10], [11, 12]], Generate(max_new_tokens=12)
     expected = generation._generate(model, 0, frozenset({-1}), prompts, settings)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,11 +9,13 @@ from typing import Any
 
 import pytest
 
-from align_bench.gather import Results
-from align_bench.pipeline import Folders, prepare, run
+from align_bench.planning.graph import make_graph
+from align_bench.planning.inputs import prepare
+from align_bench.plugins.registry import load_registry
 from align_bench.records import Tick, silent
-from align_bench.registry import load_registry
-from align_bench.store import Store
+from align_bench.runner.results import Results
+from align_bench.runner.run import Folders, run
+from align_bench.store.store import Store
 from align_bench.suite.load import load_suite
 
 AGREEING = ["rm", "dpo", "kto", "simpo"]
@@ -44,12 +45,9 @@ def ran(base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[di
     root = tmp_path_factory.mktemp("parity")
     prepared = prepare(suite, load_registry())
     report = run(prepared, Silent(), Folders(root / "runs", root / "reports"), command="align-bench run parity")
-    results = Results(suite, prepared.plan, Store(root / "runs" / suite.name))
-    logs = {
-        cell.id: [json.loads(line) for line in (results.artefact(cell.adapter) / "log.jsonl").read_text().splitlines()]
-        for cell in prepared.plan.cells
-        if cell.adapter is not None
-    }
+    results = Results(Store(root / "runs"))
+    cells = make_graph(prepared, results).cells
+    logs = {cell.id: list(results.load(cell.adapter)) for cell in cells if cell.adapter is not None}
     return {result["cell"]: result for result in report["results"]}, logs
 
 

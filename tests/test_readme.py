@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from align_bench.plugins.registry import load_registry
 from align_bench.records import OWN_SETTINGS
-from align_bench.registry import load_registry
 from align_bench.suite.load import load_suite, packaged_suites
 
 ROOT = Path(__file__).parents[1]
@@ -58,7 +58,7 @@ def test_the_readmes_plugin_is_the_built_in_loss(tmp_path: Path) -> None:
 
 
 def test_every_packaged_suite_and_command_is_named() -> None:
-    from align_bench.cli import app
+    from align_bench.cli.main import app
 
     for name in packaged_suites():
         assert f"`{name}`" in README

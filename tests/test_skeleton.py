@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from align_bench.errors import PluginError
-from align_bench.registry import load_file, load_registry
+from align_bench.plugins.registry import load_file, load_registry
 from align_bench.skeleton import write_skeleton
 from align_bench.testing import check_algorithm
 from align_bench.train.feeds import FEEDS

@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
-from align_bench import cli
-from align_bench.registry import load_file
+from align_bench.cli.app import console
+from align_bench.cli.main import main
+from align_bench.plugins.registry import load_file
 from align_bench.suite.load import builtin_folder
 from align_bench.testing import SECTIONS, check_algorithm
 
@@ -37,10 +37,10 @@ def run_line(line: str, base: Path, capsys: pytest.CaptureFixture[str]) -> str:
         arguments += [item for override in (f"base={base}", *SMALL) for item in ("--set", override)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [program, *arguments])
-        patch.setattr(cli, "console", Console(width=300))
+        patch.setattr(console, "_width", 300)
         code = 0
         try:
-            cli.main()
+            main()
         except SystemExit as end:
             code = int(end.code or 0)
     printed = capsys.readouterr()

@@ -12,7 +12,6 @@ The shape is recognised by the columns:
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,8 +26,10 @@ from align_bench.data.preferences import (
     prompt_turns,
     whole_conversation,
 )
+from align_bench.data.tables import read_table
 from align_bench.errors import DataError, nearest
 from align_bench.records import Conversation
+from align_bench.store.files import replacing
 
 PROMPTS = ("prompt", "question", "query", "instruction")
 CONVERSATIONS = ("messages", "conversation", "conversations")
@@ -37,6 +38,8 @@ ANSWERS = ("response", "completion", "answer", "output", "text")
 STANDARD = ("prompt", "messages", "response", *PAIRS[0], *PAIRS[1])
 
 Row = Mapping[str, Any]
+
+_SUFFIXES = (".jsonl", ".parquet")  # whose rows can be written again as they were
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,16 +109,13 @@ def write_scores(file: AnswerFile, out: Path, scores: Mapping[str, Sequence[floa
     Raises:
         DataError: `out` is of another kind, a column is there already, or it cannot be written.
     """
-    if out.suffix not in _READERS:
+    if out.suffix not in _SUFFIXES:
         raise DataError(f"{out}: got the suffix {out.suffix or '(none)'}; expected .jsonl or .parquet")
-    target = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
-        (_write_parquet if out.suffix == ".parquet" else _write_lines)(file, target, scores)
-        target.replace(out)
+        with replacing(out) as target:
+            (_write_parquet if out.suffix == ".parquet" else _write_lines)(file, target, scores)
     except OSError as error:
         raise DataError(f"{out}: cannot be written: {error.strerror or error}") from error
-    finally:
-        target.unlink(missing_ok=True)
 
 
 def check_free(file: AnswerFile, names: Sequence[str]) -> None:
@@ -132,42 +132,13 @@ def check_free(file: AnswerFile, names: Sequence[str]) -> None:
 def _rows(path: Path) -> Sequence[Row]:
     if not path.is_file():
         raise DataError(f"{path}: no such file.")
-    if path.suffix not in _READERS:
+    if path.suffix not in _SUFFIXES:
         raise DataError(f"{path}: got the suffix {path.suffix or '(none)'}; expected .jsonl or .parquet")
-    rows = _READERS[path.suffix](path)
+    table = read_table(path, str(path))
+    rows = list(table.rows(table.columns))
     if not rows:
         raise DataError(f"{path}: it holds no rows.")
     return rows
-
-
-def _lines(path: Path) -> Sequence[Row]:
-    rows = []
-    with path.open("rb") as stream:
-        for number, line in enumerate(stream, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise DataError(f"{path}, line {number}: not valid JSON: {error}") from error
-            if not isinstance(row, dict):
-                raise DataError(f"{path}, line {number}: expected a JSON object, found {type(row).__name__}")
-            rows.append(row)
-    return rows
-
-
-def _parquet(path: Path) -> Sequence[Row]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        rows: list[Row] = pyarrow.parquet.read_table(path).to_pylist()
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path}: not a readable Parquet file: {str(error).splitlines()[0]}") from error
-    return rows
-
-
-_READERS: Mapping[str, Callable[[Path], Sequence[Row]]] = {".jsonl": _lines, ".parquet": _parquet}
 
 
 def _write_lines(file: AnswerFile, target: Path, scores: Mapping[str, Sequence[float | None]]) -> None:
@@ -176,8 +147,6 @@ def _write_lines(file: AnswerFile, target: Path, scores: Mapping[str, Sequence[f
             line = {**row, **{name: values[place] for name, values in scores.items()}}
             text = json.dumps(line, ensure_ascii=False, default=str) + "\n"
             stream.write(text.encode("utf-8", "backslashreplace"))
-        stream.flush()
-        os.fsync(stream.fileno())
 
 
 def _write_parquet(file: AnswerFile, target: Path, scores: Mapping[str, Sequence[float | None]]) -> None:

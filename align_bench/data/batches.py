@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from align_bench.errors import DataError
-from align_bench.records import TokenRow
+
+if TYPE_CHECKING:
+    from align_bench.records import TokenRow
 
 
 def effective_batches(n_rows: int, batch_size: int, *, epochs: int, seed: int) -> list[list[int]]:

@@ -19,10 +19,13 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from align_bench.errors import DataError
-from align_bench.records import Message, Preference, PreferenceSet, TokenRow, TokenTable
+from align_bench.records import Message, TokenRow, TokenTable
+
+if TYPE_CHECKING:
+    from align_bench.records import Preference, PreferenceSet
 
 Ids = list[int]
 _T = TypeVar("_T")

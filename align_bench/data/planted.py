@@ -582,7 +582,12 @@ def split_of(prompt: str) -> str:
     return _SPLIT_OF_BUCKET[int.from_bytes(digest, "big") % len(_SPLIT_OF_BUCKET)]
 
 
-def _bias_value(bias: float | str) -> float:
+def bias_value(bias: float | str) -> float:
+    """The weight that a bias means.
+
+    Raises:
+        ValueError: If its name is unknown or it is not finite.
+    """
     if isinstance(bias, str):
         if bias not in BIASES:
             raise ValueError(f"unknown bias {bias!r}: give a number or one of {', '.join(BIASES)}")
@@ -622,7 +627,7 @@ def planted(split: str, *, rows: int | None = None, seed: int = 0, bias: float |
     wanted = size if rows is None else rows
     if not 0 <= wanted <= size:
         raise ValueError(f"rows must be between 0 and {size} for split {split!r}, got {rows}")
-    weight = _bias_value(bias)
+    weight = bias_value(bias)
 
     rng = random.Random(f"planted/{seed}/{split}")
     pool = [question for question in planted_questions() if split_of(question.prompt) == split]

@@ -13,32 +13,27 @@ Texts are taken verbatim. A row that cannot be used is dropped and counted under
 
 from __future__ import annotations
 
-import csv
-import hashlib
 import json
 import math
 import re
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from align_bench.data.tables import FORMATS, Cells, Table, first_line, read_table
 from align_bench.errors import DataError, nearest
 from align_bench.records import Message, Preference, PreferenceSet
 
 EMBEDDED = "embedded/planted"
 
 Turns = tuple[Message, ...]
-Cells = Mapping[str, Any]
 Answered = tuple[Turns, str | None, str | None]
 
-_READER_VERSION = 1
 _HUB_ID = re.compile(r"(?P<id>[\w.-]+(?:/[\w.-]+)?)(?::(?P<config>[\w.-]+))?")
 _FILE_SUFFIX = re.compile(r"\.(parquet|jsonl?|csv|tsv|txt|xlsx?|arrow|feather|ya?ml|gz|zst|bz2|zip)$", re.IGNORECASE)
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
@@ -63,14 +58,6 @@ class DataSource:
     skip: int = 0
     revision: str | None = None
     bias: float | str = "default"
-
-
-@dataclass(frozen=True)
-class _Table:
-    """Raw rows before a shape is recognised; `rows` reads only the columns that it is given."""
-
-    columns: tuple[str, ...]
-    rows: Callable[[Sequence[str]], Iterable[Cells]]
 
 
 class DropError(Exception):
@@ -102,35 +89,6 @@ def read(source: DataSource, *, seed: int = 0) -> PreferenceSet:
     return _collect(source, _SHAPE_WORDS[shape], _parsed(source, table, wanted, _READERS[shape]))
 
 
-def fingerprint(source: DataSource, *, seed: int = 0) -> str:
-    """Hash of all that decides what `read` returns, as 64 hexadecimal digits.
-
-    A file is hashed by its bytes, whatever its name; the embedded set by its generated rows; a hub data set by its id,
-    split and commit. Without a network the commit is unknown, and the revision is hashed as it was written.
-
-    Args:
-        source: what would be read.
-        seed: seed of the embedded set; other sources ignore it.
-
-    Raises:
-        DataError: the source is missing.
-    """
-    parts: dict[str, Any] = {
-        "reader": _READER_VERSION,
-        "columns": dict(sorted(source.columns.items())),
-        "rows": source.rows,
-        "skip": source.skip,
-    }
-    if source.path.startswith("embedded/"):
-        parts["planted"] = [asdict(row) for row in read(source, seed=seed).rows]
-    elif (path := _local_file(source)) is not None:
-        with path.open("rb") as file:
-            parts |= {"bytes": hashlib.file_digest(file, "sha256").hexdigest(), "suffix": path.suffix.lower()}
-    else:
-        parts |= {"hub": source.path, "commit": _hub_commit(source), "split": source.split}
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
 def _collect(source: DataSource, shape: str, rows: Iterable[Preference | str]) -> PreferenceSet:
     """Gather usable rows and count the reasons (texts) of the others."""
     kept: list[Preference] = []
@@ -155,7 +113,7 @@ def _collect(source: DataSource, shape: str, rows: Iterable[Preference | str]) -
 
 
 def _parsed(
-    source: DataSource, table: _Table, names: Mapping[str, str], reader: Callable[[Cells], Answered]
+    source: DataSource, table: Table, names: Mapping[str, str], reader: Callable[[Cells], Answered]
 ) -> Iterator[Preference | str]:
     """Every row of the table as a preference, or as the reason why it cannot be used."""
     for pair, raw in enumerate(table.rows(tuple(dict.fromkeys(names.values())))):
@@ -193,8 +151,13 @@ def _gold_choice(chosen: str | None, rejected: str | None, gold: str | None, can
     return {(True, False): 1, (False, True): 2}.get(right)
 
 
-def _planted_rows(source: DataSource, seed: int) -> Iterator[Preference]:
-    from align_bench.data.planted import SPLITS, planted
+def planted_settings(source: DataSource) -> tuple[str, float]:
+    """Split and length bias of the embedded set that a source names.
+
+    Raises:
+        DataError: there is no such set, split or bias.
+    """
+    from align_bench.data.planted import SPLITS, bias_value
 
     if source.path != EMBEDDED:
         raise DataError(f"{source.path}: no such embedded set.", fix=f"write `path: {EMBEDDED}`")
@@ -203,10 +166,16 @@ def _planted_rows(source: DataSource, seed: int) -> Iterator[Preference]:
     if source.split not in SPLITS:
         raise DataError(f"{EMBEDDED}: no split {source.split!r}. {nearest(source.split, SPLITS, what='split')}")
     try:
-        pairs = planted(source.split, seed=seed, bias=source.bias)
+        return source.split, bias_value(source.bias)
     except ValueError as error:
         raise DataError(f"{EMBEDDED}: {error}.") from error
-    for number, pair in enumerate(pairs):
+
+
+def _planted_rows(source: DataSource, seed: int) -> Iterator[Preference]:
+    from align_bench.data.planted import planted
+
+    split, bias = planted_settings(source)
+    for number, pair in enumerate(planted(split, seed=seed, bias=bias)):
         prompt = (Message("user", pair.prompt),)
         yield Preference(number, prompt, pair.chosen, pair.rejected, pair.gold, pair.candidates, pair.gold_choice)
 
@@ -456,21 +425,25 @@ def _joined(chosen: tuple[Turns, str], rejected: tuple[Turns, str]) -> Answered:
     return _usable(chosen[0]), chosen[1], rejected[1]
 
 
-def _open(source: DataSource) -> _Table:
-    path = _local_file(source)
-    table = _hub(source) if path is None else _file(path, source.path)
+def _open(source: DataSource) -> Table:
+    path = local_file(source)
+    table = _hub(source) if path is None else read_table(path, source.path)
     twice = [name for name, count in Counter(table.columns).items() if count > 1]
     if twice:
         raise DataError(f"{source.path}: the column {twice[0]!r} is there twice.", fix="rename one of the two")
     return table
 
 
-def _local_file(source: DataSource) -> Path | None:
-    """The local file that is meant; None when the path can only be a hub id."""
+def local_file(source: DataSource) -> Path | None:
+    """The local file that is meant; None when the path can only be a hub id.
+
+    Raises:
+        DataError: it is a folder, or a file that is not there.
+    """
     path = Path(source.path).expanduser()
     if path.is_dir():
         raise DataError(
-            f"{source.path}: this is a folder; expected a {_ACCEPTED} file, a hub id or {EMBEDDED}.",
+            f"{source.path}: this is a folder; expected a {', '.join(FORMATS)} file, a hub id or {EMBEDDED}.",
             fix=_folder_hint(path),
         )
     if path.exists():
@@ -481,7 +454,7 @@ def _local_file(source: DataSource) -> Path | None:
 
 
 def _folder_hint(folder: Path) -> str:
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in _FORMATS)
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in FORMATS)
     return f"name one of its files, such as `{files[0]}`" if files else "name a file"
 
 
@@ -492,146 +465,33 @@ def _near_file(path: Path) -> str | None:
     return f"did you mean `{path.parent / close[0]}`?" if close else None
 
 
-def _file(path: Path, where: str) -> _Table:
-    if path.suffix.lower() not in _FORMATS:
-        raise DataError(
-            f"{where}: unknown kind of file {path.suffix or '(no suffix)'}; expected {_ACCEPTED}.",
-            fix="convert the file, or rename it if only its suffix is wrong",
-        )
-    try:
-        if not path.stat().st_size:
-            raise DataError(f"{where}: the file is empty.")
-        return _FORMATS[path.suffix.lower()](path, where)
-    except UnicodeDecodeError as error:
-        message = f"{where}: the text is not UTF-8 (byte {error.start})."
-        raise DataError(message, fix="save the file as UTF-8") from error
-    except OSError as error:
-        raise DataError(f"{where}: cannot be read: {error.strerror or error}.") from error
-
-
-def _parquet(path: Path, where: str) -> _Table:
-    import pyarrow
-    import pyarrow.parquet
-
-    def broken(error: Exception) -> NoReturn:
-        raise DataError(f"{where}: not a readable Parquet file: {_first_line(error)}") from error
-
-    def rows(columns: Sequence[str]) -> Iterator[Cells]:
-        try:
-            with pyarrow.parquet.ParquetFile(path) as file:
-                for batch in file.iter_batches(batch_size=4096, columns=list(columns)):
-                    yield from batch.to_pylist()
-        except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-            broken(error)
-
-    try:
-        return _Table(tuple(pyarrow.parquet.read_schema(path).names), rows)
-    except (pyarrow.ArrowException, OSError) as error:
-        broken(error)
-
-
-def _json_lines(path: Path, where: str) -> _Table:
-    with path.open(encoding="utf-8-sig") as file:
-        rows = [_json_line(line, where, number) for number, line in enumerate(file, 1) if line.strip()]
-    return _objects(rows, where)
-
-
-def _json_line(line: str, where: str, number: int) -> Cells:
-    try:
-        value = json.loads(line)
-    except ValueError as error:
-        raise DataError(f"{where}, line {number}: not valid JSON: {_first_line(error)}") from error
-    if not isinstance(value, dict):
-        raise DataError(f"{where}, line {number}: expected a JSON object, found {_json_kind(value)}.")
-    return value
-
-
-def _json(path: Path, where: str) -> _Table:
-    text = path.read_text(encoding="utf-8-sig")
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        # Many tools write one object per line and still call the file .json.
-        if error.msg == "Extra data" and text.lstrip().startswith("{"):
-            return _json_lines(path, where)
-        raise DataError(f"{where}, line {error.lineno}: not valid JSON: {error.msg}.") from error
-    if not isinstance(value, list):
-        raise DataError(f"{where}: expected a JSON list of objects, found {_json_kind(value)}.")
-    for number, row in enumerate(value):
-        if not isinstance(row, dict):
-            raise DataError(f"{where}, row {number} (counted from 0): expected an object, found {_json_kind(row)}.")
-    return _objects(value, where)
-
-
-def _json_kind(value: Any) -> str:
-    kinds = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
-    return kinds.get(type(value), "a number")
-
-
-def _objects(rows: Sequence[Cells], where: str) -> _Table:
-    if not rows:
-        raise DataError(f"{where}: it holds no rows.")
-    return _Table(tuple(dict.fromkeys(name for row in rows for name in row)), lambda columns: rows)
-
-
-def _csv(path: Path, where: str) -> _Table:
-    limit = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            columns = tuple(reader.fieldnames or ())
-            rows = [_csv_row(row, where, reader.line_num) for row in reader]
-    except csv.Error as error:
-        raise DataError(f"{where}, line {reader.reader.line_num}: not valid CSV: {error}.") from error
-    finally:
-        csv.field_size_limit(limit)
-    return _Table(columns, lambda columns: rows)
-
-
-def _csv_row(row: dict[str, str], where: str, line: int) -> Cells:
-    # DictReader files the cells beyond the header's under the key None.
-    if None in row:
-        raise DataError(
-            f"{where}, line {line}: more cells than the header has.", fix="quote the texts that hold commas or newlines"
-        )
-    return row
-
-
-_FORMATS: Mapping[str, Callable[[Path, str], _Table]] = {
-    ".parquet": _parquet,
-    ".jsonl": _json_lines,
-    ".json": _json,
-    ".csv": _csv,
-}
-_ACCEPTED = ", ".join(_FORMATS)
-
-
-def _hub_name(source: DataSource) -> tuple[str, str | None]:
+def hub_name(source: DataSource) -> tuple[str, str | None]:
+    """Id and configuration of a hub data set."""
     match = _HUB_ID.fullmatch(source.path)
     assert match is not None
     return match["id"], match["config"]
 
 
-def _hub(source: DataSource) -> _Table:
+def _hub(source: DataSource) -> Table:
     try:
         from datasets import load_dataset
     except ImportError as error:
         raise DataError(
             f"{source.path}: hub data sets need the package datasets.", fix="pip install datasets"
         ) from error
-    name, config = _hub_name(source)
+    name, config = hub_name(source)
     # The library raises anything from its own errors to those of the network and of the files it unpacks.
     try:
         loaded = load_dataset(name, config, split=source.split, revision=source.revision)
     except Exception as error:
         raise DataError(
             f"{source.path}: no local file of this name, and it could not be loaded from the hub: "
-            f"{type(error).__name__}: {_first_line(error)}",
+            f"{type(error).__name__}: {first_line(error)}",
             fix="check the name (owner/name, or owner/name:config), the split and the network, or download the file",
         ) from error
     if isinstance(loaded, dict):
         loaded = _only_split(source, loaded)
-    return _Table(tuple(loaded.column_names), lambda columns: loaded.select_columns(list(columns)))
+    return Table(tuple(loaded.column_names), lambda columns: loaded.select_columns(list(columns)))
 
 
 def _only_split(source: DataSource, splits: Mapping[str, Any]) -> Any:
@@ -639,20 +499,3 @@ def _only_split(source: DataSource, splits: Mapping[str, Any]) -> Any:
         message = f"{source.path}: it has several splits: {', '.join(splits)}."
         raise DataError(message, fix="add `split:` with one of them")
     return next(iter(splits.values()))
-
-
-def _hub_commit(source: DataSource) -> str:
-    if source.revision and _COMMIT.fullmatch(source.revision):
-        return source.revision
-    try:
-        from huggingface_hub import HfApi
-
-        info = HfApi().dataset_info(_hub_name(source)[0], revision=source.revision, timeout=10)
-    except Exception:
-        return source.revision or "unresolved"
-    return info.sha or source.revision or "unresolved"
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

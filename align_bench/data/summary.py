@@ -8,15 +8,16 @@ from dataclasses import asdict, dataclass
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
-from align_bench.data.preferences import DataSource
 from align_bench.metrics.length import count_words
-from align_bench.records import Preference, PreferenceSet
 
 if TYPE_CHECKING:
     from rich.console import Group
     from rich.panel import Panel
     from rich.table import Table
     from rich.text import Text
+
+    from align_bench.data.preferences import DataSource
+    from align_bench.records import Preference, PreferenceSet
 
 SHOWN_CHARACTERS = 400
 

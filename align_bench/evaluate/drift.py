@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from align_bench.models.layout import passes_over
 from align_bench.models.logprobs import token_logps
-from align_bench.records import Tick, silent
+from align_bench.records import silent
+
+if TYPE_CHECKING:
+    from align_bench.records import Tick
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,15 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from align_bench.judge.edits import EDITS
-from align_bench.judge.reward_model import Scorer
 from align_bench.metrics.counterfactual import VERSIONS
-from align_bench.records import Conversation, Message, Preference, Tick, silent
+from align_bench.records import Conversation, Message, silent
+
+if TYPE_CHECKING:
+    from align_bench.judge.reward_model import Scorer
+    from align_bench.records import Preference, Tick
 
 SIDES = ("chosen", "rejected")
 

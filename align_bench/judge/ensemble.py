@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from align_bench.suite.models import Ensemble
+if TYPE_CHECKING:
+    from align_bench.suite.models import Ensemble
 
 
 def combine(members: Sequence[Sequence[float]], ensemble: Ensemble | None) -> list[float]:

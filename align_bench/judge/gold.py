@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from align_bench.data.planted import is_right
 from align_bench.errors import DataError
-from align_bench.records import Preference, TokenRow
+
+if TYPE_CHECKING:
+    from align_bench.records import Preference, TokenRow
 
 
 def gold_score(preference: Preference, text: str) -> float | None:

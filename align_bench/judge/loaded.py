@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import Tensor
 
 from align_bench.errors import DataError, ModelError
-from align_bench.models.load import Base, Precision, clear_errors, find_base
+from align_bench.models.compute import compute_dtype
 from align_bench.models.logprobs import last_states
 from align_bench.models.passes import micro_batches
-from align_bench.records import Conversation, Message, Tick, silent
-from align_bench.store import file_digest
-from align_bench.suite.models import LoadedJudge
+from align_bench.models.quiet import clear_errors
+from align_bench.models.weights import weight_shapes
+from align_bench.records import Message, silent
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from align_bench.models.base import Base
+    from align_bench.models.precision import Precision
+    from align_bench.records import Conversation, Tick
 
 _ALIGN_ANYTHING_HEAD = "score_head.weight"
 _LABELS = (1, 2)
@@ -141,38 +144,13 @@ class LoadedModel:
         return inputs | {"token_type_ids": rows([kinds or [0] * len(ids) for ids, kinds in batch], 0)}
 
 
-def find_judge(judge: LoadedJudge) -> Base:
-    """Locate a judge's model; a hub id is fetched (or found in the cache) and pinned to its commit.
-
-    Raises:
-        ModelError: when there is no such model, it has no safetensors weights, or a folder is given a revision.
-    """
-    if judge.revision is not None and Path(judge.model).expanduser().exists():
-        raise ModelError(
-            f"judge {judge.model!r}: revision {judge.revision!r} was given, but it is a local folder",
-            fix="leave revision out",
-        )
-    found = find_base(f"{judge.model}@{judge.revision}" if judge.revision else judge.model, role="judge")
-    if found.gguf:
-        raise ModelError(f"judge {judge.model!r}: a GGUF file has no score head", fix="give a model with one")
-    return found
-
-
-def weights_digest(base: Base) -> str:
-    """sha256 over the weight files' names and sha256 sums, in the names' order."""
-    digest = hashlib.sha256()
-    for path in sorted(base.folder.glob("*.safetensors")):
-        digest.update(f"{path.name}:{file_digest(path)}\n".encode())
-    return digest.hexdigest()
-
-
 def load_judge(base: Base, precision: Precision, template: Literal["chat", "pair"] | None = None) -> LoadedModel:
     """Load a judge whole.
 
     It is not quantised, whatever the base is: that would change its scores.
 
     Args:
-        base: from `find_judge`.
+        base: from `judge.find.find_judge`.
         precision: its compute type and device are used.
         template: how conversations are written; None takes chat where its tokenizer has a chat template, else pair.
 
@@ -189,9 +167,11 @@ def load_judge(base: Base, precision: Precision, template: Literal["chat", "pair
     if template == "chat" and not tokenizer.chat_template:
         raise ModelError(f"judge {base.name!r}: its tokenizer has no chat template", fix="write template: pair")
     renamed: dict[str, str] = {}
-    if (head := _shapes(base.folder).get(_ALIGN_ANYTHING_HEAD)) is not None:
+    shapes = [weight_shapes(path) for path in base.folder.glob("*.safetensors")]
+    heads = [found[_ALIGN_ANYTHING_HEAD] for found in shapes if _ALIGN_ANYTHING_HEAD in found]
+    if heads:
         # Its configuration is the base model's, which knows nothing of the head.
-        config.num_labels = head[0]
+        config.num_labels = heads[0][0]
         renamed = {r"^score_head\.": "score."}
     with clear_errors(base):
         model, info = AutoModelForSequenceClassification.from_pretrained(
@@ -199,7 +179,7 @@ def load_judge(base: Base, precision: Precision, template: Literal["chat", "pair
             config=config,
             trust_remote_code=False,
             use_safetensors=True,
-            dtype=precision.compute,
+            dtype=compute_dtype(precision),
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # refused below, by name
             **({"key_mapping": renamed} if renamed else {}),
@@ -230,16 +210,6 @@ def _refuse_incomplete(base: Base, info: Any) -> None:
             "A head that is not loaded scores at random",
             fix="use a model that was saved with its score head (score.weight, classifier.weight or score_head.weight)",
         )
-
-
-def _shapes(folder: Path) -> dict[str, list[int]]:
-    """Weight → shape, from the headers of the weight files."""
-    shapes = {}
-    for path in folder.glob("*.safetensors"):
-        with path.open("rb") as stream:
-            header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
-        shapes.update({name: tensor["shape"] for name, tensor in header.items() if name != "__metadata__"})
-    return shapes
 
 
 def _longest(model: Any, tokenizer: Any) -> int:

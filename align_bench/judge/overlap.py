@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from align_bench.records import TokenRow
+if TYPE_CHECKING:
+    from align_bench.records import TokenRow
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
 from align_bench.data.chat import tokenize
 from align_bench.models.layout import passes_over
 from align_bench.models.logprobs import scores
-from align_bench.records import Conversation, Preference, PreferenceSet, Tick, silent
+from align_bench.records import Preference, PreferenceSet, silent
+
+if TYPE_CHECKING:
+    from align_bench.records import Conversation, Tick
 
 
 class Scorer(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -17,8 +17,11 @@ from transformers.models.mistral.modeling_mistral import MistralDecoderLayer
 from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer
 from transformers.models.qwen3.modeling_qwen3 import Qwen3DecoderLayer
 
-from align_bench.models.lora import Affine, Factors, affine, factors, intercepted, project, pull_back, trained
+from align_bench.models.lora import Factors, affine, factors, intercepted, project, pull_back, trained
 from align_bench.models.packed import PACKED
+
+if TYPE_CHECKING:
+    from align_bench.models.lora import Affine
 
 _ATTENTIONS = frozenset({"sdpa", PACKED})
 # The name of a layer's cache argument; releases of transformers differ.

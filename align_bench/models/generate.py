@@ -7,7 +7,7 @@ import random
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -20,12 +20,32 @@ from align_bench.models.load import generation_ends
 from align_bench.models.lora import steady
 from align_bench.models.passes import ENOUGH_FOR_A_CPU
 from align_bench.models.plain import plainly
-from align_bench.records import Tick, silent
-from align_bench.suite.models import Generate
+from align_bench.records import silent
+
+if TYPE_CHECKING:
+    from align_bench.records import Tick
+    from align_bench.suite.models import Generate
 
 _CONTINUES: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 # Ended answers leave their batch once they are an eighth of it: it costs a copy of the cache of all others.
 _LEAVING = 1 / 8
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """How prompts are answered; a suite's `generate:` says the same.
+
+    Attributes:
+        max_new_tokens: longest answer.
+        temperature: 0 is greedy.
+        samples: answers per prompt; more than one need a temperature.
+        batch_size: prompts answered at once.
+    """
+
+    max_new_tokens: int
+    temperature: float = 0.0
+    samples: int = 1
+    batch_size: int = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +65,7 @@ def generate(
     model: Any,
     tokenizer: Any,
     prompts: Sequence[Sequence[int]],
-    settings: Generate,
+    settings: Generate | Decoding,
     *,
     seed: int,
     tick: Tick = silent,
@@ -92,7 +112,7 @@ def generate(
     return answers
 
 
-def _draws(prompts: Sequence[int], settings: Generate, seed: int) -> Tensor:
+def _draws(prompts: Sequence[int], settings: Generate | Decoding, seed: int) -> Tensor:
     """A number in (0, 1] for every token of every answer to these prompts, shape [answers, max_new_tokens]."""
     streams = [random.Random(f"answers/{seed}/{one}/{sample}") for one in prompts for sample in range(settings.samples)]
     return torch.tensor([[1 - stream.random() for _ in range(settings.max_new_tokens)] for stream in streams])
@@ -105,7 +125,7 @@ def _decode(
     pad: int,
     ends: frozenset[int],
     prompts: Sequence[Sequence[int]],
-    settings: Generate,
+    settings: Generate | Decoding,
     draws: Tensor | None = None,
 ) -> list[list[int]]:
     """Ids of `settings.samples` answers to each prompt, each up to its end."""
@@ -176,7 +196,7 @@ def _continues(model: Any, pad: int) -> bool:
     """Whether `_decode` drives this architecture right: it answers two prompts as transformers' own generation does."""
     inner = inner_of(model)
     if inner not in _CONTINUES:
-        prompts, settings = [(1, 2), (3, 4, 1, 2)], Generate(max_new_tokens=4)
+        prompts, settings = [(1, 2), (3, 4, 1, 2)], Decoding(max_new_tokens=4)
         with plainly():
             expected = _generate(model, pad, frozenset(), prompts, settings)
         try:
@@ -199,7 +219,7 @@ def _can_leave(inner: Any) -> bool:
 
 
 def _generate(
-    model: Any, pad: int, ends: frozenset[int], prompts: Sequence[Sequence[int]], settings: Generate
+    model: Any, pad: int, ends: frozenset[int], prompts: Sequence[Sequence[int]], settings: Generate | Decoding
 ) -> list[list[int]]:
     from transformers import GenerationConfig
 

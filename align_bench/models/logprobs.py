@@ -5,17 +5,20 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from align_bench.errors import ModelError
+from align_bench.errors import ModelError, PluginError
 from align_bench.models.flops import passes
-from align_bench.models.layout import Layout, Sequences, inner_of, lay_out
+from align_bench.models.layout import inner_of, lay_out
 from align_bench.models.plain import plainly
+
+if TYPE_CHECKING:
+    from align_bench.models.layout import Layout, Sequences
 
 # Positions whose logits exist at once: 256 × 150,000 fp32 logits are 0.15 GB.
 _HEAD_CHUNK = 256
@@ -109,12 +112,14 @@ def _check(inner: Any, rows: Sequences) -> None:
 
     Raises:
         ModelError: when they differ by more than rounding, so that no number made through them could be trusted.
+        PluginError: when the model's own are not finite.
     """
     some = _few(rows)
     with _looking(inner):
         found = _predicted(inner, some).logps
         with plainly():
             expected = torch.cat([_plain_logps(inner, prompt, response) for prompt, response in some])
+    _finite(inner, expected, "log-probabilities")
     _agree(
         inner,
         float((found - expected).abs().mean()),
@@ -133,6 +138,7 @@ def _check_states(inner: Any, rows: Sequences) -> None:
             ids = [torch.tensor([[*prompt, *response]], device=inner.device) for prompt, response in some]
             alone = [decoder(input_ids=row, use_cache=False).last_hidden_state[:, -1] for row in ids]
     expected = torch.cat(alone).float()
+    _finite(inner, expected, "hidden states")
     norm = expected.norm().clamp(min=torch.finfo(torch.float32).tiny)
     _agree(inner, float((found - expected).norm() / norm), "hidden states with a shared prompt", "of their norm")
 
@@ -156,6 +162,14 @@ def _looking(inner: Any) -> Iterator[None]:
             yield
     finally:
         inner.train(training)
+
+
+def _finite(inner: Any, plain: torch.Tensor, what: str) -> None:
+    if not bool(torch.isfinite(plain).all()):
+        raise PluginError(
+            f"{type(inner).__name__}: its {what} are not finite on rows of the first batch: training diverged",
+            fix="lower the learning_rate; if it is the base that overflows, use precision: fp32",
+        )
 
 
 def _agree(inner: Any, apart: float, what: str, unit: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -13,6 +12,7 @@ from align_bench.report.audit import audit
 from align_bench.report.cells import Cell, gather, judges_of
 from align_bench.report.comparisons import compare_all
 from align_bench.report.course import course, keyword_lists, pareto_sets
+from align_bench.report.files import json_ready
 from align_bench.report.notes import write_notes
 from align_bench.report.policies import compare_policies, policy_metrics
 from align_bench.report.rankings import rank_all
@@ -82,23 +82,6 @@ def build_report(
         }
     )
     return report
-
-
-def json_ready(value: Any) -> Any:
-    """The value in JSON's own types: non-finite numbers become None, arrays lists, other objects their text."""
-    if value is None or type(value) in (bool, int, str):
-        return value
-    if isinstance(value, Mapping):
-        return {str(key): json_ready(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [json_ready(item) for item in value]
-    if isinstance(value, set | frozenset):
-        return sorted(map(json_ready, value), key=str)
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    if hasattr(value, "tolist"):
-        return json_ready(value.tolist())
-    return str(value)
 
 
 def _result(cell: Cell, found: Mapping[str, Estimate]) -> dict[str, Any]:

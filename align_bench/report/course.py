@@ -12,7 +12,7 @@ from align_bench.metrics.pareto import pareto
 from align_bench.metrics.score_groups import score_groups, welch_test
 from align_bench.records import PairTexts
 from align_bench.report.cells import Cell
-from align_bench.suite.models import JUDGE_CELL
+from align_bench.suite.names import JUDGE_CELL
 
 Row = Mapping[str, Any]
 LABEL = "label"

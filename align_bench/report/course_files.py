@@ -22,10 +22,9 @@ from typing import Any
 
 from align_bench.metrics.finite import is_finite
 from align_bench.records import Generation, PairTexts
-from align_bench.report.build import json_ready
 from align_bench.report.cells import judges_of
-from align_bench.report.files import write_text
-from align_bench.suite.models import JUDGE_CELL
+from align_bench.report.files import json_ready, write_text
+from align_bench.suite.names import JUDGE_CELL
 
 MARKS = "Rm_model_mark_on_val_1k.json"
 RESPONSES = "Response_of_{}_n_Ori_val_with_rm.json"

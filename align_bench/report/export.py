@@ -12,12 +12,8 @@ from align_bench.errors import MissingResultError, StoreError
 from align_bench.metrics.counterfactual import VERSIONS
 from align_bench.metrics.format_effects import FEATURES
 from align_bench.records import Cost, Generation, Outcome, PairTexts
-from align_bench.report.build import build_report, json_ready
-from align_bench.report.cells import gather
-from align_bench.report.course_files import write_course_files
-from align_bench.report.csv_tables import write_tables
-from align_bench.report.files import replacing, unicode, write_text
-from align_bench.report.markdown import render
+from align_bench.report.files import json_ready, unicode, write_text
+from align_bench.store.files import replacing
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -112,6 +108,9 @@ def write_report(
     """
     import pyarrow.parquet as pq
 
+    from align_bench.report.course_files import write_course_files
+    from align_bench.report.csv_tables import write_tables
+
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / SCORES) as path:
         pq.write_table(_table(scores, SCORE_COLUMNS), path)
@@ -137,10 +136,12 @@ def _write_page(
     generations: Sequence[Generation],
     training: Sequence[Mapping[str, Any]],
 ) -> None:
-    # Drawing takes seconds to import, which reading a report need not wait for.
+    # Drawing and computing take long to import, which reading a report need not wait for.
+    from align_bench.report.cells import gather
     from align_bench.report.figures.every import figures
     from align_bench.report.figures.material import Material
     from align_bench.report.html import render_page
+    from align_bench.report.markdown import render
     from align_bench.report.plots import standalone
 
     cells = gather([outcome_of(result) for result in report["results"]], scores, generations)
@@ -238,6 +239,8 @@ def recompute(folder: Path) -> dict[str, Any]:
 
     Equal to `read_report(folder)` unless a file was changed.
     """
+    from align_bench.report.build import build_report
+
     report = read_report(folder)
     header = {key: value for key, value in report.items() if key not in COMPUTED}
     outcomes = [outcome_of(result) for result in report["results"]]

@@ -1,31 +1,38 @@
-"""Files that are replaced whole or not at all."""
+"""How a report's texts and values become files."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+from align_bench.store.files import write_atomically
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file as UTF-8, with its lone surrogates escaped."""
-    with replacing(path) as target:
-        # A lone surrogate has no UTF-8; JSON and Markdown both take its escape.
-        target.write_bytes(text.encode("utf-8", "backslashreplace"))
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path` that takes its place when the block ends without an error."""
-    target = path.with_name(f".{path.name[:200]}.{os.getpid()}.tmp")
-    try:
-        yield target
-        target.replace(path)
-    finally:
-        target.unlink(missing_ok=True)
+    """Write a text file as UTF-8, with its lone surrogates escaped; whole or not at all."""
+    # A lone surrogate has no UTF-8; JSON and Markdown both take its escape.
+    write_atomically(path, text.encode("utf-8", "backslashreplace"))
 
 
 def unicode(text: str) -> str:
     """The text with its lone surrogates escaped, for formats that hold nothing but Unicode."""
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def json_ready(value: Any) -> Any:
+    """The value in JSON's own types: non-finite numbers become None, arrays lists, other objects their text."""
+    if value is None or type(value) in (bool, int, str):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): json_ready(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_ready(item) for item in value]
+    if isinstance(value, set | frozenset):
+        return sorted(map(json_ready, value), key=str)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if hasattr(value, "tolist"):
+        return json_ready(value.tolist())
+    return str(value)

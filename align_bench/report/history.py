@@ -1,4 +1,4 @@
-"""What has been run: a line for every folder of working stores and reports."""
+"""What has been run: a line for every suite."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from typing import Any
 from align_bench.report.export import REPORT
 from align_bench.report.numerals import UNDEFINED, number, one_line
 from align_bench.report.section import Column, Section, text
-from align_bench.store import MANIFEST
-from align_bench.suite.models import JUDGE_CELL
+from align_bench.store.keys import Address
+from align_bench.store.store import SUITES, Store
+from align_bench.suite.names import JUDGE_CELL
 
 # Metric → how the line calls it, by the kind of cell that it is looked up in.
 BEST = {
@@ -29,9 +30,9 @@ class Past:
 
     Attributes:
         suite: its name, which is that of its folders.
-        when: when its report was last written; without a report, when its store last changed.
+        when: when its report was last written; without a report, when its last run began.
         done, failed, skipped: cells by how they ended; None without a readable report.
-        stored: artefacts in its working store.
+        stored: artefacts that its last run rested on.
         best: the best policy by each metric, or reward model where no policy was judged; or why there is none.
         report: its report's folder; None without a report.
     """
@@ -47,15 +48,22 @@ class Past:
 
 
 def past_runs(runs: Path, reports: Path) -> list[Past]:
-    """Every suite with a working store or a report, the latest first.
+    """Every suite that was run or has a report, the latest first.
 
     Args:
-        runs: folder of the working stores.
+        runs: folder of what has been computed.
         reports: folder of the reports.
     """
-    stores = {path.parent.name for path in runs.glob("*/lock")}
+    store = Store(runs)
+    stored = {
+        name: sum(Address.parse(text) in store for text in note.get("needs", ()))
+        for name, note in store.notes().items()
+    }
     reported = {path.parent.name for path in reports.glob(f"*/{REPORT}")}
-    found = [_past(name, runs / name, reports / name) for name in stores | reported]
+    found = [
+        _past(name, stored.get(name, 0), runs / SUITES / f"{name}.json", reports / name)
+        for name in stored.keys() | reported
+    ]
     return sorted(found, key=lambda one: (-one.when.timestamp(), one.suite))
 
 
@@ -76,7 +84,7 @@ def history_section(found: Sequence[Past]) -> Section:
     columns += [Column(heading) for heading in ("done", "failed", "skipped", "artefacts")]
     columns += [text("best"), text("report")]
     captions = [
-        "done, failed, skipped: cells. artefacts: results in the working store.",
+        "done, failed, skipped: cells. artefacts: stored results that its last run rested on.",
         "best: the policy (or reward model) of the highest value, the base among them; whether the difference was "
         "shown is in the report.",
     ]
@@ -85,11 +93,10 @@ def history_section(found: Sequence[Past]) -> Section:
     )
 
 
-def _past(name: str, store: Path, folder: Path) -> Past:
-    stored = sum(1 for _ in store.glob(f"[!.]*/{MANIFEST}"))
+def _past(name: str, stored: int, noted: Path, folder: Path) -> Past:
     path = folder / REPORT
     if not path.is_file():
-        return Past(name, _changed(store), None, None, None, stored, "no report yet", None)
+        return Past(name, _changed(noted), None, None, None, stored, "no report yet", None)
     try:
         results = json.loads(path.read_bytes())["results"]  # of any version
         ends = Counter(one["status"] for one in results)

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from align_bench.data.counts import counts_in_words
 from align_bench.records import Generation
 from align_bench.report.cells import GOLD, Cell
 from align_bench.report.figures.material import Figure
-from align_bench.report.numerals import counts_in_words, one_line
+from align_bench.report.numerals import one_line
 from align_bench.report.section import Section
 from align_bench.report.sections import sections
 

@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from align_bench.report.numerals import clipped, counts_in_words, one_line
+from align_bench.data.counts import counts_in_words
+from align_bench.report.numerals import clipped, one_line
 from align_bench.report.section import Section
 from align_bench.report.sections import sections
 

@@ -11,7 +11,7 @@ from align_bench.report.comparisons import Measure, by_method, finished, measure
 from align_bench.stats.bootstrap import resampled_means
 from align_bench.stats.ranking import friedman, ranks
 from align_bench.stats.seeds import MIN_SEEDS
-from align_bench.suite.models import JUDGE_CELL
+from align_bench.suite.names import JUDGE_CELL
 
 
 def rank_all(cells: Sequence[Cell], judges: Sequence[str]) -> list[dict[str, Any]]:

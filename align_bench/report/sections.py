@@ -40,7 +40,7 @@ from align_bench.report.section import (
     metric_section,
     text,
 )
-from align_bench.suite.models import JUDGE_CELL
+from align_bench.suite.names import JUDGE_CELL
 
 # How the table of costs calls the metrics of the Pareto sets.
 PARETO = {

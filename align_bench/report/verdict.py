@@ -9,7 +9,7 @@ from align_bench.report.decision import Decision, decide, turned
 from align_bench.report.naming import method_of
 from align_bench.report.numerals import interval, number, p_value
 from align_bench.stats.seeds import MIN_SEEDS
-from align_bench.suite.models import JUDGE_CELL
+from align_bench.suite.names import JUDGE_CELL
 
 Comparison = Mapping[str, Any]
 # Pairs of one kind that a sentence names before it counts the rest.

@@ -65,7 +65,8 @@ def find_suite(name_or_path: str) -> Path:
     if path.stem in packaged and path.parent in (Path(), Path("suites")) and path.suffix in ("", ".yaml"):
         return packaged[path.stem]
     raise SuiteError(
-        f"no suite {name_or_path!r}: not a file, and {nearest(path.stem, packaged, what='packaged suite')}"
+        f"no suite {name_or_path!r}: not a file, and no packaged suite is called so. "
+        + nearest(path.stem, packaged, what="packaged suite")
     )
 
 

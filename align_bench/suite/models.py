@@ -19,11 +19,11 @@ from pydantic import (
 )
 
 from align_bench.errors import SuiteError
+from align_bench.suite.names import BASE_CELL as BASE_CELL
+from align_bench.suite.names import GOLD as GOLD
+from align_bench.suite.names import JUDGE_CELL as JUDGE_CELL
 
 DEFAULT_SUITE = "assignment"
-BASE_CELL = "base"
-JUDGE_CELL = "judge"
-GOLD = "gold"  # the programmatic judge, where the data knows its right answers
 
 
 class _Strict(BaseModel):
@@ -203,7 +203,7 @@ class Train(_Strict):
     checkpoint_minutes: float = Field(5.0, gt=0, description="a killed training goes on from its last checkpoint")
     trackers: list[Literal["tensorboard"]] = Field(
         default_factory=list,
-        description="also log every step here, under runs/NAME/trackers; needs the extra `trackers`",
+        description="also log every step here, under runs/trackers/NAME; needs the extra `trackers`",
     )
 
     @field_validator("trackers")
@@ -303,9 +303,7 @@ MethodEntry = Annotated[Method, BeforeValidator(_method_entry)]
 class Suite(_Strict):
     """Everything that a run needs to know."""
 
-    name: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="names the folders runs/NAME and reports/NAME"
-    )
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="names its report's folder, reports/NAME")
     base: str = Field(description="hub id, folder, .gguf file, or embedded/tiny")
     precision: Literal["nf4", "bf16", "fp32", "auto"] = Field(
         "auto",

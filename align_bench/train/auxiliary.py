@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_sequence
 
-from align_bench.api import Adversary, Auxiliary, BiasExpert, LengthHead
-from align_bench.models.layout import Sequences, training_passes
+from align_bench.api import Adversary, LengthHead
+from align_bench.models.layout import training_passes
 from align_bench.models.logprobs import (
     attacked_scores,
     head_scores,
@@ -20,6 +20,10 @@ from align_bench.models.logprobs import (
     last_states,
     scores,
 )
+
+if TYPE_CHECKING:
+    from align_bench.api import Auxiliary, BiasExpert
+    from align_bench.models.layout import Sequences
 
 
 class Companion(nn.Module):

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 
-from align_bench.api import ChosenLogps, PairLogps, PairScores, Record, UnpairedLogps
+from align_bench.api import ChosenLogps, PairLogps, PairScores, UnpairedLogps
 from align_bench.data.batches import mismatched
 from align_bench.errors import DataError
-from align_bench.models.layout import Sequences, training_passes
+from align_bench.models.layout import training_passes
 from align_bench.models.logprobs import response_logps, scores
-from align_bench.records import TokenRow
 from align_bench.train.auxiliary import companion_of
+
+if TYPE_CHECKING:
+    from align_bench.api import Record
+    from align_bench.models.layout import Sequences
+    from align_bench.records import TokenRow
 
 Reference = Mapping[str, Tensor]
 

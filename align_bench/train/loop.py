@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from align_bench.api import Algorithm, Loss
 from align_bench.data.batches import effective_batches
-from align_bench.errors import AlignBenchError, ModelError, PluginError
+from align_bench.errors import ModelError, PluginError
 from align_bench.models.layout import training_passes
-from align_bench.records import Tick, TokenRow, silent
-from align_bench.suite.models import Train
+from align_bench.records import TokenRow, silent
+from align_bench.store.files import make_folder, replacing
 from align_bench.train.auxiliary import attach, companion_of
-from align_bench.train.feeds import FEEDS, Feed, Reference
+from align_bench.train.feeds import FEEDS
+from align_bench.train.plugin_code import plugin_code
+
+if TYPE_CHECKING:
+    from align_bench.api import Algorithm, Loss
+    from align_bench.records import Tick
+    from align_bench.suite.models import Train
+    from align_bench.train.feeds import Feed, Reference
 
 # From rows of the training table and the ids of an answer to each to one number each, in the reward's unit.
 Reward = Callable[[Sequence[TokenRow], Sequence[Sequence[int]]], Sequence[float]]
@@ -170,21 +174,6 @@ def _loss(algorithm: Algorithm, record: Any, parameters: Mapping[str, Any]) -> L
         return algorithm(record, **parameters)
 
 
-@contextmanager
-def plugin_code(what: str) -> Iterator[None]:
-    """Run code of a plugin, which may raise anything.
-
-    Raises:
-        PluginError: in place of what it raised, but for our own errors and a device out of memory.
-    """
-    try:
-        yield
-    except (AlignBenchError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:
-        raise PluginError(f"{what} raised {type(error).__name__}: {error}") from error
-
-
 def _logged(loss: Loss) -> dict[str, float]:
     """Sums over the micro-batch of the loss, the rewards and the method's own metrics."""
     values: dict[str, Tensor] = {"loss": loss.values, **loss.metrics}
@@ -250,8 +239,7 @@ class _State:
         return entry
 
     def save(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{path.name}.{os.getpid()}")
+        make_folder(path.parent)
         content = {
             "weights": {name: parameter.detach().cpu() for name, parameter in self.trainable.items()},
             "optimizer": self.optimizer.state_dict(),
@@ -262,8 +250,8 @@ class _State:
             "random": torch.get_rng_state(),
             "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
-        torch.save(content, temporary)
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            torch.save(content, temporary)
 
     def restore(self, path: Path) -> None:
         """Go on from a checkpoint if there is one; `weights_only` keeps it data."""

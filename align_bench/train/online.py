@@ -7,20 +7,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from align_bench.api import Advantages, Algorithm, Experience, Rollouts
+from align_bench.api import Experience, Rollouts
 from align_bench.data.batches import effective_batches
-from align_bench.models.generate import generate
+from align_bench.models.generate import Decoding, generate
 from align_bench.models.layout import training_passes
 from align_bench.models.logprobs import token_logps
-from align_bench.records import Tick, TokenRow, silent
-from align_bench.suite.models import Generate, Train
-from align_bench.train.loop import Reward, TrainLog, _accumulated, _Budget, _one_process, _State, plugin_code
+from align_bench.records import silent
+from align_bench.train.loop import TrainLog, _accumulated, _Budget, _one_process, _State
+from align_bench.train.plugin_code import plugin_code
+
+if TYPE_CHECKING:
+    from align_bench.api import Advantages, Algorithm
+    from align_bench.records import Tick, TokenRow
+    from align_bench.suite.models import Train
+    from align_bench.train.loop import Reward
 
 
 def train_online(
@@ -126,7 +132,7 @@ def _gather(
     """Let the policy answer, judge the answers, and measure them under policy and reference."""
     model.eval()
     samples = parameters["samples"]
-    wanted = Generate(
+    wanted = Decoding(
         max_new_tokens=parameters["max_new_tokens"],
         temperature=parameters["temperature"],
         samples=samples,

@@ -6,19 +6,26 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import torch
 from accelerate import PartialState
 
-from align_bench.api import Answer, Job, Pair, Prompt, Recipe
+from align_bench.api import Answer, Job, Pair, Prompt
 from align_bench.data.batches import effective_batches
 from align_bench.errors import AlignBenchError, ModelError, PluginError
 from align_bench.models.flops import uncounted
-from align_bench.models.load import Precision
-from align_bench.records import Tick, TokenRow, silent
-from align_bench.suite.models import Train
-from align_bench.train.feeds import FEEDS, Feed, PairFeed, ScoreFeed, UnpairedFeed, mismatched_sequence
-from align_bench.train.loop import Reward, TrainLog
+from align_bench.records import silent
+from align_bench.train.feeds import FEEDS, PairFeed, ScoreFeed, UnpairedFeed, mismatched_sequence
+from align_bench.train.loop import TrainLog
+
+if TYPE_CHECKING:
+    from align_bench.api import Recipe
+    from align_bench.models.precision import Precision
+    from align_bench.records import Tick, TokenRow
+    from align_bench.suite.models import Train
+    from align_bench.train.feeds import Feed
+    from align_bench.train.loop import Reward
 
 
 def train_by_recipe(
@@ -51,8 +58,8 @@ def train_by_recipe(
         track: folder for the logs of `settings.trackers`.
 
     Raises:
-        PluginError: when the recipe raises, logs another number of steps than was planned, or a number that is not
-            finite.
+        PluginError: when the recipe raises (but for a device out of memory), logs another number of steps than was
+            planned, or a number that is not finite.
         DataError: when the rows do not fit the recipe's data kind.
         ModelError: when started as one of several processes.
     """
@@ -74,7 +81,7 @@ def train_by_recipe(
         settings=settings,
         seed=seed,
         device=precision.device,
-        bf16=precision.compute.itemsize == 2,
+        bf16=precision.compute == "bfloat16",
         scratch=scratch,
         log=log,
         reward=None if reward is None else lambda place, answer: reward([rows[place]], [answer])[0],
@@ -82,7 +89,7 @@ def train_by_recipe(
     uncounted()
     try:
         recipe.function(job, **parameters)
-    except AlignBenchError:
+    except (AlignBenchError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # a plugin may raise anything
         raise PluginError(f"the recipe {recipe.name} raised {type(error).__name__}: {error}") from error

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from align_bench.api import Adversary, Algorithm, BiasExpert, LengthHead, PairScores
 from align_bench.errors import PluginError
-from align_bench.registry import load_registry
+from align_bench.plugins.registry import load_registry
 
 ROWS = 9
 SCORES = {

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from align_bench.api import Algorithm, ChosenLogps, Loss, PairLogps, PairScores, UnpairedLogps
-from align_bench.registry import load_registry
+from align_bench.plugins.registry import load_registry
 
 Record = Any  # PairLogps, ChosenLogps, UnpairedLogps or PairScores
 Parameters = dict[str, float]

@@ -23,20 +23,13 @@ from align_bench.api import Experience, Rollouts
 from align_bench.data.chat import tokenize
 from align_bench.data.planted import planted
 from align_bench.evaluate.preference import mismatched_logps, table_logps
-from align_bench.models.load import (
-    Base,
-    Precision,
-    add_adapter,
-    find_base,
-    load_policy,
-    load_scorer,
-    load_tokenizer,
-    resolve_precision,
-)
+from align_bench.models.base import Base, find_base
+from align_bench.models.load import add_adapter, load_policy, load_scorer, load_tokenizer
 from align_bench.models.logprobs import token_logps as answer_logps
 from align_bench.models.passes import micro_batches
+from align_bench.models.precision import Precision, resolve_precision
+from align_bench.plugins.registry import load_registry
 from align_bench.records import Message, Preference, PreferenceSet, TokenRow
-from align_bench.registry import load_registry
 from align_bench.suite.models import Lora, Train
 from align_bench.train.feeds import FEEDS, Reference, UnpairedFeed, mismatched_sequence
 from align_bench.train.loop import train

@@ -20,14 +20,16 @@ from align_bench.data.batches import effective_batches
 from align_bench.data.chat import tokenize
 from align_bench.data.preferences import DataSource, read
 from align_bench.evaluate.preference import mismatched_logps, table_logps, table_scores
-from align_bench.models.load import Base, Precision, add_adapter, find_base, load_policy, load_scorer, load_tokenizer
+from align_bench.models.base import Base, find_base
+from align_bench.models.load import add_adapter, load_policy, load_scorer, load_tokenizer
+from align_bench.models.precision import Precision
+from align_bench.plugins.registry import load_registry
 from align_bench.records import TokenRow
-from align_bench.registry import load_registry
 from align_bench.suite.models import Lora, Train
 from align_bench.train.loop import train
 from align_bench.train.recipe import train_by_recipe
 
-FP32 = Precision("fp32", torch.float32, "cpu")
+FP32 = Precision("fp32", "float32", "cpu")
 LORA = Lora(r=4, alpha=8)
 MAX_LENGTH = 56
 # Ten rows make two whole batches and half a one an epoch, and each batch one micro-batch.

@@ -10,7 +10,7 @@ import pytest
 
 from align_bench.data import preferences
 from align_bench.data.planted import planted
-from align_bench.data.preferences import DataSource, fingerprint, read
+from align_bench.data.preferences import DataSource, read
 from align_bench.errors import DataError
 from align_bench.records import Message
 
@@ -416,7 +416,7 @@ def test_a_folder_names_its_files(jsonl, tmp_path):
         read(DataSource(str(tmp_path)))
     jsonl(pair(), name="train.jsonl")
     with pytest.raises(DataError) as caught:
-        fingerprint(DataSource(str(tmp_path)))
+        read(DataSource(str(tmp_path)))
     assert "train.jsonl" in caught.value.fix
 
 
@@ -497,64 +497,6 @@ def test_planted():
 def test_planted_errors(source, message):
     with pytest.raises(DataError, match=message):
         read(source)
-
-
-def test_fingerprint_is_of_the_content_not_the_name(jsonl):
-    source = jsonl(pair(), name="a.jsonl")
-    same, other = jsonl(pair(), name="b.jsonl"), jsonl(pair("Q"), name="c.jsonl")
-    assert fingerprint(source) == fingerprint(source) == fingerprint(same)
-    assert len(fingerprint(source)) == 64
-    variants = [other, replace(source, rows=1), replace(source, columns={"gold": "prompt"})]
-    assert len({fingerprint(each) for each in (source, *variants)}) == 4
-
-
-def test_fingerprint_ignores_the_order_of_columns(jsonl):
-    source = jsonl(pair())
-    one = replace(source, columns={"chosen": "chosen", "rejected": "rejected"})
-    assert fingerprint(one) == fingerprint(replace(source, columns={"rejected": "rejected", "chosen": "chosen"}))
-
-
-def test_fingerprint_of_the_embedded_set_is_of_its_rows():
-    source = DataSource("embedded/planted", split="val", rows=50)
-    assert fingerprint(source) == fingerprint(source) == fingerprint(replace(source, bias=1.5))
-    others = [replace(source, bias="none"), replace(source, rows=49), replace(source, split="train")]
-    assert len({fingerprint(source), fingerprint(source, seed=1), *map(fingerprint, others)}) == 5
-
-
-def test_fingerprint_of_a_missing_file(tmp_path):
-    with pytest.raises(DataError, match="no such file"):
-        fingerprint(DataSource(str(tmp_path / "a.parquet")))
-
-
-@pytest.mark.parametrize(("sha", "same"), [("a" * 40, True), ("b" * 40, False)])
-def test_fingerprint_of_hub_data_is_of_its_commit(monkeypatch, sha, same):
-    class Api:
-        def dataset_info(self, name, revision, timeout):
-            return types.SimpleNamespace(sha=sha)
-
-    monkeypatch.setitem(sys.modules, "huggingface_hub", types.SimpleNamespace(HfApi=Api))
-    source = DataSource("owner/name", split="train")
-    assert (fingerprint(source) == fingerprint(replace(source, revision="a" * 40))) is same
-    assert fingerprint(source) != fingerprint(replace(source, split="test"))
-
-
-def test_fingerprint_of_hub_data_without_network(monkeypatch):
-    class Api:
-        def dataset_info(self, name, revision, timeout):
-            raise ConnectionError
-
-    monkeypatch.setitem(sys.modules, "huggingface_hub", types.SimpleNamespace(HfApi=Api))
-    source = DataSource("owner/name", split="train", revision="v1")
-    assert fingerprint(source) == fingerprint(source) != fingerprint(replace(source, revision="v2"))
-
-
-def test_heavy_packages_are_not_imported(jsonl):
-    import subprocess
-
-    code = "import sys; from align_bench.data.preferences import read, DataSource; read(DataSource(sys.argv[1])); "
-    code += "print([name for name in ('torch', 'transformers', 'pandas', 'datasets') if name in sys.modules])"
-    run = subprocess.run([sys.executable, "-c", code, jsonl(pair()).path], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == "[]"
 
 
 def test_every_shape_has_words_and_known_aliases():

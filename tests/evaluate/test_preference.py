@@ -9,17 +9,19 @@ import torch
 from align_bench.api import Job, recipe
 from align_bench.evaluate.preference import (
     mismatched_logps,
-    rewards_of,
     table_attacked_scores,
     table_logps,
     table_scores,
 )
-from align_bench.models.load import Precision, find_base, load_policy, load_scorer
+from align_bench.evaluate.rewards import rewards_of
+from align_bench.models.base import find_base
+from align_bench.models.load import load_policy, load_scorer
 from align_bench.models.logprobs import response_logps, scores
+from align_bench.models.precision import Precision
+from align_bench.plugins.registry import load_registry
 from align_bench.records import TokenRow
-from align_bench.registry import load_registry
 
-FP32 = Precision("fp32", torch.float32, "cpu")
+FP32 = Precision("fp32", "float32", "cpu")
 ROWS = [
     TokenRow(0, (5, 6), (7, 8, 9), (10,)),
     TokenRow(1, (11,), (12,), (13, 14, 15, 16)),

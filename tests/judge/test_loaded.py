@@ -14,13 +14,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from align_bench.errors import ModelError
-from align_bench.judge.loaded import LoadedModel, find_judge, load_judge, weights_digest
-from align_bench.models.load import Precision
+from align_bench.judge.find import find_judge
+from align_bench.judge.loaded import LoadedModel, load_judge
+from align_bench.models.precision import Precision
+from align_bench.models.weights import weights_digest
 from align_bench.records import Conversation, Message
 from align_bench.suite.models import LoadedJudge
 
 Make = Callable[..., Path]
-FP32 = Precision("fp32", torch.float32, "cpu")
+FP32 = Precision("fp32", "float32", "cpu")
 RNG = random.Random(0)
 TEXTS = [
     Conversation(
@@ -159,7 +161,7 @@ def test_pickles_are_refused(tmp_path: Path, make_judge: Make) -> None:
 def test_the_checksum_is_that_of_the_weights(tmp_path: Path, make_judge: Make) -> None:
     base = find_judge(LoadedJudge(model=str(make_judge(tmp_path, "llama"))))
     own = hashlib.sha256((tmp_path / "model.safetensors").read_bytes()).hexdigest()
-    assert weights_digest(base) == hashlib.sha256(f"model.safetensors:{own}\n".encode()).hexdigest()
+    assert weights_digest(base.folder) == hashlib.sha256(f"model.safetensors:{own}\n".encode()).hexdigest()
 
 
 def test_a_folder_has_no_revision(tmp_path: Path, make_judge: Make) -> None:

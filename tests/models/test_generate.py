@@ -11,8 +11,10 @@ import torch
 
 from align_bench.models import generate as generation
 from align_bench.models import lora
+from align_bench.models.base import find_base
 from align_bench.models.generate import Answer, generate
-from align_bench.models.load import Precision, add_adapter, find_base, load_policy, load_tokenizer
+from align_bench.models.load import add_adapter, load_policy, load_tokenizer
+from align_bench.models.precision import Precision
 from align_bench.suite.models import Generate, Lora
 
 PROMPTS = [(5, 6, 7), (20,), (11, 12, 13, 14, 15), (30, 31), (8, 9)]
@@ -21,7 +23,7 @@ PROMPTS = [(5, 6, 7), (20,), (11, 12, 13, 14, 15), (30, 31), (8, 9)]
 @pytest.fixture(scope="module")
 def loaded(base_folder: Path) -> tuple[Any, Any]:
     base = find_base(str(base_folder))
-    return load_policy(base, Precision("fp32", torch.float32, "cpu")), load_tokenizer(base)
+    return load_policy(base, Precision("fp32", "float32", "cpu")), load_tokenizer(base)
 
 
 def naive_greedy(model: Any, prompt: Sequence[int], length: int, end: int) -> Answer:
@@ -139,7 +141,7 @@ def test_a_prompt_passes_once_and_ended_answers_leave(
 
 def test_an_adapter_is_cast_once_for_all_tokens(base_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = find_base(str(base_folder))
-    model = add_adapter(load_policy(base, Precision("fp32", torch.float32, "cpu")), Lora(), seed=0)
+    model = add_adapter(load_policy(base, Precision("fp32", "float32", "cpu")), Lora(), seed=0)
     tokenizer = load_tokenizer(base)
     generate(model, tokenizer, PROMPTS, Generate(max_new_tokens=1), seed=0)  # the first one checks the model as well
     counts, cast = [], lora._cast

@@ -15,8 +15,8 @@ from align_bench.evaluate.preference import mismatched_logps, table_logps, table
 from align_bench.models import logprobs
 from align_bench.models.load import add_adapter
 from align_bench.models.logprobs import token_logps
+from align_bench.plugins.registry import load_registry
 from align_bench.records import TokenRow
-from align_bench.registry import load_registry
 from align_bench.suite.models import Lora, Train
 from align_bench.train.loop import train
 

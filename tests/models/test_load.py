@@ -22,27 +22,24 @@ from transformers import (
 
 from align_bench.errors import ModelError
 from align_bench.models import load
+from align_bench.models.base import Base, base_parameters, find_base
 from align_bench.models.load import (
-    Base,
-    Precision,
     add_adapter,
-    base_parameters,
     draw_head,
-    find_base,
     footprint,
     generation_ends,
     load_adapter,
     load_policy,
     load_scorer,
     load_tokenizer,
-    resolve_precision,
     save_adapter,
     without_adapter,
 )
 from align_bench.models.logprobs import response_logps, scores
+from align_bench.models.precision import Precision, resolve_precision
 from align_bench.suite.models import Lora
 
-FP32 = Precision("fp32", torch.float32, "cpu")
+FP32 = Precision("fp32", "float32", "cpu")
 ROWS = [((5, 6, 7), (8, 9)), ((5,), (6, 7, 8, 9, 10))]
 LORA = Lora(r=4, alpha=8)
 SHAPE: dict[str, Any] = {
@@ -73,53 +70,12 @@ def test_the_embedded_base_needs_no_network() -> None:
     assert tokenizer.eos_token_id in generation_ends(load_policy(base, FP32), tokenizer)
 
 
-def test_digest_follows_the_weights(base_folder: Path, tmp_path: Path) -> None:
-    for source in base_folder.iterdir():
-        (tmp_path / source.name).write_bytes(source.read_bytes())
-    assert find_base(str(tmp_path)).digest == find_base(str(base_folder)).digest
-    weights = load_file(tmp_path / "model.safetensors")
-    weights["model.norm.weight"][0] += 1
-    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    assert find_base(str(tmp_path)).digest != find_base(str(base_folder)).digest
-
-
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("./nowhere", "does not exist"),
-        ("/nowhere/model.gguf", "does not exist"),
-        ("just-a-word", "does not exist"),
-        ("someone/some-model", "neither a local path nor a hub model"),
-    ],
-)
-def test_a_missing_base_is_told(name: str, words: str) -> None:
-    with pytest.raises(ModelError, match=words):
-        find_base(name)
-
-
-def test_a_folder_without_config_or_safetensors_is_told(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"config\.json"):
-        find_base(str(tmp_path))
-    (tmp_path / "config.json").write_text("{}")
-    (tmp_path / "pytorch_model.bin").write_bytes(b"")
-    with pytest.raises(ModelError, match="safetensors"):
-        find_base(str(tmp_path))
-
-
 def test_a_broken_config_is_one_clear_line(base_folder: Path, tmp_path: Path) -> None:
     for source in base_folder.iterdir():
         (tmp_path / source.name).write_bytes(source.read_bytes())
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "no-such-type"}))
     with pytest.raises(ModelError, match="cannot be loaded"):
         load_policy(find_base(str(tmp_path)), FP32)
-
-
-def test_precision_auto_takes_what_the_hardware_is_fast_in() -> None:
-    assert resolve_precision("auto", "cuda").storage == "nf4"
-    on_cpu = resolve_precision("auto", "cpu")
-    assert (on_cpu.storage, on_cpu.compute) in (("fp32", torch.float32), ("bf16", torch.bfloat16))
-    assert resolve_precision("bf16", "cpu").compute == torch.bfloat16
-    assert str(resolve_precision("fp32", "cpu")) == "fp32/float32/cpu"
 
 
 @pytest.mark.parametrize("storage", ["nf4", "bf16", "fp32"])
@@ -151,7 +107,7 @@ def test_nf4_is_stored_in_four_bits_and_stays_near_the_original(
 def test_nf4_dequantised_once_gives_the_same_numbers(
     base_folder: Path, monkeypatch: pytest.MonkeyPatch, adapted: bool
 ) -> None:
-    base, precision = find_base(str(base_folder)), Precision("nf4", torch.float32, "cpu")
+    base, precision = find_base(str(base_folder)), Precision("nf4", "float32", "cpu")
 
     def measured(room: bool) -> tuple[int, list[torch.Tensor]]:
         monkeypatch.setattr(load, "_has_room_for_plain_weights", lambda model, precision: room)
@@ -203,7 +159,7 @@ def test_a_scalar_head_is_saved_with_its_adapter(base_folder: Path, tmp_path: Pa
 @pytest.mark.parametrize("loader", [load_policy, load_scorer])
 def test_a_base_comes_back_from_under_an_adapter_as_it_was(base_folder: Path, loader: Any, storage: str) -> None:
     """It serves the next cell, whose numbers must not depend on which cells came before it."""
-    precision = Precision(storage, torch.float32, "cpu")
+    precision = Precision(storage, "float32", "cpu")
     base = loader(find_base(str(base_folder)), precision)
     before = {name: tensor.clone() for name, tensor in base.state_dict().items()}
     kinds = [type(module) for module in base.modules()]
@@ -277,7 +233,7 @@ def test_a_head_is_the_one_that_transformers_draws_and_is_drawn_anew_for_another
 
 def test_a_head_is_the_same_in_every_precision(base_folder: Path) -> None:
     base = find_base(str(base_folder))
-    bf16 = Precision("bf16", torch.bfloat16, "cpu")
+    bf16 = Precision("bf16", "bfloat16", "cpu")
     assert torch.equal(load_scorer(base, bf16, seed=3).score.weight, load_scorer(base, FP32, seed=3).score.weight)
 
 

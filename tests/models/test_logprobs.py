@@ -18,7 +18,7 @@ from transformers import (
     MistralConfig,
 )
 
-from align_bench.errors import ModelError
+from align_bench.errors import ModelError, PluginError
 from align_bench.models import layout, logprobs
 from align_bench.models.layout import lay_out
 from align_bench.models.logprobs import response_logps, scores
@@ -299,3 +299,16 @@ def test_a_shortcut_that_errs_on_the_first_batch_is_refused(base_folder: Path, m
     rows = [((5, 6, 7, 8, 9), (10, 11, 12)), ((5, 6, 7, 8, 9), (13, 14))]
     with pytest.raises(ModelError, match=r"differ from the plain ones by .* nats a token"):
         response_logps(policy, rows)
+
+
+def test_weights_that_diverged_are_not_taken_for_an_unknown_architecture(base_folder: Path) -> None:
+    """As a checkpoint that was saved a step before the loss was seen to be none."""
+    policy = AutoModelForCausalLM.from_pretrained(base_folder, dtype=torch.float32).eval()
+    scorer = AutoModelForSequenceClassification.from_pretrained(base_folder, num_labels=1, dtype=torch.float32).eval()
+    for model in (policy, scorer):
+        with torch.no_grad():
+            model.get_input_embeddings().weight.fill_(float("nan"))
+    with pytest.raises(PluginError, match=r"its log-probabilities are not finite .* training diverged"):
+        response_logps(policy, ROWS)
+    with pytest.raises(PluginError, match=r"its hidden states are not finite .* training diverged"):
+        scores(scorer, ROWS)

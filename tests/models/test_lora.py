@@ -9,10 +9,12 @@ import pytest
 import torch
 from peft import PeftModel
 
-from align_bench.models.load import Precision, add_adapter, find_base, load_adapter, load_policy, save_adapter
+from align_bench.models.base import find_base
+from align_bench.models.load import add_adapter, load_adapter, load_policy, save_adapter
 from align_bench.models.logprobs import response_logps
 from align_bench.models.lora import Affine, FusedLinear, factors, steady
 from align_bench.models.plain import plainly
+from align_bench.models.precision import Precision
 from align_bench.suite.models import Lora
 
 ROWS = [((5, 6, 7), (8, 9)), ((5, 6, 7), (10,)), ((11, 12), (13, 14, 15))]
@@ -20,7 +22,7 @@ ROWS = [((5, 6, 7), (8, 9)), ((5, 6, 7), (10,)), ((11, 12), (13, 14, 15))]
 
 def adapted(base_folder: Path, storage: str = "fp32", **lora: Any) -> Any:
     """A model whose adapters do something."""
-    compute = torch.float32 if storage == "fp32" else torch.bfloat16
+    compute = "float32" if storage == "fp32" else "bfloat16"
     base = load_policy(find_base(str(base_folder)), Precision(storage, compute, "cpu"))
     model = add_adapter(base, Lora(**{"r": 4, "alpha": 12, **lora}), seed=0)
     torch.manual_seed(1)
@@ -58,7 +60,7 @@ def test_equals_pefts_own_layer(base_folder: Path, storage: str, tolerance: floa
 
 def test_the_reference_is_the_base_alone(base_folder: Path) -> None:
     model = adapted(base_folder)
-    base = load_policy(find_base(str(base_folder)), Precision("fp32", torch.float32, "cpu"))
+    base = load_policy(find_base(str(base_folder)), Precision("fp32", "float32", "cpu"))
     with torch.no_grad(), model.disable_adapter():
         assert torch.equal(response_logps(model, ROWS), response_logps(base, ROWS))
     with torch.no_grad():
@@ -86,7 +88,7 @@ def test_a_saved_adapter_loads_fused_and_in_plain_peft(base_folder: Path, tmp_pa
     model = adapted(base_folder).eval()
     save_adapter(model, tmp_path)
     base = find_base(str(base_folder))
-    precision = Precision("fp32", torch.float32, "cpu")
+    precision = Precision("fp32", "float32", "cpu")
     loaded = load_adapter(load_policy(base, precision), tmp_path)
     plain = PeftModel.from_pretrained(load_policy(base, precision), tmp_path).eval()
     assert (fused_layers(loaded), fused_layers(plain)) == (14, 0)

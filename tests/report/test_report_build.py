@@ -13,7 +13,8 @@ import pytest
 from scipy.stats import binomtest, ttest_ind, ttest_rel
 
 from align_bench.records import Generation, Outcome
-from align_bench.report.build import build_report, json_ready
+from align_bench.report.build import build_report
+from align_bench.report.files import json_ready
 from align_bench.stats.paired import holm
 
 UNDEFINED = {"value": None, "low": None, "high": None, "n": 0}

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from align_bench.cli import app
+from align_bench.cli.main import app
 from align_bench.errors import MissingResultError
 from align_bench.report.cells import gather
 from align_bench.report.compare import Run, merge, most_different, verdicts, write_comparison

@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from align_bench.records import Cost
 from align_bench.report.export import write_report
 from align_bench.report.formats import Format, json_text, pairwise_text, report_text, section_text
 from align_bench.report.history import history_section, past_runs
 from align_bench.report.markdown import render
 from align_bench.report.tables import section_table
+from align_bench.store.keys import Address
+from align_bench.store.store import Store
 
 
 @pytest.fixture(autouse=True)
@@ -57,11 +60,13 @@ def test_json_on_a_terminal_is_inert_and_still_the_same() -> None:
 
 def test_runs_are_listed_with_their_best(run: Any, tmp_path: Path) -> None:
     runs, reports = tmp_path / "runs", tmp_path / "reports"
-    for name in ("demo", "started"):
-        (runs / name / "adapter-1").mkdir(parents=True)
-        (runs / name / "lock").touch()
-        (runs / name / "adapter-1" / "manifest.json").write_text("{}")
-    (runs / "stray").mkdir()
+    store = Store(runs)
+    made, absent, other = (Address("adapter", digit * 20) for digit in "abc")
+    for address in (made, other):
+        with store.scratch(address) as folder:
+            store.put(address, "dpo", folder, Cost(1.0, 2, 3), {})
+    store.note("demo", {"needs": [str(made), str(absent)]})
+    store.note("started", {"needs": []})
     write_report(reports / "demo", run.report(), run.scores, run.generations, pairs=run.pairs)
     (reports / "broken").mkdir()
     (reports / "broken" / "report.json").write_text('{"results": [')
@@ -71,7 +76,7 @@ def test_runs_are_listed_with_their_best(run: Any, tmp_path: Path) -> None:
     old = {"results": [worse, {**better, "cell": "poe"}, {**judge, "algorithm": "judge", "cell": "judge"}]}
     (reports / "older" / "report.json").write_text(json.dumps(old))
     for age, path in enumerate(
-        (reports / "broken" / "report.json", reports / "older" / "report.json", runs / "started")
+        (reports / "broken" / "report.json", reports / "older" / "report.json", runs / "suites" / "started.json")
     ):
         os.utime(path, (1_000_000 - age, 1_000_000 - age))
     found = past_runs(runs, reports)

@@ -14,16 +14,18 @@ from align_bench.api import Adversary, BiasExpert, LengthHead
 from align_bench.data.chat import tokenize
 from align_bench.data.preferences import DataSource, read
 from align_bench.evaluate.preference import table_scores
-from align_bench.models.load import Precision, add_adapter, find_base, load_adapter, load_scorer, save_adapter
+from align_bench.models.base import find_base
+from align_bench.models.load import add_adapter, load_adapter, load_scorer, save_adapter
 from align_bench.models.logprobs import attacked_scores, head_weight, scores
+from align_bench.models.precision import Precision
+from align_bench.plugins.registry import load_registry
 from align_bench.records import TokenRow
-from align_bench.registry import load_registry
 from align_bench.suite.models import Lora, Train
 from align_bench.train.auxiliary import attach, companion_of
 from align_bench.train.feeds import ScoreFeed
 from align_bench.train.loop import train
 
-FP32 = Precision("fp32", torch.float32, "cpu")
+FP32 = Precision("fp32", "float32", "cpu")
 SETTINGS = Train(batch_size=6, max_length=128)
 METHODS: list[tuple[str, dict[str, Any]]] = [
     ("poe_rm", {"noise": 0.0}),
@@ -79,7 +81,7 @@ def test_micro_batches_do_not_change_the_training(
 def test_every_method_trains_where_bf16_computes(
     build: Callable[..., dict[str, Any]], name: str, parameters: dict[str, Any]
 ) -> None:
-    near = build(name, parameters, precision=Precision("bf16", torch.bfloat16, "cpu"))
+    near = build(name, parameters, precision=Precision("bf16", "bfloat16", "cpu"))
     assert near["steps"][0]["loss"] == pytest.approx(build(name, parameters)["steps"][0]["loss"], rel=0.05)
     assert {weight.dtype for weight in near["weights"].values()} == {torch.float32}
     assert near["steps"][-1]["gradient_norm"] > 0

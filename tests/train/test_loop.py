@@ -16,15 +16,17 @@ from align_bench.data.chat import tokenize
 from align_bench.data.preferences import DataSource, read
 from align_bench.errors import DataError, PluginError
 from align_bench.evaluate.preference import mismatched_logps, table_logps
-from align_bench.models.load import Precision, add_adapter, find_base, load_policy, load_scorer
+from align_bench.models.base import find_base
+from align_bench.models.load import add_adapter, load_policy, load_scorer
 from align_bench.models.logprobs import response_logps
+from align_bench.models.precision import Precision
+from align_bench.plugins.registry import load_registry
 from align_bench.records import TokenRow
-from align_bench.registry import load_registry
 from align_bench.suite.models import Lora, Train
 from align_bench.train.feeds import FEEDS
 from align_bench.train.loop import train
 
-FP32 = Precision("fp32", torch.float32, "cpu")
+FP32 = Precision("fp32", "float32", "cpu")
 SETTINGS = Train(batch_size=6, max_length=128)
 METHODS = ["rm", "dpo", "kto", "simpo", "orpo"]
 
@@ -88,7 +90,7 @@ def test_micro_batches_do_not_change_the_training(build: Callable[..., dict[str,
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_trains_where_bf16_computes(build: Callable[..., dict[str, Any]], name: str, storage: str) -> None:
     exact = build(name)
-    near = build(name, precision=Precision(storage, torch.bfloat16, "cpu"))
+    near = build(name, precision=Precision(storage, "bfloat16", "cpu"))
     tolerance = 0.05 if storage == "bf16" else 0.5
     assert near["log"].steps[0]["loss"] == pytest.approx(exact["log"].steps[0]["loss"], rel=tolerance)
     assert {weight.dtype for weight in near["weights"].values()} == {torch.float32}

@@ -15,14 +15,16 @@ from torch import Tensor
 
 from align_bench.api import Advantages, Algorithm, Experience, Loss, Rollouts, algorithm
 from align_bench.errors import PluginError
-from align_bench.models.load import Precision, add_adapter, find_base, load_policy, load_tokenizer
+from align_bench.models.base import find_base
+from align_bench.models.load import add_adapter, load_policy, load_tokenizer
 from align_bench.models.logprobs import response_logps, token_logps
+from align_bench.models.precision import Precision
+from align_bench.plugins.registry import load_registry
 from align_bench.records import TokenRow
-from align_bench.registry import load_registry
 from align_bench.suite.models import Lora, Train
 from align_bench.train.online import train_online
 
-FP32 = Precision("fp32", torch.float32, "cpu")
+FP32 = Precision("fp32", "float32", "cpu")
 LENGTHS = [3, 1, 5, 2, 4, 2]
 GROUPS = [0, 0, 0, 1, 1, 2]
 METHODS = ["ppo", "rloo", "grpo"]

@@ -7,17 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from align_bench.api import Answer, Job, Pair, Prompt, Recipe, recipe
 from align_bench.data.batches import effective_batches, mismatched
 from align_bench.errors import DataError, PluginError
-from align_bench.models.load import Precision, add_adapter, find_base, load_policy
+from align_bench.models.base import find_base
+from align_bench.models.load import add_adapter, load_policy
+from align_bench.models.precision import Precision
 from align_bench.records import TokenRow
 from align_bench.suite.models import Lora, Train
 from align_bench.train.recipe import train_by_recipe
 
-FP32 = Precision("fp32", torch.float32, "cpu")
+FP32 = Precision("fp32", "float32", "cpu")
 SETTINGS = Train(batch_size=2, epochs=2)
 ROWS = [
     TokenRow(0, (5, 6), (7, 8, 9), (10,)),
@@ -121,7 +122,7 @@ def test_half_precision_is_told(execute: Callable[..., Any]) -> None:
         for _ in job.batches:
             job.log({"loss": 1.0})
 
-    execute(keep, precision=Precision("nf4", torch.bfloat16, "cpu"))
+    execute(keep, precision=Precision("nf4", "bfloat16", "cpu"))
 
 
 def test_another_number_of_steps_is_refused(execute: Callable[..., Any]) -> None:

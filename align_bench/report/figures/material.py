@@ -14,7 +14,7 @@ from align_bench.report.cells import Cell, judges_of
 from align_bench.report.naming import method_of
 from align_bench.report.numerals import number, one_line
 from align_bench.report.plots import Look, looks
-from align_bench.suite.models import BASE_CELL
+from align_bench.suite.names import BASE_CELL
 
 Row = Mapping[str, Any]
 MAX_PANELS = 12

@@ -1,0 +1,101 @@
+"""The command line's application, and what commands share. Heavy imports wait until a command needs them."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from align_bench.report.formats import Format
+
+if TYPE_CHECKING:
+    from align_bench.planning.inputs import Prepared
+    from align_bench.plugins.registry import Registry
+
+app = typer.Typer(
+    name="align-bench",
+    help="Compare preference-alignment methods on the same base, rows and judge.",
+    epilog="Start with: align-bench run assignment",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+console = Console()
+errors = Console(stderr=True)
+
+SuiteName = Annotated[str, typer.Argument(metavar="SUITE", help="A suite file, or the name of a packaged suite.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the suite, such as train.epochs=2."),
+]
+Plugins = Annotated[
+    list[str] | None, typer.Option("--plugin", metavar="FILE_OR_DIR", help="Load methods from here too.")
+]
+Runs = Annotated[Path, typer.Option("--runs", help="Folder of what has been computed, shared by all suites.")]
+Reports = Annotated[Path, typer.Option("--reports", help="Folder that reports are written to.")]
+Form = Annotated[
+    Format,
+    typer.Option("--format", help="Tables for the terminal, or for a pipe: json, csv (all digits) or md (Markdown)."),
+]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option("--column", metavar="STANDARD=NAME", help="Map a standard column to the file's own."),
+]
+
+
+def registry_for(plugins: list[str] | None, suite: str | None = None, named: list[str] | None = None) -> Registry:
+    """Every method that a command can find.
+
+    Args:
+        plugins: what the user named with `--plugin`.
+        suite: the suite in use; without one of the user's own, `algorithms/` of the current folder counts as beside it.
+        named: what the suite names.
+    """
+    from align_bench.plugins.registry import load_registry
+    from align_bench.suite.load import find_suite, packaged_suites
+
+    file = find_suite(suite) if suite else None
+    if file is None or file in packaged_suites().values():
+        file = Path.cwd() / "suite.yaml"
+    return load_registry(file, named or (), plugins or ())
+
+
+def prepared_for(suite: str, overrides: list[str] | None, plugins: list[str] | None) -> Prepared:
+    """A suite with its methods and all that lies outside it; a mistake in the suite is told first."""
+    from align_bench.suite.load import load_suite
+
+    loaded = load_suite(suite, overrides or ())
+    from align_bench.planning.inputs import prepare
+
+    return prepare(loaded, registry_for(plugins, suite, loaded.plugins))
+
+
+def command() -> str:
+    """What the user typed, with the program's name instead of its path."""
+    return shlex.join(["align-bench", *sys.argv[1:]])
+
+
+def write(text: str) -> None:
+    """Text for a pipe; it ends with its own line break."""
+    from align_bench.report.files import unicode
+
+    typer.echo(unicode(text), nl=False)
+
+
+def exit_on_failure(report: dict[str, Any]) -> None:
+    """Exit code 1 when a cell failed."""
+    if any(result["status"] == "failed" for result in report["results"]):
+        raise typer.Exit(1)
+
+
+def pair_of(item: str, option: str) -> tuple[str, str]:
+    """The two sides of an option such as `STANDARD=NAME`."""
+    key, equals, value = item.partition("=")
+    if not equals:
+        raise typer.BadParameter(f"{item!r}: expected STANDARD=NAME", param_hint=option)
+    return key, value

@@ -1,0 +1,108 @@
+"""The command that compares methods, pair by pair."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from align_bench.cli.app import Form, Overrides, Plugins, Reports, Runs, app, command, console, errors, write
+from align_bench.cli.run import compute
+from align_bench.report.formats import Format
+
+
+@app.command()
+def compare(
+    names: Annotated[
+        list[str],
+        typer.Argument(metavar="METHOD METHOD... [SUITE]", help="Methods (or base); last, a suite file or name."),
+    ],
+    overrides: Overrides = None,
+    plugin: Plugins = None,
+    runs: Runs = Path("runs"),
+    reports: Reports = Path("reports"),
+    stored: Annotated[bool, typer.Option("--stored", help="Forbid computing; fail when a result is missing.")] = False,
+    within: Annotated[
+        list[str] | None,
+        typer.Option("--run", metavar="NAME", help="Compare within this stored report; two or more: between them."),
+    ] = None,
+    form: Form = Format.TABLE,
+) -> None:
+    """Compare methods of a suite, pair by pair; computes what is missing. Also writes a page, compare.html.
+
+    Example: align-bench compare dpo simpo
+    """
+    from align_bench.report.compare import PAGE, merge, pairs_of, read_run, write_comparison
+    from align_bench.report.formats import pairwise_text
+    from align_bench.report.tables import pairwise_table
+    from align_bench.store.files import refusals_told
+
+    if within:
+        found = {name: read_run(reports / name) for name in dict.fromkeys(within)}
+        folder = reports / within[0] if len(found) == 1 else reports
+        compared, names = merge(found, names) if len(found) > 1 else (found[within[0]], names)
+        _check_two(names)
+    else:
+        names, folder = _compared(names, overrides, plugin, runs, reports, stored)
+        compared = read_run(folder)
+    if form is Format.TABLE:
+        for a, b in pairs_of(names):
+            console.print(pairwise_table(compared.report, a, b))
+    else:
+        write(pairwise_text(compared.report, pairs_of(names), form))
+    with refusals_told(folder / PAGE):
+        write_comparison(folder / PAGE, compared, names, command())
+    errors.print(f"page: {escape(str(folder / PAGE))}", highlight=False, soft_wrap=True)
+
+
+def _check_two(names: list[str]) -> None:
+    if len(names) < 2:
+        raise typer.BadParameter("two methods are the least that can be compared", param_hint="METHOD METHOD")
+
+
+def _compared(
+    names: list[str], overrides: list[str] | None, plugin: list[str] | None, runs: Path, reports: Path, stored: bool
+) -> tuple[list[str], Path]:
+    """The methods of a suite with their results in its report's folder, computed where allowed."""
+    from align_bench.errors import MissingResultError
+    from align_bench.report.export import read_report
+    from align_bench.suite.load import load_suite, packaged_suites
+    from align_bench.suite.names import BASE_CELL
+
+    last = names[-1]
+    suite = last if last in packaged_suites() or last.endswith((".yaml", ".yml")) else "assignment"
+    names = names[:-1] if suite == last else names
+    _check_two(names)
+    loaded = load_suite(suite, overrides or ())
+    _check_known(names, {BASE_CELL, *(method.name for method in loaded.methods)}, loaded.name)
+    folder = reports / loaded.name
+    if not stored:
+        compute(suite, overrides, plugin, runs, reports, methods=names)
+        return names, folder
+    report = read_report(folder)
+    if report["suite"]["settings"] != loaded.model_dump(mode="json"):
+        raise MissingResultError(
+            f"the report in {folder} is of other settings than {suite}",
+            fix="align-bench run computes what is missing; or leave --stored out",
+        )
+    _check_stored(report, names)
+    return names, folder
+
+
+def _check_known(names: list[str], known: set[str], suite: str) -> None:
+    from align_bench.errors import SuiteError, nearest
+
+    for name in names:
+        if name not in known:
+            raise SuiteError(f"the suite {suite} has no method {name!r}. {nearest(name, known, what='method')}")
+
+
+def _check_stored(report: dict[str, Any], names: list[str]) -> None:
+    from align_bench.errors import MissingResultError
+
+    done = {result["algorithm"] for result in report["results"] if result["status"] == "done"}
+    for name in names:
+        if name not in done:
+            raise MissingResultError(f"no result of {name} is stored", fix="leave --stored out to compute it")

@@ -1,0 +1,96 @@
+"""Commands on files of the user's: data, score."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from align_bench.cli.app import Columns, Runs, app, console, errors, pair_of
+
+
+@app.command()
+def data(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A file, a hub id, or embedded/planted.")],
+    split: Annotated[str | None, typer.Option(help="Split of a hub data set or of embedded/planted.")] = None,
+    rows: Annotated[int, typer.Option(help="How many rows to show.", min=0)] = 3,
+    columns: Columns = None,
+    bias: Annotated[
+        str, typer.Option(help="Length bias of embedded/planted: none, default, strong or a number.")
+    ] = "default",
+) -> None:
+    """Show what a preference set holds: its shape, counts, lengths and a few rows.
+
+    Example: align-bench data embedded/planted --split val
+    """
+    from align_bench.data.preferences import DataSource, read
+    from align_bench.data.summary import rich_summary
+
+    mapped = dict(pair_of(item, "--column") for item in columns or ())
+    embedded = file.startswith("embedded/")
+    dial = _number(bias)
+    source = DataSource(path=file, split=split or ("train" if embedded else None), columns=mapped, bias=dial)
+    console.print(rich_summary(source, read(source), rows=rows))
+
+
+@app.command()
+def score(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .jsonl or .parquet file of prompts with answers.")],
+    judge: Annotated[
+        str,
+        typer.Option(help="A suite that was run (or SUITE:JUDGE), a hub id, a folder, or gold."),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Where to write; .jsonl or .parquet. By default FILE.scored.SUFFIX.")
+    ] = None,
+    columns: Columns = None,
+    name: Annotated[str, typer.Option(help="Name of the new column.")] = "score",
+    revision: Annotated[str | None, typer.Option(help="Commit, branch or tag of a hub model.")] = None,
+    template: Annotated[
+        str | None, typer.Option(metavar="chat|pair", help="How a model from the hub or a folder reads texts.")
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="fp32, bf16, nf4 or auto; by default the run's own, or auto.")
+    ] = None,
+    max_tokens: Annotated[int, typer.Option(help="Padded tokens per forward pass; changes no score.", min=1)] = 8192,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Score prompts with answers by a judge: writes the file with a column of scores, and prints a summary.
+
+    Columns are recognised: messages; prompt or question with response, completion, answer, text, response_1 and
+    response_2, chosen and rejected; a report's generations.jsonl.
+
+    Example: align-bench score answers.jsonl --judge assignment
+    """
+    from align_bench.errors import SuiteError
+
+    for given, known in ((template, (None, "chat", "pair")), (precision, (None, "fp32", "bf16", "nf4", "auto"))):
+        if given not in known:
+            raise SuiteError(f"got {given!r}, expected {', '.join(filter(None, known))}")
+    from align_bench.cli.progress import watching
+    from align_bench.runner.scoring import score_file, summary
+
+    with watching(errors, {}) as watch, watch.stage(file.name, "score") as tick:
+        scored = score_file(
+            file,
+            judge,
+            runs=runs,
+            out=out,
+            columns=dict(pair_of(item, "--column") for item in columns or ()),
+            name=name,
+            revision=revision,
+            template=template,  # type: ignore[arg-type]
+            precision=precision,
+            max_tokens=max_tokens,
+            tick=tick,
+        )
+    for renderable in summary(scored):
+        console.print(renderable)
+
+
+def _number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text

@@ -1,0 +1,98 @@
+"""Commands on methods: algorithms, show, check, new; and the schema of suites."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from align_bench.cli.app import Plugins, app, console, registry_for
+
+
+@app.command()
+def algorithms(plugin: Plugins = None) -> None:
+    """List every method that can be found, and the plugin files that cannot be loaded.
+
+    Example: align-bench algorithms --plugin my_method.py
+    """
+    from align_bench.catalogue import algorithms_table
+
+    console.print(algorithms_table(registry_for(plugin)))
+
+
+@app.command()
+def show(name: Annotated[str, typer.Argument(help="A method's name.")], plugin: Plugins = None) -> None:
+    """Show a method: equation, hyper-parameters with their ranges, source.
+
+    Example: align-bench show dpo
+    """
+    from align_bench.catalogue import method_page
+
+    for renderable in method_page(registry_for(plugin)[name]):
+        console.print(renderable)
+
+
+@app.command()
+def check(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A plugin's Python file.")],
+    method: Annotated[
+        str | None, typer.Option("--method", metavar="NAME", help="Check this method of the file only.")
+    ] = None,
+) -> None:
+    """Check that a plugin's methods keep the contract: values, gradients, extremes, batches, documentation.
+
+    Takes seconds. Exit code 1 when a check fails.
+
+    Example: align-bench check algorithms/dpo.py
+    """
+    from align_bench.catalogue import checks_table
+    from align_bench.errors import PluginError, nearest
+    from align_bench.plugins.registry import load_file
+    from align_bench.testing import check_algorithm
+
+    plugins = {plugin.algorithm.name: plugin for plugin in load_file(file)}
+    if method is not None and method not in plugins:
+        raise PluginError(f"{file} has no method {method!r}. {nearest(method, plugins, what='method')}")
+    failed = False
+    for plugin in plugins.values() if method is None else [plugins[method]]:
+        report = check_algorithm(plugin.algorithm)
+        console.print(checks_table(plugin, report))
+        failed |= bool(report.having("failed"))
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What suites will call the method, such as my_dpo.")],
+    data: Annotated[
+        str, typer.Option(metavar="KIND", help="What its loss reads: pairs, chosen, unpaired or scores.")
+    ] = "pairs",
+    folder: Annotated[Path, typer.Option(help="Where the file is written.")] = Path("algorithms"),
+) -> None:
+    """Write the skeleton of a plugin, in which the loss is still to be filled in.
+
+    Example: align-bench new my_dpo --data pairs
+    """
+    from align_bench.skeleton import write_skeleton
+
+    path = write_skeleton(name, data, folder, taken=registry_for(None))
+    console.print(
+        f"{escape(str(path))}: write the loss in it, then run: align-bench check {escape(str(path))}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of suite files, for editors.
+
+    Example: align-bench schema > suite.schema.json
+    """
+    from align_bench.suite.load import json_schema
+
+    typer.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))

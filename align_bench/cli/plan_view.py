@@ -1,0 +1,147 @@
+"""What `align-bench plan` shows: the cells, what is stored of each, and a rough cost of the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from align_bench.models.base import base_parameters
+from align_bench.models.peak import rough_flops
+from align_bench.planning.estimate import Estimate
+from align_bench.planning.graph import make_graph
+from align_bench.runner.results import Results
+from align_bench.runner.run import wanted_of, warnings
+from align_bench.runner.tuning import in_words
+from align_bench.stages.stage import closure_of
+from align_bench.store.store import Store
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from align_bench.planning.cells import Cell
+    from align_bench.planning.graph import Graph
+    from align_bench.planning.inputs import Prepared
+    from align_bench.stages.stage import Stage
+
+
+def plan_tables(prepared: Prepared, runs: Path) -> Iterator[RenderableType]:
+    """A table of cells with their stages (stored, or estimated seconds), and how the estimate came about.
+
+    Args:
+        prepared: from `planning.inputs.prepare`.
+        runs: the folder of what has been computed.
+
+    Raises:
+        AlignBenchError: for a folder of another version.
+    """
+    store = Store(runs)
+    store.check()
+    results = Results(store)
+    graph = make_graph(prepared, results)
+    estimate = _estimate(prepared, graph, results)
+    frozen = prepared.inputs.frozen
+    table = Table(
+        title=Text(f"{prepared.suite.name}: {len(graph.cells)} cells on {frozen.base.name}, {frozen.precision}")
+    )
+    cells = (*graph.trials, graph.base, *graph.judges, *graph.cells)
+    ended = _ended_without(graph, results)
+    columns = list(dict.fromkeys(stage.column for cell in _in_order(cells) for stage in cell.stages if stage.column))
+    for heading in ("cell", "seed", *columns):
+        table.add_column(heading)
+    for cell in cells:
+        under = [[stage for stage in cell.stages if stage.column == column] for column in columns]
+        table.add_row(escape(cell.id), str(cell.seed), *(_shown(stages, results, estimate, ended) for stages in under))
+    yield table
+    absent = [stage for stage in graph.stages if results.facts(stage) is None]
+    missing = [stage for stage in absent if stage not in ended]
+    yield Text(
+        f"artefacts: {len(graph.stages)} in all, {len(absent)} not stored; "
+        f"{_steps(prepared, graph, estimate)} optimizer steps per policy cell trained on pairs; "
+        f"missing work: {sum(map(estimate.flops, missing)) / 1e12:,.1f} TFLOP, "
+        f"about {_roughly(sum(map(estimate.seconds, missing)))}"
+    )
+    yield Text(estimate.basis, style="dim")
+    for search in graph.searches.values():
+        yield Text(in_words(search, results))
+    for warning in warnings(graph):
+        yield Text(warning, style="yellow")
+
+
+def expected_seconds(
+    prepared: Prepared, runs: Path, methods: Sequence[str] | None = None
+) -> dict[tuple[str, str], float]:
+    """What the missing stages are expected to take: (owner, label of the stage) → seconds; none when all is stored.
+
+    Args:
+        prepared, runs: as `plan_tables` takes them.
+        methods: count the cells of these methods only, with the base and the judges.
+    """
+    store = Store(runs)
+    store.check()
+    results = Results(store)
+    graph = make_graph(prepared, results)
+    waiting = [cell for cell in graph.cells if cell.waiting and (methods is None or cell.algorithm in methods)]
+    asked = [*wanted_of(graph, methods), *(stage for cell in waiting for stage in cell.stages)]
+    missing = closure_of(asked, done=lambda stage: results.facts(stage) is not None)
+    if not missing:
+        return {}
+    estimate = _estimate(prepared, graph, results)
+    expected = {(stage.owner, stage.label): estimate.seconds(stage) for stage in missing}
+    return {stage: seconds for stage, seconds in expected.items() if seconds}
+
+
+def _estimate(prepared: Prepared, graph: Graph, results: Results) -> Estimate:
+    """By the rates of this very suite, as it is and as its last run noted it: another base has other ones."""
+    from align_bench.store.keys import Address
+
+    noted = results.store.notes().get(prepared.suite.name, {})
+    among = {stage.address for stage in graph.stages} | {Address.parse(text) for text in noted.get("needs", ())}
+    rates = {kind: rate for kind, rate in results.store.rates(among).items() if kind != "tokens"}
+    frozen = prepared.inputs.frozen
+    return Estimate(results, base_parameters(frozen.base), rates, lambda: rough_flops(frozen.precision))
+
+
+def _in_order(cells: Sequence[Cell]) -> list[Cell]:
+    """Cells so that their stages' columns come in the order of the work: those that train before the base."""
+    return sorted(cells, key=lambda cell: (cell.adapter is None, cell.kind == "reward"))
+
+
+def _ended_without(graph: Graph, results: Results) -> set[Stage[Any]]:
+    """Stages of trials that have failed for good, which a run does not try again."""
+    given_up = [cell for search in graph.searches.values() for cell in search.cells if cell not in search.open]
+    return {stage for cell in given_up for stage in cell.stages if results.facts(stage) is None}
+
+
+def _shown(stages: Sequence[Stage[Any]], results: Results, estimate: Estimate, ended: Collection[Stage[Any]]) -> str:
+    absent = [stage for stage in stages if results.facts(stage) is None]
+    if absent and all(stage in ended for stage in absent):
+        return "[red]failed[/]"
+    if absent:
+        return f"~{_roughly(sum(map(estimate.seconds, absent)))}"
+    return "[green]stored[/]" if stages else "–"
+
+
+def _steps(prepared: Prepared, graph: Graph, estimate: Estimate) -> str:
+    """The optimizer steps of the policies that are trained on pairs: one number, or the least and the most."""
+    rows = estimate.size(graph.tables["train"]).rows
+    own = [
+        cell.adapter.settings
+        for cell in graph.cells
+        if cell.adapter is not None and cell.kind == "policy" and cell.adapter.plugin.algorithm.data == "pairs"
+    ]
+    counts = sorted({-(-rows // train.batch_size) * train.epochs for train in own or [prepared.suite.train]})
+    return "–".join(f"{count:,}" for count in dict.fromkeys((counts[0], counts[-1])))
+
+
+def _roughly(seconds: float) -> str:
+    """An estimate in two digits or so."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    if seconds < 99.5 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:,.1f} h"

@@ -1,0 +1,204 @@
+"""Commands that run a suite, or show what has been run: run, report, plan, runs, clean."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from align_bench.cli.app import (
+    Form,
+    Overrides,
+    Plugins,
+    Reports,
+    Runs,
+    SuiteName,
+    app,
+    command,
+    console,
+    errors,
+    exit_on_failure,
+    prepared_for,
+    write,
+)
+from align_bench.report.formats import Format
+
+
+@app.command()
+def run(
+    suite: SuiteName,
+    overrides: Overrides = None,
+    plugin: Plugins = None,
+    runs: Runs = Path("runs"),
+    reports: Reports = Path("reports"),
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Also trace a few steps of each training, into runs/profile/NAME.")
+    ] = False,
+    form: Form = Format.TABLE,
+) -> None:
+    """Run a suite: train every method, evaluate, judge, test the differences, print the tables.
+
+    A second run does nothing; a killed one goes on where it was; what another suite has computed already is taken from
+    there. Exit code 1 when a cell failed.
+
+    Example: align-bench run assignment --set methods='\\[dpo, simpo]' --set seeds='[0, 1, 2]'
+    """
+    report = compute(suite, overrides, plugin, runs, reports, profile=profile)
+    show_report(report, form)
+    where = reports / report["suite"]["name"]
+    if form is Format.TABLE:
+        console.print(
+            f"report: {escape(str(where / 'report.html'))}; beside it report.md, report.json, rows, tables/*.csv"
+        )
+    exit_on_failure(report)
+
+
+@app.command()
+def report(
+    suite: SuiteName,
+    overrides: Overrides = None,
+    plugin: Plugins = None,
+    runs: Runs = Path("runs"),
+    reports: Reports = Path("reports"),
+    form: Form = Format.TABLE,
+) -> None:
+    """Rebuild a suite's report from what is stored; loads no model.
+
+    Example: align-bench report assignment
+    """
+    built = compute(suite, overrides, plugin, runs, reports, only_stored=True)
+    show_report(built, form)
+    exit_on_failure(built)
+
+
+@app.command()
+def plan(
+    suite: SuiteName,
+    overrides: Overrides = None,
+    plugin: Plugins = None,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Show a suite's cells, what is stored of each, and a rough cost of the rest; trains nothing.
+
+    Example: align-bench plan assignment --set train.epochs=2
+    """
+    from align_bench.cli.plan_view import plan_tables
+
+    for table in plan_tables(prepared_for(suite, overrides, plugin), runs):
+        console.print(table)
+
+
+@app.command()
+def runs(
+    runs: Runs = Path("runs"),
+    reports: Reports = Path("reports"),
+    form: Form = Format.TABLE,
+) -> None:
+    """List what has been run: when, how many cells ended how, the best one, where the report is.
+
+    Example: align-bench runs --reports reports
+    """
+    from align_bench.report.formats import section_text
+    from align_bench.report.history import history_section, past_runs
+    from align_bench.report.tables import section_table
+
+    section = history_section(past_runs(runs, reports))
+    if form is Format.TABLE:
+        console.print(section_table(section, hidden={"skipped", "artefacts"}))
+    else:
+        write(section_text(section, form))
+
+
+@app.command()
+def clean(
+    suites: Annotated[
+        list[str] | None, typer.Argument(metavar="[SUITE]...", help="Suites that are no longer needed either, by name.")
+    ] = None,
+    runs: Runs = Path("runs"),
+    yes: Annotated[bool, typer.Option("--yes", help="Delete without asking.")] = False,
+) -> None:
+    """Show what no suite needs any more, and delete it.
+
+    A suite needs what its report rests on, and what a run of it that has not ended would. With names of suites, what
+    only these need is shown too. What another process is working on is left alone.
+
+    Example: align-bench clean debias --yes
+    """
+    from align_bench.cli.clean_view import leftovers_table
+    from align_bench.store.clean import remove, unneeded
+    from align_bench.store.store import Store
+
+    store = Store(runs)
+    store.check()
+    without = _known(suites or [], list(store.notes()), runs)
+    found = unneeded(store, without=without)
+    console.print(leftovers_table(found, without))
+    if not found and not without:
+        return
+    if not (yes or typer.confirm("Delete this?")):
+        raise typer.Exit(1)
+    for suite in without:
+        store.forget(suite)
+    kept = [leftover for leftover in found if not remove(store, leftover)]
+    freed = sum(leftover.size_bytes for leftover in found if leftover not in kept)
+    console.print(f"freed {freed / 1e6:,.1f} MB" + (f"; {len(kept)} in use, and kept" if kept else ""))
+
+
+def _known(suites: list[str], known: list[str], runs: Path) -> list[str]:
+    from align_bench.errors import SuiteError, nearest
+
+    for suite in suites:
+        if suite not in known:
+            raise SuiteError(f"no suite {suite!r} was run in {runs}. {nearest(suite, known, what='suite')}")
+    return suites
+
+
+def compute(
+    suite: str,
+    overrides: list[str] | None,
+    plugins: list[str] | None,
+    runs: Path,
+    reports: Path,
+    *,
+    methods: list[str] | None = None,
+    only_stored: bool = False,
+    profile: bool = False,
+) -> dict[str, Any]:
+    """A suite's report: what is missing of it is computed, unless only what is stored may be used."""
+    prepared = prepared_for(suite, overrides, plugins)
+    from align_bench.cli.plan_view import expected_seconds
+    from align_bench.cli.progress import watching
+    from align_bench.runner.run import Folders
+    from align_bench.runner.run import run as run_suite
+
+    folders: Folders = Folders(runs, reports)
+    arguments: dict[str, Any] = {"command": command(), "methods": methods, "compute": not only_stored}
+    expected = {} if only_stored else expected_seconds(prepared, folders.runs, methods)
+    with watching(errors, expected) as watch:
+        if not profile:
+            return run_suite(prepared, watch, folders, **arguments)
+        from align_bench.cli.tracing import STEPS, Traced
+
+        traced = Traced(watch, runs / "profile" / prepared.suite.name)
+        report = run_suite(prepared, traced, folders, **arguments)
+        if not traced.written:
+            traced.say(
+                "--profile: no trace, for no training was left to do, or none has more than one step; "
+                f"another --runs folder trains anew, and {STEPS + 1} steps are enough"
+            )
+        return report
+
+
+def show_report(report: dict[str, Any], form: Format) -> None:
+    """The report's tables, or its text for a pipe."""
+    if form is not Format.TABLE:
+        from align_bench.report.formats import report_text
+
+        write(report_text(report, form))
+        return
+    from align_bench.report.tables import comparison_tables
+
+    for table in comparison_tables(report):
+        console.print(table)

@@ -1,0 +1,137 @@
+"""Which base model is meant: found on disk or on the hub, and hashed, without loading it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+from math import prod
+from pathlib import Path
+
+from align_bench.errors import ModelError
+from align_bench.models.weights import weight_shapes
+from align_bench.store.remembered import Remembered
+
+EMBEDDED = {"embedded/tiny": Path(__file__).parent / "tiny"}
+# Never pickles: weights are safetensors (or GGUF), the rest is text. Chat templates are *.jinja or a key of *.json.
+_WANTED = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "additional_chat_templates/*.jinja"]
+
+_TEMPLATES = ["chat_template.jinja", "tokenizer_config.json", "chat_template.json", "additional_chat_templates/*.jinja"]
+_ASKS_FOR_THE_DATE = b"strftime_now"
+_METADATA_BYTES = 1 << 25
+
+# From a file to a hash of its bytes.
+Digest = Callable[[Path], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A base model on disk.
+
+    Attributes:
+        name: as the suite calls it.
+        folder: the folder that holds it.
+        gguf: file name in `folder` when it is a GGUF file.
+        digest: hash of its weights, configuration, tokenizer and template; a hub model's commit.
+        role: what it is loaded as, for messages.
+    """
+
+    name: str
+    folder: Path
+    gguf: str | None
+    digest: str
+    role: str = "base"
+
+
+def find_base(name: str, *, role: str = "base", digest: Digest | None = None) -> Base:
+    """Locate a base model; a hub id is fetched (or found in the cache) and pinned to its commit.
+
+    Args:
+        name: `embedded/tiny`, a folder, a `.gguf` file, a hub id, or `hub-id@commit`.
+        role: what it is loaded as, for messages.
+        digest: hashes one file; by default one that remembers large files.
+
+    Raises:
+        ModelError: when there is no such model, or it has no safetensors weights.
+    """
+    digest = digest or Remembered().digest
+    if name in EMBEDDED:
+        return _in_folder(name, EMBEDDED[name], role, digest)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return _in_folder(name, path, role, digest)
+    if path.is_file():
+        if path.suffix != ".gguf":
+            raise ModelError(f"{role} {name!r}: got a {path.suffix or 'plain'} file, expected a folder or a .gguf file")
+        return Base(name, path.parent, path.name, digest(path), role)
+    if path.is_absolute() or name.startswith(("~", ".")) or name.count("/") != 1 or path.suffix == ".gguf":
+        raise ModelError(
+            f"{role} {name!r} does not exist", fix="give a folder, a .gguf file, a hub id, or embedded/tiny"
+        )
+    return _from_hub(name, role)
+
+
+def template_date(base: Base, today: date | None = None) -> str | None:
+    """The day that the model's chat template writes into every prompt, as a template asks for it (`strftime_now`).
+
+    Args:
+        base: the model.
+        today: the day; that of the clock when None.
+
+    Returns:
+        The day, as 2026-11-27; None where no template asks. It is looked for in the text, so that a template which
+        asks and does not use it counts as one that does.
+    """
+    places = (
+        [base.folder / base.gguf] if base.gguf else [path for name in _TEMPLATES for path in base.folder.glob(name)]
+    )
+    asks = any(_ASKS_FOR_THE_DATE in _head(path) for path in places)
+    return (today or date.today()).isoformat() if asks else None
+
+
+def _head(path: Path) -> bytes:
+    """A template's file; of a GGUF file its beginning, where its metadata stands."""
+    with path.open("rb") as stream:
+        return stream.read(_METADATA_BYTES)
+
+
+def base_parameters(base: Base) -> int:
+    """How many parameters the base has, read from the headers of its weight files.
+
+    Returns:
+        The count; for a GGUF file, an estimate from its size at 4.5 bits a weight.
+    """
+    if base.gguf:
+        return int((base.folder / base.gguf).stat().st_size * 8 / 4.5)
+    return sum(prod(shape) for path in base.folder.glob("*.safetensors") for shape in weight_shapes(path).values())
+
+
+def _from_hub(name: str, role: str) -> Base:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    repository, _, revision = name.partition("@")
+    try:
+        folder = Path(snapshot_download(repository, revision=revision or None, allow_patterns=_WANTED))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(
+            f"{role} {name!r} is neither a local path nor a hub model that can be fetched: {reason}",
+            fix="check the name and the network, or give a local folder",
+        ) from None
+    return Base(name, folder, None, folder.name, role)  # the snapshot's folder is named after its commit
+
+
+def _in_folder(name: str, folder: Path, role: str, digest: Digest) -> Base:
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{role} {name!r}: {folder} holds no config.json", fix="give a Hugging Face model folder")
+    files = sorted({path for pattern in _WANTED for path in folder.glob(pattern)})
+    if not any(path.suffix == ".safetensors" for path in files):
+        raise ModelError(
+            f"{role} {name!r}: {folder} holds no .safetensors weights", fix="convert them with save_pretrained"
+        )
+    whole = hashlib.sha256()
+    for path in files:
+        whole.update(f"{path.relative_to(folder).as_posix()}:{digest(path)}\n".encode())
+    return Base(name, folder, None, whole.hexdigest(), role)

@@ -1,0 +1,110 @@
+"""All that a plan depends on beside the suite's text: the base, the rows, the loaded judges; loads no model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from align_bench.api import Recipe
+from align_bench.data.fingerprint import fingerprint
+from align_bench.data.preferences import DataSource
+from align_bench.errors import PluginError
+from align_bench.judge.find import find_judge
+from align_bench.models.base import find_base, template_date
+from align_bench.models.precision import resolve_precision
+from align_bench.stages.classifier import Classifier
+from align_bench.stages.models import Frozen
+from align_bench.stages.rows import Rows
+from align_bench.stages.stage import library_versions
+from align_bench.suite.models import JUDGE_CELL, LoadedJudge, TrainedJudge, judge_cell
+
+if TYPE_CHECKING:
+    from align_bench.plugins.registry import Registry
+    from align_bench.suite.models import DataFile, Suite
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What lies outside the suite.
+
+    Attributes:
+        frozen: the base, and how it is stored and computed with.
+        rows: split (`train`, `val`, `judge`, `judge2`, …) → its rows.
+        classifiers: judge's cell → the model of a loaded judge.
+    """
+
+    frozen: Frozen
+    rows: Mapping[str, Rows]
+    classifiers: Mapping[str, Classifier] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A suite with its methods and with all that lies outside it."""
+
+    suite: Suite
+    registry: Registry
+    inputs: Inputs
+
+
+def prepare(suite: Suite, registry: Registry) -> Prepared:
+    """Locate the base and the judges, fingerprint the data, resolve the precision.
+
+    Raises:
+        AlignBenchError: for anything that the user has to mend first.
+    """
+    _check_methods(suite, registry)  # the cheapest mistakes first
+    base = find_base(suite.base)
+    entries = {judge_cell(place): judge for place, judge in enumerate(suite.judge)}
+    loaded = {cell: find_judge(judge) for cell, judge in entries.items() if isinstance(judge, LoadedJudge)}
+    precision = resolve_precision(suite.precision)
+    rows = {"train": rows_of(suite.data.train, "train"), "val": rows_of(suite.data.val, "val")}
+    rows |= {
+        cell: rows_of(judge.data, JUDGE_CELL) for cell, judge in entries.items() if isinstance(judge, TrainedJudge)
+    }
+    classifiers = {
+        cell: Classifier(found, precision, judge.template, judge, template_date(found))
+        for cell, found in loaded.items()
+        if isinstance(judge := entries[cell], LoadedJudge)
+    }
+    return Prepared(suite, registry, Inputs(Frozen(base, precision, template_date(base)), rows, classifiers))
+
+
+def _check_methods(suite: Suite, registry: Registry) -> None:
+    trained = [judge.method for judge in suite.judge if isinstance(judge, TrainedJudge)]
+    for name in [*(method.name for method in suite.methods), *trained]:
+        algorithm = registry[name].algorithm
+        for library in algorithm.libraries if isinstance(algorithm, Recipe) else ():
+            try:
+                library_versions([library])
+            except PluginError as error:
+                raise PluginError(f"{name} trains with {library}, which is not installed", fix=error.fix) from None
+
+
+def rows_of(file: DataFile, role: str) -> Rows:
+    """A data entry's rows.
+
+    Args:
+        file: the entry.
+        role: `train`, `val` or `judge`: the split of the embedded set that it falls back to.
+
+    Raises:
+        DataError: the source is missing.
+    """
+    source = source_of(file, role)
+    return Rows(source, fingerprint(source), file.too_long)
+
+
+def source_of(file: DataFile, role: str) -> DataSource:
+    """The reader's view of a data entry; the embedded set's split falls back to the entry's own role."""
+    embedded = file.path.startswith("embedded/")
+    return DataSource(
+        path=file.path,
+        split=file.split or (role if embedded else None),
+        columns=file.columns,
+        rows=file.rows,
+        skip=file.skip,
+        revision=file.revision,
+        bias=file.bias,
+    )

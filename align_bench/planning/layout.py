@@ -1,0 +1,280 @@
+"""Which stages each cell consists of. A new stage of a cell is a line here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from align_bench.api import Recipe, Selection
+from align_bench.errors import SuiteError, nearest
+from align_bench.planning.cells import Cell, Panelist
+from align_bench.planning.variants import Variant
+from align_bench.stages.audit import Audit
+from align_bench.stages.drift import Drift
+from align_bench.stages.generate import Generate, draw
+from align_bench.stages.judge import Judge
+from align_bench.stages.mismatched import Mismatched
+from align_bench.stages.models import Policy, RewardModel
+from align_bench.stages.proxy import Proxy
+from align_bench.stages.reference import Reference
+from align_bench.stages.select import Select
+from align_bench.stages.train import Train, Trained
+from align_bench.stages.train_online import TrainOnline
+from align_bench.stages.train_recipe import TrainRecipe
+from align_bench.stages.validate_judge import ValidateJudge
+from align_bench.stages.validate_policy import ValidatePolicy
+from align_bench.stages.validate_reward import ValidateReward
+from align_bench.suite.models import (
+    BASE_CELL,
+    GOLD,
+    GoldJudge,
+    LoadedJudge,
+)
+
+if TYPE_CHECKING:
+    from align_bench.plugins.registry import Plugin
+    from align_bench.records import TokenTable
+    from align_bench.stages.answers import Answers
+    from align_bench.stages.classifier import Classifier
+    from align_bench.stages.models import Frozen
+    from align_bench.stages.rows import Rows
+    from align_bench.stages.stage import Stage
+    from align_bench.suite.models import Suite
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Gives each cell its stages.
+
+    Attributes:
+        suite, frozen, rows: as prepared.
+        val: what cells are measured on.
+        shown: what is shown while they are.
+    """
+
+    suite: Suite
+    frozen: Frozen
+    rows: Mapping[str, Rows]
+    val: Stage[TokenTable]
+    shown: str = "validation pairs"
+
+    @property
+    def _limit(self) -> int:
+        return self.suite.train.micro_batch_tokens
+
+    def cell(
+        self,
+        identity: str,
+        name: str,
+        plugin: Plugin,
+        point: Variant,
+        seed: int,
+        table: Stage[TokenTable],
+        judges: Sequence[Cell],
+        reward: Cell | None,
+    ) -> Cell:
+        """A method's cell: what it trains, how that is measured, what it answers, and who scores that."""
+        own: dict[str, Any] = {"owner": identity, "stored_as": f"{name}-{seed}"}
+        adapter = None
+        stages: list[Stage[Any]] = []
+        if isinstance(plugin.algorithm, Selection):
+            stages += self._selected(own, plugin, point, seed, reward)
+        else:
+            adapter = self._trained(own, plugin, point, seed, table, reward)
+            stages += [adapter, *self._measured(own, adapter)]
+        answers = stages[-1] if plugin.algorithm.kind == "policy" else None
+        if answers is not None:
+            stages += self._scored(own, answers, adapter, judges, reward)  # type: ignore[arg-type]
+        parameters, rate = point.parameters, point.learning_rate
+        return Cell(
+            identity, name, plugin, parameters, rate, seed, tuple(stages), settings=point.settings, reward=reward
+        )
+
+    def base(self, seed: int, judges: Sequence[Cell]) -> Cell:
+        """The untrained base: its measurement, its answers, and who scores them."""
+        own: dict[str, Any] = {"owner": BASE_CELL, "stored_as": BASE_CELL}
+        answers = Generate(**own, policy=Policy(self.frozen), table=self.val, settings=self.suite.generate, seed=seed)
+        stages: tuple[Stage[Any], ...] = (self.base_pairs(), answers, *self._judged(own, answers, judges))
+        return Cell(BASE_CELL, BASE_CELL, None, {}, None, seed, stages)
+
+    def base_pairs(self) -> Reference:
+        """The base's log-probabilities of the validation pairs, which policies' rewards are read against."""
+        return Reference(owner=BASE_CELL, table=self.val, frozen=self.frozen, max_tokens=self._limit, label=self.shown)
+
+    def base_proxies(self, base: Cell, cells: Iterable[Cell]) -> Iterator[Proxy]:
+        """The base's answers, scored by every reward model that a policy learned from or picked by."""
+        assert base.answers is not None
+        rewards = {cell.reward.id: cell.reward for cell in cells if cell.reward is not None}
+        own: dict[str, Any] = {"owner": BASE_CELL, "stored_as": BASE_CELL}
+        for reward in rewards.values():
+            yield self._proxy(own, base.answers, reward, of_base=True)
+
+    def loaded(self, identity: str, judge: Classifier) -> Cell:
+        """A judge that is loaded as it is."""
+        own: dict[str, Any] = {"owner": identity, "stored_as": identity}
+        pairs = ValidateJudge(**own, judge=judge, table=self.val, texts=self.rows["val"], max_tokens=self._limit)
+        stages: tuple[Stage[Any], ...] = (pairs, *self._audited(own, judge))
+        return Cell(identity, identity, None, {}, None, 0, stages, is_judge=True, loaded=judge)
+
+    def _trained(
+        self,
+        own: Mapping[str, Any],
+        plugin: Plugin,
+        point: Variant,
+        seed: int,
+        table: Stage[TokenTable],
+        reward: Cell | None,
+    ) -> Trained:
+        algorithm = plugin.algorithm
+        assert point.learning_rate is not None
+        shared: dict[str, Any] = {
+            **own,
+            "plugin": plugin,
+            "parameters": point.parameters,
+            "learning_rate": point.learning_rate,
+            "seed": seed,
+            "frozen": self.frozen,
+            "lora": self.suite.lora,
+            "settings": self.suite.train.model_copy(update=dict(point.settings)),
+            "table": table,
+        }
+        scoring = reward and reward.scoring
+        assert scoring is None or isinstance(scoring, RewardModel)
+        if isinstance(algorithm, Recipe):
+            libraries = tuple(algorithm.libraries)
+            return TrainRecipe(**shared, reward=scoring, texts=self.rows["train"], foreign=libraries)
+        if algorithm.online:  # it measures its own answers
+            return TrainOnline(**shared, reward=scoring, texts=self.rows["train"])
+        if not algorithm.reference:
+            return Train(**shared)
+        base: dict[str, Any] = {"owner": own["owner"], "stored_as": BASE_CELL, "table": table, "frozen": self.frozen}
+        reference = Reference(**base, max_tokens=self._limit)
+        mismatched = Mismatched(**base, max_tokens=self._limit) if algorithm.data == "unpaired" else None
+        return Train(**shared, reference=reference, mismatched=mismatched)
+
+    def _measured(self, own: Mapping[str, Any], adapter: Trained) -> Iterator[Stage[Any]]:
+        """Validation pairs under what was trained; then the audit of a reward model, or the answers of a policy."""
+        model = adapter.model
+        shared: dict[str, Any] = {**own, "table": self.val}
+        if isinstance(model, RewardModel):
+            epsilons = tuple(self.suite.evaluate.epsilons)
+            yield ValidateReward(**shared, reward=model, epsilons=epsilons, max_tokens=self._limit, label=self.shown)
+            yield from self._audited(own, model)
+            return
+        reference = self.base_pairs()
+        yield ValidatePolicy(**shared, adapter=adapter, reference=reference, max_tokens=self._limit, label=self.shown)
+        yield Generate(**shared, policy=model, settings=self.suite.generate, seed=adapter.seed)
+
+    def _selected(
+        self, own: Mapping[str, Any], plugin: Plugin, point: Variant, seed: int, reward: Cell | None
+    ) -> Iterator[Stage[Any]]:
+        """Draws of the base, which others of its temperature and seed share, and what was picked among them."""
+        settings = self.suite.generate.model_copy(update={"temperature": point.parameters["temperature"]})
+        count = settings.samples * point.parameters["n"]
+        shared: dict[str, Any] = {"owner": own["owner"], "table": self.val, "settings": settings, "seed": seed}
+        draws = tuple(draw(Policy(self.frozen), number, count, **shared) for number in range(count))
+        scoring = reward and reward.scoring
+        assert scoring is None or isinstance(scoring, RewardModel)
+        yield from draws
+        yield Select(
+            **own,
+            plugin=plugin,
+            parameters=point.parameters,
+            draws=draws,
+            table=self.val,
+            frozen=self.frozen,
+            reward=scoring,
+            texts=self.rows["val"],
+            max_tokens=self._limit,
+        )
+
+    def _scored(
+        self,
+        own: Mapping[str, Any],
+        answers: Answers,
+        adapter: Trained | None,
+        judges: Sequence[Cell],
+        reward: Cell | None,
+    ) -> Iterator[Stage[Any]]:
+        """What is measured on a policy's answers. A new measurement of answers is a line here."""
+        if adapter is not None:
+            yield Drift(**own, answers=answers, policy=Policy(self.frozen, adapter), max_tokens=self._limit)
+        if reward is not None:
+            yield self._proxy(own, answers, reward)
+        yield from self._judged(own, answers, judges)
+
+    def _proxy(self, own: Mapping[str, Any], answers: Answers, reward: Cell, *, of_base: bool = False) -> Proxy:
+        scoring = reward.scoring
+        assert isinstance(scoring, RewardModel)
+        return Proxy(
+            **own,
+            reward=scoring,
+            reward_cell=reward.id,
+            answers=answers,
+            max_tokens=self._limit,
+            of_base=of_base,
+        )
+
+    def _judged(self, own: Mapping[str, Any], answers: Answers, judges: Sequence[Cell]) -> Iterator[Judge]:
+        texts = self.rows["val"]
+        for judge in judges:
+            assert judge.scoring is not None
+            yield Judge(
+                **own,
+                judge=judge.scoring,
+                judge_cell=judge.id,
+                answers=answers,
+                texts=texts,
+                max_tokens=self._limit,
+            )
+
+    def _audited(self, own: Mapping[str, Any], judge: RewardModel | Classifier) -> Iterator[Audit]:
+        audit = self.suite.audit
+        if audit.pairs:
+            yield Audit(
+                **own,
+                judge=judge,
+                table=self.val,
+                texts=self.rows["val"],
+                pairs=audit.pairs,
+                seed=audit.seed,
+                max_tokens=self._limit,
+            )
+
+
+def rewards_first(entries: Iterable[tuple[str, str, Variant, int]]) -> list[tuple[str, str, Variant, int]]:
+    """Reward models before the rest: a method that names a reward rests on it."""
+    return sorted(entries, key=lambda entry: "reward" in entry[2].parameters)
+
+
+def reward_of(point: Variant, seed: int, cells: Iterable[Cell], panel: Sequence[Panelist]) -> Cell | None:
+    """The reward model that a method names: the first of that reward method with its seed; None for `gold`."""
+    name = point.parameters["reward"]
+    if name == GOLD:
+        _refuse_as_judge(point, GOLD, [judge for judge in panel if isinstance(judge.entry, GoldJudge)])
+        return None
+    rewards = [cell for cell in cells if cell.kind == "reward"]
+    found = next((cell for cell in rewards if (cell.algorithm, cell.seed) == (name, seed)), None)
+    if found is None:
+        trained = {cell.algorithm for cell in rewards} | {GOLD}
+        raise SuiteError(
+            f"methods: {point.method}: reward: {name!r} is no reward model of this suite. "
+            + nearest(name, trained, what="reward"),
+            fix=f"add {name} to methods, before or after {point.method}",
+        )
+    graded = [judge for judge in panel if any(member.adapter == found.adapter for member in judge.members)]
+    _refuse_as_judge(point, found.id, graded)
+    return found
+
+
+def _refuse_as_judge(point: Variant, reward: str, judges: Sequence[Panelist]) -> None:
+    """A judge that is a policy's own reward is an error, unless the suite allows it."""
+    for judge in judges:
+        if not isinstance(judge.entry, LoadedJudge) and not judge.entry.may_be_reward:
+            how = "gold" if reward == GOLD else "same rows, parameters and seed"
+            raise SuiteError(
+                f"methods: {point.method}: its reward {reward} is the judge itself ({how}), "
+                "so that the judge would grade the policy by what it was trained on or picked by",
+                fix="give the judge rows of its own, or set judge.may_be_reward: true; the report then says so",
+            )

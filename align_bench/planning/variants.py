@@ -1,0 +1,105 @@
+"""The points of every method's grid, checked and named."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from align_bench.errors import SuiteError
+from align_bench.records import OWN_SETTINGS
+
+if TYPE_CHECKING:
+    from align_bench.api import Algorithm
+    from align_bench.plugins.registry import Registry
+    from align_bench.suite.models import Method, Suite
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One point of a method's grid, all parameters resolved.
+
+    Attributes:
+        method: its name.
+        parameters: hyper-parameters of the loss.
+        learning_rate: peak learning rate; None for a method that trains nothing.
+        settings: training settings of its own, in place of the suite's (`OWN_SETTINGS`).
+    """
+
+    method: str
+    parameters: Mapping[str, Any]
+    learning_rate: float | None
+    settings: Mapping[str, int]
+
+    @property
+    def everything(self) -> dict[str, Any]:
+        """All of them, as reports show them."""
+        rate = {} if self.learning_rate is None else {"learning_rate": self.learning_rate}
+        return {**rate, **self.settings, **self.parameters}
+
+
+def named_variants(suite: Suite, registry: Registry) -> dict[str, Variant]:
+    """Every point of every method's grid, under the name that its cells have without their seed.
+
+    Raises:
+        SuiteError: for a parameter that a method does not have, a value out of its bounds, or two equal points.
+        PluginError: for an unknown method, or one whose file is broken.
+    """
+    variants = [variant for method in suite.methods for variant in _variants(registry[method.name].algorithm, method)]
+    searched = {one.method: set(registry[one.method].algorithm.searched) if suite.tune else set() for one in variants}
+    names = _names(variants, searched)
+    if duplicates := {name for name in names if names.count(name) > 1}:
+        equal = "equal parameters, those that tune searches aside" if suite.tune else "equal parameters"
+        raise SuiteError(f"methods: {', '.join(sorted(duplicates))} stands twice with {equal}", fix="delete one")
+    return dict(zip(names, variants, strict=True))
+
+
+def _variants(algorithm: Algorithm, method: Method) -> list[Variant]:
+    points = [dict(zip(method.grid, values, strict=True)) for values in itertools.product(*method.grid.values())]
+    return [variant(algorithm, point, where=f"methods: {method.name}") for point in points]
+
+
+def variant(algorithm: Algorithm, given: Mapping[str, Any], *, where: str) -> Variant:
+    """A method's parameters, the given ones checked over the defaults.
+
+    Raises:
+        SuiteError: with `where`, what was found and what was expected.
+    """
+    rest = dict(given)
+    rate = None
+    if algorithm.learning_rate is not None:
+        given_rate = rest.pop("learning_rate", algorithm.learning_rate)
+        number = isinstance(given_rate, int | float) and not isinstance(given_rate, bool)
+        if not number or not 0 < given_rate < math.inf:
+            raise SuiteError(f"{where}: learning_rate: got {given_rate!r}, expected a number > 0")
+        rate = float(given_rate)
+    settings = {} if rate is None else {key: rest.pop(key) for key in OWN_SETTINGS if key in rest}
+    for key, value in settings.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise SuiteError(f"{where}: {key}: got {value!r}, expected a whole number > 0")
+    try:
+        return Variant(algorithm.name, algorithm.resolve(rest), rate, settings)
+    except ValueError as error:
+        raise SuiteError(f"{where}: {error}", fix=f"align-bench show {algorithm.name} lists its parameters") from None
+
+
+def _names(variants: list[Variant], searched: Mapping[str, Collection[str]]) -> list[str]:
+    """A name for each variant, with just those parameters in brackets that tell a method's variants apart.
+
+    Args:
+        variants: all variants of a suite.
+        searched: method → parameters that tuning will change, so that they tell nothing apart.
+    """
+
+    def full(one: Variant) -> dict[str, Any]:
+        return {key: value for key, value in one.everything.items() if key not in searched[one.method]}
+
+    names = []
+    for one in variants:
+        siblings = [full(other) for other in variants if other.method == one.method]
+        differing = [key for key in full(one) if len({repr(sibling.get(key)) for sibling in siblings}) > 1]
+        shown = ",".join(f"{key}={full(one)[key]}" for key in differing)
+        names.append(f"{one.method}[{shown}]" if shown else one.method)
+    return names

@@ -1,0 +1,258 @@
+"""Find and load plugins. A registry is a value: name → plugin, with the broken ones beside.
+
+What a plugin declares is read from its file without executing it, where it says it plainly (`declared`); its code is
+executed when a loss is first computed, or by `Plugin.load`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from align_bench.api import Algorithm, Recipe
+from align_bench.errors import PluginError, nearest
+from align_bench.plugins.declared import declared
+from align_bench.plugins.modules import PluginFile, PluginFiles, in_a_line
+from align_bench.suite.load import builtin_folder
+from align_bench.suite.models import BASE_CELL, JUDGE_CELL
+
+ENTRY_POINT_GROUP = "align_bench.algorithms"
+
+
+@dataclass(frozen=True, slots=True)
+class Plugin:
+    """A method and where it came from.
+
+    Attributes:
+        algorithm: the declared method; what it calls executes the file, once.
+        path: its file.
+        origin: `built-in`, `entry point`, `suite` or `option`.
+        given_digest: stands for the digest of the code, such as that of a method without a file.
+        file: the file as it was read; None for a method that was declared in no file.
+    """
+
+    algorithm: Algorithm
+    path: Path
+    origin: str
+    given_digest: str | None = None
+    file: PluginFile | None = None
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the file and of all local code that it imports; part of every key that depends on the method.
+
+        Raises:
+            PluginError: when a file was changed after it was read.
+        """
+        if self.given_digest is not None:
+            return self.given_digest
+        assert self.file is not None, "a method without a file is given a digest"
+        return self.file.digest
+
+    def load(self) -> None:
+        """Execute the file now, and ask whether the method can train here, so that a run fails before any work.
+
+        Raises:
+            PluginError: with the reason, when it cannot.
+        """
+        if self.file is not None:
+            self.file.module()
+        if isinstance(self.algorithm, Recipe) and self.algorithm.obstacle is not None:
+            try:
+                found = self.algorithm.obstacle()
+            except Exception as error:  # a plugin may raise anything
+                found = in_a_line(error)
+            if found:
+                raise PluginError(f"{self.algorithm.name} cannot train here: {found}")
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A plugin file that could not be loaded; fatal only where one of its methods is selected.
+
+    Attributes:
+        name: the file's stem, which is what a suite would most likely call it.
+        path: the file.
+        reason: the error, in one line.
+    """
+
+    name: str
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """All methods that were found."""
+
+    plugins: Mapping[str, Plugin]
+    broken: tuple[Broken, ...] = ()
+
+    def __getitem__(self, name: str) -> Plugin:
+        """The plugin of that name.
+
+        Raises:
+            PluginError: when there is none, or its file is broken.
+        """
+        if name in self.plugins:
+            return self.plugins[name]
+        for broken in self.broken:
+            if broken.name == name:
+                raise PluginError(f"the plugin {broken.path} cannot be loaded: {broken.reason}")
+        unread = ", ".join(str(broken.path) for broken in self.broken)
+        raise PluginError(
+            f"no method {name!r}. {nearest(name, self.plugins, what='method')}"
+            + (f" These files could not be loaded: {unread}." if unread else "")
+        )
+
+
+def load_registry(
+    suite_file: Path | None = None, suite_plugins: Sequence[str] = (), extra: Sequence[str] = ()
+) -> Registry:
+    """Load every plugin that can be found; the built-in ones have no privilege.
+
+    Args:
+        suite_file: the suite in use; `algorithms/` in its folder and beside its folder are read.
+        suite_plugins: files or folders that the suite names.
+        extra: files or folders that the user named with `--plugin`.
+
+    Raises:
+        PluginError: when two files declare one name, or a named file does not exist.
+    """
+    plugins: dict[str, Plugin] = {}
+    broken: list[Broken] = []
+    files = PluginFiles()
+    for path, origin, package in _files(suite_file, suite_plugins, extra, broken):
+        try:
+            found = _methods(path, origin, files, package)
+        except (Exception, SystemExit) as error:  # a plugin may raise anything while it is imported
+            broken.append(Broken(path.stem, path, in_a_line(error)))
+            continue
+        for plugin in found:
+            name = plugin.algorithm.name
+            if name in plugins and _same(plugins[name], plugin):
+                continue  # the same file twice, such as a clone's beside an installed package's
+            if name in plugins:
+                raise PluginError(
+                    f"two plugins are called {name!r}: {plugins[name].path} and {path}",
+                    fix="rename one of the functions",
+                )
+            plugins[name] = plugin
+    return Registry(dict(sorted(plugins.items())), tuple(broken))
+
+
+def load_file(path: Path) -> tuple[Plugin, ...]:
+    """The methods of one file, whatever others are called; the file is executed.
+
+    Raises:
+        PluginError: when there is no such file, or it cannot be loaded.
+    """
+    if not path.is_file():
+        raise PluginError(f"the plugin {path} does not exist", fix="give the path of a Python file")
+    try:
+        found = _methods(path, "option", PluginFiles())
+        for plugin in found:
+            assert plugin.file is not None, "it was read from one"
+            plugin.file.execute()
+    except (Exception, SystemExit) as error:  # a plugin may raise anything while it is imported
+        raise PluginError(f"the plugin {path} cannot be loaded: {in_a_line(error)}") from error
+    return found
+
+
+def _files(
+    suite_file: Path | None, suite_plugins: Sequence[str], extra: Sequence[str], broken: list[Broken]
+) -> Iterator[tuple[Path, str, str | None]]:
+    """Each plugin file once, under the first origin that names it, with the installed package that it belongs to."""
+    seen: set[Path] = set()
+
+    def once(paths: Iterable[Path], origin: str, package: str | None = None) -> Iterator[tuple[Path, str, str | None]]:
+        for path in paths:
+            if path.resolve() not in seen:
+                seen.add(path.resolve())
+                yield path, origin, package
+
+    yield from once(_python_files(builtin_folder("algorithms")), "built-in")
+    for path, package in _entry_point_files(broken):
+        yield from once([path], "entry point", package)
+    if suite_file is not None:
+        for folder in (suite_file.parent / "algorithms", suite_file.parent.parent / "algorithms"):
+            yield from once(_python_files(folder), "suite")
+    yield from once((path for named in suite_plugins for path in _named(named)), "suite")
+    yield from once((path for named in extra for path in _named(named)), "option")
+
+
+def _python_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*.py") if not path.name.startswith("_")) if folder.is_dir() else []
+
+
+def _named(path: str) -> list[Path]:
+    named = Path(path)
+    if named.is_dir():
+        return _python_files(named)
+    if not named.is_file():
+        raise PluginError(
+            f"the plugin {path} does not exist", fix="give the path of a Python file or of a folder of them"
+        )
+    return [named]
+
+
+def _entry_point_files(broken: list[Broken]) -> Iterator[tuple[Path, str | None]]:
+    for point in entry_points(group=ENTRY_POINT_GROUP):
+        try:
+            spec = _located(point.module)
+        except (Exception, SystemExit) as error:
+            broken.append(Broken(point.name, Path(point.module), in_a_line(error)))
+            continue
+        if spec is not None and spec.origin is not None:
+            yield Path(spec.origin), spec.parent or None
+
+
+def _located(module: str) -> ModuleSpec | None:
+    """Where a module lies; packages above it, which may import torch, are imported only where nothing else tells."""
+    name, *below = module.split(".")
+    try:
+        spec = importlib.util.find_spec(name)
+        for part in below:
+            if spec is None or spec.submodule_search_locations is None:
+                break
+            name = f"{name}.{part}"
+            spec = PathFinder.find_spec(name, list(spec.submodule_search_locations))
+    except (ImportError, ValueError, KeyError):  # KeyError: a folder without __init__.py inside of a package
+        spec = None
+    return spec if spec is not None and spec.name == module else importlib.util.find_spec(module)
+
+
+def _methods(path: Path, origin: str, files: PluginFiles, package: str | None = None) -> tuple[Plugin, ...]:
+    if path.suffix != ".py":
+        raise PluginError(f"{path} is not a Python file")
+    file = files.read(path, package)
+    found = declared(file)
+    if found is None:
+        found = _made(file)
+    else:
+        file.declared = found
+    if not found:
+        raise PluginError("declares no method", fix="decorate a function with @align_bench.api.algorithm(...)")
+    for value in found:
+        if value.name in (BASE_CELL, JUDGE_CELL):
+            raise PluginError(f"{value.name!r} is a reserved name", fix="rename the function")
+    return tuple(Plugin(value, path.resolve(), origin, file=file) for value in found)
+
+
+def _made(file: PluginFile) -> tuple[Algorithm, ...]:
+    """The methods that executing the file makes."""
+    module = file.execute()
+    found = {id(value): value for value in vars(module).values() if isinstance(value, Algorithm)}  # aliases once
+    # A method that was imported from another plugin belongs to that file.
+    return tuple(value for value in found.values() if value.function.__module__ == module.__name__)
+
+
+def _same(one: Plugin, other: Plugin) -> bool:
+    """Whether two methods come from copies of one file; files that they import beside them have to be copies too."""
+    if one.path == other.path or one.file is None or other.file is None or one.file.source != other.file.source:
+        return False
+    return not one.file.imports_beside or one.digest == other.digest

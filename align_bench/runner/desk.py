@@ -1,0 +1,153 @@
+"""What running stages ask for: inputs, and models, of which one is held at a time on a base that is loaded once."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from align_bench.records import Tick, silent
+from align_bench.stages.classifier import Classifier
+from align_bench.stages.models import Frozen, ModelKey, Policy, RewardModel
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from align_bench.records import PreferenceSet
+    from align_bench.runner.results import Results
+    from align_bench.runner.watch import Watch
+    from align_bench.stages.rows import Rows
+    from align_bench.stages.stage import Stage
+
+T = TypeVar("T")
+Base = tuple[str, str, bool]  # its digest, its precision, and whether it has a scalar head
+
+
+class LocalDesk:
+    """A `stages.stage.Desk` in this process.
+
+    Attributes:
+        tick: progress of the stage that runs.
+        loading: seconds that went into loading bases since it was last set to 0; they serve several cells.
+    """
+
+    def __init__(self, results: Results, watch: Watch, suite: str) -> None:
+        self.tick: Tick = silent
+        self.loading = 0.0
+        self._results = results
+        self._watch = watch
+        self._suite = suite
+        self._held: tuple[ModelKey, Any] | None = None
+        self._base: tuple[Base, Any] | None = None
+        self._tokenizers: dict[str, Any] = {}
+        self._said: set[str] = set()
+
+    def distance(self, wanted: Sequence[ModelKey]) -> int:
+        """How much has to be loaded for it: nothing (0), an adapter (1), or a model (2)."""
+        if not wanted or (self._held is not None and self._held[0] == wanted[0]):
+            return 0
+        first = wanted[0]
+        return 1 if not isinstance(first, Classifier) and self._base and self._base[0] == first.stands_on else 2
+
+    # Inputs.
+
+    def load(self, stage: Stage[T]) -> T:
+        return self._results.load(stage)
+
+    def facts(self, stage: Stage[Any]) -> Mapping[str, Any]:
+        return self._results.artefact(stage).facts
+
+    def preferences(self, rows: Rows) -> PreferenceSet:
+        return self._results.preferences(rows)
+
+    def adapter(self, stage: Stage[Any]) -> Path:
+        return self._results.artefact(stage).folder
+
+    def partial(self, stage: Stage[Any]) -> Path:
+        return self._results.store.partial(stage.address)
+
+    def trackers(self, owner: str) -> Path:
+        return self._results.store.folder / "trackers" / self._suite / owner
+
+    def tokenizer(self, frozen: Frozen) -> Any:
+        if frozen.base.digest not in self._tokenizers:
+            self._tokenizers[frozen.base.digest] = frozen.tokenizer()
+        return self._tokenizers[frozen.base.digest]
+
+    # Models.
+
+    def model(self, wanted: ModelKey) -> Any:
+        """The last one is held, since a cell's stages follow each other."""
+        if self._held is not None and self._held[0] == wanted:
+            return self._held[1]
+        if isinstance(wanted, Classifier):
+            self.release()
+            model = wanted.load()
+        else:
+            model = self._adapted(wanted)
+        self._held = (wanted, model)
+        return model
+
+    def _adapted(self, wanted: Policy | RewardModel) -> Any:
+        self._let_go()
+        base = self._frozen(wanted.frozen, scalar=isinstance(wanted, RewardModel))
+        held, self._base = self._base, None  # what fails to load may leave half an adapter on it
+        model = wanted.complete(base, self.adapter(wanted.adapter) if wanted.adapter else None)
+        self._base = held
+        self.loaded(wanted.frozen, model)
+        return model
+
+    def untrained(self, frozen: Frozen, *, scalar: bool, seed: int) -> Any:
+        from align_bench.models.load import draw_head
+
+        self._let_go()
+        base = self._frozen(frozen, scalar=scalar)
+        self._base = None  # until it comes back unharmed
+        return draw_head(base, seed=seed) if scalar else base
+
+    def give_back(self, frozen: Frozen, model: Any, *, scalar: bool) -> None:
+        """A base that remembers what it read is let go: numbers would depend on the order."""
+        if not any("dynamic" in str(getattr(module, "rope_type", "")) for module in model.modules()):
+            self._base = (_base_of(frozen, scalar), model)
+
+    def release(self) -> None:
+        """Let go of every model."""
+        self._let_go()
+        self._base = None
+        gc.collect()
+
+    def _let_go(self) -> None:
+        """Let go of the held model, but for the base that it stands on."""
+        held, self._held = self._held, None
+        if held is not None and hasattr(held[1], "unload"):
+            from align_bench.models.load import without_adapter
+
+            without_adapter(held[1])
+
+    def _frozen(self, frozen: Frozen, *, scalar: bool) -> Any:
+        """The base alone, held for the next one that stands on it."""
+        key = _base_of(frozen, scalar)
+        if self._base is not None and self._base[0] == key:
+            return self._base[1]
+        self.release()
+        started = time.perf_counter()
+        model = frozen.load(scalar=scalar)
+        self.loading += time.perf_counter() - started
+        self.give_back(frozen, model, scalar=scalar)
+        return model
+
+    def loaded(self, frozen: Frozen, model: Any) -> None:
+        from align_bench.models.load import footprint
+
+        size = footprint(model)
+        trained = f", of them {size.trainable:,} trained" if size.trainable else ""
+        held = f"{frozen.precision}, {size.bytes / 1e6:,.1f} MB"
+        text = f"in memory: {frozen.base.name}, {size.parameters:,} parameters{trained}, {held}"
+        if text not in self._said:
+            self._said.add(text)
+            self._watch.say(text)
+
+
+def _base_of(frozen: Frozen, scalar: bool) -> Base:
+    return frozen.base.digest, str(frozen.precision), scalar

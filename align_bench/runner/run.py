@@ -1,0 +1,222 @@
+"""Run a suite: make its graph, walk it until it asks for nothing new, and write its report.
+
+The way of a run: `planning.inputs` finds base, rows and judges; `planning.graph` lays out what the suite asks for, of
+the stages that `planning.layout` gives each cell; `runner.walk` makes those that are not stored, each in its own file
+of `stages`; with results that the graph rests on it is made again; `runner.report` writes what is stored of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from align_bench.errors import MissingResultError, PluginError
+from align_bench.planning.graph import Graph, make_graph
+from align_bench.runner import report as reports
+from align_bench.runner.outcomes import outcomes
+from align_bench.runner.results import Results
+from align_bench.runner.tuning import in_words
+from align_bench.runner.walk import note_failure, walk
+from align_bench.stages.proxy import Proxy
+from align_bench.stages.stage import Stage, closure_of
+from align_bench.store.files import make_folder
+from align_bench.store.store import Store
+
+if TYPE_CHECKING:
+    from align_bench.planning.cells import Cell
+    from align_bench.planning.inputs import Prepared
+    from align_bench.plugins.registry import Plugin
+    from align_bench.runner.watch import Watch
+
+
+@dataclass(frozen=True, slots=True)
+class Folders:
+    """Where a run works and where its report goes."""
+
+    runs: Path = Path("runs")
+    reports: Path = Path("reports")
+
+
+def run(
+    prepared: Prepared,
+    watch: Watch,
+    folders: Folders,
+    *,
+    command: str,
+    methods: Sequence[str] | None = None,
+    compute: bool = True,
+) -> dict[str, Any]:
+    """Run a suite, or what is missing of it, and write its report.
+
+    Args:
+        prepared: from `planning.inputs.prepare`.
+        watch: where progress is shown.
+        folders: where to work and to report.
+        command: what the user typed, for the report.
+        methods: compute the cells of these methods only; others are reported as far as they are stored.
+        compute: False to report what is stored and load no model.
+
+    Returns:
+        The report, as written to `report.json`.
+
+    Raises:
+        AlignBenchError: for a folder of another version, or rows that cannot be used.
+        MissingResultError: when nothing is stored and nothing may be computed.
+    """
+    suite, folder = prepared.suite, folders.reports / prepared.suite.name
+    store = Store(folders.runs)
+    store.check()
+    graph = make_graph(prepared, Results(store))
+    if (found := reports.finished(folder, prepared, graph, Results(store))) is not None:
+        note = _finished(_note(prepared, graph))
+        if compute and not store.is_noted(suite.name, note):
+            store.note(suite.name, note)  # lost, or of other settings since: `clean` would free what this needs
+        return found
+    results = Results(store, final=not compute)
+    if compute:
+        make_folder(folder)  # where it cannot be made, that is told before any work
+        graph = _computed(prepared, graph, results, watch, methods)
+    else:
+        graph = make_graph(prepared, results)
+        if not all(results.has(table) for table in graph.tables.values()):
+            raise MissingResultError(
+                f"nothing of the suite {suite.name} is stored in {folders.runs} with these settings",
+                fix="align-bench run, with the same --set, computes it",
+            )
+    for line in _remarks(graph, results):
+        watch.say(line)
+    make_folder(folder)
+    ended = outcomes(graph, results)
+    report = reports.write(folder, prepared, graph, results, ended, command)
+    if compute:
+        store.note(suite.name, _finished(_note(prepared, graph)))
+    return report
+
+
+def _computed(prepared: Prepared, graph: Graph, results: Results, watch: Watch, methods: Sequence[str] | None) -> Graph:
+    """The graph, walked and made again until it asks for nothing new."""
+    from align_bench.runner.desk import LocalDesk
+
+    desk = LocalDesk(results, watch, prepared.suite.name)
+    for line in warnings(graph):
+        watch.say(line)
+    store, name = results.store, prepared.suite.name
+    before = store.notes().get(name, {})
+    while True:
+        wanted = wanted_of(graph, methods)
+        store.note(name, _begun(_note(prepared, graph), before))
+        walk(_executable(wanted, graph, results, watch), results, desk, watch)
+        grown = make_graph(prepared, results)
+        if grown.key == graph.key and _waiting(grown) == _waiting(graph):
+            desk.release()
+            return grown
+        for line in warnings(grown):
+            if line not in warnings(graph):
+                watch.say(line)
+        graph = grown
+
+
+def _waiting(graph: Graph) -> list[str | None]:
+    return [cell.waiting for cell in graph.cells]
+
+
+def wanted_of(graph: Graph, methods: Sequence[str] | None = None) -> list[Stage[Any]]:
+    """The stages that a run makes now, in the order of the graph.
+
+    Args:
+        graph: what the suite asks for.
+        methods: those of these methods only, with the judges and the base; all when None.
+    """
+
+    def asked(cell: Cell) -> bool:
+        return methods is None or cell.plugin is None or cell.is_judge or cell.algorithm in methods
+
+    searches = [search for search in graph.searches.values() if search.cells and asked(search.cells[0])]
+    trials = [cell for search in searches for cell in search.open]
+    cells = [cell for cell in graph.shown if asked(cell) and cell.waiting is None]
+    rewards = {cell.reward.id for cell in cells if cell.reward is not None}
+    found = {*graph.tables.values(), *(stage for cell in (*trials, *cells) for stage in cell.stages)}
+    found -= {proxy for proxy in graph.base.all(Proxy) if proxy.reward_cell not in rewards}
+    found |= {judge.overlap for judge in graph.panel if judge.overlap is not None}
+    found |= {search.choice for search in searches if search.choice is not None}
+    return [stage for stage in graph.stages if stage in found]
+
+
+def _executable(wanted: Sequence[Stage[Any]], graph: Graph, results: Results, watch: Watch) -> list[Stage[Any]]:
+    """These stages without those of cells whose method cannot be executed here, which have failed by that.
+
+    Methods are executed before any work, so that nothing is made for one that cannot be.
+    """
+    missing = closure_of(wanted, done=results.has)
+    lost: set[Stage[Any]] = set()
+    for stage in missing:
+        plugin: Plugin | None = getattr(stage, "plugin", None)
+        if plugin is not None and stage.address not in results.tried:
+            try:
+                plugin.load()
+            except PluginError as error:
+                note_failure(stage, error, results, watch, stays=False)  # a library, or the file as it was, may return
+        if stage.address in results.tried or any(needed in lost for needed in stage.needs()):
+            lost.add(stage)
+
+    def goes_on(cell: Cell) -> bool:
+        return not any(stage in lost and not stage.optional and stage.blames is None for stage in cell.stages)
+
+    cells = [cell for cell in (*graph.trials, *graph.shown) if set(cell.stages) & set(wanted)]
+    kept = {stage for cell in cells if goes_on(cell) for stage in cell.stages}
+    dropped = {stage for cell in cells for stage in cell.stages} - kept
+    return [stage for stage in wanted if stage not in dropped]
+
+
+def warnings(graph: Graph) -> list[str]:
+    """A line for each hyper-parameter outside its method's range, once for all seeds."""
+    cells = [*graph.judges, *graph.cells]
+    return list(dict.fromkeys(f"{cell.name}: {warning}" for cell in cells for warning in cell.warnings))
+
+
+def _remarks(graph: Graph, results: Results) -> list[str]:
+    """What is said of trials, whether they were run now or before."""
+    return [in_words(search, results) for search in graph.searches.values()]
+
+
+def _begun(note: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """The note of a run that has begun: what the report on disk rests on is needed until another takes its place."""
+    reported = before.get("reported", [])
+    scorers = before if reported else note
+    return {**scorers, "needs": sorted({*note["needs"], *reported}), "reported": reported}
+
+
+def _finished(note: Mapping[str, Any]) -> dict[str, Any]:
+    """The note of a run whose report is written."""
+    return {**note, "reported": note["needs"]}
+
+
+def _note(prepared: Prepared, graph: Graph) -> dict[str, Any]:
+    """What `align-bench clean` and `align-bench score` need to know of a run."""
+    frozen, suite = prepared.inputs.frozen, prepared.suite
+    base = frozen.base
+    folder = str(base.folder.resolve()) if Path(base.name).exists() else base.name
+    return {
+        "needs": [str(stage.address) for stage in graph.stages],
+        "base": {"name": str(base.folder.resolve() / base.gguf) if base.gguf else folder, "digest": base.digest},
+        "storage": suite.precision,
+        "max_length": suite.train.max_length,
+        "cells": {
+            cell.id: {
+                "adapter": cell.adapter and asdict(cell.adapter.address),
+                "seed": cell.seed,
+                "loaded": cell.loaded.entry.model_dump() if cell.loaded else None,
+            }
+            for cell in (*graph.judges, *graph.cells)
+            if cell.kind == "reward"
+        },
+        "judges": {
+            judge.name: {
+                "cells": [cell.id for cell in judge.members],
+                "ensemble": judge.ensemble and judge.ensemble.model_dump(),
+            }
+            for judge in graph.panel
+        },
+    }

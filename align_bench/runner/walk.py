@@ -1,0 +1,120 @@
+"""Walk a graph: make what is not stored, stages of one model together; a failure stops only what needs it."""
+
+from __future__ import annotations
+
+import gc
+import shutil
+import traceback
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from align_bench.data.counts import counts_in_words
+from align_bench.errors import AlignBenchError, PluginError
+from align_bench.stages.stage import closure_of
+from align_bench.store.files import refusals_told
+from align_bench.store.store import FAILED, Failure
+
+if TYPE_CHECKING:
+    from align_bench.runner.desk import LocalDesk
+    from align_bench.runner.results import Results
+    from align_bench.runner.watch import Watch
+    from align_bench.stages.stage import Stage
+
+
+def walk(wanted: Iterable[Stage[Any]], results: Results, desk: LocalDesk, watch: Watch) -> None:
+    """Make these stages and what they need, as far as it is not stored.
+
+    Of the stages whose needs are stored, one that finds its model loaded comes first, then one that finds its base
+    loaded, then the first in order.
+
+    Args:
+        wanted: stages, in the order in which they would be made with all models at hand.
+        results: what is stored; failures are noted in it.
+        desk: what stages ask for.
+        watch: where progress is shown.
+
+    Raises:
+        AlignBenchError: when a stage failed without which the run makes no sense.
+    """
+    missing = closure_of(wanted, done=results.has)
+    place = {stage: number for number, stage in enumerate(missing)}
+    lost: set[Stage[Any]] = set()
+    while place:
+        ready = [stage for stage in place if not any(needed in place for needed in stage.needs())]
+        stage = min(ready, key=lambda one: (desk.distance(one.models()), place[one]))
+        del place[stage]
+        if (
+            stage.address in results.tried
+            or any(needed in lost for needed in stage.needs())
+            or not _made(stage, results, desk, watch)
+        ):
+            lost.add(stage)
+
+
+def _made(stage: Stage[Any], results: Results, desk: LocalDesk, watch: Watch) -> bool:
+    """Whether a stage ended with a result. Its failure is recorded and said."""
+    store = results.store
+    waiting = f"waiting for {stage.owner}: {stage.label}, which another run is making"
+    try:
+        with store.lock(stage.address, lambda: watch.say(waiting)):
+            if not results.has(stage):
+                _make(stage, results, desk, watch)
+    except Exception as error:  # one failed stage does not stop the others
+        if stage.fatal:
+            with refusals_told(store.folder):
+                raise
+        note_failure(stage, error, results, watch, stays=_stays(error))
+        del error
+        gc.collect()
+        return False
+    return True
+
+
+def _stays(error: Exception) -> bool:
+    """Whether a method itself has failed: its key holds its code, its parameters and its rows.
+
+    A model or an artefact that cannot be read, a changed file or a full disk is mended outside of any key.
+    """
+    return isinstance(error, PluginError) and not isinstance(error.__cause__, OSError | MemoryError)
+
+
+def note_failure(stage: Stage[Any], error: Exception, results: Results, watch: Watch, *, stays: bool) -> None:
+    """Record and say that a stage has failed, so that it is not tried again in this process.
+
+    Args:
+        stage: the stage.
+        error: why.
+        results: where it is recorded.
+        watch: where it is said.
+        stays: whether another process need not try it either: all that the failure came of is in the stage's key.
+    """
+    store = results.store
+    results.tried.add(stage.address)
+    reason = error.message if isinstance(error, AlignBenchError) else f"{type(error).__name__}: {error}"
+    what = f"{stage.owner}: {stage.label}"
+    told = "".join(traceback.format_exception(error))
+    store.fail(stage.address, Failure(what, reason, stays, told))
+    watch.say(f"{what} failed: {reason} (traceback in {store.folder / FAILED / f'{stage.address}.json'})")
+
+
+def _make(stage: Stage[Any], results: Results, desk: LocalDesk, watch: Watch) -> None:
+    from align_bench.models.flops import counted
+    from align_bench.runner.costs import Meter
+
+    store = results.store
+    with watch.stage(stage.owner, stage.label) as tick, store.scratch(stage.address) as folder, counted() as work:
+        meter = Meter()
+        desk.tick, desk.loading = tick, 0.0
+        made = stage.run(desk, folder)
+        wanted = stage.models()
+        computed = wanted[0] if wanted else None
+        precision = computed.precision if computed else None
+        cost = meter.cost(made.tokens, work.flops, precision)
+        cost = replace(cost, seconds=cost.seconds - desk.loading)
+        store.put(stage.address, stage.stored_as or stage.owner, folder, cost, made.facts)
+    shutil.rmtree(store.partial(stage.address), ignore_errors=True)
+    if (counts := counts_in_words(made.facts)) is not None:
+        watch.say(f"{stage.owner}: {counts}")
+    if (line := stage.told(made.facts)) is not None:
+        watch.say(line)

@@ -1,0 +1,62 @@
+"""A judge that was trained elsewhere, and how it is loaded; what the other models are is in `models`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from align_bench.models.base import Base
+    from align_bench.models.precision import Precision
+    from align_bench.stages.stage import Stage
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A judge that is loaded as it is: a sequence-classification model.
+
+    Attributes:
+        base: the model on disk.
+        precision: how it is stored and computed with.
+        template: `chat`, `pair` or None for its own default.
+        entry: what the suite says of it.
+        date: as of `Frozen`.
+    """
+
+    base: Base
+    precision: Precision
+    template: Any
+    entry: Any = None
+    date: str | None = None
+
+    def needs(self) -> tuple[Stage[Any], ...]:
+        """Nothing: it is trained elsewhere."""
+        return ()
+
+    def identity(self) -> dict[str, Any]:
+        """What decides its scores."""
+        return {
+            "model": self.base.digest,
+            "template": self.template,
+            "date": self.date,
+            "precision": str(self.precision),
+        }
+
+    def load(self) -> Any:
+        """A `judge.loaded.LoadedModel`."""
+        from align_bench.judge.loaded import load_judge
+
+        return load_judge(self.base, self.precision, self.template)
+
+    def facts(self, model: Any) -> Mapping[str, Any]:
+        """What a report says of it; `model` is what `load` gave."""
+        from align_bench.models.weights import weights_digest
+
+        return {
+            "model": self.base.name,
+            "digest": self.base.digest,
+            "weights_sha256": weights_digest(self.base.folder),
+            "template": model.template,
+            "labels": model.labels,
+        }

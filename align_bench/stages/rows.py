@@ -1,0 +1,35 @@
+"""Rows of preferences as a suite names them, and what they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from align_bench.data.preferences import DataSource
+    from align_bench.records import PreferenceSet
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Where rows come from.
+
+    Attributes:
+        source: the reader's view of a suite's data entry.
+        fingerprint: hash of all that decides what is read.
+        too_long: `truncate` or `drop`: what to do beyond `train.max_length`.
+    """
+
+    source: DataSource = field(compare=False)
+    fingerprint: str
+    too_long: Any = "truncate"
+
+    def read(self) -> PreferenceSet:
+        """The rows as texts.
+
+        Raises:
+            DataError: the source is missing, unreadable, of no known shape, or holds no usable row.
+        """
+        from align_bench.data.preferences import read
+
+        return read(self.source)

@@ -1,0 +1,100 @@
+"""Of each prompt's draws, those that a selection picks; with more samples, one of each set of n draws."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from align_bench.stages.answers import Answers, first_prompts, save_answers, sequences, tokens_in
+from align_bench.stages.models import ModelKey, RewardModel
+from align_bench.stages.rewards import reward_of
+from align_bench.stages.stage import Desk, Made, Sizes, Stage, Work
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from align_bench.plugins.registry import Plugin
+    from align_bench.records import TokenTable
+    from align_bench.stages.generate import Generate
+    from align_bench.stages.models import Frozen
+    from align_bench.stages.rows import Rows
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Select(Answers):
+    """Answers that a selection picked among draws of the base.
+
+    Attributes:
+        plugin: the method.
+        parameters: all its hyper-parameters.
+        draws: what it picks among, `n` for each sample.
+        table: the validation rows.
+        frozen: the base.
+        reward: the reward model; None for gold.
+        texts: the entry that the rows are from.
+        max_tokens: padded tokens that one pass may hold.
+    """
+
+    plugin: Plugin
+    parameters: Mapping[str, Any]
+    draws: tuple[Generate, ...]
+    table: Stage[TokenTable]
+    frozen: Frozen
+    reward: RewardModel | None
+    texts: Rows
+    max_tokens: int
+    kind = "generations"
+    label = "pick"
+
+    @property
+    def prompts(self) -> int:
+        return self.draws[0].prompts
+
+    def needs(self) -> tuple[Stage[Any], ...]:
+        return self.table, *self.draws, *(self.reward.needs() if self.reward else ())
+
+    def identity(self) -> dict[str, Any]:
+        return {
+            "base": self.frozen.identity(),
+            "plugin": self.plugin.digest,
+            "method": self.plugin.algorithm.name,
+            "parameters": dict(self.parameters),
+            "gold": None if self.reward else self.texts.fingerprint,
+        }
+
+    def models(self) -> tuple[ModelKey, ...]:
+        return (self.reward,) if self.reward else ()
+
+    def expected_tokens(self, sizes: Sizes) -> int:
+        return sum(one.expected_tokens(sizes) for one in self.draws) // int(self.parameters["n"])
+
+    def estimate(self, sizes: Sizes) -> Work:
+        """Every draw is scored."""
+        return Work(sum(one.expected_tokens(sizes) for one in self.draws))
+
+    def run(self, desk: Desk, folder: Path) -> Made:
+        import torch
+
+        from align_bench.train.plugin_code import plugin_code
+
+        algorithm: Any = self.plugin.algorithm
+        n, table = self.parameters["n"], desk.load(self.table)
+        rows, tokenizer = first_prompts(table, self.prompts), desk.tokenizer(self.frozen)
+        scorer = desk.model(self.reward) if self.reward else None
+        reward = reward_of(desk, scorer, self.texts, tokenizer, rows, self.max_tokens)
+        drawn, scored = [desk.load(one) for one in self.draws], []
+        for number, answers in enumerate(drawn):
+            scored.append(reward(rows, [line["ids"] for line in answers]))
+            desk.tick(number + 1, len(drawn))
+        lines = []
+        for sample in range(len(drawn) // n):
+            rewards = torch.tensor(scored[sample * n : (sample + 1) * n]).T
+            with plugin_code(f"the choice of {algorithm.name}"):
+                places = algorithm.pick(rewards, self.parameters)
+            for row, place in enumerate(places):
+                number = sample * n + place
+                picked = {"draw": number, "rewards": rewards[row].tolist()}
+                lines.append({**drawn[number][row], "sample": sample, **picked})
+        save_answers(lines, folder)
+        return Made(sum(tokens_in(sequences(answers, table)) for answers in drawn))

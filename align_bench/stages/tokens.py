@@ -1,0 +1,94 @@
+"""The tokenised table of a data entry, which every method uses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from align_bench.stages.stage import TEXT_LIBRARIES, Desk, Made, Stage
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from align_bench.records import TokenTable
+    from align_bench.stages.models import Frozen
+    from align_bench.stages.rows import Rows
+    from align_bench.store.store import Artefact
+
+FILE = "tokens.parquet"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Tokens(Stage["TokenTable"]):
+    """A data entry as token rows.
+
+    Attributes:
+        rows: the entry.
+        frozen: whose tokenizer and template write it.
+        max_length: tokens of prompt + answer.
+    """
+
+    rows: Rows
+    frozen: Frozen
+    max_length: int
+    kind = "tokens"
+    label = "tokens"
+    libraries = TEXT_LIBRARIES
+    fatal = True
+
+    def identity(self) -> dict[str, Any]:
+        """The base's digest holds its tokenizer and its template; what the template may write beside is the date."""
+        return {
+            "data": self.rows.fingerprint,
+            "tokenizer": self.frozen.base.digest,
+            "date": self.frozen.date,
+            "max_length": self.max_length,
+            "too_long": self.rows.too_long,
+        }
+
+    def run(self, desk: Desk, folder: Path) -> Made:
+        from align_bench.data.chat import save_table, tokenize
+        from align_bench.models.tokenizer import load_tokenizer
+
+        found = desk.preferences(self.rows)
+        table = tokenize(
+            load_tokenizer(self.frozen.base),
+            found,
+            max_length=self.max_length,
+            too_long=self.rows.too_long,
+            progress=desk.tick,
+        )
+        save_table(folder / FILE, table)
+        return Made(
+            tokens_in(table),
+            {
+                "shape": found.shape,
+                "read": dict(found.counts),
+                "tokens": dict(table.counts),
+                "size": {
+                    "rows": len(table.rows),
+                    "tokens": tokens_in(table),
+                    "prompt_tokens": sum(len(row.prompt) for row in table.rows),
+                },
+            },
+        )
+
+    def load(self, artefact: Artefact) -> TokenTable:
+        from align_bench.data.chat import load_table
+
+        return load_table(artefact / FILE)
+
+
+def tokens_in(table: TokenTable) -> int:
+    """Tokens of all its answers, each with its prompt."""
+    return sum(len(prompt) + len(answer) for prompt, answer in _answers(table))
+
+
+def distinct_tokens_in(table: TokenTable) -> int:
+    """Tokens that go through the model when each answer of a table is measured once."""
+    return sum(len(prompt) + len(answer) for prompt, answer in set(_answers(table)))
+
+
+def _answers(table: TokenTable) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    both = [(row.prompt, answer) for row in table.rows for answer in (row.chosen, row.rejected)]
+    return [(prompt, answer) for prompt, answer in both if answer is not None]

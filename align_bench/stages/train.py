@@ -1,0 +1,169 @@
+"""A method's adapter, trained by its loss on given answers; what all ways of training share."""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from align_bench.stages.columns import Measured, as_tensors
+from align_bench.stages.models import Frozen, ModelKey, Policy, RewardModel
+from align_bench.stages.stage import Desk, Made, Sizes, Stage, Work
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from align_bench.plugins.registry import Plugin
+    from align_bench.records import TokenTable
+    from align_bench.store.store import Artefact
+    from align_bench.suite.models import Lora
+    from align_bench.suite.models import Train as Settings
+    from align_bench.train.loop import TrainLog
+
+LOG = "log.jsonl"
+# What changes no result: where a training goes on after a kill, and where else it is logged. Lengths are the table's.
+WITHOUT_EFFECT = frozenset({"checkpoint_minutes", "max_length", "trackers"})
+# Passes of a training beside those of all answers once forward and backward, by what a method reads. Mismatched answers
+# pass forward only: half of a training pass. Chosen answers are half of all.
+PASSES = {"unpaired": 1.5, "chosen": 0.5}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Trained(Stage["list[Mapping[str, Any]]"]):
+    """A trained adapter, and a log of every optimizer step. Loads as the log.
+
+    Attributes:
+        plugin: the method.
+        parameters: all its hyper-parameters.
+        learning_rate: peak learning rate.
+        seed: of initialisation, row order and sampling.
+        frozen: the base.
+        lora: the adapter's shape.
+        settings: the suite's `train`, with what the method sets for itself.
+        table: the rows.
+    """
+
+    plugin: Plugin
+    parameters: Mapping[str, Any]
+    learning_rate: float
+    seed: int
+    frozen: Frozen
+    lora: Lora
+    settings: Settings
+    table: Stage[TokenTable]
+    kind = "adapter"
+    label = "train"
+    column = "train"
+
+    @property
+    def scalar(self) -> bool:
+        """Whether a scalar head is trained with the adapter."""
+        return self.plugin.algorithm.kind == "reward"
+
+    @property
+    def model(self) -> Policy | RewardModel:
+        """The trained model."""
+        if self.scalar:
+            return RewardModel(self.frozen, self, self.seed, self.settings.max_length)
+        return Policy(self.frozen, self)
+
+    def needs(self) -> tuple[Stage[Any], ...]:
+        return (self.table,)
+
+    def identity(self) -> dict[str, Any]:
+        return {
+            "base": self.frozen.identity(),
+            "plugin": self.plugin.digest,
+            "method": self.plugin.algorithm.name,
+            "parameters": dict(self.parameters),
+            "learning_rate": self.learning_rate,
+            "seed": self.seed,
+            "lora": self.lora.model_dump(),
+            "train": self.settings.model_dump(exclude=set(WITHOUT_EFFECT)),
+        }
+
+    def models(self) -> tuple[ModelKey, ...]:
+        """The frozen base, as the trained model stands on it."""
+        return (self.model,)
+
+    def estimate(self, sizes: Sizes) -> Work:
+        share = PASSES.get(self.plugin.algorithm.data, 1)
+        return Work(int(sizes(self.table).tokens * self.settings.epochs * share), flops_per_weight=4)
+
+    def run(self, desk: Desk, folder: Path) -> Made:
+        from align_bench.models.load import add_adapter, footprint, save_adapter
+
+        extra = self.prepared(desk)
+        base = desk.untrained(self.frozen, scalar=self.scalar, seed=self.seed)
+        model = add_adapter(base, self.lora, seed=self.seed)
+        trainable = footprint(model).trainable
+        desk.loaded(self.frozen, model)
+        log = self.fit(model, desk, extra)
+        save_adapter(model, folder)
+        self.leave(model, desk)
+        (folder / LOG).write_text("".join(json.dumps(step) + "\n" for step in log.steps), encoding="utf-8")
+        return Made(log.tokens, {"steps": len(log.steps), "trainable": trainable})
+
+    def prepared(self, desk: Desk) -> Any:
+        """What the training needs beside its model and rows, read before the model is there."""
+
+    @abstractmethod
+    def fit(self, model: Any, desk: Desk, extra: Any) -> TrainLog:
+        """Train the model's adapter in place; `extra` is what `prepared` gave."""
+
+    def leave(self, model: Any, desk: Desk) -> None:
+        """Give the base back, for the next one that stands on it."""
+        from align_bench.models.load import without_adapter
+
+        desk.give_back(self.frozen, without_adapter(model), scalar=self.scalar)
+
+    def shared(self, desk: Desk) -> dict[str, Any]:
+        """What every loop takes."""
+        return {
+            "learning_rate": self.learning_rate,
+            "settings": self.settings,
+            "seed": self.seed,
+            "track": desk.trackers(self.owner),
+            "tick": desk.tick,
+        }
+
+    def load(self, artefact: Artefact) -> list[Mapping[str, Any]]:
+        """A mapping for each optimizer step."""
+        text = (artefact / LOG).read_text(encoding="utf-8")
+        return [json.loads(line) for line in text.split("\n") if line]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Train(Trained):
+    """An adapter trained by a loss on given answers.
+
+    Attributes:
+        reference: base log-probabilities of the rows; None when the loss reads none.
+        mismatched: the same of the rows with another row's answers; None when the loss reads none.
+    """
+
+    reference: Measured | None = None
+    mismatched: Measured | None = None
+
+    def needs(self) -> tuple[Stage[Any], ...]:
+        return (self.table, *(measured for measured in (self.reference, self.mismatched) if measured is not None))
+
+    def prepared(self, desk: Desk) -> Any:
+        """The base's log-probabilities; None when the loss reads none."""
+        columns = [desk.load(measured) for measured in (self.reference, self.mismatched) if measured is not None]
+        return {name: tensor for some in columns for name, tensor in as_tensors(some).items()} or None
+
+    def fit(self, model: Any, desk: Desk, extra: Any) -> TrainLog:
+        from align_bench.train.loop import train
+
+        return train(
+            model,
+            desk.load(self.table).rows,
+            self.plugin.algorithm,
+            self.parameters,
+            reference=extra,
+            checkpoint=desk.partial(self) / "checkpoint.pt",
+            **self.shared(desk),
+        )

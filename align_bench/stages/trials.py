@@ -1,0 +1,80 @@
+"""What a method's trials came to: accuracies on the held-out pairs, and the setting that is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from align_bench.stages.stage import Desk, Made, Stage
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from align_bench.records import Estimate, TokenTable
+    from align_bench.stages.columns import Columns, Measured
+    from align_bench.store.store import Artefact
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Trials(Stage["dict[str, Any]"]):
+    """`accuracies` (an estimate a trial, null for one that failed), `kept`, `base` and `held_out`, as facts.
+
+    Attributes:
+        measured: each trial's measurement of the held-out pairs, in order; None for one that failed.
+        base: the base's, beside policies; None beside reward models.
+        table: the held-out rows.
+        scalar: whether the method trains a reward model.
+    """
+
+    measured: tuple[Measured | None, ...]
+    base: Measured | None
+    table: Stage[TokenTable]
+    scalar: bool
+    kind = "trials"
+    label = "choice among trials"
+    libraries = ("numpy", "scipy")
+    charged = False
+
+    def needs(self) -> tuple[Stage[Any], ...]:
+        return self.table, *(one for one in (*self.measured, self.base) if one is not None)
+
+    def identity(self) -> dict[str, Any]:
+        return {"ended": [one is not None for one in self.measured], "scalar": self.scalar}
+
+    def run(self, desk: Desk, folder: Path) -> Made:
+        rows = desk.load(self.table).rows
+        found = [None if one is None else _accuracy(desk.load(one), rows, self.scalar) for one in self.measured]
+        return Made(
+            facts={
+                "accuracies": [None if one is None else asdict(one) for one in found],
+                "kept": best([None if one is None else one.value for one in found]),
+                "base": None if self.base is None else asdict(_accuracy(desk.load(self.base), rows, self.scalar)),
+                "held_out": {"pairs": len(rows), "prompts": len({row.prompt for row in rows})},
+            }
+        )
+
+    def load(self, artefact: Artefact) -> dict[str, Any]:
+        return dict(artefact.facts)
+
+
+def _accuracy(columns: Columns, rows: Any, scalar: bool) -> Estimate:
+    """Accuracy on the held-out pairs; the same measure for all of a kind.
+
+    A reward model is right where `r_w > r_l`; a policy, and the base, where `s̄_w > s̄_l`: where it would itself prefer
+    the chosen answer, token for token. Ties count ½. No scale of the method's own enters. The log-ratio to the base
+    would not do: its sign is as right after one small step as after many, so a policy that hardly learnt may win.
+    """
+    from align_bench.metrics.accuracy import accuracy
+
+    chosen, rejected = columns["chosen"].tolist(), columns["rejected"].tolist()
+    if not scalar:
+        chosen = [logp / len(row.chosen or ()) for logp, row in zip(chosen, rows, strict=True)]
+        rejected = [logp / len(row.rejected or ()) for logp, row in zip(rejected, rows, strict=True)]
+    return accuracy(chosen, rejected)
+
+
+def best(scores: Sequence[float | None]) -> int:
+    """The number of the highest score, the earlier one of equals; 0 when none is defined."""
+    defined = [(score, -number) for number, score in enumerate(scores) if score is not None]
+    return -max(defined)[1] if defined else 0

@@ -1,0 +1,83 @@
+"""Files that are replaced whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from align_bench.errors import StoreError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path` that is forced to disk and takes its place when the block ends without an error.
+
+    Who writes it may be a library that wants a file's name, such as a writer of Parquet.
+    """
+    # Names end at 255 bytes, and one character may take four of them.
+    temporary = path.with_name(f".{path.name[:50]}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        sync_file(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file so that it is either the old one or the new one, never half of it; text as UTF-8.
+
+    Raises:
+        UnicodeEncodeError: the text holds a lone surrogate; the old file stays.
+    """
+    with replacing(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def refusals_told(path: Path) -> Iterator[None]:
+    """Tell in one line that the system refuses to write: a folder of another user, or a full disk.
+
+    Raises:
+        StoreError: in place of an `OSError`.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"{path} cannot be written: {error.strerror or error}",
+            fix="check who owns its folder and whether its disk is full, or name another folder",
+        ) from error
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder with its parents.
+
+    Raises:
+        StoreError: when it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"the folder {folder} cannot be made: {error.strerror}", fix="name another folder") from None
+
+
+def sync_file(path: Path) -> None:
+    """Force a file's content to disk."""
+    _sync(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)  # Windows syncs only what is open for writing
+
+
+def sync_folder(folder: Path) -> None:
+    """Force a folder's own entries, such as a rename in it, to disk."""
+    if os.name != "nt":  # a folder cannot be opened there, and NTFS journals its entries itself
+        _sync(folder, os.O_RDONLY)
+
+
+def _sync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

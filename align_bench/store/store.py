@@ -1,0 +1,478 @@
+"""One store for all suites of a folder: artefacts written whole, checksummed, and locked one by one.
+
+    <runs>/<kind>/<label>-<key>/    an artefact: its files, and a manifest with their checksums and its cost
+    <runs>/suites/<suite>.json      what each suite needs, as its last run noted
+    <runs>/failed/<kind>-<key>.json what could not be made, and why
+    <runs>/damaged/<kind>-<key>/    an artefact whose checksums did not hold
+    <runs>/.writing, .partial, .locks   work in progress, under the same names
+
+An artefact appears by one rename, whole or not at all, so a killed run leaves nothing half-written under a final name.
+It is found by its kind and key; the label is that of the cell that first asked for it, for people.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from align_bench.errors import StoreError
+from align_bench.records import Cost
+from align_bench.store.files import make_folder, refusals_told, sync_file, sync_folder, write_atomically
+from align_bench.store.keys import Address, file_digest
+from align_bench.store.labels import safe_label
+
+MANIFEST = "manifest.json"
+SCHEMA = 1
+
+SUITES, FAILED, DAMAGED = "suites", "failed", "damaged"
+WRITING, PARTIAL, LOCKS = ".writing", ".partial", ".locks"
+POLL_SECONDS = 0.25  # between two tries for a lock that another process holds
+
+_NAME = re.compile(r"(?P<label>.+)-(?P<key>[0-9a-f]{20})", re.DOTALL)
+
+_NO_FILE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+
+
+@dataclass(frozen=True, slots=True)
+class Artefact:
+    """A stored result.
+
+    Attributes:
+        folder: where its files are.
+        address: its kind and key.
+        label: the cell that first asked for it, as its folder is called.
+        cost: what it cost.
+        facts: small values that reports and plans read without opening the files.
+    """
+
+    folder: Path
+    address: Address
+    label: str
+    cost: Cost
+    facts: Mapping[str, Any]
+
+    def __truediv__(self, name: str) -> Path:
+        return self.folder / name
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an artefact could not be made.
+
+    Attributes:
+        what: what was tried, in words.
+        reason: the error, in words.
+        stays: whether another try cannot help.
+        traceback: of the error.
+    """
+
+    what: str
+    reason: str
+    stays: bool
+    traceback: str
+
+
+class Store:
+    """The artefacts of all suites of one folder; several processes may work in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._names: dict[str, dict[str, str]] = {}  # kind → key → the folder's name, as last listed
+        self._verified: set[Address] = set()
+
+    def check(self) -> None:
+        """Refuse a folder that this version cannot work in; a folder that does not exist yet is fine.
+
+        Raises:
+            StoreError: an earlier or later version made it.
+        """
+        for entry in _folders(self.folder):
+            if (entry / "lock").is_file() and any(
+                _NAME.fullmatch(one.parent.name) for one in entry.glob(f"*/{MANIFEST}")
+            ):
+                raise _other_version(entry, "by an earlier version of align-bench, with a store for each suite")
+        for kind in self.kinds():  # of each kind one artefact; `peek` and `get` look at every one that they read
+            for name in list(self._listed(kind).values())[:1]:
+                _manifest(self.folder / kind / name)
+
+    def kinds(self) -> list[str]:
+        """The kinds that have a folder, sorted."""
+        return [path.name for path in _folders(self.folder) if _is_kind(path.name)]
+
+    # -- artefacts -----------------------------------------------------------------------------------------------------
+
+    def __contains__(self, address: Address) -> bool:
+        folder = self._find(address)
+        return folder is not None and (folder / MANIFEST).is_file()
+
+    def peek(self, address: Address) -> Artefact | None:
+        """The artefact without a look at its files; None when it is not stored or its manifest is damaged.
+
+        Raises:
+            StoreError: when another version wrote it, or the system refuses to read it.
+        """
+        folder = self._find(address)
+        found = None if folder is None else _read(folder)
+        return found[0] if found is not None and found[0].address == address else None
+
+    def get(self, address: Address) -> Artefact | None:
+        """The artefact, its checksums verified once by each store object; None when it is not stored.
+
+        A damaged artefact is moved aside to `damaged/` and reported as not stored, so that it is computed again.
+
+        Raises:
+            StoreError: when another version wrote it, or the system refuses to read it.
+        """
+        folder = self._find(address)
+        if folder is None or not (folder / MANIFEST).exists():
+            return None
+        seen = _identity(folder)
+        found = _read(folder)
+        if found is not None and found[0].address == address:
+            artefact, files = found
+            if address in self._verified:
+                return artefact
+            if _is_intact(folder, files):
+                self._verified.add(address)
+                with contextlib.suppress(OSError):  # when it was last used; another's folder may be read-only
+                    os.utime(folder / MANIFEST)
+                return artefact
+        if seen is not None and _identity(folder) == seen:  # else another process has moved or mended it
+            self._set_aside(folder, address)
+        return None
+
+    def artefacts(self) -> Iterator[Artefact]:
+        """Every artefact with a readable manifest, by kind and name; their files are not verified."""
+        for kind in self.kinds():
+            for name in sorted(self._listed(kind).values()):
+                found = _read(self.folder / kind / name)
+                if found is not None and found[0].address.kind == kind:
+                    yield found[0]
+
+    def put(self, address: Address, label: str, written: Path, cost: Cost, facts: Mapping[str, Any]) -> Artefact:
+        """Seal a folder that `scratch` gave and rename it to its final place; what is sealed there already stays.
+
+        Args:
+            address: the artefact's address.
+            label: id of the cell that asked for it, any text.
+            written: the scratch folder that holds its files.
+            cost: what it cost.
+            facts: small values that reports and plans read without opening the files.
+
+        Raises:
+            StoreError: the artefact's kind has no folder, and none can be made.
+        """
+        there = self._find(address)
+        if there is not None:
+            if (stored := self.get(address)) is not None:
+                return stored
+            if there.exists():  # left without a manifest by a foreign hand
+                self._set_aside(there, address)
+        label = safe_label(label)
+        content = [path for path in sorted(written.rglob("*")) if not path.is_dir()]
+        manifest = {
+            "schema": SCHEMA,
+            **asdict(address),
+            "label": label,
+            "files": {path.relative_to(written).as_posix(): file_digest(path) for path in content},
+            "cost": asdict(cost),
+            "facts": dict(facts),
+        }
+        for path in content:
+            sync_file(path)
+        write_atomically(written / MANIFEST, json.dumps(manifest, indent=1))
+        for path in [*(path for path in written.rglob("*") if path.is_dir()), written]:
+            sync_folder(path)
+        kind = self._kind(address)
+        make_folder(kind)
+        final = kind / f"{label}-{address.key}"
+        written.rename(final)
+        sync_folder(kind)
+        self._names.setdefault(address.kind, {})[address.key] = final.name
+        self._verified.add(address)
+        self.forgive(address)
+        return Artefact(final, address, label, cost, dict(facts))
+
+    @contextlib.contextmanager
+    def scratch(self, address: Address) -> Iterator[Path]:
+        """An empty folder to write an artefact's files into; removed afterwards unless `put` has renamed it.
+
+        Only who holds the artefact's lock may write: it is the same folder for all.
+        """
+        folder = self.folder / WRITING / str(address)
+        make_folder(folder.parent)
+        try:
+            if folder.exists():
+                shutil.rmtree(folder)
+            folder.mkdir()
+        except OSError as error:
+            raise StoreError(
+                f"{folder}, where a result is to be written, cannot be emptied and made: {error.strerror or error}",
+                fix="check who owns it, or give another folder with --runs",
+            ) from error
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def partial(self, address: Address) -> Path:
+        """A folder that outlives a kill, for checkpoints of an artefact that is not finished; not made here."""
+        return self.folder / PARTIAL / str(address)
+
+    def rates(self, among: Collection[Address] | None = None) -> dict[str, float]:
+        """Tokens per second by kind, from the costs that artefacts recorded; the damaged ones are passed over.
+
+        Args:
+            among: of these artefacts, such as those of one suite; of all when None.
+        """
+        chosen = self.artefacts() if among is None else filter(None, map(self.peek, sorted(among)))
+        sums: dict[str, tuple[float, float]] = {}
+        for artefact in chosen:
+            tokens, seconds = sums.get(artefact.address.kind, (0.0, 0.0))
+            sums[artefact.address.kind] = (tokens + artefact.cost.tokens, seconds + artefact.cost.seconds)
+        return {kind: tokens / seconds for kind, (tokens, seconds) in sums.items() if tokens and seconds}
+
+    # -- locks ---------------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def lock(self, address: Address, waiting: Callable[[], None]) -> Iterator[None]:
+        """Hold an artefact while it is made; the lock goes with the process, however it ends.
+
+        Whoever has waited looks again with `get` before making it: the other one may have made it.
+
+        Args:
+            address: the artefact's address.
+            waiting: called once when another process holds it, before waiting for it.
+
+        Raises:
+            StoreError: the system refuses to make or open the lock's file.
+        """
+        held = self.try_lock(address)
+        if held is None:
+            waiting()
+            held = self._file_lock(address)
+            with refusals_told(Path(held.lock_file)):
+                held.acquire(poll_interval=POLL_SECONDS)
+        try:
+            yield
+        finally:
+            held.release()
+
+    def try_lock(self, address: Address) -> FileLock | None:
+        """The held lock of an artefact, to be released by the caller; None when another process holds it."""
+        lock = self._file_lock(address)
+        with refusals_told(Path(lock.lock_file)):
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:  # an OSError, too
+                return None
+        return lock
+
+    def _file_lock(self, address: Address) -> FileLock:
+        # The empty files stay: to delete one that another process is about to lock would let two hold it.
+        make_folder(self.folder / LOCKS)
+        return FileLock(self.folder / LOCKS / f"{address}.lock")
+
+    # -- failures ------------------------------------------------------------------------------------------------------
+
+    def failure(self, address: Address) -> Failure | None:
+        """Why the artefact could not be made when it was last tried; None without a readable record."""
+        try:
+            return Failure(**json.loads(self._failure_file(address).read_bytes()))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def fail(self, address: Address, failure: Failure) -> None:
+        """Record that the artefact could not be made."""
+        path = self._failure_file(address)
+        make_folder(path.parent)
+        with refusals_told(path):
+            write_atomically(path, json.dumps(asdict(failure), indent=1))
+
+    def forgive(self, address: Address) -> None:
+        """Forget that the artefact could not be made; `put` does so too."""
+        self._failure_file(address).unlink(missing_ok=True)
+
+    def _failure_file(self, address: Address) -> Path:
+        return self.folder / FAILED / f"{address}.json"
+
+    # -- what suites need ----------------------------------------------------------------------------------------------
+
+    def note(self, suite: str, record: Mapping[str, Any]) -> None:
+        """Write down a suite's record, in place of its last one.
+
+        Args:
+            suite: its name, which is a file's name by the rules of suites.
+            record: JSON values; `needs` lists the addresses of its artefacts as texts, without which they count as
+                needed by nobody.
+        """
+        path = self._note_file(suite)
+        make_folder(path.parent)
+        with refusals_told(path):
+            write_atomically(path, _note_text(suite, record))
+
+    def is_noted(self, suite: str, record: Mapping[str, Any]) -> bool:
+        """Whether this is what is written down of a suite."""
+        try:
+            return self._note_file(suite).read_text(encoding="utf-8") == _note_text(suite, record)
+        except (OSError, ValueError):
+            return False
+
+    def notes(self) -> dict[str, dict[str, Any]]:
+        """Each noted suite's record, by its name.
+
+        Raises:
+            StoreError: a record cannot be read. To pass over it would make what it needs look unneeded.
+        """
+        return {path.stem: _note(path) for path in sorted((self.folder / SUITES).glob("*.json")) if path.name[0] != "."}
+
+    def forget(self, suite: str) -> None:
+        """Drop a suite's record, so that what it alone needs is needed by nobody."""
+        path = self._note_file(suite)
+        with refusals_told(path):
+            path.unlink(missing_ok=True)
+
+    def _note_file(self, suite: str) -> Path:
+        if not suite or Path(suite).name != suite or suite.startswith("."):
+            raise ValueError(f"{suite!r} is no suite's name")
+        return self.folder / SUITES / f"{suite}.json"
+
+    # -- finding -------------------------------------------------------------------------------------------------------
+
+    def _kind(self, address: Address) -> Path:
+        """The folder of the address's kind."""
+        if not _is_kind(Address.parse(str(address)).kind):
+            raise ValueError(f"{address.kind!r} cannot be a kind of artefact: the store has a folder of that name")
+        return self.folder / address.kind
+
+    def _find(self, address: Address) -> Path | None:
+        """The artefact's folder, if there is one; the kind's folder is listed again when it is not known."""
+        kind = self._kind(address)
+        name = self._names.get(address.kind, {}).get(address.key)
+        if name is None or not (kind / name).is_dir():
+            name = self._listed(address.kind).get(address.key)
+        return None if name is None else kind / name
+
+    def _listed(self, kind: str) -> dict[str, str]:
+        found = {}
+        for path in _folders(self.folder / kind):
+            if match := _NAME.fullmatch(path.name):
+                found[match["key"]] = path.name
+        self._names[kind] = found
+        return found
+
+    def _set_aside(self, folder: Path, address: Address) -> None:
+        aside = self.folder / DAMAGED / str(address)
+        make_folder(aside.parent)
+        shutil.rmtree(aside, ignore_errors=True)
+        with refusals_told(aside), contextlib.suppress(FileNotFoundError):  # another process was first
+            folder.rename(aside)
+        self._names.get(address.kind, {}).pop(address.key, None)
+        self._verified.discard(address)
+
+
+def _folders(folder: Path) -> list[Path]:
+    """The folders in a folder, sorted, hidden ones aside; none when it does not exist."""
+    try:
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [folder / name for name in sorted(names)]
+
+
+def _is_kind(name: str) -> bool:
+    return name.isidentifier() and name not in (SUITES, FAILED, DAMAGED)
+
+
+def _read(folder: Path) -> tuple[Artefact, Mapping[str, str]] | None:
+    """An artefact by its manifest, with its files' checksums; None when the manifest is missing or damaged.
+
+    Raises:
+        StoreError: when another version wrote it, or the system refuses to read it.
+    """
+    manifest = _manifest(folder)
+    try:
+        address, cost = Address(manifest["kind"], manifest["key"]), Cost(**manifest["cost"])
+        artefact = Artefact(folder, address, manifest["label"], cost, dict(manifest["facts"]))
+        return artefact, dict(manifest["files"])
+    except (ValueError, LookupError, TypeError):
+        return None
+
+
+def _manifest(folder: Path) -> Any:
+    """What a folder's manifest holds; None when it is missing, damaged, or of no version."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+    except (*_NO_FILE, ValueError):
+        return None
+    except OSError as error:
+        raise _unreadable(folder / MANIFEST, error) from error
+    schema = manifest.get("schema") if isinstance(manifest, dict) else None
+    if isinstance(schema, int) and schema != SCHEMA:
+        raise _other_version(folder, f"by another version of align-bench (schema {schema}, this one writes {SCHEMA})")
+    return manifest if schema == SCHEMA else None
+
+
+def _is_intact(folder: Path, files: Mapping[str, str]) -> bool:
+    """Whether every file has its checksum."""
+    for name, digest in files.items():
+        try:
+            if file_digest(folder / name) != digest:
+                return False
+        except _NO_FILE:
+            return False
+        except OSError as error:
+            raise _unreadable(folder / name, error) from error
+    return True
+
+
+def _note_text(suite: str, record: Mapping[str, Any]) -> str:
+    return json.dumps({"schema": SCHEMA, "suite": suite, "record": dict(record)}, indent=1)
+
+
+def _note(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+        schema, record = content["schema"], dict(content["record"].items())
+        if schema == SCHEMA:
+            for text in record.get("needs", []):
+                Address.parse(text)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        raise StoreError(
+            f"{path} cannot be read; it should say which results a suite needs",
+            fix=f"delete it, and run {path.stem} again to write it anew",
+        ) from None
+    if schema != SCHEMA:
+        raise _other_version(path, f"by another version of align-bench (schema {schema}, this one writes {SCHEMA})")
+    return record
+
+
+def _other_version(path: Path, by: str) -> StoreError:
+    return StoreError(
+        f"{path} was made {by}; it cannot be used or mixed with new results",
+        fix="give another folder with --runs, or delete this one",
+    )
+
+
+def _unreadable(path: Path, error: OSError) -> StoreError:
+    # It may be whole: it is not moved aside as damaged is.
+    return StoreError(f"{path} cannot be read: {error.strerror or error}", fix="check who owns it, or its disk")
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """What tells a folder from another one that takes its name; None when there is none."""
+    try:
+        status = folder.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino

@@ -1,0 +1,261 @@
+"""What `plan` shows: each cell's stages, stored or estimated, and nothing done."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from align_bench.cli.plan_view import plan_tables
+from align_bench.planning.graph import Graph, make_graph
+from align_bench.planning.inputs import Prepared, prepare
+from align_bench.planning.known import Nothing
+from align_bench.plugins.registry import load_registry
+from align_bench.records import Cost
+from align_bench.stages.answers import Answers
+from align_bench.stages.stage import Stage
+from align_bench.store.store import DAMAGED, MANIFEST, Store
+from align_bench.suite.load import load_suite
+
+METHOD = '''
+from align_bench.api import Loss, PairLogps, algorithm
+
+
+@algorithm(data="pairs", paper="none", learning_rate=1e-5, reward="s")
+def moody(logps: PairLogps, *, mood: str = "calm") -> Loss:
+    """A method with a text parameter."""
+    raise NotImplementedError
+'''
+
+Write = Callable[..., Path]
+
+
+def make(path: Path) -> Prepared:
+    """A suite file as the command line prepares it."""
+    suite = load_suite(str(path))
+    return prepare(suite, load_registry(path, suite.plugins))
+
+
+@pytest.fixture
+def prepared(write_suite: Write) -> Prepared:
+    """A suite of all data kinds."""
+    return make(write_suite(methods=["rm", "dpo", "kto", "simpo"]))
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """A folder that does not exist yet."""
+    return tmp_path / "runs"
+
+
+def graph(prepared: Prepared) -> Graph:
+    """What the suite asks for before any work."""
+    return make_graph(prepared, Nothing())
+
+
+def shown(prepared: Prepared, runs: Path) -> str:
+    """The text that a wide terminal would show."""
+    console = Console(file=io.StringIO(), width=400)
+    for renderable in plan_tables(prepared, runs):
+        console.print(renderable)
+    return str(console.file.getvalue())  # type: ignore[attr-defined]
+
+
+def stages(text: str) -> dict[str, list[str]]:
+    """Cell → what stands under each of the headings but the first, as shown."""
+    rows = [[field.strip() for field in line.split("│")[1:-1]] for line in text.splitlines() if line.startswith("│")]
+    return {row[0]: row[1:] for row in rows}
+
+
+def headings(text: str) -> list[str]:
+    """What stands above the columns."""
+    (line,) = [line for line in text.splitlines() if line.startswith("┃")]
+    return [field.strip() for field in line.split("┃")[1:-1]]
+
+
+def store_it(runs: Path, stage: Stage[Any] | None, cost: Cost | None = None, label: str = "") -> Path:
+    """Pretend that an artefact has been computed, in place of one that is there; returns its folder."""
+    assert stage is not None
+    store = Store(runs)
+    if (there := store.peek(stage.address)) is not None:
+        shutil.rmtree(there.folder)
+    with store.scratch(stage.address) as folder:
+        return store.put(stage.address, label or stage.owner, folder, cost or Cost(0.0, 0, 0), {}).folder
+
+
+def counts(text: str) -> tuple[int, int]:
+    """Artefacts in all, and those not stored."""
+    found = re.search(r"artefacts: (\d+) in all, (\d+) not stored", text)
+    assert found is not None
+    return int(found[1]), int(found[2])
+
+
+def test_every_cell_is_a_row_with_its_stages(prepared: Prepared, runs: Path) -> None:
+    text = shown(prepared, runs)
+    assert "small: 4 cells" in text
+    assert headings(text) == ["cell", "seed", "train", "validation", "generate", "drift", "judge", "audit"]
+    assert list(stages(text)) == ["base", "judge", "rm", "dpo", "kto", "simpo"]
+    estimated = re.compile(r"~[\d,.]+ (s|min|h)")
+    has = {cell: [bool(estimated.fullmatch(stage)) for stage in row[1:]] for cell, row in stages(text).items()}
+    assert has == {
+        "base": [False, True, True, False, True, False],
+        "judge": [True, True, False, False, False, True],
+        "rm": [True, True, False, False, False, True],
+        "dpo": [True, True, True, True, True, False],
+        "kto": [True, True, True, True, True, False],
+        "simpo": [True, True, True, True, True, False],
+    }
+    assert stages(text)["base"][1] == "–"
+
+
+def test_what_a_selection_picks_among_is_one_column_with_its_choice(write_suite: Write, runs: Path) -> None:
+    methods = ["rm", {"best_of_n": {"n": 2, "reward": "rm"}}]
+    prepared = make(write_suite(methods=methods))
+    best = graph(prepared).cells[1]
+
+    def under(heading: str) -> str:
+        text = shown(prepared, runs)
+        return stages(text)["best_of_n"][headings(text).index(heading) - 1]
+
+    *draws, pick = best.all(Answers)
+    assert len(draws) == 2
+    assert under("train") == under("validation") == "–"
+    for draw in draws:
+        store_it(runs, draw)
+        assert under("generate").startswith("~")
+    store_it(runs, pick)
+    assert under("generate") == "stored"
+
+
+def test_unusual_parameters_are_told(write_suite: Write, runs: Path) -> None:
+    text = shown(make(write_suite(methods=[{"dpo": {"beta": 5}}], seeds=[0, 1])), runs)
+    assert text.count("dpo: beta=5 is outside the range 0.01–0.5") == 1
+
+
+def test_plan_writes_nothing(prepared: Prepared, runs: Path, tmp_path: Path) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    shown(prepared, runs)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_nothing_is_stored_at_first(prepared: Prepared, runs: Path) -> None:
+    in_all, missing = counts(shown(prepared, runs))
+    assert in_all == len(graph(prepared).stages)
+    assert missing == in_all
+
+
+def test_stored_artefacts_are_told(prepared: Prepared, runs: Path) -> None:
+    dpo = next(cell for cell in graph(prepared).cells if cell.id == "dpo")
+    before = counts(shown(prepared, runs))
+    for stage in (dpo.adapter, dpo.validation):
+        store_it(runs, stage)
+    text = shown(prepared, runs)
+    assert counts(text) == (before[0], before[1] - 2)
+    assert stages(text)["dpo"][1:3] == ["stored", "stored"]
+    assert stages(text)["dpo"][3].startswith("~")
+    assert "stored" not in stages(text)["simpo"]
+
+
+def test_finished_suite_has_no_work_left(prepared: Prepared, runs: Path) -> None:
+    for stage in graph(prepared).stages:
+        store_it(runs, stage)
+    text = shown(prepared, runs)
+    assert counts(text)[1] == 0
+    assert "missing work: 0.0 TFLOP, about 0 s" in text
+    assert {stage for row in stages(text).values() for stage in row[1:]} == {"stored", "–"}
+
+
+def test_estimate_follows_the_rates_of_this_suite(prepared: Prepared, runs: Path) -> None:
+    rm, dpo = graph(prepared).cells[:2]
+
+    def estimated(tokens_per_second: float) -> float:
+        store_it(runs, rm.adapter, Cost(seconds=10.0, tokens=int(10 * tokens_per_second), peak_bytes=0))
+        text = shown(prepared, runs)
+        assert "own work (adapter)" in text
+        amount, unit = stages(text)[dpo.id][1].strip("~").split()
+        return float(amount.replace(",", "")) * {"s": 1, "min": 60, "h": 3600}[unit]
+
+    slow, fast = estimated(0.1), estimated(0.2)
+    assert slow > 1000
+    assert slow / fast == pytest.approx(2, rel=0.03)
+
+
+def test_times_are_told_in_the_unit_that_suits_them(prepared: Prepared, runs: Path) -> None:
+    rm, dpo = graph(prepared).cells[:2]
+    told = []
+    for seconds in (12, 98, 100, 5900, 6000, 360000):
+        store_it(runs, rm.adapter, Cost(seconds=seconds, tokens=10**4, peak_bytes=0))
+        told.append(stages(shown(prepared, runs))[dpo.id][1])
+    units = [one.split()[1] for one in told]
+    assert units == sorted(units, key=["s", "min", "h"].index)
+    assert set(units) == {"s", "min", "h"}, told
+
+
+def test_a_methods_own_epochs_are_counted(write_suite: Write, runs: Path) -> None:
+    prepared = make(write_suite(methods=[{"dpo": {"epochs": [1, 3]}}]))
+    made = graph(prepared)
+    one, three = made.cells
+    store_it(runs, made.judges[0].adapter, Cost(seconds=9.0, tokens=1, peak_bytes=0))
+    lasting = stages(shown(prepared, runs))
+    assert lasting[one.id][1].endswith("h")
+    hours = [float(lasting[cell.id][1].strip("~ h").replace(",", "")) for cell in (one, three)]
+    assert hours[1] / hours[0] == pytest.approx(3, rel=0.03)
+
+
+def test_estimate_says_what_it_rests_on(prepared: Prepared, runs: Path) -> None:
+    text = shown(prepared, runs)
+    assert "none yet" in text
+    assert "matrix product" in text
+
+
+def test_steps_are_those_of_the_effective_batch(write_suite: Write, runs: Path) -> None:
+    train = {"batch_size": 10, "epochs": 3, "max_length": 128}
+    assert "; 9 optimizer steps" in shown(make(write_suite(train=train)), runs)
+    swept = [{"dpo": {"batch_size": [5, 10]}}, {"simpo": {"epochs": 1}}]
+    assert "; 3–15 optimizer steps" in shown(make(write_suite(train=train, methods=swept)), runs)
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b"\xff"])
+def test_damaged_manifest_does_not_stop_the_plan(prepared: Prepared, runs: Path, content: bytes) -> None:
+    """It is not stored; a run moves it aside, manifest and all, and the next `plan` still works."""
+    base = graph(prepared).base.validation
+    assert base is not None
+    folder = store_it(runs, base)
+    assert stages(shown(prepared, runs))["base"][2] == "stored"
+    (folder / MANIFEST).write_bytes(content)
+    assert stages(shown(prepared, runs))["base"][2].startswith("~")
+    assert Store(runs).get(base.address) is None
+    assert not folder.exists()
+    assert stages(shown(prepared, runs))["base"][2].startswith("~")
+
+
+def test_rates_do_not_rest_on_what_was_moved_aside(prepared: Prepared, runs: Path) -> None:
+    adapter = graph(prepared).cells[0].adapter
+    assert adapter is not None
+    folder = store_it(runs, adapter, Cost(10.0, 10, 0))
+    assert "none yet" not in shown(prepared, runs)
+    aside = runs / DAMAGED / str(adapter.address)
+    aside.parent.mkdir()
+    folder.rename(aside)
+    assert json.loads((aside / MANIFEST).read_text(encoding="utf-8"))["kind"] == "adapter"
+    assert "none yet" in shown(prepared, runs)
+
+
+def test_hostile_text_is_shown_and_not_obeyed(write_suite: Write, runs: Path) -> None:
+    path = write_suite(methods=["rm", {"moody": {"mood": ["[/red]", "[bold]x", "calm"]}}], plugins=["moody.py"])
+    (path.parent / "moody.py").write_text(METHOD, encoding="utf-8")
+    prepared = make(path)
+    frozen = prepared.inputs.frozen
+    renamed = replace(frozen, base=replace(frozen.base, name="some/[red]base[/]"))
+    prepared = replace(prepared, inputs=replace(prepared.inputs, frozen=renamed))
+    text = shown(prepared, runs)
+    assert "some/[red]base[/]" in text
+    assert {"moody[mood=[/red]]", "moody[mood=[bold]x]", "moody[mood=calm]"} <= set(stages(text))

@@ -1,0 +1,73 @@
+"""Progress of a whole run: what its stages were expected to take, and at what pace they did."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from align_bench.cli.progress import Whole, watching
+
+
+class Clock:
+    """A clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+EXPECTED = {("dpo", "train"): 60.0, ("dpo", "generate"): 20.0, ("kto", "train"): 120.0}
+
+
+def test_the_share_is_that_of_the_expected_seconds() -> None:
+    whole = Whole(EXPECTED, Clock())
+    assert whole.share == 0
+    whole.reach("dpo", "train", 0.5)
+    assert whole.share == pytest.approx(30 / 200)
+    whole.reach("dpo", "train", 1.0)
+    whole.reach("val", "tokens", 1.0)  # of which nothing was expected
+    assert whole.share == pytest.approx(60 / 200)
+
+
+def test_what_is_left_goes_at_the_pace_so_far() -> None:
+    clock = Clock()
+    whole = Whole(EXPECTED, clock)
+    assert whole.seconds_left == 200
+    clock.now = 120.0  # twice as slow as expected
+    whole.reach("dpo", "train", 1.0)
+    assert whole.seconds_left == pytest.approx(140 * 2)
+
+
+def test_the_first_seconds_say_nothing_of_the_pace() -> None:
+    clock = Clock()
+    whole = Whole(EXPECTED, clock)
+    clock.now = 1.0
+    whole.reach("dpo", "train", 0.001)
+    assert whole.seconds_left == pytest.approx(200 - 0.06)
+
+
+def shown(expected: dict[tuple[str, str], float]) -> str:
+    console = Console(file=io.StringIO(), width=120, force_terminal=True, color_system=None)
+    with watching(console, expected) as watch:
+        with watch.stage("[red]dpo", "train") as tick:
+            tick(1, 2, "loss 0.69")
+        watch.say("[bold]said")
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_both_bars_are_shown_and_foreign_text_stays_literal() -> None:
+    text = shown({("[red]dpo", "train"): 60.0, ("kto", "train"): 180.0})
+    assert "whole run, %" in text
+    assert "25/100" in text
+    assert "[red]dpo: train" in text
+    assert "loss 0.69" in text
+    assert "[bold]said" in text
+
+
+def test_a_run_with_nothing_to_do_has_no_bar() -> None:
+    assert "whole run" not in shown({})

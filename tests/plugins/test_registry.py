@@ -1,0 +1,372 @@
+"""Plugins: where they are found, what breaks them, and what every built-in one owes its readers."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+import torch
+
+from align_bench.api import Algorithm, PairLogps, Recipe, Selection
+from align_bench.errors import PluginError
+from align_bench.plugins import registry as registry_module
+from align_bench.plugins.registry import load_registry
+from align_bench.suite.load import builtin_folder
+
+BUILT_IN = sorted(builtin_folder("algorithms").glob("[!_]*.py"))
+METHOD = '''
+from align_bench.api import Loss, PairLogps, algorithm
+
+
+@algorithm(data="pairs", paper="none", learning_rate=1e-5, reward="s")
+def {name}(logps: PairLogps, *, beta: float = 0.1) -> Loss:
+    """A method of the tests."""
+    return Loss(-logps.chosen, logps.chosen, logps.rejected)
+'''
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Writes a plugin file that declares a method of the given name, or holds the given text."""
+
+    def written(place: str, name: str = "mine", text: str = METHOD) -> Path:
+        path = tmp_path / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text.replace("{name}", name), encoding="utf-8")
+        return path
+
+    return written
+
+
+@pytest.fixture
+def suite_file(tmp_path: Path) -> Path:
+    """Where a suite file would lie; the registry never opens it."""
+    return tmp_path / "project" / "suites" / "mine.yaml"
+
+
+# -- where methods are found -------------------------------------------------------------------------------------------
+
+
+def test_built_in_methods_are_found() -> None:
+    found = load_registry()
+    assert not found.broken
+    assert set(found.plugins) >= {"rm", "dpo", "kto", "simpo", "orpo"}
+    assert {plugin.origin for plugin in found.plugins.values()} == {"built-in"}
+    assert sorted({plugin.path for plugin in found.plugins.values()}) == [path.resolve() for path in BUILT_IN]
+    assert list(found.plugins) == sorted(found.plugins)
+
+
+@pytest.mark.parametrize("folder", ["project/suites/algorithms", "project/algorithms"])
+def test_file_dropped_beside_the_suite_is_a_method(write: Write, suite_file: Path, folder: str) -> None:
+    path = write(f"{folder}/dropped.py", "dropped")
+    plugin = load_registry(suite_file)["dropped"]
+    assert (plugin.algorithm.name, plugin.path, plugin.origin) == ("dropped", path.resolve(), "suite")
+    assert "dropped" not in load_registry().plugins, "without the suite it is not there"
+
+
+def test_private_and_other_files_are_passed_over(write: Write, suite_file: Path) -> None:
+    write("project/algorithms/_helper.py", "helper")
+    write("project/algorithms/notes.txt", "notes")
+    write("project/algorithms/deeper/inner.py", "inner")
+    found = load_registry(suite_file)
+    assert not found.broken
+    assert {plugin.origin for plugin in found.plugins.values()} == {"built-in"}
+
+
+@pytest.mark.parametrize("origin", ["suite", "option"])
+def test_plugin_is_named_as_a_file_or_as_a_folder(write: Write, origin: str) -> None:
+    one = write("more/one.py", "one")
+    two = write("more/two.py", "two")
+
+    def load(named: Path) -> dict[str, str]:
+        given = {"suite_plugins" if origin == "suite" else "extra": [str(named)]}
+        found = load_registry(**given).plugins  # type: ignore[arg-type]
+        return {name: plugin.origin for name, plugin in found.items() if plugin.origin != "built-in"}
+
+    assert load(one) == {"one": origin}
+    assert load(two.parent) == {"one": origin, "two": origin}
+
+
+def test_file_that_is_named_twice_is_loaded_once(write: Write, suite_file: Path) -> None:
+    path = write("project/algorithms/mine.py")
+    found = load_registry(
+        suite_file, [str(path)], [str(path.parent), str(path.parent / ".." / "algorithms" / "mine.py")]
+    )
+    assert found["mine"].origin == "suite"
+
+
+@pytest.mark.parametrize("which", ["suite_plugins", "extra"])
+def test_missing_path_is_told(which: str) -> None:
+    with pytest.raises(PluginError, match=r"the plugin not/there\.py does not exist"):
+        load_registry(**{which: ["not/there.py"]})  # type: ignore[arg-type]
+
+
+def test_entry_point_is_found(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write("site/installed_method.py", "installed")
+    monkeypatch.syspath_prepend(path.parent)
+    point = EntryPoint("installed", "installed_method", registry_module.ENTRY_POINT_GROUP)
+    monkeypatch.setattr(registry_module, "entry_points", lambda group: [point])
+    assert load_registry()["installed"].origin == "entry point"
+
+
+def test_entry_point_in_a_package_imports_from_it(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    imports = "from ..scales import SCALE\nfrom installed_package import scales\nfrom . import signs\n"
+    loss = METHOD.replace("-logps.chosen", "signs.SIGN * SCALE * logps.chosen + scales.SHIFT")
+    path = write("site/installed_package/methods/mine.py", text=imports + loss)
+    write("site/installed_package/__init__.py", text="")
+    write("site/installed_package/methods/__init__.py", text="")
+    write("site/installed_package/methods/signs.py", text="SIGN = -1")
+    write("site/installed_package/scales.py", text="SCALE, SHIFT = 3, 1")
+    monkeypatch.syspath_prepend(path.parents[2])
+    point = EntryPoint("mine", "installed_package.methods.mine", registry_module.ENTRY_POINT_GROUP)
+    monkeypatch.setattr(registry_module, "entry_points", lambda group: [point])
+    plugin = load_registry()["mine"]
+    assert "installed_package" not in sys.modules, "listing it imports nothing of it"
+    try:
+        plugin.load()
+        assert plugin.algorithm(pairs()).values.tolist() == [4.0, 7.0]
+        before = plugin.digest
+        write("site/installed_package/scales.py", text="SCALE, SHIFT = 3, 2")
+        assert load_registry()["mine"].digest != before
+    finally:
+        for name in [name for name in sys.modules if name.startswith("installed_package")]:
+            del sys.modules[name]
+
+
+def pairs() -> PairLogps:
+    """Two pairs, with log-probabilities −1 and −2 of the chosen answers."""
+    tokens = torch.ones(2, dtype=torch.long)
+    return PairLogps(torch.tensor([-1.0, -2.0]), torch.tensor([-3.0, -4.0]), tokens, tokens)
+
+
+def test_entry_point_of_a_missing_package_does_not_stop_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    point = EntryPoint("gone", "no_such_package.method", registry_module.ENTRY_POINT_GROUP)
+    monkeypatch.setattr(registry_module, "entry_points", lambda group: [point])
+    found = load_registry()
+    assert "dpo" in found.plugins
+    assert "no_such_package" in str(found.broken)
+
+
+# -- one name, one file ------------------------------------------------------------------------------------------------
+
+
+def test_two_of_one_name_are_an_error_that_names_both_files(write: Write) -> None:
+    first, second = write("a/first.py", "same"), write("b/second.py", "same", METHOD + "# another version\n")
+    with pytest.raises(PluginError, match="two plugins are called 'same'") as caught:
+        load_registry(extra=[str(first), str(second)])
+    assert str(first) in str(caught.value)
+    assert str(second) in str(caught.value)
+
+
+def test_built_in_methods_have_no_privilege(write: Write) -> None:
+    path = write("dpo.py", "dpo")
+    with pytest.raises(PluginError, match="two plugins are called 'dpo'") as caught:
+        load_registry(extra=[str(path)])
+    assert str(path) in str(caught.value)
+    assert str(builtin_folder("algorithms").resolve() / "dpo.py") in str(caught.value)
+
+
+def test_same_file_lying_in_two_places_is_one_method(suite_file: Path) -> None:
+    """A clone of the project beside an installed package holds every built-in file a second time."""
+    shutil.copytree(builtin_folder("algorithms"), suite_file.parent.parent / "algorithms")
+    assert set(load_registry(suite_file).plugins) == set(load_registry().plugins)
+
+
+def test_imported_method_is_not_counted_twice(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = write("site/shared_method.py", "shared")
+    monkeypatch.syspath_prepend(base.parent)
+    monkeypatch.setitem(sys.modules, "shared_method", None)  # forget it afterwards
+    monkeypatch.delitem(sys.modules, "shared_method")
+    user = write("user.py", "own", "from shared_method import shared\n" + METHOD)
+    found = load_registry(extra=[str(user), str(base)])
+    assert (found["own"].path, found["shared"].path) == (user.resolve(), base.resolve())
+
+
+def test_second_name_of_a_method_is_not_a_second_method(write: Write) -> None:
+    path = write("mine.py", "mine", METHOD + "\nalias = {name}\n")
+    assert load_registry(extra=[str(path)])["mine"].path == path.resolve()
+
+
+def test_one_file_may_declare_several_methods(write: Write) -> None:
+    path = write("both.py", text=METHOD.replace("{name}", "one") + METHOD.replace("{name}", "two"))
+    found = load_registry(extra=[str(path)])
+    assert found["one"].digest == found["two"].digest
+    assert found["one"].path == found["two"].path == path.resolve()
+
+
+def test_digest_is_that_of_the_code(write: Write) -> None:
+    path = write("mine.py")
+    before = load_registry(extra=[str(path)])["mine"].digest
+    write("mine.py", text=METHOD + "# more\n")
+    assert load_registry(extra=[str(path)])["mine"].digest == before
+    write("mine.py", text=METHOD.replace("-logps.chosen", "-2 * logps.chosen"))
+    assert load_registry(extra=[str(path)])["mine"].digest != before
+
+
+def test_method_without_a_file_is_given_its_digest() -> None:
+    plugin = replace(load_registry()["dpo"], given_digest="edited")
+    assert plugin.digest == "edited"
+
+
+def test_digest_of_a_file_that_was_edited_since_is_refused(write: Write) -> None:
+    path = write("mine.py")
+    plugin = load_registry(extra=[str(path)])["mine"]
+    write("mine.py", text=METHOD.replace("-logps.chosen", "-2 * logps.chosen"))
+    with pytest.raises(PluginError, match="was changed after it was read"):
+        _ = plugin.digest
+
+
+def test_changed_file_is_read_anew(write: Write) -> None:
+    path = write("mine.py")
+    assert load_registry(extra=[str(path)])["mine"].algorithm.parameters["beta"].default == 0.1
+    write("mine.py", text=METHOD.replace("beta: float = 0.1", "beta: float = 0.2"))
+    assert load_registry(extra=[str(path)])["mine"].algorithm.parameters["beta"].default == 0.2
+
+
+# -- broken files ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("raise RuntimeError('no luck')", "RuntimeError: no luck"),
+        ("def broken(:", "SyntaxError"),
+        ("import no_such_module_at_all", "ModuleNotFoundError"),
+        ("raise SystemExit('needs another Python')", "SystemExit: needs another Python"),
+        ("x = 1", "declares no method"),
+        ("", "declares no method"),
+        (METHOD.replace('    """A method of the tests."""\n', ""), "mine has no docstring"),
+        (METHOD.replace('data="pairs"', 'data="pears"'), "Did you mean pairs"),
+        (METHOD.replace("beta: float = 0.1", "beta: float"), "must be keyword-only with a default"),
+        (METHOD.replace('paper="none", ', ""), "TypeError"),
+        (METHOD.replace("{name}", "base"), "'base' is a reserved name"),
+        (METHOD.replace("{name}", "judge"), "'judge' is a reserved name"),
+        ("\0", ""),
+    ],
+)
+def test_broken_file_is_a_row_with_its_reason(write: Write, text: str, reason: str) -> None:
+    path = write("broken.py", text=text.replace("{name}", "mine"))
+    found = load_registry(extra=[str(path)])
+    assert "dpo" in found.plugins, "the others are there"
+    (broken,) = found.broken
+    assert (broken.name, broken.path) == ("broken", path)
+    assert reason in broken.reason
+    with pytest.raises(PluginError, match=r"the plugin .* cannot be loaded: ") as caught:
+        found["broken"]
+    assert str(path) in str(caught.value)
+    assert reason in str(caught.value)
+
+
+def test_reason_is_one_line(write: Write) -> None:
+    path = write("broken.py", text="raise ValueError('first\\nsecond')")
+    (broken,) = load_registry(extra=[str(path)]).broken
+    assert "first" in broken.reason
+    assert "\n" not in broken.reason
+
+
+def test_broken_file_leaves_no_module_behind(write: Write) -> None:
+    load_registry(extra=[str(write("half_done.py", text="raise RuntimeError"))])
+    assert not [name for name in sys.modules if "half_done" in name]
+
+
+def test_file_that_is_not_text_is_broken(write: Write) -> None:
+    path = write("broken.py")
+    path.write_bytes(b"\xff\xfe\x00")
+    assert [broken.path for broken in load_registry(extra=[str(path)]).broken] == [path]
+
+
+def test_file_that_is_not_python_is_broken(write: Write) -> None:
+    path = write("notes.txt", text="hello")
+    (broken,) = load_registry(extra=[str(path)]).broken
+    assert "is not a Python file" in broken.reason
+
+
+def test_unknown_method_suggests_the_nearest() -> None:
+    with pytest.raises(PluginError, match=r"no method 'simppo'\. Did you mean simpo") as caught:
+        load_registry()["simppo"]
+    assert "orpo" in str(caught.value)
+
+
+def test_unknown_method_points_at_the_files_that_might_have_held_it(write: Write) -> None:
+    path = write("my_file.py", text="raise RuntimeError('no luck')\n" + METHOD)
+    with pytest.raises(PluginError, match="no method 'mine'") as caught:
+        load_registry(extra=[str(path)])["mine"]
+    assert str(path) in str(caught.value)
+
+
+# -- what a built-in method owes its readers ---------------------------------------------------------------------------
+
+ALLOWED = {"math", "torch", "annotated_types", "typing", "align_bench.api"}
+FOREIGN = {"trl", "transformers", "accelerate", "datasets"}  # for recipes, and only inside functions
+
+
+@pytest.mark.parametrize("path", BUILT_IN, ids=lambda path: path.stem)
+def test_built_in_imports_no_more_than_a_plugin_may(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    at_import = imported([node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)])
+    later = imported([*ast.walk(tree)]) - at_import
+    assert at_import <= ALLOWED
+    takes_trainings = any(
+        isinstance(plugin.algorithm, Recipe) for plugin in load_registry().plugins.values() if plugin.path == path
+    )
+    assert later <= (FOREIGN if takes_trainings else set())
+
+
+def imported(nodes: Sequence[ast.AST]) -> set[str]:
+    """What the nodes import beyond the standard library: packages, and modules of this one."""
+    found = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "no relative import"
+            found.add(str(node.module))
+    named = {name if name.startswith("align_bench") else name.partition(".")[0] for name in found}
+    return named - sys.stdlib_module_names
+
+
+def built_in_methods() -> list[Algorithm]:
+    """Every built-in method."""
+    return [plugin.algorithm for plugin in load_registry().plugins.values()]
+
+
+@pytest.mark.parametrize("method", built_in_methods(), ids=lambda method: method.name)
+def test_built_in_docstring_is_whole(method: Algorithm) -> None:
+    sections = [line for line in method.doc.splitlines() if line.endswith(":") and not line.startswith(" ")]
+    *required, differences = sections
+    if isinstance(method, Recipe):  # it returns nothing, and may rather differ from the method that it repeats
+        assert required == ["Equation:", "Args:", "Source:"]
+        assert differences.startswith("Differs from ")
+    else:
+        assert required == ["Equation:", "Args:", "Returns:", "Source:"]
+        assert differences == "Differs from the source:"
+    assert method.summary.endswith(".")
+    names = list(inspect.signature(method.function).parameters)
+    if method.advantage is not None:
+        names += list(inspect.signature(method.advantage).parameters)[1:]
+    args = method.doc.partition("\nArgs:\n")[2].partition("\n\n")[0]
+    described = [
+        line.strip().partition(":")[0] for line in args.splitlines() if line.startswith("    ") and line[4] != " "
+    ]
+    assert described == names
+    assert all(parameter.description for parameter in method.parameters.values())
+
+
+@pytest.mark.parametrize("method", built_in_methods(), ids=lambda method: method.name)
+def test_built_in_declaration_is_whole(method: Algorithm) -> None:
+    assert method.paper.startswith("arXiv:")
+    if isinstance(method, Selection):  # it trains nothing
+        assert method.learning_rate is None
+    else:
+        assert method.reward
+        assert method.learning_rate is not None and 0 < method.learning_rate < 1  # noqa: PT018
+    assert all(parameter.bounds for parameter in method.parameters.values() if parameter.type is float)

@@ -1,0 +1,81 @@
+"""What is imported is declared in pyproject.toml, and what is declared is used."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+# The scripts of benchmarks/ import each other.
+OURS = {"align_bench", "algorithms", *(file.stem for file in (ROOT / "benchmarks").glob("*.py"))}
+
+# Module → distribution, where the two are not spelled alike.
+DISTRIBUTIONS = {"sklearn": "scikit-learn", "yaml": "pyyaml", "axe_playwright_python": "axe-playwright-python"}
+
+# Declared, and imported by no line of ours.
+WITHOUT_IMPORT = {
+    "bitsandbytes": "transformers quantises to NF4 with it",
+    "gguf": "transformers reads GGUF files with it",
+    "tokenizers": "its version is in the keys of tokenised tables",
+    "trl": "algorithms/trl.py imports its trainers by name, and says what is missing",
+}
+DEV_WITHOUT_IMPORT = {
+    "import-linter": "lint-imports, in tox.ini",
+    "mypy": "in tox.ini",
+    "playwright": "pytest.importorskip, in tests/report/test_page_in_browser.py",
+    "pre-commit": ".pre-commit-config.yaml",
+    "pytest-benchmark": "the fixture `benchmark` of benchmarks/test_micro.py",
+    "ruff": "in tox.ini",
+    "tox": "tox.ini",
+    "types-pyyaml": "mypy's stubs of yaml",
+}
+
+
+@pytest.fixture(scope="module")
+def project() -> dict[str, Any]:
+    found: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return found
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def declared(requirements: list[str]) -> set[str]:
+    names = [re.match(r"[\w.-]+", requirement) for requirement in requirements]
+    assert all(names)
+    return {normal(name[0]) for name in names if name}
+
+
+def imported(*folders: str) -> set[str]:
+    """Distributions that the files of these folders import, anywhere in them."""
+    files = [file for folder in folders for file in (ROOT / folder).rglob("*.py")]
+    modules: set[str] = set()
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                modules |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+                modules.add(node.module)
+    tops = {module.partition(".")[0] for module in modules} - OURS - sys.stdlib_module_names
+    return {normal(DISTRIBUTIONS.get(top, top)) for top in tops}
+
+
+def test_all_that_the_package_and_its_plugins_import_is_declared_and_nothing_else(project: dict[str, Any]) -> None:
+    found = imported("align_bench", "algorithms")
+    assert len(found) > 20  # the search finds something
+    assert not found & WITHOUT_IMPORT.keys(), "an exception that is none"
+    assert declared(project["dependencies"]) == found | WITHOUT_IMPORT.keys()
+
+
+def test_all_that_tests_and_benchmarks_import_is_declared_and_nothing_else(project: dict[str, Any]) -> None:
+    package, dev = declared(project["dependencies"]), declared(project["optional-dependencies"]["dev"])
+    found = imported("tests", "benchmarks") - package
+    assert not found & DEV_WITHOUT_IMPORT.keys(), "an exception that is none"
+    assert dev == found | DEV_WITHOUT_IMPORT.keys()

@@ -1,0 +1,200 @@
+"""A stage is a file: one new file and one line of the layout make it planned, shown, run, stored and resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+NAME = "verbosity"
+FILE = '''"""How many words each answer has."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from align_bench.stages.answers import Answers
+from align_bench.stages.stage import Desk, Made, Stage
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from align_bench.store.store import Artefact
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Verbosity(Stage["list[int]"]):
+    """Words of each answer."""
+
+    answers: Answers
+    kind = "verbosity"
+    column = "words said"
+    libraries = ()
+
+    @property
+    def label(self) -> str:
+        return "count words"
+
+    def needs(self) -> tuple[Stage[Any], ...]:
+        return (self.answers,)
+
+    def identity(self) -> dict[str, Any]:
+        return {}
+
+    def run(self, desk: Desk, folder: Path) -> Made:
+        lines, words = desk.load(self.answers), []
+        for number, line in enumerate(lines, 1):
+            words.append(len(line["text"].split()))
+            (folder / "words.json").write_text(json.dumps(words), encoding="utf-8")
+            desk.tick(number, len(lines))
+            if number == 2 and "WAITS" in os.environ:
+                time.sleep(600)
+        return Made(facts={"answers": len(lines)})
+
+    def load(self, artefact: Artefact) -> list[int]:
+        return json.loads((artefact / "words.json").read_text(encoding="utf-8"))
+'''
+# Each line is put before what it stands beside here.
+LINES = {
+    "from align_bench.stages.validate_judge import": "from align_bench.stages.verbosity import Verbosity\n",
+    "        if adapter is not None:\n            yield Drift(": "        yield Verbosity(**own, answers=answers)\n",
+}
+
+
+@dataclass(frozen=True)
+class Grown:
+    """A copy of the package with one stage more, and a suite that it runs."""
+
+    folder: Path
+    suite: Path
+
+    @property
+    def runs(self) -> Path:
+        return self.folder / "runs"
+
+    def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+        """A command of the copy, in a folder of its own."""
+        code = "from align_bench.cli.main import main; main()"
+        variables = {**os.environ, "PYTHONPATH": str(self.folder), "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
+        return subprocess.Popen(
+            [sys.executable, "-c", code, *arguments],
+            cwd=self.folder,
+            env={**variables, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def call(self, *arguments: str) -> tuple[str, str]:
+        """What a command printed, and what it showed beside."""
+        process = self.start(*arguments)
+        printed, shown = process.communicate(timeout=300)
+        assert process.returncode == 0, shown
+        return printed, shown
+
+    def stages_of_run(self) -> list[str]:
+        """The stages that a run has shown, `CELL: LABEL`, but for the loading of models."""
+        _, shown = self.call("run", str(self.suite))
+        return re.findall(r"^(\S+: .+?) +━", shown, re.MULTILINE)
+
+    def stored(self, kind: str) -> list[Path]:
+        return sorted((self.runs / kind).glob("*/manifest.json"))
+
+
+@pytest.fixture(scope="module")
+def grown(tmp_path_factory: pytest.TempPathFactory, small_suite: dict[str, Any]) -> Grown:
+    folder = tmp_path_factory.mktemp("grown")
+    shutil.copytree(ROOT / "align_bench", folder / "align_bench", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("algorithms", "suites"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "align_bench" / "stages" / f"{NAME}.py").write_text(FILE, encoding="utf-8")
+    layout = folder / "align_bench" / "planning" / "layout.py"
+    text = layout.read_text(encoding="utf-8")
+    for beside, line in LINES.items():
+        assert text.count(beside) == 1, beside
+        text = text.replace(beside, line + beside)
+    layout.write_text(text, encoding="utf-8")
+    generate = {"prompts": 4, "max_new_tokens": 3}
+    suite = folder / "grown.yaml"
+    small = {**small_suite, "name": "grown", "judge": "gold", "methods": ["dpo"], "generate": generate}
+    suite.write_text(yaml.safe_dump(small), encoding="utf-8")
+    return Grown(folder, suite)
+
+
+def test_its_name_is_nowhere_else(grown: Grown) -> None:
+    naming = {
+        path.relative_to(grown.folder).as_posix(): len(
+            re.findall(NAME, path.read_text(encoding="utf-8"), re.IGNORECASE)
+        )
+        for path in (grown.folder / "align_bench").rglob("*.py")
+        if re.search(NAME, path.read_text(encoding="utf-8"), re.IGNORECASE)
+    }
+    # Two lines of the layout: the import names the module and the class.
+    assert naming == {f"align_bench/stages/{NAME}.py": FILE.lower().count(NAME), "align_bench/planning/layout.py": 3}
+
+
+def test_it_is_planned_shown_run_stored_and_resumed(grown: Grown) -> None:
+    """One test, for each part goes on from the one before it."""
+    planned, _ = grown.call("plan", str(grown.suite))
+    heading, row = plan_row(planned, "dpo")
+    assert row[heading.index("words said")].startswith("~")
+    assert plan_row(planned, "base")[1][heading.index("words said")] == "–", "it is not asked for there"
+
+    killed = grown.start("run", str(grown.suite), WAITS="1")
+    try:
+        half = wait_for(grown.runs / ".writing", f"{NAME}-*/words.json", killed)
+        assert len(json.loads(half.read_text(encoding="utf-8"))) == 2
+    finally:
+        killed.kill()
+        killed.communicate()
+    assert killed.returncode == -9
+    assert not grown.stored(NAME)
+    before = {path: json.loads(path.read_bytes()) for path in grown.runs.glob("*/*/manifest.json")}
+    assert {manifest["kind"] for manifest in before.values()} >= {"tokens", "adapter", "generations"}
+
+    done = grown.stages_of_run()
+    assert done[0] == "dpo: count words"
+    assert set(done) == {"dpo: count words", "dpo: drift"}, "what the killed run had stored is not made again"
+    assert {path: json.loads(path.read_bytes()) for path in before} == before
+    (manifest,) = grown.stored(NAME)
+    assert re.fullmatch(r"dpo-0-[0-9a-f]{20}", manifest.parent.name)
+    assert json.loads(manifest.read_bytes())["facts"] == {"answers": 4}
+    assert len(json.loads((manifest.parent / "words.json").read_bytes())) == 4
+    assert not list((grown.runs / ".writing").iterdir())
+
+    assert grown.stages_of_run() == []
+    heading, row = plan_row(grown.call("plan", str(grown.suite))[0], "dpo")
+    assert row[heading.index("words said")] == "stored"
+
+
+def plan_row(planned: str, cell: str) -> tuple[list[str], list[str]]:
+    """The headings of the plan's table, and a cell's row."""
+    lines = [re.split(r"[┃│]", line) for line in planned.splitlines() if re.search(r"[┃│]", line)]
+    rows = [[part.strip() for part in line[1:-1]] for line in lines]
+    return rows[0], next(row for row in rows if row[0] == cell)
+
+
+def wait_for(folder: Path, pattern: str, process: subprocess.Popen[str]) -> Path:
+    """The file of a running process that holds two numbers."""
+    for _ in range(3000):
+        for path in folder.glob(pattern):
+            if path.read_text(encoding="utf-8").count(",") == 1:
+                return path
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.1)
+    raise AssertionError(f"no {pattern} in {folder}")

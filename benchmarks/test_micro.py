@@ -29,7 +29,7 @@ from align_bench.models.generate import generate
 from align_bench.models.layout import lay_out
 from align_bench.models.load import add_adapter, load_policy, load_scorer, load_tokenizer
 from align_bench.models.logprobs import response_logps, scores
-from align_bench.models.passes import even_passes, micro_batches
+from align_bench.models.micro_batches import even_passes, micro_batches
 from align_bench.models.precision import resolve_precision
 from align_bench.records import TokenRow
 from align_bench.stats.paired import holm, mcnemar_exact, paired_t

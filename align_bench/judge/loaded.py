@@ -13,7 +13,7 @@ import torch
 from align_bench.errors import DataError, ModelError
 from align_bench.models.compute import compute_dtype
 from align_bench.models.logprobs import last_states
-from align_bench.models.passes import micro_batches
+from align_bench.models.micro_batches import micro_batches
 from align_bench.models.quiet import clear_errors
 from align_bench.models.weights import weight_shapes
 from align_bench.records import Message, silent

@@ -18,7 +18,7 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer
 from transformers.models.qwen3.modeling_qwen3 import Qwen3DecoderLayer
 
 from align_bench.models.lora import Factors, affine, factors, intercepted, project, pull_back, trained
-from align_bench.models.packed import PACKED
+from align_bench.models.packed_attention import PACKED
 
 if TYPE_CHECKING:
     from align_bench.models.lora import Affine
@@ -43,7 +43,7 @@ def fuse_layers(model: Any) -> Any:
 class _FusedLayer:
     """A layer that computes `x + o(attention(norm x))`, then `x + down(silu(gate(norm x)) · up(norm x))`.
 
-    Where a layer is more than that, or `plainly` is asked for, transformers' own code runs.
+    Where a layer is more than that, or `unfused` is asked for, transformers' own code runs.
     """
 
     self_attn: Any

@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from align_bench.models.starts import in_order
+from align_bench.models.shared_prefixes import in_order
 
 Sequences = Sequence[tuple[Sequence[int], Sequence[int]]]
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")  # such a token passes a part of the matrices

@@ -13,13 +13,13 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from align_bench.models.cache import can_place, growing_cache
 from align_bench.models.flops import passes
+from align_bench.models.kv_cache import can_place, growing_cache
 from align_bench.models.layout import can_pack, inner_of, lay_out, passes_over
 from align_bench.models.load import generation_ends
 from align_bench.models.lora import steady
-from align_bench.models.passes import ENOUGH_FOR_A_CPU
-from align_bench.models.plain import plainly
+from align_bench.models.micro_batches import ENOUGH_FOR_A_CPU
+from align_bench.models.unfused import unfused
 from align_bench.records import silent
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ def _continues(model: Any, pad: int) -> bool:
     inner = inner_of(model)
     if inner not in _CONTINUES:
         prompts, settings = [(1, 2), (3, 4, 1, 2)], Decoding(max_new_tokens=4)
-        with plainly():
+        with unfused():
             expected = _generate(model, pad, frozenset(), prompts, settings)
         try:
             same = _can_leave(inner) and _decode(model, pad, frozenset(), prompts, settings) == expected

@@ -12,9 +12,9 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from align_bench.models.packed import Piece, attending
-from align_bench.models.passes import ENOUGH_FOR_A_CPU, even_passes, micro_batches
-from align_bench.models.starts import in_order
+from align_bench.models.micro_batches import ENOUGH_FOR_A_CPU, even_passes, micro_batches
+from align_bench.models.packed_attention import Piece, attending
+from align_bench.models.shared_prefixes import in_order
 
 # Attention over a row grows with the square of its length, so that more answers would cost more than they save.
 ANSWERS_PER_ROW = 3
@@ -60,7 +60,7 @@ def training_passes(model: Any, indices: Sequence[int], lengths: Sequence[int], 
 
     Args:
         model: plain or with an adapter.
-        indices, lengths, max_tokens: as in `models.passes.micro_batches`.
+        indices, lengths, max_tokens: as in `models.micro_batches.micro_batches`.
 
     Returns:
         Row numbers, longest pass first.
@@ -77,7 +77,7 @@ def passes_over(model: Any, sequences: Sequences, *, max_tokens: int) -> list[li
     Args:
         model: plain or with an adapter.
         sequences: (prompt ids, answer ids) pairs.
-        max_tokens: as in `models.passes.micro_batches`; in a row without padding, the tokens that pass.
+        max_tokens: as in `models.micro_batches.micro_batches`; in a row without padding, the tokens that pass.
 
     Returns:
         Numbers of sequences, a list a pass.

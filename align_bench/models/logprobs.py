@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from align_bench.errors import ModelError, PluginError
 from align_bench.models.flops import passes
 from align_bench.models.layout import inner_of, lay_out
-from align_bench.models.plain import plainly
+from align_bench.models.unfused import unfused
 
 if TYPE_CHECKING:
     from align_bench.models.layout import Layout, Sequences
@@ -117,7 +117,7 @@ def _check(inner: Any, rows: Sequences) -> None:
     some = _few(rows)
     with _looking(inner):
         found = _predicted(inner, some).logps
-        with plainly():
+        with unfused():
             expected = torch.cat([_plain_logps(inner, prompt, response) for prompt, response in some])
     _finite(inner, expected, "log-probabilities")
     _agree(
@@ -134,7 +134,7 @@ def _check_states(inner: Any, rows: Sequences) -> None:
     decoder = getattr(inner, inner.base_model_prefix)
     with _looking(inner):
         found = _at_ends(*_through(inner, some)).float()
-        with plainly():
+        with unfused():
             ids = [torch.tensor([[*prompt, *response]], device=inner.device) for prompt, response in some]
             alone = [decoder(input_ids=row, use_cache=False).last_hidden_state[:, -1] for row in ids]
     expected = torch.cat(alone).float()

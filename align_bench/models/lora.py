@@ -11,7 +11,7 @@ from peft.tuners.lora import Linear
 from torch import Tensor
 from torch.nn.functional import linear
 
-from align_bench.models.plain import is_plain
+from align_bench.models.unfused import is_unfused
 
 
 def fuse(model: Any) -> Any:
@@ -66,7 +66,7 @@ class FusedLinear(Linear):  # type: ignore[misc]
 def affine(module: Any, dtype: torch.dtype) -> Affine | None:
     """What a linear layer computes on activations of this type, or None where it is more than an `Affine`."""
     base = module.base_layer if type(module) is FusedLinear else module
-    if type(base) is not torch.nn.Linear or is_plain() or intercepted(base):
+    if type(base) is not torch.nn.Linear or is_unfused() or intercepted(base):
         return None
     weight, bias = base.weight, base.bias
     if weight.requires_grad or (bias is not None and bias.requires_grad) or _casts(weight, dtype):

@@ -26,7 +26,7 @@ from align_bench.evaluate.preference import mismatched_logps, table_logps
 from align_bench.models.base import Base, find_base
 from align_bench.models.load import add_adapter, load_policy, load_scorer, load_tokenizer
 from align_bench.models.logprobs import token_logps as answer_logps
-from align_bench.models.passes import micro_batches
+from align_bench.models.micro_batches import micro_batches
 from align_bench.models.precision import Precision, resolve_precision
 from align_bench.plugins.registry import load_registry
 from align_bench.records import Message, Preference, PreferenceSet, TokenRow

@@ -25,7 +25,7 @@ from align_bench.models.decoder import fuse_layers
 from align_bench.models.layout import lay_out
 from align_bench.models.load import add_adapter
 from align_bench.models.logprobs import response_logps, scores, token_logps
-from align_bench.models.plain import plainly
+from align_bench.models.unfused import unfused
 from align_bench.suite.models import Lora
 
 # Three prompts: one with two answers (a pair), one with four, one with one; lengths differ everywhere.
@@ -123,7 +123,7 @@ def architecture(request: pytest.FixtureRequest) -> tuple[Any, int]:
 def plain_token_logps(model: Any, prompt: Sequence[int], answer: Sequence[int]) -> Tensor:
     """One row alone: the model's own logits, a log-softmax, and the answer's tokens picked."""
     ids = torch.tensor([[*prompt, *answer]])
-    with plainly():
+    with unfused():
         logps: Tensor = model(input_ids=ids).logits[0].log_softmax(-1)
     return logps[len(prompt) - 1 : -1].gather(1, torch.tensor(answer)[:, None]).squeeze(1)
 
@@ -174,7 +174,7 @@ def test_scores_and_their_gradient(architecture: tuple[Any, int]) -> None:
     model = adapted(architecture[0], scalar=True)
     weights = torch.linspace(-2, 3, len(PAIRS))
     ours = scores(model, PAIRS)
-    with plainly():
+    with unfused():
         alone = [model(input_ids=torch.tensor([[*prompt, *answer]])).logits.squeeze() for prompt, answer in PAIRS]
     plain = torch.stack(alone)
     assert plain.std() > 0

@@ -23,11 +23,11 @@ from transformers import (
 
 from align_bench.errors import ModelError
 from align_bench.models import decoder
-from align_bench.models.cache import growing_cache
 from align_bench.models.decoder import fuse_layers
+from align_bench.models.kv_cache import growing_cache
 from align_bench.models.load import add_adapter
 from align_bench.models.logprobs import response_logps, scores
-from align_bench.models.plain import plainly
+from align_bench.models.unfused import unfused
 from align_bench.suite.models import Lora
 
 SHAPE: dict[str, Any] = {
@@ -93,7 +93,7 @@ def test_values_and_every_gradient_equal_transformers_and_pefts(family: str, tar
     model = model_of(FAMILIES[family], targets=targets)
     assert fused(model) == 2
     values, gradients = values_and_gradients(model)
-    with plainly():
+    with unfused():
         expected, slopes = values_and_gradients(model)
     torch.testing.assert_close(values, expected, rtol=1e-5, atol=1e-5)
     assert gradients.keys() == slopes.keys()
@@ -110,7 +110,7 @@ def test_bf16_stays_as_close_to_fp32_as_transformers_own(family: str) -> None:
             mine.copy_(other)  # the same weights, rounded
     truth, slopes = values_and_gradients(exact)
     values, gradients = values_and_gradients(coarse)
-    with plainly():
+    with unfused():
         plain, plain_gradients = values_and_gradients(coarse)
     assert (values - truth).norm() < 2 * (plain - truth).norm() + 0.01 * truth.norm()
 
@@ -127,7 +127,7 @@ def test_a_base_without_adapter_and_the_gradient_of_its_embeddings(family: str) 
     embeddings = torch.randn(2, 7, 32, generator=torch.Generator().manual_seed(2)).requires_grad_()
     weights = torch.randn(2, 7, 32, generator=torch.Generator().manual_seed(3))
     found = states(model, embeddings)
-    with plainly():
+    with unfused():
         expected = states(model, embeddings)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     (slope,) = torch.autograd.grad((weights * found).sum(), embeddings, retain_graph=True)
@@ -151,7 +151,7 @@ def test_a_cache_is_read_and_filled_as_by_transformers(family: str) -> None:
 
     with torch.no_grad():
         found = read()
-        with plainly():
+        with unfused():
             torch.testing.assert_close(found, read(), rtol=1e-5, atol=1e-5)
 
 
@@ -180,7 +180,7 @@ def test_the_backward_pass_keeps_less_than_seven_tenths(family: str) -> None:
     model = model_of(type(FAMILIES[family]).from_dict({**given, **wide}))
     kept_bytes(model)  # the first pass looks at the model as well
     ours = kept_bytes(model)
-    with plainly():
+    with unfused():
         assert ours < 0.7 * kept_bytes(model)
 
 
@@ -199,10 +199,10 @@ def test_a_layer_that_is_more_runs_as_transformers_wrote_it() -> None:
     learns = model_of(FAMILIES["llama"])
     learns.base_model.model.model.layers[0].input_layernorm.weight.requires_grad_()
     assert not fuses(learns)
-    with plainly():
+    with unfused():
         assert not fuses(model_of(FAMILIES["mistral"]))
     gelu = model_of(LlamaConfig(**SHAPE, hidden_act="gelu"))
-    with plainly():
+    with unfused():
         expected, _ = values_and_gradients(gelu)
     torch.testing.assert_close(values_and_gradients(gelu)[0], expected)
 
@@ -248,7 +248,7 @@ def test_attention_that_is_not_causal_stays_so() -> None:
     with torch.no_grad():
         found = model(input_ids=ids).logits
         assert not torch.allclose(found, model_of(LlamaConfig(**SHAPE))(input_ids=ids).logits, atol=1e-2)
-        with plainly():
+        with unfused():
             torch.testing.assert_close(found, model(input_ids=ids).logits)
 
 
@@ -263,7 +263,7 @@ def test_autocast_to_another_type_computes_as_transformers_and_peft_do(targets: 
         return result.detach()
 
     found = loss()
-    with plainly():
+    with unfused():
         assert torch.equal(found, loss())
 
 
@@ -271,7 +271,7 @@ def test_biases_may_be_trained() -> None:
     model = model_of(FAMILIES["qwen2"])
     model.base_model.model.model.layers[0].self_attn.q_proj.base_layer.bias.requires_grad_()
     _, gradients = values_and_gradients(model)
-    with plainly():
+    with unfused():
         _, expected = values_and_gradients(model)
     (name,) = [name for name in expected if "q_proj.base_layer.bias" in name]
     assert expected[name].norm() > 0

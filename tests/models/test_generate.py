@@ -156,7 +156,7 @@ def test_an_adapter_is_cast_once_for_all_tokens(base_folder: Path, monkeypatch: 
 def test_the_cache_holds_what_transformers_own_holds(loaded: tuple[Any, Any]) -> None:
     from transformers.cache_utils import DynamicLayer
 
-    from align_bench.models.cache import _GrowingLayer
+    from align_bench.models.kv_cache import _GrowingLayer
 
     torch.manual_seed(0)
     ours, theirs = _GrowingLayer(), DynamicLayer()

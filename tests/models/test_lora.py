@@ -13,8 +13,8 @@ from align_bench.models.base import find_base
 from align_bench.models.load import add_adapter, load_adapter, load_policy, save_adapter
 from align_bench.models.logprobs import response_logps
 from align_bench.models.lora import Affine, FusedLinear, factors, steady
-from align_bench.models.plain import plainly
 from align_bench.models.precision import Precision
+from align_bench.models.unfused import unfused
 from align_bench.suite.models import Lora
 
 ROWS = [((5, 6, 7), (8, 9)), ((5, 6, 7), (10,)), ((11, 12), (13, 14, 15))]
@@ -50,7 +50,7 @@ def test_equals_pefts_own_layer(base_folder: Path, storage: str, tolerance: floa
     model = adapted(base_folder, storage)
     assert fused_layers(model) == 14
     values, gradient = values_and_gradient(model)
-    with plainly():
+    with unfused():
         expected, slope = values_and_gradient(model)
     assert (values - expected).norm() < tolerance * expected.norm()
     assert slope.norm() > 0
@@ -70,7 +70,7 @@ def test_the_reference_is_the_base_alone(base_folder: Path) -> None:
 def test_dropout_is_pefts(base_folder: Path) -> None:
     model = adapted(base_folder, dropout=0.5).train()
     values, gradient = values_and_gradient(model)
-    with plainly():
+    with unfused():
         expected, slope = values_and_gradient(model)
     assert torch.equal(values, expected)
     assert torch.equal(gradient, slope)

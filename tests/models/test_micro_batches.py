@@ -4,7 +4,7 @@ from random import Random
 import pytest
 
 from align_bench.errors import DataError
-from align_bench.models.passes import even_passes, micro_batches
+from align_bench.models.micro_batches import even_passes, micro_batches
 
 
 def test_micro_batches_hold_the_bound_and_every_row():

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from align_bench.models.packed import _NOW, Piece, _attend, attending
+from align_bench.models.packed_attention import _NOW, Piece, _attend, attending
 
 PIECES = [Piece(5), Piece(1), Piece(70, ((0, 3),)), Piece(40, ((0, 3), (2, 60))), Piece(2, ((1, 1),)), Piece(33)]
 CONFIG = SimpleNamespace(_attn_implementation="sdpa")

@@ -6,19 +6,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-_PLAINLY: ContextVar[bool] = ContextVar("plainly", default=False)
+_UNFUSED: ContextVar[bool] = ContextVar("unfused", default=False)
 
 
 @contextmanager
-def plainly() -> Iterator[None]:
+def unfused() -> Iterator[None]:
     """Within it, no layer takes a shortcut."""
-    token = _PLAINLY.set(True)
+    token = _UNFUSED.set(True)
     try:
         yield
     finally:
-        _PLAINLY.reset(token)
+        _UNFUSED.reset(token)
 
 
-def is_plain() -> bool:
-    """Whether `plainly` is in force."""
-    return _PLAINLY.get()
+def is_unfused() -> bool:
+    """Whether `unfused` is in force."""
+    return _UNFUSED.get()

@@ -20,7 +20,7 @@ from rich.progress import (
 from rich.text import Text
 
 from align_bench.records import Tick
-from align_bench.report.numerals import duration
+from align_bench.report.formatting import duration
 
 # Before this much of the expected time has passed, its pace says nothing.
 LEAST_SECONDS = 5.0

@@ -21,8 +21,8 @@ from align_bench.report.export import (
     read_training,
 )
 from align_bench.report.files import write_text
+from align_bench.report.formatting import interval, number, one_line, p_value
 from align_bench.report.naming import method_of
-from align_bench.report.numerals import interval, number, one_line, p_value
 from align_bench.report.section import Column, Section, verdict
 from align_bench.report.sections import costs, judged, members, pairwise, policies, reward_models
 
@@ -156,8 +156,8 @@ def write_comparison(path: Path, run: Run, names: Sequence[str], command: str) -
     Raises:
         MissingResultError: a name is not in the report, or none of its cells finished.
     """
-    from align_bench.report.figures.every import comparison_figures
-    from align_bench.report.figures.material import Material
+    from align_bench.report.figures import comparison_figures
+    from align_bench.report.figures.base import Material
     from align_bench.report.html import comparison_page
 
     chosen = {cell for name in names for cell in members(run.report, name)["checkpoint"]}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from align_bench.report.numerals import UNDEFINED, interval, number, one_line, p_value
+from align_bench.report.formatting import UNDEFINED, interval, number, one_line, p_value
 from align_bench.report.section import Column, Section, detectable, text
 
 Report = Mapping[str, Any]

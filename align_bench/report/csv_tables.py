@@ -16,7 +16,7 @@ from typing import Any
 
 from align_bench.records import Comparison
 from align_bench.report.files import write_text
-from align_bench.report.numerals import clipped, one_line
+from align_bench.report.formatting import clipped, one_line
 from align_bench.report.section import Section, verdict
 from align_bench.report.sections import sections
 

@@ -138,14 +138,14 @@ def _write_page(
 ) -> None:
     # Drawing and computing take long to import, which reading a report need not wait for.
     from align_bench.report.cells import gather
-    from align_bench.report.figures.every import figures
-    from align_bench.report.figures.material import Material
+    from align_bench.report.figures import all_figures
+    from align_bench.report.figures.base import Material
     from align_bench.report.html import render_page
     from align_bench.report.markdown import render
     from align_bench.report.plots import standalone
 
     cells = gather([outcome_of(result) for result in report["results"]], scores, generations)
-    drawn = figures(Material(report, cells, training))
+    drawn = all_figures(Material(report, cells, training))
     (folder / FIGURES).mkdir(exist_ok=True)
     for figure in drawn:
         write_text(folder / FIGURES / f"{figure.name}.svg", standalone(figure.svg, figure.alternative))

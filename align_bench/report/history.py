@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from align_bench.report.export import REPORT
-from align_bench.report.numerals import UNDEFINED, number, one_line
+from align_bench.report.formatting import UNDEFINED, number, one_line
 from align_bench.report.section import Column, Section, text
 from align_bench.store.keys import Address
 from align_bench.store.store import SUITES, Store

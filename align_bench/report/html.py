@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 from align_bench.data.counts import counts_in_words
 from align_bench.records import Generation
 from align_bench.report.cells import GOLD, Cell
-from align_bench.report.figures.material import Figure
-from align_bench.report.numerals import one_line
+from align_bench.report.formatting import one_line
 from align_bench.report.section import Section
 from align_bench.report.sections import sections
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+
+    from align_bench.report.figures.base import Figure
 
 # What the page holds of the answers, in characters: enough for every example of a usual run, and never a page that a
 # browser cannot open. The rest is in generations.jsonl.

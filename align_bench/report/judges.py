@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from align_bench.report.numerals import number, one_line, percent, plain, with_spread
+from align_bench.report.formatting import number, one_line, percent, plain, with_spread
 from align_bench.report.section import Column, Report, Section
 
 Shown = Mapping[str, tuple[str, Callable[[Mapping[str, Any]], str]]]

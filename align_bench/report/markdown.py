@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from align_bench.data.counts import counts_in_words
-from align_bench.report.numerals import clipped, one_line
+from align_bench.report.formatting import clipped, one_line
 from align_bench.report.section import Section
 from align_bench.report.sections import sections
 
 if TYPE_CHECKING:
-    from align_bench.report.figures.material import Figure
+    from align_bench.report.figures.base import Figure
 
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 

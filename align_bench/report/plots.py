@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from align_bench.report.numerals import one_line
+from align_bench.report.formatting import one_line
 
 Numbers = Sequence[float] | np.ndarray[Any, Any]
 

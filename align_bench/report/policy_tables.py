@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from align_bench.report.numerals import UNDEFINED, number, one_line, plain, with_spread
+from align_bench.report.formatting import UNDEFINED, number, one_line, plain, with_spread
 from align_bench.report.section import Column, Report, Section, detectable, done_results, metric, metric_section, text
 
 Render = Callable[[Mapping[str, Any]], str]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from align_bench.report.numerals import UNDEFINED, one_line, p_value
+from align_bench.report.formatting import UNDEFINED, one_line, p_value
 from align_bench.report.section import Column, Report, Section, detectable, text
 
 TITLES = {"reward": "Ranks of reward models", "policy": "Ranks of policies"}

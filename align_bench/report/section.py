@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from align_bench.report.decision import ALPHA, decide
-from align_bench.report.numerals import interval, number, one_line, p_value
+from align_bench.report.formatting import interval, number, one_line, p_value
 
 Report = Mapping[str, Any]
 Result = Mapping[str, Any]

@@ -8,9 +8,7 @@ from typing import Any
 from align_bench.errors import MissingResultError, nearest
 from align_bench.report.course_sections import favoured_answers, keyword_lists, score_groups
 from align_bench.report.decision import turned
-from align_bench.report.judges import agreement, audit_sections
-from align_bench.report.naming import method_of
-from align_bench.report.numerals import (
+from align_bench.report.formatting import (
     UNDEFINED,
     count,
     duration,
@@ -24,6 +22,8 @@ from align_bench.report.numerals import (
     tera,
     with_spread,
 )
+from align_bench.report.judges import agreement, audit_sections
+from align_bench.report.naming import method_of
 from align_bench.report.policy_tables import policy_tables
 from align_bench.report.ranks import rankings
 from align_bench.report.section import (

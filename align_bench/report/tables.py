@@ -15,7 +15,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from align_bench.report.numerals import clipped, one_line
+from align_bench.report.formatting import clipped, one_line
 from align_bench.report.section import Section
 from align_bench.report.sections import pairwise, sections
 

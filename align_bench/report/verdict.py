@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from align_bench.report.decision import Decision, decide, turned
+from align_bench.report.formatting import interval, number, p_value
 from align_bench.report.naming import method_of
-from align_bench.report.numerals import interval, number, p_value
 from align_bench.stats.seeds import MIN_SEEDS
 from align_bench.suite.names import JUDGE_CELL
 

@@ -119,7 +119,7 @@ def test_reward_models_are_compared_without_answers(stored: Run, tmp_path: Path)
 
 
 def test_the_command_compares_stored_reports(stored: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("align_bench.report.figures.every.DRAWN", ())
+    monkeypatch.setattr("align_bench.report.figures.DRAWN", ())
     monkeypatch.setattr("sys.argv", ["align-bench", "compare", "dpo"])
     for name, run in (("old", settled(stored)), ("new", settled(shifted(stored, "dpo", 2.0)))):
         write_report(tmp_path / name, run.report, run.scores, run.generations)

@@ -27,7 +27,7 @@ from align_bench.report.tables import comparison_tables
 @pytest.fixture(autouse=True)
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures take seconds; what they are is tested elsewhere."""
-    monkeypatch.setattr("align_bench.report.figures.every.DRAWN", ())
+    monkeypatch.setattr("align_bench.report.figures.DRAWN", ())
 
 
 def section(report: dict[str, Any], title: str) -> Section:

@@ -27,7 +27,7 @@ from align_bench.report.export import (
 @pytest.fixture(autouse=True)
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures take seconds; what they are is tested elsewhere."""
-    monkeypatch.setattr("align_bench.report.figures.every.DRAWN", ())
+    monkeypatch.setattr("align_bench.report.figures.DRAWN", ())
 
 
 def test_the_report_can_be_recomputed_from_its_exports(run: Any, tmp_path: Path) -> None:

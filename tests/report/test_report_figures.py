@@ -14,16 +14,16 @@ from scipy.stats import ttest_ind
 
 from align_bench.report.build import build_report
 from align_bench.report.cells import gather
+from align_bench.report.figures import all_figures
 from align_bench.report.figures.against import prompt_differences
-from align_bench.report.figures.every import figures
-from align_bench.report.figures.material import Figure, Material
+from align_bench.report.figures.base import Figure, Material
 from align_bench.report.plots import standalone
 
 
 def drawn(run: Any, training: Any = (), **blocks: Any) -> dict[str, Figure]:
     report = {**build_report(run.header, run.outcomes, run.scores, run.generations), **blocks}
     cells = gather(run.outcomes, run.scores, run.generations)
-    return {figure.name: figure for figure in figures(Material(report, cells, training))}
+    return {figure.name: figure for figure in all_figures(Material(report, cells, training))}
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +141,7 @@ def test_audit_agreement_and_keywords_are_drawn_where_the_report_has_them(shared
 
 def test_nothing_is_drawn_of_nothing() -> None:
     report = build_report({}, [], [], [])
-    assert figures(Material(report, [], [])) == []
+    assert all_figures(Material(report, [], [])) == []
 
 
 @pytest.mark.parametrize("value", [0.0, None, float("nan"), float("inf"), 1e30])

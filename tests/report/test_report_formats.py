@@ -23,7 +23,7 @@ from align_bench.store.store import Store
 @pytest.fixture(autouse=True)
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures take seconds; what they are is tested elsewhere."""
-    monkeypatch.setattr("align_bench.report.figures.every.DRAWN", ())
+    monkeypatch.setattr("align_bench.report.figures.DRAWN", ())
 
 
 def test_a_report_as_each_text(run: Any) -> None:

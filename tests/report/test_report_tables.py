@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console, RenderableType
 
 from align_bench.errors import MissingResultError
-from align_bench.report import markdown, naming, numerals
+from align_bench.report import formatting, markdown, naming
 from align_bench.report.section import verdict
 from align_bench.report.sections import against_base, pairwise, sections
 from align_bench.report.tables import HIDDEN, _Cell, comparison_tables, pairwise_table, section_table
@@ -25,7 +25,7 @@ def shown(*renderables: RenderableType, width: int = 100) -> str:
     return console.file.getvalue()
 
 
-@pytest.mark.parametrize("module", [markdown, naming, numerals])
+@pytest.mark.parametrize("module", [markdown, naming, formatting])
 def test_examples_in_docstrings(module: Any) -> None:
     assert doctest.testmod(module).failed == 0
 

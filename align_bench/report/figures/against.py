@@ -8,8 +8,8 @@ from math import sqrt
 import numpy as np
 from scipy.stats import norm
 
-from align_bench.report.figures.material import CORRECT, MAX_PANELS, Figure, Material, Row, span
-from align_bench.report.numerals import number, one_line
+from align_bench.report.figures.base import CORRECT, MAX_PANELS, Figure, Material, Row, span
+from align_bench.report.formatting import number, one_line
 from align_bench.report.plots import MUTED, Bar, Look, Panel, Series, curves, forest, heatmap
 from align_bench.stats.power import detectable_effect
 

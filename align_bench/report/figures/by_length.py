@@ -11,8 +11,8 @@ from scipy.stats import binned_statistic
 from align_bench.metrics.accuracy import accuracy
 from align_bench.metrics.finite import finite
 from align_bench.metrics.length import count_words
-from align_bench.report.figures.material import MAX_PANELS, Figure, Material, Row, ends, span
-from align_bench.report.numerals import number
+from align_bench.report.figures.base import MAX_PANELS, Figure, Material, Row, ends, span
+from align_bench.report.formatting import number
 from align_bench.report.plots import Cloud, Panel, Series, curves, hexagons
 
 LENGTH_BINS = 8

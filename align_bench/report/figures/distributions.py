@@ -14,8 +14,8 @@ from align_bench.metrics.readability import flesch_kincaid
 from align_bench.metrics.score_groups import score_groups as groups_of
 from align_bench.metrics.score_groups import welch_test
 from align_bench.report.cells import Cell
-from align_bench.report.figures.material import CORRECT, MAX_PANELS, WRONG, Figure, Material, finite_of, span
-from align_bench.report.numerals import number, p_value
+from align_bench.report.figures.base import CORRECT, MAX_PANELS, WRONG, Figure, Material, finite_of, span
+from align_bench.report.formatting import number, p_value
 from align_bench.report.plots import Look, Panel, Series, curves
 
 GRID_POINTS = 96

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from align_bench.report.figures.material import CORRECT, MAX_PANELS, Figure, Material, span
-from align_bench.report.numerals import number, one_line
+from align_bench.report.figures.base import CORRECT, MAX_PANELS, Figure, Material, span
+from align_bench.report.formatting import number, one_line
 from align_bench.report.plots import Panel, Series, curves, heatmap
 
 

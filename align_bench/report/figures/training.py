@@ -8,7 +8,7 @@ import numpy as np
 
 from align_bench.metrics.finite import is_finite
 from align_bench.report.cells import Cell
-from align_bench.report.figures.material import MAX_PANELS, Figure, Material, Row, ends, span
+from align_bench.report.figures.base import MAX_PANELS, Figure, Material, Row, ends, span
 from align_bench.report.plots import Look, Panel, Series, curves, looks
 from align_bench.suite.names import JUDGE_CELL
 

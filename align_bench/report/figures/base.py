@@ -11,8 +11,8 @@ import numpy as np
 
 from align_bench.metrics.finite import is_finite
 from align_bench.report.cells import Cell, judges_of
+from align_bench.report.formatting import number, one_line
 from align_bench.report.naming import method_of
-from align_bench.report.numerals import number, one_line
 from align_bench.report.plots import Look, looks
 from align_bench.suite.names import BASE_CELL
 

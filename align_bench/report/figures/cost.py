@@ -1,0 +1,29 @@
+"""What the cells cost."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from align_bench.report.figures.base import Figure, Material
+from align_bench.report.plots import bars
+
+
+def cost(material: Material) -> Figure | None:
+    """Wall time and peak memory of each cell."""
+    spent = [(cell.name, cell.outcome.cost) for cell in material.shown if cell.outcome.cost]
+    if not spent:
+        return None
+    seconds = [known.seconds for _, known in spent]
+    memory = [known.peak_bytes / 2**20 for _, known in spent]
+    slowest = spent[int(np.argmax(seconds))][0]
+    return Figure(
+        "cost",
+        "cost",
+        "What each cell cost",
+        "Wall time of training, evaluation, generation and judging, and peak memory of the process; one run each, so "
+        f"no interval and no test.{material.seeds}",
+        f"Bar charts. The slowest cell is {slowest} with {max(seconds):.1f} seconds.",
+        ("cell", "seconds", "tokens", "peak MiB"),
+        [(name, known.seconds, known.tokens, known.peak_bytes / 2**20) for name, known in spent],
+        bars([name for name, _ in spent], {"wall time, seconds": seconds, "peak memory, MiB": memory}),
+    )

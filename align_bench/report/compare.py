@@ -23,8 +23,8 @@ from align_bench.report.export import (
 from align_bench.report.files import write_text
 from align_bench.report.formatting import interval, number, one_line, p_value
 from align_bench.report.naming import method_of
+from align_bench.report.report_sections import costs, judged, members, pairwise, policies, reward_models
 from align_bench.report.section import Column, Section, verdict
-from align_bench.report.sections import costs, judged, members, pairwise, policies, reward_models
 
 PAGE = "compare.html"
 MOST = 10  # prompts that differ most, each way

@@ -17,8 +17,8 @@ from typing import Any
 from align_bench.records import Comparison
 from align_bench.report.files import write_text
 from align_bench.report.formatting import clipped, one_line
+from align_bench.report.report_sections import report_sections
 from align_bench.report.section import Section, verdict
-from align_bench.report.sections import sections
 
 FOLDER = "tables"
 METRICS, COMPARISONS = "metrics", "comparisons"
@@ -34,7 +34,7 @@ def write_tables(folder: Path, report: Mapping[str, Any]) -> None:
     Files of an earlier report that this one does not have are removed.
     """
     made = {METRICS: metrics_csv(report), COMPARISONS: comparisons_csv(report["comparisons"])}
-    for section in sections(report):
+    for section in report_sections(report):
         made[_free_name(section.title, made)] = section_csv(section)
     (folder / FOLDER).mkdir(exist_ok=True)
     for name, text in made.items():

@@ -46,7 +46,7 @@ def pairwise_text(report: Mapping[str, Any], pairs: Sequence[tuple[str, str]], f
     """
     from align_bench.report.csv_tables import comparisons_csv
     from align_bench.report.markdown import table
-    from align_bench.report.sections import compared, pairwise
+    from align_bench.report.report_sections import compared, pairwise
 
     if form is Format.MD:
         return "\n\n".join(table(pairwise(report, a, b)) for a, b in pairs) + "\n"

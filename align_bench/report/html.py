@@ -15,8 +15,8 @@ from align_bench.data.counts import counts_in_words
 from align_bench.records import Generation
 from align_bench.report.cells import GOLD, Cell
 from align_bench.report.formatting import one_line
+from align_bench.report.report_sections import report_sections
 from align_bench.report.section import Section
-from align_bench.report.sections import sections
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -84,7 +84,7 @@ def render_page(report: Mapping[str, Any], cells: Sequence[Cell], figures: Seque
         cells: every cell with its rows.
         figures: what `figures` draws of them.
     """
-    tables = sections(report)
+    tables = report_sections(report)
     own: dict[str, dict[str, Any]] = {
         "verdict": {
             "points": [one_line(sentence) for sentence in report["verdict"]],

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from align_bench.data.counts import counts_in_words
 from align_bench.report.formatting import clipped, one_line
+from align_bench.report.report_sections import report_sections
 from align_bench.report.section import Section
-from align_bench.report.sections import sections
 
 if TYPE_CHECKING:
     from align_bench.report.figures.base import Figure
@@ -28,7 +28,7 @@ def render(report: Mapping[str, Any], figures: Sequence[Figure] = ()) -> str:
     if report.get("verdict"):
         parts.append("## Verdict\n\n" + "\n".join(f"- {literal(sentence)}" for sentence in report["verdict"]))
     parts += _made_from(report)
-    parts += [table(section) for section in sections(report)]
+    parts += [table(section) for section in report_sections(report)]
     parts += [_figure(figure) for figure in figures]
     if report["notes"]:
         parts.append("## Notes\n\n" + "\n".join(f"- {literal(note)}" for note in report["notes"]))

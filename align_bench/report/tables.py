@@ -16,8 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from align_bench.report.formatting import clipped, one_line
+from align_bench.report.report_sections import pairwise, report_sections
 from align_bench.report.section import Section
-from align_bench.report.sections import pairwise, sections
 
 # What a narrow terminal has no room for; a wide one and the Markdown report show it.
 HIDDEN = {
@@ -48,7 +48,7 @@ def comparison_tables(report: Mapping[str, Any]) -> list[RenderableType]:
         report: what `build_report` returns or `report.json` holds.
     """
     made: list[RenderableType] = [_bullets("Verdict", report["verdict"]), Text()] if report.get("verdict") else []
-    made += [section_table(section, hidden=HIDDEN) for section in sections(report)]
+    made += [section_table(section, hidden=HIDDEN) for section in report_sections(report)]
     if report["notes"]:
         made.append(_bullets("Notes", report["notes"]))
     return made

@@ -18,9 +18,9 @@ from align_bench.report.course_files import MARKS, marked_by, write_course_files
 from align_bench.report.csv_tables import inert, section_csv, write_tables
 from align_bench.report.export import read_pairs, write_report
 from align_bench.report.files import unicode
+from align_bench.report.report_sections import costs, report_sections
 from align_bench.report.section import Column, Section
 from align_bench.report.section import text as words
-from align_bench.report.sections import costs, sections
 from align_bench.report.tables import comparison_tables
 
 
@@ -31,7 +31,7 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def section(report: dict[str, Any], title: str) -> Section:
-    return next(found for found in sections(report) if found.title.startswith(title))
+    return next(found for found in report_sections(report) if found.title.startswith(title))
 
 
 def shown(*renderables: RenderableType, width: int) -> str:
@@ -271,7 +271,7 @@ def test_every_number_is_in_the_csv_with_all_digits(run: Any, folder: Path) -> N
 
 def test_every_table_is_a_csv(run: Any, folder: Path) -> None:
     made = {path.stem for path in (folder / "tables").iterdir()}
-    titles = [found.title for found in sections(run.report())]
+    titles = [found.title for found in report_sections(run.report())]
     assert len(made) == len(titles) + 2
     rows = rows_of(folder / "tables" / "reward-models-on-the-validation-pairs.csv")
     assert list(rows[0])[:3] == ["model", "accuracy", "accuracy ±"]
@@ -282,7 +282,7 @@ def test_every_table_is_a_csv(run: Any, folder: Path) -> None:
 
 def test_two_tables_of_one_title_are_two_files(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     twice = [Section("Cost, ∞", [Column("x")], [[text]], []) for text in ("1", "2")]
-    monkeypatch.setattr("align_bench.report.csv_tables.sections", lambda report: twice)
+    monkeypatch.setattr("align_bench.report.csv_tables.report_sections", lambda report: twice)
     write_tables(tmp_path, run.report())
     assert sorted(path.read_text() for path in (tmp_path / "tables").glob("cost*.csv")) == ["x\n1\n", "x\n2\n"]
 

@@ -10,7 +10,7 @@ import pytest
 from align_bench.metrics.length_bias import length_correlation
 from align_bench.records import Outcome
 from align_bench.report.build import build_report
-from align_bench.report.sections import attacked, length_bias, length_bias_against_first
+from align_bench.report.report_sections import attacked, length_bias, length_bias_against_first
 
 
 def outcome(cell: str, seed: int = 0, kind: Any = "reward") -> Outcome:

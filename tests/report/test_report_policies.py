@@ -13,7 +13,7 @@ from align_bench.records import Generation, Outcome
 from align_bench.report.build import build_report
 from align_bench.report.markdown import render
 from align_bench.report.policies import compare_policies
-from align_bench.report.sections import sections
+from align_bench.report.report_sections import report_sections
 
 
 def policy(name: str, kind: Any = "policy") -> Outcome:
@@ -33,7 +33,7 @@ def metrics_of(report: dict[str, Any], cell: str) -> dict[str, Any]:
 
 
 def table(report: dict[str, Any], title: str) -> Any:
-    return next(section for section in sections(report) if section.title.startswith(title))
+    return next(section for section in report_sections(report) if section.title.startswith(title))
 
 
 @pytest.fixture
@@ -173,6 +173,6 @@ def test_without_a_judge_or_drift_there_are_no_such_tables() -> None:
     ]
     report = build_report({}, [policy("base", "base"), policy("dpo")], [], rows)
     assert report["policies"] == {"judge": None, "win_rates": [], "frontier": [], "gold_against_judge": []}
-    titles = {section.title for section in sections(report)}
+    titles = {section.title for section in report_sections(report)}
     assert not {"Gains over the base, by length", "Win rates", "Judge against gold"} & titles
     assert metrics_of(report, "dpo")["judge_gain"]["value"] is None

@@ -12,8 +12,8 @@ from rich.console import Console, RenderableType
 
 from align_bench.errors import MissingResultError
 from align_bench.report import formatting, markdown, naming
+from align_bench.report.report_sections import against_base, pairwise, report_sections
 from align_bench.report.section import verdict
-from align_bench.report.sections import against_base, pairwise, sections
 from align_bench.report.tables import HIDDEN, _Cell, comparison_tables, pairwise_table, section_table
 
 
@@ -75,7 +75,7 @@ def test_trials_are_shown_with_their_budget(run: Any) -> None:
     report = {**run.report(), "tuning": tuning(run.outcomes[5].cell)}
     narrow = shown(*comparison_tables(report))
     assert max(map(len, narrow.splitlines())) <= 100
-    found = next(section for section in sections(report) if section.title.startswith("Trials"))
+    found = next(section for section in report_sections(report) if section.title.startswith("Trials"))
     assert [tuple(row) for row in found.rows] == [
         ("dpo", "0", "beta=0.1", "0.750 ±0.050", "kept"),
         ("dpo", "1", "beta=0.2", "n/a", ""),
@@ -116,7 +116,7 @@ def test_markdown_says_what_it_was_made_from(run: Any) -> None:
     assert "- judge.name: rm" in text
     assert "- environment.packages: scipy, rich" in text
     assert "| 12 min 34 s | 12,345 | 3.0 GiB |" in text
-    titles = [section.title for section in sections(run.report())]
+    titles = [section.title for section in report_sections(run.report())]
     assert [line[3:] for line in text.splitlines() if line.startswith("## ")] == [
         "Verdict",
         *titles,
@@ -169,7 +169,7 @@ def test_pairwise_turns_with_its_arguments(run: Any) -> None:
 
 def test_no_column_is_lost_in_a_narrow_terminal(run: Any) -> None:
     report = run.report()
-    for section in sections(report):
+    for section in report_sections(report):
         narrow, wide = (shown(section_table(section, hidden=HIDDEN), width=width) for width in (80, 400))
         headings = [column.heading for column in section.columns]
         assert all(word in wide for heading in headings for word in heading.split())
@@ -263,7 +263,7 @@ def test_costs_show_operations_where_they_were_counted(run: Any) -> None:
     report = run.report()
 
     def table() -> Any:
-        return next(section for section in sections(report) if section.title == "Cost")
+        return next(section for section in report_sections(report) if section.title == "Cost")
 
     headings = [column.heading for column in table().columns]
     assert headings == ["cell", "wall time", "tokens", "peak memory", "TFLOP", "of peak", "trained", "Pareto"]

@@ -16,7 +16,7 @@ from align_bench.report.build import build_report
 from align_bench.report.decision import turned
 from align_bench.report.html import render_page
 from align_bench.report.markdown import render
-from align_bench.report.sections import sections
+from align_bench.report.report_sections import report_sections
 from align_bench.report.tables import comparison_tables
 from align_bench.stats.paired import holm, paired_t
 
@@ -143,7 +143,7 @@ def test_pairs_of_one_prompt_are_a_cluster() -> None:
     expected = paired_t(list(map(float, a)), list(map(float, b)), [pair // 4 for pair in range(120)])
     assert (found["p"], found["low"]) == (expected.p, expected.low)
     assert report["detectable"]["pairs"]["prompts"] == 30
-    captions = " ".join(caption for section in sections(report) for caption in section.captions)
+    captions = " ".join(caption for section in report_sections(report) for caption in section.captions)
     assert "n = 120 pairs of 30 prompts" in captions
     alone = build_report({}, [cell("rm", "reward"), cell("poe", "reward")], pairs("rm", a, 1) + pairs("poe", b, 1), [])
     assert found_in(alone, "rm", "poe")["test"] == "exact McNemar"
@@ -159,7 +159,7 @@ def test_ranks_and_friedman_of_all_methods() -> None:
     ]
     assert (ranking["level"], ranking["n"], ranking["friedman"]["n"]) == ("checkpoint", 60, 60)
     assert ranking["friedman"]["p"] == pytest.approx(2.7182818284590452**-60, rel=1e-6)  # χ²_2 = 120: e^(−120/2)
-    table = next(section for section in sections(report) if section.title == "Ranks of policies")
+    table = next(section for section in report_sections(report) if section.title == "Ranks of policies")
     assert [tuple(row) for row in table.rows] == [("dpo", "1 [1, 1]"), ("kto", "2 [2, 2]"), ("base", "3 [3, 3]")]
 
 
@@ -167,10 +167,10 @@ def test_every_table_of_results_says_what_it_could_have_shown() -> None:
     levels = {f"{method}#{seed}": 0.1 * seed for method in ("dpo", "kto", "ipo") for seed in range(3)}
     report = judged({"base": 0.0, **levels})
     silent = {"Cost", "Keywords", "Without a result"}
-    for section in sections(report):
+    for section in report_sections(report):
         told = any("smallest detectable" in caption for caption in section.captions)
         assert told or section.title in silent, section.title
-    methods = next(section for section in sections(report) if section.title == "Methods, over their seeds")
+    methods = next(section for section in report_sections(report) if section.title == "Methods, over their seeds")
     assert any(
         caption.startswith("n = 3 seeds; smallest detectable difference 3.071 ×") for caption in methods.captions
     )

@@ -20,7 +20,7 @@ from align_bench.planning.inputs import prepare
 from align_bench.plugins.registry import load_registry
 from align_bench.records import Tick, silent
 from align_bench.report.export import read_generations, read_scores, recompute
-from align_bench.report.sections import own_reward
+from align_bench.report.report_sections import own_reward
 from align_bench.runner.results import Results
 from align_bench.runner.run import Folders, run
 from align_bench.specimens import plain_score

@@ -25,7 +25,7 @@ from align_bench.report.formatting import (
 from align_bench.report.judges import agreement, audit_sections
 from align_bench.report.naming import method_of
 from align_bench.report.policy_tables import policy_tables
-from align_bench.report.ranks import rankings
+from align_bench.report.ranking_tables import ranking_tables
 from align_bench.report.section import (
     Column,
     Report,
@@ -57,12 +57,12 @@ OPERATIONS = (
 PROXY_METRIC = "proxy_reward["
 
 
-def sections(report: Report) -> list[Section]:
+def report_sections(report: Report) -> list[Section]:
     """The tables of a report, without the empty ones."""
     made = [reward_models(report), length_bias(report), length_bias_against_first(report), attacked(report)]
     made += [score_groups(report), favoured_answers(report), *audit_sections(report)]
     made += [policies(report), judged(report), agreement(report), *policy_tables(report), own_reward(report)]
-    made += [texts(report), against_base(report), methods(report), *rankings(report), keyword_lists(report)]
+    made += [texts(report), against_base(report), methods(report), *ranking_tables(report), keyword_lists(report)]
     made += [tuning(report), costs(report), failures(report)]
     return [section for section in made if section.rows]
 

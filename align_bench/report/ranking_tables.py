@@ -11,7 +11,7 @@ from align_bench.report.section import Column, Report, Section, detectable, text
 TITLES = {"reward": "Ranks of reward models", "policy": "Ranks of policies"}
 
 
-def rankings(report: Report) -> list[Section]:
+def ranking_tables(report: Report) -> list[Section]:
     """Reward models and policies by their rank on each measure."""
     return [_ranked(report, kind, title) for kind, title in TITLES.items()]
 

@@ -82,10 +82,7 @@ TABLE: dict[str, frozenset[str]] = {
     "sources": NOTHING,  # names artefacts, and by other names when it hashes otherwise
     "store.": NOTHING,  # keeps artefacts, with checksums
     # No artefact is made by these.
-    "catalogue": NOTHING,
-    "skeleton": NOTHING,
-    "specimens": NOTHING,
-    "testing": NOTHING,
+    "testing.": NOTHING,
     "data.summary": NOTHING,  # `align-bench data`
     "data.answers": NOTHING,  # `align-bench score`
     "runner.scoring": NOTHING,  # `align-bench score`

@@ -18,7 +18,7 @@ def algorithms(plugin: Plugins = None) -> None:
 
     Example: align-bench algorithms --plugin my_method.py
     """
-    from align_bench.catalogue import algorithms_table
+    from align_bench.cli.method_tables import algorithms_table
 
     console.print(algorithms_table(registry_for(plugin)))
 
@@ -29,7 +29,7 @@ def show(name: Annotated[str, typer.Argument(help="A method's name.")], plugin: 
 
     Example: align-bench show dpo
     """
-    from align_bench.catalogue import method_page
+    from align_bench.cli.method_tables import method_page
 
     for renderable in method_page(registry_for(plugin)[name]):
         console.print(renderable)
@@ -48,7 +48,7 @@ def check(
 
     Example: align-bench check algorithms/dpo.py
     """
-    from align_bench.catalogue import checks_table
+    from align_bench.cli.method_tables import checks_table
     from align_bench.errors import PluginError, nearest
     from align_bench.plugins.registry import load_file
     from align_bench.testing import check_algorithm
@@ -77,9 +77,9 @@ def new(
 
     Example: align-bench new my_dpo --data pairs
     """
-    from align_bench.skeleton import write_skeleton
+    from align_bench.plugins.template import write_template
 
-    path = write_skeleton(name, data, folder, taken=registry_for(None))
+    path = write_template(name, data, folder, taken=registry_for(None))
     console.print(
         f"{escape(str(path))}: write the loss in it, then run: align-bench check {escape(str(path))}",
         highlight=False,

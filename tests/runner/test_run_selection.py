@@ -23,12 +23,12 @@ from align_bench.report.export import read_generations, read_scores, recompute
 from align_bench.report.report_sections import own_reward
 from align_bench.runner.results import Results
 from align_bench.runner.run import Folders, run
-from align_bench.specimens import plain_score
 from align_bench.stages.answers import first_prompts
 from align_bench.stages.drift import Drift
 from align_bench.stages.select import Select
 from align_bench.store.store import Store
 from align_bench.suite.load import load_suite
+from align_bench.testing.specimens import plain_score
 
 BEST = load_registry()["best_of_n"].algorithm
 METHODS = [

@@ -9,7 +9,7 @@ import pytest
 
 from align_bench.errors import PluginError
 from align_bench.plugins.registry import load_file, load_registry
-from align_bench.skeleton import write_skeleton
+from align_bench.plugins.template import write_template
 from align_bench.testing import check_algorithm
 from align_bench.train.feeds import FEEDS
 
@@ -44,7 +44,7 @@ REGISTRY = load_registry()
 
 @pytest.mark.parametrize("data", FEEDS)
 def test_skeleton_lacks_nothing_but_its_loss(tmp_path: Path, data: str) -> None:
-    path = write_skeleton("mine", data, tmp_path / "algorithms", taken=REGISTRY)
+    path = write_template("mine", data, tmp_path / "algorithms", taken=REGISTRY)
     assert path == tmp_path / "algorithms" / "mine.py"
     (plugin,) = load_file(path)
     assert (plugin.algorithm.name, plugin.algorithm.data) == ("mine", data)
@@ -58,13 +58,13 @@ def test_skeleton_lacks_nothing_but_its_loss(tmp_path: Path, data: str) -> None:
 
 @pytest.mark.parametrize("data", LOSSES)
 def test_skeleton_with_a_loss_passes(tmp_path: Path, data: str) -> None:
-    path = write_skeleton("mine", data, tmp_path, taken=REGISTRY)
+    path = write_template("mine", data, tmp_path, taken=REGISTRY)
     fill_in(path, LOSSES[data])
     check_algorithm(load_file(path)[0].algorithm).raise_for_failures()
 
 
 def test_skeleton_with_a_careless_loss_fails(tmp_path: Path) -> None:
-    path = write_skeleton("mine", "scores", tmp_path, taken=REGISTRY)
+    path = write_template("mine", "scores", tmp_path, taken=REGISTRY)
     fill_in(path, CARELESS)
     assert [check.name for check in check_algorithm(load_file(path)[0].algorithm).having("failed")] == ["extremes"]
 
@@ -78,25 +78,25 @@ def fill_in(path: Path, loss: str) -> None:
 @pytest.mark.parametrize("name", ["9th", "class", "MyDpo", "_mine", "my-dpo", "my dpo", ""])
 def test_name_that_no_function_can_have_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(PluginError, match="cannot name a method"):
-        write_skeleton(name, "pairs", tmp_path, taken=REGISTRY)
+        write_template(name, "pairs", tmp_path, taken=REGISTRY)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["dpo", "base", "judge"])
 def test_name_that_is_taken_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(PluginError, match=f"the name '{name}' is taken"):
-        write_skeleton(name, "pairs", tmp_path, taken=REGISTRY)
+        write_template(name, "pairs", tmp_path, taken=REGISTRY)
     assert not list(tmp_path.iterdir())
 
 
 def test_kind_that_is_unknown_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PluginError, match=r"--data pair: no such kind\. Did you mean pairs"):
-        write_skeleton("mine", "pair", tmp_path, taken=REGISTRY)
+        write_template("mine", "pair", tmp_path, taken=REGISTRY)
 
 
 def test_file_that_exists_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     path.write_text("mine", encoding="utf-8")
     with pytest.raises(PluginError, match=r"mine\.py exists already"):
-        write_skeleton("mine", "pairs", tmp_path, taken=REGISTRY)
+        write_template("mine", "pairs", tmp_path, taken=REGISTRY)
     assert path.read_text(encoding="utf-8") == "mine"

@@ -16,8 +16,8 @@ from align_bench.api import Algorithm, Parameter
 from align_bench.errors import PluginError
 from align_bench.models.logprobs import response_logps, scores
 from align_bench.plugins.registry import load_file, load_registry
-from align_bench.specimens import KINDS
 from align_bench.testing import CheckReport, check_algorithm
+from align_bench.testing.specimens import KINDS
 from align_bench.train import feeds
 
 CHECKS = [

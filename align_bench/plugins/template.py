@@ -13,7 +13,7 @@ from align_bench.suite.models import BASE_CELL, JUDGE_CELL
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """The words of a skeleton that depend on the kind of data.
+    """The words of a template that depend on the kind of data.
 
     Attributes:
         record: the class of `api` that the loss reads.
@@ -106,8 +106,8 @@ def {name}({kind.batch}: {kind.record}, *, beta: Annotated[float, Gt(0)] = 0.1) 
 '''
 
 
-def write_skeleton(name: str, data: str, folder: Path, *, taken: Registry) -> Path:
-    """Write the skeleton of a method.
+def write_template(name: str, data: str, folder: Path, *, taken: Registry) -> Path:
+    """Write the template of a method.
 
     Args:
         name: the method's name and the file's stem.

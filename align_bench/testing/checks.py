@@ -1,8 +1,4 @@
-"""The conformance kit: does a plugin's loss keep the contract of `api`?
-
-In a test of your own: `check_algorithm(plugin.algorithm, beta=0.5).raise_for_failures()`. On the command line:
-`align-bench check my_method.py`.
-"""
+"""The checks of the conformance kit, each on the records and the model of `specimens`."""
 
 from __future__ import annotations
 
@@ -23,11 +19,9 @@ from torch.autograd.gradcheck import GradcheckError, gradcheck
 
 from align_bench.api import Algorithm, BiasExpert, Loss, Recipe, Record, Selection
 from align_bench.errors import AlignBenchError, PluginError
-from align_bench.specimens import KINDS, Bench, Kind, RolloutFeed, bench, drifted, experience, for_method
+from align_bench.testing.specimens import KINDS, Bench, Kind, RolloutFeed, bench, drifted, experience, for_method
 from align_bench.train.auxiliary import attach
 from align_bench.train.feeds import FEEDS, Feed
-
-__all__ = ["Check", "CheckReport", "check_algorithm"]
 
 Status = Literal["passed", "failed", "not applicable", "unchecked"]
 _RETURNS, _DIFFERS = "Returns", "Differs from the source"

@@ -12,7 +12,7 @@ from annotated_types import Gt
 from rich.console import Console, RenderableType
 
 from align_bench.api import Job, Loss, PairLogps, algorithm, recipe
-from align_bench.catalogue import algorithms_table, method_page
+from align_bench.cli.method_tables import algorithms_table, method_page
 from align_bench.plugins.registry import Broken, Plugin, Registry, load_registry
 
 

@@ -85,8 +85,8 @@ TABLE: dict[str, frozenset[str]] = {
     "testing.": NOTHING,
     "data.summary": NOTHING,  # `align-bench data`
     "data.answers": NOTHING,  # `align-bench score`
-    "runner.scoring": NOTHING,  # `align-bench score`
-    "runner.stored": NOTHING,
+    "runner.score_file": NOTHING,  # `align-bench score`
+    "runner.stored_judge": NOTHING,
     "report.compare": NOTHING,  # the other commands' own pages and tables: written anew each time, never finished
     "report.formats": NOTHING,
     "report.history": NOTHING,

@@ -69,7 +69,7 @@ def score(
         if given not in known:
             raise SuiteError(f"got {given!r}, expected {', '.join(filter(None, known))}")
     from align_bench.cli.progress import watching
-    from align_bench.runner.scoring import score_file, summary
+    from align_bench.runner.score_file import score_file, summary
 
     with watching(errors, {}) as watch, watch.stage(file.name, "score") as tick:
         scored = score_file(

@@ -179,7 +179,7 @@ def compute(
     with watching(errors, expected) as watch:
         if not profile:
             return run_suite(prepared, watch, folders, **arguments)
-        from align_bench.cli.tracing import STEPS, Traced
+        from align_bench.cli.profile import STEPS, Traced
 
         traced = Traced(watch, runs / "profile" / prepared.suite.name)
         report = run_suite(prepared, traced, folders, **arguments)

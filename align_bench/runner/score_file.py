@@ -23,7 +23,7 @@ from align_bench.metrics.accuracy import accuracy
 from align_bench.models.precision import resolve_precision
 from align_bench.records import Tick
 from align_bench.report.formatting import number, one_line, with_spread
-from align_bench.runner.stored import find_run, stored_scorer
+from align_bench.runner.stored_judge import find_run, stored_scorer
 from align_bench.suite.models import GOLD, LoadedJudge
 
 Scores = Mapping[str, Sequence[float | None]]

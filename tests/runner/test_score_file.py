@@ -26,8 +26,8 @@ from align_bench.plugins.registry import load_registry
 from align_bench.records import Conversation, Message, silent
 from align_bench.report.export import read_generations, read_scores
 from align_bench.runner.run import Folders, run
-from align_bench.runner.scoring import Scored, score_file
-from align_bench.runner.stored import Run, stored_scorer
+from align_bench.runner.score_file import Scored, score_file
+from align_bench.runner.stored_judge import Run, stored_scorer
 from align_bench.runner.watch import Quiet
 from align_bench.suite.load import load_suite
 from align_bench.suite.models import LoadedJudge

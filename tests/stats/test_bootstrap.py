@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import random
+from itertools import product
 
 import numpy as np
 import pytest
 
 from align_bench.metrics.length_bias import partial_correlation
-from align_bench.stats.bootstrap import paired_bootstrap, percentiles
+from align_bench.stats.bootstrap import paired_bootstrap, percentiles, resampled_win_rates, won
 from align_bench.stats.paired import Difference
 
 ROWS = 150
@@ -81,3 +82,34 @@ def test_percentiles_by_hand() -> None:
     low, high = percentiles(np.arange(41.0)[::-1])
     assert (low, high) == (1.0, 39.0)
     assert type(low) is type(high) is float
+
+
+def test_win_rates_over_seeds_by_hand() -> None:
+    a, b = np.array([[1.0, 2.0], [3.0, 0.0]]), np.array([[1.0, 1.0]])
+    assert won(a, b).tolist() == [[[0.5, 1.0]], [[1.0, 0.0]]]
+    drawn_rates = resampled_win_rates([a, b])
+    assert drawn_rates.shape == (1, 2000)
+    # either prompt twice, or both: means over the two seeds of ¾, ½ or between
+    assert set(np.round(drawn_rates[0], 9)) == {0.5, 0.625, 0.75}
+    with pytest.raises(ValueError, match="two prompts"):
+        resampled_win_rates([a[:, :1], b[:, :1]])
+
+
+def test_win_rates_resample_seeds_too() -> None:
+    rng = np.random.default_rng(2)
+    a, b = rng.normal(size=(3, 40)) + np.array([[0.0], [1.0], [2.0]]), rng.normal(size=(4, 40))
+    found = resampled_win_rates([a, b])[0]
+    draw = random.Random(0)
+    plain = []
+    for _ in range(3000):
+        units = [draw.randrange(40) for _ in range(40)]
+        seeds = [draw.randrange(3) for _ in range(3)], [draw.randrange(4) for _ in range(4)]
+        plain.append(np.mean([(a[i][units] > b[j][units]).mean() for i, j in product(*seeds)]))
+    assert found.mean() == pytest.approx(np.mean(plain), abs=0.01)
+    assert found.std() == pytest.approx(np.std(plain), rel=0.08)
+
+
+def test_a_method_of_one_seed_may_come_first() -> None:
+    rng = np.random.default_rng(4)
+    one, three = rng.normal(size=(1, 20)), rng.normal(size=(3, 20))
+    assert resampled_win_rates([one, three]) == pytest.approx(1 - resampled_win_rates([three, one]))

@@ -1,10 +1,8 @@
-"""Win rates at equal length, gains split by length, and win rates over seeds and prompts."""
+"""Win rates at equal length."""
 
 from __future__ import annotations
 
 import math
-import random
-from itertools import product
 
 import numpy as np
 import pytest
@@ -14,8 +12,6 @@ from statsmodels.genmod.generalized_linear_model import GLM
 
 from align_bench.records import Estimate
 from align_bench.stats import length_control
-from align_bench.stats.bootstrap import resampled_win_rates, won
-from align_bench.stats.length_bins import Answers, Gain, binned_gain
 from align_bench.stats.length_control import RIDGE, _resampled_intercepts, length_controlled_win_rate
 
 
@@ -137,94 +133,3 @@ def test_equal_length_that_was_never_seen_is_undefined() -> None:
     assert length_controlled_win_rate(wins[:2], np.array([-1.0, 1.0])).value == pytest.approx(0.5)
     # without any difference in length it is the plain rate, but for the ridge
     assert length_controlled_win_rate(wins, np.zeros(4)).value == pytest.approx(0.75, abs=0.005)
-
-
-def answers(lengths: list[float], rewards: list[float], prompts: list[int] | None = None) -> Answers:
-    return Answers(prompts or list(range(len(lengths))), np.array(lengths), np.array(rewards))
-
-
-def test_a_gain_splits_by_hand() -> None:
-    # Short answers are worth 0 (base) and 1 (policy), long ones 4 and 5; the base writes 3 of 4 short, the policy 1.
-    base = answers([1, 1, 1, 9], [0, 0, 0, 4])
-    policy = answers([1, 9, 9, 9], [1, 5, 5, 5])
-    found = binned_gain(policy, base)
-    # 4 − 1; within: 1 in each bin; between: (−½)·½ + ½·4½
-    assert (found.total.value, found.within.value, found.between.value) == pytest.approx((3.0, 1.0, 2.0))
-    assert found.total.n == 4
-
-
-def test_a_bin_of_the_base_alone_counts_as_between() -> None:
-    # The base writes 3 of 4 short ones, worth 2, and a long one, worth 4; the policy long ones alone, worth 5.
-    found = binned_gain(answers([9, 9, 9, 9], [5, 5, 5, 5]), answers([1, 1, 1, 9], [2, 2, 2, 4]))
-    # within: ½(1 + ¼)·(5 − 4); between: −¾·2 + ¾·4½
-    assert (found.total.value, found.within.value, found.between.value) == pytest.approx((2.5, 0.625, 1.875))
-
-
-def test_parts_add_up_and_follow_the_definition() -> None:
-    rng = np.random.default_rng(1)
-    own, other = rng.integers(1, 60, 120).astype(float), rng.integers(1, 40, 120).astype(float)
-    policy, base = answers(list(own), list(own / 20 + 1)), answers(list(other), list(other / 20))
-    found = binned_gain(policy, base)
-    edges = np.unique(np.quantile(np.concatenate([own, other]), [k / 10 for k in range(1, 10)]))
-    within = between = 0.0
-    for low, high in zip([-math.inf, *edges], [*edges, math.inf], strict=True):
-        here, there = ((side.lengths > low) & (side.lengths <= high) for side in (policy, base))
-        p, q = here.mean(), there.mean()
-        a = policy.rewards[here].mean() if p else base.rewards[there].mean()
-        b = base.rewards[there].mean() if q else a
-        within += (p + q) / 2 * (a - b)
-        between += (p - q) * (a + b) / 2
-    assert found.within.value == pytest.approx(within)
-    assert found.between.value == pytest.approx(between)
-    assert found.total.value == pytest.approx(policy.rewards.mean() - base.rewards.mean())
-    assert found.total.value == pytest.approx((found.within.value or 0) + (found.between.value or 0))
-    # the true gain at equal length is 1
-    assert found.within.low is not None
-    assert found.within.high is not None
-    assert found.within.low < 1.05
-    assert found.within.high > 0.8
-
-
-def test_samples_of_a_prompt_count_once_together() -> None:
-    base = answers([1, 1], [0, 0])
-    policy = answers([1, 1, 1, 1], [0, 3, 0, 1], prompts=[0, 0, 0, 1])
-    found = binned_gain(policy, base)
-    assert (found.total.value, found.within.value, found.between.value) == pytest.approx(((1 + 1) / 2, 1.0, 0.0))
-
-
-def test_prompts_of_one_side_only_are_left_out() -> None:
-    found = binned_gain(answers([1, 1, 1], [1, 1, 100]), answers([1, 1], [0, 0]))
-    assert (found.total.value, found.total.n) == (1.0, 2)
-    nothing = Estimate(None, n=1)
-    assert binned_gain(answers([1], [1]), answers([1], [0])) == Gain(nothing, nothing, nothing)
-
-
-def test_win_rates_over_seeds_by_hand() -> None:
-    a, b = np.array([[1.0, 2.0], [3.0, 0.0]]), np.array([[1.0, 1.0]])
-    assert won(a, b).tolist() == [[[0.5, 1.0]], [[1.0, 0.0]]]
-    drawn_rates = resampled_win_rates([a, b])
-    assert drawn_rates.shape == (1, 2000)
-    # either prompt twice, or both: means over the two seeds of ¾, ½ or between
-    assert set(np.round(drawn_rates[0], 9)) == {0.5, 0.625, 0.75}
-    with pytest.raises(ValueError, match="two prompts"):
-        resampled_win_rates([a[:, :1], b[:, :1]])
-
-
-def test_win_rates_resample_seeds_too() -> None:
-    rng = np.random.default_rng(2)
-    a, b = rng.normal(size=(3, 40)) + np.array([[0.0], [1.0], [2.0]]), rng.normal(size=(4, 40))
-    found = resampled_win_rates([a, b])[0]
-    draw = random.Random(0)
-    plain = []
-    for _ in range(3000):
-        units = [draw.randrange(40) for _ in range(40)]
-        seeds = [draw.randrange(3) for _ in range(3)], [draw.randrange(4) for _ in range(4)]
-        plain.append(np.mean([(a[i][units] > b[j][units]).mean() for i, j in product(*seeds)]))
-    assert found.mean() == pytest.approx(np.mean(plain), abs=0.01)
-    assert found.std() == pytest.approx(np.std(plain), rel=0.08)
-
-
-def test_a_method_of_one_seed_may_come_first() -> None:
-    rng = np.random.default_rng(4)
-    one, three = rng.normal(size=(1, 20)), rng.normal(size=(3, 20))
-    assert resampled_win_rates([one, three]) == pytest.approx(1 - resampled_win_rates([three, one]))

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import pytest
+
+from align_bench.metrics.diversity import distinct, mean_repetition, ngrams, repetition
+
+
+def test_ngrams_know_neither_case_nor_marks() -> None:
+    assert ngrams("The cat, 'THE' (cat)!", 2) == [("the", "cat"), ("cat", "the"), ("the", "cat")]
+    assert ngrams("我爱编", 2) == [("我", "爱"), ("爱", "编")]
+    assert ngrams("don't STRASSE straße", 1) == [("don't",), ("strasse",), ("strasse",)]
+    assert ngrams("one two", 3) == []
+
+
+def naive_grams(text: str, n: int) -> list[str]:
+    words = [word.strip(".,!").lower() for word in text.split()]
+    return [" ".join(words[start : start + n]) for start in range(len(words) - n + 1)]
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_distinct_equals_counting(n: int) -> None:
+    draw = random.Random(n)
+    texts = [" ".join(draw.choice(["a", "b", "C", "d."]) for _ in range(draw.randint(0, 9))) for _ in range(20)]
+    every = Counter(gram for text in texts for gram in naive_grams(text, n))
+    found = distinct(texts, n)
+    assert found.value == pytest.approx(len(every) / every.total(), rel=1e-12)
+    assert (found.n, found.low, found.high) == (every.total(), None, None)
+
+
+def test_distinct_by_hand() -> None:
+    # a b, b a | a b: two different of three; no n-gram spans both answers.
+    assert distinct(["a b a", "A b."], 2).value == pytest.approx(2 / 3)
+    assert distinct(["a", "b"], 2).value is None
+    assert distinct([], 1).value is None
+
+
+def test_repetition_by_hand() -> None:
+    # Seven 4-grams, of which "a b c d" comes twice and "b c d a" twice.
+    assert repetition("a b c d a b c d a e") == pytest.approx(2 / 7)
+    assert repetition("a b c d e") == 0.0
+    assert repetition("a b c") is None
+    assert repetition("a a a", 2) == 0.5
+    found = mean_repetition(["a a a a a a", "a b c d", "too short", "a b c d e"], [0, 0, 1, 2])
+    assert found.value == pytest.approx(((2 / 3 + 0) / 2 + 0) / 2)
+    assert found.n == 2

@@ -9,6 +9,7 @@ import pytest
 import torch
 from annotated_types import Ge, Gt, Interval, Le, Lt, MultipleOf
 
+from align_bench import api
 from align_bench.api import (
     Algorithm,
     Job,
@@ -70,6 +71,38 @@ def full(
 def interval(logps: PairLogps, *, beta: Annotated[float, Interval(gt=0, lt=1)] = 0.5) -> Loss:
     """Has two bounds in one."""
     raise NotImplementedError
+
+
+def test_public_names_are_these() -> None:
+    """Plugins import them: one that goes breaks them, and one that comes is to be kept."""
+    assert api.__all__ == [
+        "Advantages",
+        "Adversary",
+        "Algorithm",
+        "Answer",
+        "BiasExpert",
+        "ChosenLogps",
+        "Experience",
+        "Job",
+        "LengthHead",
+        "Loss",
+        "Pair",
+        "PairLogps",
+        "PairScores",
+        "Parameter",
+        "PluginError",
+        "Prompt",
+        "Range",
+        "Recipe",
+        "Rollouts",
+        "Selection",
+        "UnpairedLogps",
+        "algorithm",
+        "recipe",
+        "selection",
+    ]
+    assert api.__all__ == sorted(api.__all__)
+    assert all(hasattr(api, name) for name in api.__all__)
 
 
 def test_signature_is_the_schema() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import hashlib
-import importlib.util
+import importlib
 import json
 import math
 import os
@@ -22,6 +22,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -51,7 +52,7 @@ from align_bench.models.precision import Precision, resolve_precision
 from align_bench.plugins.registry import load_registry
 from align_bench.records import Conversation, Tick, TokenRow, silent
 from align_bench.runner.costs import Meter
-from align_bench.suite.load import builtin_folder, load_suite
+from align_bench.suite.load import load_suite
 from align_bench.suite.models import Audit, Generate, Lora, Suite, Train
 from align_bench.train.feeds import FEEDS, UnpairedFeed, mismatched_sequence
 from align_bench.train.loop import TrainLog, train
@@ -226,16 +227,12 @@ def moved(model: Any) -> Any:
     return model
 
 
-def trl_recipes() -> Any:
-    """The module `algorithms/trl.py`."""
-    path = builtin_folder("algorithms") / "trl.py"
-    spec = importlib.util.spec_from_file_location("trl_recipes", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+def trl_modules(name: str) -> tuple[ModuleType, ModuleType]:
+    """One of TRL's methods as a module of its own, and the `algorithms/_trl.py` that it works with."""
+    file = load_registry()[name].file
+    assert file is not None
+    module = file.module()
+    return module, importlib.import_module("._trl", module.__package__)
 
 
 def digest_of(rows: Sequence[TokenRow]) -> str:
@@ -253,9 +250,12 @@ class Training:
         self.bench = bench
         self.method = method
         self.algorithm = load_registry()[method].algorithm
-        self.recipes = None if bench.ours else trl_recipes()
-        if self.recipes is not None and bench.settings["side"] == "trl, checkpointing":
-            _with_checkpointing(self.recipes)
+        self.recipe: Any = None
+        if not bench.ours:
+            module, shared = trl_modules(f"trl_{method}")
+            self.recipe = getattr(module, f"trl_{method}")
+            if bench.settings["side"] == "trl, checkpointing":
+                _with_checkpointing(shared)
         # Of an unpaired method a pair makes two examples.
         answers = 2 if self.algorithm.data == "unpaired" else 1
         self.examples = examples or bench.settings["pairs_per_step"] * answers
@@ -275,17 +275,16 @@ class Training:
             "seed": SEED,
             **({} if tick is None else {"tick": tick(model)}),
         }
-        if self.recipes is None:
+        if self.recipe is None:
             parameters = self.algorithm.resolve(self.parameters)
             return train(model, rows, self.algorithm, parameters, reference=reference, **shared)
-        recipe = getattr(self.recipes, f"trl_{self.method}")
-        parameters = recipe.resolve(self.parameters)
+        parameters = self.recipe.resolve(self.parameters)
         with tempfile.TemporaryDirectory() as scratch:
             return train_by_recipe(
                 model,
                 load_tokenizer(bench.base),
                 rows,
-                recipe,
+                self.recipe,
                 parameters,
                 precision=bench.precision,
                 scratch=Path(scratch),
@@ -306,14 +305,14 @@ class Training:
         return feed, effective_batches(len(feed.lengths), self.examples, epochs=1, seed=SEED)
 
 
-def _with_checkpointing(recipes: Any) -> None:
-    plain = recipes._arguments
+def _with_checkpointing(shared: Any) -> None:
+    plain = shared.arguments
 
     def arguments(*given: Any) -> dict[str, Any]:
         more = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
         return {**plain(*given), **more}
 
-    recipes._arguments = arguments
+    shared.arguments = arguments
 
 
 def training(bench: Bench, turns: Turns) -> None:
@@ -418,7 +417,7 @@ def online(bench: Bench, turns: Turns) -> None:
         settings = bench.train_settings(pairs * ANSWERS)
         train_online(model, bench.tokenizer, rows, algorithm, parameters, reward, settings=settings, **shared)
         return
-    recipe = getattr(trl_recipes(), name)
+    recipe = getattr(trl_modules(name)[0], name)
     with tempfile.TemporaryDirectory() as scratch:
         train_by_recipe(
             model,
@@ -484,7 +483,7 @@ def _trl_evaluation(bench: Bench, turns: Turns, rows: Sequence[TokenRow]) -> Non
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
 
-    recipes = trl_recipes()
+    module, shared = trl_modules("trl_dpo")
     model = bench.adapted(bench.model())
     pairs = [Pair(row.prompt, row.chosen or (), row.rejected or ()) for row in rows]
     with tempfile.TemporaryDirectory() as scratch:
@@ -502,13 +501,13 @@ def _trl_evaluation(bench: Bench, turns: Turns, rows: Sequence[TokenRow]) -> Non
             scratch=Path(scratch),
             log=lambda numbers: None,
         )
-        config = recipes._arguments(job, TRL_BATCH, TRL_BATCH) | {
+        config = shared.arguments(job, TRL_BATCH, TRL_BATCH) | {
             "max_length": 2 * bench.max_length,
             "beta": 0.1,
             "per_device_eval_batch_size": TRL_BATCH,
         }
-        prepared = [recipes._paired(pair) for pair in pairs]
-        with recipes._built(job, DPOTrainer, DPOConfig, config, prepared, list) as trainer:
+        prepared = [module._paired(pair) for pair in pairs]
+        with shared.built(job, DPOTrainer, DPOConfig, config, prepared, list) as trainer:
             moved(model)
 
             def work(count: int) -> dict[str, Any]:

@@ -193,7 +193,7 @@ NOTES = (
     "sides. Memory is the peak of the process (resident set; on CUDA what torch allocated), Python and libraries "
     "included.",
     "",
-    "TRL's trainers run as `algorithms/trl.py` runs them: on the layers of transformers and peft as these wrote them "
+    "TRL's trainers run as `algorithms/_trl.py` runs them: on the layers of transformers and peft as these wrote them "
     "(the naive loop too), no gradient checkpointing unless said, the reference computed in every step; "
     "`precompute_ref_log_probs` is not used. A DPO or KTO step of align-bench reads stored "
     "reference log-probabilities; what they cost is in the rows `with its reference pass` and in `five methods`, where "

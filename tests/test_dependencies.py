@@ -23,7 +23,7 @@ WITHOUT_IMPORT = {
     "bitsandbytes": "transformers quantises to NF4 with it",
     "gguf": "transformers reads GGUF files with it",
     "tokenizers": "its version is in the keys of tokenised tables",
-    "trl": "algorithms/trl.py imports its trainers by name, and says what is missing",
+    "trl": "algorithms/_trl.py imports its trainers by name, and says what is missing",
 }
 DEV_WITHOUT_IMPORT = {
     "import-linter": "lint-imports, in tox.ini",

@@ -18,9 +18,11 @@ from align_bench.api import Algorithm, PairLogps, Recipe, Selection
 from align_bench.errors import PluginError
 from align_bench.plugins import registry as registry_module
 from align_bench.plugins.registry import load_registry
+from align_bench.sources import plugin_digest
 from align_bench.suite.load import builtin_folder
 
 BUILT_IN = sorted(builtin_folder("algorithms").glob("[!_]*.py"))
+SHARED = sorted(builtin_folder("algorithms").glob("_*.py"))
 METHOD = '''
 from align_bench.api import Loss, PairLogps, algorithm
 
@@ -306,32 +308,55 @@ def test_unknown_method_points_at_the_files_that_might_have_held_it(write: Write
 # -- what a built-in method owes its readers ---------------------------------------------------------------------------
 
 ALLOWED = {"math", "torch", "annotated_types", "typing", "align_bench.api"}
-FOREIGN = {"trl", "transformers", "accelerate", "datasets"}  # for recipes, and only inside functions
+BESIDE = {"._trl"}  # for recipes
+FOREIGN = {"trl", "transformers", "accelerate", "datasets"}  # for what recipes share, and only inside functions
 
 
-@pytest.mark.parametrize("path", BUILT_IN, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*BUILT_IN, *SHARED], ids=lambda path: path.stem)
 def test_built_in_imports_no_more_than_a_plugin_may(path: Path) -> None:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     at_import = imported([node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)])
     later = imported([*ast.walk(tree)]) - at_import
-    assert at_import <= ALLOWED
-    takes_trainings = any(
-        isinstance(plugin.algorithm, Recipe) for plugin in load_registry().plugins.values() if plugin.path == path
-    )
-    assert later <= (FOREIGN if takes_trainings else set())
+    takes_trainings = path.stem in recipes()
+    assert at_import <= ALLOWED | (BESIDE if takes_trainings else set())
+    assert later <= (FOREIGN if path in SHARED else set())
 
 
 def imported(nodes: Sequence[ast.AST]) -> set[str]:
-    """What the nodes import beyond the standard library: packages, and modules of this one."""
-    found = set()
+    """What the nodes import beyond the standard library: packages, modules of this one, and files beside, as `._x`."""
+    found, beside = set(), set()
     for node in nodes:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            beside.add("." * node.level + (node.module or ""))
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "no relative import"
             found.add(str(node.module))
     named = {name if name.startswith("align_bench") else name.partition(".")[0] for name in found}
-    return named - sys.stdlib_module_names
+    return (named - sys.stdlib_module_names) | beside
+
+
+def recipes() -> set[str]:
+    """The built-in recipes' names."""
+    return {method.name for method in built_in_methods() if isinstance(method, Recipe)}
+
+
+@pytest.mark.parametrize("path", BUILT_IN, ids=lambda path: path.stem)
+def test_built_in_file_is_one_method_of_its_name(path: Path) -> None:
+    assert [name for name, plugin in load_registry().plugins.items() if plugin.path == path.resolve()] == [path.stem]
+
+
+def test_code_that_trls_methods_share_is_a_part_of_their_digests_and_of_no_others(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(builtin_folder("algorithms"), tmp_path / "algorithms"))
+
+    def digests() -> dict[str, str]:
+        return {path.stem: plugin_digest(path) for path in folder.glob("[!_]*.py")}
+
+    before = digests()
+    assert len({before[name] for name in recipes()}) == len(recipes()) == 7
+    with (folder / "_trl.py").open("a", encoding="utf-8") as file:
+        file.write("MORE = 1\n")
+    assert {name for name, digest in digests().items() if digest != before[name]} == recipes()
 
 
 def built_in_methods() -> list[Algorithm]:

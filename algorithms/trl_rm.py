@@ -1,0 +1,43 @@
+from typing import Annotated, Any
+
+from annotated_types import Ge
+
+from align_bench.api import Job, Pair, recipe
+
+from ._trl import find_trainer, missing, train
+
+
+@recipe(
+    data="scores",
+    paper="arXiv:2203.02155",
+    learning_rate=1e-4,
+    learning_rate_range=(1e-5, 5e-4),
+    libraries=("trl",),
+    obstacle=lambda: missing("Reward"),
+)
+def trl_rm(job: Job, *, centering: Annotated[float, Ge(0)] = 0.01) -> None:
+    """Bradley–Terry reward model by TRL's RewardTrainer.
+
+    Equation:
+        −log σ(r_w − r_l) + c·(r_w + r_l)²
+
+    Args:
+        job: the training.
+        centering: c, TRL's `center_rewards_coefficient`, no unit.
+
+    Source:
+        trl.RewardTrainer; Ouyang et al. 2022, equation 1.
+
+    Differs from rm:
+        1. Nothing in fp32. TRL finds an answer's last token by the pad token's id, ours by the mask: here rows are
+           padded with a token that ends none of them.
+    """
+    last = {side[-1] for pair in job.examples for side in (pair.chosen, pair.rejected)}
+    free = next(token for token in range(len(job.tokenizer)) if token not in last)
+    job.tokenizer.pad_token = job.tokenizer.convert_ids_to_tokens(free)
+    train(job, *find_trainer("Reward"), _scored, center_rewards_coefficient=centering)
+
+
+def _scored(pair: Pair) -> dict[str, Any]:
+    """A row of RewardTrainer's prepared data set, as its collator reads it."""
+    return {"chosen_ids": [*pair.prompt, *pair.chosen], "rejected_ids": [*pair.prompt, *pair.rejected]}

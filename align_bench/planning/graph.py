@@ -103,7 +103,7 @@ def make_graph(prepared: Prepared, known: Known) -> Graph:
         split: Tokens(owner=split, rows=rows, frozen=inputs.frozen, max_length=suite.train.max_length)
         for split, rows in inputs.rows.items()
     }
-    layout = Layout(suite, inputs.frozen, inputs.rows, tables["val"])
+    layout = Layout(suite, inputs.frozen, inputs.rows["train"], tables["val"], inputs.rows["val"])
     panel = _panel(prepared, layout, tables)
     named = named_variants(suite, registry)
     searched = Searches(prepared, layout, tables, named, known) if suite.tune else None

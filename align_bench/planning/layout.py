@@ -47,16 +47,21 @@ if TYPE_CHECKING:
 class Layout:
     """Gives each cell its stages.
 
+    A second test set is a second layout, of another `val` and its `texts`.
+
     Attributes:
-        suite, frozen, rows: as prepared.
+        suite, frozen: as prepared.
+        train: the rows that policies train on, as texts.
         val: what cells are measured on.
+        texts: the same as texts.
         shown: what is shown while they are.
     """
 
     suite: Suite
     frozen: Frozen
-    rows: Mapping[str, Rows]
+    train: Rows
     val: Stage[TokenTable]
+    texts: Rows
     shown: str = "validation pairs"
 
     @property
@@ -113,7 +118,7 @@ class Layout:
     def loaded(self, identity: str, judge: Classifier) -> Cell:
         """A judge that is loaded as it is."""
         own: dict[str, Any] = {"owner": identity, "stored_as": identity}
-        pairs = ValidateJudge(**own, judge=judge, table=self.val, texts=self.rows["val"], max_tokens=self._limit)
+        pairs = ValidateJudge(**own, judge=judge, table=self.val, texts=self.texts, max_tokens=self._limit)
         stages: tuple[Stage[Any], ...] = (pairs, *self._audited(own, judge))
         return Cell(identity, identity, None, {}, None, 0, stages, is_judge=True, loaded=judge)
 
@@ -143,9 +148,9 @@ class Layout:
         assert scoring is None or isinstance(scoring, RewardModel)
         if isinstance(algorithm, Recipe):
             libraries = tuple(algorithm.libraries)
-            return TrainRecipe(**shared, reward=scoring, texts=self.rows["train"], foreign=libraries)
+            return TrainRecipe(**shared, reward=scoring, texts=self.train, foreign=libraries)
         if algorithm.online:  # it measures its own answers
-            return TrainOnline(**shared, reward=scoring, texts=self.rows["train"])
+            return TrainOnline(**shared, reward=scoring, texts=self.train)
         if not algorithm.reference:
             return Train(**shared)
         base: dict[str, Any] = {"owner": own["owner"], "stored_as": BASE_CELL, "table": table, "frozen": self.frozen}
@@ -185,7 +190,7 @@ class Layout:
             table=self.val,
             frozen=self.frozen,
             reward=scoring,
-            texts=self.rows["val"],
+            texts=self.texts,
             max_tokens=self._limit,
         )
 
@@ -217,7 +222,6 @@ class Layout:
         )
 
     def _judged(self, own: Mapping[str, Any], answers: Answers, judges: Sequence[Cell]) -> Iterator[Judge]:
-        texts = self.rows["val"]
         for judge in judges:
             assert judge.scoring is not None
             yield Judge(
@@ -225,7 +229,7 @@ class Layout:
                 judge=judge.scoring,
                 judge_cell=judge.id,
                 answers=answers,
-                texts=texts,
+                texts=self.texts,
                 max_tokens=self._limit,
             )
 
@@ -236,7 +240,7 @@ class Layout:
                 **own,
                 judge=judge,
                 table=self.val,
-                texts=self.rows["val"],
+                texts=self.texts,
                 pairs=audit.pairs,
                 seed=audit.seed,
                 max_tokens=self._limit,

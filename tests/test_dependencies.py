@@ -31,6 +31,7 @@ DEV_WITHOUT_IMPORT = {
     "playwright": "pytest.importorskip, in tests/report/test_page_in_browser.py",
     "pre-commit": ".pre-commit-config.yaml",
     "pytest-benchmark": "the fixture `benchmark` of benchmarks/test_micro.py",
+    "pytest-xdist": "tests run on every core, in tox.ini",
     "ruff": "in tox.ini",
     "tox": "tox.ini",
     "types-pyyaml": "mypy's stubs of yaml",

@@ -39,17 +39,26 @@ def walk(wanted: Iterable[Stage[Any]], results: Results, desk: LocalDesk, watch:
     """
     missing = closure_of(wanted, done=results.has)
     place = {stage: number for number, stage in enumerate(missing)}
+    open_needs = {stage: {needed for needed in stage.needs() if needed in place} for stage in missing}
+    users: dict[Stage[Any], list[Stage[Any]]] = {stage: [] for stage in missing}
+    for stage, needs in open_needs.items():
+        for needed in needs:
+            users[needed].append(stage)
+    ready = [stage for stage in missing if not open_needs[stage]]
     lost: set[Stage[Any]] = set()
-    while place:
-        ready = [stage for stage in place if not any(needed in place for needed in stage.needs())]
+    while ready:
         stage = min(ready, key=lambda one: (desk.distance(one.models()), place[one]))
-        del place[stage]
+        ready.remove(stage)
         if (
             stage.address in results.tried
             or any(needed in lost for needed in stage.needs())
             or not _made(stage, results, desk, watch)
         ):
             lost.add(stage)
+        for user in users[stage]:
+            open_needs[user].discard(stage)
+            if not open_needs[user]:
+                ready.append(user)
 
 
 def _made(stage: Stage[Any], results: Results, desk: LocalDesk, watch: Watch) -> bool:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,6 +30,7 @@ from align_bench.planning.inputs import prepare
 from align_bench.plugins.registry import load_registry
 from align_bench.records import Tick, silent
 from align_bench.report.export import read_generations, read_report, read_scores, read_training, recompute
+from align_bench.runner import costs, desk
 from align_bench.runner.results import Results
 from align_bench.runner.run import Folders, run
 from align_bench.store.store import Store
@@ -557,13 +559,24 @@ def test_a_run_of_some_methods_audits_the_judge_and_no_other_reward_model(write_
 def test_loading_a_base_is_charged_to_no_cell(
     write_suite: Any, folders: Folders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def slowly(loading: Any) -> Any:
-        return lambda *given, **more: (time.sleep(2), loading(*given, **more))[1]
+    """By a clock of the test's own, which goes an hour ahead while a base is loaded."""
+    ahead = 0.0
 
-    monkeypatch.setattr(load, "load_policy", slowly(load_policy))
+    def an_hour(*given: Any, **more: Any) -> Any:
+        nonlocal ahead
+        ahead += 3600
+        return load_policy(*given, **more)
+
+    clock = SimpleNamespace(
+        monotonic=lambda: time.monotonic() + ahead, perf_counter=lambda: time.perf_counter() + ahead
+    )
+    monkeypatch.setattr(desk, "time", clock)
+    monkeypatch.setattr(costs, "time", clock)
+    monkeypatch.setattr(load, "load_policy", an_hour)
     suite = write_suite(judge=None, methods=["simpo"], generate={"prompts": 2, "max_new_tokens": 2})
     results = {result["cell"]: result for result in execute(suite, folders)["results"]}
-    assert 0 < results["base"]["cost"]["seconds"] < 2
+    assert ahead == 3600
+    assert all(0 < result["cost"]["seconds"] < 1800 for result in results.values())
 
 
 def test_a_base_that_remembers_what_it_read_serves_one_cell(

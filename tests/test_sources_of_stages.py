@@ -218,9 +218,13 @@ TABLE: dict[str, frozenset[str]] = {
 }
 
 
+BUILTIN = "_builtin"
+
+
 def modules() -> list[str]:
-    """Every module of the package, without the package's name."""
+    """Every module of the package, without its name. Methods that an installed one brings are plugins, not modules."""
     files = [path.relative_to(PACKAGE).with_suffix("") for path in sorted(PACKAGE.rglob("*.py"))]
+    files = [file for file in files if file.parts[0] != BUILTIN]
     return [".".join(file.parts[:-1] if file.name == "__init__" else file.parts) for file in files]
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from align_bench.models.precision import Precision
 
 _SECONDS, _SIDE, _SIDE_OF_A_GPU = 0.2, 1024, 4096
-_ENOUGH_FOR_A_PLAN = 0.05
+_ENOUGH_FOR_A_PLAN = 0.01
 
 
 def peak_flops(precision: Precision) -> float:

@@ -5,47 +5,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from align_bench.stages.columns import Measured, save_columns
-from align_bench.stages.models import Frozen, ModelKey, Policy
-from align_bench.stages.stage import Desk, Made, Sizes, Stage, Work
-from align_bench.stages.tokens import distinct_tokens_in
+from align_bench.stages.reference import Reference
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Mapping, Sequence
 
-    from align_bench.records import TokenTable
+    from torch import Tensor
+
+    from align_bench.records import Tick, TokenRow
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Mismatched(Measured):
-    """`mismatched_chosen` and `mismatched_rejected`: `s` of the fixed partners' answers under the base, nats.
+class Mismatched(Reference):
+    """`mismatched_chosen` and `mismatched_rejected`: `s` of the fixed partners' answers under the base, nats."""
 
-    Attributes:
-        table, frozen, max_tokens: as of a `Reference`.
-    """
-
-    table: Stage[TokenTable]
-    frozen: Frozen
-    max_tokens: int
+    label: str = "mismatched log-probs"
     kind = "mismatched"
-    label = "mismatched log-probs"
+    column = ""
 
-    def needs(self) -> tuple[Stage[Any], ...]:
-        return (self.table,)
-
-    def identity(self) -> dict[str, Any]:
-        return self.frozen.identity()
-
-    def models(self) -> tuple[ModelKey, ...]:
-        return (Policy(self.frozen),)
-
-    def estimate(self, sizes: Sizes) -> Work:
-        return Work(sizes(self.table).tokens)
-
-    def run(self, desk: Desk, folder: Path) -> Made:
+    def measure(self, model: Any, rows: Sequence[TokenRow], tick: Tick) -> Mapping[str, Tensor]:
+        """As of a `Reference`."""
         from align_bench.evaluate.preference import mismatched_logps
 
-        table = desk.load(self.table)
-        model = desk.model(Policy(self.frozen))
-        save_columns(mismatched_logps(model, table.rows, max_tokens=self.max_tokens, tick=desk.tick), folder)
-        return Made(distinct_tokens_in(table))
+        return mismatched_logps(model, rows, max_tokens=self.max_tokens, tick=tick)

@@ -11,9 +11,12 @@ from align_bench.stages.stage import Desk, Made, Sizes, Stage, Work
 from align_bench.stages.tokens import distinct_tokens_in
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from align_bench.records import TokenTable
+    from torch import Tensor
+
+    from align_bench.records import Tick, TokenRow, TokenTable
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -47,9 +50,13 @@ class Reference(Measured):
         return Work(sizes(self.table).tokens)
 
     def run(self, desk: Desk, folder: Path) -> Made:
+        table = desk.load(self.table)
+        columns = self.measure(desk.model(Policy(self.frozen)), table.rows, desk.tick)
+        save_columns(columns, folder)
+        return Made(distinct_tokens_in(table))
+
+    def measure(self, model: Any, rows: Sequence[TokenRow], tick: Tick) -> Mapping[str, Tensor]:
+        """The columns, each of shape [rows], nats."""
         from align_bench.evaluate.preference import table_logps
 
-        table = desk.load(self.table)
-        model = desk.model(Policy(self.frozen))
-        save_columns(table_logps(model, table.rows, max_tokens=self.max_tokens, tick=desk.tick), folder)
-        return Made(distinct_tokens_in(table))
+        return table_logps(model, rows, max_tokens=self.max_tokens, tick=tick)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from align_bench.api import Recipe, Selection
 from align_bench.errors import SuiteError, nearest
@@ -41,6 +41,13 @@ if TYPE_CHECKING:
     from align_bench.stages.rows import Rows
     from align_bench.stages.stage import Stage
     from align_bench.suite.models import Suite
+
+
+class Own(TypedDict):
+    """What every stage of a cell is given: whose it is, and what its folder is named after."""
+
+    owner: str
+    stored_as: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +87,7 @@ class Layout:
         reward: Cell | None,
     ) -> Cell:
         """A method's cell: what it trains, how that is measured, what it answers, and who scores that."""
-        own: dict[str, Any] = {"owner": identity, "stored_as": f"{name}-{seed}"}
+        own: Own = {"owner": identity, "stored_as": f"{name}-{seed}"}
         adapter = None
         stages: list[Stage[Any]] = []
         if isinstance(plugin.algorithm, Selection):
@@ -98,7 +105,7 @@ class Layout:
 
     def base(self, seed: int, judges: Sequence[Cell]) -> Cell:
         """The untrained base: its measurement, its answers, and who scores them."""
-        own: dict[str, Any] = {"owner": BASE_CELL, "stored_as": BASE_CELL}
+        own: Own = {"owner": BASE_CELL, "stored_as": BASE_CELL}
         answers = Generate(**own, policy=Policy(self.frozen), table=self.val, settings=self.suite.generate, seed=seed)
         stages: tuple[Stage[Any], ...] = (self.base_pairs(), answers, *self._judged(own, answers, judges))
         return Cell(BASE_CELL, BASE_CELL, None, {}, None, seed, stages)
@@ -111,20 +118,20 @@ class Layout:
         """The base's answers, scored by every reward model that a policy learned from or picked by."""
         assert base.answers is not None
         rewards = {cell.reward.id: cell.reward for cell in cells if cell.reward is not None}
-        own: dict[str, Any] = {"owner": BASE_CELL, "stored_as": BASE_CELL}
+        own: Own = {"owner": BASE_CELL, "stored_as": BASE_CELL}
         for reward in rewards.values():
             yield self._proxy(own, base.answers, reward, of_base=True)
 
     def loaded(self, identity: str, judge: Classifier) -> Cell:
         """A judge that is loaded as it is."""
-        own: dict[str, Any] = {"owner": identity, "stored_as": identity}
+        own: Own = {"owner": identity, "stored_as": identity}
         pairs = ValidateJudge(**own, judge=judge, table=self.val, texts=self.texts, max_tokens=self._limit)
         stages: tuple[Stage[Any], ...] = (pairs, *self._audited(own, judge))
         return Cell(identity, identity, None, {}, None, 0, stages, is_judge=True, loaded=judge)
 
     def _trained(
         self,
-        own: Mapping[str, Any],
+        own: Own,
         plugin: Plugin,
         point: Variant,
         seed: int,
@@ -158,7 +165,7 @@ class Layout:
         mismatched = Mismatched(**base, max_tokens=self._limit) if algorithm.data == "unpaired" else None
         return Train(**shared, reference=reference, mismatched=mismatched)
 
-    def _measured(self, own: Mapping[str, Any], adapter: Trained) -> Iterator[Stage[Any]]:
+    def _measured(self, own: Own, adapter: Trained) -> Iterator[Stage[Any]]:
         """Validation pairs under what was trained; then the audit of a reward model, or the answers of a policy."""
         model = adapter.model
         shared: dict[str, Any] = {**own, "table": self.val}
@@ -172,7 +179,7 @@ class Layout:
         yield Generate(**shared, policy=model, settings=self.suite.generate, seed=adapter.seed)
 
     def _selected(
-        self, own: Mapping[str, Any], plugin: Plugin, point: Variant, seed: int, reward: Cell | None
+        self, own: Own, plugin: Plugin, point: Variant, seed: int, reward: Cell | None
     ) -> Iterator[Stage[Any]]:
         """Draws of the base, which others of its temperature and seed share, and what was picked among them."""
         settings = self.suite.generate.model_copy(update={"temperature": point.parameters["temperature"]})
@@ -196,7 +203,7 @@ class Layout:
 
     def _scored(
         self,
-        own: Mapping[str, Any],
+        own: Own,
         answers: Answers,
         adapter: Trained | None,
         judges: Sequence[Cell],
@@ -209,7 +216,7 @@ class Layout:
             yield self._proxy(own, answers, reward)
         yield from self._judged(own, answers, judges)
 
-    def _proxy(self, own: Mapping[str, Any], answers: Answers, reward: Cell, *, of_base: bool = False) -> Proxy:
+    def _proxy(self, own: Own, answers: Answers, reward: Cell, *, of_base: bool = False) -> Proxy:
         scoring = reward.scoring
         assert isinstance(scoring, RewardModel)
         return Proxy(
@@ -221,7 +228,7 @@ class Layout:
             of_base=of_base,
         )
 
-    def _judged(self, own: Mapping[str, Any], answers: Answers, judges: Sequence[Cell]) -> Iterator[Judge]:
+    def _judged(self, own: Own, answers: Answers, judges: Sequence[Cell]) -> Iterator[Judge]:
         for judge in judges:
             assert judge.scoring is not None
             yield Judge(
@@ -233,7 +240,7 @@ class Layout:
                 max_tokens=self._limit,
             )
 
-    def _audited(self, own: Mapping[str, Any], judge: RewardModel | Classifier) -> Iterator[Audit]:
+    def _audited(self, own: Own, judge: RewardModel | Classifier) -> Iterator[Audit]:
         audit = self.suite.audit
         if audit.pairs:
             yield Audit(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from align_bench.records import Tick, silent
@@ -54,9 +54,6 @@ class LocalDesk:
 
     def load(self, stage: Stage[T]) -> T:
         return self._results.load(stage)
-
-    def facts(self, stage: Stage[Any]) -> Mapping[str, Any]:
-        return self._results.artefact(stage).facts
 
     def preferences(self, rows: Rows) -> PreferenceSet:
         return self._results.preferences(rows)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from align_bench.records import TokenTable
     from align_bench.stages.rows import Rows
+    from align_bench.store.keys import Json
     from align_bench.store.store import Artefact
 
 FILE = "audit.jsonl"
@@ -53,7 +54,7 @@ class Audit(Stage["dict[tuple[int, str], Mapping[str, float | None]]"]):
     def needs(self) -> tuple[Stage[Any], ...]:
         return self.table, *self.judge.needs()
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Json]:
         return {"judge": self.judge.identity(), "pairs": self.pairs, "seed": self.seed}
 
     def models(self) -> tuple[ModelKey, ...]:

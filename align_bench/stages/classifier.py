@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from align_bench.models.base import Base
     from align_bench.models.precision import Precision
     from align_bench.stages.stage import Stage
+    from align_bench.store.keys import Json
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Classifier:
         """Nothing: it is trained elsewhere."""
         return ()
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Json]:
         """What decides its scores."""
         return {
             "model": self.base.digest,

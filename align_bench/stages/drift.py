@@ -14,6 +14,7 @@ from align_bench.stages.stage import Desk, Made, Sizes, Stage, Work
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from align_bench.store.keys import Json
     from align_bench.store.store import Artefact
 
 FILE = "drift.json"
@@ -39,7 +40,7 @@ class Drift(Stage["list[Mapping[str, float]]"]):
     def needs(self) -> tuple[Stage[Any], ...]:
         return self.answers.table, self.answers, *self.policy.needs()
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Json]:
         return {}
 
     def models(self) -> tuple[ModelKey, ...]:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from align_bench.records import TokenTable
+    from align_bench.store.keys import Json
     from align_bench.suite.models import Generate as Settings
 
 
@@ -42,7 +43,7 @@ class Generate(Answers):
     def needs(self) -> tuple[Stage[Any], ...]:
         return self.table, *self.policy.needs()
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Json]:
         return {"model": self.policy.identity(), "generate": self.settings.model_dump(), "seed": self.seed}
 
     def models(self) -> tuple[ModelKey, ...]:

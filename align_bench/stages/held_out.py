@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from align_bench.records import TokenTable
+    from align_bench.store.keys import Json
     from align_bench.store.store import Artefact
 
 
@@ -42,7 +43,7 @@ class HeldOut(Stage["TokenTable"]):
     def needs(self) -> tuple[Stage[Any], ...]:
         return self.train, self.val
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Json]:
         return {"part": self.part, "share": self.share, "seed": self.seed}
 
     def run(self, desk: Desk, folder: Path) -> Made:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from align_bench.stages.rows import Rows
+    from align_bench.store.keys import Json
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -47,7 +48,7 @@ class Judge(Scores):
     def needs(self) -> tuple[Stage[Any], ...]:
         return self.answers.table, self.answers, *self.judge.needs()
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Json]:
         return self.judge.identity()
 
     def models(self) -> tuple[ModelKey, ...]:

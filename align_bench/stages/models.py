@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from align_bench.models.precision import Precision
     from align_bench.stages.classifier import Classifier
     from align_bench.stages.stage import Stage
+    from align_bench.store.keys import Json
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class Frozen:
     precision: Precision
     date: str | None = None
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Json]:
         """What decides its numbers: weights, configuration, tokenizer and template; storage, compute type, device."""
         return {"digest": self.base.digest, "precision": str(self.precision)}
 
@@ -71,7 +72,7 @@ class Policy:
         """The stages whose artefacts it is loaded from."""
         return (self.adapter,) if self.adapter else ()
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Json]:
         """All else that it depends on."""
         return self.frozen.identity()
 
@@ -112,7 +113,7 @@ class RewardModel:
         """The stage that trains it."""
         return (self.adapter,)
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Json]:
         """All else that it depends on."""
         return self.frozen.identity() | {"max_length": self.max_length}
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from align_bench.records import TokenTable
+    from align_bench.store.keys import Json
     from align_bench.store.store import Artefact
 
 
@@ -40,7 +41,7 @@ class Overlap(Stage["dict[str, int]"]):
     def needs(self) -> tuple[Stage[Any], ...]:
         return self.judge, self.train
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Json]:
         return {}
 
     def run(self, desk: Desk, folder: Path) -> Made:

@@ -13,6 +13,8 @@ from align_bench.stages.stage import Desk, Made, Sizes, Stage, Work
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from align_bench.store.keys import Json
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Proxy(Scores):
@@ -44,7 +46,7 @@ class Proxy(Scores):
     def needs(self) -> tuple[Stage[Any], ...]:
         return self.answers.table, self.answers, *self.reward.needs()
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Json]:
         return self.reward.identity()
 
     def models(self) -> tuple[ModelKey, ...]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from align_bench.records import Tick, TokenRow, TokenTable
+    from align_bench.store.keys import Json
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -40,7 +41,7 @@ class Reference(Measured):
     def needs(self) -> tuple[Stage[Any], ...]:
         return (self.table,)
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Json]:
         return self.frozen.identity()
 
     def models(self) -> tuple[ModelKey, ...]:

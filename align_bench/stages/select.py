@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from align_bench.stages.generate import Generate
     from align_bench.stages.models import Frozen
     from align_bench.stages.rows import Rows
+    from align_bench.store.keys import Json
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -54,7 +55,7 @@ class Select(Answers):
     def needs(self) -> tuple[Stage[Any], ...]:
         return self.table, *self.draws, *(self.reward.needs() if self.reward else ())
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Json]:
         return {
             "base": self.frozen.identity(),
             "plugin": self.plugin.digest,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from align_bench.errors import PluginError
 from align_bench.sources import module_digest
-from align_bench.store.keys import Address, content_key
+from align_bench.store.keys import Address, Json, content_key
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -90,9 +90,6 @@ class Desk(Protocol):
     def load(self, stage: Stage[T]) -> T:
         """What another stage made, read once a run."""
 
-    def facts(self, stage: Stage[Any]) -> Mapping[str, Any]:
-        """The facts of what another stage made."""
-
     def preferences(self, rows: Rows) -> PreferenceSet:
         """Rows as texts, read once a run."""
 
@@ -163,7 +160,7 @@ class Stage(ABC, Generic[T_co]):
         return ()
 
     @abstractmethod
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Json]:
         """All else that its result depends on, in JSON's types: settings, seeds, digests of data and weights."""
 
     def models(self) -> tuple[ModelKey, ...]:
@@ -194,7 +191,7 @@ class Stage(ABC, Generic[T_co]):
     @cached_property
     def address(self) -> Address:
         """Where the artefact lies: its kind, and a hash of all that it depends on, the code that makes it included."""
-        parts = {
+        parts: dict[str, Json] = {
             "kind": self.kind,
             "identity": self.identity(),
             "needs": [needed.address.key for needed in self.needs()],

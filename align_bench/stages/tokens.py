@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from align_bench.stages.stage import TEXT_LIBRARIES, Desk, Made, Stage
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from align_bench.records import TokenTable
     from align_bench.stages.models import Frozen
     from align_bench.stages.rows import Rows
+    from align_bench.store.keys import Json
     from align_bench.store.store import Artefact
 
 FILE = "tokens.parquet"
@@ -36,7 +37,7 @@ class Tokens(Stage["TokenTable"]):
     libraries = TEXT_LIBRARIES
     fatal = True
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Json]:
         """The base's digest holds its tokenizer and its template; what the template may write beside is the date."""
         return {
             "data": self.rows.fingerprint,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from align_bench.plugins.registry import Plugin
     from align_bench.records import TokenTable
+    from align_bench.store.keys import Json
     from align_bench.store.store import Artefact
     from align_bench.suite.models import Lora
     from align_bench.suite.models import Train as Settings
@@ -72,7 +73,7 @@ class Trained(Stage["list[Mapping[str, Any]]"]):
     def needs(self) -> tuple[Stage[Any], ...]:
         return (self.table,)
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Json]:
         return {
             "base": self.frozen.identity(),
             "plugin": self.plugin.digest,

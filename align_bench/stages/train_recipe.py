@@ -12,6 +12,7 @@ from align_bench.stages.train import PASSES, Trained
 
 if TYPE_CHECKING:
     from align_bench.stages.rows import Rows
+    from align_bench.store.keys import Json
     from align_bench.train.loop import TrainLog
 
 
@@ -32,7 +33,7 @@ class TrainRecipe(Trained):
     def needs(self) -> tuple[Stage[Any], ...]:
         return (self.table, *(self.reward.needs() if self.reward else ()))
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Json]:
         return super().identity() | {"foreign": library_versions(self.foreign)}
 
     def models(self) -> tuple[ModelKey, ...]:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from align_bench.records import Estimate, TokenTable
     from align_bench.stages.columns import Columns, Measured
+    from align_bench.store.keys import Json
     from align_bench.store.store import Artefact
 
 
@@ -39,7 +40,7 @@ class Trials(Stage["dict[str, Any]"]):
     def needs(self) -> tuple[Stage[Any], ...]:
         return self.table, *(one for one in (*self.measured, self.base) if one is not None)
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Json]:
         return {"ended": [one is not None for one in self.measured], "scalar": self.scalar}
 
     def run(self, desk: Desk, folder: Path) -> Made:

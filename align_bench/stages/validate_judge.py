@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from align_bench.records import TokenTable
     from align_bench.stages.models import ModelKey
     from align_bench.stages.rows import Rows
+    from align_bench.store.keys import Json
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -40,7 +41,7 @@ class ValidateJudge(Measured):
     def needs(self) -> tuple[Stage[Any], ...]:
         return (self.table,)
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Json]:
         return self.judge.identity()
 
     def models(self) -> tuple[ModelKey, ...]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from align_bench.records import TokenTable
     from align_bench.stages.train import Trained
+    from align_bench.store.keys import Json
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,7 +43,7 @@ class ValidatePolicy(Measured):
     def needs(self) -> tuple[Stage[Any], ...]:
         return self.table, self.reference, self.adapter
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Json]:
         return {}
 
     def models(self) -> tuple[ModelKey, ...]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from align_bench.records import TokenTable
     from align_bench.stages.models import RewardModel
+    from align_bench.store.keys import Json
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -40,7 +41,7 @@ class ValidateReward(Measured):
     def needs(self) -> tuple[Stage[Any], ...]:
         return self.table, *self.reward.needs()
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Json]:
         return {"epsilons": list(self.epsilons)}
 
     def models(self) -> tuple[ModelKey, ...]:

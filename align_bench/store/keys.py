@@ -5,12 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 _DIGITS = 20
 _ADDRESS = re.compile(rf"([A-Za-z_]\w*)-([0-9a-f]{{{_DIGITS}}})", re.ASCII)
+
+
+# What a key is a hash of.
+Json: TypeAlias = bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"] | None
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -41,7 +46,7 @@ class Address:
         return cls(*match.groups())
 
 
-def content_key(value: Any) -> str:
+def content_key(value: Json) -> str:
     """A key that hashes all that an artefact depends on.
 
     Args:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
+import align_bench
 
 ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "transformers", "accelerate", "datasets", "peft", "pandas", "sklearn", "matplotlib")
@@ -105,3 +108,20 @@ def test_reading_pairs_loads_nothing_heavy(tmp_path: Path) -> None:
 
 def test_finding_a_base_and_the_precision_loads_no_torch() -> None:
     assert loaded_by(FIND) == []
+
+
+def test_no_module_needs_what_only_unix_has_to_be_imported() -> None:
+    """Windows can import every module: what it lacks is imported where it is used, or not at all."""
+    unix = {"fcntl", "grp", "posix", "pwd", "resource", "termios", "tty"}
+    package = Path(align_bench.__file__).parent
+    needed: dict[str, set[str]] = {}
+    for path in package.rglob("*.py"):
+        found: set[str] = set()
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.Import):
+                found |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                found.add(node.module.partition(".")[0])
+        if found & unix:
+            needed[path.relative_to(package).as_posix()] = found & unix
+    assert needed == {}

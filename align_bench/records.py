@@ -3,14 +3,67 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol, TypeAlias
 
+# What JSON can hold, and what a hyper-parameter can be (None: of a loaded model that has no such thing).
+Json: TypeAlias = bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"] | None
+Scalar: TypeAlias = bool | int | float | str | None
+Parameters: TypeAlias = Mapping[str, Scalar]
 Kind = Literal["reward", "policy", "base"]
 Status = Literal["done", "failed", "skipped"]
 Level = Literal["checkpoint", "method"]
 OWN_SETTINGS = ("epochs", "batch_size")  # of a suite's `train`, which a method may set or sweep for itself
 PROXY = "reward: "  # stands before the cell of a policy's own reward model where that scores generations
+
+
+@dataclass(frozen=True, slots=True)
+class CellId:
+    """Which cell of a suite, or which method: a method is what the seeds replicate.
+
+    Its text is for people, files and folders; nothing reads it back.
+
+    Attributes:
+        name: the method, `base`, or the judge (`judge`, `judge2`).
+        parameters: those that tell it from the suite's other cells of that method, each with its value.
+        seed: None of a method, and where the suite has one seed.
+        trial: number of a trial, where it is one of `tune`.
+        run: the stored run that it is from, where several are compared.
+    """
+
+    name: str
+    parameters: tuple[tuple[str, Scalar], ...] = ()
+    seed: int | None = None
+    trial: int | None = None
+    run: str | None = None
+
+    @property
+    def method(self) -> CellId:
+        """The same without its seed."""
+        return replace(self, seed=None)
+
+    def __str__(self) -> str:
+        run = "" if self.run is None else f"{self.run}/"
+        shown = ",".join(f"{name}={value}" for name, value in self.parameters)
+        trial = "" if self.trial is None else f" trial {self.trial}"
+        seed = "" if self.seed is None else f"#{self.seed}"
+        return f"{run}{self.name}{f'[{shown}]' if shown else ''}{trial}{seed}"
+
+
+@dataclass(frozen=True, slots=True)
+class MetricKey:
+    """Which metric, and by whom where there are several.
+
+    Attributes:
+        name: such as `accuracy` or `judge_reward`.
+        of: the judge, where it is not the main one; or the reward model's cell. Empty for all others.
+    """
+
+    name: str
+    of: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name}[{self.of}]" if self.of else self.name
 
 
 @dataclass(frozen=True, slots=True)

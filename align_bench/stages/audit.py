@@ -15,9 +15,8 @@ from align_bench.stages.tokens import distinct_tokens_in
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from align_bench.records import TokenTable
+    from align_bench.records import Json, TokenTable
     from align_bench.stages.rows import Rows
-    from align_bench.store.keys import Json
     from align_bench.store.store import Artefact
 
 FILE = "audit.jsonl"

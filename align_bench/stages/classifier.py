@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from align_bench.models.base import Base
     from align_bench.models.precision import Precision
+    from align_bench.records import Json
     from align_bench.stages.stage import Stage
-    from align_bench.store.keys import Json
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,7 @@ from align_bench.stages.stage import Desk, Made, Sizes, Stage, Work
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from align_bench.records import TokenTable
-    from align_bench.store.keys import Json
+    from align_bench.records import Json, TokenTable
     from align_bench.suite.models import Generate as Settings
 
 

@@ -10,9 +10,9 @@ if TYPE_CHECKING:
 
     from align_bench.models.base import Base
     from align_bench.models.precision import Precision
+    from align_bench.records import Json
     from align_bench.stages.classifier import Classifier
     from align_bench.stages.stage import Stage
-    from align_bench.store.keys import Json
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,7 @@ from align_bench.stages.stage import Desk, Made, Stage
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from align_bench.records import TokenTable
-    from align_bench.store.keys import Json
+    from align_bench.records import Json, TokenTable
     from align_bench.store.store import Artefact
 
 

@@ -13,7 +13,7 @@ from align_bench.stages.stage import Desk, Made, Sizes, Stage, Work
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from align_bench.store.keys import Json
+    from align_bench.records import Json
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

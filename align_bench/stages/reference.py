@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from align_bench.records import Tick, TokenRow, TokenTable
-    from align_bench.store.keys import Json
+    from align_bench.records import Json, Tick, TokenRow, TokenTable
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -15,11 +15,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from align_bench.plugins.registry import Plugin
-    from align_bench.records import TokenTable
+    from align_bench.records import Json, TokenTable
     from align_bench.stages.generate import Generate
     from align_bench.stages.models import Frozen
     from align_bench.stages.rows import Rows
-    from align_bench.store.keys import Json
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -10,10 +10,9 @@ from align_bench.stages.stage import TEXT_LIBRARIES, Desk, Made, Stage
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from align_bench.records import TokenTable
+    from align_bench.records import Json, TokenTable
     from align_bench.stages.models import Frozen
     from align_bench.stages.rows import Rows
-    from align_bench.store.keys import Json
     from align_bench.store.store import Artefact
 
 FILE = "tokens.parquet"

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from align_bench.plugins.registry import Plugin
-    from align_bench.records import TokenTable
-    from align_bench.store.keys import Json
+    from align_bench.records import Json, TokenTable
     from align_bench.store.store import Artefact
     from align_bench.suite.models import Lora
     from align_bench.suite.models import Train as Settings

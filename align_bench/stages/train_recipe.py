@@ -11,8 +11,8 @@ from align_bench.stages.stage import Desk, Sizes, Stage, Work, library_versions
 from align_bench.stages.train import PASSES, Trained
 
 if TYPE_CHECKING:
+    from align_bench.records import Json
     from align_bench.stages.rows import Rows
-    from align_bench.store.keys import Json
     from align_bench.train.loop import TrainLog
 
 

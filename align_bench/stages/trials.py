@@ -11,9 +11,8 @@ from align_bench.stages.stage import Desk, Made, Stage
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from align_bench.records import Estimate, TokenTable
+    from align_bench.records import Estimate, Json, TokenTable
     from align_bench.stages.columns import Columns, Measured
-    from align_bench.store.keys import Json
     from align_bench.store.store import Artefact
 
 

@@ -13,10 +13,9 @@ from align_bench.stages.tokens import distinct_tokens_in
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from align_bench.records import TokenTable
+    from align_bench.records import Json, TokenTable
     from align_bench.stages.models import ModelKey
     from align_bench.stages.rows import Rows
-    from align_bench.store.keys import Json
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

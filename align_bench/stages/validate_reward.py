@@ -13,9 +13,8 @@ from align_bench.stages.tokens import distinct_tokens_in
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from align_bench.records import TokenTable
+    from align_bench.records import Json, TokenTable
     from align_bench.stages.models import RewardModel
-    from align_bench.store.keys import Json
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

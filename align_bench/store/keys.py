@@ -5,17 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+
+from align_bench.records import Json
 
 _DIGITS = 20
 _ADDRESS = re.compile(rf"([A-Za-z_]\w*)-([0-9a-f]{{{_DIGITS}}})", re.ASCII)
-
-
-# What a key is a hash of.
-Json: TypeAlias = bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"] | None
 
 
 @dataclass(frozen=True, slots=True, order=True)

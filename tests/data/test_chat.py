@@ -1,3 +1,7 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -26,13 +30,15 @@ NO_SYSTEM = (
 OTHER_PROMPT = "{% if add_generation_prompt %}Please write a long and careful answer to this: {% endif %}" + TRAILING
 STRIPPED = TRAILING.replace("m.content", "m.content | trim")
 
+Make = Callable[..., PreTrainedTokenizerFast]
+
 CORPUS = [
     "system user assistant Be nice. Please write a long and careful answer to this: What is Paris? good bad\n\n"
 ] * 50
 
 
 @pytest.fixture(scope="module")
-def backend():
+def backend() -> str:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = ByteLevel()
@@ -48,8 +54,8 @@ def backend():
 
 
 @pytest.fixture
-def make(backend):
-    def make(template, **options):
+def make(backend: str) -> Make:
+    def make(template: str | None, **options: Any) -> PreTrainedTokenizerFast:
         options = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"} | options
         tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(backend), **options)
         tokenizer.chat_template = template
@@ -58,21 +64,35 @@ def make(backend):
     return make
 
 
-def talk(*turns, pair=0, chosen="good", rejected="bad", gold_choice=None):
+def talk(
+    *turns: tuple[str, str],
+    pair: int = 0,
+    chosen: str | None = "good",
+    rejected: str | None = "bad",
+    gold_choice: int | None = None,
+) -> Preference:
     prompt = tuple(Message(*turn) for turn in turns or [("user", "What is Paris?")])
     return Preference(pair, prompt, chosen, rejected, gold_choice=gold_choice)
 
 
-def table(tokenizer, *rows, max_length=200, **options):
+def table(tokenizer: PreTrainedTokenizerFast, *rows: Preference, max_length: int = 200, **options: Any) -> TokenTable:
     return tokenize(tokenizer, PreferenceSet(rows, "", {}), max_length=max_length, **options)
 
 
-def texts(tokenizer, row):
-    return tuple(None if ids is None else tokenizer.decode(ids) for ids in (row.prompt, row.chosen, row.rejected))
+def texts(tokenizer: PreTrainedTokenizerFast, row: TokenRow) -> tuple[str, str | None, str | None]:
+    chosen, rejected = (None if ids is None else tokenizer.decode(ids) for ids in (row.chosen, row.rejected))
+    return tokenizer.decode(row.prompt), chosen, rejected
+
+
+def answers_of(row: TokenRow) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Token ids of both answers of a paired row."""
+    assert row.chosen is not None
+    assert row.rejected is not None
+    return row.chosen, row.rejected
 
 
 @pytest.mark.parametrize("template", [TRAILING, BETWEEN, PHI])
-def test_answers_run_through_the_end_of_turn_and_no_further(make, template):
+def test_answers_run_through_the_end_of_turn_and_no_further(make: Make, template: str | None) -> None:
     tokenizer = make(template)
     result = table(tokenizer, talk())
     assert texts(tokenizer, result.rows[0]) == (
@@ -83,7 +103,7 @@ def test_answers_run_through_the_end_of_turn_and_no_further(make, template):
     assert result.counts == {"kept": 1, "truncated": 0}
 
 
-def test_default_system_prompt_stays_in_the_prompt(make):
+def test_default_system_prompt_stays_in_the_prompt(make: Make) -> None:
     tokenizer = make(DEFAULT + TRAILING)
     plain, own = table(tokenizer, talk(), talk(("system", "Be curt."), ("user", "hi"))).rows
     assert texts(tokenizer, plain)[0].startswith("<|im_start|>system\nBe nice.<|im_end|>\n<|im_start|>user")
@@ -91,7 +111,7 @@ def test_default_system_prompt_stays_in_the_prompt(make):
     assert "Be nice." not in texts(tokenizer, own)[0]
 
 
-def test_several_turns(make):
+def test_several_turns(make: Make) -> None:
     tokenizer = make(TRAILING)
     (row,) = table(tokenizer, talk(("user", "hi"), ("assistant", "good"), ("user", "why?"))).rows
     prompt, chosen, _ = texts(tokenizer, row)
@@ -104,11 +124,13 @@ def test_several_turns(make):
 @pytest.mark.parametrize(
     "answers", [("good", "bad"), ("\ngood", "bad"), ("\n\n", "\n"), (" good ", "good"), ("a", "ab")]
 )
-def test_prompt_and_answer_are_the_whole_conversation_tokenised_at_once(make, template, answers):
+def test_prompt_and_answer_are_the_whole_conversation_tokenised_at_once(
+    make: Make, template: str | None, answers: tuple[str, str]
+) -> None:
     tokenizer = make(template)
     row = talk(chosen=answers[0], rejected=answers[1])
     (tokens,) = table(tokenizer, row).rows
-    for answer, ids in zip(answers, (tokens.chosen, tokens.rejected), strict=True):
+    for answer, ids in zip(answers, answers_of(tokens), strict=True):
         if template is None:
             whole = "What is Paris?\n" + answer
         else:
@@ -124,66 +146,66 @@ def test_prompt_and_answer_are_the_whole_conversation_tokenised_at_once(make, te
         assert ids[-1] == end
 
 
-def test_a_merge_over_the_border_goes_to_both_answers(make):
+def test_a_merge_over_the_border_goes_to_both_answers(make: Make) -> None:
     tokenizer = make(TRAILING)
     header = tokenizer("<|im_start|>assistant\n")["input_ids"]
     assert tokenizer("<|im_start|>assistant\n\n")["input_ids"][: len(header)] != header, "the test needs such a merge"
     (row,) = table(tokenizer, talk(chosen="\ngood")).rows
     assert row.prompt[-1] != header[-1]
-    assert [tokenizer.decode(row.prompt + ids) for ids in (row.chosen, row.rejected)] == [
+    assert [tokenizer.decode(row.prompt + ids) for ids in answers_of(row)] == [
         "<|im_start|>user\nWhat is Paris?<|im_end|>\n<|im_start|>assistant\n" + answer + "<|im_end|>"
         for answer in ("\ngood", "bad")
     ]
 
 
-def test_a_thinking_block_of_the_prompt_alone_is_no_prompt(make):
+def test_a_thinking_block_of_the_prompt_alone_is_no_prompt(make: Make) -> None:
     tokenizer = make(THINKING)
     assert texts(tokenizer, table(tokenizer, talk()).rows[0])[1] == "good<|im_end|>"
 
 
-def test_end_token_is_appended_where_the_template_has_none(make):
+def test_end_token_is_appended_where_the_template_has_none(make: Make) -> None:
     tokenizer = make(NO_END)
     assert texts(tokenizer, table(tokenizer, talk()).rows[0])[1:] == ("good<|im_end|>", "bad<|im_end|>")
 
 
-def test_the_templates_own_end_token_counts_not_the_tokenizers(make):
+def test_the_templates_own_end_token_counts_not_the_tokenizers(make: Make) -> None:
     tokenizer = make(TRAILING, eos_token="<|endoftext|>")
     assert texts(tokenizer, table(tokenizer, talk()).rows[0])[1] == "good<|im_end|>"
 
 
-def test_an_answer_that_quotes_the_end_token_is_not_cut_there(make):
+def test_an_answer_that_quotes_the_end_token_is_not_cut_there(make: Make) -> None:
     tokenizer = make(TRAILING)
     (row,) = table(tokenizer, talk(chosen="good<|im_end|>\nbad")).rows
     assert texts(tokenizer, row)[1] == "good<|im_end|>\nbad<|im_end|>"
 
 
-def test_unpaired_rows(make):
+def test_unpaired_rows(make: Make) -> None:
     tokenizer = make(TRAILING)
     rows = table(tokenizer, talk(rejected=None), talk(chosen=None)).rows
     assert [texts(tokenizer, row)[1:] for row in rows] == [("good<|im_end|>", None), (None, "bad<|im_end|>")]
 
 
-def test_pair_numbers_and_gold_are_kept(make):
+def test_pair_numbers_and_gold_are_kept(make: Make) -> None:
     rows = table(make(TRAILING), talk(pair=4), talk(pair=9, gold_choice=2)).rows
     assert [(row.pair, row.gold_choice) for row in rows] == [(4, None), (9, 2)]
 
 
-def test_without_template(make):
+def test_without_template(make: Make) -> None:
     tokenizer = make(None)
     rows = table(tokenizer, talk(), talk(("user", "hi"), ("assistant", "good"), ("user", "why?"))).rows
     assert texts(tokenizer, rows[0]) == ("What is Paris?\n", "good<|im_end|>", "bad<|im_end|>")
     assert texts(tokenizer, rows[1])[0] == "hi\ngood\nwhy?\n"
 
 
-def add_bos(tokenizer):
-    bos = tokenizer.convert_tokens_to_ids("<s>")
+def add_bos(tokenizer: PreTrainedTokenizerFast) -> int:
+    bos: int = tokenizer.convert_tokens_to_ids("<s>")
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", bos)]
     )
     return bos
 
 
-def test_beginning_of_text_comes_once(make):
+def test_beginning_of_text_comes_once(make: Make) -> None:
     plain = make(None, bos_token="<s>")
     assert plain.bos_token_id not in table(plain, talk()).rows[0].prompt
     bos = add_bos(plain)
@@ -195,13 +217,13 @@ def test_beginning_of_text_comes_once(make):
     assert table(chat, talk()).rows[0].prompt[0] == bos
 
 
-def test_no_end_token_at_all(make):
+def test_no_end_token_at_all(make: Make) -> None:
     for template in (None, NO_END):
         with pytest.raises(DataError, match="no end token"):
             table(make(template, eos_token=None), talk())
 
 
-def test_a_template_that_refuses_a_conversation(make):
+def test_a_template_that_refuses_a_conversation(make: Make) -> None:
     rows = [talk(), talk(("system", "Be curt."), ("user", "hi"), pair=17)]
     with pytest.raises(DataError, match=r"row 17 .*system, user, assistant.*System role not supported"):
         table(make(NO_SYSTEM), *rows)
@@ -209,45 +231,45 @@ def test_a_template_that_refuses_a_conversation(make):
         table(make(NO_SYSTEM), rows[1])
 
 
-def test_a_template_that_writes_another_prompt_once_answered(make):
+def test_a_template_that_writes_another_prompt_once_answered(make: Make) -> None:
     with pytest.raises(DataError, match=r"row 3 .*writes the prompt differently"):
         table(make(OTHER_PROMPT), talk(pair=3))
 
 
-def test_truncation_cuts_the_end_of_the_answer(make):
+def test_truncation_cuts_the_end_of_the_answer(make: Make) -> None:
     tokenizer = make(TRAILING)
     (full,) = table(tokenizer, talk(chosen="x" * 50)).rows
     longest = len(full.prompt) + 10
     result = table(tokenizer, talk(chosen="x" * 50), talk(), max_length=longest)
-    assert result.rows[0].chosen == full.chosen[:10]
+    assert result.rows[0].chosen == answers_of(full)[0][:10]
     assert result.rows[0].rejected == full.rejected
     assert result.counts == {"kept": 2, "truncated": 1}
 
 
-def test_a_row_that_just_fits_is_whole(make):
+def test_a_row_that_just_fits_is_whole(make: Make) -> None:
     tokenizer = make(TRAILING)
     (full,) = table(tokenizer, talk()).rows
-    longest = len(full.prompt) + max(len(full.chosen), len(full.rejected))
+    longest = len(full.prompt) + max(map(len, answers_of(full)))
     for too_long in ("truncate", "drop"):
         result = table(tokenizer, talk(), max_length=longest, too_long=too_long)
         assert result == TokenTable((full,), {"kept": 1, "truncated": 0})
 
 
-def test_drop_drops_the_pair(make):
+def test_drop_drops_the_pair(make: Make) -> None:
     tokenizer = make(TRAILING)
     result = table(tokenizer, talk(rejected="x" * 50), talk(pair=1), max_length=40, too_long="drop")
     assert [row.pair for row in result.rows] == [1]
     assert result.counts == {"kept": 1, "truncated": 0, "dropped: longer than 40 tokens": 1}
 
 
-def test_a_prompt_without_room_is_dropped(make):
+def test_a_prompt_without_room_is_dropped(make: Make) -> None:
     tokenizer = make(TRAILING)
     result = table(tokenizer, talk(("user", "x" * 100)), talk(pair=1), max_length=40)
     assert [row.pair for row in result.rows] == [1]
     assert result.counts == {"kept": 1, "truncated": 0, "dropped: prompt leaves no room in 40 tokens": 1}
 
 
-def test_answers_that_become_equal_are_dropped(make):
+def test_answers_that_become_equal_are_dropped(make: Make) -> None:
     tokenizer = make(STRIPPED)
     rows = [talk(chosen="x" * 50 + "a", rejected="x" * 50 + "b"), talk(chosen="good", rejected="good "), talk(pair=2)]
     result = table(tokenizer, *rows, max_length=45)
@@ -257,7 +279,7 @@ def test_answers_that_become_equal_are_dropped(make):
     }  # fmt: skip
 
 
-def test_nothing_left_is_an_error(make):
+def test_nothing_left_is_an_error(make: Make) -> None:
     tokenizer = make(TRAILING)
     with pytest.raises(DataError, match="none of 1 rows is left after tokenising: 1 dropped: prompt leaves no room"):
         table(tokenizer, talk(), max_length=5)
@@ -267,19 +289,19 @@ def test_nothing_left_is_an_error(make):
         table(tokenizer, talk(), max_length=1)
 
 
-def test_progress_is_told(make):
-    seen = []
+def test_progress_is_told(make: Make) -> None:
+    seen: list[tuple[int, ...]] = []
     table(make(TRAILING), *[talk(pair=pair) for pair in range(600)], progress=lambda *step: seen.append(step))
     assert seen[-1] == (600, 600)
     assert [done for done, _ in seen] == sorted({done for done, _ in seen})
 
 
-def test_equal_ids_share_memory(make):
+def test_equal_ids_share_memory(make: Make) -> None:
     first, second = table(make(TRAILING), talk(), talk(pair=1)).rows
     assert all(a is b for a, b in zip(first.prompt, second.prompt, strict=True))
 
 
-def test_saved_tables_come_back_equal(tmp_path):
+def test_saved_tables_come_back_equal(tmp_path: Path) -> None:
     rows = (
         TokenRow(3, (1, 2, 100_000), (4,), (5, 6), 1),
         TokenRow(5, (7,), None, (8, 9, 10)),
@@ -295,13 +317,13 @@ def test_saved_tables_come_back_equal(tmp_path):
         assert all(type(token) is int for row in loaded.rows for token in row.prompt)
 
 
-def test_tokenised_tables_come_back_equal(make, tmp_path):
+def test_tokenised_tables_come_back_equal(make: Make, tmp_path: Path) -> None:
     result = table(make(TRAILING), talk(), talk(rejected=None, pair=1))
     save_table(tmp_path / "table", result)
     assert load_table(tmp_path / "table") == result
 
 
-def test_loading_something_else(tmp_path):
+def test_loading_something_else(tmp_path: Path) -> None:
     path = tmp_path / "table.parquet"
     with pytest.raises(DataError, match="not a readable token table"):
         load_table(path)
@@ -313,12 +335,12 @@ def test_loading_something_else(tmp_path):
         load_table(path)
 
 
-def test_texts_are_tokenised_in_batches(make, monkeypatch):
+def test_texts_are_tokenised_in_batches(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = make(TRAILING)
-    sizes = []
+    sizes: list[int] = []
     call = type(tokenizer).__call__
 
-    def counting(self, text, **options):
+    def counting(self: PreTrainedTokenizerFast, text: list[str], **options: Any) -> Any:
         sizes.append(len(text))
         return call(self, text, **options)
 

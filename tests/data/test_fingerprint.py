@@ -5,6 +5,7 @@ import os
 import sys
 import time
 import types
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,11 +16,14 @@ from align_bench.data.fingerprint import fingerprint
 from align_bench.data.planted import BIASES
 from align_bench.data.preferences import DataSource
 from align_bench.errors import DataError
+from align_bench.sources import module_digest
+
+Write = Callable[..., DataSource]
 
 
 @pytest.fixture
-def jsonl(tmp_path):
-    def write(*rows, name="data.jsonl"):
+def jsonl(tmp_path: Path) -> Write:
+    def write(*rows: dict[str, str], name: str = "data.jsonl") -> DataSource:
         path = tmp_path / name
         path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         return DataSource(str(path))
@@ -27,11 +31,11 @@ def jsonl(tmp_path):
     return write
 
 
-def pair(prompt="q", chosen="good", rejected="bad"):
+def pair(prompt: str = "q", chosen: str = "good", rejected: str = "bad") -> dict[str, str]:
     return {"prompt": prompt, "chosen": chosen, "rejected": rejected}
 
 
-def test_fingerprint_is_of_the_content_not_the_name(jsonl):
+def test_fingerprint_is_of_the_content_not_the_name(jsonl: Write) -> None:
     source = jsonl(pair(), name="a.jsonl")
     same, other = jsonl(pair(), name="b.jsonl"), jsonl(pair("Q"), name="c.jsonl")
     assert fingerprint(source) == fingerprint(source) == fingerprint(same)
@@ -40,29 +44,34 @@ def test_fingerprint_is_of_the_content_not_the_name(jsonl):
     assert len({fingerprint(each) for each in (source, *variants)}) == 4
 
 
-def test_fingerprint_ignores_the_order_of_columns(jsonl):
+def test_fingerprint_ignores_the_order_of_columns(jsonl: Write) -> None:
     source = jsonl(pair())
     one = replace(source, columns={"chosen": "chosen", "rejected": "rejected"})
     assert fingerprint(one) == fingerprint(replace(source, columns={"rejected": "rejected", "chosen": "chosen"}))
 
 
-def test_fingerprint_of_the_embedded_set_is_of_what_makes_its_rows():
+def test_fingerprint_of_the_embedded_set_is_of_what_makes_its_rows() -> None:
     source = DataSource("embedded/planted", split="val", rows=50)
     assert fingerprint(source) == fingerprint(source) == fingerprint(replace(source, bias=BIASES["default"]))
-    changes = [{"bias": "none"}, {"rows": 49}, {"skip": 1}, {"split": "train"}]
-    others = [fingerprint(replace(source, **change)) for change in changes]
+    changed = [
+        replace(source, bias="none"),
+        replace(source, rows=49),
+        replace(source, skip=1),
+        replace(source, split="train"),
+    ]
+    others = [fingerprint(each) for each in changed]
     assert len({fingerprint(source), fingerprint(source, seed=1), *others}) == 6
 
 
-def test_fingerprint_of_a_missing_file(tmp_path):
+def test_fingerprint_of_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
         fingerprint(DataSource(str(tmp_path / "a.parquet")))
 
 
 @pytest.mark.parametrize(("sha", "same"), [("a" * 40, True), ("b" * 40, False)])
-def test_fingerprint_of_hub_data_is_of_its_commit(monkeypatch, sha, same):
+def test_fingerprint_of_hub_data_is_of_its_commit(monkeypatch: pytest.MonkeyPatch, sha: str, same: bool) -> None:
     class Api:
-        def dataset_info(self, name, revision, timeout):
+        def dataset_info(self, name: str, revision: str | None, timeout: float) -> types.SimpleNamespace:
             return types.SimpleNamespace(sha=sha)
 
     monkeypatch.setitem(sys.modules, "huggingface_hub", types.SimpleNamespace(HfApi=Api))
@@ -71,9 +80,9 @@ def test_fingerprint_of_hub_data_is_of_its_commit(monkeypatch, sha, same):
     assert fingerprint(source) != fingerprint(replace(source, split="test"))
 
 
-def test_fingerprint_of_hub_data_without_network(monkeypatch):
+def test_fingerprint_of_hub_data_without_network(monkeypatch: pytest.MonkeyPatch) -> None:
     class Api:
-        def dataset_info(self, name, revision, timeout):
+        def dataset_info(self, name: str, revision: str | None, timeout: float) -> types.SimpleNamespace:
             raise ConnectionError
 
     monkeypatch.setitem(sys.modules, "huggingface_hub", types.SimpleNamespace(HfApi=Api))
@@ -81,7 +90,7 @@ def test_fingerprint_of_hub_data_without_network(monkeypatch):
     assert fingerprint(source) == fingerprint(source) != fingerprint(replace(source, revision="v2"))
 
 
-def test_a_file_changed_in_place_has_another_fingerprint(jsonl):
+def test_a_file_changed_in_place_has_another_fingerprint(jsonl: Write) -> None:
     """Size and time of modification may stay: an editor or a copy that keeps times leaves them so."""
     source = jsonl(pair(chosen="good"))
     before, stat = fingerprint(source), Path(source.path).stat()
@@ -92,7 +101,9 @@ def test_a_file_changed_in_place_has_another_fingerprint(jsonl):
     assert fingerprint(source) != before
 
 
-def test_a_big_file_is_remembered_only_while_it_stays_as_it_is(jsonl, monkeypatch, tmp_path):
+def test_a_big_file_is_remembered_only_while_it_stays_as_it_is(
+    jsonl: Write, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("ALIGN_BENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("align_bench.store.remembered.SMALLEST_BYTES", 0)
     monkeypatch.setattr("align_bench.store.remembered.SETTLED_SECONDS", -1.0)
@@ -106,10 +117,10 @@ def test_a_big_file_is_remembered_only_while_it_stays_as_it_is(jsonl, monkeypatc
     assert fingerprint(source) != before
 
 
-def test_files_are_hashed_by_the_digest_that_is_given(jsonl):
+def test_files_are_hashed_by_the_digest_that_is_given(jsonl: Write) -> None:
     source, asked = jsonl(pair()), []
 
-    def digest(path):
+    def digest(path: Path) -> str:
         asked.append(str(path))
         return "0"
 
@@ -118,10 +129,10 @@ def test_files_are_hashed_by_the_digest_that_is_given(jsonl):
 
 
 @pytest.mark.parametrize("read", ["align_bench.data.preferences", "align_bench.data.planted"])
-def test_the_source_of_what_reads_or_makes_the_rows_counts(monkeypatch, read):
+def test_the_source_of_what_reads_or_makes_the_rows_counts(monkeypatch: pytest.MonkeyPatch, read: str) -> None:
     source = DataSource("embedded/planted", split="val")
-    before, own = fingerprint(source), module.module_digest
-    monkeypatch.setattr(module, "module_digest", lambda name: "other" if name == read else own(name))
+    before = fingerprint(source)
+    monkeypatch.setattr(module, "module_digest", lambda name: "other" if name == read else module_digest(name))
     assert fingerprint(source) != before
 
 
@@ -134,13 +145,13 @@ def test_the_source_of_what_reads_or_makes_the_rows_counts(monkeypatch, read):
         (DataSource("embedded/other", split="val"), "no such embedded set"),
     ],
 )
-def test_an_embedded_set_that_is_not_there_is_told(source, message):
+def test_an_embedded_set_that_is_not_there_is_told(source: DataSource, message: str) -> None:
     with pytest.raises(DataError, match=message):
         fingerprint(source)
 
 
-def test_the_embedded_set_is_not_made_for_its_fingerprint(monkeypatch):
-    def refuse(*arguments, **more):
+def test_the_embedded_set_is_not_made_for_its_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object, **more: object) -> None:
         raise AssertionError("it makes rows")
 
     monkeypatch.setattr("align_bench.data.planted.planted", refuse)

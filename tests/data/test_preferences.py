@@ -2,7 +2,9 @@ import csv
 import json
 import sys
 import types
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,12 +14,16 @@ from align_bench.data import preferences
 from align_bench.data.planted import planted
 from align_bench.data.preferences import DataSource, read
 from align_bench.errors import DataError
-from align_bench.records import Message
+from align_bench.records import Json, Message, Preference
+
+Row = dict[str, Json]
+Turn = dict[str, str]
+Write = Callable[..., DataSource]
 
 
 @pytest.fixture
-def jsonl(tmp_path):
-    def write(*rows, name="data.jsonl"):
+def jsonl(tmp_path: Path) -> Write:
+    def write(*rows: Row, name: str = "data.jsonl") -> DataSource:
         path = tmp_path / name
         path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         return DataSource(str(path))
@@ -25,50 +31,55 @@ def jsonl(tmp_path):
     return write
 
 
-def user(text):
+def user(text: str) -> Turn:
     return {"role": "user", "content": text}
 
 
-def bot(text):
+def bot(text: str) -> Turn:
     return {"role": "assistant", "content": text}
 
 
-def system(text):
+def system(text: str) -> Turn:
     return {"role": "system", "content": text}
 
 
-def course(choice=1, question="q", first="one", second="two"):
+def course(choice: Json = 1, question: Json = "q", first: Json = "one", second: Json = "two") -> Row:
     return {"question": question, "response_1": first, "response_2": second, "overall_response": choice}
 
 
-def pair(prompt="q", chosen="good", rejected="bad"):
+def pair(prompt: Json = "q", chosen: Json = "good", rejected: Json = "bad") -> Row:
     return {"prompt": prompt, "chosen": chosen, "rejected": rejected}
 
 
-def only(source):
+def only(source: DataSource) -> Preference:
     (row,) = read(source).rows
     return row
 
 
-def roles(row):
+def fix(caught: pytest.ExceptionInfo[DataError]) -> str:
+    assert caught.value.fix is not None
+    return caught.value.fix
+
+
+def roles(row: Preference) -> list[str]:
     return [turn.role for turn in row.prompt]
 
 
 @pytest.mark.parametrize("choice", [1, "1", " 1 ", 1.0, "1.0"])
-def test_first_response_is_chosen(jsonl, choice):
+def test_first_response_is_chosen(jsonl: Write, choice: Json) -> None:
     row = only(jsonl(course(choice)))
     assert (row.chosen, row.rejected) == ("one", "two")
 
 
 @pytest.mark.parametrize("choice", [2, "2", " 2 ", 2.0])
-def test_second_response_is_chosen(jsonl, choice):
+def test_second_response_is_chosen(jsonl: Write, choice: Json) -> None:
     row = only(jsonl(course(choice)))
     assert (row.chosen, row.rejected) == ("two", "one")
     assert row.prompt == (Message("user", "q"),)
 
 
 @pytest.mark.parametrize("choice", [0, 3, 1.5, True, None, "", "one", "nan", [1]])
-def test_other_choices_are_dropped_and_counted(jsonl, choice):
+def test_other_choices_are_dropped_and_counted(jsonl: Write, choice: Json) -> None:
     data = read(jsonl(course(1), course(choice)))
     assert data.counts == {"read": 2, "kept": 1, "dropped: choice not 1 or 2": 1}
 
@@ -86,13 +97,13 @@ def test_other_choices_are_dropped_and_counted(jsonl, choice):
         (course(first="\ud800"), "text is not valid Unicode"),
     ],
 )
-def test_unusable_rows_are_dropped_and_counted(jsonl, row, reason):
+def test_unusable_rows_are_dropped_and_counted(jsonl: Write, row: Row, reason: str) -> None:
     data = read(jsonl(course(), row, course(2)))
     assert data.counts == {"read": 3, "kept": 2, f"dropped: {reason}": 1}
     assert [each.pair for each in data.rows] == [0, 2]
 
 
-def test_json_nan_is_a_null_cell(tmp_path):
+def test_json_nan_is_a_null_cell(tmp_path: Path) -> None:
     path = tmp_path / "data.json"
     path.write_text(
         '[{"prompt": NaN, "chosen": "a", "rejected": "b"}, {"prompt": "q", "chosen": "a", "rejected": "b"}]'
@@ -100,17 +111,17 @@ def test_json_nan_is_a_null_cell(tmp_path):
     assert read(DataSource(str(path))).counts["dropped: null cell"] == 1
 
 
-def test_texts_are_verbatim(jsonl):
+def test_texts_are_verbatim(jsonl: Write) -> None:
     row = only(jsonl(course(question="  NA ", first="nan", second="null\r\n")))
     assert (row.prompt[0].content, row.chosen, row.rejected) == ("  NA ", "nan", "null\r\n")
 
 
-def test_no_usable_row_is_an_error_that_counts(jsonl):
+def test_no_usable_row_is_an_error_that_counts(jsonl: Write) -> None:
     with pytest.raises(DataError, match=r"none of its 2 rows can be used: 2 dropped: equal answers"):
         read(jsonl(*[course(first="x", second="x")] * 2))
 
 
-def test_rows_counts_kept_rows(jsonl):
+def test_rows_counts_kept_rows(jsonl: Write) -> None:
     source = jsonl(course(first="x", second="x"), course(), course(2), course())
     data = read(replace(source, rows=2))
     assert [row.pair for row in data.rows] == [1, 2]
@@ -119,7 +130,7 @@ def test_rows_counts_kept_rows(jsonl):
 
 
 @pytest.mark.parametrize("rows", [0, -1])
-def test_rows_must_be_positive(jsonl, rows):
+def test_rows_must_be_positive(jsonl: Write, rows: int) -> None:
     with pytest.raises(DataError, match=f"`rows` is {rows}"):
         read(replace(jsonl(course()), rows=rows))
 
@@ -127,7 +138,7 @@ def test_rows_must_be_positive(jsonl, rows):
 TALK = [system("be kind"), user("hi"), bot("hello"), user("why?")]
 
 
-def test_plain_pair(jsonl):
+def test_plain_pair(jsonl: Write) -> None:
     row = only(jsonl(pair()))
     assert row.prompt == (Message("user", "q"),)
     assert (row.chosen, row.rejected) == ("good", "bad")
@@ -146,7 +157,7 @@ def test_plain_pair(jsonl):
         (TALK, [bot("good")], "bad"),
     ],
 )
-def test_turns_in_prompt_or_answers(jsonl, prompt, chosen, rejected):
+def test_turns_in_prompt_or_answers(jsonl: Write, prompt: Json, chosen: Json, rejected: Json) -> None:
     row = only(jsonl(pair(prompt, chosen, rejected)))
     assert row.prompt == tuple(Message(**turn) for turn in TALK)
     assert (row.chosen, row.rejected) == ("good", "bad")
@@ -166,34 +177,34 @@ def test_turns_in_prompt_or_answers(jsonl, prompt, chosen, rejected):
         (pair(chosen=[user("q"), bot("a"), user("b"), bot("c")]), "answers differ before the last turn"),
         (pair(chosen=[{"role": "assistant"}]), "turn without role and content"),
         (pair(chosen=["good"]), "turn without role and content"),
-        (pair(chosen=[bot(None)]), "null cell"),
+        (pair(chosen=[{"role": "assistant", "content": None}]), "null cell"),
         (pair(chosen=[bot("same")], rejected="same"), "equal answers"),
     ],
 )
-def test_unusable_conversations_are_counted(jsonl, row, reason):
+def test_unusable_conversations_are_counted(jsonl: Write, row: Row, reason: str) -> None:
     assert read(jsonl(pair(), row)).counts == {"read": 2, "kept": 1, f"dropped: {reason}": 1}
 
 
-def test_transcript_prompts(jsonl):
+def test_transcript_prompts(jsonl: Write) -> None:
     prompt = "\n\nHuman: hi\n\nAssistant: hello\n\nHuman: why?\n\nAssistant:"
     row = only(jsonl(pair(prompt)))
     assert [turn.content for turn in row.prompt] == ["hi", "hello", "why?"]
     assert only(jsonl(pair(prompt, prompt + " good", prompt + " bad"))).chosen == "good"
 
 
-def test_an_answer_that_looks_like_a_transcript_stays_verbatim(jsonl):
+def test_an_answer_that_looks_like_a_transcript_stays_verbatim(jsonl: Write) -> None:
     answer = "Human: knock\n\nAssistant: who?"
     assert only(jsonl(pair(chosen=answer))).chosen == answer
     assert only(jsonl(course(first=answer))).chosen == answer
 
 
-def test_prompt_implied_by_turns(jsonl):
+def test_prompt_implied_by_turns(jsonl: Write) -> None:
     row = only(jsonl({"chosen": [*TALK, bot("good")], "rejected": [*TALK, bot("bad")]}))
     assert roles(row) == ["system", "user", "assistant", "user"]
     assert (row.chosen, row.rejected) == ("good", "bad")
 
 
-def test_prompt_implied_by_transcripts(jsonl):
+def test_prompt_implied_by_transcripts(jsonl: Write) -> None:
     start = "\n\nHuman: hi\n\nAssistant: hello\n\nHuman: two\n\nparts\n\nAssistant: "
     row = only(jsonl({"chosen": start + "good\n\nreally", "rejected": start + "bad"}))
     assert [turn.content for turn in row.prompt] == ["hi", "hello", "two\n\nparts"]
@@ -212,37 +223,37 @@ def test_prompt_implied_by_transcripts(jsonl):
         ("\n\nHuman: a\n\nAssistant: x", "\n\nHuman: a\n\nAssistant: x", "equal answers"),
     ],
 )
-def test_implied_prompts_that_cannot_be_used(jsonl, chosen, rejected, reason):
+def test_implied_prompts_that_cannot_be_used(jsonl: Write, chosen: Json, rejected: Json, reason: str) -> None:
     good = {"chosen": [user("a"), bot("x")], "rejected": [user("a"), bot("y")]}
     data = read(jsonl(good, {"chosen": chosen, "rejected": rejected}))
     assert data.counts == {"read": 2, "kept": 1, f"dropped: {reason}": 1}
 
 
-def test_plain_texts_without_prompt_are_an_error(jsonl):
+def test_plain_texts_without_prompt_are_an_error(jsonl: Write) -> None:
     with pytest.raises(DataError, match=r"row 0 .*no `prompt` column") as caught:
         read(jsonl({"chosen": "good", "rejected": "bad"}))
-    assert "columns: {prompt: COLUMN}" in caught.value.fix
+    assert "columns: {prompt: COLUMN}" in fix(caught)
 
 
 @pytest.mark.parametrize("label", [True, 1, 1.0, "true", " True", "1"])
-def test_desirable_rows(jsonl, label):
+def test_desirable_rows(jsonl: Write, label: Json) -> None:
     row = only(jsonl({"prompt": "q", "completion": "a", "label": label}))
     assert (row.chosen, row.rejected) == ("a", None)
 
 
 @pytest.mark.parametrize("label", [False, 0, 0.0, "false", "FALSE", "0"])
-def test_undesirable_rows(jsonl, label):
+def test_undesirable_rows(jsonl: Write, label: Json) -> None:
     row = only(jsonl({"prompt": [user("q")], "completion": [bot("a")], "label": label}))
     assert (row.chosen, row.rejected) == (None, "a")
 
 
 @pytest.mark.parametrize("label", [None, 2, "yes", ""])
-def test_other_labels_are_dropped_and_counted(jsonl, label):
+def test_other_labels_are_dropped_and_counted(jsonl: Write, label: Json) -> None:
     rows = [{"prompt": "q", "completion": "a", "label": each} for each in (True, label)]
     assert read(jsonl(*rows)).counts["dropped: label not true or false"] == 1
 
 
-def test_columns_rename(jsonl):
+def test_columns_rename(jsonl: Write) -> None:
     source = replace(jsonl({"query": "q", "better": "a", "worse": "b"}), columns={
         "prompt": "query", "chosen": "better", "rejected": "worse",
     })  # fmt: skip
@@ -250,47 +261,47 @@ def test_columns_rename(jsonl):
     assert (row.prompt[0].content, row.chosen, row.rejected) == ("q", "a", "b")
 
 
-def test_one_column_may_serve_under_two_names(jsonl):
+def test_one_column_may_serve_under_two_names(jsonl: Write) -> None:
     assert only(replace(jsonl({"prompt": "q", **course()}), columns={"question": "prompt"})).prompt[0].content == "q"
 
 
-def test_columns_decide_between_shapes(jsonl):
+def test_columns_decide_between_shapes(jsonl: Write) -> None:
     row = {**pair(), "completion": "c", "liked": False}
     assert read(jsonl(row)).shape == "prompt + chosen + rejected"
     assert only(replace(jsonl(row), columns={"label": "liked"})).rejected == "c"
 
 
-def test_missing_column_says_what_mends_it(jsonl):
+def test_missing_column_says_what_mends_it(jsonl: Write) -> None:
     rows = {"instruction": "q", "output_1": "a", "output_2": "b", "preference": 1}
     with pytest.raises(DataError, match=r"its columns \(instruction, output_1, output_2, preference\)") as caught:
         read(jsonl(rows))
     assert "question + response_1 + response_2 + overall_response; prompt + chosen + rejected" in caught.value.message
     edit = "columns: {question: instruction, response_1: output_1, response_2: output_2, overall_response: preference}"
-    assert edit in caught.value.fix
+    assert edit in fix(caught)
     mended = {"question": "instruction", "response_1": "output_1", "response_2": "output_2"}
     assert only(replace(jsonl(rows), columns={**mended, "overall_response": "preference"})).chosen == "a"
 
 
-def test_nearest_column_names(jsonl):
+def test_nearest_column_names(jsonl: Write) -> None:
     with pytest.raises(DataError) as caught:
         read(jsonl({"prompt": "q", "chosn": "a", "rejectd": "b"}))
-    assert "columns: {chosen: chosn, rejected: rejectd}" in caught.value.fix
+    assert "columns: {chosen: chosn, rejected: rejectd}" in fix(caught)
 
 
-def test_unguessable_columns(jsonl):
+def test_unguessable_columns(jsonl: Write) -> None:
     with pytest.raises(DataError) as caught:
         read(jsonl({"prompt": "q", "chosen": "a", "zzz": "b"}))
-    assert "columns: {rejected: COLUMN}" in caught.value.fix
+    assert "columns: {rejected: COLUMN}" in fix(caught)
 
 
-def test_columns_must_name_known_things(jsonl):
+def test_columns_must_name_known_things(jsonl: Write) -> None:
     with pytest.raises(DataError, match="Did you mean chosen"):
         read(replace(jsonl(pair()), columns={"chosenn": "chosen"}))
     with pytest.raises(DataError, match=r"names a column that is not there. Did you mean chosen"):
         read(replace(jsonl(pair()), columns={"chosen": "chosenn"}))
 
 
-def test_gold_columns_are_kept_and_give_gold_choice(jsonl):
+def test_gold_columns_are_kept_and_give_gold_choice(jsonl: Write) -> None:
     gold = {"gold": "Paris", "candidates": ["Paris", "Rome"]}
     rows = [
         pair(chosen="Paris.", rejected="Rome.") | gold,
@@ -305,12 +316,12 @@ def test_gold_columns_are_kept_and_give_gold_choice(jsonl):
     assert data.rows[0].candidates == ("Paris", "Rome")
 
 
-def test_unpaired_rows_have_no_gold_choice(jsonl):
+def test_unpaired_rows_have_no_gold_choice(jsonl: Write) -> None:
     row = only(jsonl({"prompt": "q", "completion": "4", "label": True, "gold": "4"}))
     assert (row.gold, row.gold_choice) == ("4", None)
 
 
-def test_parquet(tmp_path):
+def test_parquet(tmp_path: Path) -> None:
     path = tmp_path / "data.parquet"
     rows = [
         {**pair([user("q")], [bot("good")], [bot("bad")]), "image": b"\xff", "candidates": ["a", "b"]},
@@ -323,7 +334,7 @@ def test_parquet(tmp_path):
     assert data.rows[0].candidates == ("a", "b")
 
 
-def test_csv_keeps_quotes_newlines_and_long_cells(tmp_path):
+def test_csv_keeps_quotes_newlines_and_long_cells(tmp_path: Path) -> None:
     path = tmp_path / "data.csv"
     long = "x" * 200_000
     limit = csv.field_size_limit()
@@ -339,14 +350,14 @@ def test_csv_keeps_quotes_newlines_and_long_cells(tmp_path):
     assert csv.field_size_limit() == limit
 
 
-def test_json_list_and_mislabelled_json_lines(jsonl, tmp_path):
+def test_json_list_and_mislabelled_json_lines(jsonl: Write, tmp_path: Path) -> None:
     path = tmp_path / "list.json"
     path.write_text(json.dumps([pair(), pair()], indent=1))
     assert len(read(DataSource(str(path))).rows) == 2
     assert len(read(jsonl(pair(), pair(), name="lines.json")).rows) == 2
 
 
-def test_blank_json_lines_are_skipped(tmp_path):
+def test_blank_json_lines_are_skipped(tmp_path: Path) -> None:
     path = tmp_path / "data.jsonl"
     path.write_text(f"\ufeff{json.dumps(pair())}\n\n{json.dumps(pair())}\n", encoding="utf-8")
     assert len(read(DataSource(str(path))).rows) == 2
@@ -376,7 +387,7 @@ def test_blank_json_lines_are_skipped(tmp_path):
         ("data", b"PK", r"unknown kind of file \(no suffix\)"),
     ],
 )
-def test_unreadable_files(tmp_path, name, content, message):
+def test_unreadable_files(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(DataError, match=message) as caught:
@@ -384,14 +395,14 @@ def test_unreadable_files(tmp_path, name, content, message):
     assert name in caught.value.message
 
 
-def test_parquet_without_rows(tmp_path):
+def test_parquet_without_rows(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({name: pa.array([], pa.string()) for name in pair()}), path)
     with pytest.raises(DataError, match="it holds no rows"):
         read(DataSource(str(path)))
 
 
-def test_damaged_parquet_pages(tmp_path):
+def test_damaged_parquet_pages(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pq.write_table(pa.Table.from_pylist([pair(chosen="x" * 5000)] * 50), path, compression="none", use_dictionary=False)
     content = bytearray(path.read_bytes())
@@ -401,40 +412,42 @@ def test_damaged_parquet_pages(tmp_path):
         read(DataSource(str(path)))
 
 
-def test_missing_file_suggests_a_neighbour(jsonl, tmp_path):
+def test_missing_file_suggests_a_neighbour(jsonl: Write, tmp_path: Path) -> None:
     jsonl(pair(), name="train.jsonl")
     with pytest.raises(DataError, match="no such file") as caught:
         read(DataSource(str(tmp_path / "trian.jsonl")))
-    assert "train.jsonl" in caught.value.fix
+    assert "train.jsonl" in fix(caught)
     with pytest.raises(DataError, match="no such file") as caught:
         read(DataSource(str(tmp_path / "nowhere" / "train.jsonl")))
-    assert "does not exist either" in caught.value.fix
+    assert "does not exist either" in fix(caught)
 
 
-def test_a_folder_names_its_files(jsonl, tmp_path):
+def test_a_folder_names_its_files(jsonl: Write, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"this is a folder; expected a \.parquet"):
         read(DataSource(str(tmp_path)))
     jsonl(pair(), name="train.jsonl")
     with pytest.raises(DataError) as caught:
         read(DataSource(str(tmp_path)))
-    assert "train.jsonl" in caught.value.fix
+    assert "train.jsonl" in fix(caught)
 
 
 class FakeDataset:
-    def __init__(self, rows):
+    def __init__(self, rows: Sequence[Mapping[str, object]]) -> None:
         self.rows = rows
         self.column_names = list(rows[0])
 
-    def select_columns(self, columns):
+    def select_columns(self, columns: list[str]) -> list[dict[str, object]]:
         return [{column: row[column] for column in columns} for row in self.rows]
 
 
 @pytest.fixture
-def hub(monkeypatch):
+def hub(monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
     """A stand-in for the package datasets, whose `load_dataset` returns or raises `hub.result`."""
     fake = types.SimpleNamespace(result=None, calls=[])
 
-    def load_dataset(name, config=None, *, split=None, revision=None):
+    def load_dataset(
+        name: str, config: str | None = None, *, split: str | None = None, revision: str | None = None
+    ) -> object:
         fake.calls.append((name, config, split, revision))
         if isinstance(fake.result, Exception):
             raise fake.result
@@ -444,13 +457,13 @@ def hub(monkeypatch):
     return fake
 
 
-def test_hub_data(hub):
+def test_hub_data(hub: types.SimpleNamespace) -> None:
     hub.result = FakeDataset([{**pair(), "image": object()}])
     assert only(DataSource("owner/name:config", split="train", revision="v1")).chosen == "good"
     assert hub.calls == [("owner/name", "config", "train", "v1")]
 
 
-def test_hub_data_with_one_split_needs_no_name(hub):
+def test_hub_data_with_one_split_needs_no_name(hub: types.SimpleNamespace) -> None:
     hub.result = {"train": FakeDataset([pair()])}
     assert only(DataSource("owner/name")).chosen == "good"
     hub.result = {"train": FakeDataset([pair()]), "test": FakeDataset([pair()])}
@@ -458,23 +471,23 @@ def test_hub_data_with_one_split_needs_no_name(hub):
         read(DataSource("owner/name"))
 
 
-def test_hub_failure_in_words(hub):
+def test_hub_failure_in_words(hub: types.SimpleNamespace) -> None:
     hub.result = ConnectionError("no route to host\ndetails")
     with pytest.raises(
         DataError, match=r"no local file of this name.*ConnectionError: no route to host\n  → check"
     ) as caught:
         read(DataSource("owner/name"))
-    assert "network" in caught.value.fix
+    assert "network" in fix(caught)
 
 
-def test_hub_without_the_package(monkeypatch):
+def test_hub_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(DataError) as caught:
         read(DataSource("owner/name"))
     assert caught.value.fix == "pip install datasets"
 
 
-def test_planted():
+def test_planted() -> None:
     data = read(DataSource("embedded/planted", split="val", rows=20, bias="none"), seed=3)
     expected = planted("val", rows=20, seed=3, bias="none")
     assert [(row.chosen, row.rejected, row.gold, row.candidates, row.gold_choice) for row in data.rows] == [
@@ -494,11 +507,11 @@ def test_planted():
         (DataSource("embedded/other", split="val"), "no such embedded set"),
     ],
 )
-def test_planted_errors(source, message):
+def test_planted_errors(source: DataSource, message: str) -> None:
     with pytest.raises(DataError, match=message):
         read(source)
 
 
-def test_every_shape_has_words_and_known_aliases():
+def test_every_shape_has_words_and_known_aliases() -> None:
     assert preferences._SHAPE_WORDS.keys() == preferences._READERS.keys()
     assert set(preferences._ALIASES) <= set(preferences._CANONICAL)

@@ -1,5 +1,6 @@
 import io
 import json
+from typing import TypeVar
 
 import pytest
 from rich.console import Console
@@ -8,22 +9,32 @@ from align_bench.data.preferences import DataSource, read
 from align_bench.data.summary import Lengths, rich_summary, summarise
 from align_bench.records import Message, Preference, PreferenceSet
 
+T = TypeVar("T")
 
-def row(prompt, chosen, rejected, pair=0, gold_choice=None):
+
+def there(value: T | None) -> T:
+    """What is not undefined."""
+    assert value is not None
+    return value
+
+
+def row(
+    prompt: str, chosen: str | None, rejected: str | None, pair: int = 0, gold_choice: int | None = None
+) -> Preference:
     return Preference(pair, (Message("user", prompt),), chosen, rejected, gold_choice=gold_choice)
 
 
-def some(*rows):
+def some(*rows: Preference) -> PreferenceSet:
     return PreferenceSet(rows, "some shape", {"read": len(rows) + 1, "kept": len(rows), "dropped: equal answers": 1})
 
 
-def printed(preferences, rows=3, path="data.jsonl"):
-    console = Console(width=120, file=io.StringIO())
-    console.print(rich_summary(DataSource(path), preferences, rows=rows))
-    return console.file.getvalue()
+def printed(preferences: PreferenceSet, rows: int = 3, path: str = "data.jsonl") -> str:
+    text = io.StringIO()
+    Console(width=120, file=text).print(rich_summary(DataSource(path), preferences, rows=rows))
+    return text.getvalue()
 
 
-def test_numbers():
+def test_numbers() -> None:
     preferences = some(
         row("one two", "a b c", "a"),
         row("one", "a", "a b"),
@@ -42,44 +53,44 @@ def test_numbers():
 
 
 @pytest.mark.parametrize(("count", "p95"), [(1, 1), (19, 19), (20, 19), (21, 20), (100, 95), (101, 96)])
-def test_p95_is_the_smallest_length_that_95_percent_do_not_exceed(count, p95):
+def test_p95_is_the_smallest_length_that_95_percent_do_not_exceed(count: int, p95: int) -> None:
     lengths = summarise(some(*[row("x " * (each + 1), "a", "b") for each in range(count)])).prompt
     naive = next(each for each in range(1, count + 1) if each >= 0.95 * count)
     assert lengths is not None
     assert lengths.p95 == p95 == naive
 
 
-def test_cjk_is_counted_by_character():
-    assert summarise(some(row("你好", "北京", "a"))).chosen.mean == 2
+def test_cjk_is_counted_by_character() -> None:
+    assert there(summarise(some(row("你好", "北京", "a"))).chosen).mean == 2
 
 
-def test_all_turns_of_the_prompt_count():
+def test_all_turns_of_the_prompt_count() -> None:
     prompt = (Message("system", "be kind"), Message("user", "hi"))
-    assert summarise(some(Preference(0, prompt, "a", "b"))).prompt.mean == 3
+    assert there(summarise(some(Preference(0, prompt, "a", "b"))).prompt).mean == 3
 
 
-def test_unpaired_sets_have_no_shares():
+def test_unpaired_sets_have_no_shares() -> None:
     summary = summarise(some(row("q", "a b", None), row("q", None, "c")))
     assert (summary.pairs, summary.chosen_longer, summary.equally_long, summary.gold_agrees) == (0, None, None, None)
-    assert (summary.chosen.n, summary.rejected.n) == (1, 1)
+    assert (there(summary.chosen).n, there(summary.rejected).n) == (1, 1)
     assert summarise(some(row("q", "a", None))).rejected is None
     assert "n/a" in printed(some(row("q", "a", None)))
 
 
-def test_as_dict_is_json():
+def test_as_dict_is_json() -> None:
     summary = summarise(some(row("q", "a b", "c")))
     assert json.loads(json.dumps(summary.as_dict()))["chosen"]["mean"] == 2
 
 
-def test_planted_bias_shows():
+def test_planted_bias_shows() -> None:
     bias = {
         name: summarise(read(DataSource("embedded/planted", split="val", bias=name))) for name in ("none", "strong")
     }
-    assert bias["strong"].chosen_longer > bias["none"].chosen_longer + 0.2
-    assert bias["none"].gold_agrees > bias["strong"].gold_agrees
+    assert there(bias["strong"].chosen_longer) > there(bias["none"].chosen_longer) + 0.2
+    assert there(bias["none"].gold_agrees) > there(bias["strong"].gold_agrees)
 
 
-def test_printed_summary_shows_counts_and_rows():
+def test_printed_summary_shows_counts_and_rows() -> None:
     text = printed(some(*[row(f"question {each}", "long answer", "short", pair=each) for each in range(5)]), rows=2)
     assert "dropped: equal answers" in text
     assert "some shape" in text
@@ -92,7 +103,7 @@ def test_printed_summary_shows_counts_and_rows():
     assert "longer in 100.0% of 5 pairs" in text
 
 
-def test_printed_texts_are_escaped_and_shortened():
+def test_printed_texts_are_escaped_and_shortened() -> None:
     text = printed(some(row("[red]not markup[/red] [/nope]", "x" * 5000, "\x1b[31mred\x07")), path="[bold]a.jsonl")
     assert "[red]not markup[/red] [/nope]" in text
     assert "[bold]a.jsonl" in text
@@ -102,6 +113,6 @@ def test_printed_texts_are_escaped_and_shortened():
     assert "\x07" not in text
 
 
-def test_gold_is_mentioned():
+def test_gold_is_mentioned() -> None:
     text = printed(some(row("q", "a b", "c", gold_choice=1), row("q", "a b", "c", gold_choice=2)))
     assert "Of 2 pairs with one right answer, 50.0% have it as the chosen." in text

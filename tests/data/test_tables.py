@@ -1,6 +1,8 @@
 """One reader serves pairs and answers: the same rows, the same messages."""
 
 import json
+from collections.abc import Mapping
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,6 +14,7 @@ from align_bench.data.answers import read_answers
 from align_bench.data.preferences import DataSource, read
 from align_bench.data.tables import read_table
 from align_bench.errors import DataError
+from align_bench.records import Json
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -23,14 +26,14 @@ shared = [HealthCheck.function_scoped_fixture]
 examples = settings(max_examples=100, database=None, deadline=None, suppress_health_check=shared)
 
 
-def rows_of(path):
+def rows_of(path: Path) -> tuple[tuple[str, ...], list[Mapping[str, object]]]:
     table = read_table(path, str(path))
     return table.columns, list(table.rows(table.columns))
 
 
 @examples
 @given(rows=st.lists(st.dictionaries(st.text(), values, max_size=4), min_size=1, max_size=5), escaped=st.booleans())
-def test_json_lines_come_back_as_they_were_written(tmp_path, rows, escaped):
+def test_json_lines_come_back_as_they_were_written(tmp_path: Path, rows: list[dict[str, Json]], escaped: bool) -> None:
     """Whatever stands in a text: quotes, line separators of Unicode, a byte order mark."""
     path = tmp_path / "data.jsonl"
     path.write_bytes("".join(json.dumps(row, ensure_ascii=escaped) + "\n" for row in rows).encode())
@@ -41,7 +44,7 @@ def test_json_lines_come_back_as_they_were_written(tmp_path, rows, escaped):
 
 @examples
 @given(texts=st.lists(st.tuples(st.text(), st.text() | st.none()), min_size=1, max_size=5))
-def test_parquet_and_json_hold_the_same_rows_as_json_lines(tmp_path, texts):
+def test_parquet_and_json_hold_the_same_rows_as_json_lines(tmp_path: Path, texts: list[tuple[str, str | None]]) -> None:
     rows = [{"prompt": one, "answer": other} for one, other in texts]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     (tmp_path / "a.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
@@ -50,7 +53,7 @@ def test_parquet_and_json_hold_the_same_rows_as_json_lines(tmp_path, texts):
     assert rows_of(tmp_path / "a.jsonl") == rows_of(tmp_path / "a.json") == rows_of(tmp_path / "a.parquet")
 
 
-def test_parquet_reads_only_the_wanted_columns(tmp_path):
+def test_parquet_reads_only_the_wanted_columns(tmp_path: Path) -> None:
     pq.write_table(pa.table({"prompt": ["q"], "image": [b"\xff"]}), tmp_path / "a.parquet")
     table = read_table(tmp_path / "a.parquet", "a.parquet")
     assert table.columns == ("prompt", "image")
@@ -68,7 +71,7 @@ def test_parquet_reads_only_the_wanted_columns(tmp_path):
         ("a.parquet", b"not parquet at all"),
     ],
 )
-def test_pairs_and_answers_are_told_the_same(tmp_path, name, content):
+def test_pairs_and_answers_are_told_the_same(tmp_path: Path, name: str, content: bytes) -> None:
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(DataError) as pairs:

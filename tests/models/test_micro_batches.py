@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from itertools import chain
 from random import Random
 
@@ -7,7 +8,7 @@ from align_bench.errors import DataError
 from align_bench.models.micro_batches import even_passes, micro_batches
 
 
-def test_micro_batches_hold_the_bound_and_every_row():
+def test_micro_batches_hold_the_bound_and_every_row() -> None:
     lengths = [3, 9, 1, 4, 9, 2, 7, 5]
     indices = [7, 0, 4, 2, 6, 1]
     parts = micro_batches(indices, lengths, max_tokens=12)
@@ -17,36 +18,36 @@ def test_micro_batches_hold_the_bound_and_every_row():
     assert parts == [[1], [4], [6], [7, 0], [2]]
 
 
-def test_a_part_does_not_pad_short_rows_to_a_long_one():
+def test_a_part_does_not_pad_short_rows_to_a_long_one() -> None:
     lengths = [100, 90, 80, 79, 10, 9, 8]
     assert micro_batches(range(7), lengths, max_tokens=600) == [[0, 1, 2], [3, 4, 5, 6]]
     # A part that is not half full takes any row: many small passes cost more than padding.
     assert micro_batches(range(7), lengths, max_tokens=1000) == [[0, 1, 2, 3, 4], [5, 6]]
 
 
-def test_a_cpus_part_is_small_whatever_the_bound():
+def test_a_cpus_part_is_small_whatever_the_bound() -> None:
     lengths = [400] * 5
     assert micro_batches(range(5), lengths, max_tokens=8192) == [[0, 1], [2, 3], [4]]
     assert micro_batches(range(5), lengths, max_tokens=8192, device="cuda") == [[0, 1, 2, 3, 4]]
     assert micro_batches(range(5), lengths, max_tokens=800, device="cuda") == [[0, 1], [2, 3], [4]]
 
 
-def test_a_row_longer_than_the_bound_goes_alone():
+def test_a_row_longer_than_the_bound_goes_alone() -> None:
     assert micro_batches([0, 1, 2], [100, 2, 2], max_tokens=4) == [[0], [1, 2]]
 
 
-def test_one_micro_batch_where_all_fits():
+def test_one_micro_batch_where_all_fits() -> None:
     assert micro_batches(range(4), [2, 2, 2, 2], max_tokens=8) == [[0, 1, 2, 3]]
     assert micro_batches([], [2], max_tokens=8) == []
 
 
 @pytest.mark.parametrize("split", [micro_batches, even_passes])
-def test_parts_need_room(split):
+def test_parts_need_room(split: Callable[..., list[list[int]]]) -> None:
     with pytest.raises(DataError, match="max_tokens is 0"):
         split([0], [1], max_tokens=0)
 
 
-def test_unpadded_parts_are_as_few_as_fit_and_about_equal():
+def test_unpadded_parts_are_as_few_as_fit_and_about_equal() -> None:
     lengths = [400, 380, 250, 200, 90, 10]
     assert even_passes(range(4), lengths, max_tokens=8192) == [[1, 2], [0, 3]]
     assert even_passes(range(4), lengths, max_tokens=500) == [[2, 3], [0], [1]]
@@ -55,7 +56,7 @@ def test_unpadded_parts_are_as_few_as_fit_and_about_equal():
     assert even_passes([], lengths, max_tokens=1) == []
 
 
-def test_unpadded_parts_hold_the_bound_and_every_row():
+def test_unpadded_parts_hold_the_bound_and_every_row() -> None:
     random = Random(0)
     for _ in range(200):
         lengths = [random.randint(1, 900) for _ in range(20)]

@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -100,13 +101,13 @@ def scenarios(prompts: int) -> Iterator[Scenario]:
         yield Scenario(
             f"two identical methods, one seed each; checkpoints share {shared:.0%} of the noise",
             "no claim about methods",
-            lambda rng, shared=shared: between_checkpoints(rng, prompts, shared),
+            partial(between_checkpoints, prompts=prompts, shared=shared),
         )
     for seeds in (3, 5):
         yield Scenario(
             f"two identical methods, {seeds} seeds each",
             "5%",
-            lambda rng, seeds=seeds: between_methods(rng, prompts, seeds),
+            partial(between_methods, prompts=prompts, seeds=seeds),
             repeats=5,
         )
     yield Scenario(
@@ -201,7 +202,9 @@ def clustered(rng: np.random.Generator, prompts: int) -> Claims:
     """Right or wrong on four pairs a prompt, whose differences have a common part."""
     clusters = np.repeat(np.arange(prompts), 4)
     a, b = (
-        (math.sqrt(0.5) * rng.normal(size=prompts)[clusters] + math.sqrt(0.5) * rng.normal(size=4 * prompts) > 0) * 1.0
+        (
+            math.sqrt(0.5) * rng.normal(size=prompts)[clusters] + math.sqrt(0.5) * rng.normal(size=4 * prompts) > 0
+        ).astype(np.float64)
         for _ in range(2)
     )
     return {
@@ -228,10 +231,12 @@ def equivalent(rng: np.random.Generator, prompts: int, dz: float) -> Claims:
     by_seed = [np.stack([_pair(rng, prompts, dz)[side] for _ in range(3)]) for side in (0, 1)]
     over_seeds = prompt_spread(by_seed[0], by_seed[1])
     assert over_seeds is not None
-    means = [side.mean(axis=1).tolist() for side in by_seed]
+    first, second = (side.mean(axis=1).tolist() for side in by_seed)
     return {
         "TOST between checkpoints": rejects(tost_paired(a, b, 0.1 * spread)),
-        "TOST between methods, 3 seeds without noise of their own": rejects(tost_seeds(*means, 0.1 * over_seeds)),
+        "TOST between methods, 3 seeds without noise of their own": rejects(
+            tost_seeds(first, second, 0.1 * over_seeds)
+        ),
     }
 
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from align_bench.records import Cost, Generation, Outcome
+from align_bench.records import Cost, Generation, Kind, Outcome
 from align_bench.store.files import make_folder, write_atomically
 
 WORDS = ("the answer is a kind of number that you may find useful in many other ways of thinking about it").split()  # noqa: SIM905
@@ -52,8 +52,9 @@ def outcomes(size: Size) -> list[Outcome]:
     """The base and every cell."""
     cost = Cost(seconds=20.0, tokens=200_000, peak_bytes=2**30)
     made = [Outcome("base", "base", "base", {}, 0, "done", reward="s̄", cost=cost)]
+    kinds: tuple[tuple[Kind, int], ...] = (("reward", size.rewards), ("policy", size.policies))
     for seed in range(size.seeds):
-        for kind, count in (("reward", size.rewards), ("policy", size.policies)):
+        for kind, count in kinds:
             for number in range(count):
                 name = f"{kind}_{number}"
                 cell = f"{name}#{seed}" if size.seeds > 1 else name

@@ -144,7 +144,8 @@ def test_layout_of_a_step(benchmark: Any, policy: Any, sequences: Any) -> None:
 
 @pytest.fixture(scope="module")
 def columns() -> list[list[float]]:
-    return np.random.default_rng(0).normal(size=(4, 1000)).tolist()
+    found: list[list[float]] = np.random.default_rng(0).normal(size=(4, 1000)).tolist()
+    return found
 
 
 def test_accuracy(benchmark: Any, columns: Any) -> None:

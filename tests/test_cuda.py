@@ -58,7 +58,7 @@ def test_log_probabilities_and_gradients_equal_those_of_the_cpu() -> None:
 @pytest.mark.parametrize(("storage", "tolerance"), [("fp32", 1e-4), ("bf16", 0.05), ("nf4", 0.05)])
 def test_a_shared_prompt_changes_nothing(storage: str, tolerance: float) -> None:
     """Per token, in nats; bf16 keeps eight bits of each number."""
-    compute = "float32" if storage == "fp32" else "bfloat16"
+    compute: Compute = "float32" if storage == "fp32" else "bfloat16"
     model = on("cuda", storage, compute)
     assert lay_out(model, ROWS).inputs["input_ids"].shape[0] == 2
     with torch.no_grad():

@@ -17,7 +17,8 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def block(language: str, number: int = 0) -> str:
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)[number]
+    blocks: list[str] = re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+    return blocks[number]
 
 
 def test_ci_runs_the_readmes_test_command() -> None:
@@ -63,7 +64,8 @@ def test_every_packaged_suite_and_command_is_named() -> None:
     for name in packaged_suites():
         assert f"`{name}`" in README
     for command in app.registered_commands:
-        assert f"align-bench {command.callback.__name__}" in README  # type: ignore[union-attr]
+        assert command.callback is not None
+        assert f"align-bench {command.callback.__name__}" in README
 
 
 @pytest.mark.parametrize("target", re.findall(r"\]\(([^)#]+)\)", README))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from align_bench import sources
 from align_bench.sources import closure, module_digest, plugin_digest
 
 LOOP = '''"""The loop."""
@@ -218,7 +218,7 @@ def test_each_content_is_parsed_once(package: Path, monkeypatch: pytest.MonkeyPa
     def parse(*_: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(sources.ast, "parse", parse)
+    monkeypatch.setattr(ast, "parse", parse)
     module_digest("align_bench.train.loop", package=package)
 
 

@@ -11,6 +11,8 @@ from align_bench.cli import compare, data, methods, run  # noqa: F401 - each add
 from align_bench.cli.app import app, errors
 from align_bench.errors import AlignBenchError
 
+__all__ = ["app", "main"]
+
 
 def main() -> None:
     """Run a command; errors of the user's making are shown without a traceback."""

@@ -18,7 +18,11 @@ def test_guards_are_told_from_formulas() -> None:
 def test_mutants_are_counted_and_survivors_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mutate_metrics, "change", lambda mutant: f"-{mutant} as it was\n+changed")
     monkeypatch.setattr(mutate_metrics, "version", lambda library: "3.8")
-    found = {"a.py": {"a1": 1, "a2": 0, "a3": None, "a4": 36}, "b.py": {"b1": 33}, "c.py": {}}
+    found: dict[str, dict[str, int | None]] = {
+        "a.py": {"a1": 1, "a2": 0, "a3": None, "a4": 36},
+        "b.py": {"b1": 33},
+        "c.py": {},
+    }
     page = mutate_metrics.written(found, "")
     assert "| a.py | 4 | 1 | 1 | 1 | 0 | 1 |" in page
     assert "| b.py | 1 | 0 | 0 | 0 | 1 | 0 |" in page

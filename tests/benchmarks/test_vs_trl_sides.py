@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from align_bench.suite.models import Generate
 pytestmark = pytest.mark.filterwarnings("ignore:`.*gradient_checkpointing.*` is deprecated:FutureWarning")
 
 
-class Turns:
+class Turns(sides.Turns):
     """Always one's turn; keeps what is said."""
 
     def __init__(self) -> None:
@@ -51,7 +52,7 @@ def settings(base_folder: Path) -> dict[str, Any]:
 
 def played(settings: dict[str, Any], part: str, side: str) -> list[dict[str, Any]]:
     turns = Turns()
-    sides.PARTS[part](sides.Bench({**settings, "part": part, "side": side}), turns)  # type: ignore[arg-type]
+    sides.PARTS[part](sides.Bench({**settings, "part": part, "side": side}), turns)
     return turns.said
 
 
@@ -145,7 +146,7 @@ def test_settings_of_another_run_are_not_appended_to(tmp_path: Path, monkeypatch
     monkeypatch.setattr("sys.argv", ["vs_trl.py", "--results", str(tmp_path)])
     given = vs_trl.arguments()
     path, result = vs_trl.begun(given, vs_trl.settings_of(given))
-    path.write_text(vs_trl.json.dumps(result))
+    path.write_text(json.dumps(result))
     monkeypatch.setattr("sys.argv", ["vs_trl.py", "--append", str(path)])
     given = vs_trl.arguments()
     assert vs_trl.begun(given, vs_trl.settings_of(given)) == (path, result)

@@ -8,13 +8,18 @@ from typing import Any
 import pytest
 import vs_trl_table as table
 
-OURS = {
+OURS: dict[str, Any] = {
     "seconds": [1.0, 2.0, 4.0],
     "tokens": [100, 200, 100],
     "peak_bytes": 1_000_000_000,
     "resting_bytes": 1,
 }
-THEIRS = {"seconds": [4.0, 10.0, 12.0], "tokens": [100, 200, 100], "peak_bytes": 2_500_000_000, "resting_bytes": 1}
+THEIRS: dict[str, Any] = {
+    "seconds": [4.0, 10.0, 12.0],
+    "tokens": [100, 200, 100],
+    "peak_bytes": 2_500_000_000,
+    "resting_bytes": 1,
+}
 
 
 def part(**sides: Any) -> dict[str, Any]:
@@ -145,8 +150,8 @@ def test_orpo_is_compared_by_its_first_odds_alone() -> None:
 
 
 def test_scoring_must_equal_the_plain_loop_and_trls_loss() -> None:
-    right = {"chosen": [-10.0], "rejected": [-20.0], "loss": 0.5}
-    sides = {"ours": right, "naive": right, "trl": {"loss": 0.5}}
+    right: dict[str, Any] = {"chosen": [-10.0], "rejected": [-20.0], "loss": 0.5}
+    sides: dict[str, dict[str, Any]] = {"ours": right, "naive": right, "trl": {"loss": 0.5}}
     assert table.check_scoring("float32", sides) == {"log-probabilities": 0.0, "loss": 0.0}
     for wrong in ({"naive": {**right, "rejected": [-20.5]}}, {"trl": {"loss": 0.6}}):
         with pytest.raises(table.UnequalError):

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 import typer
+from typer.core import TyperGroup
 
 from align_bench.cli import main as program
 from align_bench.cli.app import app, console, errors
@@ -28,7 +29,9 @@ from align_bench.runner.results import Results
 from align_bench.store.store import MANIFEST, Store
 from align_bench.suite.load import builtin_folder, load_suite
 
-COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+GROUP = typer.main.get_command(app)
+assert isinstance(GROUP, TyperGroup)
+COMMANDS: dict[str, Any] = dict(GROUP.commands)
 METHOD = '''
 from align_bench.api import Loss, PairLogps, algorithm
 

@@ -44,10 +44,11 @@ PLUGIN = Plugin(hostile, Path("/somewhere/[red]/mine[/].py"), "option", "digest"
 
 def shown(*renderables: RenderableType) -> str:
     """The text that a wide terminal would show."""
-    console = Console(file=io.StringIO(), width=400)
+    text = io.StringIO()
+    console = Console(file=text, width=400)
     for renderable in renderables:
         console.print(renderable)
-    return str(console.file.getvalue())  # type: ignore[attr-defined]
+    return text.getvalue()
 
 
 def line(text: str, start: str) -> str:

@@ -63,10 +63,11 @@ def graph(prepared: Prepared) -> Graph:
 
 def shown(prepared: Prepared, runs: Path) -> str:
     """The text that a wide terminal would show."""
-    console = Console(file=io.StringIO(), width=400)
+    text = io.StringIO()
+    console = Console(file=text, width=400)
     for renderable in plan_tables(prepared, runs):
         console.print(renderable)
-    return str(console.file.getvalue())  # type: ignore[attr-defined]
+    return text.getvalue()
 
 
 def stages(text: str) -> dict[str, list[str]]:

@@ -20,5 +20,5 @@ def test_combinations_answer_by_answer() -> None:
 
 def test_members_that_agree_are_one_judge() -> None:
     for how in ("mean", "worst", "variance_penalised"):
-        assert combine([MEMBERS[0]] * 3, Ensemble(combine=how)) == MEMBERS[0]  # type: ignore[arg-type]
+        assert combine([MEMBERS[0]] * 3, Ensemble(combine=how)) == MEMBERS[0]
     assert combine([MEMBERS[1]], None) == MEMBERS[1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import defaultdict
 
 import pytest
 
@@ -16,7 +16,7 @@ def naive_tfidf(documents: list[list[str]]) -> dict[str, float]:
     n = len(documents)
     terms = {term for document in documents for term in document}
     idf = {term: math.log((1 + n) / (1 + sum(term in document for document in documents))) + 1 for term in terms}
-    means: Counter[str] = Counter()
+    means: defaultdict[str, float] = defaultdict(float)
     for document in documents:
         weights = {term: document.count(term) * idf[term] for term in set(document)}
         norm = math.sqrt(sum(weight**2 for weight in weights.values()))

@@ -37,7 +37,7 @@ def tail(t: float, df: float, steps: int = 20_000) -> float:
 
     def density(angle: float) -> float:
         x = math.tan(angle)
-        return scale * (1 + x * x / df) ** (-(df + 1) / 2) * (1 + x * x)
+        return float(scale * (1 + x * x / df) ** (-(df + 1) / 2) * (1 + x * x))
 
     low, high = math.atan(t), math.pi / 2 - 1e-9
     width = (high - low) / steps

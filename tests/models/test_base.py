@@ -104,7 +104,7 @@ def test_each_file_is_hashed_by_the_digest_that_is_given(copied: Path) -> None:
 
 
 def test_a_hub_models_digest_is_its_commit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    wanted = {}
+    wanted: dict[str, str | None] = {}
 
     def fetched(repository: str, revision: str | None, allow_patterns: list[str]) -> str:
         wanted.update(repository=repository, revision=revision)

@@ -317,7 +317,9 @@ def test_other_families_are_left_alone() -> None:
 
 def test_a_wrong_fused_layer_is_noticed_on_the_first_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     rotate = decoder._rotate
-    monkeypatch.setattr(decoder, "_rotate", lambda *given: rotate(*given[:-1], -given[-1]))
+    monkeypatch.setattr(
+        decoder, "_rotate", lambda heads, cosine, first, second, sign: rotate(heads, cosine, first, second, -sign)
+    )
     with pytest.raises(ModelError, match=r"log-probabilities .* differ from the plain ones by .* nats a token"):
         response_logps(model_of(FAMILIES["llama"]), ROWS)
     scorer = AutoModelForSequenceClassification.from_config(LlamaConfig(**SHAPE, num_labels=1)).requires_grad_(False)

@@ -204,7 +204,8 @@ def test_the_seed_decides_adapter_and_head(base_folder: Path) -> None:
     base = find_base(str(base_folder))
 
     def head(seed: int) -> torch.Tensor:
-        return next(load_scorer(base, FP32, seed=seed).score.parameters())
+        weight: torch.Tensor = next(load_scorer(base, FP32, seed=seed).score.parameters())
+        return weight
 
     assert torch.equal(head(3), head(3))
     assert not torch.equal(head(3), head(4))

@@ -13,7 +13,7 @@ from align_bench.models.base import find_base
 from align_bench.models.load import add_adapter, load_adapter, load_policy, save_adapter
 from align_bench.models.logprobs import response_logps
 from align_bench.models.lora import Affine, FusedLinear, factors, steady
-from align_bench.models.precision import Precision
+from align_bench.models.precision import Compute, Precision
 from align_bench.models.unfused import unfused
 from align_bench.suite.models import Lora
 
@@ -22,7 +22,7 @@ ROWS = [((5, 6, 7), (8, 9)), ((5, 6, 7), (10,)), ((11, 12), (13, 14, 15))]
 
 def adapted(base_folder: Path, storage: str = "fp32", **lora: Any) -> Any:
     """A model whose adapters do something."""
-    compute = "float32" if storage == "fp32" else "bfloat16"
+    compute: Compute = "float32" if storage == "fp32" else "bfloat16"
     base = load_policy(find_base(str(base_folder)), Precision(storage, compute, "cpu"))
     model = add_adapter(base, Lora(**{"r": 4, "alpha": 12, **lora}), seed=0)
     torch.manual_seed(1)

@@ -33,8 +33,9 @@ def states(heads: int, keys: int, dtype: torch.dtype, value_width: int = 16) -> 
 
 
 def piecewise(*given: Tensor, **settings: Any) -> Tensor:
+    query, key, value = (one.transpose(1, 2) for one in given)
     with attending(CONFIG, PIECES):
-        found, _ = _attend(None, *(one.transpose(1, 2) for one in given), None, scaling=0.3, **settings)
+        found, _ = _attend(None, query, key, value, None, scaling=0.3, **settings)
     return found
 
 

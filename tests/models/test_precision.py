@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """No answer is remembered from another test, and accelerate counts as not imported."""
     find_device.cache_clear()
     precision._multiplies_bf16.cache_clear()
-    monkeypatch.delitem(precision.sys.modules, "accelerate", raising=False)
+    monkeypatch.delitem(sys.modules, "accelerate", raising=False)
     return monkeypatch
 
 
@@ -79,7 +80,7 @@ def test_the_fast_type_is_the_one_that_torch_names(asked: pytest.MonkeyPatch) ->
 def test_amx_by_the_flags_of_linux(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, machine: str, expected: bool | None
 ) -> None:
-    monkeypatch.setattr(precision.sys, "platform", "linux")
+    monkeypatch.setattr(sys, "platform", "linux")
     (tmp_path / "cpuinfo").write_text(text)
     assert has_amx(tmp_path / "cpuinfo", machine) is expected
     if machine == "x86_64":
@@ -91,7 +92,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A Linux machine without an accelerator, and a torch that was built for one."""
     for name in ("ACCELERATE_TORCH_DEVICE", "LOCAL_RANK", "ACCELERATE_USE_SAGEMAKER"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(precision.sys, "platform", "linux")
+    monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(precision, "find_spec", lambda name: None)
     monkeypatch.setattr(precision, "version", lambda name: "2.13.0")
     for place, vendor in (("0", "0x8086"), ("1", "0x1af4")):
@@ -141,5 +142,5 @@ def test_another_system_or_a_package_with_a_device_of_its_own_leaves_it_open(
     monkeypatch.setattr(precision, "find_spec", lambda name: object() if name == "torch_npu" else None)
     assert not has_no_accelerator(machine)
     monkeypatch.setattr(precision, "find_spec", lambda name: None)
-    monkeypatch.setattr(precision.sys, "platform", "darwin")
+    monkeypatch.setattr(sys, "platform", "darwin")
     assert not has_no_accelerator(machine)

@@ -17,6 +17,7 @@ from align_bench.planning import estimate as estimate_module
 from align_bench.planning.estimate import UTILISATION, Estimate
 from align_bench.planning.known import Nothing
 from align_bench.plugins.registry import Plugin, load_registry
+from align_bench.records import PreferenceSet
 from align_bench.stages.held_out import HeldOut
 from align_bench.stages.models import Frozen
 from align_bench.stages.overlap import Overlap
@@ -79,8 +80,14 @@ def test_size_of_a_table_is_guessed_from_its_texts(rows: Rows, table: Tokens) ->
 
 
 def test_texts_are_read_once(rows: Rows, table: Tokens, monkeypatch: pytest.MonkeyPatch) -> None:
-    read, times = preferences.read, []
-    monkeypatch.setattr(preferences, "read", lambda source: times.append(source) or read(source))
+    read = preferences.read
+    times: list[DataSource] = []
+
+    def counting(source: DataSource) -> PreferenceSet:
+        times.append(source)
+        return read(source)
+
+    monkeypatch.setattr(preferences, "read", counting)
     for _ in range(2):
         Estimate(Nothing(), PARAMETERS, {}, no_rate).size(replace(table, owner="another"))
     assert times == [rows.source]

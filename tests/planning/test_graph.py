@@ -237,7 +237,8 @@ def test_each_kind_of_cell_has_its_stages() -> None:
 
 def test_without_a_judge_nothing_is_judged() -> None:
     made = plan(replace(OUTSIDE, judges=()), judge=None)
-    assert made.judges == made.panel == ()
+    assert made.judges == ()
+    assert made.panel == ()
     assert set(made.tables) == {"train", "val"}
     assert not any(cell.all(Judge) for cell in every_cell(made))
     assert made.cells[1].answers is not None
@@ -789,7 +790,7 @@ def test_every_method_has_its_trials_with_one_seed() -> None:
     }
     assert {cell.seed for cell in made.trials} == {4}
     assert made.trial_base is not None
-    assert all(cell.answers is cell.the(Audit) is None for cell in (made.trial_base, *made.trials))
+    assert all(cell.answers is None and cell.the(Audit) is None for cell in (made.trial_base, *made.trials))
     assert all(cell.adapter and cell.adapter.table == made.held_out["train"] for cell in made.trials)
     assert all(cell.validation and made.held_out["val"] in cell.validation.needs() for cell in made.trials)
     given = {name.partition("#")[0] for name in names(seeds=[4, 5])}
@@ -910,7 +911,9 @@ def test_each_method_waits_for_its_own_trials() -> None:
     known, tune = Stored(), {"trials": 2}
     dpo = plan(tune=tune).searches["dpo"]
     known.make(stage for cell in dpo.cells for stage in cell.stages)
-    known.make([plan(known=known, tune=tune).searches["dpo"].choice])  # type: ignore[list-item]
+    choice = plan(known=known, tune=tune).searches["dpo"].choice
+    assert choice is not None
+    known.make([choice])
     made = plan(known=known, tune=tune)
     assert {cell.id: cell.waiting is None for cell in made.cells} == {
         "rm": False,
@@ -937,7 +940,8 @@ def test_tuned_parameters_take_the_place_of_the_given_ones() -> None:
 def test_a_failed_trial_has_ended() -> None:
     known, tune = Stored(), {"trials": 3}
     trials = plan(methods=["dpo"], tune=tune).searches["dpo"].cells
-    known.failed.add(trials[1].adapter)  # type: ignore[arg-type]
+    assert trials[1].adapter is not None
+    known.failed.add(trials[1].adapter)
     known.make(stage for cell in trials for stage in cell.stages)
     choice = plan(methods=["dpo"], known=known, tune=tune).searches["dpo"].choice
     assert choice is not None
@@ -961,7 +965,9 @@ def test_a_choice_depends_on_which_trials_failed() -> None:
 def test_a_failure_of_what_trials_share_ends_them_all() -> None:
     known, tune = Stored(), {"trials": 2}
     trials = plan(methods=["dpo"], tune=tune).searches["dpo"].cells
-    known.failed.add(part_of(trials[0], "reference"))  # type: ignore[arg-type]
+    reference = part_of(trials[0], "reference")
+    assert reference is not None
+    known.failed.add(reference)
     known.make(stage for cell in trials for stage in cell.stages)
     made = plan(methods=["dpo"], known=known, tune=tune)
     choice = made.searches["dpo"].choice
@@ -974,7 +980,8 @@ def test_a_failure_of_what_trials_share_ends_them_all() -> None:
 def test_an_open_trial_is_waited_for_beside_a_failed_one() -> None:
     known, tune = Stored(), {"trials": 2}
     trials = plan(methods=["dpo"], tune=tune).searches["dpo"].cells
-    known.failed.add(trials[0].adapter)  # type: ignore[arg-type]
+    assert trials[0].adapter is not None
+    known.failed.add(trials[0].adapter)
     search = plan(methods=["dpo"], known=known, tune=tune).searches["dpo"]
     assert search.choice is None
     assert search.missing == "dpo trial 1: train: not stored"

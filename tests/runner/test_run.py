@@ -472,15 +472,18 @@ def test_what_another_run_makes_meanwhile_is_waited_for_and_not_made_again(
     held = Store(folders.runs).try_lock(adapter.address)
     assert held is not None
 
+    def finish() -> None:
+        made = Results(Store(other.runs)).artefact(adapter).folder
+        shutil.copytree(made, folders.runs / made.relative_to(other.runs))
+        held.release()
+
     class Waiting(Watch):
         """The other run is done with the adapter as soon as it is waited for."""
 
         def say(self, text: str) -> None:
             super().say(text)
             if text.startswith("waiting for"):
-                made = Results(Store(other.runs)).artefact(adapter).folder
-                shutil.copytree(made, folders.runs / made.relative_to(other.runs))
-                held.release()
+                finish()
 
     watch = Waiting()
     assert numbers(execute(path, folders, watch)) == expected
@@ -514,7 +517,11 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     seen: list[str] = []
 
     def counting(name: str, loading: Any) -> Any:
-        return lambda *given, **more: (seen.append(name), loading(*given, **more))[1]
+        def counted(*given: Any, **more: Any) -> Any:
+            seen.append(name)
+            return loading(*given, **more)
+
+        return counted
 
     for name in ("load_policy", "load_scorer"):
         monkeypatch.setattr(load, name, counting(name, getattr(load, name)))
@@ -691,4 +698,5 @@ def test_repeated_answer_costs_its_tokens_once(
     once = len(rows[0].prompt) + len(rows[0].chosen or ())
     once += sum(len(row.prompt) + len(row.rejected or ()) for row in rows)
     assert len(rows) == 3
+    assert graph.base.validation is not None
     assert results.artefact(graph.base.validation).cost.tokens == once

@@ -109,6 +109,7 @@ def test_picks_are_those_of_a_naive_scoring(whole: Whole) -> None:
     prompts = {row.pair: row.prompt for row in first_prompts(results.load(graph.tables["val"]), 6)}
     drawn = [results.load(draw) for draw in three.draws]
     assert len({tuple(tuple(line["ids"]) for line in draw) for draw in drawn}) == 6, "draws differ"
+    assert graph.base.answers is not None
     assert results.load(graph.base.answers)[0]["ids"] not in [draw[0]["ids"] for draw in drawn]
     for pick, n in ((three, 3), (two, 2)):
         picked = {(line["pair"], line["sample"]): line for line in results.load(pick)}

@@ -142,7 +142,8 @@ def test_a_folder_scores_each_row_whatever_the_batch(judge: Path, tmp_path: Path
     path = lines(tmp_path / "a.jsonl", [*ROWS, {"question": None, "answer": "x"}])
     model = load_judge(find_judge(LoadedJudge(model=str(judge))), Precision("fp32", "float32", "cpu"))
     alone = [
-        model([Conversation((Message("user", row["question"]),), row["answer"])], max_tokens=1)[0][0] for row in ROWS
+        model([Conversation((Message("user", str(row["question"])),), str(row["answer"]))], max_tokens=1)[0][0]
+        for row in ROWS
     ]
     for limit in (1, 64, 10_000):
         found = scored(path, str(judge), max_tokens=limit)

@@ -28,6 +28,7 @@ from align_bench.runner import report as reports
 from align_bench.runner.desk import LocalDesk
 from align_bench.runner.results import Results
 from align_bench.runner.run import Folders, run
+from align_bench.sources import module_digest
 from align_bench.store.clean import unneeded
 from align_bench.store.store import Store
 from align_bench.suite.load import load_suite
@@ -135,12 +136,11 @@ def test_a_second_run_of_either_makes_nothing_and_writes_nothing(place: Place) -
 def test_a_report_by_other_code_is_written_anew_and_nothing_else_made(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    known = reports.module_digest
     asked = []
 
     def changed(module: str) -> str:
         asked.append(module)
-        return f"{known(module)}, changed"
+        return f"{module_digest(module)}, changed"
 
     prepared, results = place.prepared("one"), Results(Store(place.runs))
     graph = make_graph(prepared, results)

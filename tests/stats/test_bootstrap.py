@@ -30,8 +30,8 @@ def test_difference_and_interval_against_a_plain_loop() -> None:
     found = paired_bootstrap(partial_correlation, a, b, words)
 
     def difference(rows: list[int]) -> float:
-        one, other, lengths = ([column[rows] for column in group] for group in (a, b, words))
-        return float(partial_correlation(*one, *lengths) - partial_correlation(*other, *lengths))
+        (a1, a2), (b1, b2), (long, short) = ([column[rows] for column in group] for group in (a, b, words))
+        return float(partial_correlation(a1, a2, long, short) - partial_correlation(b1, b2, long, short))
 
     draw = random.Random(2)
     drawn = [difference([draw.randrange(ROWS) for _ in range(ROWS)]) for _ in range(1000)]
@@ -74,7 +74,8 @@ def test_two_rows_have_an_interval() -> None:
 
 
 def mean(column: np.ndarray, axis: int = -1) -> np.ndarray:
-    return column.mean(axis)
+    means: np.ndarray = column.mean(axis)
+    return means
 
 
 def test_percentiles_by_hand() -> None:

@@ -6,6 +6,7 @@ import math
 import random
 import statistics
 from collections import defaultdict
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 import pytest
@@ -29,10 +30,10 @@ def lopsided(seed: int = 1) -> tuple[list[float], list[float], list[int]]:
     return a, [rng.gauss(0, 0.2) for _ in prompts], prompts
 
 
-def clustered_error(differences: list[float], prompts: list) -> float:
+def clustered_error(differences: list[float], prompts: Sequence[Hashable]) -> float:
     """√(G/(G−1) · Σ_g (Σ_i∈g e_i)²) / N, from its definition (the factor (N−1)/(N−K) is 1 for a mean)."""
     centre = statistics.mean(differences)
-    sums: dict = defaultdict(float)
+    sums: defaultdict[Hashable, float] = defaultdict(float)
     for value, prompt in zip(differences, prompts, strict=True):
         sums[prompt] += value - centre
     groups = len(sums)
@@ -116,7 +117,8 @@ def bca_by_definition(values: list[float], drawn: np.ndarray) -> tuple[float, fl
         normal.cdf(z0 + (z0 + z) / (1 - acceleration * (z0 + z)))
         for z in (normal.inv_cdf(0.025), normal.inv_cdf(0.975))
     ]
-    return tuple(np.quantile(drawn, shares))  # type: ignore[return-value]
+    low, high = np.quantile(drawn, shares)
+    return float(low), float(high)
 
 
 def test_bca_by_its_definition() -> None:
@@ -163,7 +165,7 @@ def test_bca_has_the_unit_of_its_values() -> None:
 
 def one_sided(differences: list[float], margin: float, error: float, freedom: int) -> float:
     mean = statistics.mean(differences)
-    return max(student.sf((mean + margin) / error, freedom), student.cdf((mean - margin) / error, freedom))
+    return float(max(student.sf((mean + margin) / error, freedom), student.cdf((mean - margin) / error, freedom)))
 
 
 def test_tost_by_its_definition() -> None:

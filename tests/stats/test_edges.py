@@ -101,14 +101,16 @@ def test_discordant_pairs_that_balance_are_a_test_and_none_are_not() -> None:
 def test_methods_count_the_seeds_of_the_smaller_one() -> None:
     left, right = [1.0, 2.0, 4.0, 3.0], [1.0, 1.5, 0.5]
     found, scipys = welch(left, right), stats.ttest_ind(left, right, equal_var=False)
-    assert (found.n, found.p) == (3, pytest.approx(scipys.pvalue))
+    assert found.n == 3
+    assert found.p == pytest.approx(scipys.pvalue)
     assert found.p != pytest.approx(stats.ttest_ind(left, right, equal_var=True).pvalue, rel=1e-3)
     assert (found.low, found.high) == pytest.approx(scipys.confidence_interval(0.95))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Precision loss", RuntimeWarning)  # scipy doubts a group without spread
         assert welch([1.0, 1.0, 1.0], [0.0, 0.5, 1.5]).p is not None
     few = welch([1.0, 2.0], [0.5, 1.5, 3.0])
-    assert (few.difference, few.p, few.n) == (pytest.approx(1.5 - 5 / 3), None, 2)
+    assert few.difference == pytest.approx(1.5 - 5 / 3)
+    assert (few.p, few.n) == (None, 2)
     assert (welch([], [1.0]).difference, welch([], [1.0]).n) == (None, 0)
 
 
@@ -117,7 +119,8 @@ def test_a_method_against_the_base_has_an_interval_on_both_sides() -> None:
     found, scipys = against_fixed(means, 1.0), stats.ttest_1samp(means, 1.0)
     bounds = scipys.confidence_interval(0.95)
     assert (found.low, found.high) == pytest.approx((bounds.low - 1, bounds.high - 1))
-    assert (found.difference, found.p, found.n) == (pytest.approx(4 / 3), pytest.approx(scipys.pvalue), 3)
+    assert (found.difference, found.p) == pytest.approx((4 / 3, scipys.pvalue))
+    assert found.n == 3
     few, constant, none = against_fixed([1.0, 2.0], 1.0), against_fixed([2.0] * 3, 1.0), against_fixed([], 1.0)
     assert (few.difference, few.p, few.n) == (0.5, None, 2)
     assert (constant.difference, constant.p, constant.n) == (1.0, None, 3)

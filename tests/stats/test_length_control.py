@@ -19,7 +19,7 @@ def drawn(count: int = 150, theta: float = 0.4, phi: float = 1.5) -> tuple[np.nd
     rng = np.random.default_rng(3)
     longer = rng.normal(6, 10, count).round()
     rate = 1 / (1 + np.exp(-(theta + phi * np.tanh(longer / longer.std()))))
-    wins = (rng.random(count) < rate) * 1.0
+    wins = (rng.random(count) < rate).astype(float)
     wins[:5] = 0.5
     return wins, longer
 
@@ -80,7 +80,7 @@ def test_newtons_method_takes_newtons_steps(monkeypatch: pytest.MonkeyPatch) -> 
         (mixed, around, 5),
         (mixed, above, 6),
         (np.ones(6), around, 9),
-        ((around > 0) * 1.0, around, 9),
+        ((around > 0).astype(float), around, 9),
     ):
         fits = {}
         for most in (steps, 100):
@@ -107,7 +107,7 @@ def test_length_has_no_unit() -> None:
 
 
 def test_statsmodels_fit_is_that_of_newtons_method() -> None:
-    wins, longer = (np.arange(60) % 3 > 0) * 1.0, np.linspace(-2, 3, 60)
+    wins, longer = (np.arange(60) % 3 > 0).astype(float), np.linspace(-2, 3, 60)
     theta = _resampled_intercepts(np.ones((1, 60)), wins, longer, np.zeros(2))[0]
     found = length_controlled_win_rate(wins, longer).value or 0
     assert math.log(found / (1 - found)) == pytest.approx(theta, abs=1e-6)
@@ -115,7 +115,11 @@ def test_statsmodels_fit_is_that_of_newtons_method() -> None:
 
 def test_separated_wins_have_a_finite_fit() -> None:
     longer = np.array([-3.0, -2.0, -1.0, 1.0, 2.0, 3.0] * 10)
-    for wins, low, high in ((np.ones(60), 0.98, 1.0), (np.zeros(60), 0.0, 0.02), ((longer > 0) * 1.0, 0.45, 0.55)):
+    for wins, low, high in (
+        (np.ones(60), 0.98, 1.0),
+        (np.zeros(60), 0.0, 0.02),
+        ((longer > 0).astype(float), 0.45, 0.55),
+    ):
         found = length_controlled_win_rate(wins, longer)
         assert found.value is not None
         assert low <= found.value <= high

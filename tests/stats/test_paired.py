@@ -21,7 +21,7 @@ def t_tail(t: float, freedom: float, steps: int = 200_000) -> float:
         (1 if k in (0, steps) else 4 if k % 2 else 2) * (1 + (k * width) ** 2 / freedom) ** (-(freedom + 1) / 2)
         for k in range(steps + 1)
     )
-    return 1 - 2 * scale * total * width / 3
+    return float(1 - 2 * scale * total * width / 3)
 
 
 def test_paired_t_by_its_definition() -> None:

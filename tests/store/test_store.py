@@ -127,9 +127,14 @@ def test_one_listing_answers_for_all(store: Store, fill: Fill, monkeypatch: pyte
     addresses = [Address("val", content_key(number)) for number in range(5)]
     for one in addresses:
         fill(one)
-    listings = []
+    listings: list[Path] = []
     scan = os.scandir
-    monkeypatch.setattr(os, "scandir", lambda path: (listings.append(path), scan(path))[1])
+
+    def listed(path: Path) -> object:
+        listings.append(path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", listed)
     other = Store(store.folder)
     assert all(one in other for one in addresses)
     assert listings == [store.folder / "val"]
@@ -219,7 +224,12 @@ def test_content_is_on_disk_before_the_name(store: Store, fill: Fill, monkeypatc
     for name in ("sync_file", "sync_folder"):
         monkeypatch.setattr(module, name, lambda path, name=name: done.append(f"{name} {path.name}"))
     rename = Path.rename
-    monkeypatch.setattr(Path, "rename", lambda self, target: (done.append("rename"), rename(self, target))[1])
+
+    def renamed(path: Path, target: Path) -> Path:
+        done.append("rename")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", renamed)
     fill()
     place = done.index("rename")
     assert {"sync_file weights.bin", "sync_file notes.txt", "sync_folder deeper"} <= set(done[:place])
@@ -326,8 +336,14 @@ def test_checksums_are_verified_once(
     store: Store, fill: Fill, address: Address, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill()
-    fresh, read = Store(store.folder), []
-    monkeypatch.setattr(module, "file_digest", lambda path: (read.append(path.name), file_digest(path))[1])
+    fresh = Store(store.folder)
+    read: list[str] = []
+
+    def digest(path: Path) -> str:
+        read.append(path.name)
+        return file_digest(path)
+
+    monkeypatch.setattr(module, "file_digest", digest)
     for _ in range(3):
         assert fresh.get(address) is not None
     assert sorted(read) == ["notes.txt", "weights.bin"]

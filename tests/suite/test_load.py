@@ -50,6 +50,13 @@ def write(tmp_path: Path) -> Write:
     return written
 
 
+def trained_judge(suite: Suite) -> TrainedJudge:
+    """The suite's main judge, which it trains."""
+    judge = suite.judge[0]
+    assert isinstance(judge, TrainedJudge)
+    return judge
+
+
 def needed_variables() -> set[str]:
     """Environment variables without a default in any packaged suite."""
     return {
@@ -79,7 +86,7 @@ def test_packaged_suite_loads(name: str) -> None:
 def test_assignment_is_packaged_and_needs_no_network() -> None:
     suite = load_suite("assignment")
     assert [method.name for method in suite.methods] == ["rm", "dpo", "kto", "simpo", "orpo"]
-    paths = [suite.base, suite.data.train.path, suite.data.val.path, suite.judge[0].data.path]
+    paths = [suite.base, suite.data.train.path, suite.data.val.path, trained_judge(suite).data.path]
     assert all(path.startswith("embedded/") for path in paths)
 
 
@@ -390,7 +397,7 @@ def test_mappings_merge_and_the_rest_is_replaced(write: Write) -> None:
     suite = load_suite(str(child))
     assert (suite.train.epochs, suite.train.batch_size, suite.seeds) == (5, 4, [3])
     assert [method.name for method in suite.methods] == ["kto"]
-    assert suite.judge[0].parameters == {"centering": 0.1, "learning_rate": 1e-4}
+    assert trained_judge(suite).parameters == {"centering": 0.1, "learning_rate": 1e-4}
     assert (suite.data.train.path, suite.data.train.rows, suite.data.val.path) == ("t.jsonl", 2, "val.jsonl")
 
 
@@ -431,7 +438,7 @@ def test_mistake_in_a_parent_names_the_parent(write: Write) -> None:
         ("seeds=[0, 1, 2]", lambda suite: suite.seeds == [0, 1, 2]),
         ("data.train.rows=10", lambda suite: (suite.data.train.path, suite.data.train.rows) == ("train.jsonl", 10)),
         ("data.val.split=test", lambda suite: (suite.data.val.path, suite.data.val.split) == ("val.jsonl", "test")),
-        ("judge={method: rm, data: x.jsonl}", lambda suite: suite.judge[0].data.path == "x.jsonl"),
+        ("judge={method: rm, data: x.jsonl}", lambda suite: trained_judge(suite).data.path == "x.jsonl"),
         ("judge.data=x.jsonl", lambda suite: suite.judge[0].method == "rm"),
         ("methods=[kto, dpo: {beta: [0.1, 0.5]}]", lambda suite: suite.methods[-1].grid == {"beta": [0.1, 0.5]}),
         ("base=a=b", lambda suite: suite.base == "a=b"),
@@ -447,7 +454,11 @@ def test_set_overrides_one_key(write: Write, override: str, read: Callable[[Suit
 
 def test_set_reaches_into_a_judge_data_path(write: Write) -> None:
     suite = load_suite(str(write(more="judge: {data: j.jsonl}\n")), ["judge.data.rows=4", "judge.data.skip=2"])
-    assert (suite.judge[0].data.path, suite.judge[0].data.rows, suite.judge[0].data.skip) == ("j.jsonl", 4, 2)
+    assert (trained_judge(suite).data.path, trained_judge(suite).data.rows, trained_judge(suite).data.skip) == (
+        "j.jsonl",
+        4,
+        2,
+    )
 
 
 def test_later_set_goes_over_an_earlier_one(write: Write) -> None:
@@ -524,7 +535,7 @@ def test_paths_beside_the_suite_are_found(write: Write) -> None:
     (path.parent / "some" / "base").mkdir(parents=True)
     suite = load_suite(str(path))
     assert suite.data.train.path == str(path.parent / "train.jsonl")
-    assert suite.judge[0].data.path == str(path.parent / "judge.jsonl")
+    assert trained_judge(suite).data.path == str(path.parent / "judge.jsonl")
     assert suite.plugins == [str(path.parent / "mine.py")]
     assert suite.base == str(path.parent / "some" / "base")
     assert suite.data.val.path == "val.jsonl", "what is nowhere stays as it was written"
@@ -584,9 +595,10 @@ def accepts(schema: Mapping[str, Any], node: Mapping[str, Any], value: Any) -> b
             accepts(schema, node.get("items", {}), each) for each in value
         )
     if isinstance(value, int | float):
-        return node.get("minimum", value) <= value <= node.get("maximum", value) and node.get(
-            "exclusiveMinimum", value - 1
-        ) < value < node.get("exclusiveMaximum", value + 1)
+        closed = node.get("minimum", value) <= value <= node.get("maximum", value)
+        return bool(
+            closed and node.get("exclusiveMinimum", value - 1) < value < node.get("exclusiveMaximum", value + 1)
+        )
     return not isinstance(value, str) or re.search(node.get("pattern", ""), value) is not None
 
 

@@ -308,7 +308,10 @@ PROMPTS = [place // 2 for place in range(N)]
 
 def form(**columns: Sequence[float | None]) -> dict[str, Sequence[float | None]]:
     """Columns of answers that vary in nothing but what is given."""
-    return {name: columns.get(name, [0.0] * N) for name in ("words", "grade", "list_items", "headings", "bold")}
+    plain: dict[str, Sequence[float | None]] = dict.fromkeys(
+        ("words", "grade", "list_items", "headings", "bold"), [0.0] * N
+    )
+    return plain | columns
 
 
 def drawn(seed: int) -> list[float]:

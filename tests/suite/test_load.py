@@ -454,11 +454,8 @@ def test_set_overrides_one_key(write: Write, override: str, read: Callable[[Suit
 
 def test_set_reaches_into_a_judge_data_path(write: Write) -> None:
     suite = load_suite(str(write(more="judge: {data: j.jsonl}\n")), ["judge.data.rows=4", "judge.data.skip=2"])
-    assert (trained_judge(suite).data.path, trained_judge(suite).data.rows, trained_judge(suite).data.skip) == (
-        "j.jsonl",
-        4,
-        2,
-    )
+    data = trained_judge(suite).data
+    assert (data.path, data.rows, data.skip) == ("j.jsonl", 4, 2)
 
 
 def test_later_set_goes_over_an_earlier_one(write: Write) -> None:

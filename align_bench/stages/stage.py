@@ -15,14 +15,13 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from align_bench.errors import PluginError
-from align_bench.records import Json
 from align_bench.sources import module_digest
 from align_bench.store.keys import Address, content_key
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from align_bench.records import PreferenceSet, Tick
+    from align_bench.records import Json, PreferenceSet, Tick
     from align_bench.stages.models import Frozen, ModelKey
     from align_bench.stages.rows import Rows
     from align_bench.store.store import Artefact

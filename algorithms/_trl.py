@@ -29,11 +29,14 @@ import importlib.metadata
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from torch.utils.data import Sampler
 
-from align_bench.api import Job, Pair, PluginError
+from align_bench.api import Answer, AnswerJob, Job, Pair, PairJob, PluginError, Prompt, PromptJob
+
+Row = dict[str, Any]  # of a prepared data set, as a trainer's collator reads it
+E = TypeVar("E", Pair, Answer)
 
 _KNOWN = "trl>=1.16,<1.17"  # what these recipes were held against
 
@@ -109,9 +112,9 @@ def _micro_batch(size: int, most: int) -> int:
     return max((rows for rows in range(1, min(size, most) + 1) if size % rows == 0), default=1)
 
 
-def labelled(pair: Pair) -> dict[str, Any]:
+def labelled(pair: Pair) -> Row:
     """A row of CPOTrainer's or ORPOTrainer's prepared data set, as its collator reads it."""
-    row: dict[str, Any] = {}
+    row: Row = {}
     for side, answer in (("chosen", pair.chosen), ("rejected", pair.rejected)):
         row[f"{side}_input_ids"] = [*pair.prompt, *answer]
         row[f"{side}_attention_mask"] = [1] * len(row[f"{side}_input_ids"])
@@ -157,21 +160,39 @@ _NAMES = {
 }
 
 
-def train(
-    job: Job, trainer_class: Any, config_class: Any, row: Callable[[Any], Mapping[str, Any]], **options: Any
+def train_pairs(
+    job: PairJob, trainer_class: Any, config_class: Any, row: Callable[[Pair], Row], **options: Any
 ) -> None:
-    """A training on given answers."""
+    """A training on pairs of answers."""
+    _train(job, job.examples, trainer_class, config_class, row, options)
+
+
+def train_answers(
+    job: AnswerJob, trainer_class: Any, config_class: Any, row: Callable[[Answer], Row], **options: Any
+) -> None:
+    """A training on single answers."""
+    _train(job, job.examples, trainer_class, config_class, row, options)
+
+
+def _train(
+    job: Job,
+    examples: Sequence[E],
+    trainer_class: Any,
+    config_class: Any,
+    row: Callable[[E], Row],
+    options: Mapping[str, Any],
+) -> None:
     size = job.settings.batch_size
     shared = arguments(job, _micro_batch(size, job.settings.micro_batch_tokens // max(job.lengths)), size)
     # Rows are cut already; only another row's answer to a prompt, for KTO, may be longer.
-    config = shared | {"max_length": 2 * job.settings.max_length} | options
-    rows = [row(example) for example in job.examples]
+    config = shared | {"max_length": 2 * job.settings.max_length} | dict(options)
+    rows = [row(example) for example in examples]
     with built(job, trainer_class, config_class, config, rows, list) as trainer:
         trainer.train()
 
 
 def train_online(
-    job: Job, trainer_class: Any, config_class: Any, generations: int, max_new_tokens: int, **options: Any
+    job: PromptJob, trainer_class: Any, config_class: Any, generations: int, max_new_tokens: int, **options: Any
 ) -> None:
     """A training on the policy's own answers."""
     prompts = job.settings.batch_size
@@ -185,11 +206,10 @@ def train_online(
         return [prompt for _ in range(size // rows) for prompt in whole for _ in range(generations)]
 
     def scored(prompts: list[str], completion_ids: list[list[int]], **_: Any) -> list[float]:
-        assert job.reward is not None, "it comes with rollouts"
         return [job.reward(int(prompt), answer) for prompt, answer in zip(prompts, completion_ids, strict=True)]
 
     # A prompt goes through the trainer by its number, so that nothing tokenises it again.
-    numbers = [{"prompt": str(number)} for number in range(len(job.examples))]
+    numbers: list[Row] = [{"prompt": str(number)} for number in range(len(job.examples))]
     config = arguments(job, rows, size) | lengths | options
     with built(job, trainer_class, config_class, config, numbers, filled, reward_funcs=scored) as trainer:
         trainer.train()
@@ -201,7 +221,7 @@ def built(
     trainer_class: Any,
     config_class: Any,
     config: Mapping[str, Any],
-    rows: list[Mapping[str, Any]],
+    rows: list[Row],
     filled: Callable[[Sequence[int]], Sequence[int]],
     **more: Any,
 ) -> Iterator[Any]:
@@ -209,26 +229,28 @@ def built(
     from datasets import Dataset
     from transformers import PrinterCallback, TrainerCallback
 
-    class Fed(trainer_class):
+    asked: Sequence[Prompt] = job.examples if isinstance(job, PromptJob) else ()
+
+    class Fed(trainer_class):  # type: ignore[misc]  # found by name
         """The trainer without its own tokenisation and order of rows."""
 
         def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
             return dataset
 
         @staticmethod
-        def tokenize_row(row: Mapping[str, Any]) -> Mapping[str, Any]:
+        def tokenize_row(row: Row) -> Row:
             return row
 
         def _get_train_sampler(self, *_: Any) -> _Planned:
             return _Planned(job, filled)
 
         def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
-            return [list(job.examples[int(prompt)].prompt) for prompt in prompts], None, {}
+            return [list(asked[int(prompt)].prompt) for prompt in prompts], None, {}
 
         def _send_telemetry(self) -> None:
             """What is trained here is no one else's business."""
 
-    class Logged(TrainerCallback):
+    class Logged(TrainerCallback):  # type: ignore[misc]  # transformers is not followed
         def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float], **_: Any) -> None:
             if "loss" in logs:  # the last entry sums the training up
                 job.log({_NAMES[name]: float(value) for name, value in logs.items() if name in _NAMES})

@@ -5,7 +5,7 @@ from torch import Tensor
 from align_bench.api import selection
 
 
-@selection(paper="arXiv:2112.09332", kl_bound=lambda given: math.log(given["n"]) - (given["n"] - 1) / given["n"])
+@selection(paper="arXiv:2112.09332", kl_bound=lambda n: math.log(n) - (n - 1) / n)
 def best_of_n(rewards: Tensor) -> Tensor:
     """Best of n: of n answers that the base samples, the one that the reward model likes best; nothing is trained.
 

@@ -4,12 +4,10 @@ from typing import Annotated
 from annotated_types import Ge, Gt, Lt
 from torch.nn.functional import logsigmoid
 
-from align_bench.api import Loss, PairLogps, Range, algorithm
+from align_bench.api import Loss, Range, ReferencedPairLogps, algorithm
 
 
 @algorithm(
-    data="pairs",
-    reference=True,
     paper="arXiv:2305.18290",
     learning_rate=5e-5,
     learning_rate_range=(5e-6, 5e-4),
@@ -18,7 +16,7 @@ from align_bench.api import Loss, PairLogps, Range, algorithm
     normalised=False,
 )
 def cdpo(
-    logps: PairLogps,
+    logps: ReferencedPairLogps,
     *,
     beta: Annotated[float, Gt(0), Range(0.01, 0.5)] = 0.1,
     flip_rate: Annotated[float, Ge(0), Lt(0.5), Range(0.05, 0.4)] = 0.1,

@@ -6,7 +6,7 @@ from torch.nn.functional import logsigmoid
 from align_bench.api import Loss, PairLogps, Range, algorithm
 
 
-@algorithm(data="pairs", paper="arXiv:2401.08417", learning_rate=5e-5, learning_rate_range=(5e-6, 5e-4), reward="β·s")
+@algorithm(paper="arXiv:2401.08417", learning_rate=5e-5, learning_rate_range=(5e-6, 5e-4), reward="β·s")
 def cpo(
     logps: PairLogps,
     *,

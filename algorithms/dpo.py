@@ -4,12 +4,10 @@ from typing import Annotated
 from annotated_types import Gt
 from torch.nn.functional import logsigmoid
 
-from align_bench.api import Loss, PairLogps, Range, algorithm
+from align_bench.api import Loss, Range, ReferencedPairLogps, algorithm
 
 
 @algorithm(
-    data="pairs",
-    reference=True,
     paper="arXiv:2305.18290",
     learning_rate=5e-5,
     learning_rate_range=(5e-6, 5e-4),
@@ -17,7 +15,7 @@ from align_bench.api import Loss, PairLogps, Range, algorithm
     at_reference=math.log(2),
     normalised=False,
 )
-def dpo(logps: PairLogps, *, beta: Annotated[float, Gt(0), Range(0.01, 0.5)] = 0.1) -> Loss:
+def dpo(logps: ReferencedPairLogps, *, beta: Annotated[float, Gt(0), Range(0.01, 0.5)] = 0.1) -> Loss:
     """Direct Preference Optimization: logistic loss on the margin of the implicit rewards.
 
     Equation:

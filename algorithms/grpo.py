@@ -3,7 +3,7 @@ from typing import Annotated
 import torch
 from annotated_types import Ge, Gt
 
-from align_bench.api import Advantages, Experience, Loss, Rollouts, algorithm
+from align_bench.api import Advantages, Experience, Loss, Rollouts, RolloutSettings, online
 
 
 def group_normalised(experience: Experience) -> Advantages:
@@ -16,17 +16,14 @@ def group_normalised(experience: Experience) -> Advantages:
     return Advantages(((rewards - mean) / (variance.sqrt() + 1e-4))[:, None] * experience.mask)
 
 
-@algorithm(
-    data="rollouts",
-    reference=True,
+@online(
     paper="arXiv:2402.03300",
     learning_rate=1e-5,
     learning_rate_range=(1e-6, 1e-4),
-    reward="s̄",
     advantage=group_normalised,
-    rollout={"samples": 8, "updates": 1},
+    rollout=RolloutSettings(samples=8),
 )
-def grpo(rollouts: Rollouts, *, clip: Annotated[float, Gt(0)] = 0.2, kl_weight: Annotated[float, Ge(0)] = 0.04) -> Loss:
+def grpo(rollouts: Rollouts, *, clip: Annotated[float, Gt(0)] = 0.2, kl_coef: Annotated[float, Ge(0)] = 0.04) -> Loss:
     """Group Relative Policy Optimization: clipped token ratios, rewards normalised within each prompt's answers.
 
     Equation:
@@ -36,7 +33,7 @@ def grpo(rollouts: Rollouts, *, clip: Annotated[float, Gt(0)] = 0.2, kl_weight: 
     Args:
         rollouts: answers that the policy wrote, token by token, shape [rows, time], in nats.
         clip: ε, how far the probability ratio of a token counts, no unit.
-        kl_weight: κ, weight of the KL estimate, in normalised rewards a nat; 0.04 in the paper.
+        kl_coef: κ, weight of the KL estimate, in normalised rewards per nat; 0.04 in the paper.
 
     Returns:
         Per-example loss of shape [rows].
@@ -58,6 +55,6 @@ def grpo(rollouts: Rollouts, *, clip: Annotated[float, Gt(0)] = 0.2, kl_weight: 
     tokens = rollouts.mask.sum(1)
     outside = ((ratio - 1).abs() > clip) & rollouts.mask
     return Loss(
-        ((surrogate + kl_weight * drift) * rollouts.mask).sum(1) / tokens,
+        ((surrogate + kl_coef * drift) * rollouts.mask).sum(1) / tokens,
         metrics={"clip_fraction": outside.sum(1) / tokens},
     )

@@ -2,12 +2,10 @@ from typing import Annotated
 
 from annotated_types import Gt
 
-from align_bench.api import Loss, PairLogps, Range, algorithm
+from align_bench.api import Loss, Range, ReferencedPairLogps, algorithm
 
 
 @algorithm(
-    data="pairs",
-    reference=True,
     paper="arXiv:2310.12036",
     learning_rate=5e-5,
     learning_rate_range=(5e-6, 5e-4),
@@ -15,7 +13,7 @@ from align_bench.api import Loss, PairLogps, Range, algorithm
     at_reference=lambda tau: 1 / (4 * tau**2),
     normalised=True,
 )
-def ipo(logps: PairLogps, *, tau: Annotated[float, Gt(0), Range(0.01, 1)] = 0.1) -> Loss:
+def ipo(logps: ReferencedPairLogps, *, tau: Annotated[float, Gt(0), Range(0.01, 1)] = 0.1) -> Loss:
     """Identity Preference Optimization: squared distance of the log-ratio margin from a target that it cannot outrun.
 
     Equation:
@@ -23,8 +21,8 @@ def ipo(logps: PairLogps, *, tau: Annotated[float, Gt(0), Range(0.01, 1)] = 0.1)
 
     Args:
         logps: sums of response log-probabilities, nats, shape [rows], with their reference, and token counts.
-        tau: strength of the pull towards the reference, per nat a token; the margin aims at 1/(2τ). The paper uses 0.1
-            to 1.
+        tau: strength of the pull towards the reference, per nat per token; the margin aims at 1/(2τ). The paper uses
+            0.1 to 1.
 
     Returns:
         Per-example loss and the rewards ρ̄ (nats per token), each of shape [rows].

@@ -3,21 +3,19 @@ from typing import Annotated
 import torch
 from annotated_types import Gt
 
-from align_bench.api import Loss, Range, UnpairedLogps, algorithm
+from align_bench.api import Loss, Range, ReferencedUnpairedLogps, algorithm
 
 
 @algorithm(
-    data="unpaired",
-    reference=True,
     paper="arXiv:2402.01306",
     learning_rate=5e-5,
     learning_rate_range=(5e-6, 5e-4),
     reward="β·ρ",
-    at_reference=lambda desirable_weight, undesirable_weight, **_: (desirable_weight / 2, undesirable_weight / 2),
+    at_reference=lambda desirable_weight, undesirable_weight: (desirable_weight / 2, undesirable_weight / 2),
     normalised=False,
 )
 def kto(
-    logps: UnpairedLogps,
+    logps: ReferencedUnpairedLogps,
     *,
     beta: Annotated[float, Gt(0), Range(0.01, 0.5)] = 0.1,
     desirable_weight: Annotated[float, Gt(0)] = 1.0,

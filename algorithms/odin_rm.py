@@ -5,19 +5,18 @@ from annotated_types import Ge
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from align_bench.api import LengthHead, Loss, PairScores, algorithm
+from align_bench.api import LengthHead, LengthHeadScores, Loss, algorithm
 
 
 @algorithm(
-    data="scores",
     paper="arXiv:2402.07319",
     learning_rate=1e-4,
     learning_rate_range=(1e-5, 5e-4),
     reward="r",
-    auxiliary=lambda given: LengthHead(),
+    auxiliary=LengthHead,
 )
 def odin_rm(
-    scores: PairScores,
+    scores: LengthHeadScores,
     *,
     length_weight: Annotated[float, Ge(0)] = 1.0,
     orthogonality: Annotated[float, Ge(0)] = 1.0,
@@ -48,10 +47,8 @@ def odin_rm(
         3. The centring term, as in rm.
     """
     pair = (scores.chosen + scores.length_chosen) - (scores.rejected + scores.length_rejected)
-    sides = (scores.chosen, scores.chosen_tokens), (scores.rejected, scores.rejected_tokens)
-    quality = sum(_correlation(*side, scores.batch_scores, scores.batch_tokens) for side in sides) / 2
-    sides = (scores.length_chosen, scores.chosen_tokens), (scores.length_rejected, scores.rejected_tokens)
-    length = sum(_correlation(*side, scores.batch_length_scores, scores.batch_tokens) for side in sides) / 2
+    quality = _length_correlation(scores, scores.chosen, scores.rejected, scores.batch_scores)
+    length = _length_correlation(scores, scores.length_chosen, scores.length_rejected, scores.batch_length_scores)
     direction = _pearson(scores.batch_scores, scores.batch_tokens).sign()
     values = -logsigmoid(pair) + length_weight * (direction * quality - length)
     values = values + orthogonality * scores.head_cosine.abs()
@@ -61,6 +58,13 @@ def odin_rm(
         rejected_rewards=scores.rejected,
         metrics={"length_correlation": quality.detach(), "head_length_correlation": length.detach()},
     )
+
+
+def _length_correlation(scores: LengthHeadScores, chosen: Tensor, rejected: Tensor, batch_values: Tensor) -> Tensor:
+    """The correlation of one head's scores with length, as the mean over both answers of each pair."""
+    sides = (chosen, scores.chosen_tokens), (rejected, scores.rejected_tokens)
+    won, lost = (_correlation(values, tokens, batch_values, scores.batch_tokens) for values, tokens in sides)
+    return (won + lost) / 2
 
 
 def _correlation(values: Tensor, tokens: Tensor, batch_values: Tensor, batch_tokens: Tensor) -> Tensor:

@@ -9,7 +9,6 @@ from align_bench.api import Loss, PairLogps, Range, algorithm
 
 
 @algorithm(
-    data="pairs",
     paper="arXiv:2403.07691",
     learning_rate=5e-5,
     learning_rate_range=(1e-5, 5e-4),

@@ -3,21 +3,20 @@ from typing import Annotated
 from annotated_types import Ge, Gt
 from torch.nn.functional import logsigmoid
 
-from align_bench.api import BiasExpert, Loss, PairScores, algorithm
+from align_bench.api import BiasExpert, BiasExpertScores, Loss, algorithm
 
 
 @algorithm(
-    data="scores",
     paper="arXiv:2310.05199",
     learning_rate=1e-4,
     learning_rate_range=(1e-5, 5e-4),
     reward="r",
-    auxiliary=lambda given: BiasExpert(
-        length_only=given["length_expert"], noise=given["noise"], learning_rate_factor=given["bias_rate"]
+    auxiliary=lambda noise, length_expert, bias_rate: BiasExpert(
+        length_only=length_expert, noise=noise, learning_rate_factor=bias_rate
     ),
 )
 def poe_rm(
-    scores: PairScores,
+    scores: BiasExpertScores,
     *,
     noise: Annotated[float, Ge(0)] = 1.0,
     length_expert: bool = False,

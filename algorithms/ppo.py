@@ -4,49 +4,44 @@ import torch
 from annotated_types import Ge, Gt, Le
 from torch import Tensor
 
-from align_bench.api import Advantages, Experience, Loss, Range, Rollouts, algorithm
+from align_bench.api import CriticAdvantages, CriticExperience, CriticRollouts, Loss, Range, RolloutSettings, online
 
 
 def gae(
-    experience: Experience,
+    experience: CriticExperience,
     *,
-    kl_weight: Annotated[float, Ge(0), Range(0.02, 0.05)] = 0.05,
+    kl_coef: Annotated[float, Ge(0), Range(0.02, 0.05)] = 0.05,
     discount: Annotated[float, Gt(0), Le(1)] = 1.0,
     gae_lambda: Annotated[float, Ge(0), Le(1)] = 0.95,
-) -> Advantages:
+) -> CriticAdvantages:
     """Generalised advantage estimation over token rewards, whitened over the batch."""
-    assert experience.values is not None, "declared with critic=True"
     mask = experience.mask.to(experience.values)
-    rewards = -kl_weight * (experience.logps - experience.ref_logps) * mask
+    rewards = -kl_coef * (experience.logps - experience.ref_logps) * mask
     last = experience.mask.sum(1) - 1
     rewards = rewards.index_put(
         (torch.arange(len(last), device=last.device), last), experience.rewards, accumulate=True
     )
     values = experience.values * mask
-    following = torch.zeros_like(values[:, 0])
-    ahead = torch.zeros_like(following)
+    next_values = torch.zeros_like(values[:, 0])
+    last_gae = torch.zeros_like(next_values)
     advantages = torch.zeros_like(values)
     for step in reversed(range(values.shape[1])):
-        surprise = rewards[:, step] + discount * following - values[:, step]
-        ahead = (surprise + discount * gae_lambda * ahead) * mask[:, step]
-        advantages[:, step] = ahead
-        following = values[:, step]
-    return Advantages(_whitened(advantages, experience.mask), returns=advantages + values)
+        delta = rewards[:, step] + discount * next_values - values[:, step]
+        last_gae = (delta + discount * gae_lambda * last_gae) * mask[:, step]
+        advantages[:, step] = last_gae
+        next_values = values[:, step]
+    return CriticAdvantages(_whitened(advantages, experience.mask), returns=advantages + values)
 
 
-@algorithm(
-    data="rollouts",
-    reference=True,
+@online(
     paper="arXiv:1707.06347",
     learning_rate=1e-5,
     learning_rate_range=(1e-6, 1e-4),
-    reward="s̄",
     advantage=gae,
-    critic=True,
-    rollout={"samples": 1, "updates": 4},
+    rollout=RolloutSettings(samples=1, updates=4),
 )
 def ppo(
-    rollouts: Rollouts,
+    rollouts: CriticRollouts,
     *,
     clip: Annotated[float, Gt(0), Range(0.1, 0.3)] = 0.2,
     value_clip: Annotated[float, Gt(0)] = 0.2,
@@ -64,9 +59,9 @@ def ppo(
         clip: ε, how far the probability ratio counts, no unit; the paper tries 0.1 to 0.3.
         value_clip: ε_v, how far a value may move from the old one, in the reward's unit.
         value_weight: c, weight of the value head's loss, no unit.
-        kl_weight: κ, price of a nat away from the reference, in the reward's unit; 0.02 to 0.05 is usual.
-        discount: γ of a token's reward, share kept a step; 1 for answers.
-        gae_lambda: λ, from one-step (0) to whole-answer (1) advantages, share kept a step.
+        kl_coef: κ, price of a nat away from the reference, in the reward's unit; 0.02 to 0.05 is usual.
+        discount: γ of a token's reward, share kept per step; 1 for answers.
+        gae_lambda: λ, from one-step (0) to whole-answer (1) advantages, share kept per step.
 
     Returns:
         Per-example loss of shape [rows].
@@ -80,7 +75,6 @@ def ppo(
         2. The critic is a linear head on the policy's own hidden states, started at 0, not a second network.
         3. The default learning rate suits LoRA adapters (1e-6 to 3e-6 for full fine-tuning).
     """
-    assert rollouts.values is not None and rollouts.old_values is not None and rollouts.returns is not None  # noqa: PT018
     ratio = (rollouts.logps - rollouts.old_logps).exp()
     clipped = ratio.clamp(1 - clip, 1 + clip)
     surrogate = torch.maximum(-rollouts.advantages * ratio, -rollouts.advantages * clipped)

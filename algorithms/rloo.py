@@ -3,13 +3,13 @@ from typing import Annotated
 import torch
 from annotated_types import Ge, Gt
 
-from align_bench.api import Advantages, Experience, Loss, Rollouts, algorithm
+from align_bench.api import Advantages, Experience, Loss, Rollouts, RolloutSettings, online
 
 
-def leave_one_out(experience: Experience, *, kl_weight: Annotated[float, Ge(0)] = 0.05) -> Advantages:
+def leave_one_out(experience: Experience, *, kl_coef: Annotated[float, Ge(0)] = 0.05) -> Advantages:
     """Each answer's reward, KL penalty included, over the mean of the other answers to its prompt."""
     drift = (experience.logps - experience.ref_logps).sum(1)
-    rewards = experience.rewards - kl_weight * drift
+    rewards = experience.rewards - kl_coef * drift
     same = (experience.group[:, None] == experience.group).to(rewards)
     others = same.sum(1) - 1
     mean = (same @ rewards - rewards) / others.clamp(min=1)
@@ -17,15 +17,12 @@ def leave_one_out(experience: Experience, *, kl_weight: Annotated[float, Ge(0)] 
     return Advantages(over[:, None] * experience.mask)
 
 
-@algorithm(
-    data="rollouts",
-    reference=True,
+@online(
     paper="arXiv:2402.14740",
     learning_rate=1e-5,
     learning_rate_range=(1e-6, 1e-4),
-    reward="s̄",
     advantage=leave_one_out,
-    rollout={"samples": 4, "updates": 1},
+    rollout=RolloutSettings(samples=4),
 )
 def rloo(rollouts: Rollouts, *, clip: Annotated[float, Gt(0)] = 0.2) -> Loss:
     """REINFORCE Leave-One-Out: policy gradient on whole answers, the other answers to the prompt as baseline.
@@ -37,7 +34,7 @@ def rloo(rollouts: Rollouts, *, clip: Annotated[float, Gt(0)] = 0.2) -> Loss:
     Args:
         rollouts: answers that the policy wrote, token by token, shape [rows, time], in nats.
         clip: ε, how far the probability ratio of an answer counts, no unit; matters with more than one update only.
-        kl_weight: κ, price of a nat away from the reference, in the reward's unit.
+        kl_coef: κ, price of a nat away from the reference, in the reward's unit.
 
     Returns:
         Per-example loss of shape [rows].
@@ -46,7 +43,7 @@ def rloo(rollouts: Rollouts, *, clip: Annotated[float, Gt(0)] = 0.2) -> Loss:
         Ahmadian et al. 2024, equations 6 and 9.
 
     Differs from the source:
-        1. The clipped ratio, as in TRL, allows several updates a batch; with one, the gradient is the paper's.
+        1. The clipped ratio, as in TRL, allows several updates per batch; with one, the gradient is the paper's.
         2. A prompt with a single sample has no baseline and adds nothing.
         3. The default learning rate suits LoRA adapters.
     """

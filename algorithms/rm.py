@@ -8,7 +8,6 @@ from align_bench.api import Loss, PairScores, Range, algorithm
 
 
 @algorithm(
-    data="scores",
     paper="arXiv:2203.02155",
     learning_rate=1e-4,
     learning_rate_range=(1e-5, 5e-4),

@@ -3,19 +3,18 @@ from typing import Annotated
 from annotated_types import Ge, Gt, Le
 from torch.nn.functional import logsigmoid
 
-from align_bench.api import Adversary, Loss, PairScores, algorithm
+from align_bench.api import Adversary, AdversaryScores, Loss, algorithm
 
 
 @algorithm(
-    data="scores",
     paper="arXiv:1605.07725",
     learning_rate=1e-4,
     learning_rate_range=(1e-5, 5e-4),
     reward="r",
-    auxiliary=lambda given: Adversary(epsilon=given["epsilon"]),
+    auxiliary=lambda epsilon: Adversary(epsilon=epsilon),
 )
 def robust_rm(
-    scores: PairScores,
+    scores: AdversaryScores,
     *,
     epsilon: Annotated[float, Gt(0)] = 0.1,
     adversarial_weight: Annotated[float, Gt(0), Le(1)] = 0.5,

@@ -3,19 +3,17 @@ from typing import Annotated
 from annotated_types import Ge, Gt
 from torch.nn.functional import logsigmoid
 
-from align_bench.api import Loss, PairLogps, Range, algorithm
+from align_bench.api import Loss, Range, ReferencedPairLogps, algorithm
 
 
 @algorithm(
-    data="pairs",
-    reference=True,
     paper="arXiv:2404.19733",
     learning_rate=5e-5,
     learning_rate_range=(5e-6, 5e-4),
     reward="β·ρ",
 )
 def rpo(
-    logps: PairLogps,
+    logps: ReferencedPairLogps,
     *,
     beta: Annotated[float, Gt(0), Range(0.01, 0.5)] = 0.1,
     nll_weight: Annotated[float, Ge(0), Range(0.25, 2)] = 1.0,

@@ -2,7 +2,6 @@ from align_bench.api import ChosenLogps, Loss, algorithm
 
 
 @algorithm(
-    data="chosen",
     paper="arXiv:2203.02155",
     learning_rate=1e-4,
     learning_rate_range=(1e-5, 5e-4),

@@ -7,7 +7,6 @@ from align_bench.api import Loss, PairLogps, Range, algorithm
 
 
 @algorithm(
-    data="pairs",
     paper="arXiv:2405.14734",
     learning_rate=1e-5,
     learning_rate_range=(3e-6, 1e-4),

@@ -1,10 +1,10 @@
-from typing import Annotated, Any
+from typing import Annotated
 
 from annotated_types import Gt
 
-from align_bench.api import Job, Pair, recipe
+from align_bench.api import Pair, PairJob, recipe
 
-from ._trl import find_trainer, missing, train
+from ._trl import Row, find_trainer, missing, train_pairs
 
 
 @recipe(
@@ -15,7 +15,7 @@ from ._trl import find_trainer, missing, train
     libraries=("trl",),
     obstacle=lambda: missing("DPO"),
 )
-def trl_dpo(job: Job, *, beta: Annotated[float, Gt(0)] = 0.1) -> None:
+def trl_dpo(job: PairJob, *, beta: Annotated[float, Gt(0)] = 0.1) -> None:
     """Direct Preference Optimization by TRL's DPOTrainer.
 
     Equation:
@@ -31,9 +31,9 @@ def trl_dpo(job: Job, *, beta: Annotated[float, Gt(0)] = 0.1) -> None:
     Differs from dpo:
         1. Nothing but what holds for all of TRL's trainers here: see `_trl.py`.
     """
-    train(job, *find_trainer("DPO"), _paired, beta=beta)
+    train_pairs(job, *find_trainer("DPO"), _paired, beta=beta)
 
 
-def _paired(pair: Pair) -> dict[str, Any]:
+def _paired(pair: Pair) -> Row:
     """A row of DPOTrainer's prepared data set, as its collator reads it."""
     return {"prompt_ids": list(pair.prompt), "chosen_ids": list(pair.chosen), "rejected_ids": list(pair.rejected)}

@@ -1,10 +1,10 @@
-from typing import Annotated, Any
+from typing import Annotated
 
 from annotated_types import Gt
 
-from align_bench.api import Answer, Job, recipe
+from align_bench.api import Answer, AnswerJob, recipe
 
-from ._trl import find_trainer, missing, train
+from ._trl import Row, find_trainer, missing, train_answers
 
 
 @recipe(
@@ -16,7 +16,7 @@ from ._trl import find_trainer, missing, train
     obstacle=lambda: missing("KTO"),
 )
 def trl_kto(
-    job: Job,
+    job: AnswerJob,
     *,
     beta: Annotated[float, Gt(0)] = 0.1,
     desirable_weight: Annotated[float, Gt(0)] = 1.0,
@@ -44,10 +44,10 @@ def trl_kto(
            row's, within blocks of the micro-batch's size in the order before shuffling.
     """
     weights = {"desirable_weight": desirable_weight, "undesirable_weight": undesirable_weight}
-    train(job, *find_trainer("KTO"), _single, beta=beta, **weights)
+    train_answers(job, *find_trainer("KTO"), _single, beta=beta, **weights)
 
 
-def _single(answer: Answer) -> dict[str, Any]:
+def _single(answer: Answer) -> Row:
     """A row of KTOTrainer's prepared data set, as its collator reads it."""
     return {
         "prompt_ids": list(answer.prompt),

@@ -2,9 +2,9 @@ from typing import Annotated
 
 from annotated_types import Ge
 
-from align_bench.api import Job, recipe
+from align_bench.api import PairJob, recipe
 
-from ._trl import find_trainer, labelled, missing, train
+from ._trl import find_trainer, labelled, missing, train_pairs
 
 
 @recipe(
@@ -15,7 +15,7 @@ from ._trl import find_trainer, labelled, missing, train
     libraries=("trl",),
     obstacle=lambda: missing("ORPO", "trl.experimental.orpo"),
 )
-def trl_orpo(job: Job, *, lambda_: Annotated[float, Ge(0)] = 0.1) -> None:
+def trl_orpo(job: PairJob, *, lambda_: Annotated[float, Ge(0)] = 0.1) -> None:
     """Odds Ratio Preference Optimization by TRL's ORPOTrainer.
 
     Equation:
@@ -34,4 +34,4 @@ def trl_orpo(job: Job, *, lambda_: Annotated[float, Ge(0)] = 0.1) -> None:
            answer's own mean. They agree where prompts have one token and chosen answers have equal lengths, and in
            effect nowhere else.
     """
-    train(job, *find_trainer("ORPO", "trl.experimental.orpo"), labelled, beta=lambda_)
+    train_pairs(job, *find_trainer("ORPO", "trl.experimental.orpo"), labelled, beta=lambda_)

@@ -2,7 +2,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Gt
 
-from align_bench.api import Job, recipe
+from align_bench.api import PromptJob, recipe
 
 from ._trl import find_trainer, missing, train_online
 
@@ -16,7 +16,7 @@ from ._trl import find_trainer, missing, train_online
     obstacle=lambda: missing("RLOO"),
 )
 def trl_rloo(
-    job: Job,
+    job: PromptJob,
     *,
     reward: str = "gold",
     generations: Annotated[int, Ge(2)] = 4,
@@ -33,7 +33,7 @@ def trl_rloo(
     Args:
         job: the training.
         reward: what scores the answers; `gold` is the data's own judge.
-        generations: k, answers a prompt.
+        generations: k, answers per prompt.
         beta: weight of the penalty on the drift from the reference, reward per nat.
         temperature: of the sampling, no unit.
         max_new_tokens: longest answer; a longer one is cut and scored as it is.

@@ -1,10 +1,10 @@
-from typing import Annotated, Any
+from typing import Annotated
 
 from annotated_types import Ge
 
-from align_bench.api import Job, Pair, recipe
+from align_bench.api import Pair, PairJob, recipe
 
-from ._trl import find_trainer, missing, train
+from ._trl import Row, find_trainer, missing, train_pairs
 
 
 @recipe(
@@ -15,7 +15,7 @@ from ._trl import find_trainer, missing, train
     libraries=("trl",),
     obstacle=lambda: missing("Reward"),
 )
-def trl_rm(job: Job, *, centering: Annotated[float, Ge(0)] = 0.01) -> None:
+def trl_rm(job: PairJob, *, centering: Annotated[float, Ge(0)] = 0.01) -> None:
     """Bradley–Terry reward model by TRL's RewardTrainer.
 
     Equation:
@@ -35,9 +35,9 @@ def trl_rm(job: Job, *, centering: Annotated[float, Ge(0)] = 0.01) -> None:
     last = {side[-1] for pair in job.examples for side in (pair.chosen, pair.rejected)}
     free = next(token for token in range(len(job.tokenizer)) if token not in last)
     job.tokenizer.pad_token = job.tokenizer.convert_ids_to_tokens(free)
-    train(job, *find_trainer("Reward"), _scored, center_rewards_coefficient=centering)
+    train_pairs(job, *find_trainer("Reward"), _scored, center_rewards_coefficient=centering)
 
 
-def _scored(pair: Pair) -> dict[str, Any]:
+def _scored(pair: Pair) -> Row:
     """A row of RewardTrainer's prepared data set, as its collator reads it."""
     return {"chosen_ids": [*pair.prompt, *pair.chosen], "rejected_ids": [*pair.prompt, *pair.rejected]}

@@ -2,9 +2,9 @@ from typing import Annotated
 
 from annotated_types import Ge, Gt
 
-from align_bench.api import Job, recipe
+from align_bench.api import PairJob, recipe
 
-from ._trl import find_trainer, labelled, missing, train
+from ._trl import find_trainer, labelled, missing, train_pairs
 
 
 @recipe(
@@ -15,7 +15,7 @@ from ._trl import find_trainer, labelled, missing, train
     libraries=("trl",),
     obstacle=lambda: missing("CPO", "trl.experimental.cpo"),
 )
-def trl_simpo(job: Job, *, beta: Annotated[float, Gt(0)] = 2.5, gamma: Annotated[float, Ge(0)] = 1.25) -> None:
+def trl_simpo(job: PairJob, *, beta: Annotated[float, Gt(0)] = 2.5, gamma: Annotated[float, Ge(0)] = 1.25) -> None:
     """Simple Preference Optimization by TRL's CPOTrainer.
 
     Equation:
@@ -33,7 +33,7 @@ def trl_simpo(job: Job, *, beta: Annotated[float, Gt(0)] = 2.5, gamma: Annotated
         1. Nothing but what holds for all of TRL's trainers here: see `_trl.py`. The likelihood term that TRL adds by
            default (`cpo_alpha = 1`) is off.
     """
-    train(
+    train_pairs(
         job,
         *find_trainer("CPO", "trl.experimental.cpo"),
         labelled,

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 # What JSON can hold, and what a hyper-parameter can be (None: of a loaded model that has no such thing).
 Json: TypeAlias = bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"] | None
 Scalar: TypeAlias = bool | int | float | str | None
 Parameters: TypeAlias = Mapping[str, Scalar]
+Facts: TypeAlias = Mapping[str, Json]  # small values beside an artefact, read without opening its files
 Kind = Literal["reward", "policy", "base"]
 Status = Literal["done", "failed", "skipped"]
 Level = Literal["checkpoint", "method"]
 OWN_SETTINGS = ("epochs", "batch_size")  # of a suite's `train`, which a method may set or sweep for itself
-PROXY = "reward: "  # stands before the cell of a policy's own reward model where that scores generations
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +164,7 @@ class Generation:
     """One sampled answer.
 
     Attributes:
-        cell: id of the cell that wrote it (`base` for the untrained base).
+        cell: name of the cell that wrote it (`base` for the untrained base).
         algorithm: the method's name.
         seed: the cell's seed.
         prompt_id: the validation pair whose prompt was answered.
@@ -173,8 +173,9 @@ class Generation:
         text: the answer, without the end-of-turn token.
         tokens: generated tokens, end of turn included.
         finished: whether the answer ended by itself.
-        scores: judge name → score (a reward; 0 or 1 for the judge `gold`); and `reward: CELL` → the score by the reward
-            model that the policy learned from or picked by (of the base's answers, by every such model of the suite).
+        scores: judge name → score (a reward; 0 or 1 for the judge `gold`).
+        proxies: name of a reward model's cell → score by that model, where the policy learned from it or picked by it;
+            of the base's answers, by every such model of the suite.
         logp, ref_logp: its log-probability under the policy and under the base, nats; None for the base's answers.
         kl: KL(policy ‖ base), summed over its tokens, nats: the k3 estimate of `evaluate.drift`.
     """
@@ -189,6 +190,7 @@ class Generation:
     tokens: int
     finished: bool
     scores: Mapping[str, float] = field(default_factory=dict)
+    proxies: Mapping[str, float] = field(default_factory=dict)
     logp: float | None = None
     ref_logp: float | None = None
     kl: float | None = None
@@ -231,9 +233,9 @@ class Comparison:
     """A tested difference `a − b`. Undefined is None, never 0.
 
     Attributes:
-        a, b: cell ids (level `checkpoint`) or method names (level `method`).
+        a, b: cells (level `checkpoint`) or methods (level `method`).
         level: what the claim is about.
-        metric: the compared metric's name.
+        metric: the compared metric.
         unit: the unit of the difference and its bounds: `share`, `reward` or `correlation`.
         difference, low, high: mean difference and its 95% interval, that of the test.
         bootstrap_low, bootstrap_high: its 95% bootstrap interval: BCa over prompts between checkpoints, percentile
@@ -249,10 +251,10 @@ class Comparison:
         prompts: distinct prompts behind them.
     """
 
-    a: str
-    b: str
+    a: CellId
+    b: CellId
     level: Level
-    metric: str
+    metric: MetricKey
     unit: str
     difference: float | None
     low: float | None
@@ -280,7 +282,7 @@ class Cost:
         tokens: tokens through the model.
         peak_bytes: peak memory.
         flops: floating-point operations that its passes needed, by `models.flops`; None where they were not counted.
-        utilisation: these a second, as a share of what the device was measured to reach; None with them.
+        utilisation: these per second, as a share of what the device was measured to reach; None with them.
     """
 
     seconds: float
@@ -295,7 +297,7 @@ class Outcome:
     """One cell of the suite after the run: a method with its parameters and seed, or the base.
 
     Attributes:
-        cell: id, unique in the report, such as `dpo`, `rm[learning_rate=1e-05]` or `dpo#1`.
+        cell: unique in the report.
         algorithm: the method's name (`base` for the base).
         kind: what was trained.
         parameters: all hyper-parameters, defaults included.
@@ -309,10 +311,10 @@ class Outcome:
         remarks: what a reader of its numbers has to know beside its parameters, a line each.
     """
 
-    cell: str
+    cell: CellId
     algorithm: str
     kind: Kind
-    parameters: Mapping[str, Any]
+    parameters: Parameters
     seed: int
     status: Status
     reason: str | None = None
@@ -323,12 +325,12 @@ class Outcome:
     remarks: Sequence[str] = ()
 
 
-class Tick(Protocol):
+class Update(Protocol):
     """How a long stage reports its progress."""
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
         """`done` of `total` units of work are finished; `note` is a short remark, such as the loss."""
 
 
-def silent(done: int, total: int, note: str = "") -> None:
-    """A `Tick` that shows nothing."""
+def no_update(done: int, total: int, note: str = "") -> None:
+    """An `Update` that shows nothing."""

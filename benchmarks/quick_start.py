@@ -94,11 +94,11 @@ def table(measured: Sequence[Measured]) -> str:
 def page(measured: Sequence[Measured], command: str) -> str:
     """The table, with what made it."""
     about = environment()
-    made = f"Made by `{command}`, with the code of commit {about['commit']}, on {about['processor']}"
+    made = f"Made by `{command}`, with the code of commit {about.commit}, on {about.processor}"
     stored = " ".join(f"--set '{setting}'" for setting in SETTINGS)
     return (
         "# What commands cost that compute nothing\n\n"
-        f"{made}, Python {about['python']}, {about['system']}. User and system seconds of the whole process.\n\n"
+        f"{made}, Python {about.python}, {about.system}. User and system seconds of the whole process.\n\n"
         f"{table(measured)}\nThe last one is `run assignment {stored}`, a second time.\n"
     )
 

@@ -24,7 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from align_bench.records import Cost, Generation, Kind, Outcome
+from align_bench.records import CellId, Cost, Generation, Kind, Outcome
+from align_bench.report.rows import ScoreRow, TrainingRow
 from align_bench.store.files import make_folder, write_atomically
 
 WORDS = ("the answer is a kind of number that you may find useful in many other ways of thinking about it").split()  # noqa: SIM905
@@ -51,39 +52,39 @@ SIZES = {
 def outcomes(size: Size) -> list[Outcome]:
     """The base and every cell."""
     cost = Cost(seconds=20.0, tokens=200_000, peak_bytes=2**30)
-    made = [Outcome("base", "base", "base", {}, 0, "done", reward="s̄", cost=cost)]
+    made = [Outcome(CellId("base"), "base", "base", {}, 0, "done", reward="s̄", cost=cost)]
     kinds: tuple[tuple[Kind, int], ...] = (("reward", size.rewards), ("policy", size.policies))
     for seed in range(size.seeds):
         for kind, count in kinds:
             for number in range(count):
                 name = f"{kind}_{number}"
-                cell = f"{name}#{seed}" if size.seeds > 1 else name
+                cell = CellId(name, seed=seed if size.seeds > 1 else None)
                 made.append(Outcome(cell, name, kind, {"beta": 0.1}, seed, "done", reward="r", cost=cost))
     return made
 
 
-def scores(cells: list[Outcome], size: Size, rng: random.Random) -> Iterator[dict[str, Any]]:
+def scores(cells: list[Outcome], size: Size, rng: random.Random) -> Iterator[ScoreRow]:
     """Rows of `scores.parquet`."""
     for place, cell in enumerate(cells):
         log = None if cell.kind == "reward" else -20.0
         for pair in range(size.pairs):
-            yield {
-                "cell": cell.cell,
-                "algorithm": cell.algorithm,
-                "seed": cell.seed,
-                "pair": pair,
-                "chosen_reward": rng.gauss(0.05 * place, 1),
-                "rejected_reward": rng.gauss(-0.5, 1),
-                "chosen_tokens": 5 + pair % 60,
-                "rejected_tokens": 5 + pair % 47,
-                "gold_choice": (1, 2, None)[pair % 3],
-                "chosen_logp": log and log + rng.random(),
-                "rejected_logp": log and log + rng.random(),
-                "ref_chosen_logp": log if cell.kind == "policy" else None,
-                "ref_rejected_logp": log if cell.kind == "policy" else None,
-                "chosen_words": 4 + pair % 60,
-                "rejected_words": 4 + pair % 47,
-            }
+            yield ScoreRow(
+                cell=str(cell.cell),
+                algorithm=cell.algorithm,
+                seed=cell.seed,
+                pair=pair,
+                chosen_reward=rng.gauss(0.05 * place, 1),
+                rejected_reward=rng.gauss(-0.5, 1),
+                chosen_tokens=5 + pair % 60,
+                rejected_tokens=5 + pair % 47,
+                gold_choice=(1, 2, None)[pair % 3],
+                chosen_logp=log and log + rng.random(),
+                rejected_logp=log and log + rng.random(),
+                ref_chosen_logp=log if cell.kind == "policy" else None,
+                ref_rejected_logp=log if cell.kind == "policy" else None,
+                chosen_words=4 + pair % 60,
+                rejected_words=4 + pair % 47,
+            )
 
 
 def generations(cells: list[Outcome], size: Size, rng: random.Random) -> Iterator[Generation]:
@@ -96,37 +97,50 @@ def generations(cells: list[Outcome], size: Size, rng: random.Random) -> Iterato
             marks = {"rm": rng.gauss(0.1 * place, 1), "gold": float(rng.random() < 0.5)}
             asked = f"Question {prompt}: {' '.join(rng.choices(WORDS, k=12))}?"
             kl = None if cell.kind == "base" else rng.expovariate(0.1)
-            known = (cell.cell, cell.algorithm, cell.seed, prompt, 0, asked, text, len(text) // 4, prompt % 9 > 0)
+            known = (str(cell.cell), cell.algorithm, cell.seed, prompt, 0, asked, text, len(text) // 4, prompt % 9 > 0)
             yield Generation(*known, scores=marks, kl=kl)
 
 
-def training(cells: list[Outcome], size: Size, rng: random.Random) -> Iterator[dict[str, Any]]:
+def training(cells: list[Outcome], size: Size, rng: random.Random) -> Iterator[TrainingRow]:
     """Rows of `training.parquet`."""
     for cell in cells:
         for step in range(1, size.steps + 1 if cell.kind != "base" else 1):
-            known = {"cell": cell.cell, "algorithm": cell.algorithm, "seed": cell.seed, "step": step}
-            yield {**known, "loss": 0.7 / step**0.1 + 0.05 * rng.random(), "learning_rate": 1e-4}
+            loss = 0.7 / step**0.1 + 0.05 * rng.random()
+            yield TrainingRow(str(cell.cell), cell.algorithm, cell.seed, step, loss, learning_rate=1e-4)
 
 
 def measure(size: Size) -> dict[str, Any]:
     """Seconds of each stage, the page's bytes, and the peak memory of this process."""
     from align_bench.report.build import build_report
-    from align_bench.report.export import read_generations, read_scores, read_training, write_report
+    from align_bench.report.export import ReportRows, read_generations, read_scores, read_training, write_report
+    from align_bench.report.schema import BaseFacts, Header, SuiteFacts
+    from align_bench.runner.environment import environment
 
     rng = random.Random(0)
     cells = outcomes(size)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        rows = list(scores(cells, size, rng)), list(generations(cells, size, rng)), list(training(cells, size, rng))
+        rows = ReportRows(
+            scores=list(scores(cells, size, rng)),
+            generations=list(generations(cells, size, rng)),
+            training=list(training(cells, size, rng)),
+        )
         seconds: dict[str, dict[str, float]] = {}
-        header = {"suite": {"name": "synthetic"}, "base": {"name": "none"}, "command": "report_speed.py"}
-        report = timed(seconds, "statistics", lambda: build_report(header, cells, rows[0], rows[1]))
-        timed(seconds, "write and render", lambda: write_report(folder, report, *rows))
+        header = Header(
+            command="report_speed.py",
+            suite=SuiteFacts(name="synthetic", state="", settings={}),
+            base=BaseFacts(name="none", digest="", precision=""),
+            data={},
+            judges=[],
+            environment=environment(),
+        )
+        report = timed(seconds, "statistics", lambda: build_report(header, cells, rows.scores, rows.generations))
+        timed(seconds, "write and render", lambda: write_report(folder, report, rows))
         timed(seconds, "read", lambda: (read_scores(folder), read_generations(folder), read_training(folder)))
         return {
             "cells": len(cells),
-            "score_rows": len(rows[0]),
-            "answers": len(rows[1]),
+            "score_rows": len(rows.scores),
+            "answers": len(rows.generations),
             "seconds": seconds,
             "page_bytes": (folder / "report.html").stat().st_size,
             "figures_bytes": sum(path.stat().st_size for path in (folder / "figures").iterdir()),

@@ -267,7 +267,7 @@ def begun(given: argparse.Namespace, settings: Mapping[str, Any]) -> tuple[Path,
         if result["settings"] != settings:
             raise SystemExit(f"{given.append} has other settings: {result['settings']}, now {dict(settings)}")
         return given.append, result
-    where = environment()
+    where = environment().model_dump()
     kind = "cpu" if where["device"] == "cpu" or given.device == "cpu" else "gpu"
     libraries = {**where["libraries"], "trl": _trl_version()}
     result = {

@@ -28,7 +28,7 @@ from typing import Any
 import torch
 from peft.tuners.lora import Linear
 
-from align_bench.api import Job, Pair
+from align_bench.api import Pair, PairJob
 from align_bench.data.batches import effective_batches
 from align_bench.data.chat import tokenize
 from align_bench.data.preferences import DataSource, read
@@ -50,12 +50,13 @@ from align_bench.models.load import (
 from align_bench.models.lora import FusedLinear
 from align_bench.models.precision import Precision, resolve_precision
 from align_bench.plugins.registry import load_registry
-from align_bench.records import Conversation, Tick, TokenRow, silent
+from align_bench.records import Conversation, TokenRow, Update, no_update
 from align_bench.runner.costs import Meter
 from align_bench.suite.load import load_suite
 from align_bench.suite.models import Audit, Generate, Lora, Suite, Train
 from align_bench.train.feeds import FEEDS, UnpairedFeed, mismatched_sequence
-from align_bench.train.loop import TrainLog, train
+from align_bench.train.job import TrainingJob, TrainLog
+from align_bench.train.loop import train
 from align_bench.train.online import train_online
 from align_bench.train.recipe import train_by_recipe
 
@@ -263,33 +264,27 @@ class Training:
         self.parameters = {name: values[0] for name, values in grid.items()}
         self.learning_rate = self.parameters.pop("learning_rate")
 
-    def run(self, rows: Sequence[TokenRow], tick: Callable[[Any], Tick] | None = None) -> TrainLog:
-        """Train a fresh adapter on the rows; `tick` makes the progress callback from the model."""
+    def run(self, rows: Sequence[TokenRow], update: Callable[[Any], Update] | None = None) -> TrainLog:
+        """Train a fresh adapter on the rows; `update` makes the progress callback from the model."""
         bench, scalar = self.bench, self.algorithm.data == "scores"
         frozen = bench.model(scalar=scalar)
         reference = self._reference(frozen, rows) if bench.ours else None
         model = bench.adapted(frozen)
-        shared: dict[str, Any] = {
-            "learning_rate": self.learning_rate,
-            "settings": bench.train_settings(self.examples),
-            "seed": SEED,
-            **({} if tick is None else {"tick": tick(model)}),
-        }
+        method: Any = self.recipe or self.algorithm
+        job = TrainingJob(
+            model=model,
+            rows=rows,
+            algorithm=method,
+            parameters=method.resolve(self.parameters),
+            learning_rate=self.learning_rate,
+            settings=bench.train_settings(self.examples),
+            seed=SEED,
+            update=no_update if update is None else update(model),
+        )
         if self.recipe is None:
-            parameters = self.algorithm.resolve(self.parameters)
-            return train(model, rows, self.algorithm, parameters, reference=reference, **shared)
-        parameters = self.recipe.resolve(self.parameters)
+            return train(job, reference)
         with tempfile.TemporaryDirectory() as scratch:
-            return train_by_recipe(
-                model,
-                load_tokenizer(bench.base),
-                rows,
-                self.recipe,
-                parameters,
-                precision=bench.precision,
-                scratch=Path(scratch),
-                **shared,
-            )
+            return train_by_recipe(job, load_tokenizer(bench.base), bench.precision, Path(scratch))
 
     def _reference(self, frozen: Any, rows: Sequence[TokenRow]) -> Any:
         if not self.algorithm.reference:
@@ -407,30 +402,26 @@ def online(bench: Bench, turns: Turns) -> None:
             clock.start()
 
     model = bench.adapted(bench.model())
-    shared: dict[str, Any] = {"learning_rate": 1e-5, "seed": SEED, "tick": measured}
-    asked = {"max_new_tokens": longest, "temperature": 1.0}
+    asked: dict[str, Any] = {"max_new_tokens": longest, "temperature": 1.0}
     turns.wait()
     clock.start()
+    asked |= {"samples": ANSWERS, "updates": 1} if bench.ours else {"generations": ANSWERS}
+    method: Any = load_registry()[name].algorithm if bench.ours else getattr(trl_modules(name)[0], name)
+    job = TrainingJob(
+        model=model,
+        rows=rows,
+        algorithm=method,
+        parameters=method.resolve(asked),
+        learning_rate=1e-5,
+        settings=bench.train_settings(pairs * ANSWERS if bench.ours else pairs),
+        seed=SEED,
+        update=measured,
+    )
     if bench.ours:
-        algorithm = load_registry()[name].algorithm
-        parameters = algorithm.resolve({**asked, "samples": ANSWERS, "updates": 1})
-        settings = bench.train_settings(pairs * ANSWERS)
-        train_online(model, bench.tokenizer, rows, algorithm, parameters, reward, settings=settings, **shared)
+        train_online(job, bench.tokenizer, reward)
         return
-    recipe = getattr(trl_modules(name)[0], name)
     with tempfile.TemporaryDirectory() as scratch:
-        train_by_recipe(
-            model,
-            load_tokenizer(bench.base),
-            rows,
-            recipe,
-            recipe.resolve({**asked, "generations": ANSWERS}),
-            settings=bench.train_settings(pairs),
-            precision=bench.precision,
-            scratch=Path(scratch),
-            reward=reward,
-            **shared,
-        )
+        train_by_recipe(job, load_tokenizer(bench.base), bench.precision, Path(scratch), reward)
 
 
 # What is repeated whole: scoring, generation, the suite.
@@ -487,7 +478,7 @@ def _trl_evaluation(bench: Bench, turns: Turns, rows: Sequence[TokenRow]) -> Non
     model = bench.adapted(bench.model())
     pairs = [Pair(row.prompt, row.chosen or (), row.rejected or ()) for row in rows]
     with tempfile.TemporaryDirectory() as scratch:
-        job = Job(
+        job = PairJob(
             model=model,
             tokenizer=load_tokenizer(bench.base),
             examples=pairs,
@@ -628,8 +619,8 @@ def suite(bench: Bench, turns: Turns) -> None:
 
 def _our_suite(bench: Bench, pairs: int) -> dict[str, Any]:
     from align_bench.planning.inputs import prepare
+    from align_bench.runner.progress import NoProgress
     from align_bench.runner.run import Folders, run
-    from align_bench.runner.watch import Quiet
 
     settings = bench.settings
     grids = {entry.name: entry.grid for entry in load_suite("parity").methods}
@@ -655,16 +646,15 @@ def _our_suite(bench: Bench, pairs: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         report = run(
             prepare(suite, load_registry()),
-            Quiet(),
+            NoProgress(),
             Folders(Path(folder) / "runs", Path(folder) / "reports"),
             command="vs_trl",
         )
-    failed = [f"{result['cell']}: {result['reason']}" for result in report["results"] if result["status"] != "done"]
+    failed = [f"{result.name}: {result.reason}" for result in report.results if result.status != "done"]
     if failed:
         raise SystemExit(f"the suite failed: {'; '.join(failed)}")
-    results = {result["cell"]: result for result in report["results"]}
-    accuracies = {name: result["metrics"]["accuracy_logp_mean"]["value"] for name, result in results.items()}
-    tokens = sum(result["cost"]["tokens"] for result in report["results"])
+    accuracies = {result.name: result.metrics.accuracy_logp_mean.value for result in report.results}
+    tokens = sum(result.cost.tokens for result in report.results if result.cost is not None)
     return {"tokens": tokens, "accuracies": accuracies}
 
 
@@ -706,7 +696,7 @@ def _trained(bench: Bench, method: str, rows: Sequence[TokenRow]) -> Any:
     gc.collect()
     held: list[Any] = []
 
-    def keep(model: Any) -> Tick:
+    def keep(model: Any) -> Update:
         held.append(model)
         return lambda done, total, note="": None
 
@@ -730,13 +720,13 @@ def _audited(bench: Bench, model: Any, rows: Sequence[TokenRow]) -> None:
     texts = RewardModel(model, bench.tokenizer, bench.max_length)
 
     def scorer(
-        conversations: Sequence[Conversation], *, max_tokens: int, tick: Tick = silent
+        conversations: Sequence[Conversation], *, max_tokens: int, update: Update = no_update
     ) -> tuple[list[float], int]:
-        places, answers, cut = texts.written(conversations)
+        places, answers, truncated = texts.tokenized(conversations)
         found = [math.nan] * len(conversations)
         for place, value in zip(places, naive_answer_scores(model, answers).tolist(), strict=True):
             found[place] = value
-        return found, cut
+        return found, truncated
 
     audit(scorer, [row for row in preferences if row.pair in kept], seed=SEED, max_tokens=bench.max_length)
 

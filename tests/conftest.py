@@ -110,7 +110,7 @@ def write_suite(tmp_path: Path, small_suite: dict[str, Any]) -> Callable[..., Pa
 def killed_at() -> Callable[[Path, Path, str], None]:
     """Runs a suite in a process that kills itself at a stage, `CELL: LABEL`.
 
-    It dies at the second tick of the stage or at its only one; where none comes, with the work done and nothing stored.
+    It dies at the stage's second update, or at its only one; without any, with the work done and nothing stored.
     """
 
     def killed(suite: Path, root: Path, stage: str) -> None:
@@ -136,12 +136,12 @@ class Killer:
     def stage(self, cell, label):
         global now
         now = f"{{cell}}: {{label}}"
-        def tick(done, total, note=""):
+        def update(done, total, note=""):
             if now == {stage!r} and done >= min(2, total):
                 die()
-        yield tick
+        yield update
         now = None
-    def say(self, text):
+    def log(self, text):
         pass
 
 put = Store.put

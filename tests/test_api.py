@@ -11,40 +11,67 @@ from annotated_types import Ge, Gt, Interval, Le, Lt, MultipleOf
 
 from align_bench import api
 from align_bench.api import (
-    Algorithm,
+    Advantages,
+    BiasExpert,
+    BiasExpertScores,
+    ChosenLogps,
+    CriticExperience,
+    CriticRollouts,
+    Experience,
     Job,
+    LengthHead,
     Loss,
+    OfflineAlgorithm,
+    PairJob,
     PairLogps,
     PairScores,
     Parameter,
+    PromptJob,
     Range,
+    ReferencedPairLogps,
+    ReferencedUnpairedLogps,
+    Rollouts,
+    RolloutSettings,
     UnpairedLogps,
     algorithm,
+    online,
     recipe,
+    selection,
 )
 from align_bench.errors import PluginError
 
 ROWS = 3
 
 
-def pairs(rows: int = ROWS) -> PairLogps:
+def pairs(rows: int = ROWS) -> ReferencedPairLogps:
     """A batch of pairs whose numbers differ by row and side."""
     ones = torch.ones(rows)
     tokens = torch.arange(1, rows + 1)
-    return PairLogps(-1 * ones, -2 * ones, tokens, 2 * tokens, -3 * ones, -4 * ones)
+    return ReferencedPairLogps(-1 * ones, -2 * ones, tokens, 2 * tokens, -3 * ones, -4 * ones)
 
 
-def unpaired(rows: int = ROWS) -> UnpairedLogps:
+def unpaired(rows: int = ROWS) -> ReferencedUnpairedLogps:
     """A batch of single answers, with mismatched log-probabilities of a larger effective batch."""
     ones = torch.ones(rows)
     wide = torch.ones(rows + 2)
-    return UnpairedLogps(-ones, torch.arange(1, rows + 1), ones > 0, -ones, -wide, -wide)
+    return ReferencedUnpairedLogps(-ones, torch.arange(1, rows + 1), ones > 0, -ones, -wide, -wide)
 
 
-def declare(function: Callable[..., Loss], **changes: Any) -> Algorithm:
+def declare(function: Callable[..., object], **changes: Any) -> OfflineAlgorithm:
     """`function` under a complete declaration, with some of it replaced."""
-    given = {"data": "pairs", "paper": "arXiv:0000.00000", "learning_rate": 1e-5, "reward": "s"} | changes
+    given: dict[str, Any] = {"paper": "arXiv:0000.00000", "learning_rate": 1e-5, "reward": "s"} | changes
     return algorithm(**given)(function)
+
+
+def reading(batch: object, doc: str = "Reads a batch.") -> Callable[..., Loss]:
+    """A loss whose first argument is annotated as that, or as nothing for None."""
+
+    def reader(batch: Any) -> Loss:
+        raise NotImplementedError
+
+    reader.__doc__ = doc
+    reader.__annotations__ = {"return": Loss} if batch is None else {"batch": batch, "return": Loss}
+    return reader
 
 
 def full(
@@ -62,7 +89,9 @@ def full(
     Args:
         logps: the batch.
         beta: strength of the pull.
-        steps: how many.
+        steps: how many, said in so
+            many lines that nothing of it may be lost.
+            steps: not this.
         mode: which: mean or sum.
     """
     return Loss(-logps.chosen, chosen_rewards=beta * logps.chosen, rejected_rewards=beta * logps.rejected)
@@ -78,26 +107,45 @@ def test_public_names_are_these() -> None:
     assert api.__all__ == [
         "Advantages",
         "Adversary",
+        "AdversaryScores",
         "Algorithm",
         "Answer",
+        "AnswerJob",
+        "Auxiliary",
+        "Batch",
         "BiasExpert",
+        "BiasExpertScores",
+        "CandidateSettings",
         "ChosenLogps",
+        "CriticAdvantages",
+        "CriticExperience",
+        "CriticRollouts",
         "Experience",
         "Job",
         "LengthHead",
+        "LengthHeadScores",
         "Loss",
+        "OfflineAlgorithm",
+        "OnlineAlgorithm",
         "Pair",
+        "PairJob",
         "PairLogps",
         "PairScores",
         "Parameter",
         "PluginError",
         "Prompt",
+        "PromptJob",
         "Range",
         "Recipe",
+        "ReferencedChosenLogps",
+        "ReferencedPairLogps",
+        "ReferencedUnpairedLogps",
+        "RolloutSettings",
         "Rollouts",
         "Selection",
         "UnpairedLogps",
         "algorithm",
+        "online",
         "recipe",
         "selection",
     ]
@@ -143,24 +191,87 @@ def test_descriptions_come_from_the_docstring() -> None:
     assert described["beta"] == "strength of the pull."
     assert described["mode"] == "which: mean or sum."
     assert described["plain"] == ""
+    assert described["steps"] == "how many, said in so many lines that nothing of it may be lost. steps: not this."
 
 
 def test_declaration_is_kept() -> None:
-    declared = declare(full, reference=True, paper="arXiv:2305.18290", learning_rate=3e-5, reward="β·ρ")
-    assert (declared.name, declared.data, declared.reference) == ("full", "pairs", True)
+    declared = declare(full, paper="arXiv:2305.18290", learning_rate=3e-5, reward="β·ρ")
+    assert (declared.name, declared.data, declared.reference) == ("full", "pairs", False)
     assert (declared.paper, declared.learning_rate, declared.reward) == ("arXiv:2305.18290", 3e-5, "β·ρ")
     assert declared.summary == "First line of it."
     assert declared.doc.splitlines()[2] == "Args:", "the docstring is dedented"
     assert declared.function is full
-    assert not declare(full).reference
+
+
+@pytest.mark.parametrize(
+    ("batch", "data", "reference"),
+    [
+        (PairLogps, "pairs", False),
+        (ReferencedPairLogps, "pairs", True),
+        (ChosenLogps, "chosen", False),
+        (UnpairedLogps, "unpaired", False),
+        (ReferencedUnpairedLogps, "unpaired", True),
+        (PairScores, "scores", False),
+    ],
+)
+def test_type_of_the_batch_says_what_is_read(batch: type, data: str, reference: bool) -> None:
+    for said in ({}, {"data": data}, {"reference": reference}, {"data": data, "reference": reference}):
+        declared = declare(reading(batch), **said)
+        assert (declared.data, declared.reference) == (data, reference)
+
+
+@pytest.mark.parametrize(
+    ("batch", "said", "message"),
+    [
+        (PairLogps, {"data": "chosen"}, r"data='chosen', but its batch is PairLogps, which is data='pairs'"),
+        (PairLogps, {"reference": True}, r"reference=True, but its batch is PairLogps, which is reference=False"),
+        (ReferencedPairLogps, {"reference": False}, r"reference=False, but its batch is ReferencedPairLogps"),
+        (None, {}, "annotated as None, which does not tell what it reads"),
+        (torch.Tensor, {}, "annotated as Tensor, which does not tell what it reads"),
+        (None, {"data": "scores", "reference": True}, "reference=True, but scores have none"),
+    ],
+)
+def test_declaration_that_contradicts_the_batch_is_refused(
+    batch: object, said: Mapping[str, Any], message: str
+) -> None:
+    with pytest.raises(PluginError, match=f"reader: .*{message}") as caught:
+        declare(reading(batch), **said)
+    assert caught.value.fix
+
+
+@pytest.mark.parametrize("batch", [None, Any, torch.Tensor])
+def test_declaration_tells_where_the_batch_does_not(batch: object) -> None:
+    assert declare(reading(batch), data="pairs").reference is False
+    assert declare(reading(batch), data="unpaired", reference=True).reference is True
+
+
+def test_batch_with_a_second_scorer_asks_for_it() -> None:
+    declared = declare(reading(BiasExpertScores), auxiliary=lambda: BiasExpert(width=3))
+    assert declared.beside({}) == BiasExpert(width=3)
+    with pytest.raises(PluginError, match="reads the scores of a BiasExpert, but declares no auxiliary"):
+        declare(reading(BiasExpertScores))
+    with pytest.raises(
+        PluginError, match=r"its auxiliary is LengthHead\(\), expected BiasExpert, which its batch reads"
+    ):
+        declare(reading(BiasExpertScores), auxiliary=LengthHead).beside({})
+    with pytest.raises(PluginError, match="its auxiliary is None, expected a BiasExpert, an Adversary or a LengthHead"):
+        declare(reading(None), data="scores", auxiliary=lambda: None).beside({})
+
+
+def test_functions_of_hyper_parameters_get_those_that_they_name() -> None:
+    named = declare(reading(ReferencedPairLogps), at_reference=lambda beta: 2 * beta)
+    assert named.closed_form({"beta": 3.0, "tau": 1.0}) == 6.0
+    every = declare(reading(ReferencedPairLogps), uses_rejected=lambda **given: len(given) > 1)
+    assert every.reads_rejected({"beta": 3.0, "tau": 1.0})
+    assert not every.reads_rejected({"beta": 3.0})
 
 
 def test_what_the_loss_is_held_to_is_declared_or_left_open() -> None:
     open_ended = declare(full)
     assert (open_ended.at_reference, open_ended.normalised, open_ended.uses_rejected) == (None, None, True)
-    held = declare(full, reference=True, at_reference=0.5, normalised=False, uses_rejected=False)
+    held = declare(reading(ReferencedPairLogps), at_reference=0.5, normalised=False, uses_rejected=False)
     assert (held.at_reference, held.normalised, held.uses_rejected) == (0.5, False, False)
-    assert declare(full, data="scores", at_reference=0.5).at_reference == 0.5
+    assert declare(reading(PairScores), at_reference=0.5).at_reference == 0.5
 
 
 def test_closed_form_at_a_reference_that_is_not_read_is_refused() -> None:
@@ -170,7 +281,7 @@ def test_closed_form_at_a_reference_that_is_not_read_is_refused() -> None:
 
 @pytest.mark.parametrize(("data", "kind"), [("pairs", "policy"), ("unpaired", "policy"), ("scores", "reward")])
 def test_data_kind_decides_what_is_trained(data: str, kind: str) -> None:
-    assert declare(full, data=data).kind == kind
+    assert declare(reading(None), data=data).kind == kind
 
 
 def undocumented(logps: PairLogps, *, beta: float = 0.1) -> Loss:
@@ -232,6 +343,11 @@ def taken_name(logps: PairLogps, *, learning_rate: float = 0.1) -> Loss:
     raise NotImplementedError
 
 
+def unknown_type(logps: Unknown) -> Loss:  # type: ignore[name-defined]  # noqa: F821
+    """Is annotated with what only a type checker imports."""
+    raise NotImplementedError
+
+
 @pytest.mark.parametrize(
     ("function", "said"),
     [
@@ -247,6 +363,7 @@ def taken_name(logps: PairLogps, *, learning_rate: float = 0.1) -> Loss:
         (odd_bound, r"MultipleOf\(multiple_of=2\) is not one of Gt, Ge, Lt, Le"),
         (no_batch, "no_batch"),
         (taken_name, "'learning_rate'"),
+        (unknown_type, "its annotations cannot be read: name 'Unknown' is not defined"),
     ],
 )
 def test_bad_signature_is_refused(function: Callable[..., Loss], said: str) -> None:
@@ -319,13 +436,13 @@ def test_a_parameter_is_not_called_like_a_training_setting(name: str) -> None:
     space: dict[str, Any] = {"PairLogps": PairLogps, "Loss": Loss}
     exec(text.replace("NAME", name), space)
     with pytest.raises(PluginError, match=f"{name!r} is a training setting"):
-        algorithm(data="pairs", paper="none", learning_rate=1e-4, reward="none")(space["method"])
+        algorithm(paper="none", learning_rate=1e-4, reward="none")(space["method"])
 
 
 @pytest.mark.parametrize(
     ("function", "said"),
     [
-        (range_out_of_bounds, "'beta': its range breaks its own schema: beta: got 0.0, expected float > 0"),
+        (range_out_of_bounds, "'beta': its range breaks its own schema: beta: got 0, expected float > 0"),
         (default_out_of_range, "'beta': the default 0.1 is outside its range 0.5–1"),
         (two_ranges, "'beta' has .*, expected one on a float or int"),
         (range_of_text, "'mode' has .*, expected one on a float or int"),
@@ -384,9 +501,9 @@ def test_method_without_any_parameter_is_allowed() -> None:
     assert declare(bare).parameters == {}
 
 
-def parameter(kind: type, *bounds: Any) -> Parameter:
+def parameter(kind: type[bool | int | float | str], *bounds: Any) -> Parameter:
     """A bare parameter called `x`."""
-    return Parameter("x", kind, None, "in bounds" if bounds else "", bounds, "")
+    return Parameter("x", kind, "", "in bounds" if bounds else "", bounds, "")
 
 
 @pytest.mark.parametrize(
@@ -464,12 +581,23 @@ def test_resolve_suggests_the_nearest_name() -> None:
     assert "learning_rate" in str(caught.value), "the one parameter that every method has is listed too"
 
 
+@pytest.mark.parametrize(("old", "new"), [("kl_weight", "kl_coef"), ("no_end_penalty", "missing_eos_penalty")])
+def test_resolve_names_what_an_old_name_is_called_now(old: str, new: str) -> None:
+    declared = declare_online(discounted)
+    with pytest.raises(ValueError, match=rf"learner has no parameter '{old}'\. It is called {new} now\."):
+        declared.resolve({old: 0.1})
+    assert new in declared.resolve({new: 0.1})
+    with pytest.raises(ValueError, match=rf"full has no parameter '{old}'\. Known parameters") as caught:
+        declare(full).resolve({old: 0.1})
+    assert "called" not in str(caught.value), "this method has none of that name either"
+
+
 def test_resolve_refuses_what_is_out_of_bounds() -> None:
-    with pytest.raises(ValueError, match=r"beta: got -1\.0, expected float > 0"):
+    with pytest.raises(ValueError, match=r"beta: got -1, expected float > 0"):
         declare(full).resolve({"beta": -1})
 
 
-def returning(value: Any, data: str = "pairs") -> Algorithm:
+def returning(value: Any, data: str = "pairs") -> OfflineAlgorithm:
     """A method whose loss is `value`, whatever it reads."""
 
     def constant(batch: Any) -> Any:
@@ -502,11 +630,12 @@ def test_call_refuses_another_type(value: Any, named: str) -> None:
     ],
 )
 def test_call_refuses_missing_rewards(loss: Loss, data: str, missing: str) -> None:
-    batch = {
+    batches: dict[str, api.Batch] = {
         "pairs": pairs(),
         "unpaired": unpaired(),
-        "scores": PairScores(torch.ones(ROWS), torch.zeros(ROWS)),
-    }[data]
+        "scores": PairScores(torch.ones(ROWS), torch.zeros(ROWS), torch.ones(ROWS), torch.ones(ROWS)),
+    }
+    batch = batches[data]
     with pytest.raises(PluginError, match=rf"a Loss without {missing}, which data='{data}' needs"):
         returning(loss, data)(batch)
 
@@ -514,7 +643,7 @@ def test_call_refuses_missing_rewards(loss: Loss, data: str, missing: str) -> No
 @pytest.mark.parametrize("shape", [(), (1,), (ROWS, 1), (ROWS + 1,)])
 def test_call_refuses_a_reduced_or_misshapen_loss(shape: tuple[int, ...]) -> None:
     loss = Loss(torch.ones(shape), torch.ones(ROWS), torch.ones(ROWS))
-    with pytest.raises(PluginError, match=r"values of shape .* expected one a row: \(3,\)") as caught:
+    with pytest.raises(PluginError, match=r"values of shape .* expected one per row: \(3,\)") as caught:
         returning(loss)(pairs())
     assert "the mean is the caller's" in str(caught.value)
 
@@ -534,6 +663,101 @@ def test_call_refuses_misshapen_metrics() -> None:
 def test_call_counts_rows_of_single_answers_not_of_the_effective_batch() -> None:
     loss = Loss(torch.ones(ROWS), rewards=torch.ones(ROWS))
     assert returning(loss, "unpaired")(unpaired()) is loss
+
+
+def learner(rollouts: Rollouts, *, clip: float = 0.2) -> Loss:
+    """Learns from its own answers.
+
+    Args:
+        rollouts: the answers.
+        clip: how far.
+        kl_coef: how dear.
+    """
+    raise NotImplementedError
+
+
+def with_critic(rollouts: CriticRollouts) -> Loss:
+    """Has a critic."""
+    raise NotImplementedError
+
+
+def discounted(experience: Experience, *, kl_coef: float = 0.05) -> Advantages:
+    raise NotImplementedError
+
+
+def estimated(experience: CriticExperience) -> Advantages:
+    raise NotImplementedError
+
+
+def untyped(experience):  # type: ignore[no-untyped-def]
+    raise NotImplementedError
+
+
+def declare_online(advantage: Callable[..., object], function: Callable[..., Loss] = learner, **more: Any) -> Any:
+    return online(paper="none", learning_rate=1e-5, advantage=advantage, **more)(function)
+
+
+def test_online_method_has_the_parameters_of_its_loss_its_advantage_and_the_rollouts() -> None:
+    declared = declare_online(discounted, rollout=RolloutSettings(samples=2, temperature=0.5))
+    assert list(declared.parameters) == ["clip", "kl_coef", *RolloutSettings.__dataclass_fields__]
+    assert declared.arguments == ("rollouts", "clip", "kl_coef")
+    assert declared.parameters["kl_coef"].description == "how dear."
+    assert declared.parameters["samples"].description == "answers to each prompt of a batch."
+    assert declared.settings(declared.resolve({"updates": 3})) == RolloutSettings(samples=2, temperature=0.5, updates=3)
+    assert (declared.data, declared.kind, declared.online, declared.rewarded) == ("rollouts", "policy", True, True)
+    assert declared.reward_fields == ()
+
+
+@pytest.mark.parametrize(
+    ("advantage", "function", "said", "critic"),
+    [
+        (discounted, learner, None, False),
+        (estimated, with_critic, None, True),
+        (untyped, with_critic, None, True),
+        (untyped, with_critic, True, True),
+        (untyped, learner, False, False),
+    ],
+)
+def test_types_say_whether_there_is_a_critic(
+    advantage: Callable[..., object], function: Callable[..., Loss], said: bool | None, critic: bool
+) -> None:
+    assert declare_online(advantage, function, critic=said).critic is critic
+
+
+@pytest.mark.parametrize(("advantage", "function", "said"), [(discounted, with_critic, None), (untyped, learner, True)])
+def test_types_that_contradict_each_other_are_refused(
+    advantage: Callable[..., object], function: Callable[..., Loss], said: bool | None
+) -> None:
+    with pytest.raises(PluginError, match=r"critic=True, but its batch is .*, which is critic=False"):
+        declare_online(advantage, function, critic=said)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (RolloutSettings(samples=0), r"samples: got 0, expected int ≥ 1"),
+        (RolloutSettings(temperature=True), r"temperature: got True, expected float > 0"),
+        ({"samples": 2}, r"rollout=\{'samples': 2\}, expected RolloutSettings"),
+    ],
+)
+def test_bad_rollout_settings_are_refused(settings: object, said: str) -> None:
+    with pytest.raises(PluginError, match=f"learner: .*{said}"):
+        declare_online(discounted, rollout=settings)
+
+
+def test_selection_has_the_parameters_of_every_selection() -> None:
+    def last(rewards: torch.Tensor, *, share: float = 0.5) -> torch.Tensor:
+        """Takes the last."""
+        return torch.full((len(rewards),), rewards.shape[1] - 1)
+
+    declared = selection(paper="none", kl_bound=lambda n, share: n * share)(last)
+    assert list(declared.parameters) == ["share", "reward", "n", "temperature"]
+    given = declared.resolve({"n": 3})
+    assert declared.bound(given) == 1.5
+    assert declared.settings(given).n == 3
+    assert declared.pick(torch.zeros(2, 3), given) == [2, 2]
+    assert (declared.kind, declared.online, declared.rewarded, declared.searched) == ("policy", False, True, {})
+    assert "among 3 of the base" in declared.remarks(given)[0]
 
 
 def everything(job: Job, *, rate: Annotated[float, Gt(0)] = 0.5) -> None:
@@ -558,6 +782,16 @@ def test_a_recipe_is_a_method_with_the_one_reward_of_its_kind(data: Any, kind: s
 def test_a_recipe_of_unknown_data_is_refused() -> None:
     with pytest.raises(PluginError, match=r"everything: data='pair'\. Did you mean pairs"):
         recipe(data="pair", paper="arXiv:0", learning_rate=1e-3)(everything)  # type: ignore[arg-type]
+
+
+def test_job_of_another_kind_is_refused() -> None:
+    def asked(job: PromptJob, *, reward: str = "gold") -> None:
+        """Answers prompts."""
+
+    assert recipe(data="rollouts", paper="arXiv:0", learning_rate=1e-3)(asked).rewarded
+    with pytest.raises(PluginError, match="asked: data='pairs', but its job is a PromptJob") as caught:
+        recipe(data="pairs", paper="arXiv:0", learning_rate=1e-3)(asked)
+    assert PairJob.__name__ in str(caught.value)
 
 
 def test_rollouts_need_a_reward() -> None:

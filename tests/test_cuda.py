@@ -17,8 +17,8 @@ from align_bench.models.logprobs import response_logps
 from align_bench.models.precision import Compute, Precision, resolve_precision
 from align_bench.planning.inputs import prepare
 from align_bench.plugins.registry import load_registry
+from align_bench.runner.progress import NoProgress
 from align_bench.runner.run import Folders, run
-from align_bench.runner.watch import Quiet
 from align_bench.suite.load import load_suite
 from align_bench.suite.models import Generate, Lora
 
@@ -99,6 +99,8 @@ def test_a_suite_of_every_kind_of_method(tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump(suite), encoding="utf-8")
     loaded = load_suite(str(path))
     prepared = prepare(loaded, load_registry(path, loaded.plugins))
-    report = run(prepared, Quiet(), Folders(tmp_path / "runs", tmp_path / "reports"), command="align-bench run cuda")
-    assert {result["cell"]: result["reason"] for result in report["results"] if result["status"] != "done"} == {}
-    assert report["base"]["precision"] == "nf4/bfloat16/cuda"
+    report = run(
+        prepared, NoProgress(), Folders(tmp_path / "runs", tmp_path / "reports"), command="align-bench run cuda"
+    )
+    assert {result.name: result.reason for result in report.results if result.status != "done"} == {}
+    assert report.base.precision == "nf4/bfloat16/cuda"

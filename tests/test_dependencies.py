@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[1]
-# The scripts of benchmarks/ import each other.
-OURS = {"align_bench", "algorithms", *(file.stem for file in (ROOT / "benchmarks").glob("*.py"))}
+# The scripts of benchmarks/ import each other, and tests what a conftest.py defines.
+OURS = {"align_bench", "algorithms", "tests", *(file.stem for file in (ROOT / "benchmarks").glob("*.py"))}
 
 # Module → distribution, where the two are not spelled alike.
 DISTRIBUTIONS = {"sklearn": "scikit-learn", "yaml": "pyyaml", "axe_playwright_python": "axe-playwright-python"}
@@ -28,7 +28,6 @@ WITHOUT_IMPORT = {
 DEV_WITHOUT_IMPORT = {
     "import-linter": "lint-imports, in tox.ini",
     "mypy": "in tox.ini",
-    "playwright": "pytest.importorskip, in tests/report/test_page_in_browser.py",
     "pre-commit": ".pre-commit-config.yaml",
     "pytest-benchmark": "the fixture `benchmark` of benchmarks/test_micro.py",
     "pytest-xdist": "tests run on every core, in tox.ini",

@@ -16,7 +16,7 @@ import yaml
 
 from align_bench.planning.graph import Graph, make_graph
 from align_bench.planning.inputs import Prepared, prepare
-from align_bench.planning.known import Known, Nothing
+from align_bench.planning.known import Known, NothingKnown
 from align_bench.plugins.registry import load_registry
 from align_bench.runner.environment import REPORT_LIBRARIES
 from align_bench.runner.report import report_key
@@ -89,7 +89,7 @@ class Suite:
         path = self.folder / f"{name}.yaml"
         write(path, yaml.safe_dump(suite))
         prepared = prepare(load_suite(str(path)), load_registry(path))
-        return prepared, make_graph(prepared, known or Nothing())
+        return prepared, make_graph(prepared, known or NothingKnown())
 
     def addresses(self, known: Known | None = None, name: str = "keyed", **changes: Any) -> dict[str, str]:
         """`CELL: LABEL` → address, and `report` → the finished report's key."""

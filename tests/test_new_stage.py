@@ -50,7 +50,7 @@ class Verbosity(Stage["list[int]"]):
     def label(self) -> str:
         return "count words"
 
-    def needs(self) -> tuple[Stage[Any], ...]:
+    def needs(self) -> tuple[Stage[object], ...]:
         return (self.answers,)
 
     def identity(self) -> dict[str, Any]:
@@ -61,7 +61,7 @@ class Verbosity(Stage["list[int]"]):
         for number, line in enumerate(lines, 1):
             words.append(len(line["text"].split()))
             (folder / "words.json").write_text(json.dumps(words), encoding="utf-8")
-            desk.tick(number, len(lines))
+            desk.update(number, len(lines))
             if number == 2 and "WAITS" in os.environ:
                 time.sleep(600)
         return Made(facts={"answers": len(lines)})

@@ -13,8 +13,8 @@ import yaml
 
 from align_bench.planning.inputs import prepare
 from align_bench.plugins.registry import load_registry
+from align_bench.runner.progress import NoProgress
 from align_bench.runner.run import Folders, run
-from align_bench.runner.watch import Quiet
 from align_bench.suite.load import load_suite
 
 HEAVY = (
@@ -84,7 +84,7 @@ def test_a_run_of_what_is_finished(tmp_path: Path, small_suite: dict[str, Any]) 
     path = tmp_path / "small.yaml"
     path.write_text(yaml.safe_dump(small), encoding="utf-8")
     prepared = prepare(load_suite(str(path)), load_registry(path))
-    run(prepared, Quiet(), Folders(tmp_path / "runs", tmp_path / "reports"), command="align-bench run small.yaml")
+    run(prepared, NoProgress(), Folders(tmp_path / "runs", tmp_path / "reports"), command="align-bench run small.yaml")
     for arguments in (["run", str(path)], ["plan", str(path)]):
         shown, loaded = called(*arguments, folder=tmp_path)
         assert "dpo" in shown

@@ -48,14 +48,16 @@ def test_the_readmes_tune_is_valid(tmp_path: Path) -> None:
 def test_the_readmes_plugin_is_the_built_in_loss(tmp_path: Path) -> None:
     import torch
 
-    from align_bench.api import PairLogps
+    from align_bench.api import OfflineAlgorithm, ReferencedPairLogps
 
     plugin = tmp_path / "my_dpo.py"
     plugin.write_text(block("python"), encoding="utf-8")
     registry = load_registry(extra=[str(plugin)])
-    batch = PairLogps(*torch.tensor([[-1.0], [-2.0], [3.0], [4.0], [-1.5], [-1.0]]))
-    ours, theirs = registry["my_dpo"].algorithm(batch), registry["dpo"].algorithm(batch)
-    assert torch.equal(ours.values, theirs.values)
+    batch = ReferencedPairLogps(*torch.tensor([[-1.0], [-2.0], [3.0], [4.0], [-1.5], [-1.0]]))
+    ours, theirs = registry["my_dpo"].algorithm, registry["dpo"].algorithm
+    assert isinstance(ours, OfflineAlgorithm)
+    assert isinstance(theirs, OfflineAlgorithm)
+    assert torch.equal(ours(batch).values, theirs(batch).values)
 
 
 def test_every_packaged_suite_and_command_is_named() -> None:

@@ -31,7 +31,7 @@ MADE_BY = {
         made: f"align_bench.stages.{made}"
         for made in (
             "tokens",
-            "held_out",
+            "holdout",
             "reference",
             "mismatched",
             "train",
@@ -70,7 +70,7 @@ TEXTS = _made("judge audit validate_judge")  # what a judge that is loaded as it
 ADAPTED = BASES | ADAPTERS | REWARDED | _made("generate drift judge proxy audit")  # a base with or without an adapter
 COMPUTED = ADAPTED | TEXTS  # what any model computes
 SCORED = REWARDED | _made("judge proxy audit")  # by a reward model that was trained here
-TABLES = _made("tokens held_out")
+TABLES = _made("tokens holdout")
 COUNTED = TABLES | COLUMNS | _made("audit")  # whose cost is counted in a table's tokens
 STAGES = frozenset(MADE_BY) - {"rows", "planted"}
 
@@ -90,7 +90,8 @@ TABLE: dict[str, frozenset[str]] = {
     "report.compare": NOTHING,  # the other commands' own pages and tables: written anew each time, never finished
     "report.formats": NOTHING,
     "report.history": NOTHING,
-    "report.tables": NOTHING,
+    "report.render.terminal": NOTHING,
+    "report.tables.pairwise": NOTHING,
     # What these come to is itself in the keys: digests, settings, versions.
     "data.fingerprint": NOTHING,
     "judge.find": NOTHING,
@@ -106,10 +107,11 @@ TABLE: dict[str, frozenset[str]] = {
     "runner.results": NOTHING,
     "runner.run": NOTHING,
     "runner.walk": NOTHING,
-    "runner.watch": NOTHING,
+    "runner.progress": NOTHING,
     "stages.rows": NOTHING,  # one call of the reader, which is in the fingerprint
     # The reader of rows is in the fingerprint of what it reads, and so in all that rests on these.
     "data.preferences": frozenset({"rows"}),
+    "data.fields": frozenset({"rows"}),
     "data.tables": frozenset({"rows"}),
     "data.planted": frozenset({"rows", "planted"}) | REWARDED,  # gold reads answers by its grammar
     # What every stage stands on.
@@ -119,7 +121,7 @@ TABLE: dict[str, frozenset[str]] = {
     "records": STAGES - {"overlap"} | {"rows"},
     # Each stage's own file, by the kinds that load it.
     "stages.tokens": COUNTED,
-    "stages.held_out": _made("held_out"),
+    "stages.holdout": _made("holdout"),
     "stages.reference": _made("reference mismatched"),  # the same, but for what is measured
     "stages.mismatched": _made("mismatched"),
     "stages.train": ADAPTERS,
@@ -147,7 +149,7 @@ TABLE: dict[str, frozenset[str]] = {
     "data": TABLES | COLUMNS | ADAPTERS | SCORED | {"rows", "planted"},
     "data.chat": TABLES | COLUMNS | REWARDED | SCORED,  # writes tables, reads them, and writes texts for reward models
     "data.counts": REPORT,  # said once rows are read, and in the report
-    "data.cut": _made("held_out"),
+    "data.holdout": _made("holdout"),
     "data.batches": BASES | ADAPTERS,
     # Models.
     "models": TABLES | COMPUTED,
@@ -170,9 +172,12 @@ TABLE: dict[str, frozenset[str]] = {
     "models.peak": REPORT,
     # Training.
     "api": ADAPTERS | _made("validate_policy"),  # records that losses read
+    "api.": ADAPTERS | _made("validate_policy"),
     "train": ADAPTERS | _made("select"),
     "train.plugin_code": ADAPTERS | _made("select"),  # what a selection's choice runs in, too
+    "train.job": ADAPTERS,
     "train.loop": ADAPTERS,
+    "train.steps": ADAPTERS,
     "train.feeds": ADAPTERS,
     "train.auxiliary": ADAPTERS,
     "train.online": _made("train_online"),
@@ -381,9 +386,9 @@ def with_other_words(source: bytes) -> bytes:
 
 def test_a_record_s_own_formula_makes_adapters_anew(package: Package) -> None:
     changed = replaced(
-        "api", "return self.chosen / self.chosen_tokens", "return self.chosen / (1 + self.chosen_tokens)"
+        "api.batches", "return self.chosen / self.chosen_tokens", "return self.chosen / (1 + self.chosen_tokens)"
     )
-    found = package.changed_by(Path("api.py"), changed)
+    found = package.changed_by(Path("api/batches.py"), changed)
     assert {"train", "train_online", "train_recipe", "validate_policy"} <= found
     assert "reference" not in found
 

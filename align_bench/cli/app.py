@@ -1,11 +1,11 @@
-"""The command line's application, and what commands share. Heavy imports wait until a command needs them."""
+"""The command-line application, and what its commands share. Heavy imports wait until a command needs them."""
 
 from __future__ import annotations
 
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -15,6 +15,7 @@ from align_bench.report.formats import Format
 if TYPE_CHECKING:
     from align_bench.planning.inputs import Prepared
     from align_bench.plugins.registry import Registry
+    from align_bench.report.schema import Report
 
 app = typer.Typer(
     name="align-bench",
@@ -34,13 +35,16 @@ Overrides = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the suite, such as train.epochs=2."),
 ]
 Plugins = Annotated[
-    list[str] | None, typer.Option("--plugin", metavar="FILE_OR_DIR", help="Load methods from here too.")
+    list[str] | None,
+    typer.Option("--plugin", metavar="FILE_OR_DIR", help="Also load methods from this file or folder."),
 ]
-Runs = Annotated[Path, typer.Option("--runs", help="Folder of what has been computed, shared by all suites.")]
-Reports = Annotated[Path, typer.Option("--reports", help="Folder that reports are written to.")]
+Runs = Annotated[Path, typer.Option("--runs", help="Folder for computed results, shared by all suites.")]
+Reports = Annotated[Path, typer.Option("--reports", help="Folder for reports.")]
 Form = Annotated[
     Format,
-    typer.Option("--format", help="Tables for the terminal, or for a pipe: json, csv (all digits) or md (Markdown)."),
+    typer.Option(
+        "--format", help="Tables for the terminal; or, to pipe elsewhere, json, csv (all digits) or md (Markdown)."
+    ),
 ]
 Columns = Annotated[
     list[str] | None,
@@ -66,7 +70,7 @@ def registry_for(plugins: list[str] | None, suite: str | None = None, named: lis
 
 
 def prepared_for(suite: str, overrides: list[str] | None, plugins: list[str] | None) -> Prepared:
-    """A suite with its methods and all that lies outside it; a mistake in the suite is told first."""
+    """A suite with its methods and all that lies outside it; a mistake in the suite is reported first."""
     from align_bench.suite.load import load_suite
 
     loaded = load_suite(suite, overrides or ())
@@ -87,9 +91,9 @@ def write(text: str) -> None:
     typer.echo(unicode(text), nl=False)
 
 
-def exit_on_failure(report: dict[str, Any]) -> None:
+def exit_on_failure(report: Report) -> None:
     """Exit code 1 when a cell failed."""
-    if any(result["status"] == "failed" for result in report["results"]):
+    if any(result.status == "failed" for result in report.results):
         raise typer.Exit(1)
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _WHAT = {
     "stored": "",
-    "writing": "left by a killed run",
+    "writing": "unfinished: run was killed",
     "partial": "checkpoint",
     "damaged": "damaged",
     "failed": "failure",
@@ -33,7 +33,7 @@ def leftovers_table(found: Sequence[Leftover], without: Sequence[str] = ()) -> R
     """
     beside = f", {', '.join(without)} not counted" if without else ""
     if not found:
-        return Text(f"nothing to delete: all that is stored is needed by a suite{beside}")
+        return Text(f"nothing to delete: every stored result is needed by a suite{beside}")
     table = Table(title=Text(f"Needed by no suite{beside}"), title_justify="left", show_footer=True)
     table.add_column("kind", footer=Text(f"{len(found)} in all"))
     table.add_column("of", overflow="fold")

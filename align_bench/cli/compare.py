@@ -3,41 +3,60 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
-from align_bench.cli.app import Form, Overrides, Plugins, Reports, Runs, app, command, console, errors, write
+from align_bench.cli.app import (
+    Form,
+    Overrides,
+    Plugins,
+    Reports,
+    Runs,
+    app,
+    command,
+    console,
+    errors,
+    prepared_for,
+    write,
+)
 from align_bench.cli.run import compute
 from align_bench.report.formats import Format
+
+if TYPE_CHECKING:
+    from align_bench.report.schema import Report
 
 
 @app.command()
 def compare(
     names: Annotated[
         list[str],
-        typer.Argument(metavar="METHOD METHOD... [SUITE]", help="Methods (or base); last, a suite file or name."),
+        typer.Argument(metavar="METHOD METHOD... [SUITE]", help="Methods (or base), then a suite file or name."),
     ],
     overrides: Overrides = None,
     plugin: Plugins = None,
     runs: Runs = Path("runs"),
     reports: Reports = Path("reports"),
-    stored: Annotated[bool, typer.Option("--stored", help="Forbid computing; fail when a result is missing.")] = False,
+    stored: Annotated[bool, typer.Option("--stored", help="Compute nothing; fail when a result is missing.")] = False,
     within: Annotated[
         list[str] | None,
-        typer.Option("--run", metavar="NAME", help="Compare within this stored report; two or more: between them."),
+        typer.Option(
+            "--run",
+            metavar="NAME",
+            help="Compare within this stored report; give it twice or more to compare between reports.",
+        ),
     ] = None,
     form: Form = Format.TABLE,
 ) -> None:
-    """Compare methods of a suite, pair by pair; computes what is missing. Also writes a page, compare.html.
+    """Compare methods of a suite pairwise; computes missing results. Also writes a page, compare.html.
 
     Example: align-bench compare dpo simpo
     """
     from align_bench.report.compare import PAGE, merge, pairs_of, read_run, write_comparison
     from align_bench.report.formats import pairwise_text
-    from align_bench.report.tables import pairwise_table
-    from align_bench.store.files import refusals_told
+    from align_bench.report.render.terminal import pairwise_table
+    from align_bench.store.files import as_store_error
 
     if within:
         found = {name: read_run(reports / name) for name in dict.fromkeys(within)}
@@ -52,14 +71,14 @@ def compare(
             console.print(pairwise_table(compared.report, a, b))
     else:
         write(pairwise_text(compared.report, pairs_of(names), form))
-    with refusals_told(folder / PAGE):
+    with as_store_error(folder / PAGE):
         write_comparison(folder / PAGE, compared, names, command())
     errors.print(f"page: {escape(str(folder / PAGE))}", highlight=False, soft_wrap=True)
 
 
 def _check_two(names: list[str]) -> None:
     if len(names) < 2:
-        raise typer.BadParameter("two methods are the least that can be compared", param_hint="METHOD METHOD")
+        raise typer.BadParameter("name at least two methods to compare", param_hint="METHOD METHOD")
 
 
 def _compared(
@@ -79,13 +98,13 @@ def _compared(
     _check_known(names, {BASE_CELL, *(method.name for method in loaded.methods)}, loaded.name)
     folder = reports / loaded.name
     if not stored:
-        compute(suite, overrides, plugin, runs, reports, methods=names)
+        compute(prepared_for(suite, overrides, plugin), runs, reports, methods=names)
         return names, folder
     report = read_report(folder)
-    if report["suite"]["settings"] != loaded.model_dump(mode="json"):
+    if report.suite.settings != loaded.model_dump(mode="json"):
         raise MissingResultError(
-            f"the report in {folder} is of other settings than {suite}",
-            fix="align-bench run computes what is missing; or leave --stored out",
+            f"the report in {folder} was made with other settings than {suite}",
+            fix="align-bench run computes what is missing; or drop --stored",
         )
     _check_stored(report, names)
     return names, folder
@@ -99,10 +118,10 @@ def _check_known(names: list[str], known: set[str], suite: str) -> None:
             raise SuiteError(f"the suite {suite} has no method {name!r}. {nearest(name, known, what='method')}")
 
 
-def _check_stored(report: dict[str, Any], names: list[str]) -> None:
+def _check_stored(report: Report, names: list[str]) -> None:
     from align_bench.errors import MissingResultError
 
-    done = {result["algorithm"] for result in report["results"] if result["status"] == "done"}
+    done = {result.algorithm for result in report.results if result.status == "done"}
     for name in names:
         if name not in done:
-            raise MissingResultError(f"no result of {name} is stored", fix="leave --stored out to compute it")
+            raise MissingResultError(f"no result of {name} is stored", fix="drop --stored to compute it")

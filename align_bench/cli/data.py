@@ -20,7 +20,7 @@ def data(
         str, typer.Option(help="Length bias of embedded/planted: none, default, strong or a number.")
     ] = "default",
 ) -> None:
-    """Show what a preference set holds: its shape, counts, lengths and a few rows.
+    """Summarise a preference set: its shape, counts, lengths and a few rows.
 
     Example: align-bench data embedded/planted --split val
     """
@@ -48,17 +48,20 @@ def score(
     name: Annotated[str, typer.Option(help="Name of the new column.")] = "score",
     revision: Annotated[str | None, typer.Option(help="Commit, branch or tag of a hub model.")] = None,
     template: Annotated[
-        str | None, typer.Option(metavar="chat|pair", help="How a model from the hub or a folder reads texts.")
+        str | None,
+        typer.Option(metavar="chat|pair", help="How texts are formatted for a model from the hub or a folder."),
     ] = None,
     precision: Annotated[
         str | None, typer.Option(help="fp32, bf16, nf4 or auto; by default the run's own, or auto.")
     ] = None,
-    max_tokens: Annotated[int, typer.Option(help="Padded tokens per forward pass; changes no score.", min=1)] = 8192,
+    max_tokens: Annotated[
+        int, typer.Option(help="Padded tokens per forward pass; does not change scores.", min=1)
+    ] = 8192,
     runs: Runs = Path("runs"),
 ) -> None:
-    """Score prompts with answers by a judge: writes the file with a column of scores, and prints a summary.
+    """Score prompts and answers with a judge: writes the file with a column of scores, and prints a summary.
 
-    Columns are recognised: messages; prompt or question with response, completion, answer, text, response_1 and
+    Recognised columns: messages; prompt or question with response, completion, answer, text, response_1 and
     response_2, chosen and rejected; a report's generations.jsonl.
 
     Example: align-bench score answers.jsonl --judge assignment
@@ -68,23 +71,14 @@ def score(
     for given, known in ((template, (None, "chat", "pair")), (precision, (None, "fp32", "bf16", "nf4", "auto"))):
         if given not in known:
             raise SuiteError(f"got {given!r}, expected {', '.join(filter(None, known))}")
-    from align_bench.cli.progress import watching
-    from align_bench.runner.score_file import score_file, summary
+    from align_bench.cli.progress import progress_bars
+    from align_bench.data.answers import read_answers
+    from align_bench.runner.score_file import JudgeChoice, score_file, summary
 
-    with watching(errors, {}) as watch, watch.stage(file.name, "score") as tick:
-        scored = score_file(
-            file,
-            judge,
-            runs=runs,
-            out=out,
-            columns=dict(pair_of(item, "--column") for item in columns or ()),
-            name=name,
-            revision=revision,
-            template=template,  # type: ignore[arg-type]
-            precision=precision,
-            max_tokens=max_tokens,
-            tick=tick,
-        )
+    with progress_bars(errors, {}) as progress, progress.stage(file.name, "score") as update:
+        answers = read_answers(file, dict(pair_of(item, "--column") for item in columns or ()))
+        choice = JudgeChoice(judge, revision, template, precision, max_tokens)  # type: ignore[arg-type]
+        scored = score_file(answers, choice, runs=runs, out=out, name=name, update=update)
     for renderable in summary(scored):
         console.print(renderable)
 

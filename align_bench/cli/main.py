@@ -15,7 +15,7 @@ __all__ = ["app", "main"]
 
 
 def main() -> None:
-    """Run a command; errors of the user's making are shown without a traceback."""
+    """Run a command; the user's mistakes are shown without a traceback."""
     # OpenMP's threads wait by spinning. By default they do so for long: a step of the embedded model took 0.42 s alone
     # on two cores, but 1.75 s beside another busy process. With no spin it was 0.73 s and 0.94 s, with a short one
     # 0.47 s both times. torch reads this when it is first imported, which is later.
@@ -26,5 +26,5 @@ def main() -> None:
         errors.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(1)
     except KeyboardInterrupt:
-        errors.print("interrupted; the same command goes on from here")
+        errors.print("interrupted; the same command resumes from here")
         sys.exit(130)

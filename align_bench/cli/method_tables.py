@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from align_bench.api import Recipe, Selection
+from align_bench.api import Selection
 from align_bench.plugins.registry import Plugin, Registry
 from align_bench.records import OWN_SETTINGS
 
@@ -40,7 +40,7 @@ def algorithms_table(registry: Registry) -> Table:
             escape(name),
             escape(algorithm.summary.split(":")[0]),
             _DATA[algorithm.data],
-            "its own" if isinstance(algorithm, Recipe) else "yes" if algorithm.reference else "no",
+            algorithm.reference_in_words,
             escape(algorithm.paper),
             plugin.origin if plugin.origin == "built-in" else escape(f"{plugin.origin}: {plugin.path}"),
         )
@@ -82,20 +82,19 @@ def method_page(plugin: Plugin) -> Iterator[RenderableType]:
         )
     yield table
     if isinstance(algorithm, Selection):
-        bound = algorithm.kl_bound(algorithm.resolve({}))
-        yield Text(f"picks among answers of the base; at its defaults at most {bound:.3f} nats a prompt away from it")
+        bound = algorithm.bound(algorithm.resolve({}))
+        yield Text(
+            f"picks among answers of the base; with its defaults, KL to the base of at most {bound:.3f} nats per prompt"
+        )
         return
-    needs = "reads reference log-probabilities" if algorithm.reference else "reads no reference"
-    if isinstance(algorithm, Recipe):
-        needs = " ".join(["takes the whole training", *(f"with {library}" for library in algorithm.libraries)])
-    yield Text(f"data: {_DATA[algorithm.data]}; {needs}; its reward: {algorithm.reward}")
+    yield Text(f"data: {_DATA[algorithm.data]}; {algorithm.needs}; its reward: {algorithm.reward}")
 
 
 _STYLES: dict[Status, str] = {"passed": "green", "failed": "bold red", "not applicable": "dim", "unchecked": "yellow"}
 
 
 def checks_table(plugin: Plugin, report: CheckReport) -> Table:
-    """One row per check: what was expected, what was found, what to do where it failed; the unchecked stand last."""
+    """One row per check: what was expected, what was found, what to do where it failed; unchecked ones come last."""
     given = ", ".join(f"{name}={value}" for name, value in report.parameters.items()) or "no hyper-parameters"
     title = escape(f"{report.method} · {plugin.algorithm.data} · {given}")
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, leading=1, caption_justify="left")

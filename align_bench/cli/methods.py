@@ -14,7 +14,7 @@ from align_bench.cli.app import Plugins, app, console, registry_for
 
 @app.command()
 def algorithms(plugin: Plugins = None) -> None:
-    """List every method that can be found, and the plugin files that cannot be loaded.
+    """List all available methods, and plugin files that fail to load.
 
     Example: align-bench algorithms --plugin my_method.py
     """
@@ -39,10 +39,10 @@ def show(name: Annotated[str, typer.Argument(help="A method's name.")], plugin: 
 def check(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A plugin's Python file.")],
     method: Annotated[
-        str | None, typer.Option("--method", metavar="NAME", help="Check this method of the file only.")
+        str | None, typer.Option("--method", metavar="NAME", help="Check only this method of the file.")
     ] = None,
 ) -> None:
-    """Check that a plugin's methods keep the contract: values, gradients, extremes, batches, documentation.
+    """Check a plugin's methods against the contract: values, gradients, extremes, batches, documentation.
 
     Takes seconds. Exit code 1 when a check fails.
 
@@ -67,13 +67,13 @@ def check(
 
 @app.command()
 def new(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="What suites will call the method, such as my_dpo.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The method's name in suites, such as my_dpo.")],
     data: Annotated[
         str, typer.Option(metavar="KIND", help="What its loss reads: pairs, chosen, unpaired or scores.")
     ] = "pairs",
-    folder: Annotated[Path, typer.Option(help="Where the file is written.")] = Path("algorithms"),
+    folder: Annotated[Path, typer.Option(help="Folder for the file.")] = Path("algorithms"),
 ) -> None:
-    """Write the skeleton of a plugin, in which the loss is still to be filled in.
+    """Write the skeleton of a plugin, whose loss is left to fill in.
 
     Example: align-bench new my_dpo --data pairs
     """
@@ -88,11 +88,18 @@ def new(
 
 
 @app.command()
-def schema() -> None:
-    """Print the JSON schema of suite files, for editors.
+def schema(
+    report: Annotated[bool, typer.Option("--report", help="Of report.json instead.")] = False,
+) -> None:
+    """Print the JSON schema of suite files, for editors, or of report.json, for programs that read reports.
 
     Example: align-bench schema > suite.schema.json
     """
+    if report:
+        from align_bench.report.schema import Report
+
+        typer.echo(json.dumps(Report.model_json_schema(mode="serialization"), indent=2, ensure_ascii=False))
+        return
     from align_bench.suite.load import json_schema
 
     typer.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))

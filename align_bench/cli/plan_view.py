@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.markup import escape
 from rich.table import Table
@@ -15,9 +15,10 @@ from align_bench.models.peak import rough_flops
 from align_bench.planning.estimate import Estimate
 from align_bench.planning.graph import make_graph
 from align_bench.runner.results import Results
-from align_bench.runner.run import wanted_of, warnings
-from align_bench.runner.tuning import in_words
+from align_bench.runner.run import stages_to_run, warnings
+from align_bench.runner.tuning import describe
 from align_bench.stages.stage import closure_of
+from align_bench.store.notes import RunNote
 from align_bench.store.store import Store
 
 if TYPE_CHECKING:
@@ -55,7 +56,9 @@ def plan_tables(prepared: Prepared, runs: Path) -> Iterator[RenderableType]:
         table.add_column(heading)
     for cell in cells:
         under = [[stage for stage in cell.stages if stage.column == column] for column in columns]
-        table.add_row(escape(cell.id), str(cell.seed), *(_shown(stages, results, estimate, ended) for stages in under))
+        table.add_row(
+            escape(str(cell.id)), str(cell.seed), *(_shown(stages, results, estimate, ended) for stages in under)
+        )
     yield table
     absent = [stage for stage in graph.stages if results.facts(stage) is None]
     missing = [stage for stage in absent if stage not in ended]
@@ -67,7 +70,7 @@ def plan_tables(prepared: Prepared, runs: Path) -> Iterator[RenderableType]:
     )
     yield Text(estimate.basis, style="dim")
     for search in graph.searches.values():
-        yield Text(in_words(search, results))
+        yield Text(describe(search, results))
     for warning in warnings(graph):
         yield Text(warning, style="yellow")
 
@@ -86,7 +89,7 @@ def expected_seconds(
     results = Results(store)
     graph = make_graph(prepared, results)
     waiting = [cell for cell in graph.cells if cell.waiting and (methods is None or cell.algorithm in methods)]
-    asked = [*wanted_of(graph, methods), *(stage for cell in waiting for stage in cell.stages)]
+    asked = [*stages_to_run(graph, methods), *(stage for cell in waiting for stage in cell.stages)]
     missing = closure_of(asked, done=lambda stage: results.facts(stage) is not None)
     if not missing:
         return {}
@@ -97,10 +100,8 @@ def expected_seconds(
 
 def _estimate(prepared: Prepared, graph: Graph, results: Results) -> Estimate:
     """By the rates of this very suite, as it is and as its last run noted it: another base has other ones."""
-    from align_bench.store.keys import Address
-
-    noted = results.store.notes().get(prepared.suite.name, {})
-    among = {stage.address for stage in graph.stages} | {Address.parse(text) for text in noted.get("needs", ())}
+    noted = results.store.notes.all().get(prepared.suite.name, RunNote())
+    among = {*noted.needs, *(stage.address for stage in graph.stages)}
     rates = {kind: rate for kind, rate in results.store.rates(among).items() if kind != "tokens"}
     frozen = prepared.inputs.frozen
     return Estimate(results, base_parameters(frozen.base), rates, lambda: rough_flops(frozen.precision))
@@ -111,13 +112,15 @@ def _in_order(cells: Sequence[Cell]) -> list[Cell]:
     return sorted(cells, key=lambda cell: (cell.adapter is None, cell.kind == "reward"))
 
 
-def _ended_without(graph: Graph, results: Results) -> set[Stage[Any]]:
+def _ended_without(graph: Graph, results: Results) -> set[Stage[object]]:
     """Stages of trials that have failed for good, which a run does not try again."""
     given_up = [cell for search in graph.searches.values() for cell in search.cells if cell not in search.open]
     return {stage for cell in given_up for stage in cell.stages if results.facts(stage) is None}
 
 
-def _shown(stages: Sequence[Stage[Any]], results: Results, estimate: Estimate, ended: Collection[Stage[Any]]) -> str:
+def _shown(
+    stages: Sequence[Stage[object]], results: Results, estimate: Estimate, ended: Collection[Stage[object]]
+) -> str:
     absent = [stage for stage in stages if results.facts(stage) is None]
     if absent and all(stage in ended for stage in absent):
         return "[red]failed[/]"
@@ -127,7 +130,7 @@ def _shown(stages: Sequence[Stage[Any]], results: Results, estimate: Estimate, e
 
 
 def _steps(prepared: Prepared, graph: Graph, estimate: Estimate) -> str:
-    """The optimizer steps of the policies that are trained on pairs: one number, or the least and the most."""
+    """The optimizer steps of the policies that are trained on pairs: one number, or the lowest and the highest."""
     rows = estimate.size(graph.tables["train"]).rows
     own = [
         cell.adapter.settings

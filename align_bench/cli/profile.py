@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile, schedule
 
-from align_bench.records import Tick
-from align_bench.runner.watch import Watch
+from align_bench.records import Update
+from align_bench.runner.progress import Progress
 from align_bench.store.files import make_folder
 
 TRAIN = "train"  # what is shown while an adapter is trained
@@ -18,23 +18,23 @@ STEPS = 2  # traced, after one that warms up; each may be tens of megabytes
 
 
 class Traced:
-    """A `Watch` that also writes a trace of every training that it is shown.
+    """A `Progress` that also writes a trace of every training that it is shown.
 
     Attributes:
         written: the traces' files so far.
     """
 
-    def __init__(self, watch: Watch, folder: Path) -> None:
-        self._watch = watch
+    def __init__(self, progress: Progress, folder: Path) -> None:
+        self._progress = progress
         self._folder = folder
         self.written: list[Path] = []
 
     @contextmanager
-    def stage(self, cell: str, label: str) -> Iterator[Tick]:
-        """The watch's own stage; a training's is traced."""
-        with self._watch.stage(cell, label) as tick:
+    def stage(self, cell: str, label: str) -> Iterator[Update]:
+        """As the wrapped `Progress` shows it; a training is traced, too."""
+        with self._progress.stage(cell, label) as update:
             if label != TRAIN:
-                yield tick
+                yield update
                 return
             steps = 0
 
@@ -48,20 +48,20 @@ class Traced:
                     nonlocal steps
                     steps += 1
                     profiler.step()
-                    tick(done, total, note)
+                    update(done, total, note)
 
                 yield stepped
 
-    def say(self, text: str) -> None:
-        """Said by the watch."""
-        self._watch.say(text)
+    def log(self, text: str) -> None:
+        """As the wrapped `Progress` shows it."""
+        self._progress.log(text)
 
     def _write(self, profiler: profile, cell: str) -> None:
         path = self._folder / f"{cell}.json"
         make_folder(path.parent)
         profiler.export_chrome_trace(str(path))
         self.written.append(path)
-        self.say(f"{cell}: trace in {path}; open it in ui.perfetto.dev or chrome://tracing")
+        self.log(f"{cell}: trace in {path}; open it in ui.perfetto.dev or chrome://tracing")
 
 
 def _profiler(write: Callable[[profile], None]) -> profile:

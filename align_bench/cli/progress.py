@@ -11,24 +11,24 @@ from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
-    Progress,
     Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.progress import Progress as Bars
 from rich.text import Text
 
-from align_bench.records import Tick
+from align_bench.records import Update
 from align_bench.report.formatting import duration
 
-# Before this much of the expected time has passed, its pace says nothing.
+# Before this much time has passed, the pace so far is no estimate.
 LEAST_SECONDS = 5.0
 
 
 @contextmanager
-def watching(console: Console, expected: Mapping[tuple[str, str], float]) -> Iterator[RichWatch]:
-    """A watch whose bars are shown while the context lasts.
+def progress_bars(console: Console, expected: Mapping[tuple[str, str], float]) -> Iterator[ProgressBars]:
+    """Show progress bars while the context lasts.
 
     Args:
         console: where they are shown.
@@ -43,46 +43,46 @@ def watching(console: Console, expected: Mapping[tuple[str, str], float]) -> Ite
         _Remaining(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=console, transient=False) as progress:
-        yield RichWatch(progress, expected)
+    with Bars(*columns, console=console, transient=False) as bars:
+        yield ProgressBars(bars, expected)
 
 
-class RichWatch:
-    """Progress bars, one for the whole run and one for each stage, with what stays above them."""
+class ProgressBars:
+    """A `Progress` of bars, one for the whole run and one for each stage, with what stays above them."""
 
     def __init__(
         self,
-        progress: Progress,
+        bars: Bars,
         expected: Mapping[tuple[str, str], float],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._progress = progress
+        self._bars = bars
         self._whole = Whole(expected, clock)
-        self._bar = progress.add_task("whole run, %", total=100, note="") if expected else None
+        self._bar = bars.add_task("whole run, %", total=100, note="") if expected else None
 
     @contextmanager
-    def stage(self, cell: str, label: str) -> Iterator[Tick]:
+    def stage(self, cell: str, label: str) -> Iterator[Update]:
         """A bar until the context ends."""
-        task = self._progress.add_task(escape(f"{cell}: {label}"), total=None, note="")
+        task = self._bars.add_task(escape(f"{cell}: {label}"), total=None, note="")
 
-        def tick(done: int, total: int, note: str = "") -> None:
-            self._progress.update(task, completed=done, total=total, note=note)
+        def update(done: int, total: int, note: str = "") -> None:
+            self._bars.update(task, completed=done, total=total, note=note)
             self._show(cell, label, done / total if total else 0.0)
 
         try:
-            yield tick
+            yield update
         finally:
-            self._progress.stop_task(task)
+            self._bars.stop_task(task)
             self._show(cell, label, 1.0)
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """One line above the bars."""
-        self._progress.console.print(escape(text), highlight=False)
+        self._bars.console.print(escape(text), highlight=False)
 
     def _show(self, cell: str, label: str, share: float) -> None:
         self._whole.reach(cell, label, share)
         if self._bar is not None:
-            self._progress.update(self._bar, completed=round(100 * self._whole.share), left=self._whole.seconds_left)
+            self._bars.update(self._bar, completed=round(100 * self._whole.share), left=self._whole.seconds_left)
 
 
 class Whole:

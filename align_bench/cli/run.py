@@ -1,9 +1,9 @@
-"""Commands that run a suite, or show what has been run: run, report, plan, runs, clean."""
+"""Commands that run a suite, or show past runs: run, report, plan, runs, clean."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -25,6 +25,11 @@ from align_bench.cli.app import (
 )
 from align_bench.report.formats import Format
 
+if TYPE_CHECKING:
+    from align_bench.planning.inputs import Prepared
+    from align_bench.report.schema import Report
+    from align_bench.runner.progress import Progress
+
 
 @app.command()
 def run(
@@ -40,14 +45,14 @@ def run(
 ) -> None:
     """Run a suite: train every method, evaluate, judge, test the differences, print the tables.
 
-    A second run does nothing; a killed one goes on where it was; what another suite has computed already is taken from
-    there. Exit code 1 when a cell failed.
+    Results are cached: a second run does nothing, a killed one resumes where it stopped, and results that another suite
+    has computed are reused. Exit code 1 when a cell failed.
 
     Example: align-bench run assignment --set methods='\\[dpo, simpo]' --set seeds='[0, 1, 2]'
     """
-    report = compute(suite, overrides, plugin, runs, reports, profile=profile)
+    report = compute(prepared_for(suite, overrides, plugin), runs, reports, profile=profile)
     show_report(report, form)
-    where = reports / report["suite"]["name"]
+    where = reports / report.suite.name
     if form is Format.TABLE:
         console.print(
             f"report: {escape(str(where / 'report.html'))}; beside it report.md, report.json, rows, tables/*.csv"
@@ -64,11 +69,11 @@ def report(
     reports: Reports = Path("reports"),
     form: Form = Format.TABLE,
 ) -> None:
-    """Rebuild a suite's report from what is stored; loads no model.
+    """Rebuild a suite's report from stored results; loads no model.
 
     Example: align-bench report assignment
     """
-    built = compute(suite, overrides, plugin, runs, reports, only_stored=True)
+    built = compute(prepared_for(suite, overrides, plugin), runs, reports, only_stored=True)
     show_report(built, form)
     exit_on_failure(built)
 
@@ -80,7 +85,7 @@ def plan(
     plugin: Plugins = None,
     runs: Runs = Path("runs"),
 ) -> None:
-    """Show a suite's cells, what is stored of each, and a rough cost of the rest; trains nothing.
+    """Show a suite's cells, which of their results are stored, and a rough cost of the rest; trains nothing.
 
     Example: align-bench plan assignment --set train.epochs=2
     """
@@ -96,17 +101,17 @@ def runs(
     reports: Reports = Path("reports"),
     form: Form = Format.TABLE,
 ) -> None:
-    """List what has been run: when, how many cells ended how, the best one, where the report is.
+    """List past runs: when, how many cells succeeded or failed, the best cell, where the report is.
 
     Example: align-bench runs --reports reports
     """
     from align_bench.report.formats import section_text
     from align_bench.report.history import history_section, past_runs
-    from align_bench.report.tables import section_table
+    from align_bench.report.render.terminal import section_table
 
     section = history_section(past_runs(runs, reports))
     if form is Format.TABLE:
-        console.print(section_table(section, hidden={"skipped", "artefacts"}))
+        console.print(section_table(section))
     else:
         write(section_text(section, form))
 
@@ -114,15 +119,15 @@ def runs(
 @app.command()
 def clean(
     suites: Annotated[
-        list[str] | None, typer.Argument(metavar="[SUITE]...", help="Suites that are no longer needed either, by name.")
+        list[str] | None, typer.Argument(metavar="[SUITE]...", help="Names of suites that are no longer needed.")
     ] = None,
     runs: Runs = Path("runs"),
     yes: Annotated[bool, typer.Option("--yes", help="Delete without asking.")] = False,
 ) -> None:
-    """Show what no suite needs any more, and delete it.
+    """Show results that no suite needs any more, and delete them.
 
-    A suite needs what its report rests on, and what a run of it that has not ended would. With names of suites, what
-    only these need is shown too. What another process is working on is left alone.
+    A suite needs the results behind its report, and those of a run that has not finished. With names of suites, what
+    only these need is deleted too. Results that another process is working on are left alone.
 
     Example: align-bench clean debias --yes
     """
@@ -132,7 +137,7 @@ def clean(
 
     store = Store(runs)
     store.check()
-    without = _known(suites or [], list(store.notes()), runs)
+    without = _known(suites or [], list(store.notes.all()), runs)
     found = unneeded(store, without=without)
     console.print(leftovers_table(found, without))
     if not found and not without:
@@ -140,10 +145,10 @@ def clean(
     if not (yes or typer.confirm("Delete this?")):
         raise typer.Exit(1)
     for suite in without:
-        store.forget(suite)
+        store.notes.delete(suite)
     kept = [leftover for leftover in found if not remove(store, leftover)]
     freed = sum(leftover.size_bytes for leftover in found if leftover not in kept)
-    console.print(f"freed {freed / 1e6:,.1f} MB" + (f"; {len(kept)} in use, and kept" if kept else ""))
+    console.print(f"freed {freed / 1e6:,.1f} MB" + (f"; kept {len(kept)} that are in use" if kept else ""))
 
 
 def _known(suites: list[str], known: list[str], runs: Path) -> list[str]:
@@ -156,49 +161,47 @@ def _known(suites: list[str], known: list[str], runs: Path) -> list[str]:
 
 
 def compute(
-    suite: str,
-    overrides: list[str] | None,
-    plugins: list[str] | None,
+    prepared: Prepared,
     runs: Path,
     reports: Path,
     *,
     methods: list[str] | None = None,
     only_stored: bool = False,
     profile: bool = False,
-) -> dict[str, Any]:
+) -> Report:
     """A suite's report: what is missing of it is computed, unless only what is stored may be used."""
-    prepared = prepared_for(suite, overrides, plugins)
     from align_bench.cli.plan_view import expected_seconds
-    from align_bench.cli.progress import watching
+    from align_bench.cli.progress import progress_bars
     from align_bench.runner.run import Folders
     from align_bench.runner.run import run as run_suite
 
-    folders: Folders = Folders(runs, reports)
-    arguments: dict[str, Any] = {"command": command(), "methods": methods, "compute": not only_stored}
-    expected = {} if only_stored else expected_seconds(prepared, folders.runs, methods)
-    with watching(errors, expected) as watch:
+    def run_with(progress: Progress) -> Report:
+        folders = Folders(runs, reports)
+        return run_suite(prepared, progress, folders, command=command(), methods=methods, compute=not only_stored)
+
+    with progress_bars(errors, {} if only_stored else expected_seconds(prepared, runs, methods)) as bars:
         if not profile:
-            return run_suite(prepared, watch, folders, **arguments)
+            return run_with(bars)
         from align_bench.cli.profile import STEPS, Traced
 
-        traced = Traced(watch, runs / "profile" / prepared.suite.name)
-        report = run_suite(prepared, traced, folders, **arguments)
+        traced = Traced(bars, runs / "profile" / prepared.suite.name)
+        report = run_with(traced)
         if not traced.written:
-            traced.say(
-                "--profile: no trace, for no training was left to do, or none has more than one step; "
-                f"another --runs folder trains anew, and {STEPS + 1} steps are enough"
+            traced.log(
+                "--profile: nothing was traced: no training was left to do, or none has more than one step; "
+                f"another --runs folder trains again, and {STEPS + 1} steps are enough"
             )
         return report
 
 
-def show_report(report: dict[str, Any], form: Format) -> None:
+def show_report(report: Report, form: Format) -> None:
     """The report's tables, or its text for a pipe."""
     if form is not Format.TABLE:
         from align_bench.report.formats import report_text
 
         write(report_text(report, form))
         return
-    from align_bench.report.tables import comparison_tables
+    from align_bench.report.render.terminal import comparison_tables
 
     for table in comparison_tables(report):
         console.print(table)

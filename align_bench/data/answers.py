@@ -5,7 +5,7 @@ The shape is recognised by the columns:
 * `messages` (or `conversation`, `conversations`): whole conversations that end with the assistant's turn;
 * a prompt (`prompt`, `question`, `query`, `instruction`) with two answers: `response_1` and `response_2`, or `chosen`
   and `rejected`;
-* `chosen` and `rejected` alone: whole conversations, two a row;
+* `chosen` and `rejected` alone: whole conversations, two per row;
 * a prompt with one answer (`response`, `completion`, `answer`, `output`, or `text`, as in `generations.jsonl`).
 """
 
@@ -16,9 +16,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from align_bench.data.preferences import (
+from align_bench.data.fields import (
     DropError,
     continued_answer,
     gold_answer,
@@ -37,7 +36,7 @@ PAIRS = (("response_1", "response_2"), ("chosen", "rejected"))
 ANSWERS = ("response", "completion", "answer", "output", "text")
 STANDARD = ("prompt", "messages", "response", *PAIRS[0], *PAIRS[1])
 
-Row = Mapping[str, Any]
+Row = Mapping[str, object]
 
 _SUFFIXES = (".jsonl", ".parquet")  # whose rows can be written again as they were
 
@@ -104,7 +103,7 @@ def write_scores(file: AnswerFile, out: Path, scores: Mapping[str, Sequence[floa
     Args:
         file: from `read_answers`.
         out: where to.
-        scores: new column → one number a row; None is null.
+        scores: new column → one number per row; None is null.
 
     Raises:
         DataError: `out` is of another kind, a column is there already, or it cannot be written.
@@ -206,7 +205,7 @@ def _whole_in(name: str) -> Callable[[Row], Conversation]:
     return lambda row: _whole(row.get(name))
 
 
-def _whole(value: Any) -> Conversation:
+def _whole(value: object) -> Conversation:
     if value is None:
         raise DropError("null cell")
     try:
@@ -218,8 +217,8 @@ def _whole(value: Any) -> Conversation:
 def _answer_in(prompt: str, answer: str) -> Callable[[Row], Conversation]:
     def read(row: Row) -> Conversation:
         turns, value = prompt_turns(row.get(prompt)), row.get(answer)
-        finished = row.get("finished") is not False  # as `generations.jsonl` says of an answer that was cut off
-        if isinstance(value, str) and not value.strip():  # a policy may say nothing
+        finished = row.get("finished") is not False  # as `generations.jsonl` marks an answer that was cut off
+        if isinstance(value, str) and not value.strip():  # a policy may answer with nothing
             return Conversation(turns, value, finished)
         return Conversation(*continued_answer(value, turns), finished)
 

@@ -1,4 +1,4 @@
-"""Which rows a step of the optimiser takes, and KTO's mismatched answers."""
+"""Which rows each optimizer step takes, and KTO's mismatched answers."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
 
 
 def effective_batches(n_rows: int, batch_size: int, *, epochs: int, seed: int) -> list[list[int]]:
-    """The rows of every optimiser step.
+    """The rows of every optimizer step.
 
     Args:
         n_rows: rows in the table.
-        batch_size: rows a step; the last step of an epoch takes what is left.
+        batch_size: rows per step; the last step of an epoch takes what is left.
         epochs: passes over the table, each in an order of its own.
         seed: fixes all orders.
 
     Returns:
-        Row numbers, a list a step. Every row occurs once an epoch.
+        Row numbers, a list per step. Every row occurs once per epoch.
 
     Raises:
         DataError: a number is below 1.
@@ -57,7 +57,7 @@ def mismatched(rows: Sequence[TokenRow]) -> list[int]:
     following = [rows[index].prompt != rows[(index + 1) % count].prompt for index in range(count)]
     if not any(following):
         raise DataError(
-            f"all {count} rows have the same prompt, so that no answer can be held against another prompt.",
+            f"all {count} rows have the same prompt, so no answer can be paired with another prompt.",
             fix="use data with at least two prompts, or a method that needs no mismatched answers",
         )
     last = following.index(True)

@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from align_bench.errors import DataError
-from align_bench.records import Message, TokenRow, TokenTable
+from align_bench.records import Message, TokenRow, TokenTable, no_update
 
 if TYPE_CHECKING:
-    from align_bench.records import Preference, PreferenceSet
+    from align_bench.records import Preference, PreferenceSet, Update
 
 Ids = list[int]
 _T = TypeVar("_T")
@@ -75,7 +75,7 @@ def tokenize(
     *,
     max_length: int,
     too_long: Literal["truncate", "drop"] = "truncate",
-    progress: Callable[[int, int], None] | None = None,
+    update: Update = no_update,
 ) -> TokenTable:
     """Tokenise a preference set into the one table that every method uses.
 
@@ -85,7 +85,7 @@ def tokenize(
         max_length: longest prompt + answer, in tokens.
         too_long: `truncate` cuts longer answers from the right, so that they have no end token, and counts their rows
             as `truncated`; `drop` drops rows with a longer answer.
-        progress: called with the rows done and the rows in all.
+        update: progress, in rows.
 
     Returns:
         The kept rows in their order. An answer runs through its end-of-turn token; what the template writes after it
@@ -114,8 +114,7 @@ def tokenize(
                 continue
             kept.append(_interned(token_row, shared))
             counts["truncated"] += truncated
-        if progress is not None:
-            progress(start + len(chunk), total)
+        update(start + len(chunk), total)
     counts["kept"] = len(kept)
     if not kept:
         reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items() if reason.startswith("dropped"))
@@ -253,10 +252,10 @@ def _token_row(row: Preference, parts: tuple[Ids, list[Ids]], max_length: int, t
         raise _DropError(f"longer than {max_length} tokens")
     if room < 1:
         raise _DropError(f"prompt leaves no room in {max_length} tokens")
-    cut = [tuple(answer[:room]) for answer in answers]
-    if len(cut) == 2 and cut[0] == cut[1]:
+    shortened = [tuple(answer[:room]) for answer in answers]
+    if len(shortened) == 2 and shortened[0] == shortened[1]:
         raise _DropError("equal answers after truncation" if truncated else "equal answers as tokens")
-    left = iter(cut)
+    left = iter(shortened)
     chosen = None if row.chosen is None else next(left)
     rejected = None if row.rejected is None else next(left)
     return TokenRow(row.pair, tuple(prompt), chosen, rejected, row.gold_choice), truncated

@@ -7,9 +7,10 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from align_bench.data.preferences import hub_name, local_file, planted_settings
+from align_bench.records import Json
 from align_bench.sources import module_digest
 from align_bench.store.remembered import Remembered
 
@@ -34,7 +35,7 @@ def fingerprint(source: DataSource, *, seed: int = 0, digest: Callable[[Path], s
     Raises:
         DataError: the source is missing.
     """
-    parts: dict[str, Any] = {
+    parts: dict[str, Json] = {
         "reader": module_digest("align_bench.data.preferences"),
         "columns": dict(sorted(source.columns.items())),
         "rows": source.rows,

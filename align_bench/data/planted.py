@@ -24,6 +24,9 @@ How answers are drawn:
   claim, though not a sure one.
 
 A prompt belongs to one split, fixed by a hash of its text, so no seed can move it from one split to another.
+
+One long file, since two thirds of it are the word lists and phrasings that make the set: they change together or not at
+all.
 """
 
 from __future__ import annotations

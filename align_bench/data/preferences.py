@@ -13,8 +13,6 @@ Texts are taken verbatim. A row that cannot be used is dropped and counted under
 
 from __future__ import annotations
 
-import json
-import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,13 +21,25 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from align_bench.data.fields import (
+    DropError,
+    Turns,
+    answer_text,
+    choice_number,
+    continued_answer,
+    gold_answer,
+    gold_candidates,
+    label_value,
+    prompt_turns,
+    whole_conversation,
+    with_shared_prompt,
+)
 from align_bench.data.tables import FORMATS, Cells, Table, first_line, read_table
 from align_bench.errors import DataError, nearest
 from align_bench.records import Message, Preference, PreferenceSet
 
 EMBEDDED = "embedded/planted"
 
-Turns = tuple[Message, ...]
 Answered = tuple[Turns, str | None, str | None]
 
 _HUB_ID = re.compile(r"(?P<id>[\w.-]+(?:/[\w.-]+)?)(?::(?P<config>[\w.-]+))?")
@@ -60,12 +70,8 @@ class DataSource:
     bias: float | str = "default"
 
 
-class DropError(Exception):
-    """This row cannot be used, for a reason that is counted."""
-
-
 def read(source: DataSource, *, seed: int = 0) -> PreferenceSet:
-    """Read a preference set and say what was dropped.
+    """Read a preference set, and count what was dropped.
 
     Args:
         source: what to read.
@@ -182,22 +188,22 @@ def _planted_rows(source: DataSource, seed: int) -> Iterator[Preference]:
 
 def _choice_row(cells: Cells) -> Answered:
     prompt = prompt_turns(cells["question"])
-    first, second = _answer(cells["response_1"]), _answer(cells["response_2"])
-    return (prompt, first, second) if _choice(cells["overall_response"]) == 1 else (prompt, second, first)
+    first, second = answer_text(cells["response_1"]), answer_text(cells["response_2"])
+    return (prompt, first, second) if choice_number(cells["overall_response"]) == 1 else (prompt, second, first)
 
 
 def _pair_row(cells: Cells) -> Answered:
     prompt = prompt_turns(cells["prompt"])
-    return _joined(continued_answer(cells["chosen"], prompt), continued_answer(cells["rejected"], prompt))
+    return with_shared_prompt(continued_answer(cells["chosen"], prompt), continued_answer(cells["rejected"], prompt))
 
 
 def _unpaired_row(cells: Cells) -> Answered:
     prompt, answer = continued_answer(cells["completion"], prompt_turns(cells["prompt"]))
-    return (prompt, answer, None) if _label(cells["label"]) else (prompt, None, answer)
+    return (prompt, answer, None) if label_value(cells["label"]) else (prompt, None, answer)
 
 
 def _implied_row(cells: Cells) -> Answered:
-    return _joined(whole_conversation(cells["chosen"]), whole_conversation(cells["rejected"]))
+    return with_shared_prompt(whole_conversation(cells["chosen"]), whole_conversation(cells["rejected"]))
 
 
 _READERS: Mapping[tuple[str, ...], Callable[[Cells], Answered]] = {
@@ -270,159 +276,6 @@ def _guess(shape: Sequence[str], columns: Mapping[str, str], found: Sequence[str
         if name not in guess and close:
             guess[name] = free[close[0]]
     return guess
-
-
-def _text(value: Any) -> str:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        raise DropError("null cell")
-    if not isinstance(value, str):
-        raise DropError("cell is neither text nor a list of turns")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise DropError("text is not valid Unicode") from None
-    return value
-
-
-def _answer(value: Any) -> str:
-    text = _text(value)
-    if not text.strip():
-        raise DropError("empty response")
-    return text
-
-
-def _choice(value: Any) -> int:
-    number = _number(value)
-    if number not in (1, 2):
-        raise DropError("choice not 1 or 2")
-    return int(number)
-
-
-def _label(value: Any) -> bool:
-    if isinstance(value, bool):
-        return value
-    words = {"true": 1.0, "false": 0.0}
-    number = words.get(value.strip().lower()) if isinstance(value, str) else None
-    number = _number(value) if number is None else number
-    if number not in (0, 1):
-        raise DropError("label not true or false")
-    return bool(number)
-
-
-def _number(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        return float(value)
-    except (ValueError, OverflowError):
-        return None
-
-
-def gold_answer(value: Any) -> str | None:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return None
-    return str(value) if str(value).strip() else None
-
-
-def gold_candidates(value: Any) -> tuple[str, ...]:
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except ValueError:
-            return ()
-    return tuple(str(each) for each in value) if isinstance(value, list | tuple) else ()
-
-
-_SPEAKER = re.compile(r"(?:\A|\n\n)(Human|Assistant):")
-_ROLES = {"Human": "user", "Assistant": "assistant"}
-
-
-def _transcript(text: str) -> Turns | None:
-    """The turns of an hh-rlhf transcript; None when the text is not one."""
-    text = text.strip()
-    if not text.startswith("Human:") or "\n\nAssistant:" not in text:
-        return None
-    _, *parts = _SPEAKER.split(text)
-    return tuple(Message(_ROLES[who], _text(said).strip()) for who, said in zip(parts[::2], parts[1::2], strict=True))
-
-
-def _turns(value: Any) -> Turns | None:
-    """The turns of a list of messages or of a transcript; None when the value is neither."""
-    if isinstance(value, list | tuple):
-        return tuple(_message(each) for each in value)
-    return _transcript(value) if isinstance(value, str) else None
-
-
-def _message(value: Any) -> Message:
-    if not isinstance(value, Mapping) or "role" not in value or "content" not in value:
-        raise DropError("turn without role and content")
-    return Message(_text(value["role"]), _text(value["content"]))
-
-
-def prompt_turns(value: Any) -> Turns:
-    turns = _turns(value)
-    if turns is None:
-        turns = (Message("user", _text(value)),)
-    if turns and turns[-1] == Message("assistant", ""):
-        turns = turns[:-1]
-    return _usable(turns)
-
-
-def _usable(prompt: Turns) -> Turns:
-    if not prompt or not prompt[-1].content.strip():
-        raise DropError("empty prompt")
-    if prompt[-1].role != "user":
-        raise DropError("prompt does not end with a user turn")
-    return prompt
-
-
-def _split_answer(turns: Turns) -> tuple[Turns, str]:
-    if not turns:
-        raise DropError("empty response")
-    if turns[-1].role != "assistant":
-        raise DropError("last turn is not the assistant's")
-    return turns[:-1], _answer(turns[-1].content)
-
-
-def whole_conversation(value: Any) -> tuple[Turns, str]:
-    """Prompt and answer of a whole conversation."""
-    turns = _turns(value)
-    if turns is not None:
-        return _split_answer(turns)
-    _text(value)
-    raise DataError(
-        "there is no `prompt` column, and `chosen` or `rejected` is plain text, so the prompt is unknown.",
-        fix="add a `prompt` column (or name it: `columns: {prompt: COLUMN}`), or give whole conversations as lists of "
-        "{role, content} turns or as `\\n\\nHuman: … \\n\\nAssistant: …` transcripts",
-    )
-
-
-def continued_answer(value: Any, prompt: Turns) -> tuple[Turns, str]:
-    """Prompt and answer of a cell beside a prompt column: a text, the answer's turn, or the whole conversation."""
-    turns = _turns(value)
-    is_text = isinstance(value, str) and not (turns and _holds(turns[:-1], prompt))
-    if turns is None or is_text:
-        return prompt, _answer(value)
-    before, answer = _split_answer(turns)
-    if not before or before[0].role == "assistant":
-        return prompt + before, answer
-    if _holds(prompt, before):
-        return prompt, answer
-    if _holds(before, prompt):
-        return before, answer
-    raise DropError("answer to another prompt")
-
-
-def _holds(turns: Turns, part: Turns) -> bool:
-    """Whether `part` is a run of `turns`, blanks around the contents aside."""
-    whole, run = ([(turn.role, turn.content.strip()) for turn in each] for each in (turns, part))
-    return any(whole[start : start + len(run)] == run for start in range(len(whole) - len(run) + 1))
-
-
-def _joined(chosen: tuple[Turns, str], rejected: tuple[Turns, str]) -> Answered:
-    if chosen[0] != rejected[0]:
-        raise DropError("answers differ before the last turn")
-    return _usable(chosen[0]), chosen[1], rejected[1]
 
 
 def _open(source: DataSource) -> Table:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from statistics import fmean, median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from align_bench.metrics.length import count_words
 
@@ -59,10 +59,6 @@ class Summary:
     equally_long: float | None
     gold_pairs: int
     gold_agrees: float | None
-
-    def as_dict(self) -> dict[str, Any]:
-        """The summary as plain dictionaries, for JSON."""
-        return asdict(self)
 
 
 def summarise(preferences: PreferenceSet) -> Summary:

@@ -17,7 +17,7 @@ from align_bench.errors import DataError
 if TYPE_CHECKING:
     from pathlib import Path
 
-Cells = Mapping[str, Any]
+Cells = Mapping[str, object]
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ import torch
 
 from align_bench.models.layout import passes_over
 from align_bench.models.logprobs import token_logps
-from align_bench.records import silent
+from align_bench.records import no_update
 
 if TYPE_CHECKING:
-    from align_bench.records import Tick
+    from align_bench.records import Update
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ def answer_drift(
     answers: Sequence[tuple[Sequence[int], Sequence[int]]],
     *,
     max_tokens: int,
-    tick: Tick = silent,
+    update: Update = no_update,
 ) -> list[Drift]:
     """Measure each answer under a policy and, its adapter switched off, under the base.
 
@@ -45,10 +45,10 @@ def answer_drift(
         model: a policy: the base with an adapter.
         answers: (prompt ids, answer ids) pairs as the policy generated them, neither empty.
         max_tokens: padded tokens per forward pass.
-        tick: progress, in answers.
+        update: progress, in answers.
 
     Returns:
-        One `Drift` an answer, in the order given.
+        One `Drift` per answer, in the order given.
     """
     found: dict[int, Drift] = {}
     with torch.no_grad():
@@ -60,5 +60,5 @@ def answer_drift(
             kl = torch.expm1(reference - own) - (reference - own)  # 0 beyond an answer's end, where both are 0
             columns = zip(own.sum(1).tolist(), reference.sum(1).tolist(), kl.sum(1).tolist(), strict=True)
             found |= {number: Drift(*values) for number, values in zip(numbers, columns, strict=True)}
-            tick(len(found), len(answers))
+            update(len(found), len(answers))
     return [found[index] for index in range(len(answers))]

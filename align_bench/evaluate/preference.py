@@ -13,38 +13,38 @@ from torch import Tensor
 from align_bench.data.batches import mismatched
 from align_bench.models.layout import passes_over
 from align_bench.models.logprobs import attacked_scores, response_logps, scores
-from align_bench.records import TokenRow, silent
+from align_bench.records import TokenRow, no_update
 
 if TYPE_CHECKING:
     from align_bench.models.layout import Sequences
-    from align_bench.records import Tick
+    from align_bench.records import Update
 
 Columns = dict[str, Tensor]
 SIDES = ("chosen", "rejected")
 
 
-def table_logps(model: Any, rows: Sequence[TokenRow], *, max_tokens: int, tick: Tick = silent) -> Columns:
+def table_logps(model: Any, rows: Sequence[TokenRow], *, max_tokens: int, update: Update = no_update) -> Columns:
     """`s` of both answers of every row, without gradient.
 
     Args:
         model: a causal language model.
         rows: token rows.
         max_tokens: padded tokens per forward pass.
-        tick: progress, in distinct answers.
+        update: progress, in distinct answers.
 
     Returns:
         `chosen` and `rejected`, float32 tensors of shape [rows] on the CPU, nats; NaN where a row has no such answer.
     """
-    return _over_table(model, rows, response_logps, max_tokens, tick)
+    return _over_table(model, rows, response_logps, max_tokens, update)
 
 
-def table_scores(model: Any, rows: Sequence[TokenRow], *, max_tokens: int, tick: Tick = silent) -> Columns:
+def table_scores(model: Any, rows: Sequence[TokenRow], *, max_tokens: int, update: Update = no_update) -> Columns:
     """`r` of both answers of every row; arguments and shapes as in `table_logps`, no unit."""
-    return _over_table(model, rows, scores, max_tokens, tick)
+    return _over_table(model, rows, scores, max_tokens, update)
 
 
 def table_attacked_scores(
-    model: Any, rows: Sequence[TokenRow], epsilon: float, *, max_tokens: int, tick: Tick = silent
+    model: Any, rows: Sequence[TokenRow], epsilon: float, *, max_tokens: int, update: Update = no_update
 ) -> Columns:
     """`r` under attack: chosen answers moved so that they score less, rejected ones so that they score more.
 
@@ -52,10 +52,10 @@ def table_attacked_scores(
         model: a reward model.
         rows: token rows.
         epsilon: size of the step on the input embeddings, × their norm; see `models.logprobs.attacked_scores`.
-        max_tokens, tick: as in `table_logps`, side by side.
+        max_tokens, update: as in `table_logps`, side by side.
 
     Returns:
-        `chosen@ε` and `rejected@ε`, as in `table_logps`, no unit.
+        `chosen` and `rejected`, as in `table_logps`, no unit.
     """
 
     def lower(model: Any, answers: Sequences) -> Tensor:
@@ -67,12 +67,12 @@ def table_attacked_scores(
     chosen = [replace(row, rejected=None) for row in rows]
     rejected = [replace(row, chosen=None) for row in rows]
     return {
-        f"chosen@{epsilon:g}": _over_table(model, chosen, lower, max_tokens, tick)["chosen"],
-        f"rejected@{epsilon:g}": _over_table(model, rejected, raise_, max_tokens, tick)["rejected"],
+        "chosen": _over_table(model, chosen, lower, max_tokens, update)["chosen"],
+        "rejected": _over_table(model, rejected, raise_, max_tokens, update)["rejected"],
     }
 
 
-def mismatched_logps(model: Any, rows: Sequence[TokenRow], *, max_tokens: int, tick: Tick = silent) -> Columns:
+def mismatched_logps(model: Any, rows: Sequence[TokenRow], *, max_tokens: int, update: Update = no_update) -> Columns:
     """`s` of each row's prompt with another row's answers, the fixed partner of `data.batches.mismatched`.
 
     Returns:
@@ -88,12 +88,12 @@ def mismatched_logps(model: Any, rows: Sequence[TokenRow], *, max_tokens: int, t
         )
         for row, other in zip(rows, partner, strict=True)
     ]
-    found = table_logps(model, swapped, max_tokens=max_tokens, tick=tick)
+    found = table_logps(model, swapped, max_tokens=max_tokens, update=update)
     return {f"mismatched_{side}": values for side, values in found.items()}
 
 
 def _over_table(
-    model: Any, rows: Sequence[TokenRow], measure: Callable[..., Tensor], max_tokens: int, tick: Tick
+    model: Any, rows: Sequence[TokenRow], measure: Callable[..., Tensor], max_tokens: int, update: Update
 ) -> Columns:
     # Pairs often share an answer, such as one model's against each of several others: each is measured once.
     places: dict[tuple[tuple[int, ...], tuple[int, ...]], list[tuple[str, int]]] = {}
@@ -111,5 +111,5 @@ def _over_table(
                 for side, index in places[sequence]:
                     columns[side][index] = value
             done += len(some)
-            tick(done, len(sequences))
+            update(done, len(sequences))
     return columns

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from align_bench.api import ChosenLogps, PairLogps, Recipe, UnpairedLogps
+from align_bench.api import (
+    ChosenLogps,
+    OfflineAlgorithm,
+    PairLogps,
+    ReferencedChosenLogps,
+    ReferencedPairLogps,
+    ReferencedUnpairedLogps,
+    UnpairedLogps,
+)
 from align_bench.evaluate.preference import SIDES
 
 if TYPE_CHECKING:
-    from align_bench.api import Algorithm, Record
+    from align_bench.api import Algorithm, Batch
     from align_bench.evaluate.preference import Columns
-    from align_bench.records import TokenRow
+    from align_bench.records import Parameters, TokenRow
 
 
 def rewards_of(
-    algorithm: Algorithm, parameters: Mapping[str, Any], rows: Sequence[TokenRow], policy: Columns, reference: Columns
+    algorithm: Algorithm, parameters: Parameters, rows: Sequence[TokenRow], policy: Columns, reference: Columns
 ) -> Columns:
     """The method's own rewards of validation pairs, by its own loss function; s̄ of an online method and of a recipe.
 
@@ -32,45 +40,35 @@ def rewards_of(
         `chosen` and `rejected` rewards, float32, shape [rows], in the method's own unit.
     """
     tokens = {side: torch.tensor([len(getattr(row, side)) for row in rows]) for side in SIDES}
-    if algorithm.online or isinstance(algorithm, Recipe):  # neither implies a reward
+    if not isinstance(algorithm, OfflineAlgorithm):  # it implies no reward
         return {side: policy[side] / tokens[side] for side in SIDES}
     if algorithm.data == "pairs":
-        loss = algorithm(
-            PairLogps(
-                policy["chosen"],
-                policy["rejected"],
-                tokens["chosen"],
-                tokens["rejected"],
-                reference["chosen"] if algorithm.reference else None,
-                reference["rejected"] if algorithm.reference else None,
-            ),
-            **parameters,
-        )
-        return {"chosen": _given(loss.chosen_rewards), "rejected": _given(loss.rejected_rewards)}
+        pairs = PairLogps(policy["chosen"], policy["rejected"], tokens["chosen"], tokens["rejected"])
+        if algorithm.reference:
+            pairs = ReferencedPairLogps(
+                pairs.chosen,
+                pairs.rejected,
+                pairs.chosen_tokens,
+                pairs.rejected_tokens,
+                reference["chosen"],
+                reference["rejected"],
+            )
+        loss = algorithm(pairs, **parameters)
+        return {"chosen": loss.rewards_in("chosen_rewards"), "rejected": loss.rewards_in("rejected_rewards")}
     # The reward of a single answer is read answer by answer.
     rewards = {}
     for side in SIDES:
-        loss = algorithm(_single(algorithm, side, policy[side], tokens[side], reference[side]), **parameters)
-        rewards[side] = _given(loss.rewards)
+        batch = _single(algorithm, side, policy[side], tokens[side], reference[side])
+        rewards[side] = algorithm(batch, **parameters).rewards_in("rewards")
     return rewards
 
 
-def _single(algorithm: Algorithm, side: str, logps: Tensor, tokens: Tensor, reference: Tensor) -> Record:
-    known = reference if algorithm.reference else None
+def _single(algorithm: OfflineAlgorithm, side: str, logps: Tensor, tokens: Tensor, reference: Tensor) -> Batch:
     if algorithm.data == "chosen":
-        return ChosenLogps(logps, tokens, known)
+        return ReferencedChosenLogps(logps, tokens, reference) if algorithm.reference else ChosenLogps(logps, tokens)
+    desirable = torch.full((len(logps),), side == "chosen")
+    if not algorithm.reference:
+        return UnpairedLogps(logps, tokens, desirable)
     # The KL estimate moves only the loss, not the reward, so any value will do for it.
     nothing = torch.zeros(1)
-    return UnpairedLogps(
-        logps=logps,
-        tokens=tokens,
-        desirable=torch.full((len(logps),), side == "chosen"),
-        ref_logps=known,
-        mismatched=nothing,
-        ref_mismatched=nothing if algorithm.reference else None,
-    )
-
-
-def _given(rewards: Tensor | None) -> Tensor:
-    assert rewards is not None, "Algorithm.__call__ has checked it"
-    return rewards
+    return ReferencedUnpairedLogps(logps, tokens, desirable, reference, nothing, nothing)

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from align_bench.judge.edits import EDITS
 from align_bench.metrics.counterfactual import VERSIONS
-from align_bench.records import Conversation, Message, silent
+from align_bench.records import Conversation, Message, no_update
 
 if TYPE_CHECKING:
     from align_bench.judge.reward_model import Scorer
-    from align_bench.records import Preference, Tick
+    from align_bench.records import Preference, Update
 
 SIDES = ("chosen", "rejected")
 
@@ -36,7 +36,7 @@ class Audited:
 
 
 def audit(
-    scorer: Scorer, pairs: Sequence[Preference], *, seed: int, max_tokens: int, tick: Tick = silent
+    scorer: Scorer, pairs: Sequence[Preference], *, seed: int, max_tokens: int, update: Update = no_update
 ) -> list[Audited]:
     """Score every answer as it is, under another pair's prompt, under an empty one, and after each edit.
 
@@ -44,10 +44,10 @@ def audit(
         scorer: the judge or reward model.
         pairs: validation pairs, both answers present.
         seed: of the shuffled prompts; both answers of a pair get the same other prompt.
-        max_tokens, tick: as a `Scorer` takes them.
+        max_tokens, update: as a `Scorer` takes them.
 
     Returns:
-        Two a pair, in order.
+        Two per pair, in order.
     """
     others = other_prompts([pair.prompt for pair in pairs], seed)
     asked: list[tuple[int, str, Conversation]] = []
@@ -61,7 +61,7 @@ def audit(
                 if (edited := edit(answer)) != answer:
                     versions[name] = replace(plain, answer=edited)
             asked += [(2 * number + place, name, version) for name, version in versions.items()]
-    values, _ = scorer([version for _, _, version in asked], max_tokens=max_tokens, tick=tick)
+    values, _ = scorer([version for _, _, version in asked], max_tokens=max_tokens, update=update)
     found = [Audited(pair.pair, side, dict.fromkeys(VERSIONS)) for pair in pairs for side in SIDES]
     for (place, name, _), value in zip(asked, values, strict=True):
         found[place].scores[name] = value if math.isfinite(value) else None

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def combine(members: Sequence[Sequence[float]], ensemble: Ensemble | None) -> list[float]:
-    """One score an answer from those of all members (Coste et al. 2024, arXiv:2310.02743, section 3).
+    """One score per answer from those of all members (Coste et al. 2024, arXiv:2310.02743, section 3).
 
     Scores are combined as they are: members differ by their seed alone, so that their scales are alike.
 

@@ -16,18 +16,18 @@ from align_bench.models.logprobs import last_states
 from align_bench.models.micro_batches import micro_batches
 from align_bench.models.quiet import clear_errors
 from align_bench.models.weights import weight_shapes
-from align_bench.records import Message, silent
+from align_bench.records import Message, no_update
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from align_bench.models.base import Base
     from align_bench.models.precision import Precision
-    from align_bench.records import Conversation, Tick
+    from align_bench.records import Conversation, Update
 
 _ALIGN_ANYTHING_HEAD = "score_head.weight"
 _LABELS = (1, 2)
-# Tokenizers that know no limit say so with a number beyond any model's.
+# Tokenizers without a limit give a number beyond any model's.
 _NO_LIMIT = 10**9
 
 
@@ -43,7 +43,7 @@ class LoadedModel:
         template: `chat`: its tokenizer's chat template writes the conversation, which is scored to its very end, as
             such models' cards do; `pair`: prompt (its turns joined by newlines) and answer as two texts.
         labels: 1 or 2.
-        longest: tokens it can read; what is longer is cut at its end.
+        max_length: tokens it can read; what is longer is truncated at its end.
         pooled: whether the score is read by the attention mask at the last token, as decoders with a head `score` do;
             other architectures (BERT and the like) pool by themselves.
     """
@@ -52,17 +52,17 @@ class LoadedModel:
     tokenizer: Any
     template: Literal["chat", "pair"]
     labels: int
-    longest: int
+    max_length: int
     pooled: bool
 
     def __call__(
-        self, conversations: Sequence[Conversation], *, max_tokens: int, tick: Tick = silent
+        self, conversations: Sequence[Conversation], *, max_tokens: int, update: Update = no_update
     ) -> tuple[list[float], int]:
         """See `reward_model.Scorer`. An answer is written as a finished one, whether it is or not."""
         distinct = list(dict.fromkeys((one.prompt, one.answer) for one in conversations))
         encoded = self._encoded(distinct)
-        cut = [self._cut(distinct[number], ids) for number, (ids, _) in enumerate(encoded)]
-        encoded = [short or whole for short, whole in zip(cut, encoded, strict=True)]
+        truncated = [self._truncated(distinct[number], ids) for number, (ids, _) in enumerate(encoded)]
+        encoded = [short or whole for short, whole in zip(truncated, encoded, strict=True)]
         found = [math.nan] * len(encoded)
         lengths, device = [len(ids) for ids, _ in encoded], self.model.device.type
         done = 0
@@ -72,10 +72,10 @@ class LoadedModel:
                 for index, value in zip(micro, values, strict=True):
                     found[index] = value
                 done += len(micro)
-                tick(done, len(encoded))
+                update(done, len(encoded))
         place = {texts: number for number, texts in enumerate(distinct)}
         numbers = [place[one.prompt, one.answer] for one in conversations]
-        return [found[number] for number in numbers], sum(cut[number] is not None for number in numbers)
+        return [found[number] for number in numbers], sum(truncated[number] is not None for number in numbers)
 
     def _encoded(self, texts: Sequence[tuple[tuple[Message, ...], str]]) -> list[tuple[list[int], list[int] | None]]:
         """Ids, and the types of their tokens where the model reads such."""
@@ -89,20 +89,20 @@ class LoadedModel:
             found = self.tokenizer(prompts, [answer for _, answer in texts], verbose=False)
         types = found.get("token_type_ids") or [None] * len(texts)
         if empty := [number for number, ids in enumerate(found["input_ids"]) if not ids]:
-            raise DataError(f"the judge's tokenizer makes no token of conversation {empty[0]} (counted from 0)")
+            raise DataError(f"the judge's tokenizer returns no tokens for conversation {empty[0]} (counted from 0)")
         return list(zip(found["input_ids"], types, strict=True))
 
-    def _cut(
+    def _truncated(
         self, texts: tuple[tuple[Message, ...], str], ids: Sequence[int]
     ) -> tuple[list[int], list[int] | None] | None:
-        """What is too long, cut at its end (a pair: its longer text first); None for what is not."""
-        if len(ids) <= self.longest:
+        """What is too long, truncated at its end (a pair: its longer text first); None for what is not."""
+        if len(ids) <= self.max_length:
             return None
         if self.template == "chat":
-            return list(ids[: self.longest]), None
+            return list(ids[: self.max_length]), None
         prompt, answer = texts
         found = self.tokenizer(
-            _joined(prompt), answer, truncation="longest_first", max_length=self.longest, verbose=False
+            _joined(prompt), answer, truncation="longest_first", max_length=self.max_length, verbose=False
         )
         return found["input_ids"], found.get("token_type_ids")
 
@@ -195,7 +195,7 @@ def load_judge(base: Base, precision: Precision, template: Literal["chat", "pair
     if hasattr(model, "score"):
         model.score.float()
     model.to(precision.device).eval()
-    return LoadedModel(model, tokenizer, template, labels, _longest(model, tokenizer), _pools_by_mask(model))
+    return LoadedModel(model, tokenizer, template, labels, _max_length(model, tokenizer), _pools_by_mask(model))
 
 
 def _refuse_incomplete(base: Base, info: Any) -> None:
@@ -212,7 +212,7 @@ def _refuse_incomplete(base: Base, info: Any) -> None:
         )
 
 
-def _longest(model: Any, tokenizer: Any) -> int:
+def _max_length(model: Any, tokenizer: Any) -> int:
     limits = [getattr(model.config.get_text_config(), "max_position_embeddings", None), tokenizer.model_max_length]
     return min([limit for limit in limits if isinstance(limit, int) and 0 < limit < _NO_LIMIT], default=_NO_LIMIT)
 

@@ -35,12 +35,12 @@ def _content(row: TokenRow) -> tuple[tuple[int, ...], frozenset[tuple[int, ...] 
     return row.prompt, frozenset({row.chosen, row.rejected})
 
 
-def in_words(name: str, found: Overlap) -> str | None:
+def describe(name: str, found: Overlap) -> str | None:
     """A warning; None where nothing is shared."""
     if not found.same_prompts:
         return None
     return (
         f"judge {name}: {found.same_rows:,} of its {found.rows:,} training rows are also training rows of the policies "
         f"(same prompt and answers), and {found.same_prompts:,} have a prompt that the policies train on; on what both "
-        "learned from, its verdict is not independent. Give it rows of its own"
+        "were trained on, its scores are not independent. Give it rows of its own"
     )

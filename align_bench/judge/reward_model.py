@@ -12,28 +12,28 @@ import torch
 from align_bench.data.chat import tokenize
 from align_bench.models.layout import passes_over
 from align_bench.models.logprobs import scores
-from align_bench.records import Preference, PreferenceSet, silent
+from align_bench.records import Preference, PreferenceSet, no_update
 
 if TYPE_CHECKING:
-    from align_bench.records import Conversation, Tick
+    from align_bench.records import Conversation, Update
 
 
 class Scorer(Protocol):
     """Whatever scores texts."""
 
     def __call__(
-        self, conversations: Sequence[Conversation], *, max_tokens: int, tick: Tick = silent
+        self, conversations: Sequence[Conversation], *, max_tokens: int, update: Update = no_update
     ) -> tuple[list[float], int]:
         """Score answers to prompts.
 
         Args:
             conversations: the texts.
             max_tokens: padded tokens per forward pass.
-            tick: progress, in conversations.
+            update: progress, in conversations.
 
         Returns:
-            One score a conversation, in the order given, NaN where the prompt leaves no room for an answer; and how
-            many were cut because they are too long.
+            One score per conversation, in the order given, NaN where the prompt leaves no room for an answer; and how
+            many were truncated because they are too long.
         """
 
 
@@ -52,24 +52,24 @@ class RewardModel:
     max_length: int
 
     def __call__(
-        self, conversations: Sequence[Conversation], *, max_tokens: int, tick: Tick = silent
+        self, conversations: Sequence[Conversation], *, max_tokens: int, update: Update = no_update
     ) -> tuple[list[float], int]:
         """See `Scorer`."""
-        places, answers, cut = self.written(conversations)
+        places, answers, truncated = self.tokenized(conversations)
         found = [math.nan] * len(conversations)
-        measured = score_answers(self.model, answers, max_tokens=max_tokens, tick=tick)
+        measured = score_answers(self.model, answers, max_tokens=max_tokens, update=update)
         for place, value in zip(places, measured, strict=True):
             found[place] = value
-        return found, cut
+        return found, truncated
 
-    def written(
+    def tokenized(
         self, conversations: Sequence[Conversation]
     ) -> tuple[list[int], list[tuple[Sequence[int], Sequence[int]]], int]:
-        """Texts as the model's training rows were written; an unfinished answer gets no end-of-turn token.
+        """Texts tokenized as the model's training rows were; an unfinished answer gets no end-of-turn token.
 
         Returns:
             The numbers of those whose prompt leaves room for an answer, their (prompt ids, answer ids) pairs, and how
-            many answers were cut because they are too long.
+            many answers were truncated because they are too long.
         """
         if not conversations:
             return [], [], 0
@@ -91,7 +91,7 @@ def score_answers(
     answers: Sequence[tuple[Sequence[int], Sequence[int]]],
     *,
     max_tokens: int,
-    tick: Tick = silent,
+    update: Update = no_update,
 ) -> list[float]:
     """`r` of each answer.
 
@@ -99,10 +99,10 @@ def score_answers(
         model: a reward model.
         answers: (prompt ids, answer ids) pairs, answers as generated: an unfinished one has no end-of-turn token.
         max_tokens: padded tokens per forward pass.
-        tick: progress, in answers.
+        update: progress, in answers.
 
     Returns:
-        One score an answer, in the order given, no unit. It does not depend on what else is in its batch.
+        One score per answer, in the order given, no unit. It does not depend on what else is in its batch.
     """
     found = [0.0] * len(answers)
     done = 0
@@ -112,5 +112,5 @@ def score_answers(
             for number, value in zip(numbers, values, strict=True):
                 found[number] = value
             done += len(numbers)
-            tick(done, len(answers))
+            update(done, len(answers))
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -19,22 +20,39 @@ _BOLD = re.compile(r"(\*\*|__)(?=\S)(.+?)(?<=\S)\1")
 FEATURES = ("words", "grade", "list_items", "headings", "bold")
 
 
-def features(text: str) -> dict[str, float | None]:
-    """Words (Han and kana by character), Flesch–Kincaid grade (None where undefined), and counts of Markdown marks.
+@dataclass(frozen=True, slots=True)
+class Form:
+    """The form of an answer.
+
+    Attributes:
+        words: words, Han and kana by character.
+        grade: Flesch–Kincaid grade; None where undefined.
+        list_items, headings, bold: counts of Markdown marks.
+    """
+
+    words: int
+    grade: float | None
+    list_items: int
+    headings: int
+    bold: int
+
+
+def features(text: str) -> Form:
+    """The form of a text.
 
     A single numbered line is no list: an answer may begin with a number and a full stop.
 
-    >>> features("# Two\\n\\n- **one** is short\\n- 2")["list_items"], features("12. You are welcome.")["list_items"]
-    (2.0, 0.0)
+    >>> features("# Two\\n\\n- **one** is short\\n- 2").list_items, features("12. You are welcome.").list_items
+    (2, 0)
     """
     numbered = len(_NUMBERED.findall(text))
-    return {
-        "words": float(count_words(text)),
-        "grade": flesch_kincaid(text),
-        "list_items": float(len(_BULLET.findall(text)) + (numbered if numbered > 1 else 0)),
-        "headings": float(len(_HEADING.findall(text))),
-        "bold": float(len(_BOLD.findall(text))),
-    }
+    return Form(
+        words=count_words(text),
+        grade=flesch_kincaid(text),
+        list_items=len(_BULLET.findall(text)) + (numbered if numbered > 1 else 0),
+        headings=len(_HEADING.findall(text)),
+        bold=len(_BOLD.findall(text)),
+    )
 
 
 def form_effects(

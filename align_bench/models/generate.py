@@ -20,10 +20,10 @@ from align_bench.models.load import generation_ends
 from align_bench.models.lora import steady
 from align_bench.models.micro_batches import ENOUGH_FOR_A_CPU
 from align_bench.models.unfused import unfused
-from align_bench.records import silent
+from align_bench.records import no_update
 
 if TYPE_CHECKING:
-    from align_bench.records import Tick
+    from align_bench.records import Update
     from align_bench.suite.models import Generate
 
 _CONTINUES: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
@@ -68,7 +68,7 @@ def generate(
     settings: Generate | Decoding,
     *,
     seed: int,
-    tick: Tick = silent,
+    update: Update = no_update,
 ) -> list[list[Answer]]:
     """Answer every prompt `settings.samples` times.
 
@@ -81,7 +81,7 @@ def generate(
         prompts: token ids of rendered prompts.
         settings: lengths, temperature, samples.
         seed: seed of sampling.
-        tick: progress, in prompts.
+        update: progress, in prompts.
 
     Returns:
         For each prompt, in the order given, its answers.
@@ -108,7 +108,7 @@ def generate(
             predictions=sum(len(ids) for _, ids in written),
             backward=0,
         )
-        tick(start + len(chosen), len(order))
+        update(start + len(chosen), len(order))
     return answers
 
 

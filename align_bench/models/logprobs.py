@@ -124,7 +124,7 @@ def _check(inner: Any, rows: Sequences) -> None:
         inner,
         float((found - expected).abs().mean()),
         "log-probabilities with a shared prompt and a chunked head",
-        "nats a token",
+        "nats per token",
     )
 
 

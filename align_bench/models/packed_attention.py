@@ -84,7 +84,7 @@ def _seen(spans: Spans, row: int) -> Tensor:
     return seen.tril()
 
 
-# What SDPA runs on a CPU, which tells the logarithms of the softmax's denominators as well.
+# What SDPA runs on a CPU, which also returns the logarithms of the softmax's denominators.
 _forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 

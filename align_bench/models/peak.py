@@ -16,7 +16,7 @@ _ENOUGH_FOR_A_PLAN = 0.01
 
 
 def peak_flops(precision: Precision) -> float:
-    """Operations a second of a large matrix product in the compute type, measured once a process.
+    """Operations per second of a large matrix product in the compute type, measured once per process.
 
     Beside other work it is lower than the device's best, as is all that is held against it.
     """
@@ -48,7 +48,7 @@ def _measured(compute: str, device: str, seconds: float) -> float:
 
 
 def _best(product: Callable[[], object], side: int, seconds: float) -> float:
-    """Operations a second of the fastest of as many products as fit into the time, two at least."""
+    """Operations per second of the fastest of as many products as fit into the time, two at least."""
     best, began, count = float("inf"), time.perf_counter(), 0
     while count < 2 or time.perf_counter() - began < seconds:
         started = time.perf_counter()

@@ -78,7 +78,7 @@ def find_device() -> str:
 
 
 def has_no_accelerator(root: Path = Path("/")) -> bool:
-    """Whether accelerate would certainly choose the CPU, told without importing it or torch.
+    """Whether accelerate would certainly choose the CPU, found without importing it or torch.
 
     False means that it is not known: an environment variable or an installed package may decide, this is no Linux,
     or there is a trace of an accelerator and torch was built for one.

@@ -1,4 +1,4 @@
-"""What transformers says while it loads something: its errors as one clear line, its remarks not at all."""
+"""What transformers says while it loads something: errors as one clear line, warnings not at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What weight files are, told without loading them."""
+"""What weight files hold, read without loading them."""
 
 from __future__ import annotations
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from align_bench.api import Selection
 from align_bench.stages.answers import Answers
 from align_bench.stages.classifier import Classifier
 from align_bench.stages.columns import Measured
@@ -15,13 +14,13 @@ from align_bench.suite.models import JUDGE_CELL, Ensemble, TrainedJudge
 
 if TYPE_CHECKING:
     from align_bench.plugins.registry import Plugin
-    from align_bench.records import Kind
+    from align_bench.records import CellId, Kind, Parameters, Scalar
     from align_bench.stages.models import RewardModel
     from align_bench.stages.overlap import Overlap
     from align_bench.stages.stage import Stage
     from align_bench.suite.models import AnyJudge
 
-S = TypeVar("S", bound="Stage[Any]")
+S = TypeVar("S", bound="Stage[object]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +28,7 @@ class Cell:
     """A column of work.
 
     Attributes:
-        id: unique in the suite: `dpo`, `rm[learning_rate=1e-05]`, `dpo#1`, `base`, `judge`, `judge2`.
-        name: the same without its seed.
+        id: unique in the suite; a judge is called `judge`, `judge2`, ….
         plugin: its method; None for the base and for a loaded judge.
         parameters: all hyper-parameters of the loss, resolved.
         learning_rate: peak learning rate; None for the base.
@@ -44,13 +42,12 @@ class Cell:
         waiting: why it cannot be run yet: its parameters are still sought.
     """
 
-    id: str
-    name: str
+    id: CellId
     plugin: Plugin | None
-    parameters: Mapping[str, Any]
+    parameters: Parameters
     learning_rate: float | None
     seed: int
-    stages: tuple[Stage[Any], ...]
+    stages: tuple[Stage[object], ...]
     settings: Mapping[str, int] = field(default_factory=dict)
     is_judge: bool = False
     loaded: Classifier | None = None
@@ -93,7 +90,7 @@ class Cell:
         """The method's name; `base` for the base, `judge` for a judge."""
         if self.is_judge:
             return JUDGE_CELL
-        return self.plugin.algorithm.name if self.plugin else self.id
+        return self.plugin.algorithm.name if self.plugin else self.id.name
 
     @property
     def kind(self) -> Kind:
@@ -103,7 +100,7 @@ class Cell:
         return self.plugin.algorithm.kind if self.plugin else "base"
 
     @property
-    def all_parameters(self) -> dict[str, Any]:
+    def all_parameters(self) -> dict[str, Scalar]:
         """Hyper-parameters with the learning rate, as reports show them."""
         if self.loaded is not None:
             entry = self.loaded.entry
@@ -115,7 +112,7 @@ class Cell:
         return {**judge, **rate, **self.settings, **self.parameters}
 
     @property
-    def reward_in_words(self) -> str:
+    def reward_definition(self) -> str:
         """The definition of its rewards of validation pairs."""
         return self.plugin.algorithm.reward if self.plugin else "" if self.loaded else "s̄"
 
@@ -126,24 +123,16 @@ class Cell:
             return ()
         algorithm, given = self.plugin.algorithm, self.all_parameters
         return tuple(
-            f"{name}={given[name]:g} is outside the range {found} that {algorithm.name} declares "
+            f"{name}={value:g} is outside the range {found} that {algorithm.name} declares "
             f"({'LoRA adapters' if name == 'learning_rate' else algorithm.paper})"
             for name, found in algorithm.ranges.items()
-            if given[name] not in found
+            if isinstance(value := given[name], int | float) and value not in found
         )
 
     @property
     def remarks(self) -> tuple[str, ...]:
         """What a reader of its numbers has to know beside its parameters."""
-        algorithm = self.plugin and self.plugin.algorithm
-        if not isinstance(algorithm, Selection):
-            return ()
-        bound = algorithm.kl_bound(self.parameters)
-        return (
-            f"picks each answer by {self.parameters['reward']} among {self.parameters['n']} of the base, sampled at "
-            f"temperature {self.parameters['temperature']:g}; its KL divergence from that is at most {bound:.3f} nats "
-            "a prompt; pairs have no log-probability under it",
-        )
+        return self.plugin.algorithm.remarks(self.parameters) if self.plugin else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +141,7 @@ class Panelist:
 
     Attributes:
         name: the key of its scores.
-        entry: what the suite says of it.
+        entry: the suite's entry.
         members: its cell, or one for each member of its ensemble; none for gold.
         overlap: how many of its training rows are also the policies'; None where it is not trained here.
     """

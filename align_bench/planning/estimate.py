@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
-from align_bench.stages.held_out import HeldOut
+from align_bench.stages.holdout import HoldoutSplit
 from align_bench.stages.stage import Size
 from align_bench.stages.tokens import Tokens
 
@@ -36,12 +36,12 @@ class Estimate:
     rates: Mapping[str, float]
     flops_per_second: Callable[[], float]
 
-    def flops(self, stage: Stage[Any]) -> float:
+    def flops(self, stage: Stage[object]) -> float:
         """Floating-point operations of a stage."""
         work = stage.estimate(self.size)
         return float(work.tokens * work.flops_per_weight * self.parameters)
 
-    def seconds(self, stage: Stage[Any]) -> float:
+    def seconds(self, stage: Stage[object]) -> float:
         """Seconds of a stage; 0 for what brings nothing through a model."""
         work = stage.estimate(self.size)
         if not work.tokens:
@@ -50,15 +50,15 @@ class Estimate:
             return work.tokens / self.rates[stage.kind]
         return self.flops(stage) / (self.flops_per_second() * UTILISATION)
 
-    def size(self, table: Stage[Any]) -> Size:
+    def size(self, table: Stage[object]) -> Size:
         """See `stages.stage.Sizes`."""
-        if isinstance(table, HeldOut):
+        if isinstance(table, HoldoutSplit):
             share = table.share if table.part == "val" else 1 - table.share
             whole = self.size(table.train)
             return Size(*(int(share * count) for count in (whole.rows, whole.tokens, whole.prompt_tokens)))
         assert isinstance(table, Tokens), "tables are tokenised data, or a part of such"
         facts = self.known.facts(table)
-        return Size(**facts["size"]) if facts else _from_texts(table.rows)
+        return Size(**cast("Mapping[str, int]", facts["size"])) if facts else _from_texts(table.rows)
 
     @property
     def basis(self) -> str:
@@ -74,7 +74,7 @@ _SIZES: dict[str, Size] = {}
 
 
 def _from_texts(rows: Rows) -> Size:
-    """A table's size from its texts, which are read once a process."""
+    """A table's size from its texts, which are read once per process."""
     if rows.fingerprint not in _SIZES:
         prompts = answers = 0
         found = rows.read().rows

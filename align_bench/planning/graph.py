@@ -10,13 +10,14 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from align_bench.errors import SuiteError, nearest
 from align_bench.planning.cells import Cell, Panelist
 from align_bench.planning.layout import Layout, reward_of, rewards_first
-from align_bench.planning.trials import Search, Searches
+from align_bench.planning.tuning import Search, Searches
 from align_bench.planning.variants import named_variants, variant
+from align_bench.records import CellId
 from align_bench.stages.overlap import Overlap
 from align_bench.stages.stage import closure_of
 from align_bench.stages.tokens import Tokens
@@ -55,7 +56,7 @@ class Graph:
     panel: tuple[Panelist, ...]
     base: Cell
     cells: tuple[Cell, ...]
-    searches: Mapping[str, Search] = field(default_factory=dict)
+    searches: Mapping[CellId, Search] = field(default_factory=dict)
     trial_base: Cell | None = None
     held_out: Mapping[str, Stage[TokenTable]] = field(default_factory=dict)
 
@@ -75,10 +76,10 @@ class Graph:
         return (*self.judges, self.base, *self.cells)
 
     @cached_property
-    def stages(self) -> tuple[Stage[Any], ...]:
+    def stages(self) -> tuple[Stage[object], ...]:
         """Every stage once, after what it needs: trials first, then what scores answers, then what writes them."""
         scorers_first = sorted((*self.judges, self.base, *self.cells), key=lambda cell: cell.kind != "reward")
-        roots: list[Stage[Any]] = [*self.tables.values()]
+        roots: list[Stage[object]] = [*self.tables.values()]
         roots += [judge.overlap for judge in self.panel if judge.overlap is not None]
         roots += [stage for cell in self.trials for stage in cell.stages]
         roots += [search.choice for search in self.searches.values() if search.choice is not None]
@@ -115,14 +116,15 @@ def make_graph(prepared: Prepared, known: Known) -> Graph:
     judges = [cell for judge in panel for cell in judge.members]
     base = layout.base(suite.seeds[0], judges)
     entries = [
-        (f"{name}#{seed}" if len(suite.seeds) > 1 else name, name, point, seed)
+        (replace(name, seed=seed) if len(suite.seeds) > 1 else name, point, seed)
         for seed, (name, point) in itertools.product(suite.seeds, named.items())
     ]
-    laid_out: dict[str, Cell] = {}
-    for identity, name, point, seed in rewards_first(entries):
+    laid_out: dict[CellId, Cell] = {}
+    for identity, point, seed in rewards_first(entries):
+        name = identity.method
         plugin = registry[point.method]
         reward = reward_of(point, seed, laid_out.values(), panel) if plugin.algorithm.rewarded else None
-        cell = layout.cell(identity, name, plugin, point, seed, tables["train"], judges, reward)
+        cell = layout.cell(identity, plugin, point, seed, tables["train"], judges, reward)
         missing = searches[name].missing if name in searches else None
         laid_out[identity] = replace(cell, waiting=missing and f"not tuned: {missing}")
     cells = tuple(laid_out[identity] for identity, *_ in entries)
@@ -163,7 +165,7 @@ def _members(
     seeds = range(judge.seed, judge.seed + (judge.ensemble.size if judge.ensemble else 1))
     return tuple(
         replace(
-            layout.cell(f"{cell}#{seed}" if judge.ensemble else cell, cell, plugin, point, seed, table, (), None),
+            layout.cell(CellId(cell, seed=seed if judge.ensemble else None), plugin, point, seed, table, (), None),
             is_judge=True,
         )
         for seed in seeds

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from align_bench.api import Recipe
 from align_bench.data.fingerprint import fingerprint
 from align_bench.data.preferences import DataSource
 from align_bench.errors import PluginError
@@ -75,7 +74,7 @@ def _check_methods(suite: Suite, registry: Registry) -> None:
     trained = [judge.method for judge in suite.judge if isinstance(judge, TrainedJudge)]
     for name in [*(method.name for method in suite.methods), *trained]:
         algorithm = registry[name].algorithm
-        for library in algorithm.libraries if isinstance(algorithm, Recipe) else ():
+        for library in algorithm.libraries:
             try:
                 library_versions([library])
             except PluginError as error:

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from align_bench.api import Recipe, Selection
+from align_bench.api import OnlineAlgorithm, Recipe, Selection
 from align_bench.errors import SuiteError, nearest
 from align_bench.planning.cells import Cell, Panelist
 from align_bench.planning.variants import Variant
+from align_bench.records import CellId
 from align_bench.stages.audit import Audit
 from align_bench.stages.drift import Drift
 from align_bench.stages.generate import Generate, draw
@@ -77,8 +78,7 @@ class Layout:
 
     def cell(
         self,
-        identity: str,
-        name: str,
+        identity: CellId,
         plugin: Plugin,
         point: Variant,
         seed: int,
@@ -87,11 +87,11 @@ class Layout:
         reward: Cell | None,
     ) -> Cell:
         """A method's cell: what it trains, how that is measured, what it answers, and who scores that."""
-        own: Own = {"owner": identity, "stored_as": f"{name}-{seed}"}
+        own: Own = {"owner": str(identity), "stored_as": f"{identity.method}-{seed}"}
         adapter = None
-        stages: list[Stage[Any]] = []
+        stages: list[Stage[object]] = []
         if isinstance(plugin.algorithm, Selection):
-            stages += self._selected(own, plugin, point, seed, reward)
+            stages += self._selected(own, plugin, plugin.algorithm, point, seed, reward)
         else:
             adapter = self._trained(own, plugin, point, seed, table, reward)
             stages += [adapter, *self._measured(own, adapter)]
@@ -99,16 +99,14 @@ class Layout:
         if answers is not None:
             stages += self._scored(own, answers, adapter, judges, reward)  # type: ignore[arg-type]
         parameters, rate = point.parameters, point.learning_rate
-        return Cell(
-            identity, name, plugin, parameters, rate, seed, tuple(stages), settings=point.settings, reward=reward
-        )
+        return Cell(identity, plugin, parameters, rate, seed, tuple(stages), settings=point.settings, reward=reward)
 
     def base(self, seed: int, judges: Sequence[Cell]) -> Cell:
         """The untrained base: its measurement, its answers, and who scores them."""
         own: Own = {"owner": BASE_CELL, "stored_as": BASE_CELL}
         answers = Generate(**own, policy=Policy(self.frozen), table=self.val, settings=self.suite.generate, seed=seed)
-        stages: tuple[Stage[Any], ...] = (self.base_pairs(), answers, *self._judged(own, answers, judges))
-        return Cell(BASE_CELL, BASE_CELL, None, {}, None, seed, stages)
+        stages: tuple[Stage[object], ...] = (self.base_pairs(), answers, *self._judged(own, answers, judges))
+        return Cell(CellId(BASE_CELL), None, {}, None, seed, stages)
 
     def base_pairs(self) -> Reference:
         """The base's log-probabilities of the validation pairs, which policies' rewards are read against."""
@@ -126,8 +124,8 @@ class Layout:
         """A judge that is loaded as it is."""
         own: Own = {"owner": identity, "stored_as": identity}
         pairs = ValidateJudge(**own, judge=judge, table=self.val, texts=self.texts, max_tokens=self._limit)
-        stages: tuple[Stage[Any], ...] = (pairs, *self._audited(own, judge))
-        return Cell(identity, identity, None, {}, None, 0, stages, is_judge=True, loaded=judge)
+        stages: tuple[Stage[object], ...] = (pairs, *self._audited(own, judge))
+        return Cell(CellId(identity), None, {}, None, 0, stages, is_judge=True, loaded=judge)
 
     def _trained(
         self,
@@ -156,7 +154,7 @@ class Layout:
         if isinstance(algorithm, Recipe):
             libraries = tuple(algorithm.libraries)
             return TrainRecipe(**shared, reward=scoring, texts=self.train, foreign=libraries)
-        if algorithm.online:  # it measures its own answers
+        if isinstance(algorithm, OnlineAlgorithm):  # it measures its own answers
             return TrainOnline(**shared, reward=scoring, texts=self.train)
         if not algorithm.reference:
             return Train(**shared)
@@ -165,7 +163,7 @@ class Layout:
         mismatched = Mismatched(**base, max_tokens=self._limit) if algorithm.data == "unpaired" else None
         return Train(**shared, reference=reference, mismatched=mismatched)
 
-    def _measured(self, own: Own, adapter: Trained) -> Iterator[Stage[Any]]:
+    def _measured(self, own: Own, adapter: Trained) -> Iterator[Stage[object]]:
         """Validation pairs under what was trained; then the audit of a reward model, or the answers of a policy."""
         model = adapter.model
         shared: dict[str, Any] = {**own, "table": self.val}
@@ -179,13 +177,14 @@ class Layout:
         yield Generate(**shared, policy=model, settings=self.suite.generate, seed=adapter.seed)
 
     def _selected(
-        self, own: Own, plugin: Plugin, point: Variant, seed: int, reward: Cell | None
-    ) -> Iterator[Stage[Any]]:
+        self, own: Own, plugin: Plugin, algorithm: Selection, point: Variant, seed: int, reward: Cell | None
+    ) -> Iterator[Stage[object]]:
         """Draws of the base, which others of its temperature and seed share, and what was picked among them."""
-        settings = self.suite.generate.model_copy(update={"temperature": point.parameters["temperature"]})
-        count = settings.samples * point.parameters["n"]
-        shared: dict[str, Any] = {"owner": own["owner"], "table": self.val, "settings": settings, "seed": seed}
-        draws = tuple(draw(Policy(self.frozen), number, count, **shared) for number in range(count))
+        candidates = algorithm.settings(point.parameters)
+        settings = self.suite.generate.model_copy(update={"temperature": candidates.temperature})
+        count = settings.samples * candidates.n
+        base = Generate(owner=own["owner"], policy=Policy(self.frozen), table=self.val, settings=settings, seed=seed)
+        draws = tuple(draw(base, number, count) for number in range(count))
         scoring = reward and reward.scoring
         assert scoring is None or isinstance(scoring, RewardModel)
         yield from draws
@@ -208,7 +207,7 @@ class Layout:
         adapter: Trained | None,
         judges: Sequence[Cell],
         reward: Cell | None,
-    ) -> Iterator[Stage[Any]]:
+    ) -> Iterator[Stage[object]]:
         """What is measured on a policy's answers. A new measurement of answers is a line here."""
         if adapter is not None:
             yield Drift(**own, answers=answers, policy=Policy(self.frozen, adapter), max_tokens=self._limit)
@@ -254,14 +253,14 @@ class Layout:
             )
 
 
-def rewards_first(entries: Iterable[tuple[str, str, Variant, int]]) -> list[tuple[str, str, Variant, int]]:
+def rewards_first(entries: Iterable[tuple[CellId, Variant, int]]) -> list[tuple[CellId, Variant, int]]:
     """Reward models before the rest: a method that names a reward rests on it."""
-    return sorted(entries, key=lambda entry: "reward" in entry[2].parameters)
+    return sorted(entries, key=lambda entry: "reward" in entry[1].parameters)
 
 
 def reward_of(point: Variant, seed: int, cells: Iterable[Cell], panel: Sequence[Panelist]) -> Cell | None:
     """The reward model that a method names: the first of that reward method with its seed; None for `gold`."""
-    name = point.parameters["reward"]
+    name = str(point.parameters["reward"])
     if name == GOLD:
         _refuse_as_judge(point, GOLD, [judge for judge in panel if isinstance(judge.entry, GoldJudge)])
         return None
@@ -270,22 +269,22 @@ def reward_of(point: Variant, seed: int, cells: Iterable[Cell], panel: Sequence[
     if found is None:
         trained = {cell.algorithm for cell in rewards} | {GOLD}
         raise SuiteError(
-            f"methods: {point.method}: reward: {name!r} is no reward model of this suite. "
+            f"methods: {point.method}: reward: {name!r} is not a reward model of this suite. "
             + nearest(name, trained, what="reward"),
             fix=f"add {name} to methods, before or after {point.method}",
         )
     graded = [judge for judge in panel if any(member.adapter == found.adapter for member in judge.members)]
-    _refuse_as_judge(point, found.id, graded)
+    _refuse_as_judge(point, str(found.id), graded)
     return found
 
 
 def _refuse_as_judge(point: Variant, reward: str, judges: Sequence[Panelist]) -> None:
     """A judge that is a policy's own reward is an error, unless the suite allows it."""
     for judge in judges:
-        if not isinstance(judge.entry, LoadedJudge) and not judge.entry.may_be_reward:
+        if not isinstance(judge.entry, LoadedJudge) and not judge.entry.allow_judge_as_reward:
             how = "gold" if reward == GOLD else "same rows, parameters and seed"
             raise SuiteError(
                 f"methods: {point.method}: its reward {reward} is the judge itself ({how}), "
-                "so that the judge would grade the policy by what it was trained on or picked by",
-                fix="give the judge rows of its own, or set judge.may_be_reward: true; the report then says so",
+                "so the judge would score the policy with the reward that it was trained on or picked by",
+                fix="give the judge rows of its own, or set judge.allow_judge_as_reward: true; the report then says so",
             )

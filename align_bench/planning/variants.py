@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from align_bench.errors import SuiteError
-from align_bench.records import OWN_SETTINGS
+from align_bench.records import OWN_SETTINGS, CellId, Parameters, Scalar
 
 if TYPE_CHECKING:
     from align_bench.api import Algorithm
@@ -29,19 +29,19 @@ class Variant:
     """
 
     method: str
-    parameters: Mapping[str, Any]
+    parameters: Parameters
     learning_rate: float | None
     settings: Mapping[str, int]
 
     @property
-    def everything(self) -> dict[str, Any]:
+    def everything(self) -> dict[str, Scalar]:
         """All of them, as reports show them."""
         rate = {} if self.learning_rate is None else {"learning_rate": self.learning_rate}
         return {**rate, **self.settings, **self.parameters}
 
 
-def named_variants(suite: Suite, registry: Registry) -> dict[str, Variant]:
-    """Every point of every method's grid, under the name that its cells have without their seed.
+def named_variants(suite: Suite, registry: Registry) -> dict[CellId, Variant]:
+    """Every point of every method's grid, under the id that its cells have without their seed.
 
     Raises:
         SuiteError: for a parameter that a method does not have, a value out of its bounds, or two equal points.
@@ -52,7 +52,8 @@ def named_variants(suite: Suite, registry: Registry) -> dict[str, Variant]:
     names = _names(variants, searched)
     if duplicates := {name for name in names if names.count(name) > 1}:
         equal = "equal parameters, those that tune searches aside" if suite.tune else "equal parameters"
-        raise SuiteError(f"methods: {', '.join(sorted(duplicates))} stands twice with {equal}", fix="delete one")
+        named = ", ".join(sorted(map(str, duplicates)))
+        raise SuiteError(f"methods: {named} is listed twice with {equal}", fix="delete one")
     return dict(zip(names, variants, strict=True))
 
 
@@ -85,21 +86,20 @@ def variant(algorithm: Algorithm, given: Mapping[str, Any], *, where: str) -> Va
         raise SuiteError(f"{where}: {error}", fix=f"align-bench show {algorithm.name} lists its parameters") from None
 
 
-def _names(variants: list[Variant], searched: Mapping[str, Collection[str]]) -> list[str]:
-    """A name for each variant, with just those parameters in brackets that tell a method's variants apart.
+def _names(variants: list[Variant], searched: Mapping[str, Collection[str]]) -> list[CellId]:
+    """An id for each variant, with just those parameters that tell a method's variants apart.
 
     Args:
         variants: all variants of a suite.
         searched: method → parameters that tuning will change, so that they tell nothing apart.
     """
 
-    def full(one: Variant) -> dict[str, Any]:
+    def full(one: Variant) -> dict[str, Scalar]:
         return {key: value for key, value in one.everything.items() if key not in searched[one.method]}
 
     names = []
     for one in variants:
         siblings = [full(other) for other in variants if other.method == one.method]
         differing = [key for key in full(one) if len({repr(sibling.get(key)) for sibling in siblings}) > 1]
-        shown = ",".join(f"{key}={full(one)[key]}" for key in differing)
-        names.append(f"{one.method}[{shown}]" if shown else one.method)
+        names.append(CellId(one.method, tuple((key, full(one)[key]) for key in differing)))
     return names

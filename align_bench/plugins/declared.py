@@ -1,10 +1,10 @@
 """What a plugin declares, read from its syntax tree: listing methods imports neither torch nor what a plugin imports.
 
 The tree is read as far as it says plainly what executing it would: imports, functions, classes, and constants of plain
-values. A declaration's arguments, and the hyper-parameters' types, bounds and defaults, are evaluated with the names
-that come from `typing`, `annotated_types`, `math` and `align_bench.api`, and the decorators of `api` are called with
-them, on a function that executes the file once it is called. Of a file that says anything else nothing is read: it is
-executed, as any module.
+values. A declaration's arguments, the type of the batch, and the hyper-parameters' types, bounds and defaults are
+evaluated with the names that come from `typing`, `annotated_types`, `math` and `align_bench.api`, and the decorators of
+`api` are called with them, on a function that executes the file once it is called. Of a file that says anything else
+nothing is read: it is executed, as any module.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import annotated_types
 import align_bench
 from align_bench import api
 from align_bench.api import Algorithm
+from align_bench.plugins.deferred import DeferredFunction
 
 if TYPE_CHECKING:
     from align_bench.plugins.modules import PluginFile
@@ -37,8 +38,9 @@ _READABLE: Mapping[str, ModuleType] = {
     "annotated_types": annotated_types,
     "align_bench.api": api,
 }
-_DECLARING = (api.algorithm, api.recipe, api.selection)
-_VALUES = (api.Range, api.BiasExpert, api.Adversary, api.LengthHead)  # what of `api` may be called in an expression
+_DECLARING = (api.algorithm, api.online, api.recipe, api.selection)
+# What of `api` may be called in an expression.
+_VALUES = (api.Range, api.RolloutSettings, api.BiasExpert, api.Adversary, api.LengthHead)
 _FUNCTIONS = {"abs", "bool", "dict", "float", "int", "len", "list", "max", "min", "pow", "round", "str", "sum", "tuple"}
 _EXPRESSIONS = (
     *(ast.Constant, ast.Name, ast.Attribute, ast.Call, ast.keyword, ast.Starred, ast.expr_context),
@@ -75,67 +77,6 @@ def difference(read: Algorithm, executed: object) -> str | None:
         if not (callable(ours) and callable(theirs)) and ours != theirs:
             return f"{field.name} is {ours!r} as written, {theirs!r} as executed"
     return None
-
-
-class DeferredFunction:
-    """A function of a plugin whose file is executed when it is called for the first time.
-
-    Attributes:
-        __name__, __doc__, __module__, __signature__, __annotations__: those of the function, as written; annotations
-            of hyper-parameters only.
-    """
-
-    def __init__(
-        self,
-        file: PluginFile,
-        name: str,
-        find: Callable[[ModuleType], Any],
-        *,
-        doc: str | None = None,
-        signature: inspect.Signature | None = None,
-        names: Mapping[str, Any] | None = None,
-    ) -> None:
-        self.__name__ = self.__qualname__ = name
-        self.__doc__ = doc
-        self.__module__ = file.name
-        given = signature.parameters.values() if signature else ()
-        self.__annotations__ = {each.name: each.annotation for each in given if each.annotation is not each.empty}
-        self.__globals__ = names or {}  # where typing.get_type_hints looks annotations up
-        self._file = file
-        self._find = find
-        self._signature = signature
-        self._function: Callable[..., Any] | None = None
-
-    @property
-    def function(self) -> Callable[..., Any]:
-        """The function itself.
-
-        Raises:
-            PluginError: when its file cannot be executed.
-        """
-        if self._function is None:
-            found: Callable[..., Any] = self._find(self._file.module())
-            self._function = found
-        return self._function
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.function(*args, **kwargs)
-
-    def __repr__(self) -> str:
-        return f"<deferred function {self.__name__} of {self._file.place}>"
-
-    @property
-    def has_signature(self) -> bool:
-        """Whether its signature could be read; if not, asking for it executes the file."""
-        return self._signature is not None
-
-    @property
-    def __signature__(self) -> inspect.Signature:
-        return inspect.signature(self.function) if self._signature is None else self._signature
-
-    @property
-    def __code__(self) -> Any:
-        return self.function.__code__
 
 
 class _UnreadableError(Exception):
@@ -289,6 +230,8 @@ class _Reader:
             inspect.Parameter(each.arg, kind, default=default)
             for (each, kind), default in zip(plain, defaults, strict=True)
         ]
+        if plain and (batch := self._class(plain[0][0].annotation)) is not None:
+            parameters[0] = parameters[0].replace(annotation=batch)
         if given.vararg:
             parameters.append(inspect.Parameter(given.vararg.arg, inspect.Parameter.VAR_POSITIONAL))
         for each, value in zip(given.kwonlyargs, given.kw_defaults, strict=True):
@@ -303,6 +246,16 @@ class _Reader:
         if given.kwarg:
             parameters.append(inspect.Parameter(given.kwarg.arg, inspect.Parameter.VAR_KEYWORD))
         return inspect.Signature(parameters)
+
+    def _class(self, annotation: ast.expr | None) -> type | None:
+        """The class that an annotation names, quoted or not; None where it names another one, or something else."""
+        if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
+            try:
+                annotation = ast.parse(annotation.value, mode="eval").body
+            except SyntaxError:
+                return None
+        found = None if annotation is None else self._lookup(annotation)
+        return found if isinstance(found, type) else None
 
     def _harmless(self, decorators: Iterable[ast.expr]) -> None:
         """Decorators that make no method: those of the standard library and of torch."""
@@ -363,8 +316,9 @@ class _Reader:
 
     def _callable(self, node: ast.expr) -> None:
         called = self._lookup(node, known=True)
-        origin = getattr(called, "__module__", None)
-        if origin == self.file.name or (origin == api.__name__ and called not in _VALUES):
+        origin = getattr(called, "__module__", None) or ""
+        ours = origin == api.__name__ or origin.startswith(f"{api.__name__}.")
+        if origin == self.file.name or (ours and called not in _VALUES):
             raise _UnreadableError
 
     def _lookup(self, node: ast.expr, *, known: bool = False) -> Any:

@@ -13,7 +13,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from align_bench.api import Algorithm, Recipe
+from align_bench.api import Algorithm
 from align_bench.errors import PluginError, nearest
 from align_bench.plugins.declared import declared
 from align_bench.plugins.modules import PluginFile, PluginFiles, in_a_line
@@ -61,13 +61,12 @@ class Plugin:
         """
         if self.file is not None:
             self.file.module()
-        if isinstance(self.algorithm, Recipe) and self.algorithm.obstacle is not None:
-            try:
-                found = self.algorithm.obstacle()
-            except Exception as error:  # a plugin may raise anything
-                found = in_a_line(error)
-            if found:
-                raise PluginError(f"{self.algorithm.name} cannot train here: {found}")
+        try:
+            found = self.algorithm.obstacle_here()
+        except Exception as error:  # a plugin may raise anything
+            found = in_a_line(error)
+        if found:
+            raise PluginError(f"{self.algorithm.name} cannot train here: {found}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ class _Kind:
         record: the class of `api` that the loss reads.
         batch: what its argument is called.
         read: what stands in it.
-        declared: what the declaration says beside the data kind.
+        declared: what the declaration says beside the reward.
         reward: the rewards' definition.
         beta: what beta is, with its unit.
         fields: the rewards of the returned Loss.
@@ -37,10 +37,10 @@ class _Kind:
 _PAIR_FIELDS = "chosen_rewards=…, rejected_rewards=…"
 _KINDS = {
     "pairs": _Kind(
-        record="PairLogps",
+        record="ReferencedPairLogps",
         batch="logps",
         read="sums of response log-probabilities, nats, shape [rows], with their reference.",
-        declared=', reference=True, paper="arXiv:0000.00000", learning_rate=5e-5',
+        declared='paper="arXiv:0000.00000", learning_rate=5e-5',
         reward="β·ρ",
         beta="strength of the pull towards the reference, per nat.",
         fields=_PAIR_FIELDS,
@@ -49,16 +49,16 @@ _KINDS = {
         record="ChosenLogps",
         batch="logps",
         read="sums of response log-probabilities of the chosen answers, nats, shape [rows], and token counts.",
-        declared=', paper="arXiv:0000.00000", learning_rate=1e-4',
+        declared='paper="arXiv:0000.00000", learning_rate=1e-4',
         reward="β·s̄",
         beta="scale of the reward, no unit.",
         fields="rewards=…",
     ),
     "unpaired": _Kind(
-        record="UnpairedLogps",
+        record="ReferencedUnpairedLogps",
         batch="logps",
         read="sums of response log-probabilities, nats, shape [rows], with reference and mismatched ones.",
-        declared=', reference=True, paper="arXiv:0000.00000", learning_rate=5e-5',
+        declared='paper="arXiv:0000.00000", learning_rate=5e-5',
         reward="β·ρ",
         beta="strength of the pull towards the reference, per nat.",
         fields="rewards=…",
@@ -67,7 +67,7 @@ _KINDS = {
         record="PairScores",
         batch="scores",
         read="scalar-head scores, no unit, shape [rows].",
-        declared=', paper="arXiv:0000.00000", learning_rate=1e-4',
+        declared='paper="arXiv:0000.00000", learning_rate=1e-4',
         reward="r",
         beta="scale of the score difference, no unit.",
         fields=_PAIR_FIELDS,
@@ -81,7 +81,7 @@ from annotated_types import Gt
 from align_bench.api import {imports}, algorithm
 
 
-@algorithm(data="{data}"{kind.declared}, reward="{kind.reward}")
+@algorithm({kind.declared}, reward="{kind.reward}")
 def {name}({kind.batch}: {kind.record}, *, beta: Annotated[float, Gt(0)] = 0.1) -> Loss:
     """{name}: what it is, in one line.
 
@@ -131,7 +131,7 @@ def write_template(name: str, data: str, folder: Path, *, taken: Registry) -> Pa
         where = taken.plugins[name].path if name in taken.plugins else "reserved"
         raise PluginError(f"the name {name!r} is taken: {where}", fix="choose another name")
     kind = _KINDS[data]
-    text = _TEMPLATE.format(name=name, data=data, kind=kind, imports=", ".join(sorted(["Loss", kind.record])))
+    text = _TEMPLATE.format(name=name, kind=kind, imports=", ".join(sorted(["Loss", kind.record])))
     path = folder / f"{name}.py"
     folder.mkdir(parents=True, exist_ok=True)
     try:

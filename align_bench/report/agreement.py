@@ -2,115 +2,107 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import combinations
-from typing import Any
 
 from align_bench.metrics.agreement import kendall_tau, preference_agreement
-from align_bench.records import Comparison
+from align_bench.records import CellId, Comparison, MetricKey
 from align_bench.report.cells import GOLD, Cell, judge_metric
-from align_bench.report.naming import method_of
+from align_bench.report.decision import ALPHA
+from align_bench.report.schema import Agreement, JudgeFacts, Reversal
 
-ALPHA = 0.05
+Order = tuple[CellId, CellId]  # two methods, the higher one first
 
 
-def agreements(cells: Sequence[Cell], judges: Sequence[str], comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
-    """A record for each two judges, gold among them where every answer has its verdict.
+def agreements(cells: Sequence[Cell], judges: Sequence[str], comparisons: Sequence[Comparison]) -> list[Agreement]:
+    """How far each two judges agree, gold among them where every answer has its verdict.
 
     Args:
         cells: the finished and unfinished cells.
         judges: names, the main one first.
         comparisons: tells which differences were shown.
-
-    Returns:
-        `a`, `b`: the judges; `methods`: how many were ranked, the base among them; `kendall_tau`: of their rankings by
-        mean score (over seeds); `agreement`: an estimate, see `metrics.agreement`; `reversed`: pairs of methods that
-        they rank the other way round, each with `higher` by a, `lower` by a, and whether both differences were `shown`
-        between checkpoints.
     """
     answered = [cell for cell in cells if cell.generations]
-    gold = all(GOLD in answer.scores for cell in answered for answer in cell.generations)
-    scored = [
-        judge for judge in judges if any(judge in answer.scores for cell in answered for answer in cell.generations)
-    ]
-    names = [*scored, *([GOLD] if answered and gold and GOLD not in judges else [])]
-    return [_agreement(a, b, answered, judges, comparisons) for a, b in combinations(names, 2)]
+    answers = [answer for cell in answered for answer in cell.generations]
+    names = [judge for judge in judges if any(judge in answer.scores for answer in answers)]
+    if answers and GOLD not in judges and all(GOLD in answer.scores for answer in answers):
+        names.append(GOLD)
+    metrics = {judge: judge_metric("judge_reward", judge, judges) for judge in judges}
+    shown = {name: _shown(metrics.get(name, MetricKey("gold_accuracy")), comparisons) for name in names}
+    return [_agreement(a, b, answered, shown) for a, b in combinations(names, 2)]
 
 
-def agreement_notes(found: Sequence[Mapping[str, Any]]) -> list[str]:
+def agreement_notes(found: Sequence[Agreement]) -> list[str]:
     """A warning for each two judges that rank methods differently."""
     return [note for one in found for note in _note(one)]
 
 
-def shared_rows_notes(panel: Sequence[Mapping[str, Any]]) -> list[str]:
+def shared_rows_notes(panel: Sequence[JudgeFacts]) -> list[str]:
     """A warning for each judge that learned from rows or prompts of the policies."""
     return [
-        f"Judge {judge['name']}: {shared['same_rows']:,} of its {shared['rows']:,} training rows are also training "
-        f"rows of the policies, and {shared['same_prompts']:,} share a prompt with them."
+        f"Judge {judge.name}: {judge.overlap.same_rows:,} of its {judge.overlap.rows:,} training rows are also "
+        f"training rows of the policies, and {judge.overlap.same_prompts:,} share a prompt with them."
         for judge in panel
-        if (shared := judge.get("overlap")) and shared["same_prompts"]
+        if judge.overlap is not None and judge.overlap.same_prompts
     ]
 
 
-def _agreement(
-    a: str, b: str, cells: Sequence[Cell], judges: Sequence[str], comparisons: Sequence[Comparison]
-) -> dict[str, Any]:
-    by_judge = [{cell.name: cell.judged_by_prompt(judge) for cell in cells} for judge in (a, b)]
-    left, right = (_means(scores) for scores in by_judge)
-    common = [method for method in left if method in right]
-    return {
-        "a": a,
-        "b": b,
-        "methods": len(common),
-        "kendall_tau": kendall_tau([left[name] for name in common], [right[name] for name in common]),
-        "agreement": asdict(preference_agreement(*by_judge)),
-        "reversed": [
-            {"higher": high, "lower": low, "shown": _shown(high, low, (a, b), judges, comparisons)}
-            for one, other in combinations(common, 2)
-            for high, low in [(one, other) if left[one] > left[other] else (other, one)]
-            if (left[one] - left[other]) * (right[one] - right[other]) < 0
+def _agreement(a: str, b: str, cells: Sequence[Cell], shown: Mapping[str, Collection[Order]]) -> Agreement:
+    left, right = ({cell.name: cell.judged_by_prompt(judge) for cell in cells} for judge in (a, b))
+    by_a, by_b = _means(cells, a), _means(cells, b)
+    common = [method for method in by_a if method in by_b]
+    turned = [
+        (one, other) if by_a[one] > by_a[other] else (other, one)
+        for one, other in combinations(common, 2)
+        if (by_a[one] - by_a[other]) * (by_b[one] - by_b[other]) < 0
+    ]
+    return Agreement(
+        a=a,
+        b=b,
+        methods=len(common),
+        kendall_tau=kendall_tau([by_a[method] for method in common], [by_b[method] for method in common]),
+        agreement=preference_agreement(left, right),
+        reversed=[
+            Reversal(
+                higher=high,
+                lower=low,
+                shown=(high, low) in shown[a] and (low, high) in shown[b],
+            )
+            for high, low in turned
         ],
-    }
+    )
 
 
-def _means(scores: Mapping[str, Mapping[Any, float]]) -> dict[str, float]:
+def _means(cells: Sequence[Cell], judge: str) -> dict[CellId, float]:
     """Method → mean score over prompts, then over seeds."""
-    seeds: dict[str, list[float]] = {}
-    for cell, own in scores.items():
-        if own:
-            seeds.setdefault(method_of(cell), []).append(sum(own.values()) / len(own))
+    seeds: dict[CellId, list[float]] = {}
+    for cell in cells:
+        if own := cell.judged_by_prompt(judge):
+            seeds.setdefault(cell.id.method, []).append(sum(own.values()) / len(own))
     return {method: sum(means) / len(means) for method, means in seeds.items()}
 
 
-def _shown(
-    high: str, low: str, pair: tuple[str, str], judges: Sequence[str], comparisons: Sequence[Comparison]
-) -> bool:
-    """Whether both judges' differences are significant, and opposed, between some two checkpoints of the methods."""
-    signs: list[set[int]] = []
-    for judge in pair:
-        metric = "gold_accuracy" if judge not in judges else judge_metric("judge_reward", judge, judges)
-        tested = [
-            (found.difference or 0.0) * (1 if method_of(found.a) == high else -1)
-            for found in comparisons
-            if found.level == "checkpoint"
-            and found.metric == metric
-            and {method_of(found.a), method_of(found.b)} == {high, low}
-            and found.p_holm is not None
-            and found.p_holm < ALPHA
-        ]
-        signs.append({1 if difference > 0 else -1 for difference in tested})
-    return 1 in signs[0] and -1 in signs[1]
+def _shown(metric: MetricKey, comparisons: Sequence[Comparison]) -> set[Order]:
+    """The methods of which some two checkpoints differ significantly."""
+    return {
+        (found.a.method, found.b.method) if found.difference > 0 else (found.b.method, found.a.method)
+        for found in comparisons
+        if found.level == "checkpoint"
+        and found.metric == metric
+        and found.difference is not None
+        and found.p_holm is not None
+        and found.p_holm < ALPHA
+    }
 
 
-def _note(found: Mapping[str, Any]) -> Iterator[str]:
-    if not found["reversed"]:
+def _note(found: Agreement) -> Iterator[str]:
+    if not found.reversed:
         return
-    pairs = found["methods"] * (found["methods"] - 1) // 2
+    pairs = found.methods * (found.methods - 1) // 2
     named = "; ".join(
-        f"{one['higher']} over {one['lower']}{' (shown by both)' if one['shown'] else ''}" for one in found["reversed"]
+        f"{one.higher} over {one.lower}{' (shown by both)' if one.shown else ''}" for one in found.reversed
     )
     yield (
-        f"The ranking of methods depends on the judge: {found['a']} and {found['b']} differ on "
-        f"{len(found['reversed'])} of {pairs} pairs. By {found['a']}, not by {found['b']}: {named}."
+        f"The ranking of methods depends on the judge: {found.a} and {found.b} differ on "
+        f"{len(found.reversed)} of {pairs} pairs. By {found.a}, not by {found.b}: {named}."
     )

@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from align_bench.metrics.accuracy import accuracy, longer_wins, tie_rate
 from align_bench.metrics.calibration import brier, calibration_error, log_loss, oriented, reliability, temperature
-from align_bench.metrics.counterfactual import EDITS, PROMPTS, flip_rate, mean_shift
-from align_bench.metrics.format_effects import FEATURES, form_effects
+from align_bench.metrics.counterfactual import flip_rate, mean_shift
+from align_bench.metrics.format_effects import form_effects
 from align_bench.metrics.length_bias import score_by_length
 from align_bench.metrics.length_control import length_controlled, length_matched
 from align_bench.records import Estimate
+from align_bench.report.rows import AuditRow, Side
+from align_bench.report.schema import Audit, AuditMetrics, Edit, EditEffect, Effects
 
-Row = Mapping[str, Any]
-Values = list[float | None]
+Column = list[float | None]
+Measure = Callable[[AuditRow], float | None]
+EDITED: tuple[tuple[Edit, Measure], ...] = (
+    ("filler", lambda row: row.score_filler),
+    ("doubled", lambda row: row.score_doubled),
+    ("stripped", lambda row: row.score_stripped),
+)
 
 
-def audit(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """A record for each scorer: `scorer`, `metrics` (name → estimate) and `reliability` (the bins of its curve).
+def audit(rows: Sequence[AuditRow]) -> list[Audit]:
+    """The audit of each scorer.
 
     Args:
         rows: of `audit.parquet`, in any order.
     """
-    by_scorer: dict[str, list[Row]] = {}
+    by_scorer: dict[str, list[AuditRow]] = {}
     for row in rows:
-        by_scorer.setdefault(row["scorer"], []).append(row)
+        by_scorer.setdefault(row.scorer, []).append(row)
     return [_audited(scorer, _pairs(own)) for scorer, own in by_scorer.items()]
 
 
@@ -35,88 +41,94 @@ def audit(rows: Sequence[Row]) -> list[dict[str, Any]]:
 class _Pairs:
     """The pairs of one scorer: both answers' rows and the prompt of each pair, in the order of pairs."""
 
-    chosen: Sequence[Row]
-    rejected: Sequence[Row]
-    prompts: Sequence[int]
+    chosen: Sequence[AuditRow]
+    rejected: Sequence[AuditRow]
 
-    def columns(self, name: str) -> tuple[Values, Values]:
-        return [row.get(name) for row in self.chosen], [row.get(name) for row in self.rejected]
+    @property
+    def prompts(self) -> list[int]:
+        return [row.prompt for row in self.chosen]
 
-    def both(self, name: str) -> Values:
+    def columns(self, measure: Measure) -> tuple[Column, Column]:
+        return [measure(row) for row in self.chosen], [measure(row) for row in self.rejected]
+
+    def both(self, measure: Measure) -> Column:
         """Chosen answers', then rejected answers'."""
-        return [*self.columns(name)[0], *self.columns(name)[1]]
+        return [measure(row) for row in (*self.chosen, *self.rejected)]
 
 
-def _pairs(rows: Sequence[Row]) -> _Pairs:
-    sides: dict[str, dict[int, Row]] = {"chosen": {}, "rejected": {}}
+def _pairs(rows: Sequence[AuditRow]) -> _Pairs:
+    sides: dict[Side, dict[int, AuditRow]] = {"chosen": {}, "rejected": {}}
     for row in rows:
-        sides[row["side"]][row["pair"]] = row
+        sides[row.side][row.pair] = row
     pairs = sorted(sides["chosen"].keys() & sides["rejected"].keys())
-    chosen = [sides["chosen"][pair] for pair in pairs]
-    return _Pairs(chosen, [sides["rejected"][pair] for pair in pairs], [row["prompt"] for row in chosen])
+    return _Pairs([sides["chosen"][pair] for pair in pairs], [sides["rejected"][pair] for pair in pairs])
 
 
-def _audited(scorer: str, pairs: _Pairs) -> dict[str, Any]:
-    scores, words = pairs.columns("score"), pairs.columns("words")
+def _audited(scorer: str, pairs: _Pairs) -> Audit:
+    scores, words = pairs.columns(lambda row: row.score), pairs.columns(lambda row: row.words)
     margins, labels = oriented(*scores)
-    found = {
-        "accuracy": accuracy(*scores),
-        "tie_rate": tie_rate(*scores),
-        "longer_wins": longer_wins(*words),
-        "accuracy_chosen_longer": _where(pairs, operator.gt),
-        "accuracy_chosen_shorter": _where(pairs, operator.lt),
-        "accuracy_length_matched": length_matched(*scores, *words),
-        **_controlled(pairs),
-        **{f"accuracy_prompts_{how}": accuracy(*pairs.columns(f"score_{how}")) for how in PROMPTS},
-        **{f"length_{name}": one for name, one in score_by_length(*scores, *words, pairs.prompts).items()},
-        **_effects(pairs),
-        **_edited(pairs),
-        "brier": brier(*scores, pairs.prompts),
-        "log_loss": log_loss(*scores, pairs.prompts),
-        "calibration_error": calibration_error(margins, labels, pairs.prompts),
-        "temperature": temperature(margins, labels, pairs.prompts),
-    }
-    return {
-        "scorer": scorer,
-        "metrics": {name: asdict(estimate) for name, estimate in found.items()},
-        "reliability": [asdict(one) for one in reliability(margins, labels)],
-    }
+    controlled = length_controlled(*scores, *words, pairs.prompts)
+    by_length = score_by_length(*scores, *words, pairs.prompts)
+    found = AuditMetrics(
+        accuracy=accuracy(*scores),
+        tie_rate=tie_rate(*scores),
+        longer_wins=longer_wins(*words),
+        accuracy_chosen_longer=_accuracy_where(pairs, operator.gt),
+        accuracy_chosen_shorter=_accuracy_where(pairs, operator.lt),
+        accuracy_length_matched=length_matched(*scores, *words),
+        accuracy_length_controlled=controlled.accuracy,
+        log_odds_margin=controlled.margin,
+        log_odds_length=controlled.length,
+        accuracy_prompts_shuffled=accuracy(*pairs.columns(lambda row: row.score_shuffled)),
+        accuracy_prompts_empty=accuracy(*pairs.columns(lambda row: row.score_empty)),
+        length_spearman=by_length["spearman"],
+        length_spearman_within=by_length["spearman_within"],
+        length_partial=by_length["partial"],
+        length_partial_within=by_length["partial_within"],
+        effects=_effects(pairs),
+        edits=list(_edited(pairs)),
+        brier=brier(*scores, pairs.prompts),
+        log_loss=log_loss(*scores, pairs.prompts),
+        calibration_error=calibration_error(margins, labels, pairs.prompts),
+        temperature=temperature(margins, labels, pairs.prompts),
+    )
+    return Audit(scorer=scorer, metrics=found, reliability=reliability(margins, labels))
 
 
-def _where(pairs: _Pairs, holds: Callable[[Any, Any], bool]) -> Estimate:
-    left, right = pairs.columns("words")
-    kept = [None not in both and holds(*both) for both in zip(left, right, strict=True)]
-    scores = ([one for one, keep in zip(side, kept, strict=True) if keep] for side in pairs.columns("score"))
-    return accuracy(*scores)
+def _accuracy_where(pairs: _Pairs, holds: Callable[[float, float], bool]) -> Estimate:
+    kept = [
+        (chosen.score, rejected.score)
+        for chosen, rejected in zip(pairs.chosen, pairs.rejected, strict=True)
+        if chosen.words is not None and rejected.words is not None and holds(chosen.words, rejected.words)
+    ]
+    return accuracy([chosen for chosen, _ in kept], [rejected for _, rejected in kept])
 
 
-def _controlled(pairs: _Pairs) -> dict[str, Estimate]:
-    found = length_controlled(*pairs.columns("score"), *pairs.columns("words"), pairs.prompts)
-    return {
-        "accuracy_length_controlled": found.accuracy,
-        "log_odds_margin": found.margin,
-        "log_odds_length": found.length,
-    }
-
-
-def _effects(pairs: _Pairs) -> dict[str, Estimate]:
+def _effects(pairs: _Pairs) -> Effects:
     chosen = [True] * len(pairs.chosen) + [False] * len(pairs.rejected)
-    columns = {name: pairs.both(name) for name in FEATURES}
-    found = form_effects(pairs.both("score"), chosen, columns, [*pairs.prompts, *pairs.prompts])
-    return {f"effect_{name}": estimate for name, estimate in found.items()}
+    columns = {
+        "words": pairs.both(lambda row: row.words),
+        "grade": pairs.both(lambda row: row.grade),
+        "list_items": pairs.both(lambda row: row.list_items),
+        "headings": pairs.both(lambda row: row.headings),
+        "bold": pairs.both(lambda row: row.bold),
+    }
+    found = form_effects(pairs.both(lambda row: row.score), chosen, columns, [*pairs.prompts, *pairs.prompts])
+    return Effects(**found)
 
 
-def _edited(pairs: _Pairs) -> dict[str, Estimate]:
+def _edited(pairs: _Pairs) -> Iterator[EditEffect]:
     """Shift and flip rate of every edit, each answer edited alone while the other stays as it is."""
-    plain, prompts = pairs.both("score_plain"), [*pairs.prompts, *pairs.prompts]
+    plain, prompts = pairs.both(lambda row: row.score_plain), [*pairs.prompts, *pairs.prompts]
     others = [*plain[len(pairs.chosen) :], *plain[: len(pairs.chosen)]]
-    found = {}
-    for edit in EDITS:
-        edited = pairs.both(f"score_{edit}")
-        found[f"shift_{edit}"] = mean_shift(plain, edited, prompts)
-        found[f"flips_{edit}"] = flip_rate(_less(plain, others), _less(edited, others), prompts)
-    return found
+    for edit, measure in EDITED:
+        edited = pairs.both(measure)
+        yield EditEffect(
+            edit=edit,
+            shift=mean_shift(plain, edited, prompts),
+            flips=flip_rate(_less(plain, others), _less(edited, others), prompts),
+        )
 
 
-def _less(a: Values, b: Values) -> Values:
+def _less(a: Column, b: Column) -> Column:
     return [None if one is None or other is None else one - other for one, other in zip(a, b, strict=True)]

@@ -6,14 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from align_bench.errors import MissingResultError, nearest
 from align_bench.metrics.finite import is_finite
-from align_bench.records import Generation, Outcome
+from align_bench.records import CellId, Comparison, Outcome
 from align_bench.report.build import build_report
 from align_bench.report.cells import GOLD, Cell, gather, judges_of
 from align_bench.report.export import (
+    ReportRows,
     outcome_of,
     read_generations,
     read_report,
@@ -21,14 +22,20 @@ from align_bench.report.export import (
     read_training,
 )
 from align_bench.report.files import write_text
-from align_bench.report.formatting import interval, number, one_line, p_value
-from align_bench.report.naming import method_of
-from align_bench.report.report_sections import costs, judged, members, pairwise, policies, reward_models
-from align_bench.report.section import Column, Section, verdict
+from align_bench.report.formatting import interval, one_line, p_value, signed
+from align_bench.report.schema import Header, JudgeFacts, Report, Result
+from align_bench.report.tables.cost import costs
+from align_bench.report.tables.leaderboard import judged, policies, reward_models
+from align_bench.report.tables.pairwise import LEVELS, members, pairwise
+from align_bench.report.tables.section import Column, Section, text, verdict
+from align_bench.report.tables.values import difference, number
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
 
 PAGE = "compare.html"
 MOST = 10  # prompts that differ most, each way
-# What decides which judge scores are of one judge: all that it is trained from.
+# What decides which answers are of one base, and which judge scores are of one judge: all that it is trained from.
 ANSWERED_BY = ("base", "precision", "generate", "seeds")
 JUDGED_BY = ("base", "precision", "lora", "train", "judge")
 
@@ -37,27 +44,25 @@ JUDGED_BY = ("base", "precision", "lora", "train", "judge")
 class Run:
     """A report with its rows, as its folder holds them."""
 
-    report: Mapping[str, Any]
-    scores: Sequence[Mapping[str, Any]]
-    generations: Sequence[Generation]
-    training: Sequence[Mapping[str, Any]]
+    report: Report
+    rows: ReportRows
 
 
 def read_run(folder: Path) -> Run:
-    """What a report's folder holds.
+    """What a report's folder holds, but for audits and pairs.
 
     Raises:
         MissingResultError: a file is missing.
         StoreError: a file is damaged.
     """
-    return Run(read_report(folder), read_scores(folder), read_generations(folder), read_training(folder))
+    return Run(read_report(folder), ReportRows(read_scores(folder), read_generations(folder), read_training(folder)))
 
 
 def merge(runs: Mapping[str, Run], methods: Sequence[str]) -> tuple[Run, list[str]]:
     """Several runs as one, with the cells of some methods as `run/cell`, and their differences tested anew.
 
-    The base stays one where all runs have the same. Judges of different making keep different names, `run/judge`, so
-    that no score is held against one of another scale.
+    The base stays one where all runs have the same. Judges of different making keep different names, `run/judge`, and
+    so do all reward models that policies learned from: no score is held against one of another scale.
 
     Args:
         runs: name → run; two or more.
@@ -69,74 +74,132 @@ def merge(runs: Mapping[str, Run], methods: Sequence[str]) -> tuple[Run, list[st
     Raises:
         MissingResultError: a method is in no run, or the runs answered different prompts.
     """
-    _same_prompts(runs)
-    made = [_settings(run) for run in runs.values()]
-    one_judge = all(_part(found, JUDGED_BY) == _part(made[0], JUDGED_BY) for found in made)
-    one_base = all(_part(found, ANSWERED_BY) == _part(made[0], ANSWERED_BY) for found in made)
-    one_base = one_base and all(run.report["base"] == next(iter(runs.values())).report["base"] for run in runs.values())
-    merged = Run({}, [], [], [])
-    outcomes: list[Outcome] = []
-    names: dict[str, None] = {}
-    for place, (name, run) in enumerate(runs.items()):
-        renamed = {}
-        for found in run.report["results"]:
-            wanted = not {found["cell"], found["algorithm"], method_of(found["cell"])}.isdisjoint(methods)
-            if found["kind"] == "base" and one_base:
-                if place > 0:
-                    continue
-                cell = found["cell"]
-            elif wanted or found["kind"] == "base":
-                cell = f"{name}/{found['cell']}"
-            else:
+    _check_prompts(runs)
+    _check_known(runs, methods)
+    one_judge = _agree(runs, JUDGED_BY)
+    one_base = _agree(runs, ANSWERED_BY) and len({run.report.base for run in runs.values()}) == 1
+    outcomes: dict[CellId, Outcome] = {}
+    compared: dict[str, None] = {}
+    rows = ReportRows([], [])
+    for name, run in runs.items():
+        renamed: dict[str, CellId] = {}
+        for result in run.report.results:
+            wanted = _is_one_of(result, methods)
+            if not wanted and result.kind != "base":
                 continue
-            renamed[found["cell"]] = cell
-            outcomes.append(replace(outcome_of(found), cell=cell, algorithm=method_of(cell).partition("[")[0]))
+            cell = result.cell if result.kind == "base" and one_base else replace(result.cell, run=name)
+            if cell in outcomes:  # the base
+                continue
+            renamed[result.name] = cell
+            outcomes[cell] = replace(outcome_of(result), cell=cell, algorithm=_algorithm(cell))
             if wanted:
-                names[method_of(cell)] = None
-        judges = {} if one_judge else {judge: f"{name}/{judge}" for judge in _judges(run)}
-        merged = _added(merged, run, renamed, judges)
-    known = {result[key] for run in runs.values() for result in run.report["results"] for key in ("cell", "algorithm")}
-    for method in methods:
-        if method not in known:
-            raise MissingResultError(f"no run has {method!r}. {nearest(method, known, what='method')}")
-    if len(names) < 2:
+                compared[str(cell.method)] = None
+        rows = _joined(rows, _renamed(run.rows, renamed, name, one_judge=one_judge))
+    if len(compared) < 2:
         raise MissingResultError("there is only one cell to compare", fix="name two methods, or a method of two runs")
+    header = _header(runs, one_judge=one_judge)
+    return Run(build_report(header, list(outcomes.values()), rows.scores, rows.generations), rows), list(compared)
+
+
+def _is_one_of(result: Result, methods: Sequence[str]) -> bool:
+    """Whether a cell, or its method, is among the names that a user gave."""
+    return not {result.name, result.algorithm, str(result.cell.method)}.isdisjoint(methods)
+
+
+def _algorithm(cell: CellId) -> str:
+    """The algorithm of a cell of several runs, of which each has its own."""
+    return str(CellId(cell.name, run=cell.run))
+
+
+def _header(runs: Mapping[str, Run], *, one_judge: bool) -> Header:
+    """That of the first run, with the judges of all."""
     first = next(iter(runs.values())).report
-    header = {key: first.get(key) for key in ("suite", "base", "data", "judge", "environment")}
-    return replace(merged, report=build_report(header, outcomes, merged.scores, merged.generations)), list(names)
-
-
-def _added(merged: Run, run: Run, renamed: Mapping[str, str], judges: Mapping[str, str]) -> Run:
-    """A merged run with the rows of some cells of another, under their new names."""
-    answers = [
-        replace(
-            answer,
-            cell=renamed[answer.cell],
-            scores={judges.get(judge, judge): score for judge, score in answer.scores.items()},
-        )
-        for answer in run.generations
-        if answer.cell in renamed
-    ]
-    return replace(
-        merged,
-        scores=[*merged.scores, *_of(run.scores, renamed)],
-        generations=[*merged.generations, *answers],
-        training=[*merged.training, *_of(run.training, renamed)],
+    judges: dict[str, JudgeFacts] = {}
+    for run, stored in runs.items():
+        for judge in stored.report.judges:
+            name = _judge(judge.name, run, one_judge=one_judge)
+            earlier = judges[name].rewarded if name in judges else []
+            rewarded = [*earlier, *(replace(cell, run=run) for cell in judge.rewarded)]
+            judges[name] = judges.get(name, judge).model_copy(update={"name": name, "rewarded": rewarded})
+    return Header(
+        command=first.command,
+        suite=first.suite,
+        base=first.base,
+        data=first.data,
+        judges=list(judges.values()),
+        environment=first.environment,
     )
 
 
-def _of(rows: Sequence[Mapping[str, Any]], renamed: Mapping[str, str]) -> list[dict[str, Any]]:
-    return [{**row, "cell": renamed[row["cell"]]} for row in rows if row["cell"] in renamed]
+def _judge(name: str, run: str, *, one_judge: bool) -> str:
+    """What a merged report calls a judge; gold is the same wherever the data is."""
+    return name if one_judge or name == GOLD else f"{run}/{name}"
 
 
-def _judges(run: Run) -> set[str]:
-    """Every scorer but gold, which is the same wherever the data is."""
-    return {judge for answer in run.generations for judge in answer.scores} - {GOLD}
+def _renamed(rows: ReportRows, cells: Mapping[str, CellId], run: str, *, one_judge: bool) -> ReportRows:
+    """The rows of some cells of a run, under their new names."""
+    names = {old: str(new) for old, new in cells.items()}
+    return ReportRows(
+        scores=[replace(row, cell=names[row.cell]) for row in rows.scores if row.cell in names],
+        generations=[
+            replace(
+                answer,
+                cell=names[answer.cell],
+                scores={_judge(name, run, one_judge=one_judge): score for name, score in answer.scores.items()},
+                proxies={f"{run}/{reward}": score for reward, score in answer.proxies.items()},
+            )
+            for answer in rows.generations
+            if answer.cell in names
+        ],
+        training=[replace(row, cell=names[row.cell]) for row in rows.training if row.cell in names],
+    )
 
 
-def _settings(run: Run) -> Mapping[str, Any]:
-    settings: Mapping[str, Any] = run.report["suite"].get("settings", {})
-    return settings
+def _joined(rows: ReportRows, more: ReportRows) -> ReportRows:
+    return ReportRows(
+        scores=[*rows.scores, *more.scores],
+        generations=[*rows.generations, *more.generations],
+        training=[*rows.training, *more.training],
+    )
+
+
+def _setting(run: Run, *path: str) -> JsonValue:
+    """A setting of a run's suite; None where it has none of that name."""
+    found: JsonValue = run.report.suite.settings
+    for key in path:
+        found = found.get(key) if isinstance(found, dict) else None
+    return found
+
+
+def _agree(runs: Mapping[str, Run], settings: Sequence[str]) -> bool:
+    """Whether all runs have the same of these settings."""
+    first, *others = runs.values()
+    return all(_setting(run, key) == _setting(first, key) for run in others for key in settings)
+
+
+def _check_known(runs: Mapping[str, Run], methods: Sequence[str]) -> None:
+    known = {
+        name
+        for run in runs.values()
+        for result in run.report.results
+        for name in (result.name, result.algorithm, str(result.cell.method))
+    }
+    for method in methods:
+        if method not in known:
+            raise MissingResultError(f"no run has {method!r}. {nearest(method, known, what='method')}")
+
+
+def _check_prompts(runs: Mapping[str, Run]) -> None:
+    """Runs are compared prompt by prompt, so a number of a prompt must mean the same text in all of them."""
+    (first, run), *others = runs.items()
+    texts = {answer.prompt_id: answer.prompt for answer in run.rows.generations}
+    for name, other in others:
+        differ = any(texts.get(answer.prompt_id, answer.prompt) != answer.prompt for answer in other.rows.generations)
+        if differ or _setting(other, "data", "val") != _setting(run, "data", "val"):
+            raise MissingResultError(
+                f"the runs {first} and {name} were measured on different validation pairs",
+                fix="compare runs of one data.val",
+            )
 
 
 def pairs_of(names: Sequence[str]) -> list[tuple[str, str]]:
@@ -158,107 +221,97 @@ def write_comparison(path: Path, run: Run, names: Sequence[str], command: str) -
     """
     from align_bench.report.figures import comparison_figures
     from align_bench.report.figures.base import Material
-    from align_bench.report.html import comparison_page
+    from align_bench.report.render.html import Content, page
 
     chosen = {cell for name in names for cell in members(run.report, name)["checkpoint"]}
-    kept = chosen | {found["cell"] for found in run.report["results"] if found["kind"] == "base"}
-    results = [found for found in run.report["results"] if found["cell"] in kept]
-    methods = {method_of(cell) for cell in kept}
-    comparisons = [
-        found
-        for found in run.report["comparisons"]
-        if {found["a"], found["b"]} <= (kept if found["level"] == "checkpoint" else methods)
-    ]
-    report = {
-        **run.report,
-        **_blocks_of(run.report, kept, methods),
-        "results": results,
-        "comparisons": comparisons,
-        "command": command,
-    }
-    cells = gather(
-        [outcome_of(found) for found in results],
-        [row for row in run.scores if row["cell"] in kept],
-        [answer for answer in run.generations if answer.cell in kept],
-    )
-    material = Material(report, cells, [row for row in run.training if row["cell"] in kept])
+    part = _part(run, chosen, command)
+    report = part.report
+    cells = gather([outcome_of(result) for result in report.results], part.rows.scores, part.rows.generations)
+    first = {name: next(cell.id for cell in cells if cell.id in members(report, name)["checkpoint"]) for name in names}
     pairs = pairs_of(names)
-    tables = [pairwise(report, a, b) for a, b in pairs]
-    others = [judged(report), policies(report), reward_models(report), costs(report)]
-    firsts = {
-        name: next(cell.name for cell in cells if cell.name in members(report, name)["checkpoint"]) for name in names
-    }
-    gaps = [section for a, b in pairs if a != b and (section := most_different(cells, firsts[a], firsts[b])).rows]
-    title = " against ".join(map(one_line, names))
-    page = comparison_page(
-        title,
-        report,
-        cells,
-        verdicts=list(verdicts(report, pairs)),
-        tables=[*tables, *gaps, *(section for section in others if section.rows)],
-        against=next(((firsts[a], firsts[b]) for a, b in pairs if a != b), None),
-        figures=comparison_figures(material, [(firsts[a], firsts[b]) for a, b in pairs if a != b]),
+    between = [(first[a], first[b]) for a, b in pairs if a != b]
+    tests = [pairwise(report, a, b) for a, b in pairs]
+    tables = [*(most_different(cells, a, b) for a, b in between), judged(report), policies(report)]
+    tables += [reward_models(report), costs(report)]
+    content = Content(
+        title=" against ".join(map(one_line, names)),
+        points=list(verdicts(report, pairs)),
+        tables=[*tests, *(table for table in tables if table.rows)],
+        figures=comparison_figures(Material(report, cells, part.rows.training), between),
+        against=next(iter(between), None),
     )
-    write_text(path, page)
+    write_text(path, page(content, report, cells))
 
 
-def _blocks_of(report: Mapping[str, Any], cells: set[str], methods: set[str]) -> dict[str, Any]:
-    """Of the blocks that figures are drawn from, what is about some cells."""
-    policies = report.get("policies") or {}
-    kept = {"checkpoint": cells, "method": methods}
-    rates = [one for one in policies.get("win_rates", ()) if {one["a"], one["b"]} <= kept[one["level"]]]
-    return {
-        "policies": {
-            **policies,
-            "win_rates": [
-                one for one in rates if {one["a"], one["b"]} <= (cells if one["level"] == "checkpoint" else methods)
-            ],
-            "frontier": [one for one in policies.get("frontier", ()) if one["cell"] in cells],
-        },
-        "audit": [one for one in report.get("audit") or () if one["scorer"] in cells],
-        "agreement": [],  # of the judges, whoever is compared
-        "keywords": {"lists": [one for one in (report.get("keywords") or {}).get("lists", ()) if one["of"] in cells]},
-    }
+def _part(run: Run, chosen: set[CellId], command: str) -> Run:
+    """The run with nothing but some cells and the base in what the page's tables and figures are made from."""
+    whole, rows = run.report, run.rows
+    cells = chosen | {result.cell for result in whole.results if result.kind == "base"}
+    kept = {"checkpoint": cells, "method": {cell.method for cell in cells}}
+    names = {str(cell) for cell in cells}
+    report = whole.model_copy(
+        update={
+            "command": command,
+            "results": [result for result in whole.results if result.cell in cells],
+            "comparisons": [one for one in whole.comparisons if {one.a, one.b} <= kept[one.level]],
+            "policies": whole.policies.model_copy(
+                update={
+                    "win_rates": [one for one in whole.policies.win_rates if {one.a, one.b} <= kept[one.level]],
+                    "frontier": [point for point in whole.policies.frontier if point.cell in cells],
+                }
+            ),
+            "audit": [audit for audit in whole.audit if audit.scorer in names],
+            "agreement": [],  # of the judges, whoever is compared
+            "keywords": whole.keywords.model_copy(
+                update={"lists": [own for own in whole.keywords.lists if own.of in names]}
+            ),
+        }
+    )
+    return Run(
+        report,
+        ReportRows(
+            scores=[row for row in rows.scores if row.cell in names],
+            generations=[answer for answer in rows.generations if answer.cell in names],
+            training=[row for row in rows.training if row.cell in names],
+        ),
+    )
 
 
-def verdicts(report: Mapping[str, Any], pairs: Sequence[tuple[str, str]]) -> Iterator[str]:
-    """What the tests say of each pair, a sentence a level: the methods where seeds allow it, and the checkpoints."""
+def verdicts(report: Report, pairs: Sequence[tuple[str, str]]) -> Iterator[str]:
+    """What the tests say of each pair, one sentence per level: methods where seeds allow it, and checkpoints."""
     for a, b in pairs:
         left, right = members(report, a), members(report, b)
-        for level, what in (("method", "as methods"), ("checkpoint", "as checkpoints")):
+        for level in LEVELS:
+            who = f"{one_line(a)} against {one_line(b)}, as {level}s"
             found = [
-                one
-                for one in report["comparisons"]
-                if one["level"] == level
+                each
+                for each in report.comparisons
+                if each.level == level
                 and (
-                    (one["a"] in left[level] and one["b"] in right[level])
-                    or (one["b"] in left[level] and one["a"] in right[level])
+                    (each.a in left[level] and each.b in right[level])
+                    or (each.b in left[level] and each.a in right[level])
                 )
             ]
-            told = "; ".join(map(_told, found))
-            if told:
-                yield f"{one_line(a)} against {one_line(b)}, {what}: {told}."
+            if found:
+                yield f"{who}: {'; '.join(map(_told, found))}."
             elif level == "method":
-                yield (
-                    f"{one_line(a)} against {one_line(b)}, {what}: no claim. It needs at least 3 seeds of each; the "
-                    "tests below compare checkpoints."
-                )
+                yield f"{who}: no claim. It needs at least 3 seeds of each; the tests below compare checkpoints."
 
 
-def most_different(cells: Sequence[Cell], a: str, b: str) -> Section:
+def most_different(cells: Sequence[Cell], a: CellId, b: CellId) -> Section:
     """The prompts on which the first judge's scores of two cells differ most, in both directions."""
-    own = {cell.name: cell for cell in cells}
+    own = {cell.id: cell for cell in cells}
     judge = next(iter(judges_of(own[a].generations)), None)
-    columns = [Column("prompt", numeric=False, wraps=True), *map(Column, (a, b, "difference"))]
+    columns = [text("prompt"), *map(Column, (str(a), str(b), "difference"))]
     title = f"Prompts on which {one_line(a)} and {one_line(b)} differ most"
     if judge is None:
         return Section(title, columns, [])
     left, right = own[a].judged_by_prompt(judge), own[b].judged_by_prompt(judge)
     texts = {answer.prompt_id: answer.prompt for answer in own[a].generations}
-    gaps = sorted((left[prompt] - right[prompt], prompt) for prompt in left if prompt in right)
+    gaps = sorted((left[prompt] - right[prompt], prompt) for prompt in texts if prompt in left and prompt in right)
     picked = gaps if len(gaps) <= 2 * MOST else [*gaps[:MOST], *gaps[-MOST:]]
     rows = [
-        (_short(texts[prompt]), number(left[prompt]), number(right[prompt]), number(gap, signed=True))
+        (_clipped(texts[prompt]), number(left[prompt]), number(right[prompt]), difference(gap))
         for gap, prompt in reversed(picked)
         if is_finite(gap)
     ]
@@ -266,34 +319,12 @@ def most_different(cells: Sequence[Cell], a: str, b: str) -> Section:
     return Section(title, columns, rows, [caption], "examples")
 
 
-def _told(found: Mapping[str, Any]) -> str:
-    shown = f"{number(found['difference'], signed=True)} {interval(found['low'], found['high'])}"
-    who = f"{one_line(found['a'])} − {one_line(found['b'])}"
-    return f"{one_line(found['metric'])}: {verdict(found)} ({who} {shown}, Holm p {p_value(found['p_holm'])})"
+def _told(found: Comparison) -> str:
+    shown = f"{signed(found.difference)} {interval(found.low, found.high)}"
+    who = f"{one_line(found.a)} − {one_line(found.b)}"
+    return f"{one_line(found.metric)}: {verdict(found)} ({who} {shown}, Holm p {p_value(found.p_holm)})"
 
 
-def _short(text: str) -> str:
-    line = one_line(text[:400])
+def _clipped(prompt: str) -> str:
+    line = one_line(prompt[:400])
     return line if len(line) <= 120 else f"{line[:119]}…"
-
-
-def _part(settings: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
-    return {key: settings.get(key) for key in keys}
-
-
-def _same_prompts(runs: Mapping[str, Run]) -> None:
-    """Runs are compared prompt by prompt, so a number of a prompt must mean the same text in all of them."""
-    (first, run), *others = runs.items()
-    texts = {answer.prompt_id: answer.prompt for answer in run.generations}
-    val = _settings(run).get("data", {}).get("val")
-    for name, other in others:
-        differ = {
-            answer.prompt_id
-            for answer in other.generations
-            if texts.get(answer.prompt_id, answer.prompt) != answer.prompt
-        }
-        if differ or _settings(other).get("data", {}).get("val") != val:
-            raise MissingResultError(
-                f"the runs {first} and {name} were measured on different validation pairs",
-                fix="compare runs of one data.val",
-            )

@@ -12,18 +12,12 @@ from align_bench.metrics.accuracy import correctness
 from align_bench.metrics.clusters import cluster_codes, is_clustered
 from align_bench.metrics.finite import finite, is_finite
 from align_bench.metrics.length_bias import partial_correlation
-from align_bench.records import Comparison, Kind, Level
-from align_bench.report.cells import GOLD, Cell, judge_metric, proxies_of
-from align_bench.report.naming import method_of
+from align_bench.records import CellId, Comparison, Kind, Level, MetricKey
+from align_bench.report.cells import GOLD, Cell, judge_metric, prompt_by_pair, proxies_of
+from align_bench.report.rows import ScoredAnswer
 from align_bench.stats.bootstrap import Matrix, bca_means, paired_bootstrap, percentiles, resampled_means
 from align_bench.stats.equivalence import prompt_spread, tost_fixed, tost_paired, tost_seeds
-from align_bench.stats.paired import (
-    Difference,
-    holm,
-    mcnemar_exact,
-    paired_t,
-    wilcoxon_p,
-)
+from align_bench.stats.paired import Difference, holm, mcnemar_exact, paired_t, wilcoxon_p
 from align_bench.stats.seeds import MIN_SEEDS, against_fixed, welch
 
 Values = Mapping[Hashable, float]
@@ -36,18 +30,18 @@ class Measure:
     """One metric of the cells that it may be compared among.
 
     Attributes:
-        metric: its name in the report.
+        metric: which one.
         kind: whether the cells are reward models, or policies with the base.
         unit: of its values.
-        values: cell id → pair or prompt → value; the base, if it is among them, last. Cells without any are absent.
+        values: cell → unit (pair or prompt) → value; the base, if it is among them, last. Cells without any are absent.
         prompts: pair → its prompt; a unit that is not in it is a prompt itself.
         binary: whether the values are right or wrong (or a tie), so that McNemar's test applies.
     """
 
-    metric: str
+    metric: MetricKey
     kind: Kind
     unit: str
-    values: Mapping[str, Values]
+    values: Mapping[CellId, Values]
     prompts: Mapping[Hashable, Hashable]
     binary: bool
 
@@ -55,13 +49,13 @@ class Measure:
         """The prompt of each unit."""
         return [self.prompts.get(unit, unit) for unit in units]
 
-    def common(self, cells: Sequence[str]) -> list[Hashable]:
+    def common(self, cells: Sequence[CellId]) -> list[Hashable]:
         """The units for which all of these cells have a value, in the first one's order."""
         first, *rest = (self.values[cell] for cell in cells)
         return [unit for unit in first if all(unit in other for other in rest)]
 
-    def table(self, cells: Sequence[str], units: Sequence[Hashable]) -> Matrix:
-        """The values of these cells, a row a cell and a column a unit."""
+    def table(self, cells: Sequence[CellId], units: Sequence[Hashable]) -> Matrix:
+        """The values of these cells, a row per cell and a column per unit."""
         return np.array([[self.values[cell][unit] for unit in units] for cell in cells], dtype=np.float64)
 
 
@@ -81,7 +75,7 @@ def compare_all(cells: Sequence[Cell], judges: Sequence[str], equivalence_dz: fl
     every = measures(done, judges)
     found = [comparison for measure in every for comparison in _between_checkpoints(measure, equivalence_dz)]
     found += _between_biases([cell for cell in done if cell.outcome.kind == "reward"])
-    bases = {cell.name for cell in done if cell.outcome.kind == "base"}
+    bases = {cell.id for cell in done if cell.outcome.kind == "base"}
     found += [comparison for measure in every for comparison in _between_methods(measure, bases, equivalence_dz)]
     return [one for level in LEVELS for one in _adjusted([one for one in found if one.level == level])]
 
@@ -102,38 +96,50 @@ def measures(cells: Sequence[Cell], judges: Sequence[str]) -> list[Measure]:
     """
     rewards = [cell for cell in cells if cell.outcome.kind == "reward"]
     policies = [cell for cell in cells if cell.outcome.kind != "reward"]
-    prompts = {pair: prompt for cell in cells for pair, prompt in cell.prompt_by_pair().items()}
-    one_sample = all(cell.one_sample for cell in policies)
-    made = [
-        Measure("accuracy", "reward", SHARE, {cell.name: cell.right_by_pair() for cell in rewards}, prompts, True),
-        Measure("accuracy", "policy", SHARE, {cell.name: cell.right_by_pair() for cell in policies}, prompts, True),
-        Measure(
-            "accuracy_right_shorter",
-            "reward",
-            SHARE,
-            {cell.name: _right_shorter(cell) for cell in rewards},
-            prompts,
-            True,
+    found = [
+        *_pair_measures(rewards, policies, prompt_by_pair(cells)),
+        *(_judged(judge_metric("judge_reward", judge, judges), judge, policies) for judge in judges),
+        *(
+            _proxied(name, policies)
+            for name in proxies_of([answer for cell in policies for answer in cell.generations])
+        ),
+        replace(
+            _judged(MetricKey("gold_accuracy"), GOLD, policies),
+            unit=SHARE,
+            binary=all(cell.one_sample for cell in policies),
         ),
     ]
-    for judge in judges:
-        metric = judge_metric("judge_reward", judge, judges)
-        scores = {cell.name: cell.judged_by_prompt(judge) for cell in policies}
-        made.append(Measure(metric, "policy", REWARD, scores, {}, False))
-    for reward, name in proxies_of([answer for cell in policies for answer in cell.generations]).items():
-        scores = {cell.name: cell.judged_by_prompt(name) for cell in policies}
-        made.append(Measure(f"proxy_reward[{reward}]", "policy", REWARD, scores, {}, False))
-    gold = {cell.name: cell.judged_by_prompt(GOLD) for cell in policies}
-    made.append(Measure("gold_accuracy", "policy", SHARE, gold, {}, one_sample))
-    return [replace(one, values={cell: own for cell, own in one.values.items() if own}) for one in made]
+    return [replace(one, values={cell: own for cell, own in one.values.items() if own}) for one in found]
 
 
-def by_method(measure: Measure) -> dict[str, list[str]]:
+def by_method(measure: Measure) -> dict[CellId, list[CellId]]:
     """Method → its cells with values; the base is a method of one cell."""
-    found: dict[str, list[str]] = {}
+    found: dict[CellId, list[CellId]] = {}
     for cell in measure.values:
-        found.setdefault(method_of(cell), []).append(cell)
+        found.setdefault(cell.method, []).append(cell)
     return found
+
+
+def _pair_measures(
+    rewards: Sequence[Cell], policies: Sequence[Cell], prompts: Mapping[Hashable, Hashable]
+) -> Iterator[Measure]:
+    """What cells say of the validation pairs."""
+    kinds: tuple[tuple[Kind, Sequence[Cell]], ...] = (("reward", rewards), ("policy", policies))
+    for kind, cells in kinds:
+        right = {cell.id: cell.right_by_pair() for cell in cells}
+        yield Measure(MetricKey("accuracy"), kind, SHARE, right, prompts, binary=True)
+    shorter = {cell.id: _right_shorter(cell) for cell in rewards}
+    yield Measure(MetricKey("accuracy_right_shorter"), "reward", SHARE, shorter, prompts, binary=True)
+
+
+def _judged(metric: MetricKey, judge: str, policies: Sequence[Cell]) -> Measure:
+    scores = {cell.id: cell.judged_by_prompt(judge) for cell in policies}
+    return Measure(metric, "policy", REWARD, scores, {}, binary=False)
+
+
+def _proxied(reward: str, policies: Sequence[Cell]) -> Measure:
+    scores = {cell.id: cell.proxied_by_prompt(reward) for cell in policies}
+    return Measure(MetricKey("proxy_reward", reward), "policy", REWARD, scores, {}, binary=False)
 
 
 def _adjusted(family: Sequence[Comparison]) -> list[Comparison]:
@@ -149,15 +155,17 @@ def _between_checkpoints(measure: Measure, equivalence_dz: float) -> Iterator[Co
     for (a, b), common, (low, high) in zip(pairs, units, _bca(measure, pairs, units), strict=True):
         left, right = measure.table([a, b], common)
         clusters = measure.clusters(common)
+        prompts = len(set(clusters))
         clustered = bool(common) and is_clustered(cluster_codes(clusters, len(common)))
         if measure.binary and not clustered:
-            test, found = "exact McNemar", mcnemar_exact(left, right)
+            tested = _Tested("exact McNemar", mcnemar_exact(left, right), prompts)
         else:
-            test, found = f"{'clustered' if clustered else 'paired'} t", paired_t(left, right, clusters)
+            name = "clustered t" if clustered else "paired t"
+            tested = _Tested(name, paired_t(left, right, clusters), prompts)
         spread = prompt_spread(left[None], right[None])
         margin = equivalence_dz * spread if spread else None
         yield replace(
-            _comparison(a, b, "checkpoint", measure.metric, measure.unit, test, found, len(set(clusters))),
+            _comparison(a, b, "checkpoint", measure.metric, measure.unit, tested),
             bootstrap_low=low,
             bootstrap_high=high,
             p_wilcoxon=None if measure.binary else wilcoxon_p(left, right, clusters),
@@ -167,7 +175,7 @@ def _between_checkpoints(measure: Measure, equivalence_dz: float) -> Iterator[Co
 
 
 def _bca(
-    measure: Measure, pairs: Sequence[tuple[str, str]], units: Sequence[Sequence[Hashable]]
+    measure: Measure, pairs: Sequence[tuple[CellId, CellId]], units: Sequence[Sequence[Hashable]]
 ) -> list[tuple[float | None, float | None]]:
     """The BCa interval of each pair's mean difference; pairs with the same units share their resamples."""
     places: dict[tuple[Hashable, ...], list[int]] = {}
@@ -184,45 +192,54 @@ def _bca(
 
 def _right_shorter(cell: Cell) -> Values:
     """Pair → 1, ½ or 0: whether the right answer has the higher reward, where it is the shorter."""
-    pairs = [pair for pair in cell.right_shorter() if is_finite(pair.right_reward) and is_finite(pair.wrong_reward)]
-    marks = correctness([pair.right_reward for pair in pairs], [pair.wrong_reward for pair in pairs])
+    pairs = [pair for pair in cell.right_shorter() if is_finite(pair.right.reward) and is_finite(pair.wrong.reward)]
+    marks = correctness([pair.right.reward for pair in pairs], [pair.wrong.reward for pair in pairs])
     return {pair.pair: mark for pair, mark in zip(pairs, marks, strict=True)}
 
 
 def _between_biases(cells: Sequence[Cell]) -> Iterator[Comparison]:
     """The partial correlations of reward models with length, pair of models by pair of models."""
-    prompts = {pair: prompt for cell in cells for pair, prompt in cell.prompt_by_pair().items()}
-    for metric, columns in (
-        ("length_correlation_given_label", _columns_by_label),
-        ("length_correlation_given_gold", _columns_by_gold),
+    prompts = prompt_by_pair(cells)
+    for name, rows_of in (
+        ("length_correlation_given_label", _rows_by_label),
+        ("length_correlation_given_gold", _rows_by_gold),
     ):
-        known = [(cell.name, columns(cell)) for cell in cells]
-        for (a, left), (b, right) in combinations([(name, rows) for name, rows in known if rows], 2):
+        known = {cell.id: rows for cell in cells if (rows := rows_of(cell))}
+        for (a, left), (b, right) in combinations(known.items(), 2):
             units = [unit for unit in left if unit in right]
-            rewards = [[rows[unit][side] for unit in units] for rows in (left, right) for side in (0, 1)]
-            words = [[left[unit][side] for unit in units] for side in (2, 3)]
-            own_a, other_a, own_b, other_b, *shared = finite(*rewards, *words)
-            found = paired_bootstrap(partial_correlation, (own_a, other_a), (own_b, other_b), shared)
-            distinct = len({prompts.get(unit, unit) for unit in units})
-            yield _comparison(a, b, "checkpoint", metric, CORRELATION, "paired bootstrap", found, distinct)
+            own_a, other_a, own_b, other_b, *words = finite(
+                [left[unit].better.reward for unit in units],
+                [left[unit].worse.reward for unit in units],
+                [right[unit].better.reward for unit in units],
+                [right[unit].worse.reward for unit in units],
+                [left[unit].better.words for unit in units],
+                [left[unit].worse.words for unit in units],
+            )
+            found = paired_bootstrap(partial_correlation, (own_a, other_a), (own_b, other_b), words)
+            tested = _Tested("paired bootstrap", found, len({prompts[unit] for unit in units}))
+            yield _comparison(a, b, "checkpoint", MetricKey(name), CORRELATION, tested)
 
 
-def _columns_by_label(cell: Cell) -> Mapping[Hashable, Sequence[float | None]]:
-    names = ("chosen_reward", "rejected_reward", "chosen_words", "rejected_words")
-    return {row["pair"]: [row.get(name) for name in names] for row in cell.scores}
+@dataclass(frozen=True, slots=True)
+class _Ordered:
+    """Both answers of a pair, by the label or by gold."""
+
+    better: ScoredAnswer
+    worse: ScoredAnswer
 
 
-def _columns_by_gold(cell: Cell) -> Mapping[Hashable, Sequence[float | None]]:
-    return {
-        found.pair: [found.right_reward, found.wrong_reward, found.right_words, found.wrong_words]
-        for found in cell.by_gold()
-    }
+def _rows_by_label(cell: Cell) -> Mapping[int, _Ordered]:
+    return {row.pair: _Ordered(row.chosen, row.rejected) for row in cell.scores}
 
 
-def _between_methods(measure: Measure, bases: set[str], equivalence_dz: float) -> Iterator[Comparison]:
+def _rows_by_gold(cell: Cell) -> Mapping[int, _Ordered]:
+    return {found.pair: _Ordered(found.right, found.wrong) for found in cell.by_gold()}
+
+
+def _between_methods(measure: Measure, bases: set[CellId], equivalence_dz: float) -> Iterator[Comparison]:
     """Methods with enough seeds against each other and against the base, on the units that all their cells have."""
     methods = {
-        name: cells for name, cells in by_method(measure).items() if len(cells) >= MIN_SEEDS or set(cells) <= bases
+        method: cells for method, cells in by_method(measure).items() if len(cells) >= MIN_SEEDS or set(cells) <= bases
     }
     if not any(len(cells) >= MIN_SEEDS for cells in methods.values()):
         return
@@ -231,21 +248,21 @@ def _between_methods(measure: Measure, bases: set[str], equivalence_dz: float) -
     prompts = len(set(clusters))
     if prompts < 2:
         return
-    tables = {name: measure.table(cells, units) for name, cells in methods.items()}
+    tables = {method: measure.table(cells, units) for method, cells in methods.items()}
     drawn = dict(zip(tables, resampled_means(list(tables.values()), clusters), strict=True))
     for a, b in combinations(tables, 2):
         left, right = tables[a].mean(axis=1).tolist(), tables[b].mean(axis=1).tolist()
         spread = prompt_spread(tables[a], tables[b])
         margin = equivalence_dz * spread if spread else None
         if b in bases:
-            test, found = "one-sample t (seeds)", against_fixed(left, right[0])
+            tested = _Tested("one-sample t (seeds)", against_fixed(left, right[0]), prompts)
             p_tost = tost_fixed(left, right[0], margin) if margin else None
         else:
-            test, found = "Welch t (seeds)", welch(left, right)
+            tested = _Tested("Welch t (seeds)", welch(left, right), prompts)
             p_tost = tost_seeds(left, right, margin) if margin else None
         low, high = percentiles(drawn[a] - drawn[b])
         yield replace(
-            _comparison(a, b, "method", measure.metric, measure.unit, test, found, prompts),
+            _comparison(a, b, "method", measure.metric, measure.unit, tested),
             bootstrap_low=low,
             bootstrap_high=high,
             margin=margin,
@@ -253,9 +270,17 @@ def _between_methods(measure: Measure, bases: set[str], equivalence_dz: float) -
         )
 
 
-def _comparison(
-    a: str, b: str, level: Level, metric: str, unit: str, test: str, found: Difference, prompts: int
-) -> Comparison:
+@dataclass(frozen=True, slots=True)
+class _Tested:
+    """A test's name, what it found, and the distinct prompts behind it."""
+
+    name: str
+    found: Difference
+    prompts: int
+
+
+def _comparison(a: CellId, b: CellId, level: Level, metric: MetricKey, unit: str, tested: _Tested) -> Comparison:
+    found = tested.found
     return Comparison(
         a=a,
         b=b,
@@ -267,7 +292,7 @@ def _comparison(
         high=found.high,
         bootstrap_low=None,
         bootstrap_high=None,
-        test=test,
+        test=tested.name,
         p=found.p,
         p_holm=None,
         p_wilcoxon=None,
@@ -276,5 +301,5 @@ def _comparison(
         p_tost=None,
         p_tost_holm=None,
         n=found.n,
-        prompts=prompts,
+        prompts=tested.prompts,
     )

@@ -2,52 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Literal
+
+from align_bench.records import Comparison
 
 ALPHA = 0.05
-
-BOUNDS = (("low", "high"), ("bootstrap_low", "bootstrap_high"))
 
 Decision = Literal["higher", "lower", "equivalent", "none", "undefined"]
 
 
-def decide(found: Mapping[str, Any]) -> Decision:
+def decide(comparison: Comparison) -> Decision:
     """Whether a is higher or lower than b, equivalent to it, or neither was shown.
 
     A difference is shown by a Holm-adjusted p below 5%; between methods, the interval over resampled seeds and prompts
     must exclude 0 as well, because a test over seeds says nothing of other prompts. Equivalence is shown by a
     Holm-adjusted TOST; between methods, that interval must lie within the margin as well. Where there is an interval
     but no test, it is the interval that decides, without an adjustment.
-
-    Args:
-        found: a row of the report's `comparisons`.
     """
-    p, low, high = found["p_holm"], found["low"], found["high"]
-    if p is None and low is None:
+    if comparison.difference is None or (comparison.p_holm is None and comparison.low is None):
         return "undefined"
-    shown = not low <= 0 <= high if p is None else p < ALPHA
-    if shown and found["level"] == "method" and found["bootstrap_low"] is not None:
-        shown = not found["bootstrap_low"] <= 0 <= found["bootstrap_high"]
+    p = comparison.p_holm
+    shown = _excludes_zero(comparison.low, comparison.high) if p is None else p < ALPHA
+    if shown and comparison.level == "method" and comparison.bootstrap_low is not None:
+        shown = _excludes_zero(comparison.bootstrap_low, comparison.bootstrap_high)
     if shown:
-        return "higher" if found["difference"] > 0 else "lower"
-    return "equivalent" if _equivalent(found) else "none"
+        return "higher" if comparison.difference > 0 else "lower"
+    return "equivalent" if _equivalent(comparison) else "none"
 
 
-def _equivalent(found: Mapping[str, Any]) -> bool:
-    p, margin = found["p_tost_holm"], found["margin"]
-    if p is None or p >= ALPHA:
-        return False
-    if found["level"] == "checkpoint" or found["bootstrap_low"] is None:
-        return True
-    return bool(-margin < found["bootstrap_low"] and found["bootstrap_high"] < margin)
-
-
-def turned(found: Mapping[str, Any]) -> dict[str, Any]:
+def turned(comparison: Comparison) -> Comparison:
     """The same comparison as `b − a`."""
-    flipped = {
-        key: None if found[key] is None else -found[key]
-        for key in ("difference", "effect", "low", "high", "bootstrap_low", "bootstrap_high")
-    }
-    swapped = {low: flipped[high] for low, high in BOUNDS} | {high: flipped[low] for low, high in BOUNDS}
-    return {**found, **flipped, **swapped, "a": found["b"], "b": found["a"]}
+    return replace(
+        comparison,
+        a=comparison.b,
+        b=comparison.a,
+        difference=_negative(comparison.difference),
+        effect=_negative(comparison.effect),
+        low=_negative(comparison.high),
+        high=_negative(comparison.low),
+        bootstrap_low=_negative(comparison.bootstrap_high),
+        bootstrap_high=_negative(comparison.bootstrap_low),
+    )
+
+
+def _equivalent(comparison: Comparison) -> bool:
+    p, margin = comparison.p_tost_holm, comparison.margin
+    if p is None or margin is None or p >= ALPHA:
+        return False
+    low, high = comparison.bootstrap_low, comparison.bootstrap_high
+    if comparison.level == "checkpoint" or low is None or high is None:
+        return True
+    return -margin < low and high < margin
+
+
+def _excludes_zero(low: float | None, high: float | None) -> bool:
+    return low is not None and high is not None and not low <= 0 <= high
+
+
+def _negative(number: float | None) -> float | None:
+    return None if number is None else -number

@@ -3,95 +3,44 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from align_bench.errors import MissingResultError, StoreError
-from align_bench.metrics.counterfactual import VERSIONS
-from align_bench.metrics.format_effects import FEATURES
-from align_bench.records import Cost, Generation, Outcome, PairTexts
-from align_bench.report.files import json_ready, unicode, write_text
-from align_bench.store.files import replacing
+from pydantic import TypeAdapter, ValidationError
 
-if TYPE_CHECKING:
-    import pyarrow as pa
+from align_bench.errors import StoreError
+from align_bench.records import Generation, Outcome, PairTexts
+from align_bench.report.files import json_ready, write_text
+from align_bench.report.rows import REBUILD, AuditRow, ScoreRow, TrainingRow, existing, first_of, read_rows, write_rows
+from align_bench.report.schema import VERSION, Header, Report, Result
 
 REPORT, MARKDOWN, PAGE, FIGURES = "report.json", "report.md", "report.html", "figures"
 SCORES, GENERATIONS, TRAINING = "scores.parquet", "generations.jsonl", "training.parquet"
 AUDIT, PAIRS = "audit.parquet", "pairs.parquet"
 WRITTEN = (REPORT, MARKDOWN, PAGE, SCORES, GENERATIONS, TRAINING, AUDIT, PAIRS)
-COMPUTED = (
-    "verdict",
-    "results",
-    "comparisons",
-    "rankings",
-    "policies",
-    "baselines",
-    "agreement",
-    "audit",
-    "course",
-    "keywords",
-    "pareto",
-    "detectable",
-    "notes",
-)
-
-# Column → pyarrow type, in the order of the file; log-probabilities are sums in nats, grades are Flesch–Kincaid's.
-SCORE_COLUMNS = {
-    "cell": "string",
-    "algorithm": "string",
-    "seed": "int64",
-    "pair": "int64",
-    "chosen_reward": "float64",
-    "rejected_reward": "float64",
-    "chosen_tokens": "int64",
-    "rejected_tokens": "int64",
-    "gold_choice": "int64",
-    "chosen_logp": "float64",
-    "rejected_logp": "float64",
-    "ref_chosen_logp": "float64",
-    "ref_rejected_logp": "float64",
-    "chosen_words": "int64",
-    "rejected_words": "int64",
-    "prompt_id": "int64",
-    "chosen_grade": "float64",
-    "rejected_grade": "float64",
-}
-PAIR_COLUMNS = {"pair": "int64", "prompt": "string", "chosen": "string", "rejected": "string"}
-# Of every optimizer step; a method's own measures (rewards, KL to the reference in nats an answer) follow as float64.
-TRAINING_COLUMNS = {
-    "cell": "string",
-    "algorithm": "string",
-    "seed": "int64",
-    "step": "int64",
-    "loss": "float64",
-    "learning_rate": "float64",
-    "gradient_norm": "float64",
-    "seconds": "float64",
-}
-# Of every answer to a validation pair and every reward model or judge; `score_…` with changed texts, where scored.
-AUDIT_COLUMNS = {
-    "scorer": "string",
-    "pair": "int64",
-    "prompt": "int64",
-    "side": "string",
-    "score": "float64",
-    **dict.fromkeys(FEATURES, "float64"),
-    **{f"score_{version}": "float64" for version in VERSIONS},
-}
 
 
-def write_report(
-    folder: Path,
-    report: Mapping[str, Any],
-    scores: Sequence[Mapping[str, Any]],
-    generations: Sequence[Generation],
-    training: Sequence[Mapping[str, Any]] = (),
-    audits: Sequence[Mapping[str, Any]] = (),
-    pairs: Sequence[PairTexts] = (),
-) -> None:
+@dataclass(frozen=True, slots=True)
+class ReportRows:
+    """The rows that a report is computed from.
+
+    Attributes:
+        scores: of `scores.parquet`.
+        generations: lines of `generations.jsonl`.
+        training: of `training.parquet`.
+        audits: of `audit.parquet`.
+        pairs: of `pairs.parquet`; without them the course's file of marks is left out.
+    """
+
+    scores: Sequence[ScoreRow]
+    generations: Sequence[Generation]
+    training: Sequence[TrainingRow] = ()
+    audits: Sequence[AuditRow] = ()
+    pairs: Sequence[PairTexts] = ()
+
+
+def write_report(folder: Path, report: Report, rows: ReportRows) -> None:
     """Write a report's folder, each file atomically and `report.json` last.
 
     The rows come first (`scores.parquet`, `pairs.parquet`, `generations.jsonl`, `training.parquet`, `audit.parquet`),
@@ -100,52 +49,35 @@ def write_report(
     Args:
         folder: made if it does not exist.
         report: what `build_report` returned.
-        scores, generations: what it was built from. Absent score columns are null; columns beyond `SCORE_COLUMNS`
-            follow them.
-        training: a row per optimizer step: `TRAINING_COLUMNS`, then whatever the methods measure.
-        audits: a row per reward model and answer: `AUDIT_COLUMNS`.
-        pairs: a row per validation pair; without them the course's file of marks is left out.
+        rows: what it was built from.
     """
-    import pyarrow.parquet as pq
-
     from align_bench.report.course_files import write_course_files
-    from align_bench.report.csv_tables import write_tables
+    from align_bench.report.render.csv import write_tables
 
     folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / SCORES) as path:
-        pq.write_table(_table(scores, SCORE_COLUMNS), path)
-    with replacing(folder / TRAINING) as path:
-        pq.write_table(_table(training, TRAINING_COLUMNS), path)
-    with replacing(folder / AUDIT) as path:
-        pq.write_table(_table(audits, AUDIT_COLUMNS), path)
-    with replacing(folder / PAIRS) as path:
-        pq.write_table(_table(_valid(pairs), PAIR_COLUMNS), path)
-    lines = [_json(json_ready(asdict(answer))) + "\n" for answer in generations]
+    write_rows(folder / SCORES, rows.scores, ScoreRow)
+    write_rows(folder / TRAINING, rows.training, TrainingRow)
+    write_rows(folder / AUDIT, rows.audits, AuditRow)
+    write_rows(folder / PAIRS, rows.pairs, PairTexts)
+    lines = [json.dumps(json_ready(asdict(answer)), ensure_ascii=False) + "\n" for answer in rows.generations]
     write_text(folder / GENERATIONS, "".join(lines))
-    report = json_ready(report)
-    write_course_files(folder, report, scores, generations, pairs)
+    write_course_files(folder, report, rows.scores, rows.generations, rows.pairs)
     write_tables(folder, report)
-    _write_page(folder, report, scores, generations, training)
-    write_text(folder / REPORT, _json(report, indent=2) + "\n")
+    _write_page(folder, report, rows)
+    write_text(folder / REPORT, report.model_dump_json(indent=2) + "\n")
 
 
-def _write_page(
-    folder: Path,
-    report: Mapping[str, Any],
-    scores: Sequence[Mapping[str, Any]],
-    generations: Sequence[Generation],
-    training: Sequence[Mapping[str, Any]],
-) -> None:
+def _write_page(folder: Path, report: Report, rows: ReportRows) -> None:
     # Drawing and computing take long to import, which reading a report need not wait for.
     from align_bench.report.cells import gather
     from align_bench.report.figures import all_figures
     from align_bench.report.figures.base import Material
-    from align_bench.report.html import render_page
-    from align_bench.report.markdown import render
     from align_bench.report.plots import standalone
+    from align_bench.report.render.html import render_page
+    from align_bench.report.render.markdown import render
 
-    cells = gather([outcome_of(result) for result in report["results"]], scores, generations)
-    drawn = all_figures(Material(report, cells, training))
+    cells = gather([outcome_of(result) for result in report.results], rows.scores, rows.generations)
+    drawn = all_figures(Material(report, cells, rows.training))
     (folder / FIGURES).mkdir(exist_ok=True)
     for figure in drawn:
         write_text(folder / FIGURES / f"{figure.name}.svg", standalone(figure.svg, figure.alternative))
@@ -156,54 +88,67 @@ def _write_page(
     write_text(folder / MARKDOWN, render(report, drawn))
 
 
-def read_report(folder: Path) -> dict[str, Any]:
+def read_report(folder: Path) -> Report:
     """`report.json` of a report's folder.
 
     Raises:
         MissingResultError: no report there.
-        StoreError: it is not JSON, or no report.
+        StoreError: it is damaged, or a report of another version.
     """
-    path = _existing(folder / REPORT)
+    path = existing(folder / REPORT)
+    content = path.read_bytes()
     try:
-        report = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise StoreError(f"{path} is damaged: {error}", fix="rebuild it with `align-bench run`") from error
-    if not isinstance(report, dict) or not set(COMPUTED) <= set(report):
-        raise StoreError(
-            f"{path} is no report of this version: expected an object with {', '.join(COMPUTED)}",
-            fix="rebuild it with `align-bench run`",
-        )
-    return report
+        return Report.model_validate_json(content)
+    except ValidationError as error:
+        found = _version(content)
+        if found == VERSION:
+            raise StoreError(f"{path} is damaged: {first_of(error)}", fix=REBUILD) from error
+        if found is None:
+            raise StoreError(f"{path} is no report, or is damaged: {first_of(error)}", fix=REBUILD) from error
+        which = f"format version {found}" if found else "the format before version 1"
+        raise StoreError(f"{path} is of {which}, expected {VERSION}", fix=REBUILD) from error
 
 
-def read_scores(folder: Path) -> list[dict[str, Any]]:
+def _version(content: bytes) -> int | str | None:
+    """The version that a report says it is of, `0` where it says none; None where this is no report."""
+    try:
+        found = json.loads(content)
+    except ValueError:
+        return None
+    if not isinstance(found, dict) or "results" not in found:
+        return None
+    version: int | str = found.get("version", 0)
+    return version
+
+
+def read_scores(folder: Path) -> list[ScoreRow]:
     """Rows of `scores.parquet`.
 
     Raises:
         MissingResultError: no such file.
         StoreError: it cannot be read.
     """
-    return _read_table(folder / SCORES)
+    return read_rows(folder / SCORES, ScoreRow)
 
 
-def read_training(folder: Path) -> list[dict[str, Any]]:
+def read_training(folder: Path) -> list[TrainingRow]:
     """Rows of `training.parquet`.
 
     Raises:
         MissingResultError: no such file.
         StoreError: it cannot be read.
     """
-    return _read_table(folder / TRAINING)
+    return read_rows(folder / TRAINING, TrainingRow)
 
 
-def read_audits(folder: Path) -> list[dict[str, Any]]:
+def read_audits(folder: Path) -> list[AuditRow]:
     """Rows of `audit.parquet`.
 
     Raises:
         MissingResultError: no such file.
         StoreError: it cannot be read.
     """
-    return _read_table(folder / AUDIT)
+    return read_rows(folder / AUDIT, AuditRow)
 
 
 def read_pairs(folder: Path) -> list[PairTexts]:
@@ -213,7 +158,7 @@ def read_pairs(folder: Path) -> list[PairTexts]:
         MissingResultError: no such file.
         StoreError: it cannot be read.
     """
-    return [PairTexts(**row) for row in _read_table(folder / PAIRS)]
+    return read_rows(folder / PAIRS, PairTexts)
 
 
 def read_generations(folder: Path) -> list[Generation]:
@@ -223,75 +168,59 @@ def read_generations(folder: Path) -> list[Generation]:
         MissingResultError: no such file.
         StoreError: a line cannot be read.
     """
-    path = _existing(folder / GENERATIONS)
+    path = existing(folder / GENERATIONS)
+    adapter = TypeAdapter(Generation)
     answers = []
     with path.open("rb") as lines:
         for count, line in enumerate(lines, start=1):
             try:
-                answers.append(_generation(json.loads(line)))
-            except (ValueError, TypeError, KeyError, AttributeError) as error:
-                raise StoreError(f"{path}, line {count}, is damaged: {error}") from error
+                answers.append(adapter.validate_python(_with_nan(json.loads(line))))
+            except ValidationError as error:
+                raise StoreError(f"{path}, line {count}, is damaged: {first_of(error)}", fix=REBUILD) from error
+            except (ValueError, AttributeError, TypeError) as error:
+                raise StoreError(f"{path}, line {count}, is damaged: {error}", fix=REBUILD) from error
     return answers
 
 
-def recompute(folder: Path) -> dict[str, Any]:
+def _with_nan(line: dict[str, object]) -> dict[str, object]:
+    return {**line, **{name: _nan_for_null(line[name]) for name in ("scores", "proxies") if name in line}}
+
+
+def _nan_for_null(scores: object) -> object:
+    if not isinstance(scores, dict):
+        return scores
+    return {judge: float("nan") if score is None else score for judge, score in scores.items()}
+
+
+def read_report_rows(folder: Path) -> ReportRows:
+    """All rows of a report's folder.
+
+    Raises:
+        MissingResultError: a file is missing.
+        StoreError: a file cannot be read.
+    """
+    return ReportRows(
+        scores=read_scores(folder),
+        generations=read_generations(folder),
+        training=read_training(folder),
+        audits=read_audits(folder),
+        pairs=read_pairs(folder),
+    )
+
+
+def recompute(folder: Path) -> Report:
     """The report, built anew from the exported rows; of `report.json` only what no row holds is taken.
 
     Equal to `read_report(folder)` unless a file was changed.
     """
     from align_bench.report.build import build_report
 
-    report = read_report(folder)
-    header = {key: value for key, value in report.items() if key not in COMPUTED}
-    outcomes = [outcome_of(result) for result in report["results"]]
-    rows = read_scores(folder), read_generations(folder), read_audits(folder), read_pairs(folder)
-    return build_report(header, outcomes, *rows)
+    report, rows = read_report(folder), read_report_rows(folder)
+    header = Header(**{name: getattr(report, name) for name in Header.model_fields})
+    outcomes = [outcome_of(result) for result in report.results]
+    return build_report(header, outcomes, rows.scores, rows.generations, rows.audits, rows.pairs)
 
 
-def _read_table(path: Path) -> list[dict[str, Any]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    path = _existing(path)
-    try:
-        rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
-    except (pa.ArrowInvalid, OSError) as error:
-        raise StoreError(f"{path} is damaged: {error}", fix="rebuild it with `align-bench run`") from error
-    return rows
-
-
-def _table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> pa.Table:
-    """The rows with these columns, then all others that a row has."""
-    import pyarrow as pa
-
-    extra = [name for name in dict.fromkeys(name for row in rows for name in row) if name not in columns]
-    known = {name: pa.array([row.get(name) for row in rows], type=pa.type_for_alias(columns[name])) for name in columns}
-    return pa.table({**known, **{name: pa.array([row.get(name) for row in rows]) for name in extra}})
-
-
-def _valid(pairs: Sequence[PairTexts]) -> list[dict[str, Any]]:
-    return [
-        {name: unicode(value) if isinstance(value, str) else value for name, value in asdict(pair).items()}
-        for pair in pairs
-    ]
-
-
-def _generation(line: Mapping[str, Any]) -> Generation:
-    scores = {judge: float("nan") if score is None else score for judge, score in line["scores"].items()}
-    return Generation(**{**line, "scores": scores})
-
-
-def outcome_of(result: Mapping[str, Any]) -> Outcome:
-    """A cell's outcome, from its result in `report.json`."""
-    own = {field.name: result[field.name] for field in fields(Outcome) if field.name in result}
-    return Outcome(**{**own, "cost": Cost(**own["cost"]) if own["cost"] else None})
-
-
-def _existing(path: Path) -> Path:
-    if not path.is_file():
-        raise MissingResultError(f"There is no {path.name} in {path.parent}.", fix="align-bench run SUITE")
-    return path
-
-
-def _json(value: Any, indent: int | None = None) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
+def outcome_of(result: Result) -> Outcome:
+    """A cell's outcome, from its result."""
+    return Outcome(**{each.name: getattr(result, each.name) for each in fields(Outcome)})

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from align_bench.records import Json
 from align_bench.store.files import write_atomically
 
 
@@ -21,9 +21,9 @@ def unicode(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def json_ready(value: Any) -> Any:
+def json_ready(value: object) -> Json:
     """The value in JSON's own types: non-finite numbers become None, arrays lists, other objects their text."""
-    if value is None or type(value) in (bool, int, str):
+    if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, Mapping):
         return {str(key): json_ready(item) for key, item in value.items()}

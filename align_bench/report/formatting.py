@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from align_bench.records import Estimate
 
 UNDEFINED = "n/a"
 
@@ -20,33 +19,41 @@ def number(value: float | None, *, signed: bool = False) -> str:
     return format(value, f"{sign}.4g" if abs(value) >= 1000 else f"{sign}.3f")
 
 
-def with_spread(metric: Mapping[str, Any] | None) -> str:
-    """A metric with half its 95% interval: `0.758 ±0.027`; without one where it is undefined."""
-    if metric is None or metric["value"] is None:
-        return UNDEFINED
-    if metric["low"] is None or metric["high"] is None:
-        return number(metric["value"])
-    return f"{number(metric['value'])} ±{number((metric['high'] - metric['low']) / 2)}"
+def signed(value: float | None) -> str:
+    """A difference: `number` with its sign."""
+    return number(value, signed=True)
 
 
-def plain(metric: Mapping[str, Any] | None) -> str:
-    """A metric's value alone."""
-    return number(metric["value"] if metric else None)
+def with_spread(estimate: Estimate) -> str:
+    """An estimate with half its 95% interval; without one where it has none.
+
+    >>> with_spread(Estimate(0.758, 0.731, 0.785)), with_spread(Estimate(0.758)), with_spread(Estimate(None))
+    ('0.758 ±0.027', '0.758', 'n/a')
+    """
+    half = half_interval(estimate)
+    return number(estimate.value) if half is None else f"{number(estimate.value)} ±{number(half)}"
 
 
-def tenths(metric: Mapping[str, Any] | None) -> str:
-    """A metric's value to one decimal, for words, tokens and grades."""
-    return UNDEFINED if metric is None or metric["value"] is None else f"{metric['value']:.1f}"
+def half_interval(estimate: Estimate) -> float | None:
+    """Half an estimate's 95% interval."""
+    if estimate.value is None or estimate.low is None or estimate.high is None:
+        return None
+    return (estimate.high - estimate.low) / 2
 
 
-def percent(metric: Mapping[str, Any] | None) -> str:
+def tenths(value: float | None) -> str:
+    """A number to one decimal, for words, tokens and grades."""
+    return UNDEFINED if value is None else f"{value:.1f}"
+
+
+def percent(value: float | None) -> str:
     """A share as a percentage."""
-    return UNDEFINED if metric is None or metric["value"] is None else f"{metric['value']:.1%}"
+    return UNDEFINED if value is None else f"{value:.1%}"
 
 
 def interval(low: float | None, high: float | None) -> str:
     """The bounds of a difference."""
-    return UNDEFINED if low is None or high is None else f"[{number(low, signed=True)}, {number(high, signed=True)}]"
+    return UNDEFINED if low is None or high is None else f"[{signed(low)}, {signed(high)}]"
 
 
 def p_value(p: float | None) -> str:

@@ -2,25 +2,64 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from align_bench.records import Kind, Status
 from align_bench.report.export import REPORT
 from align_bench.report.formatting import UNDEFINED, number, one_line
-from align_bench.report.section import Column, Section, text
-from align_bench.store.keys import Address
+from align_bench.report.schema import VERSION
+from align_bench.report.tables.section import Column, Section, text
+from align_bench.report.tables.values import Value, count
 from align_bench.store.store import SUITES, Store
 from align_bench.suite.names import JUDGE_CELL
 
-# Metric → how the line calls it, by the kind of cell that it is looked up in.
-BEST = {
-    "policy": {"gold_accuracy": "gold", "judge_reward_mean": "judge"},
-    "reward": {"accuracy_gold_choice": "gold choice", "accuracy": "accuracy"},
+
+class _Part(BaseModel):
+    """What a line needs of a part of `report.json`, whatever else stands there."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class _Metric(_Part):
+    value: float | None = None
+
+
+class _Metrics(_Part):
+    gold_accuracy: _Metric = _Metric()
+    judge_reward_mean: _Metric = _Metric()
+    accuracy_gold_choice: _Metric = _Metric()
+    accuracy: _Metric = _Metric()
+
+
+class _Result(_Part):
+    name: str
+    algorithm: str
+    kind: Kind
+    status: Status
+    metrics: _Metrics
+
+
+class _Version(_Part):
+    version: int = 0
+
+
+class _Report(_Version):
+    results: list[_Result]
+
+
+# How the line calls a metric, and which it is, by the kind of cell that it is looked up in.
+BEST: Mapping[str, Mapping[str, Callable[[_Metrics], _Metric]]] = {
+    "policy": {"gold": lambda metrics: metrics.gold_accuracy, "judge": lambda metrics: metrics.judge_reward_mean},
+    "reward": {
+        "gold choice": lambda metrics: metrics.accuracy_gold_choice,
+        "accuracy": lambda metrics: metrics.accuracy,
+    },
 }
 
 
@@ -55,10 +94,7 @@ def past_runs(runs: Path, reports: Path) -> list[Past]:
         reports: folder of the reports.
     """
     store = Store(runs)
-    stored = {
-        name: sum(Address.parse(text) in store for text in note.get("needs", ()))
-        for name, note in store.notes().items()
-    }
+    stored = {name: sum(address in store for address in note.needs) for name, note in store.notes.all().items()}
     reported = {path.parent.name for path in reports.glob(f"*/{REPORT}")}
     found = [
         _past(name, stored.get(name, 0), runs / SUITES / f"{name}.json", reports / name)
@@ -69,19 +105,18 @@ def past_runs(runs: Path, reports: Path) -> list[Past]:
 
 def history_section(found: Sequence[Past]) -> Section:
     """The suites as a table."""
-    rows = [
+    rows: list[Sequence[Value]] = [
         (
             one_line(one.suite),
             f"{one.when:%Y-%m-%d %H:%M}",
-            *(UNDEFINED if count is None else str(count) for count in (one.done, one.failed, one.skipped)),
-            str(one.stored),
+            *map(count, (one.done, one.failed, one.skipped, one.stored)),
             one_line(one.best),
             one_line(one.report or UNDEFINED),
         )
         for one in found
     ]
     columns = [text("suite"), text("when", wraps=False)]
-    columns += [Column(heading) for heading in ("done", "failed", "skipped", "artefacts")]
+    columns += [Column("done"), Column("failed"), Column("skipped", optional=True), Column("artefacts", optional=True)]
     columns += [text("best"), text("report")]
     captions = [
         "done, failed, skipped: cells. artefacts: stored results that its last run rested on.",
@@ -98,32 +133,36 @@ def _past(name: str, stored: int, noted: Path, folder: Path) -> Past:
     if not path.is_file():
         return Past(name, _changed(noted), None, None, None, stored, "no report yet", None)
     try:
-        results = json.loads(path.read_bytes())["results"]  # of any version
-        ends = Counter(one["status"] for one in results)
-        done, failed, skipped = (ends[status] for status in ("done", "failed", "skipped"))
-        return Past(name, _changed(path), done, failed, skipped, stored, _best(results), folder)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        content = path.read_bytes()
+        version = _Version.model_validate_json(content).version
+        if version != VERSION:
+            older = "a report of an older version" if version < VERSION else "a report of a newer version"
+            return Past(name, _changed(path), None, None, None, stored, older, folder)
+        results = _Report.model_validate_json(content).results
+    except (OSError, ValidationError):
         return Past(name, _changed(path), None, None, None, stored, "the report cannot be read", folder)
+    ends = Counter(one.status for one in results)
+    return Past(name, _changed(path), ends["done"], ends["failed"], ends["skipped"], stored, _best(results), folder)
 
 
 def _changed(path: Path) -> datetime:
     return datetime.fromtimestamp(path.stat().st_mtime).astimezone()
 
 
-def _best(results: Sequence[Mapping[str, Any]]) -> str:
-    done = [one for one in results if one["status"] == "done" and one["algorithm"] != JUDGE_CELL]
+def _best(results: Sequence[_Result]) -> str:
+    done = [one for one in results if one.status == "done" and one.algorithm != JUDGE_CELL]
     groups = {
-        "policy": [one for one in done if one["kind"] != "reward"],
-        "reward": [one for one in done if one["kind"] == "reward"],
+        "policy": [one for one in done if one.kind != "reward"],
+        "reward": [one for one in done if one.kind == "reward"],
     }
-    for kind, metrics in BEST.items():
+    for kind, measures in BEST.items():
         parts = []
-        for metric, called in metrics.items():
-            values = {one["cell"]: one["metrics"].get(metric, {}).get("value") for one in groups[kind]}
-            known = {cell: value for cell, value in values.items() if value is not None}
+        for called, measure in measures.items():
+            values = {one.name: measure(one.metrics).value for one in groups[kind]}
+            known = {name: value for name, value in values.items() if value is not None}
             if known:
-                cell = max(known, key=lambda one: known[one])
-                parts.append(f"{cell}: {called} {number(known[cell])}")
+                name = max(known, key=lambda one: known[one])
+                parts.append(f"{name}: {called} {number(known[name])}")
         if parts:
             return "; ".join(parts)
     return UNDEFINED

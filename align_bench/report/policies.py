@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 
@@ -12,68 +11,82 @@ from align_bench.metrics.bootstrap import percentile_interval
 from align_bench.metrics.finite import Column, is_finite
 from align_bench.metrics.length import count_words
 from align_bench.metrics.mean import cluster_means, mean
+from align_bench.metrics.pareto import pareto
 from align_bench.metrics.win_rate import win_rate
-from align_bench.records import Estimate
+from align_bench.records import CellId, Estimate, Generation
 from align_bench.report.cells import GOLD, Cell
 from align_bench.report.comparisons import finished
-from align_bench.report.naming import method_of
+from align_bench.report.schema import UNDEFINED, FrontierPoint, GoldAgainstJudge, Policies, Result, WinRate
 from align_bench.stats.bootstrap import percentiles, resampled_win_rates, won
 from align_bench.stats.length_bins import Answers, Gain, binned_gain
 from align_bench.stats.length_control import length_controlled_win_rate
 from align_bench.stats.seeds import MIN_SEEDS
 
-UNDEFINED = Estimate(None)
 
-
-def policy_metrics(cell: Cell, base: Cell | None, judges: Sequence[str]) -> dict[str, Estimate]:
-    """What a policy's answers gained over the base's by the first judge, and how far they moved from it.
-
-    Lengths are in words, KL in nats; of a prompt's samples the mean is taken first.
+def length_controlled(cell: Cell, base: Cell | None, judges: Sequence[str]) -> Estimate:
+    """Win rate of a policy against the base at equal length in words, by the first judge.
 
     Args:
-        cell: the cell; all is None for one that is no policy.
+        cell: the cell; undefined for one that is no finished policy.
         base: the base's cell, if it finished.
         judges: the reward judges.
     """
-    compared = base is not None and judges and cell.outcome.kind == "policy" and cell.outcome.status == "done"
-    gain = _gain(cell, base, judges[0]) if compared and base else Gain(UNDEFINED, UNDEFINED, UNDEFINED)
-    return {
-        "win_rate_length_controlled": _at_equal_length(cell, base, judges[0]) if compared and base else UNDEFINED,
-        "judge_gain": gain.total,
-        "judge_gain_within_length": gain.within,
-        "judge_gain_between_length": gain.between,
-        "kl": mean([answer.kl for answer in cell.generations], cell.prompts),
-        "kl_per_token": _kl_per_token(cell),
-        "log_ratio": mean([_log_ratio(answer.logp, answer.ref_logp) for answer in cell.generations], cell.prompts),
-    }
+    if base is None or not judges or not _is_finished_policy(cell):
+        return UNDEFINED
+    return _at_equal_length(cell, base, judges[0])
 
 
-def compare_policies(
-    cells: Sequence[Cell], results: Sequence[Mapping[str, Any]], judges: Sequence[str]
-) -> dict[str, Any]:
-    """The block `policies` of the report.
+def length_gain(cell: Cell, base: Cell | None, judges: Sequence[str]) -> Gain:
+    """What a policy's answers gained over the base's by the first judge, by length in words.
+
+    Args:
+        cell, base, judges: as in `length_controlled`.
+    """
+    if base is None or not judges or not _is_finished_policy(cell):
+        return Gain(UNDEFINED, UNDEFINED, UNDEFINED)
+    return binned_gain(_answers(cell, judges[0]), _answers(base, judges[0]))
+
+
+def kl_per_token(cell: Cell) -> Estimate:
+    """KL of all answers over their tokens, nats, with a percentile bootstrap over prompts."""
+    measured = [answer for answer in cell.generations if is_finite(answer.kl)]
+    prompts = [answer.prompt_id for answer in measured]
+    kl, tokens = (
+        np.array(list(cluster_means(values, prompts).values()), dtype=np.float64)
+        for values in ([answer.kl for answer in measured], [float(answer.tokens) for answer in measured])
+    )
+    if not len(kl):
+        return UNDEFINED
+    value = float(kl.sum() / tokens.sum())
+    if len(kl) < 2:
+        return Estimate(value, n=len(kl))
+    return Estimate(value, *percentile_interval((kl, tokens), _ratio), len(kl))
+
+
+def log_ratio(answer: Generation) -> float | None:
+    """log π(y|x) − log π_ref(y|x) of an answer, nats."""
+    return None if answer.logp is None or answer.ref_logp is None else answer.logp - answer.ref_logp
+
+
+def compare_policies(cells: Sequence[Cell], results: Sequence[Result], judges: Sequence[str]) -> Policies:
+    """Win rates of each pair of cells, and of methods where one has several seeds; the frontier; gold against judge.
 
     Args:
         cells: all cells.
-        results: the report's block of that name.
+        results: theirs.
         judges: the reward judges; the first one decides who wins.
-
-    Returns:
-        `win_rates`: `a`, `b`, `level`, `value`, `low`, `high`, `n` (prompts) for each pair of cells, and of methods
-        where one has several seeds; `frontier`: `cell`, `kl`, `reward`, `gold` and `on_frontier` for each policy with a
-        KL, and the base; `gold_against_judge`: `cell`, `judge_gain`, `gold_gain`, `correlation` for each policy.
     """
     policies = [cell for cell in finished(cells) if cell.outcome.kind != "reward" and cell.generations]
-    return {
-        "judge": judges[0] if judges else None,
-        "win_rates": _win_rates(policies, judges[0]) if judges else [],
-        "frontier": _frontier(results),
-        "gold_against_judge": _gold_against_judge(policies, judges[0]) if judges else [],
-    }
+    return Policies(
+        judge=judges[0] if judges else None,
+        win_rates=_win_rates(policies, judges[0]) if judges else [],
+        frontier=_frontier(results),
+        gold_against_judge=_gold_against_judge(policies, judges[0]) if judges else [],
+    )
 
 
-def _gain(cell: Cell, base: Cell, judge: str) -> Gain:
-    return binned_gain(_answers(cell, judge), _answers(base, judge))
+def _is_finished_policy(cell: Cell) -> bool:
+    return cell.outcome.kind == "policy" and cell.outcome.status == "done"
 
 
 def _answers(cell: Cell, judge: str) -> Answers:
@@ -96,94 +109,76 @@ def _at_equal_length(cell: Cell, base: Cell, judge: str) -> Estimate:
     return length_controlled_win_rate((np.sign(scores[0] - scores[1]) + 1) / 2, lengths[0] - lengths[1])
 
 
-def _kl_per_token(cell: Cell) -> Estimate:
-    """KL of all answers over their tokens, with a percentile bootstrap over prompts."""
-    measured = [answer for answer in cell.generations if is_finite(answer.kl)]
-    prompts = [answer.prompt_id for answer in measured]
-    kl, tokens = (
-        np.array(list(cluster_means(values, prompts).values()), dtype=np.float64)
-        for values in ([answer.kl for answer in measured], [float(answer.tokens) for answer in measured])
-    )
-    if not len(kl):
-        return UNDEFINED
-    value = float(kl.sum() / tokens.sum())
-    if len(kl) < 2:
-        return Estimate(value, n=len(kl))
-    return Estimate(value, *percentile_interval((kl, tokens), _ratio), len(kl))
+def _ratio(above: Column, below: Column, axis: int = -1) -> Column:
+    ratio: Column = above.sum(axis) / below.sum(axis)
+    return ratio
 
 
-def _ratio(above: Column, below: Column, axis: int = -1) -> Any:
-    return above.sum(axis) / below.sum(axis)
-
-
-def _log_ratio(own: float | None, reference: float | None) -> float | None:
-    return None if own is None or reference is None else own - reference
-
-
-def _win_rates(policies: Sequence[Cell], judge: str) -> list[dict[str, Any]]:
-    scores: dict[str, Mapping[Any, float]] = {cell.name: cell.judged_by_prompt(judge) for cell in policies}
-    known = {name: own for name, own in scores.items() if own}
-    rows = [
-        {"a": a, "b": b, "level": "checkpoint", **_numbers(win_rate(known[a], known[b]))}
-        for a, b in combinations(known, 2)
+def _win_rates(policies: Sequence[Cell], judge: str) -> list[WinRate]:
+    scores = {cell.id: cell.judged_by_prompt(judge) for cell in policies}
+    known = {cell: own for cell, own in scores.items() if own}
+    found = [
+        WinRate(a=a, b=b, level="checkpoint", rate=win_rate(known[a], known[b])) for a, b in combinations(known, 2)
     ]
-    methods: dict[str, list[str]] = {}
-    for name in known:
-        methods.setdefault(method_of(name), []).append(name)
+    methods: dict[CellId, list[CellId]] = {}
+    for cell in known:
+        methods.setdefault(cell.method, []).append(cell)
     prompts = [prompt for prompt in next(iter(known.values()), {}) if all(prompt in own for own in known.values())]
     if len(prompts) < 2 or all(len(cells) == 1 for cells in methods.values()):
-        return rows
-    bases = {cell.name for cell in policies if cell.outcome.kind == "base"}
+        return found
+    bases = {cell.id for cell in policies if cell.outcome.kind == "base"}
     # One or two seeds say nothing of further ones: no interval, rather than one over prompts alone.
-    able = {name: len(cells) >= MIN_SEEDS or set(cells) <= bases for name, cells in methods.items()}
-    tables = {name: np.stack([_column(known[cell], prompts) for cell in cells]) for name, cells in methods.items()}
+    able = {method: len(cells) >= MIN_SEEDS or set(cells) <= bases for method, cells in methods.items()}
+    tables = {method: np.stack([_column(known[cell], prompts) for cell in cells]) for method, cells in methods.items()}
     for (a, b), drawn in zip(combinations(tables, 2), resampled_win_rates(list(tables.values())), strict=True):
         low, high = percentiles(drawn) if able[a] and able[b] else (None, None)
         rate = Estimate(float(won(tables[a], tables[b]).mean()), low, high, len(prompts))
-        rows.append({"a": a, "b": b, "level": "method", **_numbers(rate)})
-    return rows
+        found.append(WinRate(a=a, b=b, level="method", rate=rate))
+    return found
 
 
-def _frontier(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Policies by KL and judged reward; on the frontier when no other has at least as much reward for no more KL."""
-    points = []
-    for found in results:
-        kl, reward = found["metrics"]["kl"], found["metrics"]["judge_reward_mean"]
-        if found["kind"] == "base" and found["status"] == "done":
-            kl = {"value": 0.0, "low": None, "high": None, "n": reward["n"]}  # by definition
-        if kl["value"] is not None and reward["value"] is not None:
-            gold = found["metrics"]["gold_accuracy"]
-            points.append({"cell": found["cell"], "kl": kl, "reward": reward, "gold": gold})
-    return [{**point, "on_frontier": not any(_dominates(other, point) for other in points)} for point in points]
+def _frontier(results: Sequence[Result]) -> list[FrontierPoint]:
+    """Policies with a KL, and the base, by KL and judged reward.
+
+    On the frontier is whom no other beats in one of the two without loss in the other.
+    """
+    points = [(result, _kl(result), result.metrics.judge_reward_mean) for result in results]
+    marks = pareto([kl.value for _, kl, _ in points], [reward.value for _, _, reward in points])
+    return [
+        FrontierPoint(
+            cell=result.cell, kl=kl, reward=reward, gold=result.metrics.gold_accuracy, on_frontier=on_frontier
+        )
+        for (result, kl, reward), on_frontier in zip(points, marks, strict=True)
+        if on_frontier is not None
+    ]
 
 
-def _dominates(other: Mapping[str, Any], point: Mapping[str, Any]) -> bool:
-    less_kl = other["kl"]["value"] <= point["kl"]["value"]
-    more_reward = other["reward"]["value"] >= point["reward"]["value"]
-    equal = (other["kl"]["value"], other["reward"]["value"]) == (point["kl"]["value"], point["reward"]["value"])
-    return less_kl and more_reward and not equal
+def _kl(result: Result) -> Estimate:
+    if result.kind == "base" and result.status == "done":  # by definition
+        return Estimate(0.0, n=result.metrics.judge_reward_mean.n)
+    return result.metrics.kl
 
 
-def _gold_against_judge(policies: Sequence[Cell], judge: str) -> list[dict[str, Any]]:
+def _gold_against_judge(policies: Sequence[Cell], judge: str) -> list[GoldAgainstJudge]:
     """Each policy's gains over the base by both, and whether the prompts with more of one have more of the other."""
     base = next((cell for cell in policies if cell.outcome.kind == "base"), None)
     if base is None:
         return []
-    rows = []
+    found = []
     for cell in policies:
         gains = [_gains(cell, base, name) for name in (judge, GOLD)]
         common = [prompt for prompt in gains[0] if prompt in gains[1]]
         if cell is not base and common:
             by_judge, by_gold = (_column(of, common) for of in gains)
-            rows.append(
-                {
-                    "cell": cell.name,
-                    "judge_gain": _numbers(mean(by_judge)),
-                    "gold_gain": _numbers(mean(by_gold)),
-                    "correlation": _numbers(_correlation(by_judge, by_gold)),
-                }
+            found.append(
+                GoldAgainstJudge(
+                    cell=cell.id,
+                    judge_gain=mean(by_judge),
+                    gold_gain=mean(by_gold),
+                    correlation=_correlation(by_judge, by_gold),
+                )
             )
-    return rows
+    return found
 
 
 def _gains(cell: Cell, base: Cell, judge: str) -> dict[Hashable, float]:
@@ -203,9 +198,5 @@ def _correlation(left: Column, right: Column) -> Estimate:
     return Estimate(float(found.statistic), float(low), float(high), n)
 
 
-def _column(values: Mapping[Any, float], prompts: Sequence[Hashable]) -> Column:
+def _column(values: Mapping[Hashable, float], prompts: Sequence[Hashable]) -> Column:
     return np.array([values[prompt] for prompt in prompts], dtype=np.float64)
-
-
-def _numbers(estimate: Estimate) -> dict[str, Any]:
-    return {"value": estimate.value, "low": estimate.low, "high": estimate.high, "n": estimate.n}

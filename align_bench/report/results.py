@@ -1,10 +1,9 @@
-"""The metrics of each cell."""
+"""The result of each cell: how it ended, and its metrics."""
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from align_bench.metrics.accuracy import accuracy, gold_accuracy, longer_wins, share, tie_rate
 from align_bench.metrics.diversity import distinct, mean_repetition
@@ -15,144 +14,175 @@ from align_bench.metrics.readability import mean_grade
 from align_bench.metrics.reward import margin, reward_mean, reward_std
 from align_bench.metrics.win_rate import win_rate
 from align_bench.records import Estimate
-from align_bench.report.cells import GOLD, ByGold, Cell, judge_metric, prompts_of, proxies_of
+from align_bench.report.cells import GOLD, ByGold, Cell, Column, proxies_of
+from align_bench.report.policies import kl_per_token, length_controlled, length_gain, log_ratio
+from align_bench.report.rows import AttackedScores, ScoredAnswer, ScoreRow
+from align_bench.report.schema import UNDEFINED, Attacked, Baselines, JudgeReward, Metrics, ProxyReward, Result
 
-Row = Mapping[str, Any]
-ATTACKED = "accuracy_attacked"
+
+def result(cell: Cell, base: Cell | None, judges: Sequence[str]) -> Result:
+    """A cell's result.
+
+    Args:
+        cell, base, judges: as in `metrics`.
+    """
+    outcome = cell.outcome
+    return Result(
+        cell=outcome.cell,
+        name=cell.name,
+        algorithm=outcome.algorithm,
+        kind=outcome.kind,
+        parameters=dict(outcome.parameters),
+        seed=outcome.seed,
+        status=outcome.status,
+        reason=outcome.reason,
+        reward=outcome.reward,
+        metrics=metrics(cell, base, judges),
+        cost=outcome.cost,
+        trainable=outcome.trainable,
+        warnings=list(outcome.warnings),
+        remarks=list(outcome.remarks),
+    )
 
 
-def metrics(cell: Cell, base: Cell | None, judges: Sequence[str]) -> dict[str, Estimate]:
-    """Every metric by name; those that the cell has no data for have the value None.
+def metrics(cell: Cell, base: Cell | None, judges: Sequence[str]) -> Metrics:
+    """Every metric of a cell. Of a prompt's samples the mean is taken first.
 
     Args:
         cell: the cell.
         base: the base's cell, if it finished.
-        judges: the reward judges; the win rate is by the first one.
+        judges: the reward judges; wins and gains are by the first one.
     """
-    return {**preference_metrics(cell), **generation_metrics(cell, base, judges)}
-
-
-def preference_metrics(cell: Cell) -> dict[str, Estimate]:
-    """Metrics over the validation pairs; lengths in words, log-probabilities in nats.
-
-    `right` is the answer that is right where the other is wrong, known where the data has a gold judge.
-    """
-    chosen, rejected = cell.column("chosen_reward"), cell.column("rejected_reward")
-    no_logratio, prompts, prompt_of = cell.outcome.kind != "policy", cell.pair_prompts, cell.prompt_by_pair()
-    return {
-        "accuracy": accuracy(chosen, rejected, prompts),
-        "tie_rate": tie_rate(chosen, rejected),
-        "accuracy_chosen_longer": _accuracy_where(cell.scores, operator.gt),
-        "accuracy_chosen_shorter": _accuracy_where(cell.scores, operator.lt),
-        "accuracy_gold_choice": _accuracy_by_gold(cell.by_gold(), prompt_of),
-        "accuracy_right_shorter": _accuracy_by_gold(cell.right_shorter(), prompt_of),
-        **_length_correlations(cell),
-        **_accuracy_under_attack(cell),
-        "accuracy_logp_mean": accuracy(_logp_mean(cell.scores, "chosen"), _logp_mean(cell.scores, "rejected"), prompts),
-        "accuracy_logratio": Estimate(None)
-        if no_logratio
-        else accuracy(_logratio(cell.scores, "chosen"), _logratio(cell.scores, "rejected"), prompts),
-        "reward_mean": reward_mean(chosen, rejected, prompts),
-        "reward_std": reward_std(chosen, rejected),
-        "margin": margin(chosen, rejected, prompts),
-    }
-
-
-def generation_metrics(cell: Cell, base: Cell | None, judges: Sequence[str]) -> dict[str, Estimate]:
-    """Metrics over the generations; samples of one prompt are averaged first."""
-    found: dict[str, Estimate] = {"judge_reward_mean": Estimate(None), "judge_reward_std": Estimate(None)}
-    for judge in judges:
-        found[judge_metric("judge_reward_mean", judge, judges)] = mean(cell.judged(judge), cell.prompts)
-        found[judge_metric("judge_reward_std", judge, judges)] = reward_std(*_samples(cell, judge))
-    for reward, name in proxies_of(cell.generations).items():
-        found[f"proxy_reward_mean[{reward}]"] = mean(cell.judged(name), cell.prompts)
-    texts = [answer.text for answer in cell.generations]
-    return {
-        **found,
-        "gold_accuracy": _gold(cell),
-        "win_rate_vs_base": _win_rate(cell, base, judges),
-        "length_words": mean_words(texts, cell.prompts),
-        "length_characters": mean_characters(texts, cell.prompts),
-        "length_tokens": mean([answer.tokens for answer in cell.generations], cell.prompts),
-        "readability_grade": mean_grade(texts, cell.prompts),
-        **{f"distinct_{n}": distinct(texts, n) for n in (1, 2, 3)},
-        "repetition": mean_repetition(texts, cell.prompts),
-        "unfinished_share": _share([not answer.finished for answer in cell.generations], cell),
-    }
-
-
-def baselines(cells: Sequence[Cell]) -> dict[str, Estimate]:
-    """What needs no training, over the distinct validation pairs.
-
-    `longer_wins` prefers the answer with more words; `labels_agree_with_gold` is the share of labels that name the
-    right answer, the ceiling of what accuracy can mean.
-    """
-    rows = {row["pair"]: row for cell in cells for row in cell.scores}
-    known = [row for row in rows.values() if row.get("gold_choice") in (1, 2)]
-    lengths = [[row.get(f"{side}_words") for row in rows.values()] for side in ("chosen", "rejected")]
-    return {
-        "longer_wins": longer_wins(*lengths),
-        "labels_agree_with_gold": share(sum(row["gold_choice"] == 1 for row in known), len(known)),
-    }
-
-
-def _accuracy_where(rows: Sequence[Row], holds: Callable[[Any, Any], bool]) -> Estimate:
-    measured = [row for row in rows if None not in (row.get("chosen_words"), row.get("rejected_words"))]
-    kept = [row for row in measured if holds(row["chosen_words"], row["rejected_words"])]
-    return accuracy([row["chosen_reward"] for row in kept], [row["rejected_reward"] for row in kept], prompts_of(kept))
-
-
-def _accuracy_by_gold(pairs: Sequence[ByGold], prompt_of: Mapping[Any, Any]) -> Estimate:
-    prompts = [prompt_of.get(pair.pair, ("pair", pair.pair)) for pair in pairs]
-    return accuracy([pair.right_reward for pair in pairs], [pair.wrong_reward for pair in pairs], prompts)
-
-
-def _length_correlations(cell: Cell) -> dict[str, Estimate]:
-    """Of reward models alone: a policy's own reward is often a sum over tokens."""
-    if cell.outcome.kind != "reward":
-        return {f"length_correlation_{given}": Estimate(None) for given in ("given_label", "given_gold")}
-    words = cell.column("chosen_words"), cell.column("rejected_words")
-    gold = cell.by_gold()
-    return {
-        "length_correlation_given_label": length_correlation(
-            cell.column("chosen_reward"), cell.column("rejected_reward"), *words
+    chosen, rejected = cell.rewards
+    prompts, texts = cell.prompts, [answer.text for answer in cell.generations]
+    by_label, by_gold = _length_correlations(cell)
+    judged = [_judged(cell, judge) for judge in judges]
+    gain = length_gain(cell, base, judges)
+    return Metrics(
+        accuracy=accuracy(chosen, rejected, cell.pair_prompts),
+        tie_rate=tie_rate(chosen, rejected),
+        accuracy_chosen_longer=_accuracy_where(cell.scores, operator.gt),
+        accuracy_chosen_shorter=_accuracy_where(cell.scores, operator.lt),
+        accuracy_gold_choice=_accuracy_by_gold(cell.by_gold()),
+        accuracy_right_shorter=_accuracy_by_gold(cell.right_shorter()),
+        length_correlation_given_label=by_label,
+        length_correlation_given_gold=by_gold,
+        attacked=_attacked(cell.scores),
+        accuracy_logp_mean=_accuracy_of(cell, _logp_mean),
+        accuracy_logratio=_accuracy_of(cell, _logratio) if cell.outcome.kind == "policy" else UNDEFINED,
+        reward_mean=reward_mean(chosen, rejected, cell.pair_prompts),
+        reward_std=reward_std(chosen, rejected),
+        margin=margin(chosen, rejected, cell.pair_prompts),
+        judge_reward_mean=judged[0].mean if judged else UNDEFINED,
+        judge_reward_std=judged[0].std if judged else UNDEFINED,
+        other_judges=tuple(judged[1:]),
+        proxies=tuple(
+            ProxyReward(reward=name, mean=mean(cell.proxied(name), prompts)) for name in proxies_of(cell.generations)
         ),
-        "length_correlation_given_gold": length_correlation(
-            [pair.right_reward for pair in gold],
-            [pair.wrong_reward for pair in gold],
-            [pair.right_words for pair in gold],
-            [pair.wrong_words for pair in gold],
-        ),
-    }
-
-
-def _accuracy_under_attack(cell: Cell) -> dict[str, Estimate]:
-    """Accuracy by the columns `chosen_reward@ε` and `rejected_reward@ε`, which hold the scores under attack."""
-    names = dict.fromkeys(
-        name
-        for row in cell.scores
-        for name, value in row.items()
-        if name.startswith("chosen_reward@") and value is not None
+        gold_accuracy=_gold(cell),
+        win_rate_vs_base=_win_rate(cell, base, judges),
+        length_words=mean_words(texts, prompts),
+        length_characters=mean_characters(texts, prompts),
+        length_tokens=mean([answer.tokens for answer in cell.generations], prompts),
+        readability_grade=mean_grade(texts, prompts),
+        distinct_1=distinct(texts, 1),
+        distinct_2=distinct(texts, 2),
+        distinct_3=distinct(texts, 3),
+        repetition=mean_repetition(texts, prompts),
+        unfinished_share=_share([not answer.finished for answer in cell.generations], cell),
+        win_rate_length_controlled=length_controlled(cell, base, judges),
+        judge_gain=gain.total,
+        judge_gain_within_length=gain.within,
+        judge_gain_between_length=gain.between,
+        kl=mean([answer.kl for answer in cell.generations], prompts),
+        kl_per_token=kl_per_token(cell),
+        log_ratio=mean([log_ratio(answer) for answer in cell.generations], prompts),
     )
-    found = {}
-    for name in names:
-        epsilon = name.removeprefix("chosen_reward@")
-        found[f"{ATTACKED}[{epsilon}]"] = accuracy(cell.column(name), cell.column(f"rejected_reward@{epsilon}"))
-    return found
 
 
-def _logp_mean(rows: Sequence[Row], side: str) -> list[float | None]:
-    sums = [(row.get(f"{side}_logp"), row.get(f"{side}_tokens")) for row in rows]
-    return [logp / tokens if logp is not None and tokens else None for logp, tokens in sums]
+def baselines(cells: Sequence[Cell]) -> Baselines:
+    """What needs no training, over the distinct validation pairs."""
+    rows = list({row.pair: row for cell in cells for row in cell.scores}.values())
+    known = [row.gold_choice for row in rows if row.gold_choice in (1, 2)]
+    return Baselines(
+        longer_wins=longer_wins([row.chosen_words for row in rows], [row.rejected_words for row in rows]),
+        labels_agree_with_gold=share(known.count(1), len(known)),
+    )
 
 
-def _logratio(rows: Sequence[Row], side: str) -> list[float | None]:
-    sums = [(row.get(f"{side}_logp"), row.get(f"ref_{side}_logp")) for row in rows]
-    return [None if own is None or reference is None else own - reference for own, reference in sums]
+def _accuracy_where(rows: Sequence[ScoreRow], holds: Callable[[int, int], bool]) -> Estimate:
+    kept = [
+        row
+        for row in rows
+        if row.chosen_words is not None
+        and row.rejected_words is not None
+        and holds(row.chosen_words, row.rejected_words)
+    ]
+    return accuracy(
+        [row.chosen_reward for row in kept], [row.rejected_reward for row in kept], [row.prompt for row in kept]
+    )
 
 
-def _samples(cell: Cell, judge: str) -> list[list[float | None]]:
-    """The judge's scores, a column a sample and a row a prompt, as `reward_std` takes them."""
+def _accuracy_by_gold(pairs: Sequence[ByGold]) -> Estimate:
+    return accuracy(
+        [pair.right.reward for pair in pairs],
+        [pair.wrong.reward for pair in pairs],
+        [pair.prompt for pair in pairs],
+    )
+
+
+def _accuracy_of(cell: Cell, measure: Callable[[ScoredAnswer], float | None]) -> Estimate:
+    chosen, rejected = ([measure(side) for side in sides] for sides in cell.sides)
+    return accuracy(chosen, rejected, cell.pair_prompts)
+
+
+def _logp_mean(answer: ScoredAnswer) -> float | None:
+    return answer.logp / answer.tokens if answer.logp is not None and answer.tokens else None
+
+
+def _logratio(answer: ScoredAnswer) -> float | None:
+    return None if answer.logp is None or answer.ref_logp is None else answer.logp - answer.ref_logp
+
+
+def _length_correlations(cell: Cell) -> tuple[Estimate, Estimate]:
+    """Given the label, and given gold; of reward models alone: a policy's own reward is often a sum over tokens."""
+    if cell.outcome.kind != "reward":
+        return UNDEFINED, UNDEFINED
+    gold = cell.by_gold()
+    return (
+        length_correlation(*cell.rewards, *cell.words),
+        length_correlation(
+            [pair.right.reward for pair in gold],
+            [pair.wrong.reward for pair in gold],
+            [pair.right.words for pair in gold],
+            [pair.wrong.words for pair in gold],
+        ),
+    )
+
+
+def _attacked(rows: Sequence[ScoreRow]) -> tuple[Attacked, ...]:
+    scores = {row.pair: {attack.epsilon: attack for attack in row.attacked} for row in rows}
+    sizes = dict.fromkeys(attack.epsilon for row in rows for attack in row.attacked if attack.chosen_reward is not None)
+    return tuple(
+        Attacked(epsilon=epsilon, accuracy=_accuracy_under([own.get(epsilon) for own in scores.values()]))
+        for epsilon in sizes
+    )
+
+
+def _accuracy_under(attacks: Sequence[AttackedScores | None]) -> Estimate:
+    """Accuracy of the pairs' scores under one attack; None of a pair that it was not tried on."""
+    return accuracy(
+        [None if attack is None else attack.chosen_reward for attack in attacks],
+        [None if attack is None else attack.rejected_reward for attack in attacks],
+    )
+
+
+def _judged(cell: Cell, judge: str) -> JudgeReward:
+    return JudgeReward(judge=judge, mean=mean(cell.judged(judge), cell.prompts), std=reward_std(*_samples(cell, judge)))
+
+
+def _samples(cell: Cell, judge: str) -> list[Column]:
+    """The judge's scores, a column per sample and a row per prompt, as `reward_std` takes them."""
     samples = sorted({answer.sample for answer in cell.generations})
     scores = {(answer.prompt_id, answer.sample): answer.scores.get(judge) for answer in cell.generations}
     prompts = list(dict.fromkeys(cell.prompts))
@@ -173,6 +203,5 @@ def _share(flags: Sequence[bool], cell: Cell) -> Estimate:
 
 def _win_rate(cell: Cell, base: Cell | None, judges: Sequence[str]) -> Estimate:
     if base is None or cell.outcome.kind != "policy" or not judges:
-        return Estimate(None)
-    own: dict[Hashable, float] = cell.judged_by_prompt(judges[0])
-    return win_rate(own, base.judged_by_prompt(judges[0]))
+        return UNDEFINED
+    return win_rate(cell.judged_by_prompt(judges[0]), base.judged_by_prompt(judges[0]))

@@ -1,37 +1,34 @@
-"""The verdict in words: what is better than what, what could not be told apart, and what the seeds allow to claim."""
+"""The verdict in words: what is better than what, what is inconclusive, and what the seeds allow to claim."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections import Counter
+from collections.abc import Iterator, Sequence
 
+from align_bench.records import CellId, Comparison, Kind, MetricKey
 from align_bench.report.decision import Decision, decide, turned
-from align_bench.report.formatting import interval, number, p_value
-from align_bench.report.naming import method_of
+from align_bench.report.formatting import interval, number, p_value, signed
+from align_bench.report.schema import Ranking, Result
 from align_bench.stats.seeds import MIN_SEEDS
 from align_bench.suite.names import JUDGE_CELL
 
-Comparison = Mapping[str, Any]
 # Pairs of one kind that a sentence names before it counts the rest.
 NAMED = 6
 WHAT = {
-    "gold_accuracy": "Right answers (gold_accuracy)",
-    "judge_reward": "The judge's reward (judge_reward)",
-    "accuracy_right_shorter": "Accuracy where the right answer is shorter (accuracy_right_shorter)",
+    MetricKey("gold_accuracy"): "Right answers (gold_accuracy)",
+    MetricKey("judge_reward"): "The judge's reward (judge_reward)",
+    MetricKey("accuracy_right_shorter"): "Accuracy where the right answer is shorter (accuracy_right_shorter)",
 }
-ACCURACY = {
+ACCURACY: dict[Kind, str] = {
     "reward": "Accuracy of reward models (accuracy)",
     "policy": "Accuracy of policies by their own rewards (accuracy)",
 }
 
 
 def write_verdict(
-    results: Sequence[Mapping[str, Any]],
-    comparisons: Sequence[Comparison],
-    rankings: Sequence[Mapping[str, Any]],
-    equivalence_dz: float,
+    results: Sequence[Result], comparisons: Sequence[Comparison], rankings: Sequence[Ranking], equivalence_dz: float
 ) -> list[str]:
-    """The verdict, a sentence an item: first what may be claimed at all, then measure by measure.
+    """The verdict, a sentence per item: first what may be claimed at all, then measure by measure.
 
     Every claim has its difference, 95% interval and Holm-adjusted p.
 
@@ -41,100 +38,99 @@ def write_verdict(
     """
     if not rankings:
         return []
-    ordered = sorted(rankings, key=lambda ranking: _place(ranking["metric"]))
+    ordered = sorted(rankings, key=lambda ranking: _place(ranking.metric))
     return [
         *_claimable(results, equivalence_dz),
         *(line for ranking in ordered for line in _measure(ranking, _of(ranking, comparisons, results))),
     ]
 
 
-def _place(metric: str) -> int:
+def _place(metric: MetricKey) -> int:
     """Gold first, then the judges, then what a model says of itself."""
-    return 0 if metric == "gold_accuracy" else 1 if metric.startswith("judge_reward") else 2
+    return {"gold_accuracy": 0, "judge_reward": 1}.get(metric.name, 2)
 
 
-def _claimable(results: Sequence[Mapping[str, Any]], equivalence_dz: float) -> Iterator[str]:
-    seeds: dict[str, int] = {}
-    for found in results:
-        if found["status"] == "done" and found["kind"] != "base" and found["algorithm"] != JUDGE_CELL:
-            seeds[method_of(found["cell"])] = seeds.get(method_of(found["cell"]), 0) + 1
-    few = [name for name, count in seeds.items() if count < MIN_SEEDS]
-    enough = [name for name, count in seeds.items() if count >= MIN_SEEDS]
+def _claimable(results: Sequence[Result], equivalence_dz: float) -> Iterator[str]:
+    trained = [one for one in results if one.kind != "base" and one.algorithm != JUDGE_CELL]
+    seeds = Counter(one.cell.method for one in trained if one.status == "done")
+    few = [method for method, count in seeds.items() if count < MIN_SEEDS]
+    enough = [method for method, count in seeds.items() if count >= MIN_SEEDS]
     if enough:
         yield (
-            f"Claims about methods: {', '.join(enough)} ({min(seeds[name] for name in enough)} or more seeds each). "
-            "A difference counts when the test over seeds shows it after Holm's adjustment and the interval over "
-            "resampled seeds and prompts excludes 0; so does equivalence when that interval lies within the margin."
+            f"Claims about methods: {_listed(enough)} ({min(seeds[method] for method in enough)} or more seeds each). "
+            "A difference counts when the test over seeds is significant after Holm's adjustment and the interval over "
+            "resampled seeds and prompts excludes 0; equivalence counts when that interval lies within the margin too."
         )
     if few:
-        whose = "" if not enough else f" of {', '.join(few)}"
+        whose = "" if not enough else f" of {_listed(few)}"
         yield (
             f"Claims about checkpoints only{whose}: a claim about a method needs at least {MIN_SEEDS} seeds, "
-            f"and there {'is 1' if max(seeds[name] for name in few) == 1 else 'are fewer'}. "
-            "Another seed may turn what is said of them."
+            f"and there {'is 1' if max(seeds[method] for method in few) == 1 else 'are fewer'}. "
+            "These may not hold under another seed."
         )
     yield (
-        f"Equivalent means within ±{equivalence_dz:g} standard deviations of the differences on one prompt "
-        "(TOST, Holm-adjusted); not told apart means that neither a difference nor equivalence was shown."
+        f"Equivalent means within ±{equivalence_dz:g} standard deviations of the per-prompt differences "
+        "(TOST, Holm-adjusted); inconclusive means that neither a difference nor equivalence was shown."
     )
 
 
-def _of(
-    ranking: Mapping[str, Any], comparisons: Sequence[Comparison], results: Sequence[Mapping[str, Any]]
-) -> list[Comparison]:
+def _listed(methods: Sequence[CellId]) -> str:
+    return ", ".join(map(str, methods))
+
+
+def _of(ranking: Ranking, comparisons: Sequence[Comparison], results: Sequence[Result]) -> list[Comparison]:
     """The comparisons of a ranking's measure at the highest level that it allows."""
-    kinds = {name: found["kind"] for found in results for name in (found["cell"], method_of(found["cell"]))}
-    same = [
-        found
-        for found in comparisons
-        if found["metric"] == ranking["metric"] and (kinds[found["a"]] == "reward") == (ranking["kind"] == "reward")
-    ]
-    ranked = {row["name"] for row in ranking["methods"]}
+    rewards = {cell for one in results if one.kind == "reward" for cell in (one.cell, one.cell.method)}
+    ranked = {row.method for row in ranking.methods}
     return [
         found
-        for found in same
-        if found["level"] == ranking["level"] and {method_of(found["a"]), method_of(found["b"])} <= ranked
+        for found in comparisons
+        if found.metric == ranking.metric
+        and found.level == ranking.level
+        and (found.a in rewards) == (ranking.kind == "reward")
+        and {found.a.method, found.b.method} <= ranked
     ]
 
 
-def _measure(ranking: Mapping[str, Any], comparisons: Sequence[Comparison]) -> Iterator[str]:
-    metric, first = ranking["metric"], ranking["methods"][0]
-    what = ACCURACY[ranking["kind"]] if metric == "accuracy" else WHAT.get(metric, metric)
-    units = f"{ranking['n']} {'prompts' if ranking['prompts'] == ranking['n'] else 'pairs'}"
-    if ranking["prompts"] != ranking["n"]:
-        units += f" of {ranking['prompts']} prompts"
+def _measure(ranking: Ranking, comparisons: Sequence[Comparison]) -> Iterator[str]:
+    metric, first = ranking.metric, ranking.methods[0]
+    what = ACCURACY[ranking.kind] if metric == MetricKey("accuracy") else WHAT.get(metric, str(metric))
+    if ranking.prompts == ranking.n:
+        units = f"{ranking.n} prompts"
+    else:
+        units = f"{ranking.n} pairs of {ranking.prompts} prompts"
     yield (
-        f"{what}, {ranking['level']}s, {units}: highest {first['name']} ({number(first['value'])}; "
-        f"rank 1 [{first['low']:g}, {first['high']:g}] of {len(ranking['methods'])})."
+        f"{what}, {ranking.level}s, {units}: highest {first.method} ({number(first.value)}; "
+        f"rank 1 [{first.low:g}, {first.high:g}] of {len(ranking.methods)})."
     )
-    told: dict[Decision, list[Comparison]] = {}
+    by_decision: dict[Decision, list[Comparison]] = {}
     for found in comparisons:
-        told.setdefault(decide(found), []).append(found)
-    better = [*told.get("higher", []), *map(turned, told.get("lower", []))]
+        by_decision.setdefault(decide(found), []).append(found)
+    better = [*by_decision.get("higher", []), *map(turned, by_decision.get("lower", []))]
     if better:
         yield f"Higher on {metric}: {_several(list(map(_claim, better)))}."
-    if alike := told.get("equivalent"):
-        largest = max(found["p_tost_holm"] for found in alike)
+    if alike := by_decision.get("equivalent"):
+        largest = max(found.p_tost_holm for found in alike if found.p_tost_holm is not None)
         yield f"Equivalent on {metric} (TOST, Holm p up to {p_value(largest)}): {_several(list(map(_pair, alike)))}."
-    if unclear := told.get("none"):
-        least = min((found["p_holm"] for found in unclear if found["p_holm"] is not None), default=None)
-        yield f"Not told apart on {metric} (Holm p from {p_value(least)}): {_several(list(map(_pair, unclear)))}."
-    if untested := told.get("undefined"):
-        yield f"Too little or too uniform for a test on {metric}: {_several(list(map(_pair, untested)))}."
+    if unclear := by_decision.get("none"):
+        least = min((found.p_holm for found in unclear if found.p_holm is not None), default=None)
+        yield f"Inconclusive on {metric} (Holm p from {p_value(least)}): {_several(list(map(_pair, unclear)))}."
+    if untested := by_decision.get("undefined"):
+        yield f"Too little data or variation for a test on {metric}: {_several(list(map(_pair, untested)))}."
 
 
 def _claim(found: Comparison) -> str:
-    within = found["margin"] is not None and abs(found["difference"]) < found["margin"]
-    small = f", within the margin of {number(found['margin'])}" if within else ""
+    within = found.difference is not None and found.margin is not None and abs(found.difference) < found.margin
+    small = f", within the margin of {number(found.margin)}" if within else ""
     return (
-        f"{found['a']} over {found['b']} by {number(found['difference'], signed=True)} "
-        f"{interval(found['low'], found['high'])}, Holm p {p_value(found['p_holm'])}{small}"
+        f"{found.a} over {found.b} by {signed(found.difference)} {interval(found.low, found.high)}, "
+        f"Holm p {p_value(found.p_holm)}{small}"
     )
 
 
 def _pair(found: Comparison) -> str:
-    bounds = "" if found["low"] is None else f" {interval(found['low'], found['high'])}"
-    return f"{found['a']} and {found['b']} ({number(found['difference'], signed=True)}{bounds})"
+    bounds = "" if found.low is None else f" {interval(found.low, found.high)}"
+    return f"{found.a} and {found.b} ({signed(found.difference)}{bounds})"
 
 
 def _several(items: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from align_bench.records import Tick, silent
+from align_bench.records import Update, no_update
 from align_bench.stages.classifier import Classifier
 from align_bench.stages.models import Frozen, ModelKey, Policy, RewardModel
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from align_bench.records import PreferenceSet
+    from align_bench.runner.progress import Progress
     from align_bench.runner.results import Results
-    from align_bench.runner.watch import Watch
     from align_bench.stages.rows import Rows
     from align_bench.stages.stage import Stage
 
@@ -28,27 +28,27 @@ class LocalDesk:
     """A `stages.stage.Desk` in this process.
 
     Attributes:
-        tick: progress of the stage that runs.
+        update: progress of the stage that runs.
         loading: seconds that went into loading bases since it was last set to 0; they serve several cells.
     """
 
-    def __init__(self, results: Results, watch: Watch, suite: str) -> None:
-        self.tick: Tick = silent
+    def __init__(self, results: Results, progress: Progress, suite: str) -> None:
+        self.update: Update = no_update
         self.loading = 0.0
         self._results = results
-        self._watch = watch
+        self._progress = progress
         self._suite = suite
         self._held: tuple[ModelKey, Any] | None = None
         self._base: tuple[Base, Any] | None = None
         self._tokenizers: dict[str, Any] = {}
-        self._said: set[str] = set()
+        self._logged: set[str] = set()
 
     def distance(self, wanted: Sequence[ModelKey]) -> int:
         """How much has to be loaded for it: nothing (0), an adapter (1), or a model (2)."""
         if not wanted or (self._held is not None and self._held[0] == wanted[0]):
             return 0
         first = wanted[0]
-        return 1 if not isinstance(first, Classifier) and self._base and self._base[0] == first.stands_on else 2
+        return 1 if not isinstance(first, Classifier) and self._base and self._base[0] == first.base_key else 2
 
     # Inputs.
 
@@ -58,10 +58,10 @@ class LocalDesk:
     def preferences(self, rows: Rows) -> PreferenceSet:
         return self._results.preferences(rows)
 
-    def adapter(self, stage: Stage[Any]) -> Path:
+    def adapter(self, stage: Stage[object]) -> Path:
         return self._results.artefact(stage).folder
 
-    def partial(self, stage: Stage[Any]) -> Path:
+    def partial(self, stage: Stage[object]) -> Path:
         return self._results.store.partial(stage.address)
 
     def trackers(self, owner: str) -> Path:
@@ -138,12 +138,12 @@ class LocalDesk:
         from align_bench.models.load import footprint
 
         size = footprint(model)
-        trained = f", of them {size.trainable:,} trained" if size.trainable else ""
+        trained = f" ({size.trainable:,} trainable)" if size.trainable else ""
         held = f"{frozen.precision}, {size.bytes / 1e6:,.1f} MB"
-        text = f"in memory: {frozen.base.name}, {size.parameters:,} parameters{trained}, {held}"
-        if text not in self._said:
-            self._said.add(text)
-            self._watch.say(text)
+        text = f"loaded {frozen.base.name}: {size.parameters:,} parameters{trained}, {held}"
+        if text not in self._logged:
+            self._logged.add(text)
+            self._progress.log(text)
 
 
 def _base_of(frozen: Frozen, scalar: bool) -> Base:

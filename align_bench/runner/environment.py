@@ -1,4 +1,4 @@
-"""What a report says of the machine and the libraries that made it."""
+"""The machine and the libraries that made a report."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import platform
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
+from align_bench.report.schema import Environment
 from align_bench.stages.stage import MODEL_LIBRARIES, TEXT_LIBRARIES, library_versions
 
 # What computes a report's statistics and draws it: another version is another report. Of what makes the artefacts under
@@ -15,20 +15,20 @@ from align_bench.stages.stage import MODEL_LIBRARIES, TEXT_LIBRARIES, library_ve
 REPORT_LIBRARIES = ("scipy", "statsmodels", "scikit-learn", "pyphen", "rjieba", "numpy", "matplotlib")
 
 
-def environment() -> dict[str, Any]:
-    """The report's `environment` block; holds no path, host or user name."""
+def environment() -> Environment:
+    """The machine and the libraries; holds no path, host or user name."""
     import torch
 
-    return {
-        "align_bench": version("align-bench"),
-        "commit": _commit(),
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "processor": _processor(),
-        "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-        "libraries": library_versions((*MODEL_LIBRARIES, *TEXT_LIBRARIES, *REPORT_LIBRARIES, "datasets", "trl")),
-    }
+    return Environment(
+        align_bench=version("align-bench"),
+        commit=_commit(),
+        python=platform.python_version(),
+        system=f"{platform.system()} {platform.machine()}",
+        processor=_processor(),
+        threads=torch.get_num_threads(),
+        device=torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        libraries=library_versions((*MODEL_LIBRARIES, *TEXT_LIBRARIES, *REPORT_LIBRARIES, "datasets", "trl")),
+    )
 
 
 def _processor() -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from align_bench.records import Outcome, Status
 from align_bench.runner.costs import total
@@ -13,12 +13,13 @@ from align_bench.stages.stage import closure_of
 if TYPE_CHECKING:
     from align_bench.planning.cells import Cell
     from align_bench.planning.graph import Graph
+    from align_bench.records import CellId
     from align_bench.runner.results import Results
     from align_bench.stages.stage import Stage
-    from align_bench.store.store import Failure
+    from align_bench.store.failures import Failure
 
 
-def outcomes(graph: Graph, results: Results) -> dict[str, Outcome]:
+def outcomes(graph: Graph, results: Results) -> dict[CellId, Outcome]:
     """Cell → how it ended, in the order of the report.
 
     A cell is done when all its stages are stored, but for those that it is whole without: an audit, and the scores by a
@@ -27,14 +28,16 @@ def outcomes(graph: Graph, results: Results) -> dict[str, Outcome]:
     judges = {cell.id: outcome(cell, results) for cell in graph.judges}
     for cell in (graph.base, *graph.cells):
         for stage in cell.stages:
-            if stage.blames in judges and not results.has(stage) and (failure := results.failure(stage)):
-                judges[stage.blames] = replace(judges[stage.blames], status="failed", reason=failure.reason, cost=None)
+            if stage.blamed_cell in judges and not results.has(stage) and (failure := results.failure(stage)):
+                judges[stage.blamed_cell] = replace(
+                    judges[stage.blamed_cell], status="failed", reason=failure.reason, cost=None
+                )
     broken = {cell for cell, found in judges.items() if found.status != "done"}
     found = {cell.id: outcome(cell, results, broken) for cell in (graph.base, *graph.cells)}
     return {cell.id: {**judges, **found}[cell.id] for cell in graph.shown}
 
 
-def outcome(cell: Cell, results: Results, broken: Collection[str | None] = ()) -> Outcome:
+def outcome(cell: Cell, results: Results, broken: Collection[CellId] = ()) -> Outcome:
     """How a cell ended.
 
     Args:
@@ -49,25 +52,27 @@ def outcome(cell: Cell, results: Results, broken: Collection[str | None] = ()) -
         cell.all_parameters,
         cell.seed,
         "done",
-        reward=cell.reward_in_words,
+        reward=cell.reward_definition,
         warnings=cell.warnings,
         remarks=cell.remarks,
     )
     if cell.waiting is not None:
         return replace(made, status="skipped", reason=cell.waiting)
-    open_ = [
-        stage for stage in cell.stages if not stage.optional and stage.blames not in broken and not results.has(stage)
+    missing = [
+        stage
+        for stage in cell.stages
+        if not stage.optional and stage.blamed_cell not in broken and not results.has(stage)
     ]
-    if open_:
-        reasons = [_why(stage, results) for stage in open_]  # what was not tried for a failure tells nothing of it
+    if missing:
+        reasons = [_why(stage, results) for stage in missing]  # a stage that was not tried says nothing of why
         status, reason = next((found for found in reasons if found[0] == "failed"), reasons[0])
         return replace(made, status=status, reason=reason)
-    costs = [results.artefact(stage).cost for stage in cell.stages if stage.charged and results.has(stage)]
-    trainable = results.artefact(cell.adapter).facts.get("trainable") if cell.adapter else 0
+    costs = [results.artefact(stage).cost for stage in cell.stages if stage.counted_in_cost and results.has(stage)]
+    trainable = cast("int | None", results.artefact(cell.adapter).facts.get("trainable")) if cell.adapter else 0
     return replace(made, cost=total(costs), trainable=trainable)
 
 
-def _why(stage: Stage[Any], results: Results) -> tuple[Status, str]:
+def _why(stage: Stage[object], results: Results) -> tuple[Status, str]:
     """Why a stage has no result: it failed, what it needs did, or it was not asked for."""
     for needed in reversed(closure_of([stage], done=results.has)):
         if failure := _failure(needed, results):
@@ -76,5 +81,5 @@ def _why(stage: Stage[Any], results: Results) -> tuple[Status, str]:
     return "skipped", f"{stage.label}: not stored"
 
 
-def _failure(stage: Stage[Any], results: Results) -> Failure | None:
-    return results.store.failure(stage.address)
+def _failure(stage: Stage[object], results: Results) -> Failure | None:
+    return results.store.failures.get(stage.address)

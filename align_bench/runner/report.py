@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from align_bench.errors import AlignBenchError
 from align_bench.planning.graph import Graph  # loaded, so that the report's source holds what names cells
@@ -12,14 +12,15 @@ from align_bench.report.export import WRITTEN, read_report
 from align_bench.runner.environment import REPORT_LIBRARIES, environment
 from align_bench.sources import module_digest
 from align_bench.stages.stage import closure_of, library_versions
-from align_bench.store.files import refusals_told
+from align_bench.store.files import as_store_error
 from align_bench.store.keys import content_key
 from align_bench.suite.models import GoldJudge
 
 if TYPE_CHECKING:
     from align_bench.planning.cells import Panelist
     from align_bench.planning.inputs import Prepared
-    from align_bench.records import Outcome
+    from align_bench.records import CellId, Outcome
+    from align_bench.report.schema import Header, JudgeFacts, Report
     from align_bench.runner.results import Results
     from align_bench.stages.stage import Stage
 
@@ -37,21 +38,21 @@ def report_key(prepared: Prepared, graph: Graph) -> str:
     )
 
 
-def finished(folder: Path, prepared: Prepared, graph: Graph, results: Results) -> dict[str, Any] | None:
+def finished(folder: Path, prepared: Prepared, graph: Graph, results: Results) -> Report | None:
     """The report on disk, if it is this very graph's, all cells are done, and all that it rests on is stored."""
     try:
         report = read_report(folder)
     except (AlignBenchError, OSError, ValueError):
         return None
-    if report["suite"].get("state") != report_key(prepared, graph):
+    if report.suite.state != report_key(prepared, graph):
         return None
-    done = all(result["status"] == "done" for result in report["results"])
+    done = all(result.status == "done" for result in report.results)
     whole = all((folder / name).is_file() for name in WRITTEN)
     stored = all(results.facts(stage) is not None for stage in closure_of(_ends(graph)))
     return report if done and whole and stored else None
 
 
-def _ends(graph: Graph) -> Iterator[Stage[Any]]:
+def _ends(graph: Graph) -> Iterator[Stage[object]]:
     """What a whole report rests on; trials that failed are not among it."""
     yield from graph.tables.values()
     yield from (search.choice for search in graph.searches.values() if search.choice is not None)
@@ -59,8 +60,8 @@ def _ends(graph: Graph) -> Iterator[Stage[Any]]:
 
 
 def write(
-    folder: Path, prepared: Prepared, graph: Graph, results: Results, ended: Mapping[str, Outcome], command: str
-) -> dict[str, Any]:
+    folder: Path, prepared: Prepared, graph: Graph, results: Results, ended: Mapping[CellId, Outcome], command: str
+) -> Report:
     """Compute the report of what is stored, and write its folder.
 
     Args:
@@ -73,73 +74,75 @@ def write(
         StoreError: the system refuses to write there.
     """
     from align_bench.report.build import build_report
-    from align_bench.report.export import write_report
+    from align_bench.report.export import ReportRows, write_report
     from align_bench.runner.rows import Rows
 
-    rows = Rows(prepared, graph, results)
+    made = Rows(prepared, graph, results)
     done = [cell for cell in graph.shown if ended[cell.id].status == "done"]
     able = [judge.name for judge in graph.panel if all(ended[cell.id].status == "done" for cell in judge.members)]
-    scores = [row for cell in done for row in rows.scores(cell)]
-    generations = [record for cell in done for record in rows.generations(cell, able)]
-    audits = rows.audited({cell.id for cell in done})
-    pairs = rows.pairs()
+    rows = ReportRows(
+        scores=[row for cell in done for row in made.scores(cell)],
+        generations=[record for cell in done for record in made.generations(cell, able)],
+        training=[row for cell in done for row in made.training(cell)],
+        audits=made.audited({cell.id for cell in done}),
+        pairs=made.pairs(),
+    )
     header = _header(prepared, graph, results, ended, command)
-    report = build_report(header, list(ended.values()), scores, generations, audits, pairs)
-    training = [row for cell in done for row in rows.training(cell)]
-    with refusals_told(folder):
-        write_report(folder, report, scores, generations, training, audits, pairs)
+    report = build_report(header, list(ended.values()), rows.scores, rows.generations, rows.audits, rows.pairs)
+    with as_store_error(folder):
+        write_report(folder, report, rows)
     return report
 
 
 def _header(
-    prepared: Prepared, graph: Graph, results: Results, ended: Mapping[str, Outcome], command: str
-) -> dict[str, Any]:
+    prepared: Prepared, graph: Graph, results: Results, ended: Mapping[CellId, Outcome], command: str
+) -> Header:
     from align_bench.report.course import training_keywords
-    from align_bench.runner.tuning import block
+    from align_bench.report.schema import BaseFacts, DataFacts, Header, SuiteFacts
+    from align_bench.runner.tuning import tuning_of
 
     suite, frozen = prepared.suite, prepared.inputs.frozen
     tables = {split: results.artefact(table).facts for split, table in graph.tables.items()}
-    tuning = block(suite.tune, graph, results) if suite.tune else None
-    return {
-        "command": command,
-        "suite": {
-            "name": suite.name,
-            "state": report_key(prepared, graph),
-            "settings": suite.model_dump(mode="json"),
+    return Header(
+        command=command,
+        suite=SuiteFacts(name=suite.name, state=report_key(prepared, graph), settings=suite.model_dump(mode="json")),
+        base=BaseFacts(
+            name=frozen.base.name,
+            digest=frozen.base.digest,
+            precision=str(frozen.precision),
+            template_date=frozen.date or None,
+        ),
+        data={
+            split: DataFacts.model_validate({key: facts[key] for key in DataFacts.model_fields})
+            for split, facts in tables.items()
         },
-        "base": {"name": frozen.base.name, "digest": frozen.base.digest, "precision": str(frozen.precision)}
-        | ({"template_date": frozen.date} if frozen.date else {}),
-        "data": {split: {key: facts[key] for key in ("shape", "read", "tokens")} for split, facts in tables.items()},
-        "judge": _judge_facts(graph, results, ended),
-        "environment": environment(),
-        "training_keywords": training_keywords(
+        judges=[_judge_facts(graph, results, judge, ended) for judge in graph.panel],
+        environment=environment(),
+        training_keywords=training_keywords(
             row.chosen for row in results.preferences(prepared.inputs.rows["train"]).rows if row.chosen is not None
         ),
-        **({"tuning": tuning} if tuning else {}),
-    }
+        tuning=tuning_of(suite.tune, graph, results) if suite.tune else None,
+    )
 
 
-def _judge_facts(graph: Graph, results: Results, ended: Mapping[str, Outcome]) -> dict[str, Any] | None:
-    """What the report says of the judges: of the main one, and of each in `panel`."""
-    panel = [_panelist_facts(graph, results, judge, ended) for judge in graph.panel]
-    return {key: panel[0][key] for key in ("name", "cell", "status", "trained")} | {"panel": panel} if panel else None
+def _judge_facts(graph: Graph, results: Results, judge: Panelist, ended: Mapping[CellId, Outcome]) -> JudgeFacts:
+    """What the report says of a judge."""
+    from align_bench.report.schema import JudgeFacts, LoadedModelFacts, SharedRows
 
-
-def _panelist_facts(graph: Graph, results: Results, judge: Panelist, ended: Mapping[str, Outcome]) -> dict[str, Any]:
     members = [cell.adapter for cell in judge.members if cell.adapter is not None]
     unfinished = [ended[cell.id].status for cell in judge.members if ended[cell.id].status != "done"]
     gold = isinstance(judge.entry, GoldJudge)
     online = [cell for cell in graph.cells if cell.plugin is not None and cell.plugin.algorithm.rewarded]
-    graded = [cell.id for cell in online if (gold if cell.reward is None else cell.reward.adapter in members)]
-    facts: dict[str, Any] = {
-        "name": judge.name,
-        "cell": ", ".join(cell.id for cell in judge.members),
-        "status": [*unfinished, "done"][0],
-        "trained": graded,
-    }
-    if judge.overlap is not None and results.has(judge.overlap):
-        facts["overlap"] = results.load(judge.overlap)
+    overlap = judge.overlap
+    loaded = None
     for cell in judge.members:
         if cell.loaded is not None and cell.validation is not None and not unfinished:
-            facts |= results.artefact(cell.validation).facts
-    return facts
+            loaded = LoadedModelFacts.model_validate(results.artefact(cell.validation).facts)
+    return JudgeFacts(
+        name=judge.name,
+        cells=[cell.id for cell in judge.members],
+        status=unfinished[0] if unfinished else "done",
+        rewarded=[cell.id for cell in online if (gold if cell.reward is None else cell.reward.adapter in members)],
+        overlap=SharedRows(**results.load(overlap)) if overlap is not None and results.has(overlap) else None,
+        loaded=loaded,
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from align_bench.data.fingerprint import fingerprint
@@ -11,14 +10,15 @@ from align_bench.data.preferences import local_file
 from align_bench.errors import DataError, MissingResultError
 
 if TYPE_CHECKING:
-    from align_bench.records import PreferenceSet
+    from align_bench.records import Facts, PreferenceSet
     from align_bench.stages.rows import Rows
     from align_bench.stages.stage import Stage
+    from align_bench.store.failures import Failure
     from align_bench.store.keys import Address
-    from align_bench.store.store import Artefact, Failure, Store
+    from align_bench.store.store import Artefact, Store
 
 T = TypeVar("T")
-KEPT = 8  # loaded artefacts that are held in memory: the tables, and what was read last
+MOST_LOADED = 8  # loaded artefacts that are held in memory: the tables, and what was read last
 
 
 class Results:
@@ -26,36 +26,36 @@ class Results:
 
     Attributes:
         store: where they lie.
-        tried: stages that failed in this process, which will not be tried again.
-        final: whether nothing more will be run, so that every recorded failure counts.
+        failed: stages that failed in this process, which will not be tried again.
+        read_only: whether nothing more will be run, so that every recorded failure counts.
     """
 
-    def __init__(self, store: Store, *, final: bool = False) -> None:
+    def __init__(self, store: Store, *, read_only: bool = False) -> None:
         self.store = store
-        self.final = final
-        self.tried: set[Address] = set()
+        self.read_only = read_only
+        self.failed: set[Address] = set()
         self._loaded: OrderedDict[Address, Any] = OrderedDict()
         self._read: dict[str, PreferenceSet] = {}
 
     # What planning asks for (`planning.known.Known`).
 
-    def facts(self, stage: Stage[Any]) -> Mapping[str, Any] | None:
+    def facts(self, stage: Stage[object]) -> Facts | None:
         """The facts of what a stage made; None when it is not stored."""
-        found = self.store.peek(stage.address)
+        found = self.store.get_unverified(stage.address)
         return None if found is None else found.facts
 
-    def failure(self, stage: Stage[Any]) -> Failure | None:
+    def failure(self, stage: Stage[object]) -> Failure | None:
         """Why a stage has ended without a result; None when it has not, or will be tried again."""
-        found = self.store.failure(stage.address)
-        return found if found and (self.final or found.stays or stage.address in self.tried) else None
+        found = self.store.failures.get(stage.address)
+        return found if found and (self.read_only or found.permanent or stage.address in self.failed) else None
 
     # What stages and reports read.
 
-    def has(self, stage: Stage[Any]) -> bool:
+    def has(self, stage: Stage[object]) -> bool:
         """Whether it is stored, its checksums verified."""
         return self.store.get(stage.address) is not None
 
-    def artefact(self, stage: Stage[Any]) -> Artefact:
+    def artefact(self, stage: Stage[object]) -> Artefact:
         """What a stage made.
 
         Raises:
@@ -76,7 +76,7 @@ class Results:
         """
         if stage.address not in self._loaded:
             self._loaded[stage.address] = stage.load(self.artefact(stage))
-            while len(self._loaded) > KEPT:
+            while len(self._loaded) > MOST_LOADED:
                 self._loaded.popitem(last=False)
         self._loaded.move_to_end(stage.address)
         found: T = self._loaded[stage.address]
@@ -86,13 +86,13 @@ class Results:
         """Rows as texts, read once.
 
         Raises:
-            DataError: when their file was changed since the run began: keys would say what is not so.
+            DataError: when their file was changed since the run began: keys would no longer match the content.
         """
         if rows.fingerprint not in self._read:
             found = rows.read()
             if local_file(rows.source) is not None and fingerprint(rows.source) != rows.fingerprint:
                 raise DataError(
-                    f"{rows.source.path} was changed while the run went on",
+                    f"{rows.source.path} was changed during the run",
                     fix="run again; what rests on the file as it was is computed anew",
                 )
             self._read[rows.fingerprint] = found

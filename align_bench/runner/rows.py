@@ -4,29 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from align_bench.judge.ensemble import combine
 from align_bench.judge.gold import gold_score
 from align_bench.metrics.counterfactual import VERSIONS
-from align_bench.metrics.format_effects import features
-from align_bench.metrics.length import count_words
-from align_bench.records import PROXY, Generation, PairTexts, Preference, TokenRow
+from align_bench.metrics.format_effects import Form, features
+from align_bench.records import Generation, PairTexts
+from align_bench.report.rows import AttackedScores, AuditRow, ScoreRow, Side, TrainingRow
 from align_bench.stages.audit import Audit
+from align_bench.stages.columns import attacked
 from align_bench.stages.drift import Drift
 from align_bench.stages.judge import Judge
 from align_bench.stages.proxy import Proxy
+from align_bench.stages.validate_reward import ValidateReward
 from align_bench.suite.names import GOLD
 
 if TYPE_CHECKING:
     from align_bench.planning.cells import Cell, Panelist
     from align_bench.planning.graph import Graph
     from align_bench.planning.inputs import Prepared
+    from align_bench.records import CellId, Preference, TokenRow
     from align_bench.runner.results import Results
     from align_bench.stages.columns import Columns
     from align_bench.suite.models import Ensemble
 
-SIDES = ("chosen", "rejected")
+SIDES: tuple[Side, ...] = ("chosen", "rejected")
 
 
 class Rows:
@@ -36,7 +39,7 @@ class Rows:
         self._prepared = prepared
         self._graph = graph
         self._results = results
-        self._measured: dict[tuple[int, str], Mapping[str, float | None]] = {}
+        self._measured: dict[tuple[int, Side], Form] = {}
 
     @cached_property
     def _validation(self) -> Mapping[int, Preference]:
@@ -50,44 +53,51 @@ class Rows:
         rows = self._results.load(self._graph.tables["val"]).rows
         return [(place, row) for place, row in enumerate(rows) if row.chosen is not None and row.rejected is not None]
 
-    def scores(self, cell: Cell) -> list[dict[str, Any]]:
-        """A row per validation pair that has both answers, as `scores.parquet` shows it.
-
-        `prompt_id` is the first pair with the same prompt. Scores under an attack of size ε are `chosen_reward@ε` and
-        `rejected_reward@ε`. A selection has no row.
-        """
+    def scores(self, cell: Cell) -> list[ScoreRow]:
+        """A row per validation pair that has both answers; none of a selection."""
         if cell.validation is None:
             return []
         measured = self._results.load(cell.validation)
         assert self._graph.base.validation is not None, "the base has log-probabilities"
         policy = cell.kind != "reward"
         reference = self._results.load(self._graph.base.validation) if policy else None
-        logps = measured if policy else None
         first: dict[tuple[int, ...], int] = {}
         for row in self._results.load(self._graph.tables["val"]).rows:
             first.setdefault(row.prompt, row.pair)
-        return [
-            {
-                "cell": cell.id,
-                "algorithm": cell.algorithm,
-                "seed": cell.seed,
-                "pair": row.pair,
-                **{f"{side}_reward": _reward(cell, measured, side, place, row) for side in SIDES},
-                **{f"{side}_tokens": len(getattr(row, side) or ()) for side in SIDES},
-                **{f"{side}_logp": _number(logps, side, place) for side in SIDES},
-                **{f"ref_{side}_logp": _number(reference, side, place) for side in SIDES},
-                **{f"{side}_words": count_words(getattr(self._validation[row.pair], side) or "") for side in SIDES},
-                **{f"{side}_grade": self._features(row.pair, side)["grade"] for side in SIDES},
-                "gold_choice": row.gold_choice,
-                "prompt_id": first[row.prompt],
-                **{
-                    name.replace("@", "_reward@"): float(values[place])
-                    for name, values in measured.items()
-                    if "@" in name
-                },
-            }
-            for place, row in self._pairs
-        ]
+        return [self._score_row(cell, place, row, measured, reference, first) for place, row in self._pairs]
+
+    def _score_row(
+        self,
+        cell: Cell,
+        place: int,
+        row: TokenRow,
+        measured: Columns,
+        reference: Columns | None,
+        first: Mapping[tuple[int, ...], int],
+    ) -> ScoreRow:
+        chosen, rejected = (self._features(row.pair, side) for side in SIDES)
+        logps = None if cell.kind == "reward" else measured
+        return ScoreRow(
+            cell=str(cell.id),
+            algorithm=cell.algorithm,
+            seed=cell.seed,
+            pair=row.pair,
+            chosen_reward=_reward(cell, measured, "chosen", place, row),
+            rejected_reward=_reward(cell, measured, "rejected", place, row),
+            chosen_tokens=len(row.chosen or ()),
+            rejected_tokens=len(row.rejected or ()),
+            gold_choice=row.gold_choice,
+            chosen_logp=_number(logps, "chosen", place),
+            rejected_logp=_number(logps, "rejected", place),
+            ref_chosen_logp=_number(reference, "chosen", place),
+            ref_rejected_logp=_number(reference, "rejected", place),
+            chosen_words=chosen.words,
+            rejected_words=rejected.words,
+            prompt_id=first[row.prompt],
+            chosen_grade=chosen.grade,
+            rejected_grade=rejected.grade,
+            attacked=tuple(_attacked(epsilon, measured, place) for epsilon in _epsilons(cell)),
+        )
 
     def pairs(self) -> list[PairTexts]:
         """The texts of every validation pair that has both answers, as `pairs.parquet` shows them."""
@@ -104,14 +114,14 @@ class Rows:
         for judge in panel:  # gold keeps its place among them
             scores[judge.name] = self._scores_of(judge, cell)
         scores[GOLD] = [gold_score(self._validation[line["pair"]], line["text"]) for line in answers]
-        for proxy in cell.all(Proxy):
-            if self._results.has(proxy):
-                scores[f"{PROXY}{proxy.reward_cell}"] = self._results.load(proxy)
+        proxies = {
+            str(proxy.reward_cell): self._results.load(proxy) for proxy in cell.all(Proxy) if self._results.has(proxy)
+        }
         drift = cell.the(Drift)
-        moved = self._results.load(drift) if drift else [{}] * len(answers)
+        moved: Sequence[Mapping[str, float]] = self._results.load(drift) if drift else [{}] * len(answers)
         return [
             Generation(
-                cell=cell.id,
+                cell=str(cell.id),
                 algorithm=cell.algorithm,
                 seed=cell.seed,
                 prompt_id=line["pair"],
@@ -120,18 +130,20 @@ class Rows:
                 text=line["text"],
                 tokens=len(line["ids"]),
                 finished=line["finished"],
-                scores={name: own for name, every in scores.items() if (own := every[place]) is not None},
-                **moved[place],
+                scores=_known(scores, place),
+                proxies=_known(proxies, place),
+                logp=moved[place].get("logp"),
+                ref_logp=moved[place].get("ref_logp"),
+                kl=moved[place].get("kl"),
             )
             for place, line in enumerate(answers)
         ]
 
-    def training(self, cell: Cell) -> list[dict[str, Any]]:
-        """A row per optimizer step of a cell's training, as `training.parquet` shows it; none for the base."""
+    def training(self, cell: Cell) -> list[TrainingRow]:
+        """A row per optimizer step of a cell's training; none for the base."""
         if cell.adapter is None:
             return []
-        known = {"cell": cell.id, "algorithm": cell.algorithm, "seed": cell.seed}
-        return [{**known, **step} for step in self._results.load(cell.adapter)]
+        return [_training_row(cell, step) for step in self._results.load(cell.adapter)]
 
     def _scores_of(self, judge: Panelist, cell: Cell) -> Sequence[float | None]:
         """A judge's scores of a cell's answers; NaN where it could not score one."""
@@ -141,47 +153,56 @@ class Rows:
         members = [self._results.load(by_member[member.id]) for member in judge.members]
         return combine(members, judge.ensemble)
 
-    def audited(self, done: Collection[str]) -> list[dict[str, Any]]:
-        """Rows of `audit.parquet`: one an answer of a validation pair and a reward model, or a judge.
+    def audited(self, done: Collection[CellId]) -> list[AuditRow]:
+        """A row per answer of a validation pair and reward model, or judge.
 
         Args:
             done: cells that finished. An ensemble of judges is one, if all of its members are there.
         """
         panel = [judge for judge in self._graph.panel if judge.members]
-        scorers = [(judge.members[0].name, judge.members, judge.ensemble) for judge in panel]
+        scorers = [(judge.members[0].id.method, judge.members, judge.ensemble) for judge in panel]
         scorers += [(cell.id, (cell,), None) for cell in self._graph.cells if cell.kind == "reward"]
         return [
             row
-            for name, group, ensemble in scorers
+            for scorer, group, ensemble in scorers
             if all(cell.id in done for cell in group)
-            for row in self._audit_rows(name, group, ensemble)
+            for row in self._audit_rows(str(scorer), group, ensemble)
         ]
 
-    def _audit_rows(self, name: str, group: Sequence[Cell], ensemble: Ensemble | None) -> Iterator[dict[str, Any]]:
+    def _audit_rows(self, scorer: str, group: Sequence[Cell], ensemble: Ensemble | None) -> Iterator[AuditRow]:
         plain = [self.scores(cell) for cell in group]
         changed = [self._audit_scores(cell) for cell in group]
-        for number, row in enumerate(plain[0]):
+        for members in zip(*plain, strict=True):
+            first = members[0]
+            assert first.prompt_id is not None, "every row made here has one"
             for side in SIDES:
-                place = row["pair"], side
+                form = self._features(first.pair, side)
                 versions = {
-                    version: _combined([own.get(place, {}).get(version) for own in changed], ensemble)
+                    f"score_{version}": _combined(
+                        [own.get((first.pair, side), {}).get(version) for own in changed], ensemble
+                    )
                     for version in VERSIONS
                 }
-                yield {
-                    "scorer": name,
-                    "pair": row["pair"],
-                    "prompt": row["prompt_id"],
-                    "side": side,
-                    "score": _combined([own[number][f"{side}_reward"] for own in plain], ensemble),
-                    **self._features(row["pair"], side),
-                    **{f"score_{version}": value for version, value in versions.items()},
-                }
+                rewards = [row.chosen_reward if side == "chosen" else row.rejected_reward for row in members]
+                yield AuditRow(
+                    scorer=scorer,
+                    pair=first.pair,
+                    prompt=first.prompt_id,
+                    side=side,
+                    score=_combined(rewards, ensemble),
+                    words=form.words,
+                    grade=form.grade,
+                    list_items=form.list_items,
+                    headings=form.headings,
+                    bold=form.bold,
+                    **versions,
+                )
 
     def _audit_scores(self, cell: Cell) -> Mapping[tuple[int, str], Mapping[str, float | None]]:
         audit = cell.the(Audit)
         return self._results.load(audit) if audit is not None and self._results.has(audit) else {}
 
-    def _features(self, pair: int, side: str) -> Mapping[str, float | None]:
+    def _features(self, pair: int, side: Side) -> Form:
         if (pair, side) not in self._measured:
             self._measured[pair, side] = features(getattr(self._validation[pair], side) or "")
         return self._measured[pair, side]
@@ -205,3 +226,32 @@ def _number(columns: Columns | None, side: str, place: int) -> float | None:
 def _combined(members: Sequence[float | None], ensemble: Ensemble | None) -> float | None:
     known = [[score] for score in members if score is not None]
     return combine(known, ensemble)[0] if len(known) == len(members) else None
+
+
+def _epsilons(cell: Cell) -> Sequence[float]:
+    """The sizes of the attacks that a reward model was measured under."""
+    return cell.validation.epsilons if isinstance(cell.validation, ValidateReward) else ()
+
+
+def _attacked(epsilon: float, measured: Columns, place: int) -> AttackedScores:
+    chosen, rejected = (_number(measured, attacked(side, epsilon), place) for side in SIDES)
+    return AttackedScores(epsilon, chosen, rejected)
+
+
+def _known(scores: Mapping[str, Sequence[float | None]], place: int) -> dict[str, float]:
+    return {name: own for name, every in scores.items() if (own := every[place]) is not None}
+
+
+def _training_row(cell: Cell, step: Mapping[str, float]) -> TrainingRow:
+    own = ("step", "loss", "learning_rate", "gradient_norm", "seconds")
+    return TrainingRow(
+        cell=str(cell.id),
+        algorithm=cell.algorithm,
+        seed=cell.seed,
+        step=int(step["step"]),
+        loss=step.get("loss"),
+        learning_rate=step.get("learning_rate"),
+        gradient_norm=step.get("gradient_norm"),
+        seconds=step.get("seconds"),
+        measures={name: value for name, value in step.items() if name not in own},
+    )

@@ -7,28 +7,30 @@ of `stages`; with results that the graph rests on it is made again; `runner.repo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from align_bench.errors import MissingResultError, PluginError
 from align_bench.planning.graph import Graph, make_graph
 from align_bench.runner import report as reports
 from align_bench.runner.outcomes import outcomes
 from align_bench.runner.results import Results
-from align_bench.runner.tuning import in_words
-from align_bench.runner.walk import note_failure, walk
+from align_bench.runner.tuning import describe
+from align_bench.runner.walk import record_failure, walk
 from align_bench.stages.proxy import Proxy
 from align_bench.stages.stage import Stage, closure_of
 from align_bench.store.files import make_folder
+from align_bench.store.notes import NotedBase, NotedJudge, NotedScorer, RunNote, Scorers
 from align_bench.store.store import Store
 
 if TYPE_CHECKING:
     from align_bench.planning.cells import Cell
     from align_bench.planning.inputs import Prepared
     from align_bench.plugins.registry import Plugin
-    from align_bench.runner.watch import Watch
+    from align_bench.report.schema import Report
+    from align_bench.runner.progress import Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,18 +43,18 @@ class Folders:
 
 def run(
     prepared: Prepared,
-    watch: Watch,
+    progress: Progress,
     folders: Folders,
     *,
     command: str,
     methods: Sequence[str] | None = None,
     compute: bool = True,
-) -> dict[str, Any]:
+) -> Report:
     """Run a suite, or what is missing of it, and write its report.
 
     Args:
         prepared: from `planning.inputs.prepare`.
-        watch: where progress is shown.
+        progress: where progress is shown.
         folders: where to work and to report.
         command: what the user typed, for the report.
         methods: compute the cells of these methods only; others are reported as far as they are stored.
@@ -71,13 +73,13 @@ def run(
     graph = make_graph(prepared, Results(store))
     if (found := reports.finished(folder, prepared, graph, Results(store))) is not None:
         note = _finished(_note(prepared, graph))
-        if compute and not store.is_noted(suite.name, note):
-            store.note(suite.name, note)  # lost, or of other settings since: `clean` would free what this needs
+        if compute and not store.notes.holds(suite.name, note):
+            store.notes.save(suite.name, note)  # lost, or of other settings since: `clean` would free what this needs
         return found
-    results = Results(store, final=not compute)
+    results = Results(store, read_only=not compute)
     if compute:
-        make_folder(folder)  # where it cannot be made, that is told before any work
-        graph = _computed(prepared, graph, results, watch, methods)
+        make_folder(folder)  # an error here comes before any work
+        graph = _computed(prepared, graph, results, progress, methods)
     else:
         graph = make_graph(prepared, results)
         if not all(results.has(table) for table in graph.tables.values()):
@@ -86,35 +88,37 @@ def run(
                 fix="align-bench run, with the same --set, computes it",
             )
     for line in _remarks(graph, results):
-        watch.say(line)
+        progress.log(line)
     make_folder(folder)
     ended = outcomes(graph, results)
     report = reports.write(folder, prepared, graph, results, ended, command)
     if compute:
-        store.note(suite.name, _finished(_note(prepared, graph)))
+        store.notes.save(suite.name, _finished(_note(prepared, graph)))
     return report
 
 
-def _computed(prepared: Prepared, graph: Graph, results: Results, watch: Watch, methods: Sequence[str] | None) -> Graph:
+def _computed(
+    prepared: Prepared, graph: Graph, results: Results, progress: Progress, methods: Sequence[str] | None
+) -> Graph:
     """The graph, walked and made again until it asks for nothing new."""
     from align_bench.runner.desk import LocalDesk
 
-    desk = LocalDesk(results, watch, prepared.suite.name)
+    desk = LocalDesk(results, progress, prepared.suite.name)
     for line in warnings(graph):
-        watch.say(line)
+        progress.log(line)
     store, name = results.store, prepared.suite.name
-    before = store.notes().get(name, {})
+    before = store.notes.all().get(name, RunNote())
     while True:
-        wanted = wanted_of(graph, methods)
-        store.note(name, _begun(_note(prepared, graph), before))
-        walk(_executable(wanted, graph, results, watch), results, desk, watch)
+        wanted = stages_to_run(graph, methods)
+        store.notes.save(name, _begun(_note(prepared, graph), before))
+        walk(_executable(wanted, graph, results, progress), results, desk, progress)
         grown = make_graph(prepared, results)
         if grown.key == graph.key and _waiting(grown) == _waiting(graph):
             desk.release()
             return grown
         for line in warnings(grown):
             if line not in warnings(graph):
-                watch.say(line)
+                progress.log(line)
         graph = grown
 
 
@@ -122,7 +126,7 @@ def _waiting(graph: Graph) -> list[str | None]:
     return [cell.waiting for cell in graph.cells]
 
 
-def wanted_of(graph: Graph, methods: Sequence[str] | None = None) -> list[Stage[Any]]:
+def stages_to_run(graph: Graph, methods: Sequence[str] | None = None) -> list[Stage[object]]:
     """The stages that a run makes now, in the order of the graph.
 
     Args:
@@ -144,25 +148,29 @@ def wanted_of(graph: Graph, methods: Sequence[str] | None = None) -> list[Stage[
     return [stage for stage in graph.stages if stage in found]
 
 
-def _executable(wanted: Sequence[Stage[Any]], graph: Graph, results: Results, watch: Watch) -> list[Stage[Any]]:
-    """These stages without those of cells whose method cannot be executed here, which have failed by that.
+def _executable(
+    wanted: Sequence[Stage[object]], graph: Graph, results: Results, progress: Progress
+) -> list[Stage[object]]:
+    """These stages without those of cells whose method cannot be executed here, which count as failed.
 
     Methods are executed before any work, so that nothing is made for one that cannot be.
     """
     missing = closure_of(wanted, done=results.has)
-    lost: set[Stage[Any]] = set()
+    lost: set[Stage[object]] = set()
     for stage in missing:
         plugin: Plugin | None = getattr(stage, "plugin", None)
-        if plugin is not None and stage.address not in results.tried:
+        if plugin is not None and stage.address not in results.failed:
             try:
                 plugin.load()
             except PluginError as error:
-                note_failure(stage, error, results, watch, stays=False)  # a library, or the file as it was, may return
-        if stage.address in results.tried or any(needed in lost for needed in stage.needs()):
+                record_failure(
+                    stage, error, results, progress, permanent=False
+                )  # a library, or the file as it was, may return
+        if stage.address in results.failed or any(needed in lost for needed in stage.needs()):
             lost.add(stage)
 
     def goes_on(cell: Cell) -> bool:
-        return not any(stage in lost and not stage.optional and stage.blames is None for stage in cell.stages)
+        return not any(stage in lost and not stage.optional and stage.blamed_cell is None for stage in cell.stages)
 
     cells = [cell for cell in (*graph.trials, *graph.shown) if set(cell.stages) & set(wanted)]
     kept = {stage for cell in cells if goes_on(cell) for stage in cell.stages}
@@ -173,50 +181,51 @@ def _executable(wanted: Sequence[Stage[Any]], graph: Graph, results: Results, wa
 def warnings(graph: Graph) -> list[str]:
     """A line for each hyper-parameter outside its method's range, once for all seeds."""
     cells = [*graph.judges, *graph.cells]
-    return list(dict.fromkeys(f"{cell.name}: {warning}" for cell in cells for warning in cell.warnings))
+    return list(dict.fromkeys(f"{cell.id.method}: {warning}" for cell in cells for warning in cell.warnings))
 
 
 def _remarks(graph: Graph, results: Results) -> list[str]:
-    """What is said of trials, whether they were run now or before."""
-    return [in_words(search, results) for search in graph.searches.values()]
+    """What is logged of trials, whether they were run now or before."""
+    return [describe(search, results) for search in graph.searches.values()]
 
 
-def _begun(note: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+def _begun(note: RunNote, before: RunNote) -> RunNote:
     """The note of a run that has begun: what the report on disk rests on is needed until another takes its place."""
-    reported = before.get("reported", [])
-    scorers = before if reported else note
-    return {**scorers, "needs": sorted({*note["needs"], *reported}), "reported": reported}
+    needs = tuple(sorted({*note.needs, *before.reported}))
+    return RunNote(needs, before.reported, before.scorers if before.reported else note.scorers)
 
 
-def _finished(note: Mapping[str, Any]) -> dict[str, Any]:
+def _finished(note: RunNote) -> RunNote:
     """The note of a run whose report is written."""
-    return {**note, "reported": note["needs"]}
+    return replace(note, reported=note.needs)
 
 
-def _note(prepared: Prepared, graph: Graph) -> dict[str, Any]:
+def _note(prepared: Prepared, graph: Graph) -> RunNote:
     """What `align-bench clean` and `align-bench score` need to know of a run."""
-    frozen, suite = prepared.inputs.frozen, prepared.suite
-    base = frozen.base
+    return RunNote(tuple(stage.address for stage in graph.stages), scorers=_scorers(prepared, graph))
+
+
+def _scorers(prepared: Prepared, graph: Graph) -> Scorers:
+    base = prepared.inputs.frozen.base
     folder = str(base.folder.resolve()) if Path(base.name).exists() else base.name
-    return {
-        "needs": [str(stage.address) for stage in graph.stages],
-        "base": {"name": str(base.folder.resolve() / base.gguf) if base.gguf else folder, "digest": base.digest},
-        "storage": suite.precision,
-        "max_length": suite.train.max_length,
-        "cells": {
-            cell.id: {
-                "adapter": cell.adapter and asdict(cell.adapter.address),
-                "seed": cell.seed,
-                "loaded": cell.loaded.entry.model_dump() if cell.loaded else None,
-            }
+    return Scorers(
+        base=NotedBase(str(base.folder.resolve() / base.gguf) if base.gguf else folder, base.digest),
+        storage=prepared.suite.precision,
+        max_length=prepared.suite.train.max_length,
+        cells={
+            str(cell.id): NotedScorer(
+                adapter=cell.adapter.address if cell.adapter else None,
+                seed=cell.seed,
+                loaded=cell.loaded.entry.model_dump() if cell.loaded else None,
+            )
             for cell in (*graph.judges, *graph.cells)
             if cell.kind == "reward"
         },
-        "judges": {
-            judge.name: {
-                "cells": [cell.id for cell in judge.members],
-                "ensemble": judge.ensemble and judge.ensemble.model_dump(),
-            }
+        judges={
+            judge.name: NotedJudge(
+                cells=tuple(str(cell.id) for cell in judge.members),
+                ensemble=judge.ensemble.model_dump() if judge.ensemble else None,
+            )
             for judge in graph.panel
         },
-    }
+    )

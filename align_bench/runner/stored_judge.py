@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from align_bench.errors import MissingResultError, ModelError, StoreError, nearest
+from align_bench.errors import MissingResultError, ModelError, nearest
 from align_bench.judge.ensemble import combine
 from align_bench.judge.find import find_judge
 from align_bench.judge.loaded import load_judge
@@ -15,15 +15,15 @@ from align_bench.judge.reward_model import RewardModel
 from align_bench.models.base import find_base
 from align_bench.models.load import load_adapter, load_scorer, load_tokenizer
 from align_bench.models.precision import resolve_precision
-from align_bench.records import silent
-from align_bench.store.keys import Address
+from align_bench.records import no_update
 from align_bench.store.store import Store
 from align_bench.suite.load import load_suite
 from align_bench.suite.models import Ensemble, LoadedJudge
 
 if TYPE_CHECKING:
     from align_bench.judge.reward_model import Scorer
-    from align_bench.records import Conversation, Tick
+    from align_bench.records import Conversation, Update
+    from align_bench.store.notes import Scorers
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +33,12 @@ class Run:
     Attributes:
         folder: of what has been computed, such as `runs`.
         suite: its name.
-        note: what the run noted of its base, reward models and judges; see `runner.run`.
+        scorers: what it noted of its base, reward models and judges.
     """
 
     folder: Path
     suite: str
-    note: Mapping[str, Any]
+    scorers: Scorers
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,36 +60,37 @@ class StoredScorer:
     precision: str | None = None
 
     def __call__(
-        self, conversations: Sequence[Conversation], *, max_tokens: int, tick: Tick = silent
+        self, conversations: Sequence[Conversation], *, max_tokens: int, update: Update = no_update
     ) -> tuple[list[float], int]:
         """See `reward_model.Scorer`."""
-        members, cut = [], 0
+        members, truncated = [], 0
         for place, cell in enumerate(self.cells):
 
             def whole(done: int, total: int, note: str = "", place: int = place) -> None:
-                tick(place * total + done, len(self.cells) * total, note)
+                update(place * total + done, len(self.cells) * total, note)
 
-            scores, short = self._loaded(cell)(conversations, max_tokens=max_tokens, tick=whole)
+            scores, truncated_here = self._loaded(cell)(conversations, max_tokens=max_tokens, update=whole)
             members.append(scores)
-            cut = max(cut, short)
-        return combine(members, self.ensemble), cut
+            truncated = max(truncated, truncated_here)
+        return combine(members, self.ensemble), truncated
 
     def _loaded(self, name: str) -> Scorer:
-        cell, precision = self.run.note["cells"][name], resolve_precision(self.precision or self.run.note["storage"])
-        if cell["loaded"] is not None:
-            judge = LoadedJudge(**cell["loaded"])
+        scorers = self.run.scorers
+        cell, precision = scorers.cells[name], resolve_precision(self.precision or scorers.storage)
+        if cell.loaded is not None:
+            judge = LoadedJudge.model_validate(cell.loaded)
             return load_judge(find_judge(judge), precision, judge.template)
-        base = find_base(self.run.note["base"]["name"])
-        if base.digest != self.run.note["base"]["digest"]:
+        base = find_base(scorers.base.name)
+        if base.digest != scorers.base.digest:
             raise ModelError(
                 f"the base {base.name} is not the one that {name} of {self.run.suite} was trained on",
                 fix="bring back that base, or run the suite again",
             )
-        artefact = Store(self.run.folder).get(Address(**cell["adapter"]))
+        artefact = Store(self.run.folder).get(cell.adapter) if cell.adapter else None
         if artefact is None:
             raise MissingResultError(f"{name} of {self.run.suite} is not stored", fix="align-bench run computes it")
-        model = load_adapter(load_scorer(base, precision, seed=cell["seed"]), artefact.folder)
-        return RewardModel(model, load_tokenizer(base), self.run.note["max_length"])
+        model = load_adapter(load_scorer(base, precision, seed=cell.seed), artefact.folder)
+        return RewardModel(model, load_tokenizer(base), scorers.max_length)
 
 
 def stored_scorer(run: Run, name: str | None = None, precision: str | None = None) -> StoredScorer:
@@ -102,22 +103,16 @@ def stored_scorer(run: Run, name: str | None = None, precision: str | None = Non
 
     Raises:
         MissingResultError: the run has no such judge.
-        StoreError: its note is damaged.
     """
-    try:
-        judges, cells = run.note["judges"], run.note["cells"]
-        models = [judge for judge, found in judges.items() if found["cells"]]  # gold is none
-    except (LookupError, TypeError, AttributeError) as error:
-        raise StoreError(
-            f"what {run.folder} notes of the suite {run.suite} is damaged: {error!r}",
-            fix="align-bench run writes it anew",
-        ) from error
+    cells = run.scorers.cells
+    models = {judge: found for judge, found in run.scorers.judges.items() if found.cells}  # gold is none
     found = str(name or next(iter([*models, *cells]), None))
     if found in cells and name is not None:  # a judge may be called by its method, as a cell of that method is
         return StoredScorer(run, name, [name], None, precision)
     if found in models:
-        ensemble, members = judges[found]["ensemble"], judges[found]["cells"]
-        return StoredScorer(run, found, members, Ensemble(**ensemble) if ensemble else None, precision)
+        given = models[found].ensemble
+        ensemble = None if given is None else Ensemble.model_validate(given)
+        return StoredScorer(run, found, models[found].cells, ensemble, precision)
     if found in cells:
         return StoredScorer(run, found, [found], None, precision)
     known = {*models, *cells}
@@ -136,5 +131,5 @@ def find_run(judge: str, runs: Path) -> tuple[Run, str | None] | None:
     first, _, name = judge.partition(":")
     if Path(first).suffix in (".yaml", ".yml") and Path(first).is_file():
         first = load_suite(first).name
-    notes = Store(runs).notes()
-    return (Run(runs, first, notes[first]), name or None) if first in notes else None
+    note = Store(runs).notes.all().get(first)
+    return None if note is None or note.scorers is None else (Run(runs, first, note.scorers), name or None)

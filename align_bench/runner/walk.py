@@ -7,22 +7,22 @@ import shutil
 import traceback
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from align_bench.data.counts import counts_in_words
+from align_bench.data.counts import describe_counts
 from align_bench.errors import AlignBenchError, PluginError
 from align_bench.stages.stage import closure_of
-from align_bench.store.files import refusals_told
-from align_bench.store.store import FAILED, Failure
+from align_bench.store.failures import Failure
+from align_bench.store.files import as_store_error
 
 if TYPE_CHECKING:
     from align_bench.runner.desk import LocalDesk
+    from align_bench.runner.progress import Progress
     from align_bench.runner.results import Results
-    from align_bench.runner.watch import Watch
     from align_bench.stages.stage import Stage
 
 
-def walk(wanted: Iterable[Stage[Any]], results: Results, desk: LocalDesk, watch: Watch) -> None:
+def walk(wanted: Iterable[Stage[object]], results: Results, desk: LocalDesk, progress: Progress) -> None:
     """Make these stages and what they need, as far as it is not stored.
 
     Of the stages whose needs are stored, one that finds its model loaded comes first, then one that finds its base
@@ -30,9 +30,9 @@ def walk(wanted: Iterable[Stage[Any]], results: Results, desk: LocalDesk, watch:
 
     Args:
         wanted: stages, in the order in which they would be made with all models at hand.
-        results: what is stored; failures are noted in it.
+        results: what is stored; failures are recorded in it.
         desk: what stages ask for.
-        watch: where progress is shown.
+        progress: where progress is shown.
 
     Raises:
         AlignBenchError: when a stage failed without which the run makes no sense.
@@ -40,19 +40,19 @@ def walk(wanted: Iterable[Stage[Any]], results: Results, desk: LocalDesk, watch:
     missing = closure_of(wanted, done=results.has)
     place = {stage: number for number, stage in enumerate(missing)}
     open_needs = {stage: {needed for needed in stage.needs() if needed in place} for stage in missing}
-    users: dict[Stage[Any], list[Stage[Any]]] = {stage: [] for stage in missing}
+    users: dict[Stage[object], list[Stage[object]]] = {stage: [] for stage in missing}
     for stage, needs in open_needs.items():
         for needed in needs:
             users[needed].append(stage)
     ready = [stage for stage in missing if not open_needs[stage]]
-    lost: set[Stage[Any]] = set()
+    lost: set[Stage[object]] = set()
     while ready:
         stage = min(ready, key=lambda one: (desk.distance(one.models()), place[one]))
         ready.remove(stage)
         if (
-            stage.address in results.tried
+            stage.address in results.failed
             or any(needed in lost for needed in stage.needs())
-            or not _made(stage, results, desk, watch)
+            or not _made(stage, results, desk, progress)
         ):
             lost.add(stage)
         for user in users[stage]:
@@ -61,26 +61,26 @@ def walk(wanted: Iterable[Stage[Any]], results: Results, desk: LocalDesk, watch:
                 ready.append(user)
 
 
-def _made(stage: Stage[Any], results: Results, desk: LocalDesk, watch: Watch) -> bool:
-    """Whether a stage ended with a result. Its failure is recorded and said."""
+def _made(stage: Stage[object], results: Results, desk: LocalDesk, progress: Progress) -> bool:
+    """Whether a stage ended with a result. Its failure is recorded and logged."""
     store = results.store
     waiting = f"waiting for {stage.owner}: {stage.label}, which another run is making"
     try:
-        with store.lock(stage.address, lambda: watch.say(waiting)):
+        with store.lock(stage.address, lambda: progress.log(waiting)):
             if not results.has(stage):
-                _make(stage, results, desk, watch)
+                _make(stage, results, desk, progress)
     except Exception as error:  # one failed stage does not stop the others
         if stage.fatal:
-            with refusals_told(store.folder):
+            with as_store_error(store.folder):
                 raise
-        note_failure(stage, error, results, watch, stays=_stays(error))
+        record_failure(stage, error, results, progress, permanent=_is_permanent(error))
         del error
         gc.collect()
         return False
     return True
 
 
-def _stays(error: Exception) -> bool:
+def _is_permanent(error: Exception) -> bool:
     """Whether a method itself has failed: its key holds its code, its parameters and its rows.
 
     A model or an artefact that cannot be read, a changed file or a full disk is mended outside of any key.
@@ -88,33 +88,35 @@ def _stays(error: Exception) -> bool:
     return isinstance(error, PluginError) and not isinstance(error.__cause__, OSError | MemoryError)
 
 
-def note_failure(stage: Stage[Any], error: Exception, results: Results, watch: Watch, *, stays: bool) -> None:
-    """Record and say that a stage has failed, so that it is not tried again in this process.
+def record_failure(
+    stage: Stage[object], error: Exception, results: Results, progress: Progress, *, permanent: bool
+) -> None:
+    """Record and log that a stage has failed, so that it is not tried again in this process.
 
     Args:
         stage: the stage.
         error: why.
         results: where it is recorded.
-        watch: where it is said.
-        stays: whether another process need not try it either: all that the failure came of is in the stage's key.
+        progress: where it is logged.
+        permanent: whether another process need not try it either: all that the failure came of is in the stage's key.
     """
     store = results.store
-    results.tried.add(stage.address)
+    results.failed.add(stage.address)
     reason = error.message if isinstance(error, AlignBenchError) else f"{type(error).__name__}: {error}"
     what = f"{stage.owner}: {stage.label}"
-    told = "".join(traceback.format_exception(error))
-    store.fail(stage.address, Failure(what, reason, stays, told))
-    watch.say(f"{what} failed: {reason} (traceback in {store.folder / FAILED / f'{stage.address}.json'})")
+    shown = "".join(traceback.format_exception(error))
+    store.failures.record(stage.address, Failure(what, reason, permanent, shown))
+    progress.log(f"{what} failed: {reason} (traceback in {store.failures.path(stage.address)})")
 
 
-def _make(stage: Stage[Any], results: Results, desk: LocalDesk, watch: Watch) -> None:
+def _make(stage: Stage[object], results: Results, desk: LocalDesk, progress: Progress) -> None:
     from align_bench.models.flops import counted
     from align_bench.runner.costs import Meter
 
     store = results.store
-    with watch.stage(stage.owner, stage.label) as tick, store.scratch(stage.address) as folder, counted() as work:
+    with progress.stage(stage.owner, stage.label) as update, store.scratch(stage.address) as folder, counted() as work:
         meter = Meter()
-        desk.tick, desk.loading = tick, 0.0
+        desk.update, desk.loading = update, 0.0
         made = stage.run(desk, folder)
         wanted = stage.models()
         computed = wanted[0] if wanted else None
@@ -123,7 +125,7 @@ def _make(stage: Stage[Any], results: Results, desk: LocalDesk, watch: Watch) ->
         cost = replace(cost, seconds=cost.seconds - desk.loading)
         store.put(stage.address, stage.stored_as or stage.owner, folder, cost, made.facts)
     shutil.rmtree(store.partial(stage.address), ignore_errors=True)
-    if (counts := counts_in_words(made.facts)) is not None:
-        watch.say(f"{stage.owner}: {counts}")
-    if (line := stage.told(made.facts)) is not None:
-        watch.say(line)
+    if (counts := describe_counts(made.facts)) is not None:
+        progress.log(f"{stage.owner}: {counts}")
+    if (line := stage.remark(made.facts)) is not None:
+        progress.log(line)

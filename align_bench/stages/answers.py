@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 from align_bench.stages.stage import Size, Sizes, Stage, Work
 
@@ -17,7 +17,27 @@ if TYPE_CHECKING:
 
 FILE = "answers.jsonl"
 
-Line = Mapping[str, Any]
+
+class Line(TypedDict):
+    """One answer, as its line of the file has it.
+
+    Attributes:
+        pair: the number of the row whose prompt is answered.
+        sample: 0-based number among the samples of this prompt.
+        text: the answer, without the end-of-turn token.
+        ids: its token ids, end of turn included.
+        finished: whether it ended by itself.
+        draw: of a selection's pick: which draw it is.
+        rewards: of a selection's pick: the reward of each draw of its set.
+    """
+
+    pair: int
+    sample: int
+    text: str
+    ids: Sequence[int]
+    finished: bool
+    draw: NotRequired[int]
+    rewards: NotRequired[Sequence[float]]
 
 
 class Answers(Stage["list[Line]"]):

@@ -44,13 +44,13 @@ class Audit(Stage["dict[tuple[int, str], Mapping[str, float | None]]"]):
     kind = "audit"
     label = "audit"
     column = "audit"
-    charged = False
+    counted_in_cost = False
 
     @property
     def optional(self) -> bool:
         return True
 
-    def needs(self) -> tuple[Stage[Any], ...]:
+    def needs(self) -> tuple[Stage[object], ...]:
         return self.table, *self.judge.needs()
 
     def identity(self) -> dict[str, Json]:
@@ -74,7 +74,7 @@ class Audit(Stage["dict[tuple[int, str], Mapping[str, float | None]]"]):
         rows = [row for row in table.rows if row.chosen is not None and row.rejected is not None][: self.pairs]
         preferences = {preference.pair: preference for preference in desk.preferences(self.texts).rows}
         pairs = [preferences[row.pair] for row in rows]
-        found = audit(self._scorer(desk), pairs, seed=self.seed, max_tokens=self.max_tokens, tick=desk.tick)
+        found = audit(self._scorer(desk), pairs, seed=self.seed, max_tokens=self.max_tokens, update=desk.update)
         lines = [json.dumps(asdict(answer)) + "\n" for answer in found]
         (folder / FILE).write_text("".join(lines), encoding="utf-8")
         return Made(distinct_tokens_in(TokenTable(tuple(rows), {})) * len(VERSIONS), {"pairs": len(rows)})

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from align_bench.models.base import Base
     from align_bench.models.precision import Precision
-    from align_bench.records import Json
+    from align_bench.records import Facts, Json
     from align_bench.stages.stage import Stage
 
 
@@ -21,7 +20,7 @@ class Classifier:
         base: the model on disk.
         precision: how it is stored and computed with.
         template: `chat`, `pair` or None for its own default.
-        entry: what the suite says of it.
+        entry: the suite's entry.
         date: as of `Frozen`.
     """
 
@@ -31,7 +30,7 @@ class Classifier:
     entry: Any = None
     date: str | None = None
 
-    def needs(self) -> tuple[Stage[Any], ...]:
+    def needs(self) -> tuple[Stage[object], ...]:
         """Nothing: it is trained elsewhere."""
         return ()
 
@@ -50,8 +49,8 @@ class Classifier:
 
         return load_judge(self.base, self.precision, self.template)
 
-    def facts(self, model: Any) -> Mapping[str, Any]:
-        """What a report says of it; `model` is what `load` gave."""
+    def facts(self, model: Any) -> Facts:
+        """What a report shows of it; `model` is what `load` gave."""
         from align_bench.models.weights import weights_digest
 
         return {

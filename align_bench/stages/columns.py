@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from align_bench.stages.stage import Stage
 
@@ -38,8 +38,13 @@ def save_columns(columns: Mapping[str, Tensor], folder: Path) -> None:
     save_file(dict(columns), folder / FILE)
 
 
-def as_tensors(columns: Columns) -> dict[str, Any]:
+def as_tensors(columns: Columns) -> dict[str, Tensor]:
     """Loaded columns as tensors."""
     import torch
 
     return {name: torch.from_numpy(values) for name, values in columns.items()}
+
+
+def attacked(side: str, epsilon: float) -> str:
+    """The column of a side's scores under an attack of size ε."""
+    return f"{side}@{epsilon:g}"

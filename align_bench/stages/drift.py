@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from align_bench.stages.answers import Answers, sequences, tokens_in, work_on
 from align_bench.stages.models import ModelKey, Policy
@@ -37,7 +37,7 @@ class Drift(Stage["list[Mapping[str, float]]"]):
     label = "drift"
     column = "drift"
 
-    def needs(self) -> tuple[Stage[Any], ...]:
+    def needs(self) -> tuple[Stage[object], ...]:
         return self.answers.table, self.answers, *self.policy.needs()
 
     def identity(self) -> dict[str, Json]:
@@ -55,7 +55,7 @@ class Drift(Stage["list[Mapping[str, float]]"]):
         from align_bench.evaluate.drift import answer_drift
 
         answers = sequences(desk.load(self.answers), desk.load(self.answers.table))
-        drift = answer_drift(desk.model(self.policy), answers, max_tokens=self.max_tokens, tick=desk.tick)
+        drift = answer_drift(desk.model(self.policy), answers, max_tokens=self.max_tokens, update=desk.update)
         (folder / FILE).write_text(json.dumps([asdict(one) for one in drift]), encoding="utf-8")
         return Made(2 * tokens_in(answers))
 

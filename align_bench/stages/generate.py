@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from align_bench.stages.answers import Answers, expected, first_prompts, save_answers
+from align_bench.stages.answers import Answers, Line, expected, first_prompts, save_answers
 from align_bench.stages.models import ModelKey, Policy
 from align_bench.stages.stage import Desk, Made, Sizes, Stage, Work
 
@@ -39,7 +39,7 @@ class Generate(Answers):
     def prompts(self) -> int:
         return self.settings.prompts
 
-    def needs(self) -> tuple[Stage[Any], ...]:
+    def needs(self) -> tuple[Stage[object], ...]:
         return self.table, *self.policy.needs()
 
     def identity(self) -> dict[str, Json]:
@@ -60,13 +60,14 @@ class Generate(Answers):
         rows = first_prompts(desk.load(self.table), self.prompts)
         tokenizer, model = desk.tokenizer(self.policy.frozen), desk.model(self.policy)
         prompts = [row.prompt for row in rows]
-        answers = generate(model, tokenizer, prompts, self.settings, seed=self.seed, tick=desk.tick)
-        lines = [
+        answers = generate(model, tokenizer, prompts, self.settings, seed=self.seed, update=desk.update)
+        lines: list[Line] = [
             {
                 "pair": row.pair,
                 "sample": sample,
                 "text": tokenizer.decode(answer.ids, skip_special_tokens=True),
-                **asdict(answer),
+                "ids": answer.ids,
+                "finished": answer.finished,
             }
             for row, samples in zip(rows, answers, strict=True)
             for sample, answer in enumerate(samples)
@@ -75,13 +76,16 @@ class Generate(Answers):
         return Made(sum(len(line["ids"]) for line in lines))
 
 
-def draw(
-    policy: Policy, number: int, of: int, *, owner: str, table: Stage[TokenTable], settings: Settings, seed: int
-) -> Generate:
-    """One answer of the base to each prompt, for selections of its temperature and seed to pick among.
+def draw(answers: Generate, number: int, of: int) -> Generate:
+    """One answer to each prompt, for selections of its temperature and seed to pick among.
 
     Its seed is apart from those of cells, and the same for every number of draws.
+
+    Args:
+        answers: how the base answers, and the selection's seed.
+        number: which draw, 0-based.
+        of: how many there are.
     """
-    label, seed = f"draw {number + 1} of {of}", 1_000_000 * (number + 1) + seed
-    settings = settings.model_copy(update={"samples": 1})
-    return Generate(owner=owner, policy=policy, table=table, settings=settings, seed=seed, label=label)
+    settings = answers.settings.model_copy(update={"samples": 1})
+    seed = 1_000_000 * (number + 1) + answers.seed
+    return replace(answers, settings=settings, seed=seed, label=f"draw {number + 1} of {of}")

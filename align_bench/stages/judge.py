@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from align_bench.stages.answers import Answers, conversations, sequences, tokens_in, work_on
 from align_bench.stages.classifier import Classifier
@@ -14,7 +14,7 @@ from align_bench.stages.stage import Desk, Made, Sizes, Stage, Work
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from align_bench.records import Json
+    from align_bench.records import CellId, Json
     from align_bench.stages.rows import Rows
 
 
@@ -31,7 +31,7 @@ class Judge(Scores):
     """
 
     judge: RewardModel | Classifier
-    judge_cell: str
+    judge_cell: CellId
     answers: Answers
     texts: Rows
     max_tokens: int
@@ -39,13 +39,13 @@ class Judge(Scores):
 
     @property
     def label(self) -> str:
-        return "judge" if self.judge_cell == "judge" else f"judge ({self.judge_cell})"
+        return "judge" if str(self.judge_cell) == "judge" else f"judge ({self.judge_cell})"
 
     @property
-    def blames(self) -> str:
+    def blamed_cell(self) -> CellId:
         return self.judge_cell
 
-    def needs(self) -> tuple[Stage[Any], ...]:
+    def needs(self) -> tuple[Stage[object], ...]:
         return self.answers.table, self.answers, *self.judge.needs()
 
     def identity(self) -> dict[str, Json]:
@@ -58,15 +58,15 @@ class Judge(Scores):
         return work_on(self.answers, sizes)
 
     def run(self, desk: Desk, folder: Path) -> Made:
-        lines, cut = desk.load(self.answers), 0
+        lines, truncated = desk.load(self.answers), 0
         answers = sequences(lines, desk.load(self.answers.table))
         if isinstance(self.judge, Classifier):
             preferences = {preference.pair: preference for preference in desk.preferences(self.texts).rows}
             texts = conversations(lines, preferences)
-            scores, cut = desk.model(self.judge)(texts, max_tokens=self.max_tokens, tick=desk.tick)
+            scores, truncated = desk.model(self.judge)(texts, max_tokens=self.max_tokens, update=desk.update)
         else:
             from align_bench.judge.reward_model import score_answers
 
-            scores = score_answers(desk.model(self.judge), answers, max_tokens=self.max_tokens, tick=desk.tick)
+            scores = score_answers(desk.model(self.judge), answers, max_tokens=self.max_tokens, update=desk.update)
         save_scores(scores, folder)
-        return Made(tokens_in(answers), {"truncated": cut})
+        return Made(tokens_in(answers), {"truncated": truncated})

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from align_bench.records import Tick, TokenRow
+    from align_bench.records import TokenRow, Update
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -23,8 +23,8 @@ class Mismatched(Reference):
     kind = "mismatched"
     column = ""
 
-    def measure(self, model: Any, rows: Sequence[TokenRow], tick: Tick) -> Mapping[str, Tensor]:
+    def measure(self, model: Any, rows: Sequence[TokenRow], update: Update) -> Mapping[str, Tensor]:
         """As of a `Reference`."""
         from align_bench.evaluate.preference import mismatched_logps
 
-        return mismatched_logps(model, rows, max_tokens=self.max_tokens, tick=tick)
+        return mismatched_logps(model, rows, max_tokens=self.max_tokens, update=update)

@@ -56,7 +56,7 @@ class Policy:
     """
 
     frozen: Frozen
-    adapter: Stage[Any] | None = None
+    adapter: Stage[object] | None = None
 
     @property
     def precision(self) -> Precision:
@@ -64,11 +64,11 @@ class Policy:
         return self.frozen.precision
 
     @property
-    def stands_on(self) -> tuple[str, str, bool]:
+    def base_key(self) -> tuple[str, str, bool]:
         """What it shares with others: the frozen base, and whether it has a scalar head."""
         return self.frozen.base.digest, str(self.frozen.precision), False
 
-    def needs(self) -> tuple[Stage[Any], ...]:
+    def needs(self) -> tuple[Stage[object], ...]:
         """The stages whose artefacts it is loaded from."""
         return (self.adapter,) if self.adapter else ()
 
@@ -95,7 +95,7 @@ class RewardModel:
     """
 
     frozen: Frozen
-    adapter: Stage[Any]
+    adapter: Stage[object]
     seed: int
     max_length: int
 
@@ -105,11 +105,11 @@ class RewardModel:
         return self.frozen.precision
 
     @property
-    def stands_on(self) -> tuple[str, str, bool]:
-        """As `Policy.stands_on`."""
+    def base_key(self) -> tuple[str, str, bool]:
+        """As `Policy.base_key`."""
         return self.frozen.base.digest, str(self.frozen.precision), True
 
-    def needs(self) -> tuple[Stage[Any], ...]:
+    def needs(self) -> tuple[Stage[object], ...]:
         """The stage that trains it."""
         return (self.adapter,)
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from align_bench.stages.stage import Desk, Made, Stage
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from align_bench.records import Json, TokenTable
+    from align_bench.records import Facts, Json, TokenTable
     from align_bench.store.store import Artefact
 
 
@@ -31,13 +30,13 @@ class Overlap(Stage["dict[str, int]"]):
     kind = "overlap"
     label = "rows shared with train"
     libraries = ()
-    charged = False
+    counted_in_cost = False
 
     @property
     def optional(self) -> bool:
         return True
 
-    def needs(self) -> tuple[Stage[Any], ...]:
+    def needs(self) -> tuple[Stage[object], ...]:
         return self.judge, self.train
 
     def identity(self) -> dict[str, Json]:
@@ -47,15 +46,15 @@ class Overlap(Stage["dict[str, int]"]):
         from align_bench.judge.overlap import overlap
 
         found = overlap(desk.load(self.judge).rows, desk.load(self.train).rows)
-        desk.tick(1, 1)
+        desk.update(1, 1)
         return Made(facts=asdict(found))
 
-    def told(self, facts: Mapping[str, Any]) -> str | None:
+    def remark(self, facts: Facts) -> str | None:
         """A warning where rows are shared."""
         from align_bench.judge.overlap import Overlap as Found
-        from align_bench.judge.overlap import in_words
+        from align_bench.judge.overlap import describe
 
-        return in_words(self.name, Found(**facts))
+        return describe(self.name, Found(**cast("dict[str, int]", facts)))
 
     def load(self, artefact: Artefact) -> dict[str, int]:
-        return dict(artefact.facts)
+        return dict(cast("dict[str, int]", artefact.facts))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from align_bench.stages.answers import Answers, sequences, tokens_in, work_on
 from align_bench.stages.models import ModelKey, RewardModel
@@ -13,7 +13,7 @@ from align_bench.stages.stage import Desk, Made, Sizes, Stage, Work
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from align_bench.records import Json
+    from align_bench.records import CellId, Json
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -29,7 +29,7 @@ class Proxy(Scores):
     """
 
     reward: RewardModel
-    reward_cell: str
+    reward_cell: CellId
     answers: Answers
     max_tokens: int
     of_base: bool = False
@@ -43,7 +43,7 @@ class Proxy(Scores):
     def optional(self) -> bool:
         return self.of_base
 
-    def needs(self) -> tuple[Stage[Any], ...]:
+    def needs(self) -> tuple[Stage[object], ...]:
         return self.answers.table, self.answers, *self.reward.needs()
 
     def identity(self) -> dict[str, Json]:
@@ -59,6 +59,6 @@ class Proxy(Scores):
         from align_bench.judge.reward_model import score_answers
 
         answers = sequences(desk.load(self.answers), desk.load(self.answers.table))
-        scores = score_answers(desk.model(self.reward), answers, max_tokens=self.max_tokens, tick=desk.tick)
+        scores = score_answers(desk.model(self.reward), answers, max_tokens=self.max_tokens, update=desk.update)
         save_scores(scores, folder)
         return Made(tokens_in(answers))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from align_bench.records import Json, Tick, TokenRow, TokenTable
+    from align_bench.records import Json, TokenRow, TokenTable, Update
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,7 +37,7 @@ class Reference(Measured):
     kind = "reference"
     column = "validation"
 
-    def needs(self) -> tuple[Stage[Any], ...]:
+    def needs(self) -> tuple[Stage[object], ...]:
         return (self.table,)
 
     def identity(self) -> dict[str, Json]:
@@ -51,12 +51,12 @@ class Reference(Measured):
 
     def run(self, desk: Desk, folder: Path) -> Made:
         table = desk.load(self.table)
-        columns = self.measure(desk.model(Policy(self.frozen)), table.rows, desk.tick)
+        columns = self.measure(desk.model(Policy(self.frozen)), table.rows, desk.update)
         save_columns(columns, folder)
         return Made(distinct_tokens_in(table))
 
-    def measure(self, model: Any, rows: Sequence[TokenRow], tick: Tick) -> Mapping[str, Tensor]:
+    def measure(self, model: Any, rows: Sequence[TokenRow], update: Update) -> Mapping[str, Tensor]:
         """The columns, each of shape [rows], nats."""
         from align_bench.evaluate.preference import table_logps
 
-        return table_logps(model, rows, max_tokens=self.max_tokens, tick=tick)
+        return table_logps(model, rows, max_tokens=self.max_tokens, update=update)

@@ -8,7 +8,7 @@ these.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -21,7 +21,7 @@ from align_bench.store.keys import Address, content_key
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from align_bench.records import Json, PreferenceSet, Tick
+    from align_bench.records import CellId, Facts, Json, PreferenceSet, Update
     from align_bench.stages.models import Frozen, ModelKey
     from align_bench.stages.rows import Rows
     from align_bench.store.store import Artefact
@@ -36,7 +36,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """What running a stage came to.
+    """The outcome of running a stage.
 
     Attributes:
         tokens: tokens that it brought through the model.
@@ -44,7 +44,7 @@ class Made:
     """
 
     tokens: int = 0
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: Facts = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class Size:
 class Sizes(Protocol):
     """How large tables are; estimated from their texts until they are tokenised."""
 
-    def __call__(self, table: Stage[Any]) -> Size:
+    def __call__(self, table: Stage[object]) -> Size:
         """The size of a table of token rows."""
 
 
@@ -85,13 +85,13 @@ class Work:
 class Desk(Protocol):
     """What a running stage may ask for. A model that it got may be taken back as soon as it asks for another one."""
 
-    tick: Tick
+    update: Update
 
     def load(self, stage: Stage[T]) -> T:
-        """What another stage made, read once a run."""
+        """What another stage made, read once per run."""
 
     def preferences(self, rows: Rows) -> PreferenceSet:
-        """Rows as texts, read once a run."""
+        """Rows as texts, read once per run."""
 
     def tokenizer(self, frozen: Frozen) -> Any:
         """The base's own tokenizer."""
@@ -106,12 +106,12 @@ class Desk(Protocol):
         """What `untrained` gave, its adapter taken off, for the next one that wants it."""
 
     def loaded(self, frozen: Frozen, model: Any) -> None:
-        """Say what was loaded, or wrapped in an adapter: its parameters and its size."""
+        """Log what was loaded, or wrapped in an adapter: its parameters and its size."""
 
-    def adapter(self, stage: Stage[Any]) -> Path:
+    def adapter(self, stage: Stage[object]) -> Path:
         """The folder of a trained adapter."""
 
-    def partial(self, stage: Stage[Any]) -> Path:
+    def partial(self, stage: Stage[object]) -> Path:
         """A folder that outlives a kill, for checkpoints of what this stage makes; removed once that is stored."""
 
     def trackers(self, owner: str) -> Path:
@@ -128,7 +128,7 @@ class Stage(ABC, Generic[T_co]):
         kind: the folder of the store that its artefact lies in.
         column: what stands above it in `align-bench plan`; empty for what is shared and not a cell's own.
         libraries: distributions whose versions change what it makes.
-        charged: whether its cost is its cell's.
+        counted_in_cost: whether its cost is a part of its cell's.
         fatal: whether a run without it makes no sense, so that its failure ends the run.
     """
 
@@ -137,7 +137,7 @@ class Stage(ABC, Generic[T_co]):
     kind: ClassVar[str]
     column: ClassVar[str] = ""
     libraries: ClassVar[tuple[str, ...]] = MODEL_LIBRARIES
-    charged: ClassVar[bool] = True
+    counted_in_cost: ClassVar[bool] = True
     fatal: ClassVar[bool] = False
 
     @property
@@ -151,11 +151,11 @@ class Stage(ABC, Generic[T_co]):
         return False
 
     @property
-    def blames(self) -> str | None:
+    def blamed_cell(self) -> CellId | None:
         """The cell that has failed when this stage fails, where that is not the one that it belongs to."""
         return None
 
-    def needs(self) -> tuple[Stage[Any], ...]:
+    def needs(self) -> tuple[Stage[object], ...]:
         """The stages whose artefacts it reads."""
         return ()
 
@@ -184,8 +184,8 @@ class Stage(ABC, Generic[T_co]):
     def load(self, artefact: Artefact) -> T_co:
         """Read the artefact back; needs no torch."""
 
-    def told(self, facts: Mapping[str, Any]) -> str | None:
-        """A line that stays once it is made; None for nothing."""
+    def remark(self, facts: Facts) -> str | None:
+        """A line about what it made, logged once it is stored; None for nothing."""
         return None
 
     @cached_property
@@ -224,11 +224,13 @@ def _version(library: str) -> str:
         raise PluginError(f"{library} is not installed", fix=f"pip install {library}") from None
 
 
-def closure_of(stages: Iterable[Stage[Any]], done: Callable[[Stage[Any]], bool] = lambda _: False) -> list[Stage[Any]]:
+def closure_of(
+    stages: Iterable[Stage[object]], done: Callable[[Stage[object]], bool] = lambda _: False
+) -> list[Stage[object]]:
     """These stages and all that they need, each once and after what it needs; nothing below one that is done."""
-    found: dict[Stage[Any], None] = {}
+    found: dict[Stage[object], None] = {}
 
-    def visit(stage: Stage[Any]) -> None:
+    def visit(stage: Stage[object]) -> None:
         if stage in found or done(stage):
             return
         for needed in stage.needs():

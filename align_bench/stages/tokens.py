@@ -56,7 +56,7 @@ class Tokens(Stage["TokenTable"]):
             found,
             max_length=self.max_length,
             too_long=self.rows.too_long,
-            progress=desk.tick,
+            update=desk.update,
         )
         save_table(folder / FILE, table)
         return Made(

@@ -6,7 +6,7 @@ import json
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from align_bench.stages.columns import Measured, as_tensors
 from align_bench.stages.models import Frozen, ModelKey, Policy, RewardModel
@@ -15,13 +15,15 @@ from align_bench.stages.stage import Desk, Made, Sizes, Stage, Work
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from align_bench.api import Algorithm
     from align_bench.plugins.registry import Plugin
-    from align_bench.records import Json, TokenTable
+    from align_bench.records import Json, Parameters, TokenTable
     from align_bench.store.store import Artefact
     from align_bench.suite.models import Lora
     from align_bench.suite.models import Train as Settings
-    from align_bench.train.loop import TrainLog
+    from align_bench.train.job import TrainingJob, TrainLog
 
+A = TypeVar("A", bound="Algorithm")
 LOG = "log.jsonl"
 # What changes no result: where a training goes on after a kill, and where else it is logged. Lengths are the table's.
 WITHOUT_EFFECT = frozenset({"checkpoint_minutes", "max_length", "trackers"})
@@ -31,7 +33,7 @@ PASSES = {"unpaired": 1.5, "chosen": 0.5}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Trained(Stage["list[Mapping[str, Any]]"]):
+class Trained(Stage["list[Mapping[str, float]]"]):
     """A trained adapter, and a log of every optimizer step. Loads as the log.
 
     Attributes:
@@ -46,7 +48,7 @@ class Trained(Stage["list[Mapping[str, Any]]"]):
     """
 
     plugin: Plugin
-    parameters: Mapping[str, Any]
+    parameters: Parameters
     learning_rate: float
     seed: int
     frozen: Frozen
@@ -69,7 +71,7 @@ class Trained(Stage["list[Mapping[str, Any]]"]):
             return RewardModel(self.frozen, self, self.seed, self.settings.max_length)
         return Policy(self.frozen, self)
 
-    def needs(self) -> tuple[Stage[Any], ...]:
+    def needs(self) -> tuple[Stage[object], ...]:
         return (self.table,)
 
     def identity(self) -> dict[str, Json]:
@@ -95,23 +97,19 @@ class Trained(Stage["list[Mapping[str, Any]]"]):
     def run(self, desk: Desk, folder: Path) -> Made:
         from align_bench.models.load import add_adapter, footprint, save_adapter
 
-        extra = self.prepared(desk)
         base = desk.untrained(self.frozen, scalar=self.scalar, seed=self.seed)
         model = add_adapter(base, self.lora, seed=self.seed)
         trainable = footprint(model).trainable
         desk.loaded(self.frozen, model)
-        log = self.fit(model, desk, extra)
+        log = self.fit(model, desk)
         save_adapter(model, folder)
         self.leave(model, desk)
         (folder / LOG).write_text("".join(json.dumps(step) + "\n" for step in log.steps), encoding="utf-8")
         return Made(log.tokens, {"steps": len(log.steps), "trainable": trainable})
 
-    def prepared(self, desk: Desk) -> Any:
-        """What the training needs beside its model and rows, read before the model is there."""
-
     @abstractmethod
-    def fit(self, model: Any, desk: Desk, extra: Any) -> TrainLog:
-        """Train the model's adapter in place; `extra` is what `prepared` gave."""
+    def fit(self, model: Any, desk: Desk) -> TrainLog:
+        """Train the model's adapter in place."""
 
     def leave(self, model: Any, desk: Desk) -> None:
         """Give the base back, for the next one that stands on it."""
@@ -119,17 +117,26 @@ class Trained(Stage["list[Mapping[str, Any]]"]):
 
         desk.give_back(self.frozen, without_adapter(model), scalar=self.scalar)
 
-    def shared(self, desk: Desk) -> dict[str, Any]:
-        """What every loop takes."""
-        return {
-            "learning_rate": self.learning_rate,
-            "settings": self.settings,
-            "seed": self.seed,
-            "track": desk.trackers(self.owner),
-            "tick": desk.tick,
-        }
+    def job(self, model: Any, desk: Desk, kind: type[A]) -> TrainingJob[A]:
+        """The training, as every loop takes it, of a method of that kind."""
+        from align_bench.train.job import TrainingJob
 
-    def load(self, artefact: Artefact) -> list[Mapping[str, Any]]:
+        algorithm = self.plugin.algorithm
+        assert isinstance(algorithm, kind), "the layout chose this stage by the method's kind"
+        return TrainingJob(
+            model=model,
+            rows=desk.load(self.table).rows,
+            algorithm=algorithm,
+            parameters=self.parameters,
+            learning_rate=self.learning_rate,
+            settings=self.settings,
+            seed=self.seed,
+            checkpoint=desk.partial(self) / "checkpoint.pt",
+            track=desk.trackers(self.owner),
+            update=desk.update,
+        )
+
+    def load(self, artefact: Artefact) -> list[Mapping[str, float]]:
         """A mapping for each optimizer step."""
         text = (artefact / LOG).read_text(encoding="utf-8")
         return [json.loads(line) for line in text.split("\n") if line]
@@ -147,23 +154,13 @@ class Train(Trained):
     reference: Measured | None = None
     mismatched: Measured | None = None
 
-    def needs(self) -> tuple[Stage[Any], ...]:
+    def needs(self) -> tuple[Stage[object], ...]:
         return (self.table, *(measured for measured in (self.reference, self.mismatched) if measured is not None))
 
-    def prepared(self, desk: Desk) -> Any:
-        """The base's log-probabilities; None when the loss reads none."""
-        columns = [desk.load(measured) for measured in (self.reference, self.mismatched) if measured is not None]
-        return {name: tensor for some in columns for name, tensor in as_tensors(some).items()} or None
-
-    def fit(self, model: Any, desk: Desk, extra: Any) -> TrainLog:
+    def fit(self, model: Any, desk: Desk) -> TrainLog:
+        from align_bench.api import OfflineAlgorithm
         from align_bench.train.loop import train
 
-        return train(
-            model,
-            desk.load(self.table).rows,
-            self.plugin.algorithm,
-            self.parameters,
-            reference=extra,
-            checkpoint=desk.partial(self) / "checkpoint.pt",
-            **self.shared(desk),
-        )
+        columns = [desk.load(measured) for measured in (self.reference, self.mismatched) if measured is not None]
+        reference = {name: tensor for some in columns for name, tensor in as_tensors(some).items()}
+        return train(self.job(model, desk, OfflineAlgorithm), reference or None)

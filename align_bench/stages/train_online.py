@@ -12,7 +12,7 @@ from align_bench.stages.train import Trained
 
 if TYPE_CHECKING:
     from align_bench.stages.rows import Rows
-    from align_bench.train.loop import TrainLog
+    from align_bench.train.job import TrainLog
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -27,7 +27,7 @@ class TrainOnline(Trained):
     reward: RewardModel | None
     texts: Rows
 
-    def needs(self) -> tuple[Stage[Any], ...]:
+    def needs(self) -> tuple[Stage[object], ...]:
         return (self.table, *(self.reward.needs() if self.reward else ()))
 
     def models(self) -> tuple[ModelKey, ...]:
@@ -38,21 +38,13 @@ class TrainOnline(Trained):
         """Answers are sampled, judged, and measured under policy and base before each update."""
         return Work(int(sizes(self.table).tokens * self.settings.epochs * 4), flops_per_weight=4)
 
-    def fit(self, model: Any, desk: Desk, extra: Any) -> TrainLog:
+    def fit(self, model: Any, desk: Desk) -> TrainLog:
+        from align_bench.api import OnlineAlgorithm
         from align_bench.train.online import train_online
 
         rows, tokenizer = desk.load(self.table).rows, desk.tokenizer(self.frozen)
         reward = reward_of(desk, self._judge(desk), self.texts, tokenizer, rows, self.settings.micro_batch_tokens)
-        return train_online(
-            model,
-            tokenizer,
-            rows,
-            self.plugin.algorithm,
-            self.parameters,
-            reward,
-            checkpoint=desk.partial(self) / "checkpoint.pt",
-            **self.shared(desk),
-        )
+        return train_online(self.job(model, desk, OnlineAlgorithm), tokenizer, reward)
 
     def _judge(self, desk: Desk) -> Any:
         """The reward model, loaded apart from what the desk holds, which is the policy; None for gold."""

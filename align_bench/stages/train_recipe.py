@@ -13,7 +13,7 @@ from align_bench.stages.train import PASSES, Trained
 if TYPE_CHECKING:
     from align_bench.records import Json
     from align_bench.stages.rows import Rows
-    from align_bench.train.loop import TrainLog
+    from align_bench.train.job import TrainLog
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -30,7 +30,7 @@ class TrainRecipe(Trained):
     texts: Rows
     foreign: tuple[str, ...]
 
-    def needs(self) -> tuple[Stage[Any], ...]:
+    def needs(self) -> tuple[Stage[object], ...]:
         return (self.table, *(self.reward.needs() if self.reward else ()))
 
     def identity(self) -> dict[str, Json]:
@@ -43,10 +43,11 @@ class TrainRecipe(Trained):
         share = 4 if self.plugin.algorithm.online else PASSES.get(self.plugin.algorithm.data, 1)
         return Work(int(sizes(self.table).tokens * self.settings.epochs * share), flops_per_weight=4)
 
-    def fit(self, model: Any, desk: Desk, extra: Any) -> TrainLog:
+    def fit(self, model: Any, desk: Desk) -> TrainLog:
         import tempfile
         from pathlib import Path
 
+        from align_bench.api import Recipe
         from align_bench.train.recipe import train_by_recipe
 
         rows, tokenizer = desk.load(self.table).rows, desk.tokenizer(self.frozen)
@@ -55,15 +56,11 @@ class TrainRecipe(Trained):
             reward = reward_of(desk, self._judge(desk), self.texts, tokenizer, rows, self.settings.micro_batch_tokens)
         with tempfile.TemporaryDirectory() as scratch:
             return train_by_recipe(
-                model,
+                self.job(model, desk, Recipe),
                 self.frozen.tokenizer(),  # a copy that it may change
-                rows,
-                self.plugin.algorithm,  # type: ignore[arg-type]
-                self.parameters,
-                precision=self.frozen.precision,
-                scratch=Path(scratch),
-                reward=reward,
-                **self.shared(desk),
+                self.frozen.precision,
+                Path(scratch),
+                reward,
             )
 
     def leave(self, model: Any, desk: Desk) -> None:

@@ -1,24 +1,25 @@
-"""What a method's trials came to: accuracies on the held-out pairs, and the setting that is kept."""
+"""The results of a method's trials: accuracies on the held-out pairs, and the setting that is kept."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from align_bench.records import Estimate
 from align_bench.stages.stage import Desk, Made, Stage
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from align_bench.records import Estimate, Json, TokenTable
+    from align_bench.records import Facts, Json, TokenTable
     from align_bench.stages.columns import Columns, Measured
     from align_bench.store.store import Artefact
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Trials(Stage["dict[str, Any]"]):
-    """`accuracies` (an estimate a trial, null for one that failed), `kept`, `base` and `held_out`, as facts.
+class Trials(Stage["TrialResults"]):
+    """`accuracies` (an estimate per trial, null for one that failed), `kept`, `base` and `held_out`, as facts.
 
     Attributes:
         measured: each trial's measurement of the held-out pairs, in order; None for one that failed.
@@ -34,9 +35,9 @@ class Trials(Stage["dict[str, Any]"]):
     kind = "trials"
     label = "choice among trials"
     libraries = ("numpy", "scipy")
-    charged = False
+    counted_in_cost = False
 
-    def needs(self) -> tuple[Stage[Any], ...]:
+    def needs(self) -> tuple[Stage[object], ...]:
         return self.table, *(one for one in (*self.measured, self.base) if one is not None)
 
     def identity(self) -> dict[str, Json]:
@@ -54,8 +55,32 @@ class Trials(Stage["dict[str, Any]"]):
             }
         )
 
-    def load(self, artefact: Artefact) -> dict[str, Any]:
-        return dict(artefact.facts)
+    def load(self, artefact: Artefact) -> TrialResults:
+        return trial_results(artefact.facts)
+
+
+@dataclass(frozen=True, slots=True)
+class TrialResults:
+    """Which of a method's trials is kept, and what they were measured to be.
+
+    Attributes:
+        accuracies: of each trial on the held-out pairs; None for one that failed.
+        kept: number of the trial whose setting is kept.
+        base: accuracy of the base on these pairs, by the measure of policies; None for reward models.
+        held_out: `pairs` and `prompts` that trials are measured on.
+    """
+
+    accuracies: tuple[Estimate | None, ...]
+    kept: int
+    base: Estimate | None
+    held_out: Mapping[str, int]
+
+
+def trial_results(facts: Facts) -> TrialResults:
+    """The choice that an artefact's facts hold."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(TrialResults).validate_python(facts)
 
 
 def _accuracy(columns: Columns, rows: Any, scalar: bool) -> Estimate:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from align_bench.stages.classifier import Classifier  # its `load` is run here, so that its code counts
 from align_bench.stages.columns import Measured, save_columns
@@ -37,7 +37,7 @@ class ValidateJudge(Measured):
     label = "validation pairs"
     column = "validation"
 
-    def needs(self) -> tuple[Stage[Any], ...]:
+    def needs(self) -> tuple[Stage[object], ...]:
         return (self.table,)
 
     def identity(self) -> dict[str, Json]:
@@ -56,14 +56,14 @@ class ValidateJudge(Measured):
 
         table, model = desk.load(self.table), desk.model(self.judge)
         preferences = {preference.pair: preference for preference in desk.preferences(self.texts).rows}
-        columns, cut = {}, 0
+        columns, truncated = {}, 0
         for side in ("chosen", "rejected"):
             places = [place for place, row in enumerate(table.rows) if getattr(row, side) is not None]
             pairs = [preferences[table.rows[place].pair] for place in places]
             texts = [Conversation(pair.prompt, getattr(pair, side)) for pair in pairs]
-            found, short = model(texts, max_tokens=self.max_tokens, tick=desk.tick)
+            found, truncated_here = model(texts, max_tokens=self.max_tokens, update=desk.update)
             columns[side] = torch.full((len(table.rows),), torch.nan)
             columns[side][places] = torch.tensor(found)
-            cut += short
+            truncated += truncated_here
         save_columns(columns, folder)
-        return Made(distinct_tokens_in(table), {**self.judge.facts(model), "truncated": cut})
+        return Made(distinct_tokens_in(table), {**self.judge.facts(model), "truncated": truncated})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from align_bench.stages.columns import Measured, as_tensors, save_columns
 from align_bench.stages.models import ModelKey
@@ -39,7 +39,7 @@ class ValidatePolicy(Measured):
     kind = "validation"
     column = "validation"
 
-    def needs(self) -> tuple[Stage[Any], ...]:
+    def needs(self) -> tuple[Stage[object], ...]:
         return self.table, self.reference, self.adapter
 
     def identity(self) -> dict[str, Json]:
@@ -59,7 +59,7 @@ class ValidatePolicy(Measured):
 
         table = desk.load(self.table)
         model = desk.model(self.adapter.model)
-        logps = table_logps(model, table.rows, max_tokens=self.max_tokens, tick=desk.tick)
+        logps = table_logps(model, table.rows, max_tokens=self.max_tokens, update=desk.update)
         places = [place for place, row in enumerate(table.rows) if row.chosen is not None and row.rejected is not None]
         rewards = {side: torch.full((len(table.rows),), torch.nan) for side in SIDES}
         if places:

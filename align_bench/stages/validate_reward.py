@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from align_bench.stages.columns import Measured, save_columns
+from align_bench.stages.columns import Measured, attacked, save_columns
 from align_bench.stages.models import ModelKey
 from align_bench.stages.stage import Desk, Made, Sizes, Stage, Work
 from align_bench.stages.tokens import distinct_tokens_in
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ValidateReward(Measured):
-    """`chosen` and `rejected`, `r` of both answers; `chosen@ε` and `rejected@ε` under an attack of size ε. No unit.
+    """`chosen` and `rejected`, `r` of both answers; their columns `attacked` by steps of size ε. No unit.
 
     Attributes:
         reward: the reward model.
@@ -37,7 +37,7 @@ class ValidateReward(Measured):
     kind = "validation"
     column = "validation"
 
-    def needs(self) -> tuple[Stage[Any], ...]:
+    def needs(self) -> tuple[Stage[object], ...]:
         return self.table, *self.reward.needs()
 
     def identity(self) -> dict[str, Json]:
@@ -54,8 +54,9 @@ class ValidateReward(Measured):
 
         table = desk.load(self.table)
         model = desk.model(self.reward)
-        columns = table_scores(model, table.rows, max_tokens=self.max_tokens, tick=desk.tick)
+        columns = table_scores(model, table.rows, max_tokens=self.max_tokens, update=desk.update)
         for epsilon in self.epsilons:
-            columns |= table_attacked_scores(model, table.rows, epsilon, max_tokens=self.max_tokens, tick=desk.tick)
+            found = table_attacked_scores(model, table.rows, epsilon, max_tokens=self.max_tokens, update=desk.update)
+            columns |= {attacked(side, epsilon): scores for side, scores in found.items()}
         save_columns(columns, folder)
         return Made(distinct_tokens_in(table) * (1 + 2 * len(self.epsilons)))

@@ -109,13 +109,13 @@ def _delete(store: Store, leftover: Leftover) -> None:
         shutil.rmtree(away)
 
 
-def _needed(store: Store, without: Collection[str] = ()) -> set[str]:
-    notes = [record for suite, record in store.notes().items() if suite not in without]
-    return {str(one) for record in notes for one in record.get("needs", ())}
+def _needed(store: Store, without: Collection[str] = ()) -> set[Address]:
+    notes = [note for suite, note in store.notes.all().items() if suite not in without]
+    return {address for note in notes for address in note.needs}
 
 
-def _is_left(store: Store, needed: Collection[str], state: State, address: Address) -> bool:
-    if state in ("writing", "damaged") or str(address) not in needed:
+def _is_left(store: Store, needed: Collection[Address], state: State, address: Address) -> bool:
+    if state in ("writing", "damaged") or address not in needed:
         return True
     return state != "stored" and address in store
 

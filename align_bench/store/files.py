@@ -37,8 +37,8 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 @contextmanager
-def refusals_told(path: Path) -> Iterator[None]:
-    """Tell in one line that the system refuses to write: a folder of another user, or a full disk.
+def as_store_error(path: Path) -> Iterator[None]:
+    """Turn the system's refusal to write into one line: a folder of another user, or a full disk.
 
     Raises:
         StoreError: in place of an `OSError`.

@@ -23,11 +23,11 @@ def safe_label(label: str) -> str:
     'rm-learning_rate=1e-05-1'
     """
     text = unicodedata.normalize("NFC", label)
-    parts = "".join(one if _stays(one) else " " for one in text).split()
+    parts = "".join(one if _is_kept(one) else " " for one in text).split()
     short = "-".join(parts)[:_LONGEST].encode()[:_LONGEST_BYTES].decode(errors="ignore")
     return short.strip("-.,") or _UNNAMED
 
 
-def _stays(character: str) -> bool:
+def _is_kept(character: str) -> bool:
     # Marks are a part of the letters before them in many scripts.
     return character in _KEPT or unicodedata.category(character)[0] in "LMN"

@@ -25,13 +25,15 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from align_bench.errors import StoreError
-from align_bench.records import Cost
-from align_bench.store.files import make_folder, refusals_told, sync_file, sync_folder, write_atomically
+from align_bench.records import Cost, Facts
+from align_bench.store.failures import Failures
+from align_bench.store.files import as_store_error, make_folder, sync_file, sync_folder, write_atomically
 from align_bench.store.keys import Address, file_digest
 from align_bench.store.labels import safe_label
+from align_bench.store.notes import Notes
+from align_bench.store.version import SCHEMA, other_schema, other_version
 
 MANIFEST = "manifest.json"
-SCHEMA = 1
 
 SUITES, FAILED, DAMAGED = "suites", "failed", "damaged"
 WRITING, PARTIAL, LOCKS = ".writing", ".partial", ".locks"
@@ -58,34 +60,25 @@ class Artefact:
     address: Address
     label: str
     cost: Cost
-    facts: Mapping[str, Any]
+    facts: Facts
 
     def __truediv__(self, name: str) -> Path:
         return self.folder / name
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Why an artefact could not be made.
+class Store:
+    """The artefacts of all suites of one folder; several processes may work in it.
 
     Attributes:
-        what: what was tried, in words.
-        reason: the error, in words.
-        stays: whether another try cannot help.
-        traceback: of the error.
+        folder: where it is.
+        notes: what each suite's last run noted that the suite needs.
+        failures: what could not be made, and why.
     """
-
-    what: str
-    reason: str
-    stays: bool
-    traceback: str
-
-
-class Store:
-    """The artefacts of all suites of one folder; several processes may work in it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.notes = Notes(folder / SUITES)
+        self.failures = Failures(folder / FAILED)
         self._names: dict[str, dict[str, str]] = {}  # kind → key → the folder's name, as last listed
         self._verified: set[Address] = set()
 
@@ -99,8 +92,10 @@ class Store:
             if (entry / "lock").is_file() and any(
                 _NAME.fullmatch(one.parent.name) for one in entry.glob(f"*/{MANIFEST}")
             ):
-                raise _other_version(entry, "by an earlier version of align-bench, with a store for each suite")
-        for kind in self.kinds():  # of each kind one artefact; `peek` and `get` look at every one that they read
+                raise other_version(entry, "by an earlier version of align-bench, with a store for each suite")
+        for (
+            kind
+        ) in self.kinds():  # of each kind one artefact; `get_unverified` and `get` look at every one that they read
             for name in list(self._listed(kind).values())[:1]:
                 _manifest(self.folder / kind / name)
 
@@ -114,7 +109,7 @@ class Store:
         folder = self._find(address)
         return folder is not None and (folder / MANIFEST).is_file()
 
-    def peek(self, address: Address) -> Artefact | None:
+    def get_unverified(self, address: Address) -> Artefact | None:
         """The artefact without a look at its files; None when it is not stored or its manifest is damaged.
 
         Raises:
@@ -158,7 +153,7 @@ class Store:
                 if found is not None and found[0].address.kind == kind:
                     yield found[0]
 
-    def put(self, address: Address, label: str, written: Path, cost: Cost, facts: Mapping[str, Any]) -> Artefact:
+    def put(self, address: Address, label: str, written: Path, cost: Cost, facts: Facts) -> Artefact:
         """Seal a folder that `scratch` gave and rename it to its final place; what is sealed there already stays.
 
         Args:
@@ -199,7 +194,7 @@ class Store:
         sync_folder(kind)
         self._names.setdefault(address.kind, {})[address.key] = final.name
         self._verified.add(address)
-        self.forgive(address)
+        self.failures.clear(address)
         return Artefact(final, address, label, cost, dict(facts))
 
     @contextlib.contextmanager
@@ -216,7 +211,7 @@ class Store:
             folder.mkdir()
         except OSError as error:
             raise StoreError(
-                f"{folder}, where a result is to be written, cannot be emptied and made: {error.strerror or error}",
+                f"{folder}, where a result is to be written, cannot be created empty: {error.strerror or error}",
                 fix="check who owns it, or give another folder with --runs",
             ) from error
         try:
@@ -234,7 +229,7 @@ class Store:
         Args:
             among: of these artefacts, such as those of one suite; of all when None.
         """
-        chosen = self.artefacts() if among is None else filter(None, map(self.peek, sorted(among)))
+        chosen = self.artefacts() if among is None else filter(None, map(self.get_unverified, sorted(among)))
         sums: dict[str, tuple[float, float]] = {}
         for artefact in chosen:
             tokens, seconds = sums.get(artefact.address.kind, (0.0, 0.0))
@@ -260,7 +255,7 @@ class Store:
         if held is None:
             waiting()
             held = self._file_lock(address)
-            with refusals_told(Path(held.lock_file)):
+            with as_store_error(Path(held.lock_file)):
                 held.acquire(poll_interval=POLL_SECONDS)
         try:
             yield
@@ -270,7 +265,7 @@ class Store:
     def try_lock(self, address: Address) -> FileLock | None:
         """The held lock of an artefact, to be released by the caller; None when another process holds it."""
         lock = self._file_lock(address)
-        with refusals_told(Path(lock.lock_file)):
+        with as_store_error(Path(lock.lock_file)):
             try:
                 lock.acquire(timeout=0)
             except Timeout:  # an OSError, too
@@ -282,76 +277,14 @@ class Store:
         make_folder(self.folder / LOCKS)
         return FileLock(self.folder / LOCKS / f"{address}.lock")
 
-    # -- failures ------------------------------------------------------------------------------------------------------
-
-    def failure(self, address: Address) -> Failure | None:
-        """Why the artefact could not be made when it was last tried; None without a readable record."""
-        try:
-            return Failure(**json.loads(self._failure_file(address).read_bytes()))
-        except (OSError, ValueError, TypeError):
-            return None
-
-    def fail(self, address: Address, failure: Failure) -> None:
-        """Record that the artefact could not be made."""
-        path = self._failure_file(address)
-        make_folder(path.parent)
-        with refusals_told(path):
-            write_atomically(path, json.dumps(asdict(failure), indent=1))
-
-    def forgive(self, address: Address) -> None:
-        """Forget that the artefact could not be made; `put` does so too."""
-        self._failure_file(address).unlink(missing_ok=True)
-
-    def _failure_file(self, address: Address) -> Path:
-        return self.folder / FAILED / f"{address}.json"
-
-    # -- what suites need ----------------------------------------------------------------------------------------------
-
-    def note(self, suite: str, record: Mapping[str, Any]) -> None:
-        """Write down a suite's record, in place of its last one.
-
-        Args:
-            suite: its name, which is a file's name by the rules of suites.
-            record: JSON values; `needs` lists the addresses of its artefacts as texts, without which they count as
-                needed by nobody.
-        """
-        path = self._note_file(suite)
-        make_folder(path.parent)
-        with refusals_told(path):
-            write_atomically(path, _note_text(suite, record))
-
-    def is_noted(self, suite: str, record: Mapping[str, Any]) -> bool:
-        """Whether this is what is written down of a suite."""
-        try:
-            return self._note_file(suite).read_text(encoding="utf-8") == _note_text(suite, record)
-        except (OSError, ValueError):
-            return False
-
-    def notes(self) -> dict[str, dict[str, Any]]:
-        """Each noted suite's record, by its name.
-
-        Raises:
-            StoreError: a record cannot be read. To pass over it would make what it needs look unneeded.
-        """
-        return {path.stem: _note(path) for path in sorted((self.folder / SUITES).glob("*.json")) if path.name[0] != "."}
-
-    def forget(self, suite: str) -> None:
-        """Drop a suite's record, so that what it alone needs is needed by nobody."""
-        path = self._note_file(suite)
-        with refusals_told(path):
-            path.unlink(missing_ok=True)
-
-    def _note_file(self, suite: str) -> Path:
-        if not suite or Path(suite).name != suite or suite.startswith("."):
-            raise ValueError(f"{suite!r} is no suite's name")
-        return self.folder / SUITES / f"{suite}.json"
-
     # -- finding -------------------------------------------------------------------------------------------------------
 
     def _kind(self, address: Address) -> Path:
         """The folder of the address's kind."""
         if not _is_kind(Address.parse(str(address)).kind):
-            raise ValueError(f"{address.kind!r} cannot be a kind of artefact: the store has a folder of that name")
+            raise ValueError(
+                f"{address.kind!r} cannot be a kind of artefact: the store has its own folder of that name"
+            )
         return self.folder / address.kind
 
     def _find(self, address: Address) -> Path | None:
@@ -374,7 +307,7 @@ class Store:
         aside = self.folder / DAMAGED / str(address)
         make_folder(aside.parent)
         shutil.rmtree(aside, ignore_errors=True)
-        with refusals_told(aside), contextlib.suppress(FileNotFoundError):  # another process was first
+        with as_store_error(aside), contextlib.suppress(FileNotFoundError):  # another process was first
             folder.rename(aside)
         self._names.get(address.kind, {}).pop(address.key, None)
         self._verified.discard(address)
@@ -419,7 +352,7 @@ def _manifest(folder: Path) -> Any:
         raise _unreadable(folder / MANIFEST, error) from error
     schema = manifest.get("schema") if isinstance(manifest, dict) else None
     if isinstance(schema, int) and schema != SCHEMA:
-        raise _other_version(folder, f"by another version of align-bench (schema {schema}, this one writes {SCHEMA})")
+        raise other_schema(folder, schema)
     return manifest if schema == SCHEMA else None
 
 
@@ -436,41 +369,13 @@ def _is_intact(folder: Path, files: Mapping[str, str]) -> bool:
     return True
 
 
-def _note_text(suite: str, record: Mapping[str, Any]) -> str:
-    return json.dumps({"schema": SCHEMA, "suite": suite, "record": dict(record)}, indent=1)
-
-
-def _note(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_bytes())
-        schema, record = content["schema"], dict(content["record"].items())
-        if schema == SCHEMA:
-            for text in record.get("needs", []):
-                Address.parse(text)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        raise StoreError(
-            f"{path} cannot be read; it should say which results a suite needs",
-            fix=f"delete it, and run {path.stem} again to write it anew",
-        ) from None
-    if schema != SCHEMA:
-        raise _other_version(path, f"by another version of align-bench (schema {schema}, this one writes {SCHEMA})")
-    return record
-
-
-def _other_version(path: Path, by: str) -> StoreError:
-    return StoreError(
-        f"{path} was made {by}; it cannot be used or mixed with new results",
-        fix="give another folder with --runs, or delete this one",
-    )
-
-
 def _unreadable(path: Path, error: OSError) -> StoreError:
     # It may be whole: it is not moved aside as damaged is.
     return StoreError(f"{path} cannot be read: {error.strerror or error}", fix="check who owns it, or its disk")
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:
-    """What tells a folder from another one that takes its name; None when there is none."""
+    """What distinguishes a folder from another one that takes its name; None when there is none."""
     try:
         status = folder.stat()
     except FileNotFoundError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,11 +12,14 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from align_bench.errors import SuiteError, nearest
+from align_bench.records import Json
 from align_bench.suite.models import JUDGE_KINDS, AnyJudge, Data, DataFile, LoadedJudge, Suite, TrainedJudge, judge_kind
+
+RENAMED = {"may_be_reward": "allow_judge_as_reward"}  # key of an earlier version → what it is called now
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML in which 5e-4 is a number (YAML 1.1 reads it as text) and a key may stand only once."""
+    """Safe YAML in which 5e-4 is a number (YAML 1.1 reads it as text) and a key may occur only once."""
 
 
 _Loader.add_implicit_resolver(
@@ -31,7 +34,7 @@ def _unique_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
         if not isinstance(key, Hashable):
             raise yaml.constructor.ConstructorError(None, None, "a key must be plain text", key_node.start_mark)
         if key in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", key_node.start_mark)
+            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} occurs twice", key_node.start_mark)
         seen.add(key)
     return loader.construct_mapping(node, deep=True)
 
@@ -65,7 +68,7 @@ def find_suite(name_or_path: str) -> Path:
     if path.stem in packaged and path.parent in (Path(), Path("suites")) and path.suffix in ("", ".yaml"):
         return packaged[path.stem]
     raise SuiteError(
-        f"no suite {name_or_path!r}: not a file, and no packaged suite is called so. "
+        f"no suite {name_or_path!r}: not a file, and not the name of a packaged suite. "
         + nearest(path.stem, packaged, what="packaged suite")
     )
 
@@ -84,15 +87,15 @@ def load_suite(name_or_path: str, overrides: Sequence[str] = ()) -> Suite:
     raw, folders = _extended(path, seen=())
     for override in overrides:
         _override(raw, override)
-    raw = _expanded(raw, path)
+    raw = {key: _expanded(value, path) for key, value in raw.items()}
     try:
         suite = Suite.model_validate(raw)
     except ValidationError as error:
-        raise SuiteError(f"{path}:\n" + "\n".join(_in_words(item, raw) for item in error.errors())) from None
+        raise SuiteError(f"{path}:\n" + "\n".join(_described(error, raw))) from None
     return _located(suite, folders)
 
 
-def _extended(path: Path, seen: tuple[Path, ...]) -> tuple[dict[str, Any], tuple[Path, ...]]:
+def _extended(path: Path, seen: tuple[Path, ...]) -> tuple[dict[str, Json], tuple[Path, ...]]:
     """The suite's keys over its parents', and the folders of all these files, its own first."""
     if path in seen:
         raise SuiteError(f"{path} extends itself through {' → '.join(str(step) for step in seen)}")
@@ -109,7 +112,7 @@ def _extended(path: Path, seen: tuple[Path, ...]) -> tuple[dict[str, Any], tuple
     return _merged(below, raw), (path.parent, *folders)
 
 
-def _parsed(path: Path) -> dict[str, Any]:
+def _parsed(path: Path) -> dict[str, Json]:
     try:
         raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except yaml.YAMLError as error:
@@ -121,28 +124,28 @@ def _parsed(path: Path) -> dict[str, Any]:
     return raw
 
 
-def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+def _merged(below: Mapping[str, Json], above: Mapping[str, Json]) -> dict[str, Json]:
     """`above` over `below`: mappings merge key by key, everything else is replaced."""
     merged = dict(below)
     for key, value in above.items():
         old = merged.get(key)
-        if isinstance(old, Mapping) and isinstance(value, Mapping) and not (key == "judge" and _another(value, old)):
+        if isinstance(old, Mapping) and isinstance(value, Mapping) and not (key == "judge" and _replaces(value, old)):
             value = _merged(old, value)
         merged[key] = value
     return merged
 
 
-def _another(judge: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
-    """Whether a judge takes the old one's place, rather than to change some of its keys."""
+def _replaces(judge: Mapping[str, Json], old: Mapping[str, Json]) -> bool:
+    """Whether a judge replaces the old one, rather than changing some of its keys."""
     return judge_kind(judge) != judge_kind(old) and bool({"model", "method", "data"} & set(judge))
 
 
-def _override(raw: dict[str, Any], override: str) -> None:
+def _override(raw: dict[str, Json], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise SuiteError(f"--set {override!r}: expected key=value", fix="for example --set train.epochs=2")
     *parents, last = key.split(".")
-    here: dict[str, Any] = raw
+    here = raw
     for depth, parent in enumerate(parents):
         child = here.get(parent)
         if isinstance(child, str) and parent in ("train", "val", "data"):
@@ -161,7 +164,7 @@ def _override(raw: dict[str, Any], override: str) -> None:
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
 
-def _expanded(value: Any, path: Path) -> Any:
+def _expanded(value: Json, path: Path) -> Json:
     if isinstance(value, Mapping):
         return {key: _expanded(item, path) for key, item in value.items()}
     if isinstance(value, list):
@@ -208,19 +211,23 @@ def _located(suite: Suite, folders: Sequence[Path]) -> Suite:
     )
 
 
-def _in_words(error: Mapping[str, Any], raw: Mapping[str, Any]) -> str:
-    location = [str(part) for part in _as_written(error["loc"], raw)]
-    where = ".".join(location)
-    if error["type"] == "extra_forbidden":
-        known = _keys_at(error["loc"][:-1])
-        return f"  {where}: unknown key. {nearest(location[-1], known, what='key')}"
-    if error["type"] == "missing":
-        return f"  {where}: missing, and it has no default"
-    return f"  {where}: got {error['input']!r}; {error['msg'].removeprefix('Value error, ')}"
+def _described(error: ValidationError, raw: Mapping[str, Json]) -> Iterator[str]:
+    """A line per mistake: where, what was found and what was expected."""
+    for item in error.errors():
+        location = [str(part) for part in _location(item["loc"], raw)]
+        where = ".".join(location)
+        if item["type"] == "missing":
+            yield f"  {where}: missing, and it has no default"
+        elif item["type"] != "extra_forbidden":
+            yield f"  {where}: got {item['input']!r}; {item['msg'].removeprefix('Value error, ')}"
+        elif (new := RENAMED.get(location[-1])) in (known := _keys_at(item["loc"][:-1])):
+            yield f"  {where}: renamed; write {new}"
+        else:
+            yield f"  {where}: unknown key. {nearest(location[-1], known, what='key')}"
 
 
-def _as_written(location: Sequence[str | int], raw: Mapping[str, Any]) -> Sequence[str | int]:
-    """A place without what only the model has: the kind of a judge, and its number where there is no list."""
+def _location(location: Sequence[str | int], raw: Mapping[str, Json]) -> Sequence[str | int]:
+    """An error's place as the user wrote it: without a judge's kind, and without its number where there is no list."""
     if location[:1] != ("judge",):
         return location
     number = location[1:2] if isinstance(raw.get("judge"), list) else ()

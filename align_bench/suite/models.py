@@ -46,7 +46,9 @@ class DataFile(_Strict):
     split: str | None = Field(None, description="split of a hub data set, or train | judge | val of embedded/planted")
     columns: dict[str, str] = Field(default_factory=dict, description="standard column name → the file's own")
     rows: int | None = Field(None, gt=0, description="use the first n usable rows")
-    skip: int = Field(0, ge=0, description="pass over the first n usable rows; two entries can share a file and no row")
+    skip: int = Field(
+        0, ge=0, description="skip the first n usable rows, so that two entries can share a file but no row"
+    )
     revision: str | None = Field(None, description="commit of a hub data set")
     bias: float | str = Field(
         "default", description="length bias of embedded/planted: none | default | strong | number"
@@ -73,7 +75,7 @@ class Ensemble(_Strict):
 
     size: int = Field(3, gt=1, description="members; their seeds count up from the judge's")
     combine: Literal["mean", "worst", "variance_penalised"] = Field(
-        "mean", description="mean of the scores, the least of them, or mean − penalty × variance"
+        "mean", description="mean of the scores, the lowest of them, or mean − penalty × variance"
     )
     penalty: float = Field(1.0, ge=0, description="of variance_penalised, per unit of reward")
 
@@ -86,8 +88,8 @@ class TrainedJudge(_Strict):
     data: DataField = Field(description="its training rows; keep them apart from data.train")
     parameters: dict[str, Any] = Field(default_factory=dict, description="its hyper-parameters and learning_rate")
     seed: int = Field(0, description="its seed")
-    may_be_reward: bool = Field(False, description="allow an online method whose reward is the judge itself")
-    ensemble: Ensemble | None = Field(None, description="train several, and judge by all of them")
+    allow_judge_as_reward: bool = Field(False, description="allow a method whose reward is this judge itself")
+    ensemble: Ensemble | None = Field(None, description="train several reward models and combine their scores")
 
     @property
     def title(self) -> str:
@@ -118,7 +120,7 @@ class GoldJudge(_Strict):
     """The programmatic judge, where the data knows its right answers. Written `gold`."""
 
     method: Literal["gold"] = Field(description="gold")
-    may_be_reward: bool = Field(False, description="allow an online method whose reward is gold, too")
+    allow_judge_as_reward: bool = Field(False, description="allow a method whose reward is gold as well")
 
     @property
     def title(self) -> str:
@@ -166,10 +168,10 @@ def judge_cell(place: int) -> str:
 
 
 def judge_names(judges: Sequence[AnyJudge]) -> list[str]:
-    """The key of each judge's scores: its name, or its title, numbered where it stands twice.
+    """The key of each judge's scores: its name, or its title, numbered where two judges share it.
 
     Raises:
-        SuiteError: when two judges are given the same name, one is given the gold judge's, or `gold` stands twice.
+        SuiteError: when two judges are given the same name, one is given the gold judge's, or `gold` is listed twice.
     """
     names: list[str] = []
     for judge in judges:
@@ -197,10 +199,12 @@ class Train(_Strict):
     micro_batch_tokens: int = Field(
         8192,
         gt=0,
-        description="tokens, padding included, that one pass may hold; on a CPU 1024 at most, 768 in training, where "
-        "more gains nothing; halved by itself when memory runs out",
+        description="tokens per forward pass, padding included; at most 1024 on a CPU and 768 in training there, where "
+        "more is not faster; halved automatically when memory runs out",
     )
-    checkpoint_minutes: float = Field(5.0, gt=0, description="a killed training goes on from its last checkpoint")
+    checkpoint_minutes: float = Field(
+        5.0, gt=0, description="minutes between checkpoints, from which a killed training resumes"
+    )
     trackers: list[Literal["tensorboard"]] = Field(
         default_factory=list,
         description="also log every step here, under runs/trackers/NAME; needs the extra `trackers`",
@@ -216,7 +220,7 @@ class Train(_Strict):
 
 
 class Evaluate(_Strict):
-    """What is measured beyond the validation pairs as they are."""
+    """What is measured beyond the unchanged validation pairs."""
 
     epsilons: list[Annotated[float, Field(gt=0)]] = Field(
         default_factory=list,
@@ -225,9 +229,11 @@ class Evaluate(_Strict):
 
 
 class Audit(_Strict):
-    """How far judges and reward models can be trusted: what moves their scores beside the worth of an answer."""
+    """How far judges and reward models can be trusted: what moves their scores besides the quality of an answer."""
 
-    pairs: int = Field(200, ge=0, description="the first n validation pairs, scored again with other texts; 0 for none")
+    pairs: int = Field(
+        200, ge=0, description="the first n validation pairs, scored again with changed texts; 0 turns the audit off"
+    )
     seed: int = Field(0, description="seed of the shuffled prompts")
 
 
@@ -235,7 +241,9 @@ class Generate(_Strict):
     """How the base and every policy answer validation prompts."""
 
     prompts: int = Field(500, gt=0, description="the first n validation prompts")
-    max_new_tokens: int = Field(256, gt=0, description="longest answer; beyond it an answer counts as unfinished")
+    max_new_tokens: int = Field(
+        256, gt=0, description="longest answer; a longer one is cut off and counts as unfinished"
+    )
     temperature: float = Field(0.0, ge=0, description="0 is greedy")
     samples: int = Field(1, gt=0, description="answers per prompt; averaged before tests")
     batch_size: int = Field(64, gt=0, description="prompts answered at once")
@@ -253,7 +261,7 @@ class Report(_Strict):
     equivalence_dz: float = Field(
         0.1,
         gt=0,
-        description="a difference below this × its standard deviation over prompts counts as none (Cohen's dz)",
+        description="differences below this × their standard deviation over prompts count as equivalent (Cohen's dz)",
     )
 
 
@@ -261,12 +269,12 @@ class Tune(_Strict):
     """A search over every method's declared ranges, with as many trials for each.
 
     A trial trains on a part of train and is measured on the rest, which it holds out by prompt: reward models by the
-    accuracy of their scores, policies by that of their mean log-probability a token. The best parameters train the
+    accuracy of their scores, policies by that of their mean log-probability per token. The best parameters train the
     method's cells on all of train. Trials have the first seed; the judge is not tuned.
     """
 
-    trials: int = Field(4, ge=2, description="settings tried per method; the first one is its own parameters")
-    search: Literal["random", "grid"] = Field("random", description="how the others are taken from the ranges")
+    trials: int = Field(4, ge=2, description="trials per method; the first one has its given parameters")
+    search: Literal["random", "grid"] = Field("random", description="how the others are drawn from the ranges")
     seed: int = Field(0, description="seed of the search and of the held-out prompts")
     holdout: float = Field(0.2, gt=0, lt=1, description="share of train's prompts that trials are measured on")
 
@@ -274,7 +282,7 @@ class Tune(_Strict):
 class Method(_Strict):
     """One entry of `methods`: a name, and each parameter's values (several make a grid).
 
-    Beside its own parameters a method takes `learning_rate`, and `epochs` and `batch_size` in place of the suite's.
+    Besides its own parameters, a method takes `learning_rate`, and `epochs` and `batch_size` in place of the suite's.
     """
 
     name: str
@@ -323,7 +331,9 @@ class Suite(_Strict):
     methods: list[MethodEntry] = Field(
         min_length=1, description="names, or `name: {parameter: value or list of values}`"
     )
-    tune: Tune | None = Field(None, description="without it, every method runs with the parameters it is given")
+    tune: Tune | None = Field(
+        None, description="hyper-parameter search; without it, every method runs with its given parameters"
+    )
     plugins: list[str] = Field(default_factory=list, description="further plugin files or folders")
 
     @field_validator("seeds")

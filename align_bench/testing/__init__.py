@@ -4,6 +4,8 @@ In a test of your own: `check_algorithm(plugin.algorithm, beta=0.5).raise_for_fa
 `align-bench check my_method.py`.
 """
 
-from align_bench.testing.checks import SECTIONS, Check, CheckReport, Status, check_algorithm
+from align_bench.api.docstrings import SECTIONS
+from align_bench.testing.checks import Check, CheckReport, check_algorithm
+from align_bench.testing.subject import Status
 
 __all__ = ["SECTIONS", "Check", "CheckReport", "Status", "check_algorithm"]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_sequence
 
-from align_bench.api import Adversary, LengthHead
+from align_bench.api import Adversary, AdversaryScores, BiasExpertScores, LengthHead, LengthHeadScores, PairScores
 from align_bench.models.layout import training_passes
 from align_bench.models.logprobs import (
     attacked_scores,
@@ -38,13 +37,21 @@ class Companion(nn.Module):
     def begin(self, model: Any, sequences: Sequences, max_tokens: int) -> None:
         """Prepare what the loss needs of the whole effective batch."""
 
-    def measure(self, model: Any, sequences: Sequences) -> Mapping[str, Tensor]:
-        """Values of shape [sequences] by their prefix in `PairScores`; those of the reward model have none."""
+    def record(self, model: Any, sequences: Sequences) -> PairScores:
+        """The scores of the reward model, and its own."""
         raise NotImplementedError
 
-    def shared(self, model: Any) -> Mapping[str, Tensor]:
-        """Fields of `PairScores` that belong to the batch, not to a row."""
-        return {}
+
+def pair_scores(values: Tensor, sequences: Sequences) -> PairScores:
+    """A reward model's scores of all chosen answers, then of all rejected ones, as pairs."""
+    chosen, rejected = _sides(values)
+    counts = [len(answer) for _, answer in sequences]
+    return PairScores(
+        chosen=chosen,
+        rejected=rejected,
+        chosen_tokens=torch.tensor(counts[: len(chosen)], device=values.device),
+        rejected_tokens=torch.tensor(counts[len(chosen) :], device=values.device),
+    )
 
 
 def attach(model: Any, declared: Auxiliary, *, seed: int) -> None:
@@ -81,10 +88,13 @@ class _Attack(Companion):
         super().__init__()
         self.epsilon = epsilon
 
-    def measure(self, model: Any, sequences: Sequences) -> Mapping[str, Tensor]:
+    def record(self, model: Any, sequences: Sequences) -> AdversaryScores:
         half = len(sequences) // 2
         clean, attacked = attacked_scores(model, sequences, [-1.0] * half + [1.0] * half, epsilon=self.epsilon)
-        return {"": clean, "adversarial_": attacked}
+        pairs, (chosen, rejected) = pair_scores(clean, sequences), _sides(attacked)
+        return AdversaryScores(
+            pairs.chosen, pairs.rejected, pairs.chosen_tokens, pairs.rejected_tokens, chosen, rejected
+        )
 
 
 class _TwoHeads(Companion):
@@ -93,28 +103,56 @@ class _TwoHeads(Companion):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.head = nn.Linear(width, 1, bias=False)
-        self._batch: Mapping[str, Tensor] = {}
+        self._scores, self._length_scores, self._tokens = torch.empty(0), torch.empty(0), torch.empty(0)
 
     def begin(self, model: Any, sequences: Sequences, max_tokens: int) -> None:
         lengths = [len(prompt) + len(answer) for prompt, answer in sequences]
         found = torch.empty(2, len(sequences), device=model.device)
         with torch.no_grad():
             for micro in training_passes(model, range(len(sequences)), lengths, max_tokens=max_tokens):
-                values = self.measure(model, [sequences[index] for index in micro])
-                found[:, micro] = torch.stack([values[""], values["length_"]])
-        tokens = torch.tensor([len(answer) for _, answer in sequences], device=model.device)
-        self._batch = {"batch_scores": found[0], "batch_length_scores": found[1], "batch_tokens": tokens}
+                found[:, micro] = torch.stack(self._both(model, [sequences[index] for index in micro]))
+        self._scores, self._length_scores = found
+        self._tokens = torch.tensor([len(answer) for _, answer in sequences], device=model.device)
 
-    def measure(self, model: Any, sequences: Sequences) -> Mapping[str, Tensor]:
+    def record(self, model: Any, sequences: Sequences) -> LengthHeadScores:
+        kept, length = self._both(model, sequences)
+        pairs, (chosen, rejected) = pair_scores(kept, sequences), _sides(length)
+        weight = head_weight(model).float().flatten()
+        return LengthHeadScores(
+            pairs.chosen,
+            pairs.rejected,
+            pairs.chosen_tokens,
+            pairs.rejected_tokens,
+            length_chosen=chosen,
+            length_rejected=rejected,
+            head_cosine=torch.cosine_similarity(weight, self.head.weight.flatten(), dim=0),
+            batch_scores=self._scores,
+            batch_length_scores=self._length_scores,
+            batch_tokens=self._tokens,
+        )
+
+    def _both(self, model: Any, sequences: Sequences) -> tuple[Tensor, Tensor]:
+        """The scores of the head that is kept, and of the length head, each of shape [sequences]."""
         states = last_states(model, sequences)
-        return {"": head_scores(model, states), "length_": self.head(states.float()).squeeze(-1)}
-
-    def shared(self, model: Any) -> Mapping[str, Tensor]:
-        cosine = torch.cosine_similarity(head_weight(model).float().flatten(), self.head.weight.flatten(), dim=0)
-        return {**self._batch, "head_cosine": cosine}
+        return head_scores(model, states), self.head(states.float()).squeeze(-1)
 
 
-class _CountExpert(Companion):
+class _Expert(Companion):
+    """A bias expert: `b` of each answer, beside the reward model's score."""
+
+    def record(self, model: Any, sequences: Sequences) -> BiasExpertScores:
+        pairs = pair_scores(scores(model, sequences), sequences)
+        chosen, rejected = _sides(self.bias(model, sequences))
+        return BiasExpertScores(
+            pairs.chosen, pairs.rejected, pairs.chosen_tokens, pairs.rejected_tokens, chosen, rejected
+        )
+
+    def bias(self, model: Any, sequences: Sequences) -> Tensor:
+        """`b`, shape [sequences]."""
+        raise NotImplementedError
+
+
+class _CountExpert(_Expert):
     """`b` from the number of answer tokens alone: a perceptron with one hidden layer over its logarithm."""
 
     def __init__(self, declared: BiasExpert) -> None:
@@ -122,12 +160,13 @@ class _CountExpert(Companion):
         self.learning_rate_factor = declared.learning_rate_factor
         self.layers = nn.Sequential(nn.Linear(1, declared.width), nn.Tanh(), nn.Linear(declared.width, 1))
 
-    def measure(self, model: Any, sequences: Sequences) -> Mapping[str, Tensor]:
+    def bias(self, model: Any, sequences: Sequences) -> Tensor:
         counts = torch.tensor([[math.log(len(answer))] for _, answer in sequences], device=model.device)
-        return {"": scores(model, sequences), "bias_": self.layers(counts).squeeze(-1)}
+        result: Tensor = self.layers(counts).squeeze(-1)
+        return result
 
 
-class _NoisyExpert(Companion):
+class _NoisyExpert(_Expert):
     """`b` from the noisy input embeddings of prompt and answer, read by a gated recurrent unit (which can count)."""
 
     def __init__(self, declared: BiasExpert, embeddings: Tensor) -> None:
@@ -138,17 +177,20 @@ class _NoisyExpert(Companion):
         self.recurrent = nn.GRU(embeddings.shape[1], declared.width, batch_first=True)
         self.head = nn.Linear(declared.width, 1)
 
-    def measure(self, model: Any, sequences: Sequences) -> Mapping[str, Tensor]:
-        return {"": scores(model, sequences), "bias_": self._bias(input_embeddings(model), sequences)}
-
-    def _bias(self, embeddings: nn.Module, sequences: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Tensor:
+    def bias(self, model: Any, sequences: Sequences) -> Tensor:
         ids = [torch.tensor([*prompt, *answer]) for prompt, answer in sequences]
         padded = pad_sequence(ids, batch_first=True).to(self.head.weight.device)
         with torch.no_grad():
-            inputs = embeddings(padded).float()
+            inputs = input_embeddings(model)(padded).float()
             if self.noise:
                 inputs = inputs + self.noise * torch.randn_like(inputs)
         lengths = torch.tensor([len(sequence) for sequence in ids])
         _, last = self.recurrent(pack_padded_sequence(inputs, lengths, batch_first=True, enforce_sorted=False))
         result: Tensor = self.head(last[-1]).squeeze(-1)
         return result
+
+
+def _sides(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Values of all chosen answers, then of all rejected ones, apart."""
+    half = len(values) // 2
+    return values[:half], values[half:]

@@ -13,15 +13,23 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
-from align_bench.api import ChosenLogps, PairLogps, PairScores, UnpairedLogps
+from align_bench.api import (
+    ChosenLogps,
+    PairLogps,
+    PairScores,
+    ReferencedChosenLogps,
+    ReferencedPairLogps,
+    ReferencedUnpairedLogps,
+    UnpairedLogps,
+)
 from align_bench.data.batches import mismatched
 from align_bench.errors import DataError
 from align_bench.models.layout import training_passes
 from align_bench.models.logprobs import response_logps, scores
-from align_bench.train.auxiliary import companion_of
+from align_bench.train.auxiliary import companion_of, pair_scores
 
 if TYPE_CHECKING:
-    from align_bench.api import Record
+    from align_bench.api import Batch
     from align_bench.models.layout import Sequences
     from align_bench.records import TokenRow
 
@@ -45,12 +53,12 @@ class Feed(Protocol):
     def begin(self, model: Any, batch: Sequence[int], max_tokens: int) -> None:
         """Prepare what the loss needs of the whole effective batch."""
 
-    def record(self, model: Any, examples: Sequence[int]) -> Record:
+    def record(self, model: Any, examples: Sequence[int]) -> Batch:
         """The loss's input for one micro-batch, of shape [len(examples)]."""
 
 
 class PairFeed:
-    """Pairs of answers as `PairLogps`."""
+    """Pairs of answers as `PairLogps`, or with a reference as `ReferencedPairLogps`."""
 
     def __init__(self, rows: Sequence[TokenRow], reference: Reference | None) -> None:
         self.rows = [_paired(row) for row in rows]
@@ -63,19 +71,18 @@ class PairFeed:
 
     def record(self, model: Any, examples: Sequence[int]) -> PairLogps:
         rows = [self.rows[example] for example in examples]
-        chosen, rejected = _both_sides(model, rows, response_logps)
-        return PairLogps(
-            chosen=chosen,
-            rejected=rejected,
-            chosen_tokens=torch.tensor([len(row.chosen) for row in rows], device=chosen.device),
-            rejected_tokens=torch.tensor([len(row.rejected) for row in rows], device=chosen.device),
-            ref_chosen=_reference(self.reference, "chosen", examples, chosen),
-            ref_rejected=_reference(self.reference, "rejected", examples, chosen),
-        )
+        both = response_logps(model, _sequences(rows))
+        chosen, rejected = both[: len(rows)], both[len(rows) :]
+        chosen_tokens = torch.tensor([len(row.chosen) for row in rows], device=chosen.device)
+        rejected_tokens = torch.tensor([len(row.rejected) for row in rows], device=chosen.device)
+        if self.reference is None:
+            return PairLogps(chosen, rejected, chosen_tokens, rejected_tokens)
+        known = (self.reference[side][list(examples)].to(chosen) for side in ("chosen", "rejected"))
+        return ReferencedPairLogps(chosen, rejected, chosen_tokens, rejected_tokens, *known)
 
 
 class ScoreFeed:
-    """Pairs of answers as `PairScores`, with the fields that the model's companion brings."""
+    """Pairs of answers as `PairScores`, or as the record that the model's companion brings."""
 
     def __init__(self, rows: Sequence[TokenRow], reference: Reference | None) -> None:
         self.rows = [_paired(row) for row in rows]
@@ -88,20 +95,14 @@ class ScoreFeed:
             companion.begin(model, _sequences([self.rows[example] for example in batch]), max_tokens)
 
     def record(self, model: Any, examples: Sequence[int]) -> PairScores:
-        rows = [self.rows[example] for example in examples]
-        companion, sequences = companion_of(model), _sequences(rows)
-        found = {"": scores(model, sequences)} if companion is None else companion.measure(model, sequences)
-        return PairScores(
-            **{f"{prefix}chosen": values[: len(rows)] for prefix, values in found.items()},
-            **{f"{prefix}rejected": values[len(rows) :] for prefix, values in found.items()},
-            chosen_tokens=torch.tensor([len(row.chosen) for row in rows], device=found[""].device),
-            rejected_tokens=torch.tensor([len(row.rejected) for row in rows], device=found[""].device),
-            **({} if companion is None else companion.shared(model)),
-        )
+        sequences = _sequences([self.rows[example] for example in examples])
+        if (companion := companion_of(model)) is not None:
+            return companion.record(model, sequences)
+        return pair_scores(scores(model, sequences), sequences)
 
 
 class ChosenFeed:
-    """The chosen (desirable) answers as `ChosenLogps`."""
+    """The chosen (desirable) answers as `ChosenLogps`, or with a reference as `ReferencedChosenLogps`."""
 
     def __init__(self, rows: Sequence[TokenRow], reference: Reference | None) -> None:
         self.examples = [(index, row.prompt, row.chosen) for index, row in enumerate(rows) if row.chosen is not None]
@@ -117,15 +118,17 @@ class ChosenFeed:
     def record(self, model: Any, examples: Sequence[int]) -> ChosenLogps:
         indices, prompts, answers = zip(*(self.examples[example] for example in examples), strict=True)
         logps = response_logps(model, list(zip(prompts, answers, strict=True)))
-        return ChosenLogps(
-            logps=logps,
-            tokens=torch.tensor([len(answer) for answer in answers], device=logps.device),
-            ref_logps=_reference(self.reference, "chosen", indices, logps),
-        )
+        tokens = torch.tensor([len(answer) for answer in answers], device=logps.device)
+        if self.reference is None:
+            return ChosenLogps(logps, tokens)
+        return ReferencedChosenLogps(logps, tokens, self.reference["chosen"][list(indices)].to(logps))
 
 
 class UnpairedFeed:
-    """Single answers as `UnpairedLogps`; a pair yields a desirable and an undesirable example."""
+    """Single answers as `UnpairedLogps`, or with a reference as `ReferencedUnpairedLogps`.
+
+    A pair yields a desirable and an undesirable example.
+    """
 
     def __init__(self, rows: Sequence[TokenRow], reference: Reference | None) -> None:
         self.rows = rows
@@ -141,8 +144,7 @@ class UnpairedFeed:
             len(prompt) + len(answer) for prompt, answer in map(self._sequence, range(len(self.examples)))
         ]
         self.tokens: Sequence[int] = self.lengths
-        self._mismatched: Tensor | None = None
-        self._ref_mismatched: Tensor | None = None
+        self._mismatched = self._ref_mismatched = torch.empty(0)
 
     def _sequence(self, example: int) -> tuple[Sequence[int], Sequence[int]]:
         index, side = self.examples[example]
@@ -150,6 +152,8 @@ class UnpairedFeed:
 
     def begin(self, model: Any, batch: Sequence[int], max_tokens: int) -> None:
         """Log-probs of mismatched answers over the whole batch, for a KL estimate that no micro-batching can move."""
+        if self.reference is None:  # nothing to estimate it against
+            return
         sequences = [mismatched_sequence(self.rows, self.partner, *self.examples[example]) for example in batch]
         lengths = [len(prompt) + len(answer) for prompt, answer in sequences]
         found = torch.empty(len(batch))
@@ -157,28 +161,24 @@ class UnpairedFeed:
             for micro in training_passes(model, range(len(batch)), lengths, max_tokens=max_tokens):
                 found[micro] = response_logps(model, [sequences[index] for index in micro]).cpu()
         self._mismatched = found
-        self._ref_mismatched = self._reference_of(batch, "mismatched_")
+        self._ref_mismatched = self._known(self.reference, batch, "mismatched_")
 
-    def _reference_of(self, examples: Sequence[int], prefix: str) -> Tensor | None:
-        if self.reference is None:
-            return None
-        return torch.stack(
-            [self.reference[prefix + side][index] for index, side in (self.examples[e] for e in examples)]
-        )
+    def _known(self, reference: Reference, examples: Sequence[int], prefix: str) -> Tensor:
+        return torch.stack([reference[prefix + side][index] for index, side in (self.examples[e] for e in examples)])
 
     def record(self, model: Any, examples: Sequence[int]) -> UnpairedLogps:
         logps = response_logps(model, [self._sequence(example) for example in examples])
-        ref_logps = self._reference_of(examples, "")
-        assert self._mismatched is not None, "begin() comes before record()"
-        return UnpairedLogps(
-            logps=logps,
-            tokens=torch.tensor([len(self._sequence(example)[1]) for example in examples], device=logps.device),
-            desirable=torch.tensor(
-                [self.examples[example][1] == "chosen" for example in examples], device=logps.device
-            ),
-            ref_logps=None if ref_logps is None else ref_logps.to(logps),
+        tokens = torch.tensor([len(self._sequence(example)[1]) for example in examples], device=logps.device)
+        desirable = torch.tensor([self.examples[example][1] == "chosen" for example in examples], device=logps.device)
+        if self.reference is None:
+            return UnpairedLogps(logps, tokens, desirable)
+        return ReferencedUnpairedLogps(
+            logps,
+            tokens,
+            desirable,
+            ref_logps=self._known(self.reference, examples, "").to(logps),
             mismatched=self._mismatched.to(logps),
-            ref_mismatched=None if self._ref_mismatched is None else self._ref_mismatched.to(logps),
+            ref_mismatched=self._ref_mismatched.to(logps),
         )
 
 
@@ -224,16 +224,6 @@ def _pair_tokens(rows: Sequence[_Paired]) -> list[int]:
     return [2 * len(row.prompt) + len(row.chosen) + len(row.rejected) for row in rows]
 
 
-def _both_sides(model: Any, rows: Sequence[_Paired], measure: Callable[..., Tensor]) -> tuple[Tensor, Tensor]:
-    """One forward pass over both answers of each pair."""
-    both = measure(model, _sequences(rows))
-    return both[: len(rows)], both[len(rows) :]
-
-
 def _sequences(rows: Sequence[_Paired]) -> Sequences:
     """Prompt and answer of all chosen answers, then of all rejected ones."""
     return [*((row.prompt, row.chosen) for row in rows), *((row.prompt, row.rejected) for row in rows)]
-
-
-def _reference(reference: Reference | None, side: str, examples: Sequence[int], like: Tensor) -> Tensor | None:
-    return None if reference is None else reference[side][list(examples)].to(like)

@@ -6,99 +6,69 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from align_bench.api import Experience, Rollouts
+from align_bench.api import CriticAdvantages, CriticExperience, CriticRollouts, Experience, Rollouts
 from align_bench.data.batches import effective_batches
 from align_bench.models.generate import Decoding, generate
 from align_bench.models.layout import training_passes
 from align_bench.models.logprobs import token_logps
-from align_bench.records import silent
-from align_bench.train.loop import TrainLog, _accumulated, _Budget, _one_process, _State
+from align_bench.train.job import TrainLog
 from align_bench.train.plugin_code import plugin_code
+from align_bench.train.steps import Budget, State, accumulated, one_process
 
 if TYPE_CHECKING:
-    from align_bench.api import Advantages, Algorithm
-    from align_bench.records import Tick, TokenRow
-    from align_bench.suite.models import Train
-    from align_bench.train.loop import Reward
+    from align_bench.api import Advantages, Loss, OnlineAlgorithm
+    from align_bench.records import TokenRow
+    from align_bench.train.job import Reward, TrainingJob
 
 
-def train_online(
-    model: Any,
-    tokenizer: Any,
-    rows: Sequence[TokenRow],
-    algorithm: Algorithm,
-    parameters: Mapping[str, Any],
-    reward: Reward,
-    *,
-    learning_rate: float,
-    settings: Train,
-    seed: int,
-    checkpoint: Path | None = None,
-    track: Path | None = None,
-    tick: Tick = silent,
-) -> TrainLog:
+def train_online(job: TrainingJob[OnlineAlgorithm], tokenizer: Any, reward: Reward) -> TrainLog:
     """Train the model's adapter in place, on its own answers to the rows' prompts.
 
     `settings.batch_size` answers, `samples` to a prompt, make a batch; `updates` optimizer steps are taken on each.
     A checkpoint is written between batches, so that a killed run goes on with the batch that it lost.
 
     Args:
-        model: a frozen base with a trainable adapter; with the adapter off, it is the reference.
+        job: the training. Each distinct prompt of its rows is used once per epoch; the model with its adapter off is
+            the reference.
         tokenizer: gives the pad and end-of-sequence ids.
-        rows: the tokenised training rows; each distinct prompt is used once an epoch.
-        algorithm: an online method.
-        parameters: its hyper-parameters, resolved, those of the rollouts among them.
         reward: judges answers.
-        learning_rate, settings, seed, checkpoint, track, tick: as in `loop.train`.
 
     Raises:
         PluginError: when the loss or the advantage raises, or is not what the contract asks for.
         ModelError: when started as one of several processes.
     """
-    accelerator = _one_process(settings, track)
-    prompts = list({row.prompt: row for row in rows}.values())
-    per_batch = max(1, settings.batch_size // parameters["samples"])
-    batches = effective_batches(len(prompts), per_batch, epochs=settings.epochs, seed=seed)
-    if algorithm.critic:
-        torch.manual_seed(seed)
+    accelerator, model, settings = one_process(job), job.model, job.settings
+    rollout = job.algorithm.settings(job.parameters)
+    prompts = list({row.prompt: row for row in job.rows}.values())
+    per_batch = max(1, settings.batch_size // rollout.samples)
+    batches = effective_batches(len(prompts), per_batch, epochs=settings.epochs, seed=job.seed)
+    if job.algorithm.critic:
+        torch.manual_seed(job.seed)
         model.value_head = _value_head(model)
-    total = len(batches) * parameters["updates"]
-    state = _State(model, learning_rate, settings, total, seed)
-    if checkpoint is not None:
-        state.restore(checkpoint)
+    total = len(batches) * rollout.updates
+    state = State(job, total)
     accelerator.init_trackers("train")
-    budget = _Budget(settings.micro_batch_tokens)
-    saved = started = time.monotonic()
+    budget = Budget(settings.micro_batch_tokens)
+    started = time.monotonic()
     while state.step < total:
-        number = state.step // parameters["updates"]
-        batch = _gather(
-            model,
-            tokenizer,
-            [prompts[index] for index in batches[number]],
-            algorithm,
-            parameters,
-            reward,
-            max_tokens=settings.micro_batch_tokens,
-            seed=seed * 1_000_003 + number,
-        )
-        for _ in range(parameters["updates"]):
+        number = state.step // rollout.updates
+        asked = [prompts[index] for index in batches[number]]
+        batch = _gather(job, tokenizer, reward, asked, seed=job.seed * 1_000_003 + number)
+        for _ in range(rollout.updates):
             model.train()
-            sums = budget.run(partial(_update, accelerator, model, batch, algorithm, parameters), model)
+            sums = budget.run(partial(_update, accelerator, job, batch), model)
             sums |= {name: value * len(batch.sequences) for name, value in batch.facts.items()}
             entry = state.advance(accelerator, sums, len(batch.sequences), batch.tokens)
             entry["seconds"] = time.monotonic() - started
             accelerator.log(entry, step=state.step)
-            tick(state.step, total, f"reward {entry['reward']:.3f}")
-        if checkpoint is not None and time.monotonic() - saved > 60 * settings.checkpoint_minutes:
-            state.save(checkpoint)
-            saved = time.monotonic()
+            job.update(state.step, total, f"reward {entry['reward']:.3f}")
+        state.save_if_due()
     accelerator.end_training()
     model.eval()
     return TrainLog(tuple(state.log), state.tokens)
@@ -119,27 +89,19 @@ class _Batch:
 
 
 def _gather(
-    model: Any,
-    tokenizer: Any,
-    prompts: Sequence[TokenRow],
-    algorithm: Algorithm,
-    parameters: Mapping[str, Any],
-    reward: Reward,
-    *,
-    max_tokens: int,
-    seed: int,
+    job: TrainingJob[OnlineAlgorithm], tokenizer: Any, reward: Reward, prompts: Sequence[TokenRow], *, seed: int
 ) -> _Batch:
     """Let the policy answer, judge the answers, and measure them under policy and reference."""
+    model, rollout, max_tokens = job.model, job.algorithm.settings(job.parameters), job.settings.micro_batch_tokens
     model.eval()
-    samples = parameters["samples"]
     wanted = Decoding(
-        max_new_tokens=parameters["max_new_tokens"],
-        temperature=parameters["temperature"],
-        samples=samples,
+        max_new_tokens=rollout.max_new_tokens,
+        temperature=rollout.temperature,
+        samples=rollout.samples,
         batch_size=len(prompts),
     )
     answered = generate(model, tokenizer, [row.prompt for row in prompts], wanted, seed=seed)
-    rows = [row for row in prompts for _ in range(samples)]
+    rows = [row for row in prompts for _ in range(rollout.samples)]
     answers = [answer for several in answered for answer in several]
     sequences = [(row.prompt, answer.ids) for row, answer in zip(rows, answers, strict=True)]
     scores = torch.tensor(list(reward(rows, [answer.ids for answer in answers])), device=model.device)
@@ -148,25 +110,23 @@ def _gather(
     with model.disable_adapter():
         ref_logps, _ = _measure(model, sequences, max_tokens, None)
     lengths = torch.tensor([len(answer.ids) for answer in answers], device=model.device)
+    rewards = scores - rollout.missing_eos_penalty * unfinished
+    group = torch.arange(len(prompts), device=model.device).repeat_interleave(rollout.samples)
     mask = torch.arange(logps.shape[1], device=model.device) < lengths[:, None]
-    experience = Experience(
-        rewards=scores - parameters["no_end_penalty"] * unfinished,
-        group=torch.arange(len(prompts), device=model.device).repeat_interleave(samples),
-        mask=mask,
-        logps=logps,
-        ref_logps=ref_logps,
-        values=values,
-    )
-    with plugin_code(f"the advantage of {algorithm.name}"):
-        made = algorithm.advantages(experience, parameters)
+    if values is None:
+        experience = Experience(rewards, group, mask, logps, ref_logps)
+    else:
+        experience = CriticExperience(rewards, group, mask, logps, ref_logps, values)
+    with plugin_code(f"the advantage of {job.algorithm.name}"):
+        made = job.algorithm.advantages(experience, job.parameters)
     facts = {
         "reward": float(scores.mean()),
-        "kl": float((logps - ref_logps).sum(1).mean()),  # nats an answer
+        "kl": float((logps - ref_logps).sum(1).mean()),  # nats per answer
         "tokens": float(lengths.float().mean()),
         "unfinished": float(unfinished.float().mean()),
-        "entropy": float(-logps[mask].mean()),  # nats a token, estimated from the sampled ones
+        "entropy": float(-logps[mask].mean()),  # nats per token, estimated from the sampled ones
     }
-    if values is not None and made.returns is not None:
+    if values is not None and isinstance(made, CriticAdvantages):
         returns = made.returns[mask]
         left = (returns - values[mask]).var(correction=0)
         facts["explained_variance"] = float(1 - left / returns.var(correction=0).clamp(min=1e-12))
@@ -191,39 +151,33 @@ def _measure(
 
 
 def _update(
-    accelerator: Accelerator,
-    model: Any,
-    batch: _Batch,
-    algorithm: Algorithm,
-    parameters: Mapping[str, Any],
-    max_tokens: int,
+    accelerator: Accelerator, job: TrainingJob[OnlineAlgorithm], batch: _Batch, max_tokens: int
 ) -> dict[str, float]:
     """Backward over the micro-batches of one batch of answers; returns the sums of what the log shows."""
     lengths = [len(prompt) + len(answer) for prompt, answer in batch.sequences]
-    parts = training_passes(model, range(len(lengths)), lengths, max_tokens=max_tokens)
-    records = (_record(model, batch, part) for part in parts)
-    return _accumulated(accelerator, algorithm, parameters, records, len(lengths))
+    parts = training_passes(job.model, range(len(lengths)), lengths, max_tokens=max_tokens)
+    return accumulated(accelerator, (_loss(job, batch, part) for part in parts), len(lengths))
+
+
+def _loss(job: TrainingJob[OnlineAlgorithm], batch: _Batch, rows: Sequence[int]) -> Loss:
+    record = _record(job.model, batch, rows)
+    with plugin_code(f"the loss of {job.algorithm.name}"):
+        return job.algorithm(record, **job.parameters)
 
 
 def _record(model: Any, batch: _Batch, rows: Sequence[int]) -> Rollouts:
     logps, values = token_logps(model, [batch.sequences[row] for row in rows], getattr(model, "value_head", None))
     time = logps.shape[1]
-    old = batch.experience
+    old, made = batch.experience, batch.made
 
-    def picked(tensor: Tensor | None) -> Any:
-        return None if tensor is None else tensor[list(rows), :time]
+    def picked(tensor: Tensor) -> Tensor:
+        return tensor[list(rows), :time]
 
-    return Rollouts(
-        logps=logps,
-        old_logps=picked(old.logps),
-        ref_logps=picked(old.ref_logps),
-        mask=picked(old.mask),
-        advantages=picked(batch.made.advantages),
-        returns=picked(batch.made.returns),
-        values=values,
-        old_values=picked(old.values),
-        mean_tokens=float(old.mask.sum()) / len(old.mask),
-    )
+    given = (logps, picked(old.logps), picked(old.ref_logps), picked(old.mask), picked(made.advantages))
+    mean_tokens = float(old.mask.sum()) / len(old.mask)
+    if values is None or not (isinstance(old, CriticExperience) and isinstance(made, CriticAdvantages)):
+        return Rollouts(*given, mean_tokens)
+    return CriticRollouts(*given, mean_tokens, values, picked(old.values), picked(made.returns))
 
 
 def _value_head(model: Any) -> torch.nn.Linear:

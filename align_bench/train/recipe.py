@@ -6,56 +6,40 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
-import torch
 from accelerate import PartialState
 
-from align_bench.api import Answer, Job, Pair, Prompt
+from align_bench.api import Answer, AnswerJob, Pair, PairJob, Prompt, PromptJob
 from align_bench.data.batches import effective_batches
-from align_bench.errors import AlignBenchError, ModelError, PluginError
+from align_bench.errors import ModelError, PluginError
 from align_bench.models.flops import uncounted
-from align_bench.records import silent
 from align_bench.train.feeds import FEEDS, PairFeed, ScoreFeed, UnpairedFeed, mismatched_sequence
-from align_bench.train.loop import TrainLog
+from align_bench.train.job import TrainLog
+from align_bench.train.plugin_code import plugin_code
 
 if TYPE_CHECKING:
     from align_bench.api import Recipe
     from align_bench.models.precision import Precision
-    from align_bench.records import Tick, TokenRow
+    from align_bench.records import TokenRow, Update
     from align_bench.suite.models import Train
     from align_bench.train.feeds import Feed
-    from align_bench.train.loop import Reward
+    from align_bench.train.job import Reward, TrainingJob
 
 
 def train_by_recipe(
-    model: Any,
-    tokenizer: Any,
-    rows: Sequence[TokenRow],
-    recipe: Recipe,
-    parameters: Mapping[str, Any],
-    *,
-    learning_rate: float,
-    settings: Train,
-    precision: Precision,
-    seed: int,
-    scratch: Path,
-    reward: Reward | None = None,
-    track: Path | None = None,
-    tick: Tick = silent,
+    job: TrainingJob[Recipe], tokenizer: Any, precision: Precision, scratch: Path, reward: Reward | None = None
 ) -> TrainLog:
     """Train the model's adapter in place, on the rows and in the order in which `train` would.
 
     A killed recipe starts its training again: foreign trainers keep checkpoints of their own kind, if any.
 
     Args:
-        model, rows, parameters, learning_rate, settings, seed, tick: as in `train.loop.train`.
+        job: the training.
         tokenizer: a copy that the recipe may change.
-        recipe: the method.
         precision: how the model was loaded.
         scratch: an empty folder that the caller deletes.
-        reward: judges the answers of a recipe that reads rollouts.
-        track: folder for the logs of `settings.trackers`.
+        reward: judges the answers of a recipe that reads rollouts; None for all others.
 
     Raises:
         PluginError: when the recipe raises (but for a device out of memory), logs another number of steps than was
@@ -67,32 +51,26 @@ def train_by_recipe(
         raise ModelError(
             "a recipe trains in one process", fix="start align-bench without accelerate launch or torchrun"
         )
-    feed = _PromptFeed(rows) if recipe.data == "rollouts" else FEEDS[recipe.data](rows, None)
-    batches = effective_batches(len(feed.lengths), settings.batch_size, epochs=settings.epochs, seed=seed)
-    log = _Log(recipe.name, len(batches), _trackers(settings, track), tick)
-    examples = _examples(feed)
-    job = Job(
-        model=model,
-        tokenizer=tokenizer,
-        examples=examples,
-        lengths=[_padded(example) for example in examples],
-        batches=batches,
-        learning_rate=learning_rate,
-        settings=settings,
-        seed=seed,
-        device=precision.device,
-        bf16=precision.compute == "bfloat16",
-        scratch=scratch,
-        log=log,
-        reward=None if reward is None else lambda place, answer: reward([rows[place]], [answer])[0],
-    )
+    recipe, settings = job.algorithm, job.settings
+    feed = _PromptFeed(job.rows) if recipe.data == "rollouts" else FEEDS[recipe.data](job.rows, None)
+    batches = effective_batches(len(feed.lengths), settings.batch_size, epochs=settings.epochs, seed=job.seed)
+    log = _Log(recipe.name, len(batches), _trackers(settings, job.track), job.update)
+    shared: _Shared = {
+        "model": job.model,
+        "tokenizer": tokenizer,
+        "batches": batches,
+        "learning_rate": job.learning_rate,
+        "settings": settings,
+        "seed": job.seed,
+        "device": precision.device,
+        "bf16": precision.compute == "bfloat16",
+        "scratch": scratch,
+        "log": log,
+    }
     uncounted()
     try:
-        recipe.function(job, **parameters)
-    except (AlignBenchError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:  # a plugin may raise anything
-        raise PluginError(f"the recipe {recipe.name} raised {type(error).__name__}: {error}") from error
+        with plugin_code(f"the recipe {recipe.name}"):
+            recipe(_recipe_job(feed, shared, job.rows, reward), job.parameters)
     finally:
         log.close()
     if len(log.steps) != len(batches):
@@ -100,33 +78,44 @@ def train_by_recipe(
             f"the recipe {recipe.name} logged {len(log.steps)} steps, expected {len(batches)}",
             fix="take one optimizer step for each of job.batches, and call job.log once for each",
         )
-    model.eval()
+    job.model.eval()
     planned = sum(feed.tokens[example] for batch in batches for example in batch)
     return TrainLog(tuple(log.steps), int(log.steps[-1].get("tokens", planned)))
 
 
-def _padded(example: Pair | Answer | Prompt) -> int:
-    """Padded tokens of an example for a trainer that gives each answer a prompt of its own."""
-    if isinstance(example, Pair):
-        return 2 * (len(example.prompt) + max(len(example.chosen), len(example.rejected)))
-    return len(example.prompt) + (len(example.answer) if isinstance(example, Answer) else 0)
+class _Shared(TypedDict):
+    """What a job holds whatever its examples are."""
+
+    model: Any
+    tokenizer: Any
+    batches: Sequence[Sequence[int]]
+    learning_rate: float
+    settings: Train
+    seed: int
+    device: str
+    bf16: bool
+    scratch: Path
+    log: Callable[[Mapping[str, float]], None]
 
 
-class _PromptFeed:
-    """The prompts of all rows, for recipes that write the answers themselves."""
+def _recipe_job(
+    feed: Feed | _PromptFeed, shared: _Shared, rows: Sequence[TokenRow], reward: Reward | None
+) -> PairJob | AnswerJob | PromptJob:
+    """The job of the feed's examples, under its own numbers.
 
-    def __init__(self, rows: Sequence[TokenRow]) -> None:
-        self.prompts = [Prompt(row.prompt) for row in rows]
-        self.lengths: Sequence[int] = [len(row.prompt) for row in rows]
-        self.tokens: Sequence[int] = self.lengths
-
-
-def _examples(feed: Feed | _PromptFeed) -> Sequence[Pair] | Sequence[Answer] | Sequence[Prompt]:
-    """The feed's examples under its own numbers."""
+    `lengths` are for a trainer that gives each answer a prompt of its own.
+    """
     if isinstance(feed, _PromptFeed):
-        return feed.prompts
+        assert reward is not None, "the stage finds one for every recipe that reads rollouts"
+        score = reward
+        return PromptJob(
+            **shared,
+            examples=[Prompt(row.prompt) for row in rows],
+            lengths=feed.lengths,
+            reward=lambda place, answer: score([rows[place]], [answer])[0],
+        )
     if isinstance(feed, UnpairedFeed):
-        return [
+        answers = [
             Answer(
                 prompt=feed.rows[index].prompt,
                 answer=getattr(feed.rows[index], side),
@@ -135,8 +124,19 @@ def _examples(feed: Feed | _PromptFeed) -> Sequence[Pair] | Sequence[Answer] | S
             )
             for index, side in feed.examples
         ]
+        return AnswerJob(**shared, examples=answers, lengths=[len(one.prompt) + len(one.answer) for one in answers])
     assert isinstance(feed, PairFeed | ScoreFeed), "RecipeData names no other"
-    return [Pair(row.prompt, row.chosen, row.rejected) for row in feed.rows]
+    pairs = [Pair(row.prompt, row.chosen, row.rejected) for row in feed.rows]
+    lengths = [2 * (len(pair.prompt) + max(len(pair.chosen), len(pair.rejected))) for pair in pairs]
+    return PairJob(**shared, examples=pairs, lengths=lengths)
+
+
+class _PromptFeed:
+    """The prompts of all rows, for recipes that write the answers themselves."""
+
+    def __init__(self, rows: Sequence[TokenRow]) -> None:
+        self.lengths: Sequence[int] = [len(row.prompt) for row in rows]
+        self.tokens: Sequence[int] = self.lengths
 
 
 def _trackers(settings: Train, folder: Path | None) -> list[Any]:
@@ -149,11 +149,11 @@ def _trackers(settings: Train, folder: Path | None) -> list[Any]:
 class _Log:
     """Numbers the steps that a recipe logs and shows them like those of the training loop."""
 
-    def __init__(self, name: str, total: int, trackers: Sequence[Any], tick: Callable[..., None]) -> None:
+    def __init__(self, name: str, total: int, trackers: Sequence[Any], update: Update) -> None:
         self.name = name
         self.total = total
         self.trackers = trackers
-        self.tick = tick
+        self.update = update
         self.steps: list[Mapping[str, float]] = []
         self.started = time.monotonic()
 
@@ -169,7 +169,7 @@ class _Log:
         self.steps.append(entry)
         for tracker in self.trackers:
             tracker.log(entry, step=step)
-        self.tick(step, self.total, f"loss {numbers['loss']:.3f}")
+        self.update(step, self.total, f"loss {numbers['loss']:.3f}")
 
     def close(self) -> None:
         for tracker in self.trackers:

@@ -13,10 +13,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from align_bench.api import Algorithm, ChosenLogps, Loss, PairLogps, PairScores, UnpairedLogps
+from align_bench.api import (
+    ChosenLogps,
+    Loss,
+    OfflineAlgorithm,
+    PairLogps,
+    PairScores,
+    ReferencedPairLogps,
+    ReferencedUnpairedLogps,
+    UnpairedLogps,
+)
 from align_bench.plugins.registry import load_registry
 
-Record = Any  # PairLogps, ChosenLogps, UnpairedLogps or PairScores
+Record = Any  # the record that the method reads
 Parameters = dict[str, float]
 Batch = Mapping[str, list[float]]
 Expected = Sequence[tuple[float, ...]]  # a row's loss, then its rewards
@@ -62,9 +71,14 @@ each_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], id
 
 
 @pytest.fixture(scope="module")
-def methods() -> dict[str, Algorithm]:
-    registry = load_registry()
-    return {name: registry[name].algorithm for name in METHODS}
+def methods() -> dict[str, OfflineAlgorithm]:
+    return {name: built_in(name) for name in METHODS}
+
+
+def built_in(name: str) -> OfflineAlgorithm:
+    found = load_registry()[name].algorithm
+    assert isinstance(found, OfflineAlgorithm)
+    return found
 
 
 # The formulas once more, one number at a time.
@@ -212,13 +226,11 @@ def lopsided(name: str, seed: int = 0, rows: int = ROWS) -> Record:
     """Random float64 rows: margins of both signs, answers of 1 to 400 tokens, probabilities from near 1 to tiny."""
     draw = random.Random(f"{name}/{seed}")
     if name == "rm":
-        return PairScores(
-            *(_tensor([draw.gauss(0.3, 3) * draw.choice((0.1, 1, 5)) for _ in range(rows)]) for _ in "wl")
-        )
+        return scored(*(_tensor([draw.gauss(0.3, 3) * draw.choice((0.1, 1, 5)) for _ in range(rows)]) for _ in "wl"))
     if name == "kto":
         ref = [-draw.uniform(1, 600) for _ in range(rows)]
         ref_mismatched = [-draw.uniform(50, 900) for _ in range(rows + 3)]
-        return UnpairedLogps(
+        return ReferencedUnpairedLogps(
             logps=_tensor([value + draw.gauss(0, 12) for value in ref]),
             tokens=torch.tensor([draw.randint(1, 400) for _ in range(rows)]),
             desirable=torch.tensor([index % 3 != 1 for index in range(rows)]),
@@ -231,11 +243,16 @@ def lopsided(name: str, seed: int = 0, rows: int = ROWS) -> Record:
         return ChosenLogps(_tensor([-count * 10 ** draw.uniform(-5, 0.9) for count in counts]), torch.tensor(counts))
     tokens = [[draw.choice((1, 2, 30, 400)) for _ in range(rows)] for _ in "wl"]
     logps = [[-count * 10 ** draw.uniform(-5, 0.9) for count in side] for side in tokens]
-    pairs = PairLogps(*map(_tensor, logps), *map(torch.tensor, tokens))
+    given = (*map(_tensor, logps), *map(torch.tensor, tokens))
     if name not in REFERENCED:
-        return pairs
-    known = [_tensor([value + draw.gauss(0, 15) for value in side]) for side in logps]
-    return replace(pairs, ref_chosen=known[0], ref_rejected=known[1])
+        return PairLogps(*given)
+    known = (_tensor([value + draw.gauss(0, 15) for value in side]) for side in logps)
+    return ReferencedPairLogps(*given, *known)
+
+
+def scored(chosen: Tensor, rejected: Tensor) -> PairScores:
+    """Pairs of scores, of answers whose lengths do not matter."""
+    return PairScores(chosen, rejected, torch.full(chosen.shape, 3), torch.full(rejected.shape, 5))
 
 
 def _tensor(values: list[float]) -> Tensor:
@@ -243,8 +260,7 @@ def _tensor(values: list[float]) -> Tensor:
 
 
 def as_lists(batch: Record) -> dict[str, list[float]]:
-    found = {field.name: getattr(batch, field.name) for field in fields(batch)}
-    return {name: value.tolist() for name, value in found.items() if value is not None}
+    return {field.name: getattr(batch, field.name).tolist() for field in fields(batch)}
 
 
 def trained(batch: Record) -> list[str]:
@@ -256,7 +272,7 @@ def with_gradient(batch: Record) -> Record:
     return replace(batch, **{name: getattr(batch, name).clone().requires_grad_() for name in trained(batch)})
 
 
-def gradients(algorithm: Algorithm, batch: Record, **parameters: float) -> tuple[Loss, list[Tensor]]:
+def gradients(algorithm: OfflineAlgorithm, batch: Record, **parameters: float) -> tuple[Loss, list[Tensor]]:
     """The loss and the derivative of its sum by each trained field; rows do not mix, so these are per-row."""
     batch = with_gradient(batch)
     loss = algorithm(batch, **parameters)
@@ -266,8 +282,7 @@ def gradients(algorithm: Algorithm, batch: Record, **parameters: float) -> tuple
 def picked(batch: Record, rows: list[int]) -> Record:
     """Some rows of a batch; KTO's mismatched answers belong to the whole batch and stay."""
     names = [field.name for field in fields(batch) if "mismatched" not in field.name]
-    values = {name: getattr(batch, name) for name in names}
-    return replace(batch, **{name: value[rows] for name, value in values.items() if value is not None})
+    return replace(batch, **{name: getattr(batch, name)[rows] for name in names})
 
 
 def pair(
@@ -275,18 +290,22 @@ def pair(
 ) -> PairLogps:
     won, lost = torch.tensor(chosen, dtype=dtype), torch.tensor(rejected, dtype=dtype)
     counts = torch.full((len(chosen),), tokens)
-    known = None if ref is None else torch.full_like(won, ref)
-    return PairLogps(won, lost, counts, counts, known, known)
+    if ref is None:
+        return PairLogps(won, lost, counts, counts)
+    known = torch.full_like(won, ref)
+    return ReferencedPairLogps(won, lost, counts, counts, known, known)
 
 
 def unpaired(
     ratios: list[float], desirable: list[bool], drift: list[float], dtype: torch.dtype = torch.float64
-) -> UnpairedLogps:
+) -> ReferencedUnpairedLogps:
     """Rows with the given ρ, and mismatched answers with the given ρ."""
     ratio, drifts = torch.tensor(ratios, dtype=dtype), torch.tensor(drift, dtype=dtype)
     ref, ref_mismatched = torch.full_like(ratio, -20.0), torch.full_like(drifts, -30.0)
     counts = torch.full((len(ratios),), 5)
-    return UnpairedLogps(ref + ratio, counts, torch.tensor(desirable), ref, ref_mismatched + drifts, ref_mismatched)
+    return ReferencedUnpairedLogps(
+        ref + ratio, counts, torch.tensor(desirable), ref, ref_mismatched + drifts, ref_mismatched
+    )
 
 
 # Values.
@@ -295,7 +314,7 @@ def unpaired(
 @each_setting
 @pytest.mark.parametrize("seed", range(3))
 def test_values_and_rewards_equal_scalar_arithmetic(
-    methods: dict[str, Algorithm], name: str, parameters: Parameters, seed: int
+    methods: dict[str, OfflineAlgorithm], name: str, parameters: Parameters, seed: int
 ) -> None:
     batch = lopsided(name, seed)
     loss = methods[name](batch, **parameters)
@@ -311,20 +330,20 @@ def test_values_and_rewards_equal_scalar_arithmetic(
 
 
 @each_method
-def test_defaults_are_those_of_the_declaration(methods: dict[str, Algorithm], name: str) -> None:
+def test_defaults_are_those_of_the_declaration(methods: dict[str, OfflineAlgorithm], name: str) -> None:
     batch = lopsided(name)
     assert torch.equal(methods[name](batch).values, methods[name](batch, **methods[name].resolve({})).values)
 
 
 @pytest.mark.parametrize("name", ["dpo", "cdpo", "rdpo"])
-def test_dpo_and_its_kin_are_ln_2_at_the_reference(methods: dict[str, Algorithm], name: str) -> None:
+def test_dpo_and_its_kin_are_ln_2_at_the_reference(methods: dict[str, OfflineAlgorithm], name: str) -> None:
     batch = lopsided(name)
     loss: Any = methods[name](replace(batch, ref_chosen=batch.chosen, ref_rejected=batch.rejected), beta=0.3)
     assert loss.values.tolist() == pytest.approx([math.log(2)] * ROWS, rel=1e-15)
     assert loss.chosen_rewards.tolist() == loss.rejected_rewards.tolist() == [0.0] * ROWS
 
 
-def test_ipo_is_its_squared_target_at_the_reference(methods: dict[str, Algorithm]) -> None:
+def test_ipo_is_its_squared_target_at_the_reference(methods: dict[str, OfflineAlgorithm]) -> None:
     batch = lopsided("ipo")
     loss: Any = methods["ipo"](replace(batch, ref_chosen=batch.chosen, ref_rejected=batch.rejected), tau=0.25)
     assert loss.values.tolist() == [4.0] * ROWS
@@ -333,15 +352,15 @@ def test_ipo_is_its_squared_target_at_the_reference(methods: dict[str, Algorithm
 @pytest.mark.parametrize(
     ("name", "neutral"), [("cdpo", {"flip_rate": 0.0}), ("rdpo", {"flip_rate": 0.0}), ("ldpo", {"alpha": 0.0})]
 )
-def test_dpo_is_a_special_case(methods: dict[str, Algorithm], name: str, neutral: Parameters) -> None:
+def test_dpo_is_a_special_case(methods: dict[str, OfflineAlgorithm], name: str, neutral: Parameters) -> None:
     batch = lopsided("dpo")
     assert torch.equal(methods[name](batch, beta=0.2, **neutral).values, methods["dpo"](batch, beta=0.2).values)
 
 
-def test_robust_dpo_is_unbiased_under_flips(methods: dict[str, Algorithm]) -> None:
+def test_robust_dpo_is_unbiased_under_flips(methods: dict[str, OfflineAlgorithm]) -> None:
     """Over labels that are flipped with probability ε, its expectation is DPO's loss on clean ones."""
     batch, rate = lopsided("dpo"), 0.2
-    flipped = PairLogps(
+    flipped = ReferencedPairLogps(
         batch.rejected,
         batch.chosen,
         batch.rejected_tokens,
@@ -354,26 +373,26 @@ def test_robust_dpo_is_unbiased_under_flips(methods: dict[str, Algorithm]) -> No
     torch.testing.assert_close((1 - rate) * robust[0] + rate * robust[1], expected, rtol=1e-12, atol=1e-12)
 
 
-def test_kto_is_one_half_at_the_reference(methods: dict[str, Algorithm]) -> None:
+def test_kto_is_one_half_at_the_reference(methods: dict[str, OfflineAlgorithm]) -> None:
     batch = lopsided("kto")
     at_reference = replace(batch, ref_logps=batch.logps, ref_mismatched=batch.mismatched)
     assert methods["kto"](at_reference, beta=0.3).values.tolist() == [0.5] * ROWS
 
 
-def test_rm_is_ln_2_at_equal_scores_of_zero_and_pays_for_a_common_offset(methods: dict[str, Algorithm]) -> None:
+def test_rm_is_ln_2_at_equal_scores_of_zero_and_pays_for_a_common_offset(methods: dict[str, OfflineAlgorithm]) -> None:
     zero, two = torch.zeros(4, dtype=torch.float64), torch.full((4,), 2.0, dtype=torch.float64)
-    assert methods["rm"](PairScores(zero, zero)).values.tolist() == pytest.approx([math.log(2)] * 4, rel=1e-15)
-    offset = methods["rm"](PairScores(two, two), centering=0.1).values
+    assert methods["rm"](scored(zero, zero)).values.tolist() == pytest.approx([math.log(2)] * 4, rel=1e-15)
+    offset = methods["rm"](scored(two, two), centering=0.1).values
     assert offset.tolist() == pytest.approx([math.log(2) + 1.6] * 4, rel=1e-15)
 
 
-def test_simpo_is_ln_2_where_the_margin_equals_the_target(methods: dict[str, Algorithm]) -> None:
+def test_simpo_is_ln_2_where_the_margin_equals_the_target(methods: dict[str, OfflineAlgorithm]) -> None:
     batch = pair([-1.0, -3.0], [-2.0, -4.0], torch.float64, tokens=2)
     loss = methods["simpo"](batch, beta=2.0, gamma=1.0)
     assert loss.values.tolist() == pytest.approx([math.log(2)] * 2, rel=1e-15)
 
 
-def test_orpo_is_likelihood_plus_ln_2_for_equal_answers(methods: dict[str, Algorithm]) -> None:
+def test_orpo_is_likelihood_plus_ln_2_for_equal_answers(methods: dict[str, OfflineAlgorithm]) -> None:
     batch = pair([-0.5, -6.0], [-0.5, -6.0], torch.float64, tokens=2)
     loss = methods["orpo"](batch, lambda_=0.4)
     assert loss.values.tolist() == pytest.approx([0.25 + 0.4 * math.log(2), 3 + 0.4 * math.log(2)], rel=1e-14)
@@ -382,12 +401,12 @@ def test_orpo_is_likelihood_plus_ln_2_for_equal_answers(methods: dict[str, Algor
 # Gradients.
 
 
-def below_target_of_ipo(loss: Any, tau: float) -> Tensor:
-    return loss.chosen_rewards - loss.rejected_rewards < 1 / (2 * tau)
+def below_target_of_ipo(loss: Loss, tau: float) -> Tensor:
+    return loss.rewards_in("chosen_rewards") - loss.rewards_in("rejected_rewards") < 1 / (2 * tau)
 
 
-def below_target_of_cdpo(loss: Any, beta: float, flip_rate: float) -> Tensor:
-    return loss.chosen_rewards - loss.rejected_rewards < math.log(1 / flip_rate - 1)
+def below_target_of_cdpo(loss: Loss, beta: float, flip_rate: float) -> Tensor:
+    return loss.rewards_in("chosen_rewards") - loss.rewards_in("rejected_rewards") < math.log(1 / flip_rate - 1)
 
 
 TURNING: dict[str, Callable[..., Tensor]] = {"ipo": below_target_of_ipo, "cdpo": below_target_of_cdpo}
@@ -396,7 +415,7 @@ TURNING: dict[str, Callable[..., Tensor]] = {"ipo": below_target_of_ipo, "cdpo":
 @each_setting
 @pytest.mark.parametrize("seed", range(3))
 def test_gradient_raises_the_chosen_and_lowers_the_rejected(
-    methods: dict[str, Algorithm], name: str, parameters: Parameters, seed: int
+    methods: dict[str, OfflineAlgorithm], name: str, parameters: Parameters, seed: int
 ) -> None:
     if name == "rm":
         parameters = {"centering": 0.0}  # the centring term pulls both scores to 0, whichever won
@@ -418,14 +437,16 @@ def test_gradient_raises_the_chosen_and_lowers_the_rejected(
         assert (found[1] == 0).all() if parameters.get("lambda_") == 0 else (found[1] > 0).all()
 
 
-def test_centring_pulls_both_scores_towards_zero(methods: dict[str, Algorithm]) -> None:
+def test_centring_pulls_both_scores_towards_zero(methods: dict[str, OfflineAlgorithm]) -> None:
     scores = torch.tensor([30.0, -30.0], dtype=torch.float64)
-    for gradient in gradients(methods["rm"], PairScores(scores, scores), centering=0.1)[1]:
+    for gradient in gradients(methods["rm"], scored(scores, scores), centering=0.1)[1]:
         assert (gradient.sign() == scores.sign()).all()
 
 
 @each_setting
-def test_gradient_equals_finite_differences(methods: dict[str, Algorithm], name: str, parameters: Parameters) -> None:
+def test_gradient_equals_finite_differences(
+    methods: dict[str, OfflineAlgorithm], name: str, parameters: Parameters
+) -> None:
     batch = with_gradient(moderate(name))
     names = trained(batch)
 
@@ -441,7 +462,7 @@ def moderate(name: str) -> Record:
     if name == "kto":
         return unpaired([3.0, -4.0, 0.5, -1.0], [True, False, False, True], [2.0, 0.5])
     if name == "rm":
-        return PairScores(_tensor([1.5, -2.0, 0.25]), _tensor([-0.5, 1.0, 0.5]))
+        return scored(_tensor([1.5, -2.0, 0.25]), _tensor([-0.5, 1.0, 0.5]))
     if name == "sft":
         return ChosenLogps(_tensor([-1.0, -0.02, -9.0]), torch.tensor([1, 3, 7]))
     ref = -2.0 if name in REFERENCED else None
@@ -449,7 +470,7 @@ def moderate(name: str) -> Record:
 
 
 @each_method
-def test_rows_are_independent_of_order_and_of_each_other(methods: dict[str, Algorithm], name: str) -> None:
+def test_rows_are_independent_of_order_and_of_each_other(methods: dict[str, OfflineAlgorithm], name: str) -> None:
     batch = lopsided(name)
     loss, found = gradients(methods[name], batch)
     order = random.Random(name).sample(range(ROWS), ROWS)
@@ -465,7 +486,7 @@ def test_rows_are_independent_of_order_and_of_each_other(methods: dict[str, Algo
 def extreme(name: str, dtype: torch.dtype) -> Record:
     """Two rows with a margin of +10,000 and −10,000."""
     if name == "rm":
-        return PairScores(torch.tensor([5e3, -5e3], dtype=dtype), torch.tensor([-5e3, 5e3], dtype=dtype))
+        return scored(torch.tensor([5e3, -5e3], dtype=dtype), torch.tensor([-5e3, 5e3], dtype=dtype))
     if name == "kto":
         return unpaired([1e4, -1e4, 1e4, -1e4], [True, True, False, False], [1.0, 3.0], dtype)
     if name == "sft":
@@ -477,7 +498,7 @@ def extreme(name: str, dtype: torch.dtype) -> Record:
 @each_dtype
 @each_method
 def test_extreme_margins_stay_finite_and_are_not_clipped(
-    methods: dict[str, Algorithm], name: str, dtype: torch.dtype
+    methods: dict[str, OfflineAlgorithm], name: str, dtype: torch.dtype
 ) -> None:
     batch = extreme(name, dtype)
     loss, found = gradients(methods[name], batch)
@@ -494,7 +515,7 @@ def test_extreme_margins_stay_finite_and_are_not_clipped(
 @each_dtype
 @each_method
 def test_margins_that_overflow_exp_stay_finite_with_drift_at_zero_too(
-    methods: dict[str, Algorithm], name: str, dtype: torch.dtype
+    methods: dict[str, OfflineAlgorithm], name: str, dtype: torch.dtype
 ) -> None:
     batch = extreme(name, dtype)
     if name == "kto":
@@ -522,7 +543,7 @@ def test_margins_that_overflow_exp_stay_finite_with_drift_at_zero_too(
 
 @each_dtype
 @pytest.mark.parametrize("tokens", [1, 7])
-def test_orpo_is_finite_at_certainty(methods: dict[str, Algorithm], dtype: torch.dtype, tokens: int) -> None:
+def test_orpo_is_finite_at_certainty(methods: dict[str, OfflineAlgorithm], dtype: torch.dtype, tokens: int) -> None:
     """An answer of probability 1 has infinite log-odds; the loss keeps off that pole and still points the right way."""
     near = [0.0, -0.0, -1e-40, -1e-12, -1e-7]
     chosen = near + [-1.0] * len(near) + near
@@ -536,7 +557,7 @@ def test_orpo_is_finite_at_certainty(methods: dict[str, Algorithm], dtype: torch
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-def test_orpo_computes_log_odds_in_32_bits(methods: dict[str, Algorithm], dtype: torch.dtype) -> None:
+def test_orpo_computes_log_odds_in_32_bits(methods: dict[str, OfflineAlgorithm], dtype: torch.dtype) -> None:
     batch = pair([-0.001, 0.0], [-9.0, -0.001], dtype)
     loss, found = gradients(methods["orpo"], batch)
     odds_ratio = loss.metrics["log_odds_ratio"]
@@ -549,7 +570,9 @@ def test_orpo_computes_log_odds_in_32_bits(methods: dict[str, Algorithm], dtype:
 
 
 @each_dtype
-def test_orpo_log_odds_are_exact_near_zero_and_far_below(methods: dict[str, Algorithm], dtype: torch.dtype) -> None:
+def test_orpo_log_odds_are_exact_near_zero_and_far_below(
+    methods: dict[str, OfflineAlgorithm], dtype: torch.dtype
+) -> None:
     smallest = torch.finfo(dtype).eps
     exponents = torch.linspace(math.log10(2 * smallest), 4, 300, dtype=torch.float64)
     around_half = torch.linspace(0.69, 0.70, 41, dtype=torch.float64)
@@ -575,7 +598,7 @@ def exact_log_odds(mean: float) -> Decimal:
 # KTO's drift.
 
 
-def test_kto_drift_below_zero_counts_as_zero(methods: dict[str, Algorithm]) -> None:
+def test_kto_drift_below_zero_counts_as_zero(methods: dict[str, OfflineAlgorithm]) -> None:
     ratios, desirable = [2.0, -3.0, 1.0, -1.0], [True, True, False, False]
     below = methods["kto"](unpaired(ratios, desirable, [-8.0, 1.0]), beta=0.2)
     at_zero = methods["kto"](unpaired(ratios, desirable, [0.0, 0.0]), beta=0.2)
@@ -588,7 +611,7 @@ def test_kto_drift_below_zero_counts_as_zero(methods: dict[str, Algorithm]) -> N
 
 
 @pytest.mark.parametrize("drift", [[5.0, 2.0], [-5.0, 2.0]], ids=["above", "below"])
-def test_kto_drift_has_no_gradient(methods: dict[str, Algorithm], drift: list[float]) -> None:
+def test_kto_drift_has_no_gradient(methods: dict[str, OfflineAlgorithm], drift: list[float]) -> None:
     batch = with_gradient(unpaired([1.0, -1.0], [True, False], drift))
     batch = replace(batch, mismatched=batch.mismatched.requires_grad_())
     loss = methods["kto"](batch)
@@ -598,7 +621,7 @@ def test_kto_drift_has_no_gradient(methods: dict[str, Algorithm], drift: list[fl
     assert not loss.metrics["drift"].requires_grad
 
 
-def test_kto_weights_scale_their_own_rows_alone(methods: dict[str, Algorithm]) -> None:
+def test_kto_weights_scale_their_own_rows_alone(methods: dict[str, OfflineAlgorithm]) -> None:
     batch = lopsided("kto")
     plain = methods["kto"](batch).values
     desirable = methods["kto"](batch, desirable_weight=3.0).values
@@ -608,7 +631,7 @@ def test_kto_weights_scale_their_own_rows_alone(methods: dict[str, Algorithm]) -
     torch.testing.assert_close(undesirable / plain, torch.where(batch.desirable, ones, threes), rtol=1e-12, atol=0)
 
 
-def test_losses_need_no_gradient(methods: dict[str, Algorithm]) -> None:
+def test_losses_need_no_gradient(methods: dict[str, OfflineAlgorithm]) -> None:
     for name, algorithm in methods.items():
         loss: Any = algorithm(lopsided(name))
         assert not loss.values.requires_grad

@@ -19,7 +19,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from align_bench.api import Experience, Rollouts
+from align_bench.api import Experience, OfflineAlgorithm, OnlineAlgorithm, Rollouts
 from align_bench.data.chat import tokenize
 from align_bench.data.planted import planted
 from align_bench.evaluate.preference import mismatched_logps, table_logps
@@ -29,9 +29,10 @@ from align_bench.models.logprobs import token_logps as answer_logps
 from align_bench.models.micro_batches import micro_batches
 from align_bench.models.precision import Precision, resolve_precision
 from align_bench.plugins.registry import load_registry
-from align_bench.records import Message, Preference, PreferenceSet, TokenRow
+from align_bench.records import Message, Preference, PreferenceSet, Scalar, TokenRow
 from align_bench.suite.models import Lora, Train
 from align_bench.train.feeds import FEEDS, Reference, UnpairedFeed, mismatched_sequence
+from align_bench.train.job import TrainingJob
 from align_bench.train.loop import train
 
 # Newer transformers call it activation_checkpointing; older ones know no other name.
@@ -118,8 +119,14 @@ def our_model(base: Base, precision: Precision, *, scalar: bool = False, seed: i
     return model
 
 
+def offline(name: str) -> OfflineAlgorithm:
+    found = load_registry()[name].algorithm
+    assert isinstance(found, OfflineAlgorithm)
+    return found
+
+
 def our_reference(name: str, base: Base, precision: Precision, rows: Sequence[TokenRow]) -> Reference | None:
-    algorithm = load_registry()[name].algorithm
+    algorithm = offline(name)
     if not algorithm.reference:
         return None
     plain = load_policy(base, precision)
@@ -128,10 +135,10 @@ def our_reference(name: str, base: Base, precision: Precision, rows: Sequence[To
 
 
 def our_means(
-    name: str, model: Any, base: Base, precision: Precision, rows: Sequence[TokenRow], **parameters: float
+    name: str, model: Any, base: Base, precision: Precision, rows: Sequence[TokenRow], **parameters: Scalar
 ) -> Means:
     """The loss, rewards and metrics of all rows as one effective batch of several micro-batches."""
-    algorithm = load_registry()[name].algorithm
+    algorithm = offline(name)
     feed = FEEDS[algorithm.data](rows, our_reference(name, base, precision, rows))
     batch = range(len(feed.lengths))
     feed.begin(model, batch, MAX_TOKENS)
@@ -504,19 +511,19 @@ def test_the_training_loop_takes_the_compared_loss(
     """The first step that `train` logs has the loss and the gradient that are compared with TRL's above."""
     rows = token_rows(base, preferences)
     model = our_model(base, precision, scalar=name == "rm")
-    algorithm = load_registry()[name].algorithm
+    algorithm = offline(name)
     means = our_means(name, model, base, precision, rows, **algorithm.resolve({}))
     gradient = torch.autograd.grad(means["values"], [value for value in model.parameters() if value.requires_grad])
-    log = train(
-        model,
-        rows,
-        algorithm,
-        algorithm.resolve({}),
+    job = TrainingJob(
+        model=model,
+        rows=rows,
+        algorithm=algorithm,
+        parameters=algorithm.resolve({}),
         learning_rate=1e-4,
         settings=Train(batch_size=2 * len(rows), micro_batch_tokens=MAX_TOKENS),
         seed=0,
-        reference=our_reference(name, base, precision, rows),
     )
+    log = train(job, our_reference(name, base, precision, rows))
     assert log.steps[0]["loss"] == close(means["values"].item())
     norm = torch.cat([part.flatten() for part in gradient]).norm().item()
     assert log.steps[0]["gradient_norm"] == close(norm)
@@ -583,7 +590,6 @@ def sampled(
         mask=torch.arange(logps.shape[1]) < lengths[:, None],
         logps=logps,
         ref_logps=ref_logps,
-        values=None,
     )
     return Sampled(trainer, batch, model, sequences, experience)
 
@@ -591,11 +597,11 @@ def sampled(
 @pytest.mark.parametrize(
     ("name", "parameters", "options"),
     [
-        ("rloo", {"kl_weight": 0.1, "clip": 0.2}, {"beta": 0.1}),
-        ("rloo", {"kl_weight": 0.0, "clip": 0.6}, {"beta": 0.0, "epsilon": 0.6}),
+        ("rloo", {"kl_coef": 0.1, "clip": 0.2}, {"beta": 0.1}),
+        ("rloo", {"kl_coef": 0.0, "clip": 0.6}, {"beta": 0.0, "epsilon": 0.6}),
         # By default TRL multiplies the KL estimate by the ratio; the paper, and ours, does not.
-        ("grpo", {"kl_weight": 0.1, "clip": 0.2}, {"beta": 0.1, "loss_type": "grpo", "use_bias_correction_kl": False}),
-        ("grpo", {"kl_weight": 0.0, "clip": 0.05}, {"beta": 0.0, "epsilon": 0.05, "loss_type": "grpo"}),
+        ("grpo", {"kl_coef": 0.1, "clip": 0.2}, {"beta": 0.1, "loss_type": "grpo", "use_bias_correction_kl": False}),
+        ("grpo", {"kl_coef": 0.0, "clip": 0.05}, {"beta": 0.0, "epsilon": 0.05, "loss_type": "grpo"}),
     ],
 )
 def test_rloo_and_grpo_equal_trl(
@@ -626,6 +632,7 @@ def test_rloo_and_grpo_equal_trl(
     )
     found = sampled(trainer_class, config, base, precision, preferences, samples)
     algorithm = load_registry()[name].algorithm
+    assert isinstance(algorithm, OnlineAlgorithm)
     resolved = algorithm.resolve(parameters)
     made = algorithm.advantages(found.experience, resolved)
     assert made.advantages[:, 0].tolist() == pytest.approx(found.batch["advantages"].tolist(), rel=1e-3, abs=1e-4)
@@ -640,9 +647,6 @@ def test_rloo_and_grpo_equal_trl(
         ref_logps=given.ref_logps,
         mask=given.mask,
         advantages=made.advantages,
-        returns=None,
-        values=None,
-        old_values=None,
         mean_tokens=float(given.mask.sum()) / len(given.mask),
     )
     loss = algorithm(record, **resolved)

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import torch
 from torch import Tensor
 
-from align_bench.api import Recipe
+from align_bench.api import Algorithm, OfflineAlgorithm, Recipe
 from align_bench.data.batches import effective_batches
 from align_bench.data.chat import tokenize
 from align_bench.data.preferences import DataSource, read
@@ -26,6 +26,7 @@ from align_bench.models.precision import Precision
 from align_bench.plugins.registry import load_registry
 from align_bench.records import TokenRow
 from align_bench.suite.models import Lora, Train
+from align_bench.train.job import TrainingJob
 from align_bench.train.loop import train
 from align_bench.train.recipe import train_by_recipe
 
@@ -65,6 +66,7 @@ class Trained:
 
 
 Run = Callable[..., Trained]
+A = TypeVar("A", bound=Algorithm)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -106,18 +108,27 @@ def run(base: Base, rows: Sequence[TokenRow], val: Sequence[TokenRow], tmp_path:
         frozen = load_scorer(base, FP32, seed=5) if scalar else load_policy(base, FP32)
         model = add_adapter(frozen, LORA, seed=0)
         parameters = algorithm.resolve(PARAMETERS[name.removeprefix("trl_")])
-        options: dict[str, Any] = {"learning_rate": 2e-2, "settings": settings, "seed": 5}
-        if isinstance(algorithm, Recipe):
-            tokenizer = tokenizer or load_tokenizer(base)
-            log = train_by_recipe(
-                model, tokenizer, rows, algorithm, parameters, precision=FP32, scratch=tmp_path, **options
+
+        def job(of: A) -> TrainingJob[A]:
+            return TrainingJob(
+                model=model,
+                rows=rows,
+                algorithm=of,
+                parameters=parameters,
+                learning_rate=2e-2,
+                settings=settings,
+                seed=5,
             )
+
+        if isinstance(algorithm, Recipe):
+            log = train_by_recipe(job(algorithm), tokenizer or load_tokenizer(base), FP32, tmp_path)
         else:
+            assert isinstance(algorithm, OfflineAlgorithm)
             reference: dict[str, Tensor] = {}
             if algorithm.reference:
                 plain = load_policy(base, FP32)
                 reference = table_logps(plain, rows, max_tokens=4096) | mismatched_logps(plain, rows, max_tokens=4096)
-            log = train(model, rows, algorithm, parameters, reference=reference or None, **options)
+            log = train(job(algorithm), reference or None)
         measure = table_scores if scalar else table_logps
         return Trained(log.steps, measure(model, val, max_tokens=4096), model)
 
@@ -195,20 +206,20 @@ def answer(base: Base, rows: Sequence[TokenRow], tmp_path: Path) -> Callable[...
     def answer(name: str, reward: Callable[[int, Sequence[int]], float], settings: Train, **parameters: Any) -> Any:
         algorithm = load_registry()[name].algorithm
         assert isinstance(algorithm, Recipe)
-        log = train_by_recipe(
-            add_adapter(load_policy(base, FP32), LORA, seed=0),
-            load_tokenizer(base),
-            rows,
-            algorithm,
-            algorithm.resolve({"generations": 4, "max_new_tokens": 6} | parameters),
+        job = TrainingJob(
+            model=add_adapter(load_policy(base, FP32), LORA, seed=0),
+            rows=rows,
+            algorithm=algorithm,
+            parameters=algorithm.resolve({"generations": 4, "max_new_tokens": 6} | parameters),
             learning_rate=0.1,
             settings=settings,
-            precision=FP32,
             seed=5,
-            scratch=tmp_path,
-            reward=lambda asked, ids: [reward(rows.index(asked[0]), ids[0])],
         )
-        return log.steps
+
+        def judged(asked: Sequence[TokenRow], ids: Sequence[Sequence[int]]) -> list[float]:
+            return [reward(rows.index(asked[0]), ids[0])]
+
+        return train_by_recipe(job, load_tokenizer(base), FP32, tmp_path, judged).steps
 
     return answer
 

@@ -21,7 +21,7 @@ from typer.core import TyperGroup
 
 from align_bench.cli import main as program
 from align_bench.cli.app import app, console, errors
-from align_bench.cli.progress import RichWatch
+from align_bench.cli.progress import ProgressBars
 from align_bench.planning.graph import make_graph
 from align_bench.planning.inputs import prepare
 from align_bench.plugins.registry import load_registry
@@ -169,7 +169,7 @@ def test_without_arguments_the_help_is_shown() -> None:
         (["rnu"], "rnu"),
         (["run"], "SUITE"),
         (["run", "assignment", "--sett", "a=b"], "--sett"),
-        (["compare", "dpo"], "two methods are the least"),
+        (["compare", "dpo"], "name at least two methods"),
         (["show"], "Missing argument"),
         (["data", "x.jsonl", "--rows", "-1"], "--rows"),
         (["data", "x.jsonl", "--rows", "many"], "--rows"),
@@ -217,10 +217,10 @@ def check(answer: Answer, said: list[str]) -> None:
     [
         ({"methods": ["dop"]}, ["no method 'dop'", "Did you mean dpo"]),
         ({"methods": [{"dpo": {"betta": 1}}]}, ["methods: dpo", "no parameter 'betta'", "Did you mean beta"]),
-        ({"methods": [{"dpo": {"beta": 0}}]}, ["methods: dpo", "beta: got 0.0", "expected float > 0"]),
+        ({"methods": [{"dpo": {"beta": 0}}]}, ["methods: dpo", "beta: got 0,", "expected float > 0"]),
         ({"methods": [{"dpo": {"learning_rate": -1}}]}, ["learning_rate: got -1", "expected a number > 0"]),
         ({"methods": [{"dpo": {"beta": float("inf")}}]}, ["methods: dpo", "beta: got inf"]),
-        ({"methods": ["dpo", "dpo"]}, ["methods: dpo stands twice"]),
+        ({"methods": ["dpo", "dpo"]}, ["methods: dpo is listed twice"]),
         ({"judge": {"method": "dpo", "data": "embedded/planted"}}, ["judge.method: dpo", "expected a reward method"]),
         ({"base": "no/such/base"}, ["base 'no/such/base' does not exist"]),
         ({"base": "."}, ["holds no config.json"]),
@@ -270,14 +270,14 @@ def test_a_run_says_what_it_waits_for_and_then_goes_on(
     assert graph.cells[0].adapter is not None
     held = store.try_lock(graph.cells[0].adapter.address)
     assert held is not None
-    say = RichWatch.say
+    log = ProgressBars.log
 
-    def until_waited(watch: RichWatch, text: str) -> None:
-        say(watch, text)
+    def until_waited(progress: ProgressBars, text: str) -> None:
+        log(progress, text)
         if text.startswith("waiting for"):
             held.release()
 
-    monkeypatch.setattr(RichWatch, "say", until_waited)
+    monkeypatch.setattr(ProgressBars, "log", until_waited)
     answer = align_bench("run", suite, "--runs", store.folder)
     assert answer.code == 0
     assert "waiting for simpo: train, which another run is making" in answer.said
@@ -320,7 +320,7 @@ def test_interrupt_ends_with_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(program, "app", interrupted)
     answer = align_bench("run", "assignment")
     assert answer.code == 130
-    assert "the same command goes on from here" in answer.said
+    assert "the same command resumes from here" in answer.said
 
 
 # -- results that are not there ----------------------------------------------------------------------------------------

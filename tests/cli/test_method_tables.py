@@ -11,13 +11,15 @@ import pytest
 from annotated_types import Gt
 from rich.console import Console, RenderableType
 
-from align_bench.api import Job, Loss, PairLogps, algorithm, recipe
+from align_bench.api import Job, Loss, ReferencedPairLogps, algorithm, recipe
 from align_bench.cli.method_tables import algorithms_table, method_page
 from align_bench.plugins.registry import Broken, Plugin, Registry, load_registry
 
 
-@algorithm(data="pairs", reference=True, paper="[link=https://x.example]arXiv[/link]", learning_rate=2e-5, reward="β·ρ")
-def hostile(logps: PairLogps, *, beta: Annotated[float, Gt(0)] = 0.1, mode: str = "[/red]", flag: bool = False) -> Loss:
+@algorithm(paper="[link=https://x.example]arXiv[/link]", learning_rate=2e-5, reward="β·ρ")
+def hostile(
+    logps: ReferencedPairLogps, *, beta: Annotated[float, Gt(0)] = 0.1, mode: str = "[/red]", flag: bool = False
+) -> Loss:
     """A [bold]loud[/bold] summary with a stray [/] in it.
 
     Equation:
@@ -129,7 +131,7 @@ def test_page_shows_the_learning_rate_as_a_parameter() -> None:
 def test_page_leaves_out_the_arguments_that_the_table_shows() -> None:
     text = shown(*method_page(PLUGIN))
     assert "Args:" not in text
-    assert "It goes on." not in text
+    assert text.count("It goes on.") == 1
     assert "Returns:" in text, "what follows the arguments stays"
     assert text.count("one of [b]many[/b].") == 1
 

@@ -9,7 +9,6 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from rich.console import Console
@@ -17,9 +16,9 @@ from rich.console import Console
 from align_bench.cli.plan_view import plan_tables
 from align_bench.planning.graph import Graph, make_graph
 from align_bench.planning.inputs import Prepared, prepare
-from align_bench.planning.known import Nothing
+from align_bench.planning.known import NothingKnown
 from align_bench.plugins.registry import load_registry
-from align_bench.records import Cost
+from align_bench.records import CellId, Cost
 from align_bench.stages.answers import Answers
 from align_bench.stages.stage import Stage
 from align_bench.store.store import DAMAGED, MANIFEST, Store
@@ -58,7 +57,7 @@ def runs(tmp_path: Path) -> Path:
 
 def graph(prepared: Prepared) -> Graph:
     """What the suite asks for before any work."""
-    return make_graph(prepared, Nothing())
+    return make_graph(prepared, NothingKnown())
 
 
 def shown(prepared: Prepared, runs: Path) -> str:
@@ -82,11 +81,11 @@ def headings(text: str) -> list[str]:
     return [field.strip() for field in line.split("┃")[1:-1]]
 
 
-def store_it(runs: Path, stage: Stage[Any] | None, cost: Cost | None = None, label: str = "") -> Path:
+def store_it(runs: Path, stage: Stage[object] | None, cost: Cost | None = None, label: str = "") -> Path:
     """Pretend that an artefact has been computed, in place of one that is there; returns its folder."""
     assert stage is not None
     store = Store(runs)
-    if (there := store.peek(stage.address)) is not None:
+    if (there := store.get_unverified(stage.address)) is not None:
         shutil.rmtree(there.folder)
     with store.scratch(stage.address) as folder:
         return store.put(stage.address, label or stage.owner, folder, cost or Cost(0.0, 0, 0), {}).folder
@@ -154,7 +153,7 @@ def test_nothing_is_stored_at_first(prepared: Prepared, runs: Path) -> None:
 
 
 def test_stored_artefacts_are_told(prepared: Prepared, runs: Path) -> None:
-    dpo = next(cell for cell in graph(prepared).cells if cell.id == "dpo")
+    dpo = next(cell for cell in graph(prepared).cells if cell.id == CellId("dpo"))
     before = counts(shown(prepared, runs))
     for stage in (dpo.adapter, dpo.validation):
         store_it(runs, stage)
@@ -181,7 +180,7 @@ def test_estimate_follows_the_rates_of_this_suite(prepared: Prepared, runs: Path
         store_it(runs, rm.adapter, Cost(seconds=10.0, tokens=int(10 * tokens_per_second), peak_bytes=0))
         text = shown(prepared, runs)
         assert "own work (adapter)" in text
-        amount, unit = stages(text)[dpo.id][1].strip("~").split()
+        amount, unit = stages(text)[str(dpo.id)][1].strip("~").split()
         return float(amount.replace(",", "")) * {"s": 1, "min": 60, "h": 3600}[unit]
 
     slow, fast = estimated(0.1), estimated(0.2)
@@ -194,7 +193,7 @@ def test_times_are_told_in_the_unit_that_suits_them(prepared: Prepared, runs: Pa
     told = []
     for seconds in (12, 98, 100, 5900, 6000, 360000):
         store_it(runs, rm.adapter, Cost(seconds=seconds, tokens=10**4, peak_bytes=0))
-        told.append(stages(shown(prepared, runs))[dpo.id][1])
+        told.append(stages(shown(prepared, runs))[str(dpo.id)][1])
     units = [one.split()[1] for one in told]
     assert units == sorted(units, key=["s", "min", "h"].index)
     assert set(units) == {"s", "min", "h"}, told
@@ -206,8 +205,8 @@ def test_a_methods_own_epochs_are_counted(write_suite: Write, runs: Path) -> Non
     one, three = made.cells
     store_it(runs, made.judges[0].adapter, Cost(seconds=9.0, tokens=1, peak_bytes=0))
     lasting = stages(shown(prepared, runs))
-    assert lasting[one.id][1].endswith("h")
-    hours = [float(lasting[cell.id][1].strip("~ h").replace(",", "")) for cell in (one, three)]
+    assert lasting[str(one.id)][1].endswith("h")
+    hours = [float(lasting[str(cell.id)][1].strip("~ h").replace(",", "")) for cell in (one, three)]
     assert hours[1] / hours[0] == pytest.approx(3, rel=0.03)
 
 

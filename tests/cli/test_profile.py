@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from align_bench.cli.main import app
+from align_bench.report.export import read_report
+from align_bench.report.schema import Metrics
 
 Write = Callable[..., Path]
 
@@ -23,9 +24,8 @@ def run(path: Path, root: Path, *options: str) -> str:
     return " ".join(result.output.split())
 
 
-def metrics(root: Path) -> Mapping[str, Any]:
-    report = json.loads((root / "reports" / "small" / "report.json").read_text(encoding="utf-8"))
-    return {found["cell"]: found["metrics"] for found in report["results"]}
+def metrics(root: Path) -> dict[str, Metrics]:
+    return {found.name: found.metrics for found in read_report(root / "reports" / "small").results}
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from align_bench.cli.progress import Whole, watching
+from align_bench.cli.progress import Whole, progress_bars
 
 
 class Clock:
@@ -52,10 +52,10 @@ def test_the_first_seconds_say_nothing_of_the_pace() -> None:
 
 def shown(expected: dict[tuple[str, str], float]) -> str:
     console = Console(file=io.StringIO(), width=120, force_terminal=True, color_system=None)
-    with watching(console, expected) as watch:
-        with watch.stage("[red]dpo", "train") as tick:
-            tick(1, 2, "loss 0.69")
-        watch.say("[bold]said")
+    with progress_bars(console, expected) as progress:
+        with progress.stage("[red]dpo", "train") as update:
+            update(1, 2, "loss 0.69")
+        progress.log("[bold]said")
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 

@@ -289,9 +289,9 @@ def test_nothing_left_is_an_error(make: Make) -> None:
         table(tokenizer, talk(), max_length=1)
 
 
-def test_progress_is_told(make: Make) -> None:
+def test_progress_is_reported(make: Make) -> None:
     seen: list[tuple[int, ...]] = []
-    table(make(TRAILING), *[talk(pair=pair) for pair in range(600)], progress=lambda *step: seen.append(step))
+    table(make(TRAILING), *[talk(pair=pair) for pair in range(600)], update=lambda *step: seen.append(step))
     assert seen[-1] == (600, 600)
     assert [done for done, _ in seen] == sorted({done for done, _ in seen})
 

@@ -1,5 +1,6 @@
 import io
 import json
+from dataclasses import asdict
 from typing import TypeVar
 
 import pytest
@@ -79,7 +80,7 @@ def test_unpaired_sets_have_no_shares() -> None:
 
 def test_as_dict_is_json() -> None:
     summary = summarise(some(row("q", "a b", "c")))
-    assert json.loads(json.dumps(summary.as_dict()))["chosen"]["mean"] == 2
+    assert json.loads(json.dumps(asdict(summary)))["chosen"]["mean"] == 2
 
 
 def test_planted_bias_shows() -> None:

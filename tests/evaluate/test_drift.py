@@ -50,16 +50,16 @@ def test_drift_by_its_definition(models: tuple[Any, Any]) -> None:
 
 def test_an_adapter_that_does_nothing_has_not_drifted(base_folder: Any) -> None:
     base = AutoModelForCausalLM.from_pretrained(base_folder, dtype=torch.float32).eval()
-    ticks: list[tuple[int, int]] = []
+    updates: list[tuple[int, int]] = []
     found = answer_drift(
         add_adapter(base, Lora(r=4, alpha=8), seed=0).eval(),
         ANSWERS,
         max_tokens=8,
-        tick=lambda done, total, note="": ticks.append((done, total)),
+        update=lambda done, total, note="": updates.append((done, total)),
     )
     assert [drift.kl for drift in found] == [0.0] * 3
     assert all(drift.logp == drift.ref_logp for drift in found)
-    assert ticks[-1] == (3, 3)
+    assert updates[-1] == (3, 3)
 
 
 def test_k3_averages_to_the_kl_of_the_first_token(models: tuple[Any, Any]) -> None:

@@ -8,9 +8,9 @@ import pytest
 
 from align_bench.judge.audit import audit, other_prompts
 from align_bench.judge.edits import FILLER, FILLER_UNSPACED, append_filler, double_last_paragraph, strip_marks
-from align_bench.judge.overlap import Overlap, in_words, overlap
+from align_bench.judge.overlap import Overlap, describe, overlap
 from align_bench.metrics.counterfactual import VERSIONS
-from align_bench.records import Conversation, Message, Preference, Tick, TokenRow, silent
+from align_bench.records import Conversation, Message, Preference, TokenRow, Update, no_update
 
 
 def pair(number: int, prompt: str, chosen: str, rejected: str) -> Preference:
@@ -20,7 +20,9 @@ def pair(number: int, prompt: str, chosen: str, rejected: str) -> Preference:
 PAIRS = [pair(4, "one?", "**Yes**", "no"), pair(7, "two?", "a\n\nb", "b"), pair(9, "one?", "x", "yy")]
 
 
-def by_text(conversations: Sequence[Conversation], *, max_tokens: int, tick: Tick = silent) -> tuple[list[float], int]:
+def by_text(
+    conversations: Sequence[Conversation], *, max_tokens: int, update: Update = no_update
+) -> tuple[list[float], int]:
     """A judge whose score tells what it was shown."""
     return [1000 * len(one.prompt[-1].content) + len(one.answer) for one in conversations], 0
 
@@ -85,5 +87,5 @@ def test_rows_are_shared_by_content_whichever_answer_is_preferred() -> None:
     judge = [TokenRow(9, (1, 2), (4,), (3,)), TokenRow(8, (5,), (6,), (8,)), TokenRow(7, (9,), (6,), (7,))]
     found = overlap(judge, train)
     assert found == Overlap(rows=3, same_rows=1, same_prompts=2)
-    assert "1 of its 3 training rows" in str(in_words("rm", found))
-    assert in_words("rm", overlap(judge[2:], train)) is None
+    assert "1 of its 3 training rows" in str(describe("rm", found))
+    assert describe("rm", overlap(judge[2:], train)) is None

@@ -55,8 +55,8 @@ def test_scores_depend_on_neither_batch_nor_padding(kind: str, tmp_path: Path, m
     assert max(expected) - min(expected) > 0.1
     for limit in (1, 40, 100_000):
         for order in (TEXTS, TEXTS[::-1]):
-            found, cut = model(order, max_tokens=limit)
-            assert cut == 0
+            found, truncated = model(order, max_tokens=limit)
+            assert truncated == 0
             assert found == pytest.approx(expected if order is TEXTS else expected[::-1], abs=1e-5)
 
 
@@ -139,8 +139,8 @@ def test_an_align_anything_checkpoint_is_mapped(tmp_path: Path, make_judge: Make
 def test_what_is_too_long_is_cut_and_counted(tmp_path: Path, make_judge: Make) -> None:
     long = Conversation((Message("user", "what is"),), "Paris " * 300)
     for model in (load(make_judge(tmp_path / "a", "llama")), load(make_judge(tmp_path / "b", "bert"))):
-        scores, cut = model([long, TEXTS[0]], max_tokens=1000)
-        assert cut == 1
+        scores, truncated = model([long, TEXTS[0]], max_tokens=1000)
+        assert truncated == 1
         assert all(map(torch.isfinite, torch.tensor(scores)))
 
 

@@ -6,6 +6,7 @@ import math
 import random
 import statistics
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -17,7 +18,7 @@ from align_bench.metrics.agreement import Scores, kendall_tau, preference_agreem
 from align_bench.metrics.bootstrap import cluster_interval
 from align_bench.metrics.calibration import brier, calibration_error, log_loss, oriented, reliability, temperature
 from align_bench.metrics.counterfactual import flip_rate, mean_shift
-from align_bench.metrics.format_effects import FEATURES, features, form_effects
+from align_bench.metrics.format_effects import FEATURES, Form, features, form_effects
 from align_bench.metrics.length_bias import score_by_length
 from align_bench.metrics.length_control import length_controlled, length_matched
 from align_bench.records import Estimate
@@ -153,11 +154,11 @@ def test_correlations_are_undefined_without_variation() -> None:
 
 def test_features_count_marks() -> None:
     text = "# Head\n\nSome **bold words** here.\n\n1. one\n2. two\n- three\n"
-    assert features(text) | {"grade": 0} == {"words": 10, "grade": 0, "list_items": 3, "headings": 1, "bold": 1}
-    assert features("36. Thank you for asking.")["list_items"] == 0
-    assert features("Two:\n1) a\n2) b")["list_items"] == 2
-    assert features("今天天气好")["words"] == 5
-    assert features("今天天气好")["grade"] is None
+    assert replace(features(text), grade=0) == Form(words=10, grade=0, list_items=3, headings=1, bold=1)
+    assert features("36. Thank you for asking.").list_items == 0
+    assert features("Two:\n1) a\n2) b").list_items == 2
+    assert features("今天天气好").words == 5
+    assert features("今天天气好").grade is None
 
 
 def test_effects_are_a_regression_with_errors_clustered_over_prompts() -> None:

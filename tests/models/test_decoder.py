@@ -320,7 +320,7 @@ def test_a_wrong_fused_layer_is_noticed_on_the_first_batch(monkeypatch: pytest.M
     monkeypatch.setattr(
         decoder, "_rotate", lambda heads, cosine, first, second, sign: rotate(heads, cosine, first, second, -sign)
     )
-    with pytest.raises(ModelError, match=r"log-probabilities .* differ from the plain ones by .* nats a token"):
+    with pytest.raises(ModelError, match=r"log-probabilities .* differ from the plain ones by .* nats per token"):
         response_logps(model_of(FAMILIES["llama"]), ROWS)
     scorer = AutoModelForSequenceClassification.from_config(LlamaConfig(**SHAPE, num_labels=1)).requires_grad_(False)
     with pytest.raises(ModelError, match=r"hidden states .* differ from the plain ones by .* of their norm"):

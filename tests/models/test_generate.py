@@ -91,7 +91,7 @@ def test_the_bases_own_sampling_settings_do_not_leak(loaded: tuple[Any, Any]) ->
 def test_progress_counts_prompts(loaded: tuple[Any, Any]) -> None:
     seen: list[tuple[int, int]] = []
     settings = Generate(max_new_tokens=2, batch_size=2)
-    generate(*loaded, PROMPTS, settings, seed=0, tick=lambda done, total, note="": seen.append((done, total)))
+    generate(*loaded, PROMPTS, settings, seed=0, update=lambda done, total, note="": seen.append((done, total)))
     assert seen == [(2, 5), (4, 5), (5, 5)]
 
 

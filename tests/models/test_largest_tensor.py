@@ -10,7 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from align_bench.api import Algorithm
+from align_bench.api import OfflineAlgorithm
 from align_bench.evaluate.preference import mismatched_logps, table_logps, table_scores
 from align_bench.models import logprobs
 from align_bench.models.load import add_adapter
@@ -18,6 +18,7 @@ from align_bench.models.logprobs import token_logps
 from align_bench.plugins.registry import load_registry
 from align_bench.records import TokenRow
 from align_bench.suite.models import Lora, Train
+from align_bench.train.job import TrainingJob
 from align_bench.train.loop import train
 
 VOCABULARY = 3000
@@ -102,22 +103,23 @@ def naive(policy: Any) -> None:
 
 
 def trained(name: str) -> Callable[[Any], None]:
-    algorithm: Algorithm = load_registry()[name].algorithm
+    algorithm = load_registry()[name].algorithm
+    assert isinstance(algorithm, OfflineAlgorithm)
     columns = {
         f"{prefix}{side}": torch.zeros(len(ROWS)) for prefix in ("", "mismatched_") for side in ("chosen", "rejected")
     }
 
     def run(policy: Any) -> None:
-        log = train(
-            policy,
-            ROWS,
-            algorithm,
-            algorithm.resolve({}),
+        job = TrainingJob(
+            model=policy,
+            rows=ROWS,
+            algorithm=algorithm,
+            parameters=algorithm.resolve({}),
             learning_rate=1e-3,
             settings=Train(batch_size=12),
             seed=0,
-            reference=columns if algorithm.reference else None,
         )
+        log = train(job, columns if algorithm.reference else None)
         assert len(log.steps) == 1
 
     return run

@@ -297,7 +297,7 @@ def test_a_shortcut_that_errs_on_the_first_batch_is_refused(base_folder: Path, m
     monkeypatch.setattr(layout, "_shared_inputs", blind)  # every token sees every other
     monkeypatch.setitem(layout._SHARES_PROMPTS, policy, True)
     rows = [((5, 6, 7, 8, 9), (10, 11, 12)), ((5, 6, 7, 8, 9), (13, 14))]
-    with pytest.raises(ModelError, match=r"differ from the plain ones by .* nats a token"):
+    with pytest.raises(ModelError, match=r"differ from the plain ones by .* nats per token"):
         response_logps(policy, rows)
 
 

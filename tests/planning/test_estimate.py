@@ -15,10 +15,10 @@ from align_bench.models.base import Base
 from align_bench.models.precision import Precision
 from align_bench.planning import estimate as estimate_module
 from align_bench.planning.estimate import UTILISATION, Estimate
-from align_bench.planning.known import Nothing
+from align_bench.planning.known import NothingKnown
 from align_bench.plugins.registry import Plugin, load_registry
-from align_bench.records import PreferenceSet
-from align_bench.stages.held_out import HeldOut
+from align_bench.records import PreferenceSet, TokenTable
+from align_bench.stages.holdout import HoldoutSplit
 from align_bench.stages.models import Frozen
 from align_bench.stages.overlap import Overlap
 from align_bench.stages.reference import Reference
@@ -49,10 +49,10 @@ def table(rows: Rows) -> Tokens:
     return Tokens(owner="train", rows=rows, frozen=FROZEN, max_length=128)
 
 
-class Tokenised(Nothing):
+class Tokenised(NothingKnown):
     """A `Known` where every table is tokenised."""
 
-    def facts(self, stage: Stage[Any]) -> Mapping[str, Any] | None:
+    def facts(self, stage: Stage[object]) -> Mapping[str, Any] | None:
         return {"size": {"rows": SIZE.rows, "tokens": SIZE.tokens, "prompt_tokens": SIZE.prompt_tokens}}
 
 
@@ -60,7 +60,7 @@ def no_rate() -> float:
     raise AssertionError("the device's rate is asked for where no rate is known, and else never")
 
 
-def trained(kind: type[Trained], method: str, table: Stage[Any], **more: Any) -> Trained:
+def trained(kind: type[Trained], method: str, table: Stage[TokenTable], **more: Any) -> Trained:
     """What trains a method for two epochs."""
     plugin: Plugin = REGISTRY[method]
     shared: dict[str, Any] = {"owner": method, "parameters": {}, "learning_rate": 1e-4, "seed": 0, "lora": Lora()}
@@ -76,7 +76,7 @@ def test_size_of_a_table_is_guessed_from_its_texts(rows: Rows, table: Tokens) ->
         prompts += len(prompt)
         tokens += len(prompt + row.chosen) + len(prompt + row.rejected)
     assert prompts > 0
-    assert Estimate(Nothing(), PARAMETERS, {}, no_rate).size(table) == Size(3, tokens // 4, prompts // 4)
+    assert Estimate(NothingKnown(), PARAMETERS, {}, no_rate).size(table) == Size(3, tokens // 4, prompts // 4)
 
 
 def test_texts_are_read_once(rows: Rows, table: Tokens, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +89,7 @@ def test_texts_are_read_once(rows: Rows, table: Tokens, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(preferences, "read", counting)
     for _ in range(2):
-        Estimate(Nothing(), PARAMETERS, {}, no_rate).size(replace(table, owner="another"))
+        Estimate(NothingKnown(), PARAMETERS, {}, no_rate).size(replace(table, owner="another"))
     assert times == [rows.source]
 
 
@@ -100,8 +100,8 @@ def test_size_of_a_tokenised_table_is_known(table: Tokens) -> None:
 def test_held_out_rows_are_a_share_of_the_table(table: Tokens) -> None:
     estimate = Estimate(Tokenised(), PARAMETERS, {}, no_rate)
     cut: dict[str, Any] = {"owner": "cut", "train": table, "val": table, "share": 0.25, "seed": 0}
-    assert estimate.size(HeldOut(part="val", **cut)) == Size(2, 250, 100)
-    assert estimate.size(HeldOut(part="train", **cut)) == Size(7, 750, 300)
+    assert estimate.size(HoldoutSplit(part="val", **cut)) == Size(2, 250, 100)
+    assert estimate.size(HoldoutSplit(part="train", **cut)) == Size(7, 750, 300)
 
 
 def test_operations_are_those_of_the_passes(table: Tokens) -> None:
@@ -124,10 +124,10 @@ def test_seconds_follow_the_rates_of_their_kind_else_the_device(table: Tokens) -
     known = Estimate(Tokenised(), PARAMETERS, {"adapter": 50.0, "reference": 8.0}, no_rate)
     assert known.seconds(reference) == 125
     assert "(adapter, reference)" in known.basis
-    assert "(none yet)" in Estimate(Nothing(), PARAMETERS, {}, no_rate).basis
+    assert "(none yet)" in Estimate(NothingKnown(), PARAMETERS, {}, no_rate).basis
 
 
 def test_what_brings_nothing_through_a_model_takes_no_time(table: Tokens) -> None:
-    estimate = Estimate(Nothing(), PARAMETERS, {}, no_rate)
+    estimate = Estimate(NothingKnown(), PARAMETERS, {}, no_rate)
     assert estimate.seconds(table) == 0
     assert estimate.seconds(Overlap(owner="judge", judge=table, train=table, name="rm")) == 0

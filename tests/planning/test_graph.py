@@ -17,8 +17,9 @@ from align_bench.models.precision import Precision
 from align_bench.planning.cells import Cell
 from align_bench.planning.graph import Graph, make_graph
 from align_bench.planning.inputs import Inputs, Prepared
-from align_bench.planning.known import Known, Nothing
+from align_bench.planning.known import Known, NothingKnown
 from align_bench.plugins.registry import Broken, Plugin, Registry, load_registry
+from align_bench.records import CellId
 from align_bench.stages import stage as stage_module
 from align_bench.stages.audit import Audit
 from align_bench.stages.classifier import Classifier
@@ -31,14 +32,14 @@ from align_bench.stages.reference import Reference
 from align_bench.stages.rows import Rows
 from align_bench.stages.stage import MODEL_LIBRARIES, TEXT_LIBRARIES, Stage, closure_of
 from align_bench.stages.train import Train
-from align_bench.store.store import Failure
+from align_bench.store.failures import Failure
 from align_bench.suite.models import LoadedJudge, Suite, TrainedJudge, judge_cell
 
 REGISTRY = load_registry()
 PARTS = ("adapter", "reference", "mismatched", "validation", "generations", "judged", "drift", "audit", "proxy")
 OF_TRAINED = ("adapter", "validation", "generations", "judged", "drift", "audit")
 
-AnyStage = Stage[Any]
+AnyStage = Stage[object]
 Part = tuple[str, str]
 
 
@@ -99,14 +100,14 @@ def plan(
 ) -> Graph:
     """The graph of `suite(**changes)`, its addresses computed by the libraries that are here now."""
     given = suite(**changes)
-    made = make_graph(Prepared(given, registry, inputs(given, outside)), known or Nothing())
+    made = make_graph(Prepared(given, registry, inputs(given, outside)), known or NothingKnown())
     assert made.key
     return made
 
 
 def names(**changes: Any) -> list[str]:
     """The cells' ids, in their order."""
-    return [cell.id for cell in plan(**changes).cells]
+    return [str(cell.id) for cell in plan(**changes).cells]
 
 
 def every_cell(made: Graph) -> list[Cell]:
@@ -116,7 +117,7 @@ def every_cell(made: Graph) -> list[Cell]:
 
 def by_id(made: Graph) -> dict[str, Cell]:
     """The methods' cells by their name."""
-    return {cell.id: cell for cell in made.cells}
+    return {str(cell.id): cell for cell in made.cells}
 
 
 def part_of(cell: Cell, part: str) -> AnyStage | None:
@@ -135,7 +136,7 @@ def part_of(cell: Cell, part: str) -> AnyStage | None:
 def every_part(made: Graph) -> dict[Part, AnyStage | None]:
     """(cell, part) → stage, and ("tokens", split) → table."""
     found: dict[Part, AnyStage | None] = {("tokens", split): table for split, table in made.tables.items()}
-    return found | {(cell.id, part): part_of(cell, part) for cell in every_cell(made) for part in PARTS}
+    return found | {(str(cell.id), part): part_of(cell, part) for cell in every_cell(made) for part in PARTS}
 
 
 def changed(before: Graph, after: Graph) -> set[Part]:
@@ -148,7 +149,7 @@ def changed(before: Graph, after: Graph) -> set[Part]:
 def parts(*cells: str, of: tuple[str, ...] = PARTS, made: Graph | None = None) -> set[Part]:
     """The existing parts of some cells (`*` for all)."""
     made = made or plan()
-    ids = [cell.id for cell in every_cell(made)] if cells == ("*",) else cells
+    ids = [str(cell.id) for cell in every_cell(made)] if cells == ("*",) else cells
     found = every_part(made)
     return {(cell, part) for cell in ids for part in of if found[(cell, part)] is not None}
 
@@ -176,13 +177,13 @@ def test_several_seeds_number_the_cells() -> None:
     assert names(methods=["rm", "dpo"], seeds=[3, 1]) == ["rm#3", "dpo#3", "rm#1", "dpo#1"]
     assert names(methods=["rm"], seeds=[3]) == ["rm"]
     grid = plan(methods=[{"dpo": {"beta": [0.1, 0.5]}}], seeds=[0, 1]).cells
-    assert [cell.id for cell in grid] == [
+    assert [str(cell.id) for cell in grid] == [
         "dpo[beta=0.1]#0",
         "dpo[beta=0.5]#0",
         "dpo[beta=0.1]#1",
         "dpo[beta=0.5]#1",
     ]
-    assert [cell.name for cell in grid] == ["dpo[beta=0.1]", "dpo[beta=0.5]"] * 2
+    assert [str(cell.id.method) for cell in grid] == ["dpo[beta=0.1]", "dpo[beta=0.5]"] * 2
     assert [cell.seed for cell in grid] == [0, 0, 1, 1]
 
 
@@ -223,7 +224,7 @@ def test_values_outside_the_declared_range_are_warned_of() -> None:
 
 def test_each_kind_of_cell_has_its_stages() -> None:
     made = plan()
-    has = {cell.id: {part for part in PARTS if part_of(cell, part) is not None} for cell in every_cell(made)}
+    has = {str(cell.id): {part for part in PARTS if part_of(cell, part) is not None} for cell in every_cell(made)}
     assert has == {
         "base": {"validation", "generations", "judged"},
         "judge": {"adapter", "validation", "audit"},
@@ -594,7 +595,7 @@ def test_judge_must_be_a_reward_method() -> None:
 
 @pytest.mark.parametrize("seeds", [[0], [0, 1]])
 def test_duplicates_are_named(seeds: list[int]) -> None:
-    with pytest.raises(SuiteError, match=r"methods: dpo\[beta=0.1\].* stands twice"):
+    with pytest.raises(SuiteError, match=r"methods: dpo\[beta=0.1\].* is listed twice"):
         plan(methods=["rm", "dpo", {"dpo": {"beta": [0.2, 0.1]}}], seeds=seeds)
 
 
@@ -641,18 +642,20 @@ def test_the_base_is_scored_by_every_reward_that_a_policy_rests_on() -> None:
         {"best_of_n": {"n": 2, "reward": "poe_rm"}},
     ]
     found = plan(methods=methods)
-    assert [proxy.reward_cell for proxy in found.base.all(Proxy)] == ["rm[centering=0.01]", "poe_rm"]
+    assert [str(proxy.reward_cell) for proxy in found.base.all(Proxy)] == ["rm[centering=0.01]", "poe_rm"]
     assert all(proxy.answers == found.base.answers and proxy.optional for proxy in found.base.all(Proxy))
-    own = {cell.id: [proxy.reward_cell for proxy in cell.all(Proxy)] for cell in found.cells if cell.all(Proxy)}
+    own = {
+        str(cell.id): [str(proxy.reward_cell) for proxy in cell.all(Proxy)] for cell in found.cells if cell.all(Proxy)
+    }
     assert own == {"ppo": ["rm[centering=0.01]"], "best_of_n": ["poe_rm"]}
 
 
 @pytest.mark.parametrize(
     ("methods", "message"),
     [
-        (["ppo"], "ppo: reward: 'rm' is no reward model of this suite"),
-        (["dpo", {"ppo": {"reward": "dpo"}}], "ppo: reward: 'dpo' is no reward model"),
-        (["rm", {"ppo": {"reward": "judge"}}], "ppo: reward: 'judge' is no reward model"),
+        (["ppo"], "ppo: reward: 'rm' is not a reward model of this suite"),
+        (["dpo", {"ppo": {"reward": "dpo"}}], "ppo: reward: 'dpo' is not a reward model"),
+        (["rm", {"ppo": {"reward": "judge"}}], "ppo: reward: 'judge' is not a reward model"),
         (["poe_rm", {"ppo": {"reward": "poe"}}], "Did you mean poe_rm"),
     ],
 )
@@ -668,7 +671,7 @@ def test_a_judge_is_no_reward_unless_the_suite_says_so() -> None:
         plan(rows, methods=["rm", "ppo"], judge=same)
     plan(rows, methods=["rm", "dpo"], judge=same)
     plan(rows, methods=["rm", "ppo"], judge={**same, "seed": 1})
-    allowed = plan(rows, methods=["rm", "ppo"], judge={**same, "may_be_reward": True})
+    allowed = plan(rows, methods=["rm", "ppo"], judge={**same, "allow_judge_as_reward": True})
     assert by_id(allowed)["rm"].adapter == allowed.judges[0].adapter
 
 
@@ -677,7 +680,7 @@ def test_gold_as_the_judge_is_no_reward_either() -> None:
     plan(methods=online)  # the gold judge's verdict is always shown; no one called it the judge
     with pytest.raises(SuiteError, match=r"its reward gold is the judge itself \(gold\)"):
         plan(replace(OUTSIDE, judges=(None,)), methods=online, judge="gold")
-    plan(replace(OUTSIDE, judges=(None,)), methods=online, judge={"method": "gold", "may_be_reward": True})
+    plan(replace(OUTSIDE, judges=(None,)), methods=online, judge={"method": "gold", "allow_judge_as_reward": True})
 
 
 def test_no_judge_of_several_may_be_the_reward() -> None:
@@ -698,7 +701,7 @@ def test_each_judge_has_its_cells_rows_and_scores() -> None:
     ]
     made = plan(replace(OUTSIDE, judges=("judge rows", "commit", "other rows", None)), judge=judges)
     assert [judge.name for judge in made.panel] == ["2 × rm, mean", "some/model", "poe_rm", "gold"]
-    assert [cell.id for cell in made.judges] == ["judge#0", "judge#1", "judge2", "judge3"]
+    assert [str(cell.id) for cell in made.judges] == ["judge#0", "judge#1", "judge2", "judge3"]
     trained_on = [cell.adapter and cell.adapter.table for cell in made.judges]
     assert trained_on == [made.tables["judge"], made.tables["judge"], None, made.tables["judge3"]]
     assert all(cell.is_judge for cell in made.judges)
@@ -714,7 +717,7 @@ def test_each_judge_has_its_cells_rows_and_scores() -> None:
         assert len(set(cell.all(Judge))) == len(judged)
     other = plan(replace(OUTSIDE, judges=("judge rows", "another commit", "other rows", None)), judge=judges)
     pairs = zip(made.base.all(Judge), other.base.all(Judge), strict=True)
-    assert {one.judge_cell for one, another in pairs if one != another} == {"judge2"}
+    assert {str(one.judge_cell) for one, another in pairs if one != another} == {"judge2"}
     assert other.judges[2].the(Audit) != made.judges[2].the(Audit)
     assert other.judges[3].the(Audit) == made.judges[3].the(Audit)
 
@@ -724,7 +727,7 @@ def test_a_model_that_is_loaded_twice_scores_once() -> None:
     made = plan(replace(OUTSIDE, judges=("commit", "commit")), judge=judges)
     first, second = made.base.all(Judge)
     assert first == second
-    assert [first.judge_cell, second.judge_cell] == ["judge", "judge2"]
+    assert [str(first.judge_cell), str(second.judge_cell)] == ["judge", "judge2"]
     assert sum(isinstance(stage, Judge) for stage in made.stages) == 4, "one for the base and each policy"
 
 
@@ -778,14 +781,14 @@ def cell_stages(made: Graph) -> set[AnyStage]:
 
 def test_without_tune_there_are_no_trials() -> None:
     made = plan()
-    assert made.searches == made.held_out == {}
+    assert (dict(made.searches), made.held_out) == ({}, {})
     assert made.trials == ()
     assert made.trial_base is None
 
 
 def test_every_method_has_its_trials_with_one_seed() -> None:
     made = plan(tune={"trials": 3}, seeds=[4, 5])
-    assert {name: [cell.id for cell in search.cells] for name, search in made.searches.items()} == {
+    assert {str(name): [str(cell.id) for cell in search.cells] for name, search in made.searches.items()} == {
         name: [f"{name} trial {number}" for number in range(3)] for name in ("rm", "dpo", "kto", "simpo")
     }
     assert {cell.seed for cell in made.trials} == {4}
@@ -794,7 +797,7 @@ def test_every_method_has_its_trials_with_one_seed() -> None:
     assert all(cell.adapter and cell.adapter.table == made.held_out["train"] for cell in made.trials)
     assert all(cell.validation and made.held_out["val"] in cell.validation.needs() for cell in made.trials)
     given = {name.partition("#")[0] for name in names(seeds=[4, 5])}
-    assert set(made.searches) == given
+    assert set(map(str, made.searches)) == given
 
 
 def test_trials_share_no_artefact_with_the_cells_nor_with_each_other() -> None:
@@ -839,19 +842,19 @@ def test_more_trials_keep_the_earlier_ones() -> None:
 
 def test_values_that_tune_searches_tell_no_cells_apart() -> None:
     found = plan(methods=[{"kto": {"desirable_weight": [1, 2], "beta": 0.3}}], tune={}).searches
-    assert list(found) == ["kto[desirable_weight=1.0]", "kto[desirable_weight=2.0]"]
+    assert list(map(str, found)) == ["kto[desirable_weight=1.0]", "kto[desirable_weight=2.0]"]
     assert [search.cells[0].parameters["beta"] for search in found.values()] == [0.3, 0.3]
 
 
 def test_trials_of_an_online_method_learn_from_the_rewards_first_trial() -> None:
     made = plan(methods=["rloo", "rm"], tune={"trials": 2})
-    assert list(made.searches) == ["rloo", "rm"]
-    assert [cell.reward for cell in made.searches["rloo"].cells] == 2 * [made.searches["rm"].cells[0]]
+    assert list(map(str, made.searches)) == ["rloo", "rm"]
+    assert [cell.reward for cell in made.searches[CellId("rloo")].cells] == 2 * [made.searches[CellId("rm")].cells[0]]
 
 
 def test_a_method_without_training_has_no_trials_and_waits_for_none() -> None:
     made = plan(methods=["rm", {"best_of_n": {"n": 2, "reward": "rm"}}], tune={})
-    assert made.searches["best_of_n"].cells == ()
+    assert made.searches[CellId("best_of_n")].cells == ()
     assert by_id(made)["best_of_n"].waiting is None
     assert by_id(made)["rm"].waiting is not None
 
@@ -863,7 +866,7 @@ def test_a_tuned_suite_grows_until_nothing_new_is_asked() -> None:
     """First the trials, then the choice among them, then the cells."""
     known, tune = Stored(kept=2), {"trials": 3}
     first = plan(methods=["dpo"], known=known, tune=tune)
-    search = first.searches["dpo"]
+    search = first.searches[CellId("dpo")]
     assert (search.choice, search.kept) == (None, None)
     assert search.open == search.cells
     assert search.missing == "dpo trial 0: train: not stored"
@@ -871,7 +874,7 @@ def test_a_tuned_suite_grows_until_nothing_new_is_asked() -> None:
 
     known.make(stage for cell in first.trials for stage in cell.stages)
     second = plan(methods=["dpo"], known=known, tune=tune)
-    search = second.searches["dpo"]
+    search = second.searches[CellId("dpo")]
     assert search.choice is not None
     assert search.open == ()
     assert search.choice.measured == tuple(cell.validation for cell in search.cells)
@@ -884,9 +887,11 @@ def test_a_tuned_suite_grows_until_nothing_new_is_asked() -> None:
     known.make([search.choice])
     third = plan(methods=["dpo"], known=known, tune=tune)
     (cell,) = third.cells
-    assert third.searches["dpo"].kept == 2
+    assert third.searches[CellId("dpo")].kept == 2
     assert cell.waiting is None
-    assert cell.all_parameters == third.searches["dpo"].cells[2].all_parameters != second.cells[0].all_parameters
+    assert (
+        cell.all_parameters == third.searches[CellId("dpo")].cells[2].all_parameters != second.cells[0].all_parameters
+    )
 
     known.make(third.stages)
     assert plan(methods=["dpo"], known=known, tune=tune) == third
@@ -909,13 +914,13 @@ def test_a_choice_for_the_given_setting_asks_for_nothing_new_but_no_cell_waits()
 
 def test_each_method_waits_for_its_own_trials() -> None:
     known, tune = Stored(), {"trials": 2}
-    dpo = plan(tune=tune).searches["dpo"]
+    dpo = plan(tune=tune).searches[CellId("dpo")]
     known.make(stage for cell in dpo.cells for stage in cell.stages)
-    choice = plan(known=known, tune=tune).searches["dpo"].choice
+    choice = plan(known=known, tune=tune).searches[CellId("dpo")].choice
     assert choice is not None
     known.make([choice])
     made = plan(known=known, tune=tune)
-    assert {cell.id: cell.waiting is None for cell in made.cells} == {
+    assert {str(cell.id): cell.waiting is None for cell in made.cells} == {
         "rm": False,
         "dpo": True,
         "kto": False,
@@ -929,7 +934,7 @@ def test_tuned_parameters_take_the_place_of_the_given_ones() -> None:
     known.make(stage for cell in made.trials for stage in cell.stages)
     known.make(plan(known=known, seeds=[0, 1], tune=tune).stages)
     made = plan(known=known, seeds=[0, 1], tune=tune)
-    found = {name: search.cells[1].all_parameters for name, search in made.searches.items()}
+    found = {str(name): search.cells[1].all_parameters for name, search in made.searches.items()}
     assert found["dpo"] != plan().cells[1].all_parameters
     by_hand = plan(seeds=[0, 1], methods=[{name: found[name]} for name in ("rm", "dpo", "kto", "simpo")])
     assert made.cells == by_hand.cells
@@ -939,23 +944,23 @@ def test_tuned_parameters_take_the_place_of_the_given_ones() -> None:
 
 def test_a_failed_trial_has_ended() -> None:
     known, tune = Stored(), {"trials": 3}
-    trials = plan(methods=["dpo"], tune=tune).searches["dpo"].cells
+    trials = plan(methods=["dpo"], tune=tune).searches[CellId("dpo")].cells
     assert trials[1].adapter is not None
     known.failed.add(trials[1].adapter)
     known.make(stage for cell in trials for stage in cell.stages)
-    choice = plan(methods=["dpo"], known=known, tune=tune).searches["dpo"].choice
+    choice = plan(methods=["dpo"], known=known, tune=tune).searches[CellId("dpo")].choice
     assert choice is not None
     assert choice.measured == (trials[0].validation, None, trials[2].validation)
     assert trials[1].validation not in choice.needs()
     others = Stored({**known.facts_of})
     others.make(stage for cell in trials for stage in cell.stages)
-    assert plan(methods=["dpo"], known=others, tune=tune).searches["dpo"].choice != choice
+    assert plan(methods=["dpo"], known=others, tune=tune).searches[CellId("dpo")].choice != choice
 
 
 def test_a_choice_depends_on_which_trials_failed() -> None:
     known = Stored()
     known.make(stage for cell in plan(tune={}).trials for stage in cell.stages)
-    choice = plan(known=known, tune={}).searches["dpo"].choice
+    choice = plan(known=known, tune={}).searches[CellId("dpo")].choice
     assert choice is not None
     one = choice.measured[0]
     assert replace(choice, measured=(one, None)) != replace(choice, measured=(None, one))
@@ -964,13 +969,13 @@ def test_a_choice_depends_on_which_trials_failed() -> None:
 
 def test_a_failure_of_what_trials_share_ends_them_all() -> None:
     known, tune = Stored(), {"trials": 2}
-    trials = plan(methods=["dpo"], tune=tune).searches["dpo"].cells
+    trials = plan(methods=["dpo"], tune=tune).searches[CellId("dpo")].cells
     reference = part_of(trials[0], "reference")
     assert reference is not None
     known.failed.add(reference)
     known.make(stage for cell in trials for stage in cell.stages)
     made = plan(methods=["dpo"], known=known, tune=tune)
-    choice = made.searches["dpo"].choice
+    choice = made.searches[CellId("dpo")].choice
     assert choice is not None
     assert choice.measured == (None, None)
     assert choice.base is None
@@ -979,10 +984,10 @@ def test_a_failure_of_what_trials_share_ends_them_all() -> None:
 
 def test_an_open_trial_is_waited_for_beside_a_failed_one() -> None:
     known, tune = Stored(), {"trials": 2}
-    trials = plan(methods=["dpo"], tune=tune).searches["dpo"].cells
+    trials = plan(methods=["dpo"], tune=tune).searches[CellId("dpo")].cells
     assert trials[0].adapter is not None
     known.failed.add(trials[0].adapter)
-    search = plan(methods=["dpo"], known=known, tune=tune).searches["dpo"]
+    search = plan(methods=["dpo"], known=known, tune=tune).searches[CellId("dpo")]
     assert search.choice is None
     assert search.missing == "dpo trial 1: train: not stored"
     assert search.open == (trials[1],), "the failed one is not tried again"
@@ -992,7 +997,7 @@ def test_reward_models_are_chosen_without_the_base() -> None:
     known = Stored()
     made = plan(methods=["rm"], tune={}, known=known)
     known.make(stage for cell in made.trials for stage in cell.stages)
-    choice = plan(methods=["rm"], known=known, tune={}).searches["rm"].choice
+    choice = plan(methods=["rm"], known=known, tune={}).searches[CellId("rm")].choice
     assert choice is not None
     assert choice.scalar
     assert choice.base is None

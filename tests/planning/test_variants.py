@@ -26,7 +26,7 @@ def variants(*methods: Any, registry: Registry = REGISTRY, tune: Mapping[str, An
         "methods": list(methods),
         "tune": tune,
     }
-    return named_variants(Suite.model_validate(raw), registry)
+    return {str(name): found for name, found in named_variants(Suite.model_validate(raw), registry).items()}
 
 
 def names(*methods: Any) -> list[str]:
@@ -63,7 +63,9 @@ def test_one_method_named_twice_is_told_apart() -> None:
 
 
 def test_what_tune_searches_is_in_no_name() -> None:
-    with pytest.raises(SuiteError, match="methods: dpo stands twice with equal parameters, those that tune searches"):
+    with pytest.raises(
+        SuiteError, match="methods: dpo is listed twice with equal parameters, those that tune searches"
+    ):
         variants({"dpo": {"beta": [0.1, 0.5]}}, tune={})
     found = variants({"kto": {"desirable_weight": [1, 2], "beta": 0.3}}, tune={})
     assert list(found) == ["kto[desirable_weight=1.0]", "kto[desirable_weight=2.0]"]
@@ -117,10 +119,10 @@ def test_a_method_that_trains_nothing_has_no_training_settings() -> None:
     [
         ({"betta": 0.1}, r"dpo has no parameter 'betta'\. Did you mean beta"),
         ({"learning_rat": 0.1}, "Did you mean learning_rate"),
-        ({"beta": 0}, r"beta: got 0\.0, expected float > 0"),
+        ({"beta": 0}, "beta: got 0, expected float > 0"),
         ({"beta": "high"}, "beta: got 'high', expected float > 0"),
         ({"beta": None}, "beta: got None, expected float > 0"),
-        ({"beta": [0.1, -1]}, r"beta: got -1\.0"),
+        ({"beta": [0.1, -1]}, "beta: got -1, "),
         ({"beta": [[0.1]]}, r"beta: got \[0\.1\]"),
         ({"beta": float("inf")}, "beta: got inf"),
         ({"learning_rate": 0}, "learning_rate: got 0, expected a number > 0"),
@@ -161,5 +163,5 @@ def test_broken_method_is_fatal_only_where_it_is_selected() -> None:
     ],
 )
 def test_duplicates_are_named(methods: list[Any], named: str) -> None:
-    with pytest.raises(SuiteError, match=rf"methods: {named}.* stands twice"):
+    with pytest.raises(SuiteError, match=rf"methods: {named}.* is listed twice"):
         variants(*methods)

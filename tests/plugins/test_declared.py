@@ -6,14 +6,15 @@ import inspect
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from align_bench.api import Algorithm, Recipe, algorithm
-from align_bench.plugins.declared import DeferredFunction, declared, difference
+from align_bench.api import Algorithm, OfflineAlgorithm, OnlineAlgorithm, algorithm, selection
+from align_bench.plugins.declared import declared, difference
+from align_bench.plugins.deferred import DeferredFunction
 from align_bench.plugins.modules import PluginFile, PluginFiles
 from align_bench.suite.load import builtin_folder
 
@@ -24,8 +25,9 @@ from typing import Annotated
 import torch
 from annotated_types import Gt, Interval, Le
 
-from align_bench.api import Advantages, Experience, Job, Loss, PairLogps, PairScores, Range, Rollouts
-from align_bench.api import BiasExpert, algorithm, recipe, selection
+from align_bench.api import Advantages, CriticAdvantages, CriticExperience, CriticRollouts, Experience, Job, Loss
+from align_bench.api import BiasExpert, BiasExpertScores, PairLogps, PairScores, PromptJob, Range, ReferencedPairLogps
+from align_bench.api import Rollouts, RolloutSettings, algorithm, online, recipe, selection
 """
 BODY = ''' -> Loss:
     """A method of the tests.
@@ -36,8 +38,13 @@ BODY = ''' -> Loss:
     """
     return Loss(-logps.chosen, logps.chosen, logps.rejected)
 '''
-DECLARED = '@algorithm(data="pairs", paper="none", learning_rate=1e-5, reward="s")\n'
+DECLARED = '@algorithm(paper="none", learning_rate=1e-5, reward="s")\n'
 PLAIN = DECLARED + "def mine(logps: PairLogps, *, beta: float = 0.1)" + BODY
+REFERENCED = PLAIN.replace("logps: PairLogps", "logps: ReferencedPairLogps")
+ONLINE = PLAIN.replace("logps: PairLogps", "rollouts: Rollouts").replace(
+    '@algorithm(paper="none"', '@online(paper="none"'
+)
+ONLINE = ONLINE.replace(', reward="s"', "")
 
 
 def file(tmp_path: Path, text: str, name: str = "mine.py") -> PluginFile:
@@ -66,15 +73,16 @@ def assert_equal(read: Algorithm, made: Algorithm) -> None:
     assert read.ranges == made.ranges
     assert read.summary == made.summary
     given = made.resolve({})
-    for name in ("at_reference", "uses_rejected"):
-        if callable(getattr(made, name)):
-            assert getattr(read, name)(**given) == getattr(made, name)(**given)
-    for name in ("auxiliary", "kl_bound"):
-        if getattr(made, name, None) is not None:
-            assert getattr(read, name)(given) == getattr(made, name)(given)
-    for name in ("function", "advantage"):
-        if getattr(made, name) is not None:
-            assert_same_signature(getattr(read, name), getattr(made, name))
+    assert read.remarks(given) == made.remarks(given)
+    assert_same_signature(read.function, made.function)
+    if isinstance(made, OfflineAlgorithm):
+        assert isinstance(read, OfflineAlgorithm)
+        assert read.closed_form(given) == made.closed_form(given)
+        assert read.reads_rejected(given) == made.reads_rejected(given)
+        assert read.beside(given) == made.beside(given)
+    if isinstance(made, OnlineAlgorithm):
+        assert isinstance(read, OnlineAlgorithm)
+        assert_same_signature(read.advantage, made.advantage)
 
 
 def assert_same_signature(read: Callable[..., Any], made: Callable[..., Any]) -> None:
@@ -112,11 +120,18 @@ AWKWARD: Mapping[str, str] = {
                                    "beta: float = 1, steps: int = 3, mode: str = 'a', on: bool = True"),
     "no parameter": PLAIN.replace(", *, beta: float = 0.1", ""),
     "shared keywords": "SHARED = dict(data='pairs', paper='none')\n"
-    + PLAIN.replace('data="pairs", paper="none"', "**SHARED"),
+    + PLAIN.replace('paper="none"', "**SHARED"),
+    "data and reference said, too": REFERENCED.replace('reward="s"', 'reward="s", data="pairs", reference=True'),
+    "quoted batch": PLAIN.replace("logps: PairLogps", 'logps: "PairLogps"'),
+    "batch under another name": "Batch = ReferencedPairLogps\n" + PLAIN.replace("logps: PairLogps", "logps: Batch"),
+    "batch of the module": "import align_bench.api\n" + PLAIN.replace("logps: PairLogps",
+                                                                       "logps: align_bench.api.PairLogps"),
+    "batch without a type": PLAIN.replace("logps: PairLogps", "logps").replace('reward="s"',
+                                                                              'reward="s", data="chosen"'),
     "lambda of module names": "HALF = 0.5\n"
-    + PLAIN.replace('reward="s"', 'reward="s", reference=True, at_reference=lambda beta: math.log(2) * HALF * beta'),
-    "lambda of a torch name": PLAIN.replace(
-        'reward="s"', 'reward="s", reference=True, at_reference=lambda beta: float(torch.tensor(beta).exp())'
+    + REFERENCED.replace('reward="s"', 'reward="s", at_reference=lambda beta: math.log(2) * HALF * beta'),
+    "lambda of a torch name": REFERENCED.replace(
+        'reward="s"', 'reward="s", at_reference=lambda beta: float(torch.tensor(beta).exp())'
     ),
     "lambda of a function below": PLAIN.replace('reward="s"', 'reward="s", uses_rejected=lambda beta: later(beta)')
     + "\n\ndef later(beta):\n    return bool(torch.tensor(beta) > 1)\n",
@@ -124,21 +139,26 @@ AWKWARD: Mapping[str, str] = {
         'reward="s"', 'reward="s", uses_rejected=lambda beta: any(beta > each for each in (0.05, 0.5))'
     ),
     "function of the file": "def closed(beta):\n    return 2 * beta\n\n\n"
-    + PLAIN.replace('reward="s"', 'reward="s", reference=True, at_reference=closed'),
+    + REFERENCED.replace('reward="s"', 'reward="s", at_reference=closed'),
     "named lambda": "closed = lambda beta: beta + 1\n"
-    + PLAIN.replace('reward="s"', 'reward="s", reference=True, at_reference=closed'),
-    "pair at the reference": PLAIN.replace('reward="s"', 'reward="s", reference=True, at_reference=(0.5, -0.5)'),
-    "auxiliary": PLAIN.replace('"pairs"', '"scores"').replace(
-        'reward="s"', 'reward="s", auxiliary=lambda given: BiasExpert(noise=given["beta"])'
+    + REFERENCED.replace('reward="s"', 'reward="s", at_reference=closed'),
+    "pair at the reference": REFERENCED.replace('reward="s"', 'reward="s", at_reference=(0.5, -0.5)'),
+    "auxiliary": PLAIN.replace("logps: PairLogps", "logps: BiasExpertScores").replace(
+        'reward="s"', 'reward="s", auxiliary=lambda beta: BiasExpert(noise=beta)'
     ),
-    "advantage": "DISCOUNT = 1.0\n\n\ndef advantage(experience: Experience, *, "
-    'discount: Annotated[float, Gt(0), Le(1)] = DISCOUNT) -> Advantages:\n    """Nothing."""\n\n\n'
-    + PLAIN.replace('"pairs"', '"rollouts"').replace(
-        'reward="s"', 'reward="s", advantage=advantage, critic=True, rollout={"samples": 2, "temperature": 0.5}'
+    "auxiliary of a batch without a type": PLAIN.replace("logps: PairLogps", "logps").replace(
+        'reward="s"', 'reward="s", data="scores", auxiliary=BiasExpert'
     ),
+    "advantage": "DISCOUNT = 1.0\n\n\ndef advantage(experience: CriticExperience, *, "
+    'discount: Annotated[float, Gt(0), Le(1)] = DISCOUNT) -> CriticAdvantages:\n    """Nothing."""\n\n\n'
+    + ONLINE.replace("Rollouts", "CriticRollouts").replace(
+        "1e-5", "1e-5, advantage=advantage, rollout=RolloutSettings(samples=2, temperature=0.5)"
+    ),
+    "advantage without types": 'def advantage(experience):\n    """Nothing."""\n\n\n'
+    + ONLINE.replace(": Rollouts", "").replace("1e-5", "1e-5, advantage=advantage, critic=True"),
     "recipe": '@recipe(data="rollouts", paper="none", learning_rate=1e-3, libraries=["trl"], obstacle=lambda: None)\n'
-    'def mine(job: Job, *, reward: str = "gold") -> None:\n    """Takes all."""\n',
-    "selection": '@selection(paper="none", kl_bound=lambda given: math.log(given["n"]) / given["share"])\n'
+    'def mine(job: PromptJob, *, reward: str = "gold") -> None:\n    """Takes all."""\n',
+    "selection": '@selection(paper="none", kl_bound=lambda n, share: math.log(n) / share)\n'
     'def mine(rewards: torch.Tensor, *, share: float = 0.5) -> torch.Tensor:\n    """Picks."""\n',
     "two methods and an alias": f"{PLAIN}\n\n{PLAIN.replace('def mine', 'def other')}\n\nagain = other\n",
     "other decorators": "import functools\n\n\n@functools.cache\ndef helper(x: int = 1) -> int:\n    return x\n\n\n"
@@ -168,15 +188,15 @@ UNREADABLE: Mapping[str, str] = {
     "a default of the file": "def one():\n    return 0.1\n\n\n" + PLAIN.replace("= 0.1", "= one()"),
     "a default of a lambda": "one = lambda: 0.1\n" + PLAIN.replace("= 0.1", "= one()"),
     "a decorator of the file": "def declare(function):\n"
-    "    return algorithm(data='pairs', paper='none', learning_rate=1e-5, reward='s')(function)\n\n\n"
+    "    return algorithm(paper='none', learning_rate=1e-5, reward='s')(function)\n\n\n"
     + PLAIN.replace(DECLARED, "@declare\n"),
-    "a decorator that is made": "import functools\n@functools.partial(algorithm, data='pairs')\ndef half(): ...\n"
+    "a decorator that is made": "import functools\n@functools.partial(algorithm, paper='none')\ndef half(): ...\n"
     + PLAIN,
-    "a decorator that is kept": "declare = algorithm(data='pairs', paper='none', learning_rate=1e-5, reward='s')\n"
+    "a decorator that is kept": "declare = algorithm(paper='none', learning_rate=1e-5, reward='s')\n"
     + PLAIN.replace(DECLARED, "@declare\n"),
     "two decorators": PLAIN.replace(DECLARED, f"{DECLARED}@torch.no_grad()\n"),
     "a method without a decorator": "def loss(logps: PairLogps)" + BODY
-    + "mine = algorithm(data='pairs', paper='none', learning_rate=1e-5, reward='s')(loss)\n",
+    + "mine = algorithm(paper='none', learning_rate=1e-5, reward='s')(loss)\n",
     "a name that is bound twice": "def other(): ...\nother = 3\n" + PLAIN,
     "a type that is unknown": PLAIN.replace("logps: PairLogps", "logps: Unknown"),
     "a type for type checkers only": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from x import Unknown\n"
@@ -184,13 +204,14 @@ UNREADABLE: Mapping[str, str] = {
     "a name that api does not have": f"from align_bench.api import Nothing\n{PLAIN}",
     "a file that is not there": f"from ._gone import x\n{PLAIN}",
     "a folder above": f"from ..above import x\n{PLAIN}",
-    "a wrong declaration": PLAIN.replace('"pairs"', '"pears"'),
+    "a wrong declaration": PLAIN.replace('reward="s"', 'reward="s", data="pears"'),
+    "data that is not that of the batch": PLAIN.replace('reward="s"', 'reward="s", data="chosen"'),
     "a missing argument": PLAIN.replace('paper="none", ', ""),
-    "an argument by position": PLAIN.replace("data=", ""),
+    "an argument by position": PLAIN.replace("paper=", ""),
     "no docstring": f"{DECLARED}def mine(logps: PairLogps) -> Loss: ...\n",
     "an advantage whose default is computed":
     "def advantage(experience, *, scale: float = float(torch.tensor(1.0))): ...\n"
-    + PLAIN.replace('"pairs"', '"rollouts"').replace('reward="s"', 'reward="s", advantage=advantage'),
+    + ONLINE.replace("1e-5", "1e-5, advantage=advantage"),
 }  # fmt: skip
 
 
@@ -213,16 +234,22 @@ def test_syntax_that_only_the_compiler_refuses_is_refused(tmp_path: Path) -> Non
 
 
 def test_each_field_counts_as_a_difference() -> None:
-    def mine(logps: Any, *, beta: float = 0.1) -> Any:
+    def mine(logps: object, *, beta: float = 0.1) -> object:
         """One."""
+        return logps
 
     one = algorithm(data="pairs", paper="a", learning_rate=1e-5, reward="s")(mine)
     assert difference(one, one) is None
-    for change in ({"paper": "b"}, {"learning_rate": 1e-4}, {"reward": "r"}, {"uses_rejected": False}):
-        given: dict[str, Any] = {"data": "pairs", "paper": "a", "learning_rate": 1e-5, "reward": "s"} | change
-        assert next(iter(change)) in str(difference(one, algorithm(**given)(mine)))
+    changed = {
+        "paper": replace(one, paper="b"),
+        "learning_rate": replace(one, learning_rate=1e-4),
+        "reward": replace(one, reward="r"),
+        "uses_rejected": replace(one, uses_rejected=False),
+    }
+    for name, other in changed.items():
+        assert name in str(difference(one, other))
     assert difference(one, None) is not None
-    assert difference(one, Recipe(**{each.name: getattr(one, each.name) for each in fields(one)})) is not None
+    assert difference(one, selection(paper="a", kl_bound=lambda n: 0.0)(mine)) is not None
 
 
 def run(code: str) -> subprocess.CompletedProcess[str]:

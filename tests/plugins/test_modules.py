@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from align_bench.api import PairLogps
+from align_bench.api import OfflineAlgorithm, PairLogps
 from align_bench.errors import PluginError
 from align_bench.plugins.registry import Plugin, load_file, load_registry
 
@@ -19,7 +19,7 @@ LOSS = '''
 from align_bench.api import Loss, PairLogps, algorithm
 
 
-@algorithm(data="pairs", paper="none", learning_rate=1e-5, reward="s")
+@algorithm(paper="none", learning_rate=1e-5, reward="s")
 def {name}(logps: PairLogps, *, beta: float = 0.1) -> Loss:
     """A method of the tests."""
     return Loss(-{scale} * logps.chosen, logps.chosen, logps.rejected)
@@ -53,6 +53,7 @@ def loaded(path: Path, name: str = "mine") -> Plugin:
 def value(plugin: Plugin) -> float:
     """The loss of one pair whose chosen answer has a log-probability of −1."""
     one = torch.ones(1)
+    assert isinstance(plugin.algorithm, OfflineAlgorithm)
     return float(plugin.algorithm(PairLogps(-one, -2 * one, one, one)).values)
 
 
@@ -141,8 +142,9 @@ def test_code_is_never_other_than_its_digest(write: Write, hashed_first: bool) -
     else:
         plugin.load()
     write("_shared.py", "SCALE = 2\n")
+    ask: Callable[[], object] = plugin.load if hashed_first else lambda: plugin.digest
     with pytest.raises(PluginError, match="was changed after it was read"):
-        print(plugin.load() if hashed_first else plugin.digest)
+        ask()
 
 
 def test_what_a_function_imports_is_executed_as_it_was_hashed(write: Write) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import inspect
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -14,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from align_bench.api import Algorithm, PairLogps, Recipe, Selection
+from align_bench.api import Algorithm, OfflineAlgorithm, PairLogps, Recipe, Selection
 from align_bench.errors import PluginError
 from align_bench.plugins import registry as registry_module
 from align_bench.plugins.registry import load_registry
@@ -27,7 +26,7 @@ METHOD = '''
 from align_bench.api import Loss, PairLogps, algorithm
 
 
-@algorithm(data="pairs", paper="none", learning_rate=1e-5, reward="s")
+@algorithm(paper="none", learning_rate=1e-5, reward="s")
 def {name}(logps: PairLogps, *, beta: float = 0.1) -> Loss:
     """A method of the tests."""
     return Loss(-logps.chosen, logps.chosen, logps.rejected)
@@ -135,6 +134,7 @@ def test_entry_point_in_a_package_imports_from_it(write: Write, monkeypatch: pyt
     assert "installed_package" not in sys.modules, "listing it imports nothing of it"
     try:
         plugin.load()
+        assert isinstance(plugin.algorithm, OfflineAlgorithm)
         assert plugin.algorithm(pairs()).values.tolist() == [4.0, 7.0]
         before = plugin.digest
         write("site/installed_package/scales.py", text="SCALE, SHIFT = 3, 2")
@@ -247,7 +247,8 @@ def test_changed_file_is_read_anew(write: Write) -> None:
         ("x = 1", "declares no method"),
         ("", "declares no method"),
         (METHOD.replace('    """A method of the tests."""\n', ""), "mine has no docstring"),
-        (METHOD.replace('data="pairs"', 'data="pears"'), "Did you mean pairs"),
+        (METHOD.replace('reward="s"', 'reward="s", data="pears"'), "Did you mean pairs"),
+        (METHOD.replace('reward="s"', 'reward="s", reference=True'), "is PairLogps, which is reference=False"),
         (METHOD.replace("beta: float = 0.1", "beta: float"), "must be keyword-only with a default"),
         (METHOD.replace('paper="none", ', ""), "TypeError"),
         (METHOD.replace("{name}", "base"), "'base' is a reserved name"),
@@ -375,14 +376,12 @@ def test_built_in_docstring_is_whole(method: Algorithm) -> None:
         assert required == ["Equation:", "Args:", "Returns:", "Source:"]
         assert differences == "Differs from the source:"
     assert method.summary.endswith(".")
-    names = list(inspect.signature(method.function).parameters)
-    if method.advantage is not None:
-        names += list(inspect.signature(method.advantage).parameters)[1:]
     args = method.doc.partition("\nArgs:\n")[2].partition("\n\n")[0]
     described = [
         line.strip().partition(":")[0] for line in args.splitlines() if line.startswith("    ") and line[4] != " "
     ]
-    assert described == names
+    assert described == list(method.arguments)
+    assert described == list(method.descriptions)
     assert all(parameter.description for parameter in method.parameters.values())
 
 

@@ -2,111 +2,184 @@
 
 from __future__ import annotations
 
+import math
 import random
 import statistics
-from typing import Any
+from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
+from pydantic import BaseModel
 
-from align_bench.metrics.counterfactual import VERSIONS
+from align_bench.records import CellId, Estimate, Generation
 from align_bench.report.audit import audit
-from align_bench.report.judges import agreement, audit_sections
-from align_bench.report.markdown import render
+from align_bench.report.build import build_report
+from align_bench.report.render.markdown import render
+from align_bench.report.rows import AuditRow, Side
+from align_bench.report.schema import AuditMetrics, Reversal, SharedRows
+from align_bench.report.tables.audit import agreement, audited_accuracy, calibration, edited_answers, length_and_form
+from tests.report.conftest import BASE, DPO, KTO, Run, answer, header, judge, outcome
 
 PAIRS, AUDITED = 60, 20
+SIDES: tuple[Side, ...] = ("chosen", "rejected")
 
 
 @pytest.fixture(scope="module")
-def rows() -> list[dict[str, Any]]:
+def rows() -> list[AuditRow]:
     """Answers to 30 prompts, two pairs each; the first 20 pairs have scores with changed texts."""
     rng = random.Random(3)
     made = []
     for pair in range(PAIRS):
-        for side in ("chosen", "rejected"):
+        for side in SIDES:
             words = rng.randint(3, 40)
             score = 0.04 * words + rng.gauss(0.8 * (side == "chosen"), 1)
-            row = {"scorer": "rm", "pair": pair, "prompt": pair // 2, "side": side, "score": score, "words": words}
-            row |= {"grade": rng.gauss(6, 2), "list_items": rng.randint(0, 2), "headings": 0, "bold": rng.randint(0, 1)}
-            versions = {name: score + rng.gauss(0.5, 1) for name in VERSIONS} | {"plain": score, "stripped": None}
-            made.append(row | {f"score_{name}": own if pair < AUDITED else None for name, own in versions.items()})
+            row = AuditRow("rm", pair, pair // 2, side, score, words, rng.gauss(6, 2), rng.randint(0, 2), 0)
+            row = replace(row, bold=rng.randint(0, 1))
+            if pair < AUDITED:
+                shuffled, empty, filler, doubled = (score + rng.gauss(0.5, 1) for _ in range(4))
+                row = replace(row, score_plain=score, score_shuffled=shuffled, score_empty=empty)
+                row = replace(row, score_filler=filler, score_doubled=doubled)
+            made.append(row)
     return made
 
 
-def column(rows: list[dict[str, Any]], side: str, name: str) -> list[Any]:
-    return [row[name] for row in rows if row["side"] == side and row[name] is not None]
+def known(number: float | None) -> float:
+    assert number is not None
+    return number
 
 
-def test_every_number_is_of_its_own_column(rows: list[dict[str, Any]]) -> None:
+def values(metrics: AuditMetrics) -> dict[str, float | None]:
+    """Every estimate's value, those of effects and edits included."""
+
+    def estimates(block: BaseModel, prefix: str = "") -> dict[str, Estimate]:
+        found = {f"{prefix}{name}": value for name, value in block}
+        return {name: value for name, value in found.items() if isinstance(value, Estimate)}
+
+    every = estimates(metrics) | estimates(metrics.effects, "effect ")
+    for edit in metrics.edits:
+        every |= estimates(edit, f"{edit.edit} ")
+    return {name: estimate.value for name, estimate in every.items()}
+
+
+Measure = Callable[[AuditRow], float | None]
+
+
+def column(rows: list[AuditRow], side: Side, measure: Measure) -> list[float]:
+    return [value for row in rows if row.side == side and (value := measure(row)) is not None]
+
+
+def test_every_number_is_of_its_own_column(rows: list[AuditRow]) -> None:
     (found,) = audit(random.Random(0).sample(rows, len(rows)))
-    metrics = found["metrics"]
-    assert found["scorer"] == "rm"
-    for name, source in (
-        ("accuracy", "score"),
-        ("accuracy_prompts_shuffled", "score_shuffled"),
-        ("accuracy_prompts_empty", "score_empty"),
-        ("longer_wins", "words"),
-    ):
-        pairs = list(zip(column(rows, "chosen", source), column(rows, "rejected", source), strict=True))
+    metrics = found.metrics
+    assert found.scorer == "rm"
+    expected: list[tuple[Estimate, Measure]] = [
+        (metrics.accuracy, lambda row: row.score),
+        (metrics.accuracy_prompts_shuffled, lambda row: row.score_shuffled),
+        (metrics.accuracy_prompts_empty, lambda row: row.score_empty),
+        (metrics.longer_wins, lambda row: row.words),
+    ]
+    for estimate, measure in expected:
+        pairs = list(zip(column(rows, "chosen", measure), column(rows, "rejected", measure), strict=True))
         right = statistics.fmean((a > b) + (a == b) / 2 for a, b in pairs)
-        assert (metrics[name]["value"], metrics[name]["n"]) == (pytest.approx(right), len(pairs))
-    longer = [a["score"] > b["score"] for a, b in zip(rows[::2], rows[1::2], strict=True) if a["words"] > b["words"]]
-    assert metrics["accuracy_chosen_longer"]["value"] == pytest.approx(statistics.fmean(longer))
-    assert sum(one["n"] for one in found["reliability"]) == PAIRS
-    assert metrics["effect_words"]["n"] == 2 * PAIRS
-    assert metrics["effect_headings"]["value"] is None
-    assert metrics["brier"]["n"] == PAIRS // 2  # prompts
+        assert estimate.value == pytest.approx(right)
+        assert estimate.n == len(pairs)
+    longer = [
+        known(a.score) > known(b.score)
+        for a, b in zip(rows[::2], rows[1::2], strict=True)
+        if known(a.words) > known(b.words)
+    ]
+    assert metrics.accuracy_chosen_longer.value == pytest.approx(statistics.fmean(longer))
+    assert sum(one.n for one in found.reliability) == PAIRS
+    assert metrics.effects.words.n == 2 * PAIRS
+    assert metrics.effects.headings.value is None
+    assert metrics.effects.bold.value is not None
+    assert metrics.brier.n == PAIRS // 2  # prompts
 
 
-def test_edits_are_compared_with_the_answer_as_it_was(rows: list[dict[str, Any]]) -> None:
-    metrics = audit(rows)[0]["metrics"]
-    audited = rows[: 2 * AUDITED]
-    spread = statistics.stdev(row["score"] for row in audited)
-    shifts = [(row["score_filler"] - row["score"]) / spread for row in audited]
-    assert metrics["shift_filler"]["value"] == pytest.approx(statistics.fmean(shifts))
+def test_edits_are_compared_with_the_answer_as_it_was(rows: list[AuditRow]) -> None:
+    edits = {one.edit: one for one in audit(rows)[0].metrics.edits}
+    assert list(edits) == ["filler", "doubled", "stripped"]
+    audited = [(known(row.score), row.score_filler, row.score_doubled) for row in rows[: 2 * AUDITED]]
+    spread = statistics.stdev(score for score, _, _ in audited)
+    filler = statistics.fmean((known(edited) - score) / spread for score, edited, _ in audited)
+    doubled = statistics.fmean((known(edited) - score) / spread for score, _, edited in audited)
+    assert edits["filler"].shift.value == pytest.approx(filler)
+    assert edits["doubled"].shift.value == pytest.approx(doubled)
     turned = [
-        (own["score"] - other["score"]) * (own["score_filler"] - other["score"]) < 0
+        (own[0] - other[0]) * (known(own[1]) - other[0]) < 0
         for pair in range(AUDITED)
         for own, other in [(audited[2 * pair], audited[2 * pair + 1]), (audited[2 * pair + 1], audited[2 * pair])]
     ]
     assert 0 < sum(turned) < len(turned)
-    assert metrics["flips_filler"]["value"] == pytest.approx(statistics.fmean(turned))
-    assert metrics["flips_filler"]["n"] == AUDITED // 2
-    assert metrics["shift_stripped"] == metrics["flips_stripped"] == {"value": None, "low": None, "high": None, "n": 0}
+    assert edits["filler"].flips.value == pytest.approx(statistics.fmean(turned))
+    assert edits["filler"].flips.n == AUDITED // 2
+    assert edits["stripped"].shift == edits["stripped"].flips == Estimate(None)
 
 
-def test_tables_show_what_there_is(rows: list[dict[str, Any]], run: Any) -> None:
-    accuracy, form, edits, calibration = audit_sections({"audit": audit(rows)})
-    assert [row[0] for row in accuracy.rows] == ["rm"]
-    assert "headings" not in [column.heading for column in form.columns]
-    assert [row[1] for row in edits.rows] == ["filler sentence appended", "last paragraph doubled"]
-    assert [column.heading for column in calibration.columns][1:] == ["Brier", "log-loss", "ECE", "temperature", "ties"]
-    assert [section.rows for section in audit_sections({"audit": []})] == [[]] * 4
-    hostile = [{**row, "scorer": "<b>|`x`"} for row in rows]
-    report = run.report() | {"audit": audit(hostile)}
-    assert "<b>" not in render(report).replace("&lt;b&gt;", "")
+def test_tables_show_what_there_is(rows: list[AuditRow], run: Run) -> None:
+    report = run.report()
+    audited = report.model_copy(update={"audit": audit(rows)})
+    assert [row[0] for row in audited_accuracy(audited).texts()] == ["rm"]
+    assert "headings" not in [column.heading for column in length_and_form(audited).columns]
+    edits = edited_answers(audited).texts()
+    assert [row[1] for row in edits] == ["filler sentence appended", "last paragraph doubled"]
+    headings = [column.heading for column in calibration(audited).columns]
+    assert headings[1:] == ["Brier", "log-loss", "ECE", "temperature", "ties"]
+    for table in (audited_accuracy, length_and_form, edited_answers, calibration):
+        assert not table(report).rows  # without an audit
+    hostile = [replace(row, scorer="<b>|`x`") for row in rows]
+    text = render(report.model_copy(update={"audit": audit(hostile)}))
+    assert "&lt;b&gt;" in text
+    assert "<b>" not in text
 
 
-def test_agreement_has_a_row_for_every_two_judges(run: Any) -> None:
+def test_agreement_has_a_row_for_every_two_judges(run: Run) -> None:
     section = agreement(run.report())
-    assert [row[0] for row in section.rows] == ["rm, other", "rm, gold", "other, gold"]
-    assert agreement({}).rows == []
+    assert [row[0] for row in section.texts()] == ["rm, other", "rm, gold", "other, gold"]
+    assert not agreement(build_report(header(), [], [], [])).rows
+
+
+def test_methods_that_judges_rank_the_other_way_round_are_named() -> None:
+    """DPO is far above KTO by one judge and far below by the other; the base is below both."""
+    rng = random.Random(0)
+    levels = {BASE: (-9.0, -9.0), DPO: (3.0, 0.0), KTO: (0.0, 3.0)}
+
+    def judged(cell: CellId, prompt: int) -> Generation:
+        scores = {name: level + rng.gauss(0, 0.5) for name, level in zip(("rm", "other"), levels[cell], strict=True)}
+        return replace(answer(cell, prompt), scores=scores)
+
+    rows = [judged(cell, prompt) for cell in levels for prompt in range(30)]
+    outcomes = [outcome(BASE, "base"), outcome(DPO, "policy"), outcome(KTO, "policy")]
+    overlap = SharedRows(rows=1_000, same_rows=2, same_prompts=30)
+    other = judge("other").model_copy(update={"overlap": overlap})
+    report = build_report(header([judge("rm"), other]), outcomes, [], rows)
+    (found,) = report.agreement
+    assert (found.a, found.b, found.methods) == ("rm", "other", 3)
+    assert found.reversed == [Reversal(higher=DPO, lower=KTO, shown=True)]
+    assert found.kendall_tau == pytest.approx(1 / 3)
+    assert (
+        "The ranking of methods depends on the judge: rm and other differ on 1 of 3 pairs. "
+        "By rm, not by other: dpo over kto (shown by both)."
+    ) in report.notes
+    assert (
+        "Judge other: 2 of its 1,000 training rows are also training rows of the policies, and 30 share a prompt "
+        "with them."
+    ) in report.notes
 
 
 def test_an_audit_of_nothing_is_undefined() -> None:
-    row = {"scorer": "rm", "pair": 0, "prompt": 0, "score": None, "words": 3, "grade": None}
-    row |= dict.fromkeys(("list_items", "headings", "bold"), 0) | {f"score_{name}": None for name in VERSIONS}
-    (found,) = audit([{**row, "side": "chosen"}, {**row, "side": "rejected"}])
-    assert {name for name, one in found["metrics"].items() if one["value"] is not None} == {"longer_wins"}
-    assert found["reliability"] == []
+    (found,) = audit([AuditRow("rm", 0, 0, side, None, 3, None, 0, 0, 0) for side in SIDES])
+    assert {name for name, value in values(found.metrics).items() if value is not None} == {"longer_wins"}
+    assert found.reliability == []
 
 
-def test_scores_that_are_not_finite_are_left_out(rows: list[dict[str, Any]]) -> None:
+def test_scores_that_are_not_finite_are_left_out(rows: list[AuditRow]) -> None:
     spoiled = [
-        {**row, "score": float("inf"), "score_plain": float("inf"), "score_filler": float("inf")}
-        if row["pair"] == 3
-        else row
+        replace(row, score=math.inf, score_plain=math.inf, score_filler=math.inf) if row.pair == 3 else row
         for row in rows
     ]
-    metrics = audit(spoiled)[0]["metrics"]
-    assert metrics["accuracy"]["n"] == PAIRS - 1
-    assert all(one["value"] is None or abs(one["value"]) < 1e3 for one in metrics.values())
+    metrics = audit(spoiled)[0].metrics
+    assert metrics.accuracy.n == PAIRS - 1
+    numbers = [value for value in values(metrics).values() if value is not None]
+    assert len(numbers) > 20
+    assert all(abs(value) < 1e3 for value in numbers)

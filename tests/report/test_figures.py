@@ -6,55 +6,74 @@ import random
 import re
 import statistics
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pytest
 from scipy.stats import ttest_ind
 
+from align_bench.metrics.calibration import Bin
+from align_bench.metrics.keywords import Keyword
+from align_bench.records import CellId, Estimate
 from align_bench.report.build import build_report
 from align_bench.report.cells import gather
 from align_bench.report.figures import all_figures
 from align_bench.report.figures.against import prompt_differences
 from align_bench.report.figures.base import Figure, Material
 from align_bench.report.plots import standalone
+from align_bench.report.rows import TrainingRow
+from align_bench.report.schema import Agreement, Audit, AuditMetrics, Effects, KeywordList, Keywords, Report
+from align_bench.stats.power import detectable_effect
+from tests.report.conftest import BASE, DPO, RM, RM_FAST, header
+
+if TYPE_CHECKING:
+    from tests.report.conftest import Run
 
 
-def drawn(run: Any, training: Any = (), **blocks: Any) -> dict[str, Figure]:
-    report = {**build_report(run.header, run.outcomes, run.scores, run.generations), **blocks}
+def drawn(run: Run, training: Sequence[TrainingRow] = (), report: Report | None = None) -> dict[str, Figure]:
+    """All figures of a run, of another report of it where one is given."""
     cells = gather(run.outcomes, run.scores, run.generations)
-    return {figure.name: figure for figure in all_figures(Material(report, cells, training))}
+    return {figure.name: figure for figure in all_figures(Material(report or run.report(), cells, training))}
+
+
+def losses(cell: CellId, *values: float) -> list[TrainingRow]:
+    return [TrainingRow(str(cell), cell.name, 0, step, loss) for step, loss in enumerate(values, start=1)]
 
 
 @pytest.fixture(scope="module")
-def found(shared_run: Any) -> dict[str, Figure]:
+def found(shared_run: Run) -> dict[str, Figure]:
     rng = random.Random(2)
     generations = [replace(one, kl=None if one.cell == "base" else rng.random()) for one in shared_run.generations]
-    training = [
-        {"cell": cell, "algorithm": "rm", "seed": 0, "step": step, "loss": loss}
-        for cell in ("rm[learning_rate=1e-05]", "rm[learning_rate=2e-05]")
-        for step, loss in enumerate((1.0, 0.5, 0.75), start=1)
-    ]
+    training = [row for cell in (RM, RM_FAST) for row in losses(cell, 1.0, 0.5, 0.75)]
     return drawn(replace(shared_run, generations=generations), training)
 
 
-def test_win_rates_by_hand(found: dict[str, Figure], shared_run: Any) -> None:
+def test_win_rates_by_hand(found: dict[str, Figure], shared_run: Run) -> None:
     scores = {(one.cell, one.prompt_id): one.scores["rm"] for one in shared_run.generations}
     wins = sum(scores["dpo", prompt] > scores["simpo", prompt] for prompt in range(40))
     (row,) = [row for row in found["win-rates"].rows if row[:2] == ("dpo", "simpo")]
     assert row[2] == wins / 40
     (other,) = [row for row in found["win-rates"].rows if row[:2] == ("simpo", "dpo")]
     assert other[2] == 1 - wins / 40
+    assert row[3:5] == (1 - number(other[4]), 1 - number(other[3]))
     assert f"{wins / 40:.0%}" in found["win-rates"].svg
 
 
-def test_score_groups_are_the_courses(found: dict[str, Figure], shared_run: Any) -> None:
-    rows = [row for row in shared_run.scores if row["cell"] == "rm[learning_rate=1e-05]"]
-    right = [row["chosen_reward"] for row in rows if row["chosen_reward"] > row["rejected_reward"]]
-    wrong = [row["rejected_reward"] for row in rows if row["chosen_reward"] < row["rejected_reward"]]
+def number(value: str | float | None) -> float:
+    assert isinstance(value, float)
+    return value
+
+
+def test_score_groups_are_the_courses(found: dict[str, Figure], shared_run: Run) -> None:
+    pairs = [
+        (number(row.chosen_reward), number(row.rejected_reward)) for row in shared_run.scores if row.cell == str(RM)
+    ]
+    right = [chosen for chosen, rejected in pairs if chosen > rejected]
+    wrong = [rejected for chosen, rejected in pairs if chosen < rejected]
     figure = found["score-groups"]
     for group, values in (("correct", right), ("wrong", wrong)):
-        shown = [row[2] for row in figure.rows if row[:2] == ("rm[learning_rate=1e-05]", group)]
+        shown = [number(row[2]) for row in figure.rows if row[:2] == (str(RM), group)]
         assert sorted(shown) == pytest.approx(sorted(values))
     test = ttest_ind(right, wrong, equal_var=False)
     assert f"t = {test.statistic:.3f}" in figure.caption
@@ -62,99 +81,123 @@ def test_score_groups_are_the_courses(found: dict[str, Figure], shared_run: Any)
 
 
 def test_the_moving_average_uses_the_steps_that_are_there(found: dict[str, Figure]) -> None:
-    rows = [row[1:] for row in found["losses"].rows if row[0] == "rm[learning_rate=1e-05]"]
+    rows = [row[1:] for row in found["losses"].rows if row[0] == str(RM)]
     assert rows == [(1, 1.0, 0.75), (2, 0.5, 0.75), (3, 0.75, 0.625)]
 
 
 def test_a_sweep_is_drawn_where_a_method_has_a_grid(found: dict[str, Figure]) -> None:
-    assert {row[0] for row in found["sweeps"].rows} == {"rm[learning_rate=1e-05]", "rm[learning_rate=2e-05]"}
+    assert {row[0] for row in found["sweeps"].rows} == {str(RM), str(RM_FAST)}
 
 
-def test_judges_are_no_sweep(shared_run: Any) -> None:
-    judges = [replace(one, algorithm="judge") if one.kind == "reward" else one for one in shared_run.outcomes]
-    names = [one.cell for one in judges if one.algorithm == "judge"]
-    training = [
-        {"cell": cell, "algorithm": "judge", "seed": 0, "step": step, "loss": 1 / step}
-        for cell in names
-        for step in (1, 2, 3)
-    ]
-    found = drawn(replace(shared_run, outcomes=judges), training)
-    assert len(names) == 2
+def test_judges_are_no_sweep(shared_run: Run) -> None:
+    outcomes = [replace(one, algorithm="judge") if one.kind == "reward" else one for one in shared_run.outcomes]
+    judges = [one.cell for one in outcomes if one.algorithm == "judge"]
+    training = [row for cell in judges for row in losses(cell, 1.0, 0.5, 0.25)]
+    found = drawn(replace(shared_run, outcomes=outcomes), training)
+    assert len(judges) == 2
     assert "losses" in found
     assert "sweeps" not in found
 
 
-def test_accuracy_by_length_counts_each_pair_once(run: Any) -> None:
+def test_online_methods_are_drawn_by_what_they_measure(shared_run: Run) -> None:
+    kl = {1: 0.0, 2: 0.5, 3: None}
+    online = [replace(row, measures={"kl": kl[row.step], "reward": 2.0}) for row in losses(DPO, 1.0, 0.5, 0.25)]
+    found = drawn(shared_run, [*online, *losses(RM, 1.0, 0.5, 0.25)])["online"]
+    assert found.rows == [
+        *(("dpo", "reward", step, 2.0) for step in (1, 2, 3)),
+        ("dpo", "kl", 1, 0.0),
+        ("dpo", "kl", 2, 0.5),
+    ]
+    assert "KL, nats per answer" in found.svg
+
+
+def test_accuracy_by_length_counts_each_pair_once(run: Run) -> None:
     rng = random.Random(4)
-    model = next(row for row in run.scores if row["cell"] == "dpo")
-    fixed = {**model, "rejected_words": 500, "rejected_reward": 0}
+    model = next(row for row in run.scores if row.cell == "dpo")
+    fixed = replace(model, rejected_words=500, rejected_reward=0.0)
     gaps = rng.sample(range(-200, 200), 160)
-    pairs = [{**fixed, "pair": k, "chosen_words": 500 + gap, "chosen_reward": gap} for k, gap in enumerate(gaps)]
+    pairs = [replace(fixed, pair=k, chosen_words=500 + gap, chosen_reward=float(gap)) for k, gap in enumerate(gaps)]
     rows = drawn(replace(run, scores=pairs))["accuracy-by-length"].rows
     assert [row[5] for row in rows] == [20] * 8
-    assert sum(row[2] * 20 for row in rows) == sum(gap > 0 for gap in gaps) + 0.5 * sum(gap == 0 for gap in gaps)
-    assert statistics.mean(row[1] for row in rows) == pytest.approx(statistics.mean(gaps))
+    assert sum(number(row[2]) * 20 for row in rows) == sum(gap > 0 for gap in gaps) + 0.5 * (0 in gaps)
+    assert statistics.mean(number(row[1]) for row in rows) == pytest.approx(statistics.mean(gaps))
 
 
-def test_the_frontier_holds_means_over_prompts(found: dict[str, Figure], shared_run: Any) -> None:
+def test_the_frontier_holds_means_over_prompts(found: dict[str, Figure], shared_run: Run) -> None:
     rows = {row[0]: row[1:] for row in found["frontier"].rows}
     assert rows["base"][0] == 0
-    for cell, (_, _, _, value, low, high, *_) in rows.items():
+    for cell, own in rows.items():
+        value, low, high = map(number, own[3:6])
         assert value == pytest.approx(statistics.mean(o.scores["rm"] for o in shared_run.generations if o.cell == cell))
         assert low < value < high
 
 
 def test_the_forests_band_is_the_detectable_difference(found: dict[str, Figure]) -> None:
-    from align_bench.stats.power import detectable_effect
-
     row = next(row for row in found["differences"].rows if row[1] == "judge_reward")
-    _, _, _, low, high, hidden, _, n = row
-    error = (high - low) / 2 / 1.96
-    assert hidden == pytest.approx(detectable_effect(n) * error * n**0.5, rel=1e-3)
+    low, high, hidden, n = number(row[3]), number(row[4]), row[5], row[7]
+    assert isinstance(n, int)
+    effect = detectable_effect(n)
+    assert effect is not None
+    assert hidden == pytest.approx(effect * (high - low) / 2 / 1.96 * n**0.5, rel=1e-3)
 
 
-def test_prompt_differences_are_paired(shared_run: Any) -> None:
+def test_prompt_differences_are_paired(shared_run: Run) -> None:
     cells = gather(shared_run.outcomes, shared_run.scores, shared_run.generations)
-    figure = prompt_differences(Material(shared_run.report(), cells, []), [("dpo", "base")])
+    figure = prompt_differences(Material(shared_run.report(), cells, []), [(DPO, BASE)])
     assert figure is not None
     scores = {(one.cell, one.prompt_id): one.scores["rm"] for one in shared_run.generations}
     assert [row[3] for row in figure.rows] == [scores["dpo", k] - scores["base", k] for k in range(40)]
 
 
-def test_audit_agreement_and_keywords_are_drawn_where_the_report_has_them(shared_run: Any) -> None:
-    bins = [{"low": 0.0, "high": 0.1, "predicted": 0.05, "observed": 0.2, "n": 7}]
-    keyword = {"term": "_a", "weight": 0.5}
-    share = {"value": 0.6, "low": 0.5, "high": 0.7, "n": 90}
-    shown = drawn(
-        shared_run,
-        audit=[{"scorer": "rm", "metrics": {"calibration_error": {"value": 0.15}}, "reliability": bins}],
-        agreement=[{"a": "rm", "b": "gold", "kendall_tau": None, "agreement": share, "reversed": []}],
-        keywords={"lists": [{"of": "$x$", "kind": "favoured", "texts": 9, "keywords": [keyword]}]},
+def audit(scorer: str, error: float, reliability: list[Bin]) -> Audit:
+    unknown = Estimate(None)
+    estimates = {name: unknown for name in AuditMetrics.model_fields if name not in ("effects", "edits")}
+    return Audit(
+        scorer=scorer,
+        metrics=AuditMetrics(
+            **{**estimates, "calibration_error": Estimate(error)},
+            effects=Effects(words=unknown, grade=unknown, list_items=unknown, headings=unknown, bold=unknown),
+            edits=[],
+        ),
+        reliability=reliability,
     )
+
+
+def test_audit_agreement_and_keywords_are_drawn_where_the_report_has_them(shared_run: Run) -> None:
+    share = Estimate(0.6, 0.5, 0.7, 90)
+    report = shared_run.report()
+    words = KeywordList(of="$x$", kind="favoured", texts=9, keywords=[Keyword("_a", 0.5)])
+    known = {
+        "audit": [audit("rm", 0.15, [Bin(0.0, 0.1, 0.05, 0.2, 7)])],
+        "agreement": [Agreement(a="rm", b="gold", methods=2, kendall_tau=None, agreement=share, reversed=[])],
+        "keywords": Keywords(segmentation="", lists=[words]),
+    }
+    shown = drawn(shared_run, report=report.model_copy(update=known))
     assert shown["reliability"].rows == [("rm", 0.0, 0.1, 0.05, 0.2, 7)]
     assert "rm 0.150, n = 7" in shown["reliability"].caption
     assert shown["agreement"].rows == [("rm", "gold", 0.6, 0.5, 0.7, 90, None)]
     assert "60%" in shown["agreement"].svg
     assert shown["keywords"].rows == [("$x$, favoured", "_a", 0.5)]
-    assert {"reliability", "agreement", "keywords"}.isdisjoint(drawn(shared_run, agreement=[], keywords={}))
+    bare = {"audit": [], "agreement": [], "keywords": Keywords(segmentation="", lists=[])}
+    undrawn = drawn(shared_run, report=report.model_copy(update=bare))
+    assert undrawn.keys().isdisjoint({"reliability", "agreement", "keywords"})
 
 
 def test_nothing_is_drawn_of_nothing() -> None:
-    report = build_report({}, [], [], [])
-    assert all_figures(Material(report, [], [])) == []
+    assert all_figures(Material(build_report(header(), [], [], []), [], [])) == []
 
 
 @pytest.mark.parametrize("value", [0.0, None, float("nan"), float("inf"), 1e30])
-def test_constant_missing_and_huge_rewards_are_no_error(run: Any, value: float | None) -> None:
-    scores = [{**row, "chosen_reward": value, "rejected_reward": value} for row in run.scores]
+def test_constant_missing_and_huge_rewards_are_no_error(run: Run, value: float | None) -> None:
+    scores = [replace(row, chosen_reward=value, rejected_reward=value) for row in run.scores]
     mark = value if value is not None else float("nan")
     generations = [replace(one, scores={"rm": mark, "gold": 0.0}, text="", kl=mark) for one in run.generations]
     shown = drawn(replace(run, scores=scores, generations=generations))
     assert "score-groups" not in shown or value == 1e30
 
 
-def test_a_single_prompt_and_pair_are_no_error(run: Any) -> None:
-    scores = [row for row in run.scores if row["pair"] == 0]
+def test_a_single_prompt_and_pair_are_no_error(run: Run) -> None:
+    scores = [row for row in run.scores if row.pair == 0]
     generations = [one for one in run.generations if one.prompt_id == 0]
     assert "cost" in drawn(replace(run, scores=scores, generations=generations))
 
@@ -171,7 +214,7 @@ def test_drawings_are_well_formed_small_and_free_of_foreign_markup(found: dict[s
         assert counted, figure.name
 
 
-def test_two_drawings_of_one_report_are_equal(found: dict[str, Figure], shared_run: Any) -> None:
+def test_two_drawings_of_one_report_are_equal(found: dict[str, Figure], shared_run: Run) -> None:
     again = drawn(shared_run)
     for name in ("cost", "words", "differences"):
         assert again[name].svg == found[name].svg
@@ -183,10 +226,7 @@ def test_two_points_of_a_grid_have_two_titles(found: dict[str, Figure]) -> None:
     assert "2e-05" in svg
 
 
-def test_the_forest_never_leaves_out_gold(run: Any) -> None:
-    scored = [
-        replace(one, scores={"rm": one.scores["rm"], "reward: rm": 0.1 * one.prompt_id, "gold": one.scores["gold"]})
-        for one in run.generations
-    ]
+def test_the_forest_never_leaves_out_gold(run: Run) -> None:
+    scored = [replace(one, proxies={str(RM): 0.1 * one.prompt_id}) for one in run.generations]
     metrics = {row[1] for row in drawn(replace(run, generations=scored))["differences"].rows}
     assert metrics == {"accuracy", "judge_reward", "gold_accuracy"}

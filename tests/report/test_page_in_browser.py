@@ -8,15 +8,23 @@ import json
 import math
 import random
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import pytest
 
-from align_bench.records import Generation
-from align_bench.report.export import write_report
+from align_bench.records import Cost, Generation
+from align_bench.report.build import build_report
+from align_bench.report.export import ReportRows, write_report
+from align_bench.report.rows import TrainingRow
+from tests.report.conftest import BASE, DPO, RM, SIMPO
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+    from tests.report.conftest import Run
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install 'align-bench[dev]'")
@@ -33,8 +41,16 @@ HOSTILE = {
 }
 
 
+Scheme = Literal["light", "dark"]
+
+
+class Open(Protocol):
+    def __call__(self, width: int = 1440, scheme: Scheme = "light") -> Page:
+        """The page, in a window of this width."""
+
+
 @pytest.fixture(scope="module")
-def answers(shared_run: Any) -> list[Generation]:
+def answers(shared_run: Run) -> list[Generation]:
     """The generations of the run, with hostile ones among dpo's."""
     return [
         replace(answer, text=HOSTILE[answer.prompt_id], prompt=f"{HOSTILE[answer.prompt_id][:300]}?")
@@ -45,32 +61,35 @@ def answers(shared_run: Any) -> list[Generation]:
 
 
 @pytest.fixture(scope="module")
-def folder(shared_run: Any, answers: list[Generation], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A written report."""
-    from align_bench.report.build import build_report
-
+def folder(shared_run: Run, answers: list[Generation], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A written report; what its cells cost is in different units."""
     rng = random.Random(5)
     training = [
-        {
-            "cell": cell.cell,
-            "algorithm": cell.algorithm,
-            "seed": 0,
-            "step": step,
-            "loss": math.exp(-step) + rng.random(),
-        }
-        | ({"kl": 0.1 * step, "reward": rng.random()} if cell.cell == "simpo" else {})
-        for cell in shared_run.outcomes
-        if cell.status == "done" and cell.kind != "base"
+        TrainingRow(
+            cell=str(outcome.cell),
+            algorithm=outcome.algorithm,
+            seed=0,
+            step=step,
+            loss=math.exp(-step) + rng.random(),
+            measures={"kl": 0.1 * step, "reward": rng.random()} if outcome.cell == SIMPO else {},
+        )
+        for outcome in shared_run.outcomes
+        if outcome.status == "done" and outcome.kind != "base"
         for step in range(1, 30)
     ]
+    costs = {BASE: (7.3, 900), RM: (7380.0, 3 * 2**20), DPO: (754.0, 2 * 2**30), SIMPO: (59.0, 5 * 2**10)}
+    outcomes = [
+        replace(outcome, cost=Cost(cost[0], 12_345, cost[1]) if (cost := costs.get(outcome.cell)) else None)
+        for outcome in shared_run.outcomes
+    ]
     path = tmp_path_factory.mktemp("page")
-    report = build_report(shared_run.header, shared_run.outcomes, shared_run.scores, answers)
-    write_report(path, report, shared_run.scores, answers, training)
+    report = build_report(shared_run.header, outcomes, shared_run.scores, answers)
+    write_report(path, report, ReportRows(shared_run.scores, answers, training))
     return path
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
+def browser() -> Iterator[Browser]:
     """Chromium without a window."""
     with playwright.sync_playwright() as started:
         chromium = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
@@ -79,11 +98,12 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture
-def open_page(browser: Any, folder: Path) -> Iterator[Callable[..., Any]]:
+def open_page(browser: Browser, folder: Path) -> Iterator[Open]:
     """Opens the report; afterwards, neither a message on the console nor a request may have been seen."""
-    contexts, seen = [], []
+    contexts, seen = [], list[str]()
+    url = (folder / "report.html").as_uri()
 
-    def opened(width: int = 1440, scheme: str = "light", name: str = "report.html") -> Any:
+    def opened(width: int = 1440, scheme: Scheme = "light") -> Page:
         context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
         contexts.append(context)
         page = context.new_page()
@@ -91,7 +111,6 @@ def open_page(browser: Any, folder: Path) -> Iterator[Callable[..., Any]]:
         page.on("pageerror", lambda error: seen.append(f"error: {error}"))
         page.on("dialog", lambda dialog: seen.append(f"dialog: {dialog.message}"))
         page.on("request", lambda request: seen.append(request.url) if request.url != url else None)
-        url = (folder / name).as_uri()
         page.goto(url)
         return page
 
@@ -104,7 +123,7 @@ def open_page(browser: Any, folder: Path) -> Iterator[Callable[..., Any]]:
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_opens_without_a_word_fits_the_screen_and_is_accessible(
-    open_page: Any, folder: Path, width: int, scheme: str
+    open_page: Open, folder: Path, width: int, scheme: Scheme
 ) -> None:
     from axe_playwright_python.sync_playwright import Axe
 
@@ -116,7 +135,7 @@ def test_it_opens_without_a_word_fits_the_screen_and_is_accessible(
     assert told == []
 
 
-def test_no_label_of_a_figure_is_cut_and_each_figure_has_its_words(open_page: Any) -> None:
+def test_no_label_of_a_figure_is_cut_and_each_figure_has_its_words(open_page: Open) -> None:
     page = open_page()
     outside = page.evaluate(
         """() => [...document.querySelectorAll("figure svg")].flatMap((svg) => {
@@ -130,11 +149,14 @@ def test_no_label_of_a_figure_is_cut_and_each_figure_has_its_words(open_page: An
     )
     assert outside == []
     for figure in page.query_selector_all("figure"):
-        assert len(figure.query_selector("svg").get_attribute("aria-label")) > 20
-        assert len(figure.query_selector("figcaption").inner_text()) > 60
+        drawing, caption = figure.query_selector("svg"), figure.query_selector("figcaption")
+        assert drawing is not None
+        assert len(drawing.get_attribute("aria-label") or "") > 20
+        assert caption is not None
+        assert len(caption.inner_text()) > 60
 
 
-def test_tables_are_sorted_by_their_headings(open_page: Any) -> None:
+def test_tables_are_sorted_by_their_headings(open_page: Open) -> None:
     page = open_page()
     table = page.locator("section#leaderboard table", has=page.get_by_role("button", name="judge", exact=True))
     heading = table.get_by_role("button", name="judge", exact=True)
@@ -155,7 +177,7 @@ def test_tables_are_sorted_by_their_headings(open_page: Any) -> None:
     assert names == sorted(names, key=str.casefold)
 
 
-def test_what_is_undefined_is_sorted_last(open_page: Any) -> None:
+def test_what_is_undefined_is_sorted_last(open_page: Open) -> None:
     page = open_page()
     table = page.locator("section#leaderboard table", has=page.get_by_role("button", name="win rate"))
     for _ in range(2):
@@ -168,25 +190,29 @@ def test_what_is_undefined_is_sorted_last(open_page: Any) -> None:
         assert table.locator(f"tbody tr td:nth-child({index + 1})").all_inner_texts()[-1] == "n/a"
 
 
-def test_durations_and_sizes_are_sorted_by_their_size(open_page: Any) -> None:
+def test_durations_and_sizes_are_sorted_by_their_size(open_page: Open) -> None:
     page = open_page()
-    texts = [
-        "7.3 s",
-        "12 min 34 s",
-        "2 h 3 min",
-        "813.2 MiB",
-        "3.0 GiB",
-        "12,345",
-        "3.5e-202",
-        "-0.246 ±0.036",
-        "95.4%",
-    ]
-    found = page.evaluate("(texts) => texts.map(numberIn)", texts)
-    assert found == [7.3, 754, 7380, 813.2 * 2**20, 3 * 2**30, 12345, 3.5e-202, -0.246, 95.4]
-    assert page.evaluate("Number.isNaN(numberIn('n/a'))")
+    table = page.locator("section#cost table")
+    cells = table.locator("tbody tr td:first-child")
+    for heading, names in (
+        ("wall time", [str(RM), "dpo", "simpo", "base"]),
+        ("peak memory", ["dpo", str(RM), "simpo", "base"]),
+    ):
+        table.get_by_role("button", name=heading).click()
+        assert cells.all_inner_texts() == names
+    shown = [text.split()[-1] for text in table.locator("tbody tr td:nth-child(4)").all_inner_texts()]
+    assert shown == ["GiB", "MiB", "KiB", "B"]
 
 
-def test_examples_are_filtered_by_outcome_and_text(open_page: Any, answers: list[Generation]) -> None:
+def test_text_in_a_column_of_numbers_is_sorted_by_its_first_number(open_page: Open) -> None:
+    page = open_page()
+    texts = ["-0.246 ±0.036", "3 of 6", "1.235e+05 [+1.000, +2.000]", "n/a"]
+    found = page.evaluate("(texts) => texts.map((text) => numberIn(make('td', { textContent: text })))", texts)
+    assert found[:3] == [-0.246, 3, 123500]
+    assert math.isnan(found[3])
+
+
+def test_examples_are_filtered_by_outcome_and_text(open_page: Open, answers: list[Generation]) -> None:
     page = open_page()
     scores = {(answer.cell, answer.prompt_id): answer.scores["rm"] for answer in answers}
     gains = {prompt: scores["simpo", prompt] - scores["base", prompt] for prompt in range(40)}
@@ -208,7 +234,7 @@ def test_examples_are_filtered_by_outcome_and_text(open_page: Any, answers: list
     assert page.inner_text("#example-count") == "Prompt 1 of 1 (40 in the page)"
 
 
-def test_examples_are_browsed_by_keyboard(open_page: Any) -> None:
+def test_examples_are_browsed_by_keyboard(open_page: Open) -> None:
     page = open_page()
     page.focus('#example-list button[aria-current="true"]')
     for key, place in (("ArrowDown", 2), ("j", 3), ("k", 2), ("ArrowUp", 1), ("ArrowUp", 1)):
@@ -224,7 +250,7 @@ def test_examples_are_browsed_by_keyboard(open_page: Any) -> None:
     assert not any(text.startswith("simpo") for text in page.locator(".answer h3").all_inner_texts())
 
 
-def test_dark_is_a_choice(open_page: Any) -> None:
+def test_dark_is_a_choice(open_page: Open) -> None:
     page = open_page(scheme="light")
     colours = [page.evaluate("getComputedStyle(document.body).backgroundColor")]
     axis = "getComputedStyle(document.querySelector('#differences-figure svg text, figure svg text')).fill"
@@ -236,7 +262,7 @@ def test_dark_is_a_choice(open_page: Any) -> None:
     assert axes == ["rgb(28, 30, 33)", "rgb(230, 232, 234)"]
 
 
-def test_the_numbers_of_a_figure_can_be_downloaded(open_page: Any, shared_run: Any) -> None:
+def test_the_numbers_of_a_figure_can_be_downloaded(open_page: Open, shared_run: Run) -> None:
     page = open_page()
     with page.expect_download() as started:
         page.click("button[data-numbers=judged]")
@@ -248,7 +274,7 @@ def test_the_numbers_of_a_figure_can_be_downloaded(open_page: Any, shared_run: A
     )
 
 
-def test_hostile_answers_change_nothing_but_what_they_show(open_page: Any) -> None:
+def test_hostile_answers_change_nothing_but_what_they_show(open_page: Open) -> None:
     page = open_page()
     shown = {}
     for prompt in HOSTILE:
@@ -268,7 +294,7 @@ def test_hostile_answers_change_nothing_but_what_they_show(open_page: Any) -> No
     assert page.locator("#example-view script, #example-view img").count() == 0
 
 
-def test_it_prints_in_light_without_controls(open_page: Any) -> None:
+def test_it_prints_in_light_without_controls(open_page: Open) -> None:
     page = open_page(scheme="dark")
     page.emulate_media(media="print")
     assert page.locator("nav").is_hidden()

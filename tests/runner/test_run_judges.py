@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,29 +23,31 @@ from align_bench.models.precision import Precision
 from align_bench.models.weights import weights_digest
 from align_bench.planning.inputs import Prepared, prepare
 from align_bench.plugins.registry import load_registry
-from align_bench.records import Conversation, Message, silent
+from align_bench.records import Conversation, Message, Update, no_update
 from align_bench.report.export import read_audits, read_generations, read_scores, recompute
+from align_bench.report.schema import Report, Result, SharedRows
 from align_bench.runner.run import Folders, run
 from align_bench.suite.load import load_suite
 from align_bench.suite.models import LoadedJudge
 
-PLANTED = {"path": "embedded/planted", "rows": 24}
 
-
-class Watch:
+class Recorder:
     """Notes the stages, and what is said."""
 
     def __init__(self) -> None:
         self.stages: list[str] = []
-        self.said: list[str] = []
+        self.logged: list[str] = []
 
     @contextmanager
-    def stage(self, cell: str, label: str) -> Any:
+    def stage(self, cell: str, label: str) -> Iterator[Update]:
         self.stages.append(f"{cell}: {label}")
-        yield silent
+        yield no_update
 
-    def say(self, text: str) -> None:
-        self.said.append(text)
+    def log(self, text: str) -> None:
+        self.logged.append(text)
+
+
+Whole = tuple[Path, Folders, Recorder, Report]
 
 
 def turned(folder: Path) -> Path:
@@ -60,10 +62,14 @@ def write(path: Path, suite: dict[str, Any]) -> tuple[Prepared, Folders]:
     return prepare(load_suite(str(path)), load_registry(path)), Folders(path.parent / "runs", path.parent / "reports")
 
 
+def by_name(report: Report) -> dict[str, Result]:
+    return {result.name: result for result in report.results}
+
+
 @pytest.fixture(scope="module")
 def whole(
     small_suite: dict[str, Any], tmp_path_factory: pytest.TempPathFactory, make_judge: Callable[..., Path]
-) -> tuple[Path, Folders, Watch, dict[str, Any]]:
+) -> Whole:
     root = tmp_path_factory.mktemp("judges")
     judges = [
         {"method": "rm", "data": {"path": "embedded/planted", "split": "train", "rows": 12}},
@@ -73,54 +79,58 @@ def whole(
         "gold",
     ]
     suite = {**small_suite, "judge": judges, "audit": {"pairs": 7}, "methods": ["rm", {"dpo": {"learning_rate": 0.1}}]}
-    watch = Watch()
+    progress = Recorder()
     prepared, folders = write(root / "small.yaml", suite)
-    report = run(prepared, watch, folders, command="align-bench run small.yaml")
-    return root / "small.yaml", folders, watch, report
+    report = run(prepared, progress, folders, command="align-bench run small.yaml")
+    return root / "small.yaml", folders, progress, report
 
 
-def test_every_generation_is_scored_by_every_judge(whole: Any) -> None:
+def test_every_generation_is_scored_by_every_judge(whole: Whole) -> None:
     _, folders, _, report = whole
-    assert {found["status"] for found in report["results"]} == {"done"}
+    assert {found.status for found in report.results} == {"done"}
     answers = read_generations(folders.reports / "small")
     assert len(answers) == 2 * 8
     assert {tuple(answer.scores) for answer in answers} == {("rm", "llama", "pairs", "contrary", "gold")}
+    assert not any(answer.proxies for answer in answers)
     assert all(math.isfinite(score) for answer in answers for score in answer.scores.values())
 
 
-def test_a_loaded_judges_scores_are_its_own(whole: Any) -> None:
+def test_a_loaded_judges_scores_are_its_own(whole: Whole) -> None:
     path, folders, _, report = whole
     model = load_judge(find_judge(LoadedJudge(model=str(path.parent / "llama"))), Precision("fp32", "float32", "cpu"))
     for answer in read_generations(folders.reports / "small"):
         texts = [Conversation((Message("user", answer.prompt),), answer.text)]
         assert answer.scores["llama"] == pytest.approx(model(texts, max_tokens=1)[0][0], abs=1e-5)
-    facts = report["judge"]["panel"][1]
+    facts = report.judges[1].loaded
+    assert facts is not None
     base = find_judge(LoadedJudge(model=str(path.parent / "llama")))
-    assert (facts["weights_sha256"], facts["template"], facts["labels"]) == (weights_digest(base.folder), "chat", 1)
-    assert (report["judge"]["panel"][2]["template"], report["judge"]["panel"][2]["labels"]) == ("pair", 2)
+    assert (facts.weights_sha256, facts.template, facts.labels) == (weights_digest(base.folder), "chat", 1)
+    facts = report.judges[2].loaded
+    assert facts is not None
+    assert (facts.template, facts.labels) == ("pair", 2)
 
 
-def test_judges_stand_among_the_reward_models(whole: Any) -> None:
+def test_judges_stand_among_the_reward_models(whole: Whole) -> None:
     _, folders, _, report = whole
-    rewards = [found["cell"] for found in report["results"] if found["kind"] == "reward"]
+    rewards = [str(found.cell) for found in report.results if found.kind == "reward"]
     assert rewards == ["judge", "judge2", "judge3", "judge4", "rm"]
-    assert len([row for row in read_scores(folders.reports / "small") if row["cell"] == "judge3"]) == 20
+    assert len([row for row in read_scores(folders.reports / "small") if row.cell == "judge3"]) == 20
 
 
-def test_the_first_judge_is_the_main_one(whole: Any) -> None:
+def test_the_first_judge_is_the_main_one(whole: Whole) -> None:
     _, folders, _, report = whole
-    metrics = next(found["metrics"] for found in report["results"] if found["cell"] == "dpo")
+    metrics = by_name(report)["dpo"].metrics
     scores = [answer.scores for answer in read_generations(folders.reports / "small") if answer.cell == "dpo"]
-    for key, name in (("", "rm"), ("[llama]", "llama"), ("[pairs]", "pairs")):
-        mean = sum(own[name] for own in scores) / len(scores)
-        assert metrics[f"judge_reward_mean{key}"]["value"] == pytest.approx(mean)
-    assert "judge_reward_mean[gold]" not in metrics  # that is gold_accuracy
+    others = {own.judge: own.mean for own in metrics.other_judges}
+    assert list(others) == ["llama", "pairs", "contrary"]  # gold's is gold_accuracy
+    for found, name in ((metrics.judge_reward_mean, "rm"), *((others[name], name) for name in ("llama", "pairs"))):
+        assert found.value == pytest.approx(sum(own[name] for own in scores) / len(scores))
 
 
-def test_agreement_is_between_every_two_judges(whole: Any) -> None:
+def test_agreement_is_between_every_two_judges(whole: Whole) -> None:
     _, folders, _, report = whole
     names = ["rm", "llama", "pairs", "contrary", "gold"]
-    found = {(one["a"], one["b"]): one for one in report["agreement"]}
+    found = {(one.a, one.b): one for one in report.agreement}
     assert set(found) == {(a, b) for place, a in enumerate(names) for b in names[place + 1 :]}
     means: dict[str, dict[str, float]] = {name: {} for name in names}
     for answer in read_generations(folders.reports / "small"):
@@ -129,56 +139,56 @@ def test_agreement_is_between_every_two_judges(whole: Any) -> None:
     for (a, b), one in found.items():
         ranks = [[means[judge][cell] for cell in ("base", "dpo")] for judge in (a, b)]
         expected = kendalltau(*ranks).statistic
-        assert one["kendall_tau"] == (None if math.isnan(expected) else pytest.approx(expected))
-        for pair in one["reversed"]:
-            assert means[a][pair["higher"]] > means[a][pair["lower"]]
-            assert means[b][pair["higher"]] < means[b][pair["lower"]]
+        assert one.kendall_tau == (None if math.isnan(expected) else pytest.approx(expected))
+        for pair in one.reversed:
+            assert means[a][str(pair.higher)] > means[a][str(pair.lower)]
+            assert means[b][str(pair.higher)] < means[b][str(pair.lower)]
     opposed = found["llama", "contrary"]
-    assert (opposed["kendall_tau"], opposed["agreement"]["value"], len(opposed["reversed"])) == (-1, 0, 1)
-    assert any("depends on the judge: llama and contrary differ on 1 of 1 pairs" in note for note in report["notes"])
+    assert (opposed.kendall_tau, opposed.agreement.value, len(opposed.reversed)) == (-1, 0, 1)
+    assert any("depends on the judge: llama and contrary differ on 1 of 1 pairs" in note for note in report.notes)
 
 
-def test_every_reward_model_and_judge_is_audited_once(whole: Any) -> None:
-    _, folders, watch, report = whole
-    assert [found["scorer"] for found in report["audit"]] == ["judge", "judge2", "judge3", "judge4", "rm"]
-    audited = [stage for stage in watch.stages if stage.endswith(": audit")]  # rm beside the judge on its base
-    assert sorted(audited) == sorted(f"{found['scorer']}: audit" for found in report["audit"])
+def test_every_reward_model_and_judge_is_audited_once(whole: Whole) -> None:
+    _, folders, progress, report = whole
+    assert [found.scorer for found in report.audit] == ["judge", "judge2", "judge3", "judge4", "rm"]
+    audited = [stage for stage in progress.stages if stage.endswith(": audit")]  # rm beside the judge on its base
+    assert sorted(audited) == sorted(f"{found.scorer}: audit" for found in report.audit)
     rows = read_audits(folders.reports / "small")
     assert len(rows) == 5 * 20 * 2
     for row in rows:
-        assert row["score"] is not None
-        assert (row["score_plain"] is None) == (row["pair"] not in {one["pair"] for one in rows[:14]})
-        if row["score_plain"] is not None:
-            assert row["score_plain"] == pytest.approx(row["score"], abs=1e-4)
-            assert all(row[f"score_{version}"] is not None for version in VERSIONS if version != "stripped")
-    assert report["audit"][0]["metrics"]["accuracy_prompts_shuffled"]["n"] == 7
+        assert row.score is not None
+        assert (row.score_plain is None) == (row.pair not in {one.pair for one in rows[:14]})
+        if row.score_plain is not None:
+            assert row.score_plain == pytest.approx(row.score, abs=1e-4)
+            assert all(getattr(row, f"score_{version}") is not None for version in VERSIONS if version != "stripped")
+    assert report.audit[0].metrics.accuracy_prompts_shuffled.n == 7
 
 
-def test_shared_rows_are_named(whole: Any) -> None:
-    _, _, watch, report = whole
-    assert report["judge"]["panel"][0]["overlap"] == {"rows": 12, "same_rows": 12, "same_prompts": 12}
-    assert any("12 of its 12 training rows are also training rows of the policies" in line for line in watch.said)
-    assert any("Judge rm: 12 of its 12 training rows" in note for note in report["notes"])
+def test_shared_rows_are_named(whole: Whole) -> None:
+    _, _, progress, report = whole
+    assert report.judges[0].overlap == SharedRows(rows=12, same_rows=12, same_prompts=12)
+    assert any("12 of its 12 training rows are also training rows of the policies" in line for line in progress.logged)
+    assert any("Judge rm: 12 of its 12 training rows" in note for note in report.notes)
 
 
-def test_the_report_can_be_recomputed_and_a_second_run_does_nothing(whole: Any) -> None:
+def test_the_report_can_be_recomputed_and_a_second_run_does_nothing(whole: Whole) -> None:
     path, folders, _, report = whole
     again = recompute(folders.reports / "small")
-    assert {key: again[key] for key in ("agreement", "audit")} == {key: report[key] for key in ("agreement", "audit")}
-    watch = Watch()
+    assert (again.agreement, again.audit) == (report.agreement, report.audit)
+    progress = Recorder()
     prepared = prepare(load_suite(str(path)), load_registry(path))
-    assert run(prepared, watch, folders, command="")["results"] == report["results"]
-    assert watch.stages == []
+    assert run(prepared, progress, folders, command="").results == report.results
+    assert progress.stages == []
 
 
-def test_the_report_shows_them(whole: Any) -> None:
+def test_the_report_shows_them(whole: Whole) -> None:
     _, folders, _, _ = whole
     text = (folders.reports / "small" / "report.md").read_text(encoding="utf-8")
     for title in ("Agreement of judges", "Audit: what the accuracy", "Audit: edited answers", "Audit: calibration"):
         assert f"{title}" in text
 
 
-def test_a_changed_judge_judges_anew_and_nothing_else(whole: Any, tmp_path: Path) -> None:
+def test_a_changed_judge_judges_anew_and_nothing_else(whole: Whole, tmp_path: Path) -> None:
     path, _folders, _, _ = whole
     root = tmp_path / "copy"
     shutil.copytree(path.parent, root)
@@ -187,10 +197,10 @@ def test_a_changed_judge_judges_anew_and_nothing_else(whole: Any, tmp_path: Path
     save_file(weights, root / "bert" / "model.safetensors", metadata={"format": "pt"})
     suite = yaml.safe_load(path.read_text(encoding="utf-8"))
     suite["judge"][2]["model"] = str(root / "bert")
-    watch = Watch()
+    progress = Recorder()
     prepared, own = write(root / "small.yaml", suite)
-    run(prepared, watch, own, command="")
-    assert watch.stages == [
+    run(prepared, progress, own, command="")
+    assert progress.stages == [
         "judge3: validation pairs",
         "judge3: audit",
         *(f"{cell}: judge (judge3)" for cell in ("base", "dpo")),
@@ -202,23 +212,23 @@ def test_a_judge_that_cannot_be_loaded_leaves_the_others(
 ) -> None:
     suite = {**small_suite, "judge": [str(base_folder), "gold"], "methods": ["dpo"], "audit": {"pairs": 0}}
     prepared, folders = write(tmp_path / "small.yaml", suite)
-    report = run(prepared, Watch(), folders, command="")
-    results = {found["cell"]: found for found in report["results"]}
-    assert results["judge"]["status"] == "failed"
-    assert "score.weight" in results["judge"]["reason"]
-    assert results["dpo"]["status"] == "done"
-    assert results["dpo"]["metrics"]["gold_accuracy"]["value"] is not None
-    assert results["dpo"]["metrics"]["judge_reward_mean"]["value"] is None
+    report = run(prepared, Recorder(), folders, command="")
+    results = by_name(report)
+    assert results["judge"].status == "failed"
+    assert "score.weight" in (results["judge"].reason or "")
+    assert results["dpo"].status == "done"
+    assert results["dpo"].metrics.gold_accuracy.value is not None
+    assert results["dpo"].metrics.judge_reward_mean.value is None
 
 
 def test_gold_can_be_the_main_judge(small_suite: dict[str, Any], tmp_path: Path) -> None:
     suite = {**small_suite, "judge": "gold", "methods": ["dpo"]}
     prepared, folders = write(tmp_path / "small.yaml", suite)
-    report = run(prepared, Watch(), folders, command="")
-    metrics = next(found["metrics"] for found in report["results"] if found["cell"] == "dpo")
-    assert metrics["judge_reward_mean"]["value"] == metrics["gold_accuracy"]["value"]
-    assert metrics["win_rate_vs_base"]["value"] is not None
-    assert report["judge"]["name"] == "gold"
+    report = run(prepared, Recorder(), folders, command="")
+    metrics = by_name(report)["dpo"].metrics
+    assert metrics.judge_reward_mean.value == metrics.gold_accuracy.value
+    assert metrics.win_rate_vs_base.value is not None
+    assert report.judges[0].name == "gold"
 
 
 def test_a_judge_that_is_nowhere_is_told_before_anything_runs(small_suite: dict[str, Any], tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from align_bench.judge.ensemble import combine
 from align_bench.planning.graph import make_graph
 from align_bench.planning.inputs import Prepared, prepare
 from align_bench.plugins.registry import load_registry
-from align_bench.records import silent
+from align_bench.records import CellId, Update, no_update
 from align_bench.report.export import read_audits, read_generations, read_scores, recompute
+from align_bench.report.schema import JudgeFacts, Report, SharedRows
 from align_bench.runner.results import Results
 from align_bench.runner.run import Folders, run
 from align_bench.stages.judge import Judge
@@ -23,21 +25,22 @@ from align_bench.store.store import Store
 from align_bench.suite.load import load_suite
 
 
-class Watch:
+class Recorder:
     """Shows nothing."""
 
     @contextmanager
-    def stage(self, cell: str, label: str) -> Any:
-        yield silent
+    def stage(self, cell: str, label: str) -> Iterator[Update]:
+        yield no_update
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         pass
 
 
+Whole = tuple[Prepared, Folders, Report]
+
+
 @pytest.fixture(scope="module")
-def whole(
-    small_suite: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Prepared, Folders, dict[str, Any]]:
+def whole(small_suite: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Whole:
     root = tmp_path_factory.mktemp("rewards")
     ensemble = {"size": 2, "combine": "variance_penalised", "penalty": 0.5}
     suite = {
@@ -49,36 +52,41 @@ def whole(
     path = root / "small.yaml"
     path.write_text(yaml.safe_dump(suite), encoding="utf-8")
     prepared, folders = prepare(load_suite(str(path)), load_registry(path)), Folders(root / "runs", root / "reports")
-    return prepared, folders, run(prepared, Watch(), folders, command="align-bench run small.yaml")
+    return prepared, folders, run(prepared, Recorder(), folders, command="align-bench run small.yaml")
 
 
-def test_every_cell_is_done(whole: Any) -> None:
+def test_every_cell_is_done(whole: Whole) -> None:
     _, _, report = whole
-    assert {(found["cell"], found["kind"], found["status"]) for found in report["results"]} == {
+    assert {(str(found.cell), found.kind, found.status) for found in report.results} == {
         *((cell, "reward", "done") for cell in ("judge#4", "judge#5", "rm", "poe_rm", "robust_rm", "odin_rm")),
         ("base", "base", "done"),
         ("dpo", "policy", "done"),
     }
-    main = {"name": "2 × rm, variance_penalised", "cell": "judge#4, judge#5", "status": "done", "trained": []}
-    shared = {"rows": 24, "same_rows": 0, "same_prompts": 0}
-    assert report["judge"] == {**main, "panel": [{**main, "overlap": shared}]}
+    assert report.judges == [
+        JudgeFacts(
+            name="2 × rm, variance_penalised",
+            cells=[CellId("judge", seed=4), CellId("judge", seed=5)],
+            status="done",
+            rewarded=[],
+            overlap=SharedRows(rows=24, same_rows=0, same_prompts=0),
+            loaded=None,
+        )
+    ]
 
 
-def test_the_report_can_be_recomputed_from_its_exports(whole: Any) -> None:
+def test_the_report_can_be_recomputed_from_its_exports(whole: Whole) -> None:
     _, folders, report = whole
     again = recompute(folders.reports / "small")
-    assert {key: again[key] for key in ("results", "comparisons")} == {
-        key: report[key] for key in ("results", "comparisons")
-    }
+    assert (again.results, again.comparisons) == (report.results, report.comparisons)
 
 
-def test_members_are_trained_apart_and_judge_together(whole: Any) -> None:
+def test_members_are_trained_apart_and_judge_together(whole: Whole) -> None:
     prepared, folders, _ = whole
     results = Results(Store(folders.runs))
     graph = make_graph(prepared, results)
     first, second = graph.judges
     assert first.adapter != second.adapter
-    cell = next(cell for cell in graph.cells if cell.id == "dpo")
+    cell = next(cell for cell in graph.cells if cell.id == CellId("dpo"))
     by_member = {scores.judge_cell: scores for scores in cell.all(Judge)}
     members = [results.load(by_member[judge.id]) for judge in (first, second)]
     assert members[0] != members[1]
@@ -91,42 +99,50 @@ def test_members_are_trained_apart_and_judge_together(whole: Any) -> None:
     assert judged == pytest.approx(combined)
 
 
-def test_an_ensemble_is_audited_as_one(whole: Any) -> None:
+def test_an_ensemble_is_audited_as_one(whole: Whole) -> None:
     prepared, folders, report = whole
-    assert [found["scorer"] for found in report["audit"]] == ["judge", "rm", "poe_rm", "robust_rm", "odin_rm"]
-    scores = {(row["cell"], row["pair"]): row for row in read_scores(folders.reports / "small")}
+    assert [found.scorer for found in report.audit] == ["judge", "rm", "poe_rm", "robust_rm", "odin_rm"]
+    scores = {(row.cell, row.pair): row for row in read_scores(folders.reports / "small")}
     ensemble = make_graph(prepared, Results(Store(folders.runs))).panel[0].ensemble
-    audited = [row for row in read_audits(folders.reports / "small") if row["scorer"] == "judge"]
+    audited = [row for row in read_audits(folders.reports / "small") if row.scorer == "judge"]
     assert len(audited) == 2 * 20
     for row in audited:
-        members = [[scores[cell, row["pair"]][f"{row['side']}_reward"]] for cell in ("judge#4", "judge#5")]
-        assert row["score"] == pytest.approx(combine(members, ensemble)[0])
-        assert row["score_plain"] == pytest.approx(row["score"], abs=1e-4)
+        members = [[getattr(scores[cell, row.pair], row.side).reward] for cell in ("judge#4", "judge#5")]
+        assert row.score == pytest.approx(combine(members, ensemble)[0])
+        assert row.score_plain == pytest.approx(row.score, abs=1e-4)
 
 
-def test_small_attacks_lower_the_margins_and_of_reward_models_alone(whole: Any) -> None:
+def known(value: float | None) -> float:
+    assert value is not None
+    return value
+
+
+def test_small_attacks_lower_the_margins_and_of_reward_models_alone(whole: Whole) -> None:
     _, folders, report = whole
     for row in read_scores(folders.reports / "small"):
-        if row["cell"] in ("base", "dpo"):
-            assert row["chosen_reward@0.001"] is None
+        if row.cell in ("base", "dpo"):
+            assert row.attacked == ()
         else:
-            assert row["chosen_reward@0.001"] < row["chosen_reward"]
-            assert row["rejected_reward@0.001"] > row["rejected_reward"]
-    metrics = next(found["metrics"] for found in report["results"] if found["cell"] == "rm")
-    assert metrics["accuracy_attacked[0.001]"]["value"] <= metrics["accuracy"]["value"]
-    assert metrics["accuracy_attacked[0.5]"]["n"] == 20
+            weak, strong = row.attacked
+            assert (weak.epsilon, strong.epsilon) == (0.001, 0.5)
+            assert known(weak.chosen_reward) < known(row.chosen_reward)
+            assert known(weak.rejected_reward) > known(row.rejected_reward)
+    metrics = next(found.metrics for found in report.results if found.cell == CellId("rm"))
+    attacked = {found.epsilon: found.accuracy for found in metrics.attacked}
+    assert known(attacked[0.001].value) <= known(metrics.accuracy.value)
+    assert attacked[0.5].n == 20
     text = (folders.reports / "small" / "report.md").read_text(encoding="utf-8")
     assert "Reward accuracy under attack" in text
     assert "Length bias of reward models" in text
 
 
-def test_a_second_run_does_nothing(whole: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_run_does_nothing(whole: Whole, monkeypatch: pytest.MonkeyPatch) -> None:
     prepared, folders, report = whole
     monkeypatch.setattr("align_bench.models.load.load_scorer", None)
-    assert run(prepared, Watch(), folders, command="x") == report
+    assert run(prepared, Recorder(), folders, command="x") == report
 
 
-def test_an_ensembles_settings_are_part_of_what_it_says(whole: Any, tmp_path: Path) -> None:
+def test_an_ensembles_settings_are_part_of_what_it_says(whole: Whole, tmp_path: Path) -> None:
     """Other combinations of the same members train and score nothing anew; only the report is another."""
     prepared, folders, _ = whole
     raw = prepared.suite.model_dump(mode="json")
@@ -149,21 +165,25 @@ def test_policies_learn_online_from_the_suites_rewards(small_suite: dict[str, An
     online = {"max_new_tokens": 4, "learning_rate": 1e-2}
     suite = {
         **small_suite,
-        "judge": {"method": "rm", "data": {**small_suite["data"]["train"], "split": "train"}, "may_be_reward": True},
+        "judge": {
+            "method": "rm",
+            "data": {**small_suite["data"]["train"], "split": "train"},
+            "allow_judge_as_reward": True,
+        },
         "methods": [{"ppo": {**online, "reward": "rm"}}, "rm", {"grpo": {**online, "reward": "gold", "samples": 2}}],
     }
     path = tmp_path / "small.yaml"
     path.write_text(yaml.safe_dump(suite), encoding="utf-8")
     prepared, folders = prepare(load_suite(str(path)), load_registry(path)), Folders(tmp_path / "runs", tmp_path / "r")
-    report = run(prepared, Watch(), folders, command="align-bench run small.yaml")
-    assert [(found["cell"], found["status"]) for found in report["results"]] == [
+    report = run(prepared, Recorder(), folders, command="align-bench run small.yaml")
+    assert [(str(found.cell), found.status) for found in report.results] == [
         ("judge", "done"),
         ("base", "done"),
         ("ppo", "done"),
         ("rm", "done"),
         ("grpo", "done"),
     ]
-    assert report["judge"]["trained"] == ["ppo"]
+    assert report.judges[0].rewarded == [CellId("ppo")]
     markdown = (folders.reports / "small" / "report.md").read_text(encoding="utf-8")
     assert "The judge is the very reward that ppo learned from" in markdown
     results = Results(Store(folders.runs))
@@ -174,4 +194,4 @@ def test_policies_learn_online_from_the_suites_rewards(small_suite: dict[str, An
             assert {"reward", "kl", "tokens", "unfinished", "entropy", "clip_fraction"} <= json.loads(log[0]).keys()
         names = (results.artefact(cell.adapter) / "adapter_model.safetensors").read_bytes()[:20000]
         assert b"value_head" not in names
-    assert run(prepared, Watch(), folders, command="again") == report
+    assert run(prepared, Recorder(), folders, command="again") == report

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,14 @@ from align_bench.judge.loaded import load_judge
 from align_bench.models.precision import Precision
 from align_bench.planning.inputs import prepare
 from align_bench.plugins.registry import load_registry
-from align_bench.records import Conversation, Message, silent
+from align_bench.records import Conversation, Message, no_update
 from align_bench.report.export import read_generations, read_scores
+from align_bench.runner.progress import NoProgress
 from align_bench.runner.run import Folders, run
-from align_bench.runner.score_file import Scored, score_file
+from align_bench.runner.score_file import JudgeChoice, Scored, score_file
 from align_bench.runner.stored_judge import Run, stored_scorer
-from align_bench.runner.watch import Quiet
+from align_bench.store.keys import Address
+from align_bench.store.notes import NotedBase, NotedJudge, NotedScorer, Scorers
 from align_bench.suite.load import load_suite
 from align_bench.suite.models import LoadedJudge
 
@@ -45,18 +48,12 @@ def back(path: Path) -> list[dict[str, Any]]:
 
 
 def scored(path: Path, judge: str, **changes: Any) -> Scored:
-    given: dict[str, Any] = {
-        "runs": path.parent / "runs",
-        "out": None,
-        "columns": {},
-        "name": "score",
-        "revision": None,
-        "template": None,
-        "precision": "fp32",
-        "max_tokens": 4096,
-        "tick": silent,
-    }
-    return score_file(path, judge, **{**given, **changes})
+    """As the command does it; by default in fp32, into a column `score`."""
+    where = {"runs": path.parent / "runs", "out": None, "name": "score", "update": no_update}
+    given: dict[str, Any] = {**where, "precision": "fp32", "columns": {}, **changes}
+    file = read_answers(path, given.pop("columns"))
+    placed = {key: given.pop(key) for key in where}
+    return score_file(file, JudgeChoice(judge, **given), **placed)
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +71,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory, small_suite: dict[str, Any], 
     path = root / "small.yaml"
     path.write_text(yaml.safe_dump(suite), encoding="utf-8")
     folders = Folders(root / "runs", root / "reports")
-    report = run(prepare(load_suite(str(path)), load_registry(path)), Quiet(), folders, command="")
-    assert {found["status"] for found in report["results"]} == {"done"}
+    report = run(prepare(load_suite(str(path)), load_registry(path)), NoProgress(), folders, command="")
+    assert {found.status for found in report.results} == {"done"}
     return path, folders.reports / "small"
 
 
@@ -180,9 +177,9 @@ def test_a_runs_reward_model_gives_the_scores_of_the_run(runs: tuple[Path, Path]
     path = lines(tmp_path / "val.jsonl", rows)
     for name, cell in (("rm", "rm"), ("loaded", "judge2")):
         found = scored(path, f"small:{name}", runs=suite.parent / "runs", name=name)
-        expected = [row for row in read_scores(report) if row["cell"] == cell]
-        assert found.scores[f"{name}_chosen"] == pytest.approx([row["chosen_reward"] for row in expected], abs=1e-5)
-        assert found.scores[f"{name}_rejected"] == pytest.approx([row["rejected_reward"] for row in expected], abs=1e-5)
+        expected = [row for row in read_scores(report) if row.cell == cell]
+        assert found.scores[f"{name}_chosen"] == pytest.approx([row.chosen_reward for row in expected], abs=1e-5)
+        assert found.scores[f"{name}_rejected"] == pytest.approx([row.rejected_reward for row in expected], abs=1e-5)
 
 
 def test_generations_are_scored_by_the_main_judge_an_ensemble(runs: tuple[Path, Path], tmp_path: Path) -> None:
@@ -264,16 +261,16 @@ def test_the_command_prints_a_summary(judge: Path, tmp_path: Path) -> None:
 
 def test_a_cell_comes_before_a_judge_that_is_called_by_its_method(tmp_path: Path) -> None:
     """`--judge SUITE:rm` is the reward model rm, also where the judge is an rm; `SUITE` alone is the judge."""
-    note = {
-        "judges": {"gold": {"cells": [], "ensemble": None}, "rm": {"cells": ["judge"], "ensemble": None}},
-        "cells": {"judge": {}, "rm": {}, "poe_rm": {}},
-    }
-    found = {name: stored_scorer(Run(tmp_path, "small", note), name) for name in (None, "rm", "judge", "poe_rm")}
-    assert {name: scorer.cells for name, scorer in found.items()} == {
+    rm, judge = NotedScorer(Address("adapter", "1" * 20), 0, None), NotedScorer(Address("adapter", "2" * 20), 0, None)
+    judges = {"gold": NotedJudge((), None), "rm": NotedJudge(("judge",), None)}
+    cells = {"judge": judge, "rm": rm, "poe_rm": rm}
+    scorers = Scorers(NotedBase("base", "0" * 64), "fp32", 128, cells, judges)
+    found = {name: stored_scorer(Run(tmp_path, "small", scorers), name) for name in (None, "rm", "judge", "poe_rm")}
+    assert {name: list(scorer.cells) for name, scorer in found.items()} == {
         None: ["judge"],
         "rm": ["rm"],
         "judge": ["judge"],
         "poe_rm": ["poe_rm"],
     }
-    only_judge = Run(tmp_path, "small", {**note, "cells": {"judge": {}}})
-    assert stored_scorer(only_judge, "rm").cells == ["judge"]
+    only_judge = Run(tmp_path, "small", replace(scorers, cells={"judge": judge}))
+    assert list(stored_scorer(only_judge, "rm").cells) == ["judge"]

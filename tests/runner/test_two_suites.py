@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import shutil
 import subprocess
@@ -23,7 +22,9 @@ from align_bench.cli.main import main
 from align_bench.planning.graph import make_graph
 from align_bench.planning.inputs import Prepared, prepare
 from align_bench.plugins.registry import load_registry
-from align_bench.records import Tick, silent
+from align_bench.records import Update, no_update
+from align_bench.report.export import read_report
+from align_bench.report.schema import Report
 from align_bench.runner import report as reports
 from align_bench.runner.desk import LocalDesk
 from align_bench.runner.results import Results
@@ -38,17 +39,17 @@ OF_SIMPO = {f"simpo: {label}" for label in ("train", "validation pairs", "genera
 
 
 @dataclass
-class Watch:
+class Recorder:
     """Records which stages a run makes."""
 
     made: list[str] = field(default_factory=list)
 
     @contextmanager
-    def stage(self, cell: str, label: str) -> Iterator[Tick]:
+    def stage(self, cell: str, label: str) -> Iterator[Update]:
         self.made.append(f"{cell}: {label}")
-        yield silent
+        yield no_update
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         pass
 
 
@@ -70,10 +71,10 @@ class Place:
         path = self.folder / f"{name}.yaml"
         return prepare(load_suite(str(path)), load_registry(path))
 
-    def run(self, name: str) -> tuple[list[str], dict[str, Any]]:
+    def run(self, name: str) -> tuple[list[str], Report]:
         """The stages that were made, and the report."""
-        watch = Watch()
-        return watch.made, run(self.prepared(name), watch, self.folders, command="align-bench run")
+        progress = Recorder()
+        return progress.made, run(self.prepared(name), progress, self.folders, command="align-bench run")
 
     def stored(self) -> set[str]:
         """The folders of all artefacts."""
@@ -94,10 +95,11 @@ def written(small_suite: dict[str, Any]) -> Callable[[Path], Place]:
     return write
 
 
+Made = tuple[Place, list[str], list[str], Report, Report]
+
+
 @pytest.fixture(scope="module")
-def made(
-    written: Callable[[Path], Place], tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Place, list[str], list[str], dict[str, Any], dict[str, Any]]:
+def made(written: Callable[[Path], Place], tmp_path_factory: pytest.TempPathFactory) -> Made:
     """Both suites, run one after the other, what each of them made, and their reports."""
     place = written(tmp_path_factory.mktemp("made"))
     (first, one), (second, two) = place.run("one"), place.run("two")
@@ -105,24 +107,24 @@ def made(
 
 
 @pytest.fixture
-def place(made: Any, tmp_path: Path) -> Place:
+def place(made: Made, tmp_path: Path) -> Place:
     """A copy of it, to be changed; a suite's name and its content are what counts, not where its file lies."""
     shutil.copytree(made[0].folder, tmp_path / "copy")
     return Place(tmp_path / "copy")
 
 
-def test_what_two_suites_share_is_made_once(made: Any) -> None:
+def test_what_two_suites_share_is_made_once(made: Made) -> None:
     place, first, second, one, two = made
     assert "dpo: train" in first
     assert set(second) == OF_SIMPO
     assert len(second) == len(OF_SIMPO)
     assert len(place.stored()) == len(first) + len(second)
-    assert {result["cell"]: result["status"] for result in two["results"]} == dict.fromkeys(
+    assert {result.name: result.status for result in two.results} == dict.fromkeys(
         ("judge", "base", "dpo", "simpo"), "done"
     )
     for cell in ("judge", "base", "dpo"):
-        (of_one,), (of_two,) = ([row for row in found["results"] if row["cell"] == cell] for found in (one, two))
-        assert of_one["cost"] == of_two["cost"]
+        (of_one,), (of_two,) = ([row for row in found.results if row.name == cell] for found in (one, two))
+        assert of_one.cost == of_two.cost
 
 
 def test_a_second_run_of_either_makes_nothing_and_writes_nothing(place: Place) -> None:
@@ -169,7 +171,7 @@ import torch
 torch.set_num_threads(1)
 from align_bench.planning.inputs import prepare
 from align_bench.plugins.registry import load_registry
-from align_bench.records import silent
+from align_bench.records import no_update
 from align_bench.runner.run import Folders, run
 from align_bench.suite.load import load_suite
 
@@ -177,21 +179,21 @@ folder, name, held = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 log = (folder / f"{name}.log").open("a", buffering=1, encoding="utf-8")
 
 
-class Watch:
+class Recorder:
     @contextmanager
     def stage(self, cell, label):
         print(f"made {cell}: {label}", file=log)
         while f"{cell}: {label}" == held and not (folder / "go on").exists():
             time.sleep(0.02)
-        yield silent
+        yield no_update
 
-    def say(self, text):
+    def log(self, text):
         print(text, file=log)
 
 
 path = folder / f"{name}.yaml"
 prepared = prepare(load_suite(str(path)), load_registry(path))
-run(prepared, Watch(), Folders(folder / "runs", folder / "reports"), command="")
+run(prepared, Recorder(), Folders(folder / "runs", folder / "reports"), command="")
 print("ended", file=log)
 """
 HELD = "dpo: train"
@@ -257,8 +259,7 @@ def test_two_processes_make_what_they_share_once(start: Callable[..., Run], tmp_
     assert one.lines().count(WAITS) == 0
     assert two.lines().count(WAITS) == 1
     for name in ("one", "two"):
-        report = json.loads((tmp_path / "reports" / name / "report.json").read_bytes())
-        assert {result["status"] for result in report["results"]} == {"done"}
+        assert {result.status for result in read_report(tmp_path / "reports" / name).results} == {"done"}
 
 
 def test_a_killed_holder_lets_the_other_go_on(start: Callable[..., Run], tmp_path: Path) -> None:
@@ -313,7 +314,7 @@ Command = Callable[..., Ended]
 def test_what_both_need_is_not_free(place: Place, command: Command) -> None:
     before = place.stored()
     ended = command("clean", "--runs", str(place.runs))
-    assert (ended.code, ended.printed) == (0, "nothing to delete: all that is stored is needed by a suite\n")
+    assert (ended.code, ended.printed) == (0, "nothing to delete: every stored result is needed by a suite\n")
     assert place.stored() == before
 
 
@@ -324,7 +325,7 @@ def test_clean_asks_and_obeys(place: Place, command: Command) -> None:
     assert "Needed by no suite, two not counted" in ended.printed
     assert ended.printed.endswith("Delete this? [y/N]: ")
     assert place.stored() == before
-    assert {*Store(place.runs).notes()} == {"one", "two"}
+    assert {*Store(place.runs).notes.all()} == {"one", "two"}
 
     ended = command("clean", "two", "--runs", str(place.runs), answers="y\n")
     assert ended.code == 0
@@ -381,7 +382,7 @@ def test_an_abandoned_suite_is_freed_and_the_other_one_stays_whole(place: Place,
     freed = before - place.stored()
     assert len(freed) == len(OF_SIMPO)
     assert {one.partition("/")[2].rpartition("-")[0] for one in freed} == {"simpo-0"}
-    assert {*Store(place.runs).notes()} == {"one"}
+    assert {*Store(place.runs).notes.all()} == {"one"}
     assert place.run("one")[0] == []
     assert set(place.run("two")[0]) == OF_SIMPO
 
@@ -426,25 +427,25 @@ def test_what_the_report_on_disk_rests_on_is_needed_until_another_takes_its_plac
     folders = Folders(tmp_path / "runs", tmp_path / "reports")
 
     def execute(path: Path) -> None:
-        run(prepare(load_suite(str(path)), load_registry(path)), Watch(), folders, command="align-bench run")
+        run(prepare(load_suite(str(path)), load_registry(path)), Recorder(), folders, command="align-bench run")
 
     def dies(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
     execute(write_suite(**few))
     store = Store(folders.runs)
-    first = store.notes()["small"]
+    first = store.notes.all()["small"]
     assert unneeded(store) == []
     other = write_suite(**few, train={"batch_size": 4, "max_length": 128})
     with monkeypatch.context() as dying:
         dying.setattr(LocalDesk, "untrained", dies)
         with pytest.raises(KeyboardInterrupt):
             execute(other)
-    during = store.notes()["small"]
-    assert set(first["needs"]) < set(during["needs"])
-    assert during["cells"] == first["cells"], "score goes on with the reward model that is there"
+    during = store.notes.all()["small"]
+    assert set(first.needs) < set(during.needs)
+    assert during.scorers == first.scorers, "score goes on with the reward model that is there"
     assert unneeded(store) == []
     execute(other)
-    left = {str(one.address) for one in unneeded(store)}
-    assert left == set(first["needs"]) - set(store.notes()["small"]["needs"])
+    left = {one.address for one in unneeded(store)}
+    assert left == set(first.needs) - set(store.notes.all()["small"].needs)
     assert left

@@ -12,8 +12,10 @@ import pytest
 
 from align_bench.errors import StoreError
 from align_bench.store.clean import remove, unneeded
+from align_bench.store.failures import Failure
 from align_bench.store.keys import Address, content_key
-from align_bench.store.store import Artefact, Failure, Store
+from align_bench.store.notes import RunNote
+from align_bench.store.store import Artefact, Store
 
 Fill = Callable[..., Artefact]
 Child = Callable[[str], AbstractContextManager[subprocess.Popen[str]]]
@@ -37,8 +39,8 @@ def test_empty_store_is_clean(store: Store) -> None:
 def test_what_no_suite_needs_is_left(store: Store, fill: Fill, address: Address) -> None:
     needed, left = fill(), fill(OTHER, label="rm[beta=1]#0")
     os.utime(left / "manifest.json", (4e9, 4e9))
-    store.note("mine", {"needs": [str(address)]})
-    store.note("yours", {})
+    store.notes.save("mine", RunNote((address,)))
+    store.notes.save("yours", RunNote())
     (found,) = unneeded(store)
     assert (found.state, found.address, found.kind, found.label) == ("stored", OTHER, "val", "rm-beta=1-0")
     assert found.path == left.folder
@@ -53,12 +55,12 @@ def test_what_no_suite_needs_is_left(store: Store, fill: Fill, address: Address)
 
 def test_forgotten_suite_needs_nothing_that_no_other_needs(store: Store, fill: Fill, address: Address) -> None:
     fill(), fill(OTHER)
-    store.note("mine", {"needs": [str(address), str(OTHER)]})
-    store.note("yours", {"needs": [str(address)]})
+    store.notes.save("mine", RunNote((address, OTHER)))
+    store.notes.save("yours", RunNote((address,)))
     assert not unneeded(store)
     assert [one.address for one in unneeded(store, without=["mine"])] == [OTHER]
     assert unneeded(store, without=["yours"]) == []
-    store.forget("mine")
+    store.notes.delete("mine")
     assert list(states(store)) == [("stored", str(OTHER))]
 
 
@@ -67,7 +69,7 @@ def test_use_is_noted(store: Store, fill: Fill, address: Address) -> None:
     for path in [*manifest.parent.rglob("*")]:
         os.utime(path, (1e9, 1e9))
     assert unneeded(store)[0].used == 1e9
-    assert Store(store.folder).peek(address) is not None
+    assert Store(store.folder).get_unverified(address) is not None
     assert unneeded(store)[0].used == 1e9
     assert Store(store.folder).get(address) is not None
     assert unneeded(store)[0].used > 1e9
@@ -81,7 +83,7 @@ def test_remains_of_work(store: Store, fill: Fill, address: Address, child: Chil
     with child(code):
         pass  # killed
     checkpoint(store, address)
-    store.fail(address, Failure("training", "no luck", stays=True, traceback=""))
+    store.failures.record(address, Failure("training", "no luck", permanent=True, traceback=""))
     (fill(OTHER) / "weights.bin").unlink()
     assert Store(store.folder).get(OTHER) is None
     expected = {
@@ -94,13 +96,13 @@ def test_remains_of_work(store: Store, fill: Fill, address: Address, child: Chil
     sizes = {one.state: one.size_bytes for one in unneeded(store)}
     assert (sizes["writing"], sizes["partial"]) == (5, 7)
 
-    store.note("mine", {"needs": [str(address), str(OTHER)]})
+    store.notes.save("mine", RunNote((address, OTHER)))
     assert set(states(store)) == {("writing", str(address)), ("damaged", str(OTHER))}, "work that goes on is needed"
     for one in unneeded(store):
         assert remove(store, one)
     assert not states(store)
     assert store.partial(address).exists()
-    assert store.failure(address) is not None
+    assert store.failures.get(address) is not None
 
     fill()
     assert set(states(store)) == {("partial", str(address))}, "a training that has ended needs no checkpoint"
@@ -123,7 +125,7 @@ def test_what_a_suite_needs_by_now_stays(store: Store, fill: Fill, address: Addr
     fill()
     checkpoint(store, OTHER)
     left = unneeded(store)
-    store.note("mine", {"needs": [str(address), str(OTHER)]})
+    store.notes.save("mine", RunNote((address, OTHER)))
     assert [remove(store, one) for one in left] == [False, False]
     assert address in store
 
@@ -166,7 +168,7 @@ def test_what_is_not_ours_stays(store: Store, fill: Fill) -> None:
 def test_nothing_is_unneeded_while_a_note_cannot_be_read(store: Store, fill: Fill) -> None:
     fill()
     (left,) = unneeded(store)
-    store.note("mine", {})
+    store.notes.save("mine", RunNote())
     (store.folder / "suites" / "mine.json").write_text("{")
     with pytest.raises(StoreError, match=r"mine\.json"):
         unneeded(store)

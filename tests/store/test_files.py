@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from align_bench.errors import StoreError
-from align_bench.store.files import make_folder, refusals_told, replacing, sync_folder, write_atomically
+from align_bench.store.files import as_store_error, make_folder, replacing, sync_folder, write_atomically
 
 
 @pytest.mark.parametrize(("content", "expected"), [("new ü\n", "new ü\n".encode()), (b"\xff\0", b"\xff\0")])
@@ -48,7 +48,7 @@ def test_a_refusal_is_told_in_one_line(tmp_path: Path) -> None:
     path = tmp_path / "file" / "below.json"
     with (
         pytest.raises(StoreError, match=r"below\.json cannot be written: Not a directory\n  → check who owns"),
-        refusals_told(path),
+        as_store_error(path),
     ):
         write_atomically(path, "x")
 

@@ -21,7 +21,9 @@ from align_bench.errors import StoreError
 from align_bench.records import Cost
 from align_bench.store import store as module
 from align_bench.store.keys import Address, content_key, file_digest
-from align_bench.store.store import MANIFEST, SCHEMA, Artefact, Failure, Store
+from align_bench.store.notes import RunNote
+from align_bench.store.store import MANIFEST, Artefact, Store
+from align_bench.store.version import SCHEMA
 
 Fill = Callable[..., Artefact]
 Child = Callable[[str], AbstractContextManager[subprocess.Popen[str]]]
@@ -45,14 +47,14 @@ def contents(store: Store) -> list[str]:
 def test_what_was_put_comes_back(store: Store, fill: Fill, address: Address, cost: Cost) -> None:
     assert address not in store
     assert store.get(address) is None
-    assert store.peek(address) is None
+    assert store.get_unverified(address) is None
     put = fill(steps=3, shape="pairs")
     assert put == Artefact(
         store.folder / f"adapter/dpo-0-{address.key}", address, "dpo-0", cost, {"steps": 3, "shape": "pairs"}
     )
     for one in (store, Store(store.folder)):
         assert address in one
-        assert one.get(address) == one.peek(address) == put
+        assert one.get(address) == one.get_unverified(address) == put
     assert (put / "weights.bin").read_bytes() == b"\0\1\2"
     assert (put / "deeper/notes.txt").read_text(encoding="utf-8") == "ü\n"
 
@@ -265,7 +267,7 @@ def test_damaged_file_counts_as_not_stored(
     put = fill()
     harm(put / name)
     fresh = Store(store.folder)
-    assert fresh.peek(address) == put, "a look at the manifest only"
+    assert fresh.get_unverified(address) == put, "a look at the manifest only"
     assert fresh.get(address) is None
     assert contents(store) == [f"damaged/{address}"]
     again = fill()
@@ -309,7 +311,7 @@ def test_sound_manifest_counts(store: Store, fill: Fill, address: Address) -> No
 def test_damaged_manifest_counts_as_not_stored(store: Store, fill: Fill, address: Address, text: str) -> None:
     put = fill()
     (put / MANIFEST).write_text(text, encoding="utf-8")
-    assert store.peek(address) is None
+    assert store.get_unverified(address) is None
     assert store.get(address) is None
     assert contents(store) == [f"damaged/{address}"]
 
@@ -388,7 +390,7 @@ def test_file_that_cannot_be_read_is_not_taken_for_damaged(
 def test_new_and_own_folders_are_accepted(store: Store, fill: Fill) -> None:
     store.check()
     fill()
-    store.note("mine", {"needs": []})
+    store.notes.save("mine", RunNote())
     (store.folder / "notes.txt").touch()
     (store.folder / "foreign" / "folder").mkdir(parents=True)
     store.check()
@@ -410,7 +412,12 @@ def test_store_of_an_earlier_version_is_refused(store: Store) -> None:
 def test_artefact_of_a_later_version_is_refused(store: Store, fill: Fill, address: Address) -> None:
     path = fill() / MANIFEST
     path.write_text(json.dumps({**json.loads(path.read_text()), "schema": SCHEMA + 1}))
-    for use in (store.check, lambda: store.get(address), lambda: store.peek(address), lambda: list(store.artefacts())):
+    for use in (
+        store.check,
+        lambda: store.get(address),
+        lambda: store.get_unverified(address),
+        lambda: list(store.artefacts()),
+    ):
         with pytest.raises(StoreError, match=f"another version of align-bench .schema {SCHEMA + 1}"):
             use()
     assert path.exists()
@@ -492,75 +499,3 @@ def test_two_processes_make_an_artefact_once(store: Store, tmp_path: Path, addre
     made = [int(process.communicate(timeout=120)[0]) for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
     assert sum(made) == len(list((store.folder / "val").iterdir())) == 20
-
-
-# -- failures and notes ------------------------------------------------------------------------------------------------
-
-
-def test_failure_is_remembered_until_it_is_forgiven(store: Store, address: Address) -> None:
-    assert store.failure(address) is None
-    failure = Failure("training dpo#0", "out of memory: \ud800", stays=True, traceback="Traceback …")
-    store.fail(address, failure)
-    assert Store(store.folder).failure(address) == failure
-    assert store.failure(Address("val", address.key)) is None
-    store.forgive(address)
-    store.forgive(address)
-    assert store.failure(address) is None
-
-
-def test_success_forgives(store: Store, fill: Fill, address: Address) -> None:
-    store.fail(address, Failure("training", "no luck", stays=False, traceback=""))
-    fill()
-    assert store.failure(address) is None
-
-
-@pytest.mark.parametrize("content", ["", "{", "[]", "3", "{}", '{"what": "x"}'])
-def test_unreadable_failure_is_none(store: Store, address: Address, content: str) -> None:
-    store.fail(address, Failure("training", "no luck", stays=True, traceback=""))
-    (store.folder / "failed" / f"{address}.json").write_text(content)
-    assert store.failure(address) is None
-
-
-def test_notes_are_kept_by_suite(store: Store, address: Address) -> None:
-    other = Address("adapter", "0" * 20)
-    assert store.notes() == {}
-    store.note("mine", {"needs": [str(other)]})
-    store.note("mine", {"needs": [str(address)], "when": 3})
-    store.note("v1.2", {"needs": []})
-    assert Store(store.folder).notes() == {"mine": {"needs": [str(address)], "when": 3}, "v1.2": {"needs": []}}
-    assert contents(store) == ["suites/mine.json", "suites/v1.2.json"]
-    assert store.is_noted("mine", {"needs": [str(address)], "when": 3})
-    assert not store.is_noted("mine", {"needs": [str(address)]})
-    assert not store.is_noted("another", {"needs": []})
-    store.forget("mine")
-    store.forget("mine")
-    assert store.notes() == {"v1.2": {"needs": []}}
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        "",
-        "{",
-        "[]",
-        "{}",
-        '{"schema": 1, "record": 3}',
-        '{"schema": 1, "record": []}',
-        '{"schema": 1, "record": {"needs": 3}}',
-        '{"schema": 1, "record": {"needs": null}}',
-        '{"schema": 1, "record": {"needs": ["adapter-0"]}}',
-        '{"schema": 1, "record": {"needs": [3]}}',
-        '{"schema": 2, "record": {}}',
-    ],
-)
-def test_unreadable_note_is_an_error(store: Store, content: str) -> None:
-    store.note("mine", {"needs": []})
-    (store.folder / "suites" / "mine.json").write_text(content)
-    with pytest.raises(StoreError, match=r"mine\.json"):
-        store.notes()
-
-
-@pytest.mark.parametrize("suite", ["../mine", "a/b", ".hidden", ""])
-def test_note_goes_nowhere_else(store: Store, suite: str) -> None:
-    with pytest.raises(ValueError, match="no suite's name"):
-        store.note(suite, {})

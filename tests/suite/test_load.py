@@ -313,10 +313,10 @@ def test_seeds_are_distinct(write: Write) -> None:
     "text",
     [MINIMAL + "name: again\n", MINIMAL + "train: {epochs: 1, epochs: 2}\n", MINIMAL.replace("train:", "val:")],
 )
-def test_key_may_stand_only_once(write: Write, text: str) -> None:
+def test_key_may_occur_only_once(write: Write, text: str) -> None:
     path = write(text)
     said = refusal(path)
-    assert "stands twice" in said
+    assert "occurs twice" in said
     assert str(path) in said
     assert "line" in said
 
@@ -690,7 +690,7 @@ def test_keys_of_plain_values_describe_themselves() -> None:
         ("judge: {model: org/model, revision: abc, template: pair}", [LoadedJudge]),
         ("judge: {data: x.jsonl}", [TrainedJudge]),
         (
-            "judge: [{data: x.jsonl}, org/model, {method: gold, may_be_reward: true}]",
+            "judge: [{data: x.jsonl}, org/model, {method: gold, allow_judge_as_reward: true}]",
             [TrainedJudge, LoadedJudge, GoldJudge],
         ),
     ],
@@ -700,6 +700,17 @@ def test_judges_are_one_or_several(write: Write, more: str, kinds: list[type]) -
     assert [type(judge) for judge in load_suite(str(path)).judge] == kinds
     schema = json_schema()
     assert accepts(schema, schema, yaml.safe_load(path.read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("judge", ["{data: x.jsonl, may_be_reward: true}", "{method: gold, may_be_reward: true}"])
+def test_a_renamed_key_is_refused_with_its_new_name(write: Write, judge: str) -> None:
+    assert "judge.may_be_reward: renamed; write allow_judge_as_reward" in refusal(write(more=f"judge: {judge}"))
+    message = refusal(write(more=f"judge: [org/model, {judge}]"))
+    assert "judge.1.may_be_reward: renamed; write allow_judge_as_reward" in message
+
+
+def test_a_renamed_key_is_no_hint_where_it_never_stood(write: Write) -> None:
+    assert "train.may_be_reward: unknown key" in refusal(write(more="train: {may_be_reward: true}"))
 
 
 def test_what_is_no_judge_is_told(write: Write) -> None:

@@ -68,7 +68,7 @@ from align_bench.api import *
 {before}
 
 
-@algorithm(data="{data}", paper="none", learning_rate=1e-5, reward="r", {declared})
+@{decorator}, paper="none", learning_rate=1e-5, {declared})
 def planted(batch, *, beta: Annotated[float, {bounds}] = 0.1) -> Loss:
     {doc}
 {body}
@@ -88,7 +88,9 @@ class Twin:
 
     @property
     def text(self) -> str:
-        return PLUGIN.format(**{name: getattr(self, name) for name in self.__dataclass_fields__})
+        decorator = "online(" if self.data == "rollouts" else f'algorithm(data="{self.data}", reward="r"'
+        text = PLUGIN.format(**{name: getattr(self, name) for name in self.__dataclass_fields__}, decorator=decorator)
+        return text.replace("@online(, ", "@online(")
 
 
 DPO = Twin(
@@ -162,7 +164,7 @@ RM = Twin(
 )
 POE = Twin(
     "scores",
-    "auxiliary=lambda given: BiasExpert()",
+    "auxiliary=BiasExpert",
     """
     values = -logsigmoid(batch.chosen + batch.bias_chosen - batch.rejected - batch.bias_rejected)
     return Loss(values, chosen_rewards=batch.chosen, rejected_rewards=batch.rejected)
@@ -170,7 +172,7 @@ POE = Twin(
 )
 ROBUST = Twin(
     "scores",
-    "auxiliary=lambda given: Adversary(epsilon=0.1)",
+    "auxiliary=lambda: Adversary(epsilon=0.1)",
     """
     attacked = -logsigmoid(batch.adversarial_chosen - batch.adversarial_rejected)
     values = attacked - logsigmoid(batch.chosen - batch.rejected)
@@ -179,7 +181,7 @@ ROBUST = Twin(
 )
 ODIN = Twin(
     "scores",
-    "auxiliary=lambda given: LengthHead()",
+    "auxiliary=LengthHead",
     """
     def spread(values):
         return values.std(correction=0).clamp(min=torch.finfo(values.dtype).eps)
@@ -196,7 +198,7 @@ ODIN = Twin(
 )
 RLOO = Twin(
     "rollouts",
-    "reference=True, advantage=over_the_others",
+    "advantage=over_the_others",
     """
     ratio = (batch.logps - batch.old_logps).sum(1).exp()
     worth = batch.advantages[:, 0]
@@ -211,7 +213,7 @@ def over_the_others(experience):
 )
 PPO = Twin(
     "rollouts",
-    "reference=True, critic=True, advantage=whitened",
+    "critic=True, advantage=whitened",
     """
     ratio = (batch.logps - batch.old_logps).exp()
     clipped = ratio.clamp(1 - beta, 1 + beta)
@@ -224,7 +226,7 @@ def whitened(experience):
     over = (experience.rewards[:, None] - experience.values) * experience.mask
     tokens = over[experience.mask]
     white = (over - tokens.mean()) / (tokens.std(correction=0) + 1e-8) * experience.mask
-    return Advantages(white, returns=over + experience.values)
+    return CriticAdvantages(white, returns=over + experience.values)
 """,
 )
 GRPO = replace(

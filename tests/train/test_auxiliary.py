@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from align_bench.api import Adversary, BiasExpert, LengthHead
+from align_bench.api import Adversary, BiasExpert, BiasExpertScores, LengthHead, LengthHeadScores, OfflineAlgorithm
 from align_bench.data.chat import tokenize
 from align_bench.data.preferences import DataSource, read
 from align_bench.evaluate.preference import table_scores
@@ -19,15 +19,16 @@ from align_bench.models.load import add_adapter, load_adapter, load_scorer, save
 from align_bench.models.logprobs import attacked_scores, head_weight, scores
 from align_bench.models.precision import Precision
 from align_bench.plugins.registry import load_registry
-from align_bench.records import TokenRow
+from align_bench.records import Scalar, TokenRow
 from align_bench.suite.models import Lora, Train
 from align_bench.train.auxiliary import attach, companion_of
 from align_bench.train.feeds import ScoreFeed
+from align_bench.train.job import TrainingJob
 from align_bench.train.loop import train
 
 FP32 = Precision("fp32", "float32", "cpu")
 SETTINGS = Train(batch_size=6, max_length=128)
-METHODS: list[tuple[str, dict[str, Any]]] = [
+METHODS: list[tuple[str, dict[str, Scalar]]] = [
     ("poe_rm", {"noise": 0.0}),
     ("poe_rm", {"length_expert": True}),
     ("robust_rm", {}),
@@ -52,13 +53,23 @@ def scorer(base_folder: Path) -> Callable[..., Any]:
 @pytest.fixture
 def build(scorer: Callable[..., Any], rows: Sequence[TokenRow]) -> Callable[..., dict[str, Any]]:
     def run(
-        name: str, parameters: dict[str, Any], settings: Train = SETTINGS, precision: Precision = FP32, **more: Any
+        name: str, parameters: dict[str, Scalar], settings: Train = SETTINGS, precision: Precision = FP32, **more: Any
     ) -> dict[str, Any]:
         method = load_registry()[name].algorithm
+        assert isinstance(method, OfflineAlgorithm)
         model = scorer(precision)
-        log = train(
-            model, rows, method, method.resolve(parameters), learning_rate=1e-2, settings=settings, seed=5, **more
+        resolved = method.resolve(parameters)
+        job = TrainingJob(
+            model=model,
+            rows=rows,
+            algorithm=method,
+            parameters=resolved,
+            learning_rate=1e-2,
+            settings=settings,
+            seed=5,
+            **more,
         )
+        log = train(job)
         weights = {key: value.detach().clone() for key, value in model.named_parameters() if value.requires_grad}
         return {"steps": log.steps, "weights": weights, "model": model}
 
@@ -67,7 +78,7 @@ def build(scorer: Callable[..., Any], rows: Sequence[TokenRow]) -> Callable[...,
 
 @each_method
 def test_micro_batches_do_not_change_the_training(
-    build: Callable[..., dict[str, Any]], name: str, parameters: dict[str, Any]
+    build: Callable[..., dict[str, Any]], name: str, parameters: dict[str, Scalar]
 ) -> None:
     whole = build(name, parameters, SETTINGS.model_copy(update={"micro_batch_tokens": 100_000}))
     parts = build(name, parameters, SETTINGS.model_copy(update={"micro_batch_tokens": 128}))
@@ -79,7 +90,7 @@ def test_micro_batches_do_not_change_the_training(
 
 @each_method
 def test_every_method_trains_where_bf16_computes(
-    build: Callable[..., dict[str, Any]], name: str, parameters: dict[str, Any]
+    build: Callable[..., dict[str, Any]], name: str, parameters: dict[str, Scalar]
 ) -> None:
     near = build(name, parameters, precision=Precision("bf16", "bfloat16", "cpu"))
     assert near["steps"][0]["loss"] == pytest.approx(build(name, parameters)["steps"][0]["loss"], rel=0.05)
@@ -88,14 +99,16 @@ def test_every_method_trains_where_bf16_computes(
 
 
 @each_method
-def test_training_lowers_the_loss(build: Callable[..., dict[str, Any]], name: str, parameters: dict[str, Any]) -> None:
+def test_training_lowers_the_loss(
+    build: Callable[..., dict[str, Any]], name: str, parameters: dict[str, Scalar]
+) -> None:
     steps = build(name, parameters, SETTINGS.model_copy(update={"epochs": 5}))["steps"]
     assert steps[-1]["loss"] < steps[0]["loss"]
 
 
 @pytest.mark.parametrize(("name", "parameters"), [("poe_rm", {"noise": 1.0}), ("odin_rm", {})], ids=["poe", "odin"])
 def test_a_killed_training_goes_on_to_the_same_numbers(
-    build: Callable[..., dict[str, Any]], tmp_path: Path, name: str, parameters: dict[str, Any]
+    build: Callable[..., dict[str, Any]], tmp_path: Path, name: str, parameters: dict[str, Scalar]
 ) -> None:
     """Noise, companion and its optimizer state included."""
     settings = SETTINGS.model_copy(update={"epochs": 3, "checkpoint_minutes": 1e-9})
@@ -107,7 +120,7 @@ def test_a_killed_training_goes_on_to_the_same_numbers(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build(name, parameters, settings, checkpoint=checkpoint, tick=kill)
+        build(name, parameters, settings, checkpoint=checkpoint, update=kill)
     resumed = build(name, parameters, settings, checkpoint=checkpoint)
     assert any(key.startswith("companion.") for key in straight["weights"])
     for key, weight in straight["weights"].items():
@@ -122,7 +135,7 @@ def test_the_saved_adapter_is_the_reward_model_alone(
     rows: Sequence[TokenRow],
     tmp_path: Path,
     name: str,
-    parameters: dict[str, Any],
+    parameters: dict[str, Scalar],
 ) -> None:
     from peft import PeftModel
 
@@ -156,16 +169,17 @@ def test_noise_hides_content_and_leaves_the_length(scorer: Callable[..., Any]) -
     model = scorer()
     sequences = [((5, 6), (7, 8, 9)), ((5, 6), (7,)), ((5, 6), (9, 8, 7))]
 
-    def bias(noise: float) -> torch.Tensor:
-        attach(model, BiasExpert(noise=noise), seed=3)
+    def bias(declared: BiasExpert) -> torch.Tensor:
+        attach(model, declared, seed=3)
         companion = companion_of(model)
         assert companion is not None
-        return companion.measure(model, sequences)["bias_"].detach()
+        record = companion.record(model, [*sequences, *sequences])
+        assert isinstance(record, BiasExpertScores)
+        return record.bias_chosen.detach()
 
-    assert torch.equal(bias(0.0), bias(0.0))
-    assert not torch.equal(bias(1.0), bias(0.5))
-    attach(model, BiasExpert(length_only=True), seed=3)
-    counted = companion_of(model).measure(model, sequences)["bias_"]  # type: ignore[union-attr]
+    assert torch.equal(bias(BiasExpert(noise=0.0)), bias(BiasExpert(noise=0.0)))
+    assert not torch.equal(bias(BiasExpert(noise=1.0)), bias(BiasExpert(noise=0.5)))
+    counted = bias(BiasExpert(length_only=True))
     assert counted[0] == counted[2] != counted[1]
 
 
@@ -188,13 +202,14 @@ def test_the_batch_of_two_heads_is_the_records_own(scorer: Callable[..., Any], r
     feed = ScoreFeed(rows, None)
     batch = [4, 0, 9]
     feed.begin(model, batch, 64)
-    record: Any = feed.record(model, batch)
+    record = feed.record(model, batch)
+    assert isinstance(record, LengthHeadScores)
     torch.testing.assert_close(record.batch_scores, torch.cat([record.chosen, record.rejected]).detach())
     torch.testing.assert_close(
         record.batch_length_scores, torch.cat([record.length_chosen, record.length_rejected]).detach()
     )
     assert record.batch_tokens.tolist() == [*record.chosen_tokens.tolist(), *record.rejected_tokens.tolist()]
-    heads = head_weight(model).flatten(), companion_of(model).head.weight.flatten()  # type: ignore[union-attr]
+    heads = head_weight(model).flatten(), model.companion.head.weight.flatten()
     expected = heads[0] @ heads[1] / (heads[0].norm() * heads[1].norm())
     torch.testing.assert_close(record.head_cosine, expected)
 

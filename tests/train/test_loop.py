@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from align_bench.api import Algorithm, Loss, PairLogps, algorithm
+from align_bench.api import Loss, OfflineAlgorithm, PairLogps, ReferencedUnpairedLogps, UnpairedLogps, algorithm
 from align_bench.data.chat import tokenize
 from align_bench.data.preferences import DataSource, read
 from align_bench.errors import DataError, PluginError
@@ -24,6 +25,7 @@ from align_bench.plugins.registry import load_registry
 from align_bench.records import TokenRow
 from align_bench.suite.models import Lora, Train
 from align_bench.train.feeds import FEEDS
+from align_bench.train.job import TrainingJob
 from align_bench.train.loop import train
 
 FP32 = Precision("fp32", "float32", "cpu")
@@ -48,19 +50,20 @@ def build(base_folder: Path, rows: Sequence[TokenRow]) -> Callable[..., dict[str
         name: str, settings: Train = SETTINGS, *, dropout: float = 0.0, precision: Precision = FP32, **more: Any
     ) -> dict[str, Any]:
         method = load_registry()[name].algorithm
+        assert isinstance(method, OfflineAlgorithm)
         load = load_scorer if method.kind == "reward" else load_policy
         model = add_adapter(load(base, precision), Lora(r=4, alpha=8, dropout=dropout), seed=0)
-        log = train(
-            model,
-            rows,
-            method,
-            method.resolve({}),
+        job = TrainingJob(
+            model=model,
+            rows=rows,
+            algorithm=method,
+            parameters=method.resolve({}),
             learning_rate=1e-2,
             settings=settings,
             seed=5,
-            reference=reference if method.reference else None,
             **more,
         )
+        log = train(job, reference if method.reference else None)
         weights = {
             name: parameter.detach().clone() for name, parameter in model.named_parameters() if parameter.requires_grad
         }
@@ -72,9 +75,7 @@ def build(base_folder: Path, rows: Sequence[TokenRow]) -> Callable[..., dict[str
 def assert_same(a: dict[str, Tensor], b: dict[str, Tensor], *, rtol: float = 0.0, atol: float = 0.0) -> None:
     assert a.keys() == b.keys()
     for name in a:
-        torch.testing.assert_close(
-            a[name], b[name], rtol=rtol, atol=atol, msg=lambda text, name=name: f"{name}: {text}"
-        )
+        torch.testing.assert_close(a[name], b[name], rtol=rtol, atol=atol, msg=f"{name}: {{}}".format)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -122,11 +123,15 @@ def test_a_killed_training_goes_on_to_the_same_numbers(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build(name, settings, dropout=0.1, checkpoint=checkpoint, tick=kill)
+        build(name, settings, dropout=0.1, checkpoint=checkpoint, update=kill)
     assert checkpoint.is_file()
     resumed_from: list[int] = []
     resumed = build(
-        name, settings, dropout=0.1, checkpoint=checkpoint, tick=lambda done, total, note="": resumed_from.append(done)
+        name,
+        settings,
+        dropout=0.1,
+        checkpoint=checkpoint,
+        update=lambda done, total, note="": resumed_from.append(done),
     )
     assert resumed_from[0] == 4  # step 4 was done but not saved when the kill came
     assert_same(straight["weights"], resumed["weights"])
@@ -144,11 +149,13 @@ def test_the_first_step_is_the_naive_one(
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     losses = []
     for row in rows:
+        assert row.chosen is not None
+        assert row.rejected is not None
         chosen = response_logps(model, [(row.prompt, row.chosen)])[0] / len(row.chosen)
         rejected = response_logps(model, [(row.prompt, row.rejected)])[0] / len(row.rejected)
         losses.append(-torch.log(torch.sigmoid(2.5 * (chosen - rejected) - 1.25)))
     loss = torch.stack(losses).mean()
-    loss.backward()
+    torch.autograd.backward(loss)
     torch.nn.utils.clip_grad_norm_(trained, 1.0)
     torch.optim.AdamW(trained, lr=1e-2, weight_decay=0.0).step()
     assert ours["log"].steps[0]["loss"] == pytest.approx(float(loss.detach()), rel=1e-5)
@@ -164,9 +171,9 @@ def test_schedule_warms_up_and_decays(build: Callable[..., dict[str, Any]]) -> N
     assert rates[-1] < 0.1 * rates[peak]
 
 
-def declared(function: Callable[..., Loss]) -> Algorithm:
+def declared(function: Callable[..., Loss]) -> OfflineAlgorithm:
     function.__doc__ = "A loss for a test."
-    return algorithm(data="pairs", paper="none", learning_rate=1e-3, reward="none")(function)
+    return algorithm(paper="none", learning_rate=1e-3, reward="none")(function)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +181,7 @@ def declared(function: Callable[..., Loss]) -> Algorithm:
     [
         (lambda logps: Loss(logps.chosen / 0 * math.nan, logps.chosen, logps.chosen), "training diverged"),
         (lambda logps: logps.no_such_field, "raised AttributeError"),
-        (lambda logps: Loss(logps.chosen.mean(), logps.chosen, logps.chosen), "one a row"),
+        (lambda logps: Loss(logps.chosen.mean(), logps.chosen, logps.chosen), "one per row"),
     ],
     ids=["nan", "raises", "reduced"],
 )
@@ -186,7 +193,17 @@ def test_a_broken_loss_is_told(
 
     model = add_adapter(load_policy(find_base(str(base_folder)), FP32), Lora(r=4, alpha=8), seed=0)
     with pytest.raises(PluginError, match=words):
-        train(model, rows, declared(my_loss), {}, learning_rate=1e-3, settings=SETTINGS, seed=0)
+        train(
+            TrainingJob(
+                model=model,
+                rows=rows,
+                algorithm=declared(my_loss),
+                parameters={},
+                learning_rate=1e-3,
+                settings=SETTINGS,
+                seed=0,
+            )
+        )
 
 
 @pytest.mark.parametrize("data", ["pairs", "scores"])
@@ -198,16 +215,25 @@ def test_unpaired_rows_are_refused_where_pairs_are_needed(data: str) -> None:
 def test_unpaired_feed_takes_rows_with_one_answer(base_folder: Path) -> None:
     rows = [TokenRow(0, (5, 6), (7, 8), None), TokenRow(1, (9,), None, (10,)), TokenRow(2, (5, 7), (3,), (4, 4))]
     model = load_policy(find_base(str(base_folder)), FP32)
-    feed = FEEDS["unpaired"](rows, None)
+    columns = {
+        f"{prefix}{side}": place + torch.arange(3.0)
+        for place, (prefix, side) in enumerate(itertools.product(("", "mismatched_"), ("chosen", "rejected")))
+    }
+    feed = FEEDS["unpaired"](rows, columns)
     assert list(feed.tokens) == [4, 2, 3, 4]
     feed.begin(model, [0, 1, 2, 3], 64)
-    record: Any = feed.record(model, [1, 2])
+    record = feed.record(model, [1, 2])
+    assert isinstance(record, ReferencedUnpairedLogps)
     assert record.desirable.tolist() == [False, True]
     assert record.tokens.tolist() == [1, 1]
     # Each prompt meets the next row's answer of the same side, or the one that it has.
     expected = [((5, 6), (10,)), ((9,), (4, 4)), ((5, 7), (7, 8)), ((5, 7), (7, 8))]
     torch.testing.assert_close(record.mismatched, response_logps(model, expected).detach())
-    assert record.ref_logps is None
+    assert record.ref_logps.tolist() == [1.0 + 1, 2.0]
+    assert record.ref_mismatched.tolist() == [2.0, 3.0 + 1, 2.0 + 2, 3.0 + 2]
+    plain = FEEDS["unpaired"](rows, None)
+    plain.begin(model, [0, 1, 2, 3], 64)
+    assert type(plain.record(model, [1, 2])) is UnpairedLogps
 
 
 def test_memory_that_runs_out_halves_the_micro_batch(

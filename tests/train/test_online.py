@@ -13,7 +13,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from align_bench.api import Advantages, Algorithm, Experience, Loss, Rollouts, algorithm
+from align_bench.api import (
+    Advantages,
+    CriticAdvantages,
+    CriticExperience,
+    CriticRollouts,
+    Experience,
+    Loss,
+    OnlineAlgorithm,
+    Rollouts,
+    online,
+)
 from align_bench.errors import PluginError
 from align_bench.models.base import find_base
 from align_bench.models.load import add_adapter, load_policy, load_tokenizer
@@ -22,6 +32,7 @@ from align_bench.models.precision import Precision
 from align_bench.plugins.registry import load_registry
 from align_bench.records import TokenRow
 from align_bench.suite.models import Lora, Train
+from align_bench.train.job import TrainingJob
 from align_bench.train.online import train_online
 
 FP32 = Precision("fp32", "float32", "cpu")
@@ -31,9 +42,14 @@ METHODS = ["ppo", "rloo", "grpo"]
 
 
 @pytest.fixture(scope="module")
-def methods() -> dict[str, Algorithm]:
-    registry = load_registry()
-    return {name: registry[name].algorithm for name in METHODS}
+def methods() -> dict[str, OnlineAlgorithm]:
+    return {name: built_in(name) for name in METHODS}
+
+
+def built_in(name: str) -> OnlineAlgorithm:
+    found = load_registry()[name].algorithm
+    assert isinstance(found, OnlineAlgorithm)
+    return found
 
 
 def ragged(seed: int, scale: float = 1.0) -> list[list[float]]:
@@ -54,23 +70,19 @@ REWARDS = [0.5, -1.0, 2.0, 0.25, 1.5, -0.75]
 
 def experience(*, critic: bool) -> tuple[Experience, dict[str, list[list[float]]]]:
     lists = {"logps": ragged(1), "ref_logps": ragged(2), "values": ragged(3)}
-    found = Experience(
-        rewards=torch.tensor(REWARDS, dtype=torch.float64),
-        group=torch.tensor(GROUPS),
-        mask=MASK,
-        logps=padded(lists["logps"]),
-        ref_logps=padded(lists["ref_logps"]),
-        values=padded(lists["values"]) if critic else None,
-    )
-    return found, lists
+    given = (torch.tensor(REWARDS, dtype=torch.float64), torch.tensor(GROUPS), MASK)
+    logps, ref_logps, values = (padded(lists[name]) for name in ("logps", "ref_logps", "values"))
+    if critic:
+        return CriticExperience(*given, logps, ref_logps, values), lists
+    return Experience(*given, logps, ref_logps), lists
 
 
 # Advantages.
 
 
-def test_gae_equals_the_sum_of_discounted_surprises(methods: dict[str, Algorithm]) -> None:
+def test_gae_equals_the_sum_of_discounted_deltas(methods: dict[str, OnlineAlgorithm]) -> None:
     given, lists = experience(critic=True)
-    parameters = methods["ppo"].resolve({"kl_weight": 0.3, "discount": 0.9, "gae_lambda": 0.8})
+    parameters = methods["ppo"].resolve({"kl_coef": 0.3, "discount": 0.9, "gae_lambda": 0.8})
     made = methods["ppo"].advantages(given, parameters)
     plain, returns = [], []
     for row, length in enumerate(LENGTHS):
@@ -78,23 +90,21 @@ def test_gae_equals_the_sum_of_discounted_surprises(methods: dict[str, Algorithm
         rewards = [-0.3 * (logps[step] - ref[step]) for step in range(length)]
         rewards[-1] += REWARDS[row]
         after = [*values[1:], 0.0]
-        surprise = [rewards[step] + 0.9 * after[step] - values[step] for step in range(length)]
-        plain.append(
-            [sum((0.9 * 0.8) ** (k - step) * surprise[k] for k in range(step, length)) for step in range(length)]
-        )
+        delta = [rewards[step] + 0.9 * after[step] - values[step] for step in range(length)]
+        plain.append([sum((0.9 * 0.8) ** (k - step) * delta[k] for k in range(step, length)) for step in range(length)])
         returns.append([advantage + value for advantage, value in zip(plain[-1], values, strict=True)])
     every = [value for row in plain for value in row]
     mean = math.fsum(every) / len(every)
     deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in every) / len(every))
     expected = padded([[(value - mean) / deviation for value in row] for row in plain])
     torch.testing.assert_close(made.advantages, expected, rtol=1e-6, atol=1e-7)
-    assert made.returns is not None
+    assert isinstance(made, CriticAdvantages)
     torch.testing.assert_close(made.returns, padded(returns), rtol=1e-12, atol=1e-12)
 
 
-def test_rloo_compares_with_the_other_answers_to_the_prompt(methods: dict[str, Algorithm]) -> None:
+def test_rloo_compares_with_the_other_answers_to_the_prompt(methods: dict[str, OnlineAlgorithm]) -> None:
     given, lists = experience(critic=False)
-    made = methods["rloo"].advantages(given, methods["rloo"].resolve({"kl_weight": 0.3}))
+    made = methods["rloo"].advantages(given, methods["rloo"].resolve({"kl_coef": 0.3}))
     total = [
         reward - 0.3 * (sum(logps) - sum(ref))
         for reward, logps, ref in zip(REWARDS, lists["logps"], lists["ref_logps"], strict=True)
@@ -106,7 +116,7 @@ def test_rloo_compares_with_the_other_answers_to_the_prompt(methods: dict[str, A
     assert (made.advantages[~MASK] == 0).all()
 
 
-def test_grpo_counts_in_standard_deviations_of_the_prompt(methods: dict[str, Algorithm]) -> None:
+def test_grpo_counts_in_standard_deviations_of_the_prompt(methods: dict[str, OnlineAlgorithm]) -> None:
     given, _ = experience(critic=False)
     made = methods["grpo"].advantages(given, methods["grpo"].resolve({}))
     for row, group in enumerate(GROUPS):
@@ -124,21 +134,17 @@ def rollouts(*, critic: bool) -> Rollouts:
     """Ratios on both sides of the clip, advantages of both signs."""
     old = ragged(5)
     count = sum(LENGTHS)
-    return Rollouts(
-        logps=padded(old) + padded(ragged(6, 0.4)) * MASK + 2 * MASK,
-        old_logps=padded(old),
-        ref_logps=padded(ragged(7)),
-        mask=MASK,
-        advantages=padded(ragged(8)) * MASK + 2 * MASK,
-        returns=padded(ragged(9)) if critic else None,
-        values=padded(ragged(10)) if critic else None,
-        old_values=padded(ragged(11)) if critic else None,
-        mean_tokens=count / len(LENGTHS),
-    )
+    logps = padded(old) + padded(ragged(6, 0.4)) * MASK + 2 * MASK
+    advantages = padded(ragged(8)) * MASK + 2 * MASK
+    given = (logps, padded(old), padded(ragged(7)), MASK, advantages, count / len(LENGTHS))
+    if critic:
+        returns, values, old_values = (padded(ragged(seed)) for seed in (9, 10, 11))
+        return CriticRollouts(*given, values=values, old_values=old_values, returns=returns)
+    return Rollouts(*given)
 
 
 def each_token(batch: Rollouts) -> list[list[dict[str, float]]]:
-    names = [name for name in Rollouts.__dataclass_fields__ if isinstance(getattr(batch, name), Tensor)]
+    names = [name for name in type(batch).__dataclass_fields__ if isinstance(getattr(batch, name), Tensor)]
     return [
         [{name: getattr(batch, name)[row, step].item() for name in names} for step in range(length)]
         for row, length in enumerate(LENGTHS)
@@ -151,7 +157,7 @@ def clipped(token: dict[str, float], clip: float) -> float:
     return max(-token["advantages"] * ratio, -token["advantages"] * bounded)
 
 
-def test_ppo_equals_scalar_arithmetic(methods: dict[str, Algorithm]) -> None:
+def test_ppo_equals_scalar_arithmetic(methods: dict[str, OnlineAlgorithm]) -> None:
     batch = rollouts(critic=True)
     loss = methods["ppo"](batch, **methods["ppo"].resolve({"clip": 0.25, "value_clip": 0.5, "value_weight": 0.3}))
     total = 0.0
@@ -164,7 +170,7 @@ def test_ppo_equals_scalar_arithmetic(methods: dict[str, Algorithm]) -> None:
     assert loss.values.mean().item() == pytest.approx(total / sum(LENGTHS), rel=1e-12)  # the mean over all tokens
 
 
-def test_rloo_equals_scalar_arithmetic(methods: dict[str, Algorithm]) -> None:
+def test_rloo_equals_scalar_arithmetic(methods: dict[str, OnlineAlgorithm]) -> None:
     batch = rollouts(critic=False)
     batch = replace(batch, advantages=batch.advantages[:, :1] * MASK)
     loss = methods["rloo"](batch, **methods["rloo"].resolve({"clip": 0.25}))
@@ -174,9 +180,9 @@ def test_rloo_equals_scalar_arithmetic(methods: dict[str, Algorithm]) -> None:
         assert loss.values[row].item() == pytest.approx(expected, rel=1e-12)
 
 
-def test_grpo_equals_scalar_arithmetic(methods: dict[str, Algorithm]) -> None:
+def test_grpo_equals_scalar_arithmetic(methods: dict[str, OnlineAlgorithm]) -> None:
     batch = rollouts(critic=False)
-    loss = methods["grpo"](batch, **methods["grpo"].resolve({"clip": 0.25, "kl_weight": 0.3}))
+    loss = methods["grpo"](batch, **methods["grpo"].resolve({"clip": 0.25, "kl_coef": 0.3}))
     for row, tokens in enumerate(each_token(batch)):
         back = [token["ref_logps"] - token["logps"] for token in tokens]
         values = [clipped(token, 0.25) + 0.3 * (math.exp(d) - d - 1) for token, d in zip(tokens, back, strict=True)]
@@ -184,7 +190,7 @@ def test_grpo_equals_scalar_arithmetic(methods: dict[str, Algorithm]) -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_on_policy_the_gradient_is_the_policy_gradient(methods: dict[str, Algorithm], name: str) -> None:
+def test_on_policy_the_gradient_is_the_policy_gradient(methods: dict[str, OnlineAlgorithm], name: str) -> None:
     """At u = 1: minus the advantage for each token's log-probability, up to the method's way of taking means."""
     critic = name == "ppo"
     batch = rollouts(critic=critic)
@@ -192,8 +198,9 @@ def test_on_policy_the_gradient_is_the_policy_gradient(methods: dict[str, Algori
     logps = batch.old_logps.clone().requires_grad_()
     loss = methods[name](replace(batch, logps=logps), **methods[name].resolve({}))
     (found,) = torch.autograd.grad(loss.values.sum(), logps)
-    share = {"ppo": 1 / batch.mean_tokens, "rloo": 1.0, "grpo": 1 / MASK.sum(1, keepdim=True).double()}[name]
-    torch.testing.assert_close(found * MASK, -batch.advantages * share, rtol=1e-12, atol=1e-12)
+    tokens = MASK.sum(1, keepdim=True).double()
+    shares: dict[str, Tensor | float] = {"ppo": 1 / batch.mean_tokens, "rloo": 1.0, "grpo": 1 / tokens}
+    torch.testing.assert_close(found * MASK, -batch.advantages * shares[name], rtol=1e-12, atol=1e-12)
 
 
 # The tokens that they read.
@@ -237,16 +244,24 @@ def build(base_folder: Path) -> Callable[..., Any]:
     rows = [TokenRow(pair, (5, 6, 7 + pair), (8,), (9,)) for pair in range(16)]
 
     def run(
-        name: str | Algorithm, settings: Train = SETTINGS, parameters: dict[str, Any] | None = None, **more: Any
+        name: str | OnlineAlgorithm, settings: Train = SETTINGS, parameters: dict[str, Any] | None = None, **more: Any
     ) -> Any:
-        method = load_registry()[name].algorithm if isinstance(name, str) else name
+        method = built_in(name) if isinstance(name, str) else name
         model = add_adapter(load_policy(base, FP32), Lora(r=4, alpha=8), seed=0)
-        given = {"max_new_tokens": 6, "kl_weight": 0.0, "no_end_penalty": 0.0, **(parameters or {})}
+        given = {"max_new_tokens": 6, "kl_coef": 0.0, "missing_eos_penalty": 0.0, **(parameters or {})}
         resolved = method.resolve({name: value for name, value in given.items() if name in method.parameters})
         reward = more.pop("reward", share_of_wanted)
-        log = train_online(
-            model, tokenizer, rows, method, resolved, reward, learning_rate=2e-2, settings=settings, seed=3, **more
+        job = TrainingJob(
+            model=model,
+            rows=rows,
+            algorithm=method,
+            parameters=resolved,
+            learning_rate=2e-2,
+            settings=settings,
+            seed=3,
+            **more,
         )
+        log = train_online(job, tokenizer, reward)
         trained = {key: value.detach().clone() for key, value in model.named_parameters() if value.requires_grad}
         return log, trained
 
@@ -271,7 +286,7 @@ def test_the_reward_rises(build: Callable[..., Any], name: str, epochs: int, ans
 def test_a_price_on_kl_keeps_the_policy_near(build: Callable[..., Any], name: str) -> None:
     short = SETTINGS.model_copy(update={"epochs": 3})
     free, _ = build(name, short, {"samples": 4})
-    dear, _ = build(name, short, {"samples": 4, "kl_weight": 5.0})
+    dear, _ = build(name, short, {"samples": 4, "kl_coef": 5.0})
     # One step's estimate is of a few answers: in the last one alone the ratio is anything from 0.4 to 0.8 for PPO.
     last = len(free.steps) // 3
     priced, unpriced = (sum(step["kl"] for step in log.steps[-last:]) for log in (dear, free))
@@ -320,9 +335,8 @@ def nothing(experience: Experience) -> Advantages:
     return Advantages(torch.zeros_like(experience.logps))
 
 
-def declared(advantage: Any, **more: Any) -> Algorithm:
-    declare = algorithm(data="rollouts", paper="none", learning_rate=1e-3, reward="s̄", advantage=advantage, **more)
-    return declare(idle)
+def declared(advantage: Callable[..., object]) -> OnlineAlgorithm:
+    return online(paper="none", learning_rate=1e-3, advantage=advantage)(idle)
 
 
 def test_an_answer_without_end_pays(build: Callable[..., Any]) -> None:
@@ -336,7 +350,7 @@ def test_an_answer_without_end_pays(build: Callable[..., Any]) -> None:
         seen["rewards"] += experience.rewards.tolist()
         return nothing(experience)
 
-    build(declared(spy), SETTINGS.model_copy(update={"epochs": 1}), {"no_end_penalty": 2.5}, reward=zero)
+    build(declared(spy), SETTINGS.model_copy(update={"epochs": 1}), {"missing_eos_penalty": 2.5}, reward=zero)
     assert seen["rewards"] == [0.0 if finished else -2.5 for finished in seen["finished"]]
     assert len(set(seen["rewards"])) == 2
 
@@ -345,8 +359,8 @@ def test_an_answer_without_end_pays(build: Callable[..., Any]) -> None:
     ("advantage", "message"),
     [
         (lambda experience: experience.logps, "returned Tensor, expected align_bench.api.Advantages"),
-        (lambda experience: Advantages(experience.logps[:, :1]), "expected one a token"),
-        (lambda experience: Advantages(experience.logps, experience.logps), "has returns"),
+        (lambda experience: Advantages(experience.logps[:, :1]), "expected one per token"),
+        (lambda experience: CriticAdvantages(experience.logps, experience.logps), "has returns"),
     ],
 )
 def test_an_advantage_that_breaks_the_contract_is_told(build: Callable[..., Any], advantage: Any, message: str) -> None:
@@ -360,13 +374,8 @@ def test_an_advantage_that_raises_is_told_with_its_method(build: Callable[..., A
 
 
 def test_declarations_that_cannot_be_used_are_told() -> None:
-    with pytest.raises(PluginError, match="go together"):
-        declared(None)
-    with pytest.raises(PluginError, match=r"rollout: .*samples"):
-        declared(nothing, rollout={"sample": 2})
-
     def greedy(experience: Experience, *, samples: int = 3) -> Advantages:
         raise AssertionError
 
-    with pytest.raises(PluginError, match="'samples' stands in the advantage and in the rollout"):
+    with pytest.raises(PluginError, match="parameter 'samples' is also one of the rollout settings"):
         declared(greedy)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from align_bench.api import Answer, Job, Pair, Prompt, Recipe, recipe
+from align_bench.api import Answer, AnswerJob, Job, Pair, PairJob, Prompt, PromptJob, Recipe, recipe
 from align_bench.data.batches import effective_batches, mismatched
 from align_bench.errors import DataError, PluginError
 from align_bench.models.base import find_base
@@ -16,6 +16,7 @@ from align_bench.models.load import add_adapter, load_policy
 from align_bench.models.precision import Precision
 from align_bench.records import TokenRow
 from align_bench.suite.models import Lora, Train
+from align_bench.train.job import Reward, TrainingJob
 from align_bench.train.recipe import train_by_recipe
 
 FP32 = Precision("fp32", "float32", "cpu")
@@ -31,22 +32,26 @@ ROWS = [
 def execute(base_folder: Path, tokenizer: Any, tmp_path: Path) -> Callable[..., Any]:
     """Runs a function as a recipe; returns its model and log."""
 
-    def run(function: Callable[..., None], data: Any = "pairs", rows: Sequence[TokenRow] = ROWS, **more: Any) -> Any:
+    def run(
+        function: Callable[..., None],
+        data: Any = "pairs",
+        rows: Sequence[TokenRow] = ROWS,
+        precision: Precision = FP32,
+        reward: Reward | None = None,
+        **more: Any,
+    ) -> Any:
         model = add_adapter(load_policy(find_base(str(base_folder)), FP32), Lora(r=2), seed=0)
-        log = train_by_recipe(
-            model,
-            tokenizer,
-            rows,
-            declared(function, data),
-            {},
+        job = TrainingJob(
+            model=model,
+            rows=rows,
+            algorithm=declared(function, data),
+            parameters={},
             learning_rate=1e-2,
             settings=SETTINGS,
-            precision=more.pop("precision", FP32),
             seed=3,
-            scratch=tmp_path,
             **more,
         )
-        return model, log
+        return model, train_by_recipe(job, tokenizer, precision, tmp_path, reward)
 
     return run
 
@@ -57,16 +62,16 @@ def declared(function: Callable[..., None], data: Any) -> Recipe:
 
 
 def test_a_recipe_gets_the_pairs_and_the_order_of_the_training_loop(execute: Callable[..., Any]) -> None:
-    jobs: list[Job] = []
+    jobs: list[PairJob] = []
 
-    def keep(job: Job) -> None:
+    def keep(job: PairJob) -> None:
         jobs.append(job)
         job.model.train()
         for step, _ in enumerate(job.batches):
             job.log({"loss": 1.0 / (1 + step), "learning_rate": 0.5})
 
-    ticks: list[tuple[int, int, str]] = []
-    model, log = execute(keep, tick=lambda *told: ticks.append(told))
+    updates: list[tuple[int, int, str]] = []
+    model, log = execute(keep, update=lambda *told: updates.append(told))
     (job,) = jobs
     assert job.model is model
     assert not model.training, "it is left in evaluation mode"
@@ -82,14 +87,14 @@ def test_a_recipe_gets_the_pairs_and_the_order_of_the_training_loop(execute: Cal
     assert [entry["loss"] for entry in log.steps] == [1.0, 1 / 2, 1 / 3, 1 / 4]
     assert all(entry["learning_rate"] == 0.5 and entry["seconds"] >= 0 for entry in log.steps)
     assert log.tokens == 2 * (8 + 7 + 8)
-    assert ticks[-1] == (4, 4, "loss 0.250")
+    assert updates[-1] == (4, 4, "loss 0.250")
 
 
 def test_single_answers_come_with_their_mismatched_ones(execute: Callable[..., Any]) -> None:
     found: list[Answer] = []
 
-    def keep(job: Job) -> None:
-        found.extend(job.examples)  # type: ignore[arg-type]
+    def keep(job: AnswerJob) -> None:
+        found.extend(job.examples)
         for _ in job.batches:
             job.log({"loss": 1.0})
 
@@ -104,10 +109,9 @@ def test_single_answers_come_with_their_mismatched_ones(execute: Callable[..., A
 
 
 def test_rollouts_start_from_prompts_and_a_reward(execute: Callable[..., Any]) -> None:
-    def answer(job: Job, *, reward: str = "gold") -> None:
+    def answer(job: PromptJob, *, reward: str = "gold") -> None:
         assert job.examples == [Prompt((5, 6)), Prompt((11,)), Prompt((5, 7))]
         assert job.lengths == [2, 1, 2]
-        assert job.reward is not None
         for step, batch in enumerate(job.batches):
             job.log({"loss": 0.0, "reward": job.reward(batch[0], (9,)), "tokens": 10 * (1 + step)})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from align_bench.records import CellId
 from align_bench.report.figures import against, by_length, cost, distributions, judges, keywords, training
 from align_bench.report.figures.base import Figure, Material
 
@@ -14,7 +15,7 @@ def all_figures(material: Material) -> list[Figure]:
     return [figure for figure in made if figure is not None]
 
 
-def comparison_figures(material: Material, pairs: Sequence[tuple[str, str]]) -> list[Figure]:
+def comparison_figures(material: Material, pairs: Sequence[tuple[CellId, CellId]]) -> list[Figure]:
     """The figures of a comparison: prompt by prompt for each pair of cells, then those of the report."""
     first = against.prompt_differences(material, pairs)
     return [*([first] if first else []), *all_figures(material)]

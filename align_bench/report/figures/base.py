@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
-from align_bench.metrics.finite import is_finite
+from align_bench.metrics.finite import Column, is_finite
+from align_bench.records import CellId
 from align_bench.report.cells import Cell, judges_of
+from align_bench.report.files import unicode
 from align_bench.report.formatting import number, one_line
-from align_bench.report.naming import method_of
 from align_bench.report.plots import Look, looks
+from align_bench.report.plots.canvas import Numbers
+from align_bench.report.rows import TrainingRow
+from align_bench.report.schema import Report
 from align_bench.suite.names import BASE_CELL
 
-Row = Mapping[str, Any]
 MAX_PANELS = 12
 CORRECT, WRONG = Look("#0072b2"), Look("#d55e00", "--")
 
@@ -50,14 +52,14 @@ class Material:
     """All that figures are made from.
 
     Attributes:
-        report: as `report.json` holds it.
+        report: the report.
         cells: every cell with its rows.
         training: rows of `training.parquet`.
     """
 
-    report: Mapping[str, Any]
+    report: Report
     cells: Sequence[Cell]
-    training: Sequence[Row]
+    training: Sequence[TrainingRow]
 
     @cached_property
     def done(self) -> list[Cell]:
@@ -67,9 +69,9 @@ class Material:
     @cached_property
     def shown(self) -> list[Cell]:
         """Of each method the cell of its first seed: what is drawn panel by panel."""
-        first: dict[str, Cell] = {}
+        first: dict[CellId, Cell] = {}
         for cell in self.done:
-            first.setdefault(method_of(cell.name), cell)
+            first.setdefault(cell.id.method, cell)
         return list(first.values())
 
     @cached_property
@@ -83,15 +85,26 @@ class Material:
         answering = [cell for cell in self.shown if cell.generations]
         return sorted(answering, key=lambda cell: cell.outcome.kind != "base")
 
-    @cached_property
-    def looks(self) -> dict[str, Look]:
-        """One look for each method, in every figure."""
-        names = list(dict.fromkeys(method_of(cell.name) for cell in self.done))
-        return looks(names, plain=BASE_CELL if BASE_CELL in names else None)
+    def training_of(self, cell: Cell) -> list[TrainingRow]:
+        """The steps of a cell's training."""
+        return self._training_by_cell.get(cell.name, [])
 
-    def look(self, cell: str) -> Look:
+    @cached_property
+    def _training_by_cell(self) -> dict[str, list[TrainingRow]]:
+        rows: dict[str, list[TrainingRow]] = {}
+        for row in self.training:
+            rows.setdefault(unicode(row.cell), []).append(row)  # as a report calls it
+        return rows
+
+    @cached_property
+    def looks(self) -> dict[CellId, Look]:
+        """One look for each method, in every figure."""
+        methods, base = list(dict.fromkeys(cell.id.method for cell in self.done)), CellId(BASE_CELL)
+        return looks(methods, plain=base if base in methods else None)
+
+    def look(self, cell: CellId) -> Look:
         """The look of a cell, which is that of its method."""
-        return self.looks[method_of(cell)]
+        return self.looks[cell.method]
 
     @property
     def judge(self) -> str | None:
@@ -104,13 +117,13 @@ class Material:
         return " Of each method, the first seed is drawn." if len(self.shown) < len(self.done) else ""
 
 
-def finite_of(values: Sequence[float | None]) -> np.ndarray[Any, Any]:
+def finite_of(values: Sequence[float | None]) -> Column:
     """The numbers among the values that are there and finite."""
     return np.array([value for value in values if is_finite(value)], float)
 
 
-def ends(curves_by_name: Any, first: str = "first", last: str = "last") -> str:
-    """Every curve\'s first and last value, in words."""
+def ends(curves_by_name: Iterable[tuple[str, Numbers]], first: str = "first", last: str = "last") -> str:
+    """Every curve's first and last value, in words."""
     parts = [
         f"{one_line(name)} {number(float(y[0]))} {first}, {number(float(y[-1]))} {last}"
         for name, y in curves_by_name

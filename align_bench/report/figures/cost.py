@@ -17,13 +17,13 @@ def cost(material: Material) -> Figure | None:
     memory = [known.peak_bytes / 2**20 for _, known in spent]
     slowest = spent[int(np.argmax(seconds))][0]
     return Figure(
-        "cost",
-        "cost",
-        "What each cell cost",
-        "Wall time of training, evaluation, generation and judging, and peak memory of the process; one run each, so "
-        f"no interval and no test.{material.seeds}",
-        f"Bar charts. The slowest cell is {slowest} with {max(seconds):.1f} seconds.",
-        ("cell", "seconds", "tokens", "peak MiB"),
-        [(name, known.seconds, known.tokens, known.peak_bytes / 2**20) for name, known in spent],
-        bars([name for name, _ in spent], {"wall time, seconds": seconds, "peak memory, MiB": memory}),
+        name="cost",
+        chapter="cost",
+        title="What each cell cost",
+        caption="Wall time of training, evaluation, generation and judging, and peak memory of the process; one run "
+        f"each, so no interval and no test.{material.seeds}",
+        alternative=f"Bar charts. The slowest cell is {slowest} with {max(seconds):.1f} seconds.",
+        columns=("cell", "seconds", "tokens", "peak MiB"),
+        rows=[(name, known.seconds, known.tokens, known.peak_bytes / 2**20) for name, known in spent],
+        svg=bars([name for name, _ in spent], {"wall time, seconds": seconds, "peak memory, MiB": memory}),
     )

@@ -11,21 +11,20 @@ KEYWORDS = 8
 
 def keywords(material: Material) -> Figure | None:
     """The strongest keywords of each list."""
-    block = material.report.get("keywords") or {}
-    found = [one for one in block.get("lists", ()) if one["keywords"]]
-    found = sorted(found, key=lambda one: one["kind"])[:MAX_PANELS]
+    found = [own for own in material.report.keywords.lists if own.keywords]
+    found = sorted(found, key=lambda own: own.kind)[:MAX_PANELS]
     if not found:
         return None
-    lists = {f"{one['of']}, {one['kind']}": one["keywords"] for one in found}
-    told = "; ".join(f"{name}: {', '.join(one['term'] for one in terms[:3])}" for name, terms in lists.items())
+    lists = {f"{own.of}, {own.kind}": own.keywords for own in found}
+    told = "; ".join(f"{name}: {', '.join(each.term for each in terms[:3])}" for name, terms in lists.items())
     return Figure(
-        "keywords",
-        "keywords",
-        "Keywords",
-        f"The {KEYWORDS} terms of the largest mean TF-IDF weight: of the answers that the label or a model favours, "
-        f"and of each policy's own (n = {span(sorted(one['texts'] for one in found))} texts). No test.",
-        f"Bar charts. {one_line(told)}.",
-        ("list", "term", "weight"),
-        [(name, one["term"], one["weight"]) for name, terms in lists.items() for one in terms],
-        ladders({name: [(one["term"], one["weight"]) for one in terms[:KEYWORDS]] for name, terms in lists.items()}),
+        name="keywords",
+        chapter="keywords",
+        title="Keywords",
+        caption=f"The {KEYWORDS} terms of the largest mean TF-IDF weight: of the answers that the label or a model "
+        f"favours, and of each policy's own (n = {span(sorted(own.texts for own in found))} texts). No test.",
+        alternative=f"Bar charts. {one_line(told)}.",
+        columns=("list", "term", "weight"),
+        rows=[(name, each.term, each.weight) for name, terms in lists.items() for each in terms],
+        svg=ladders({name: [(each.term, each.weight) for each in terms[:KEYWORDS]] for name, terms in lists.items()}),
     )

@@ -8,7 +8,7 @@ import numpy as np
 
 from align_bench.metrics.finite import is_finite
 from align_bench.report.cells import Cell
-from align_bench.report.figures.base import MAX_PANELS, Figure, Material, Row, ends, span
+from align_bench.report.figures.base import MAX_PANELS, Figure, Material, ends, span
 from align_bench.report.plots import Look, Panel, Series, curves, looks
 from align_bench.suite.names import JUDGE_CELL
 
@@ -17,10 +17,10 @@ def losses(material: Material) -> Figure | None:
     """Training loss of every method, step by step."""
     panels, rows = [], []
     for cell in material.shown[:MAX_PANELS]:
-        steps, values = _curve(material.training, cell.name, "loss")
+        steps, values = _losses(material, cell)
         if not steps:
             continue
-        look = material.look(cell.name)
+        look = material.look(cell.id)
         smooth = _smooth(values)
         drawn = [Series("", steps, values, look, "thin"), Series("smoothed", steps, smooth, Look(look.hue))]
         panels.append(Panel(cell.name, "step", "loss", drawn))
@@ -29,43 +29,45 @@ def losses(material: Material) -> Figure | None:
         return None
     counts = sorted({len(panel.series[0].x) for panel in panels})
     return Figure(
-        "losses",
-        "training",
-        "Training loss",
-        f"Mean loss of each optimizer step (thin) and its moving average (thick), {span(counts)} steps. Losses of "
-        f"different methods have different units: compare shapes, not heights. No test.{material.seeds}",
-        "Line plots of training loss. " + ends((panel.title, panel.series[1].y) for panel in panels),
-        ("cell", "step", "loss", "moving average"),
-        rows,
-        curves(panels),
+        name="losses",
+        chapter="training",
+        title="Training loss",
+        caption=f"Mean loss of each optimizer step (thin) and its moving average (thick), {span(counts)} steps. Losses "
+        f"of different methods have different units: compare shapes, not heights. No test.{material.seeds}",
+        alternative="Line plots of training loss. " + ends((panel.title, panel.series[1].y) for panel in panels),
+        columns=("cell", "step", "loss", "moving average"),
+        rows=rows,
+        svg=curves(panels),
     )
 
 
 def online(material: Material) -> Figure | None:
     """Reward and drift of online methods while they train."""
     panels, rows = [], []
-    for quantity, label in (("reward", "mean reward"), ("kl", "KL, nats an answer")):
+    for quantity, title, label in (("reward", "reward", "mean reward"), ("kl", "KL", "KL, nats per answer")):
         series = []
         for cell in material.shown:
-            if not any(is_finite(row.get("kl")) for row in material.training if row["cell"] == cell.name):
+            own = material.training_of(cell)
+            if not any(is_finite(row.measures.get("kl")) for row in own):
                 continue
-            steps, values = _curve(material.training, cell.name, quantity)
-            series.append(Series(cell.name, steps, _smooth(values), material.look(cell.name)))
+            steps, values = _known([(row.step, row.measures.get(quantity)) for row in own])
+            series.append(Series(cell.name, steps, _smooth(values), material.look(cell.id)))
             rows += [(cell.name, quantity, step, value) for step, value in zip(steps, values, strict=True)]
         if series:
-            panels.append(Panel(quantity if quantity != "kl" else "KL", "step", label, series))
+            panels.append(Panel(title, "step", label, series))
     if not panels:
         return None
     return Figure(
-        "online",
-        "training",
-        "Online methods while they train",
-        f"Moving averages of the batch means: the reward that the method is trained on, and the drift from the "
+        name="online",
+        chapter="training",
+        title="Online methods while they train",
+        caption="Moving averages of the batch means: the reward that the method is trained on, and the drift from the "
         f"reference. Rising reward with fast rising KL is where over-optimisation begins. No test.{material.seeds}",
-        "Line plots. " + ends((f"{one.name} {panel.title}", one.y) for panel in panels for one in panel.series),
-        ("cell", "quantity", "step", "value"),
-        rows,
-        curves(panels, columns=2, height=2.3),
+        alternative="Line plots. "
+        + ends((f"{one.name} {panel.title}", one.y) for panel in panels for one in panel.series),
+        columns=("cell", "quantity", "step", "value"),
+        rows=rows,
+        svg=curves(panels, columns=2, height=2.3),
     )
 
 
@@ -77,12 +79,12 @@ def sweeps(material: Material) -> Figure | None:
         if cell.outcome.kind != "base" and cell.outcome.algorithm != JUDGE_CELL:  # judges are no grid
             variants.setdefault(cell.outcome.algorithm, []).append(cell)
     for method, cells in variants.items():
-        known = [(cell, *_curve(material.training, cell.name, "loss")) for cell in cells]
+        known = [(cell, *_losses(material, cell)) for cell in cells]
         known = [(cell, steps, values) for cell, steps, values in known if steps]
         if len(known) < 2:
             continue
-        own = looks([cell.name for cell, _, _ in known])
-        drawn = [Series(cell.name, steps, _smooth(values), own[cell.name]) for cell, steps, values in known]
+        own = looks([cell.id for cell, _, _ in known])
+        drawn = [Series(cell.name, steps, _smooth(values), own[cell.id]) for cell, steps, values in known]
         panels.append(Panel(method, "step", "loss, moving average", drawn))
         rows += [
             (cell.name, step, loss) for cell, steps, values in known for step, loss in zip(steps, values, strict=True)
@@ -90,20 +92,25 @@ def sweeps(material: Material) -> Figure | None:
     if not panels:
         return None
     return Figure(
-        "sweeps",
-        "training",
-        "Sweeps",
-        "Moving average of the training loss for every point of a method's grid. The lowest training loss need not "
-        f"be the best model: the tables say what held on validation pairs. No test.{material.seeds}",
-        "Line plots. " + ends((one.name, one.y) for panel in panels for one in panel.series),
-        ("cell", "step", "loss"),
-        rows,
-        curves(panels[:MAX_PANELS], columns=2, height=2.6),
+        name="sweeps",
+        chapter="training",
+        title="Sweeps",
+        caption="Moving average of the training loss for every point of a method's grid. The lowest training loss need "
+        f"not be the best model: the tables say what held on validation pairs. No test.{material.seeds}",
+        alternative="Line plots. " + ends((one.name, one.y) for panel in panels for one in panel.series),
+        columns=("cell", "step", "loss"),
+        rows=rows,
+        svg=curves(panels[:MAX_PANELS], columns=2, height=2.6),
     )
 
 
-def _curve(training: Sequence[Row], cell: str, quantity: str) -> tuple[list[int], list[float]]:
-    known = [(row["step"], row[quantity]) for row in training if row["cell"] == cell and is_finite(row.get(quantity))]
+def _losses(material: Material, cell: Cell) -> tuple[list[int], list[float]]:
+    return _known([(row.step, row.loss) for row in material.training_of(cell)])
+
+
+def _known(points: Sequence[tuple[int, float | None]]) -> tuple[list[int], list[float]]:
+    """Steps and values, where the value is finite."""
+    known = [(step, value) for step, value in points if value is not None and is_finite(value)]
     return [step for step, _ in known], [value for _, value in known]
 
 

@@ -28,25 +28,21 @@ let before;
 window.addEventListener("beforeprint", () => { before = root.dataset.theme; setTheme(false); });
 window.addEventListener("afterprint", () => setTheme(before === "dark"));
 
-// Tables are sorted by a click on a heading. A cell's number is its first one, in base units.
+// Tables are sorted by a click on a heading: by a cell's number in full, or by the first one in its text.
 
-const UNITS = { "%": 1, s: 1, min: 60, h: 3600, B: 1, KiB: 2 ** 10, MiB: 2 ** 20, GiB: 2 ** 30, TiB: 2 ** 40 };
-const numberIn = (text) => {
-  const parts = [...text.replaceAll(",", "").matchAll(/([+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?)(?: ?(%|s|min|h|[KMGT]iB|B)(?![a-z]))?/gi)];
-  if (!parts.length) return NaN;
-  const units = parts.filter((part) => part[2] && part[2] !== "%");
-  if (units.length) return units.reduce((sum, [, number, unit]) => sum + number * (UNITS[unit] ?? 1), 0);
-  return Number(parts[0][1]);
+const numberIn = (cell) => {
+  const number = cell.dataset.value ?? cell.textContent.match(/[+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?/)?.[0];
+  return number ? Number(number) : NaN;
 };
 const sortTable = (heading) => {
   const table = heading.closest("table");
   const column = [...heading.parentElement.children].indexOf(heading);
   const numeric = heading.classList.contains("number");
   const sign = heading.ariaSort === (numeric ? "descending" : "ascending") ? (numeric ? 1 : -1) : (numeric ? -1 : 1);
-  const key = (row) => row.children[column].textContent;
-  const compare = (a, b) => {
-    if (!numeric) return sign * key(a).localeCompare(key(b));
-    const [x, y] = [numberIn(key(a)), numberIn(key(b))];
+  const compare = (rowA, rowB) => {
+    const [a, b] = [rowA.children[column], rowB.children[column]];
+    if (!numeric) return sign * a.textContent.localeCompare(b.textContent);
+    const [x, y] = [numberIn(a), numberIn(b)];
     if (Number.isNaN(x) || Number.isNaN(y)) return Number.isNaN(x) - Number.isNaN(y); // n/a stays last
     return sign * (x - y);
   };
@@ -154,7 +150,7 @@ const browse = (data) => {
         return make("article", { className: "answer" },
           make("h3", { textContent: visible(name) + versus }),
           make("div", { className: "quiet", textContent: [...scores.map(([one, value]) => `${visible(one)} ${value.toFixed(3)}`),
-            `${answer.tokens} tokens`, ...(answer.finished ? [] : ["cut off"])].join(" · ") }),
+            `${answer.tokens} tokens`, ...(answer.finished ? [] : ["truncated"])].join(" · ") }),
           make("div", { className: "text", textContent: visible(answer.text) || "(empty)", tabIndex: 0 }),
           ...(answer.left ? [make("div", { className: "quiet", textContent: `… ${answer.left} more characters in generations.jsonl` })] : []));
       });

@@ -1,0 +1,104 @@
+"""Hyper-parameters: their types, bounds and ranges, and how a suite's values are parsed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Any, TypeAlias
+
+import annotated_types
+from pydantic import AllowInfNan, Strict, TypeAdapter, ValidationError
+
+from align_bench.errors import PluginError
+
+Value: TypeAlias = bool | int | float | str
+
+# What a hyper-parameter was called once → what it is called.
+RENAMED: Mapping[str, str] = {"no_end_penalty": "missing_eos_penalty", "kl_weight": "kl_coef"}
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """The values that a hyper-parameter's source recommends or tunes over, both ends included.
+
+    Stands in a signature (`beta: Annotated[float, Gt(0), Range(0.01, 0.5)] = 0.1`). Unlike a bound it may be left: the
+    run then warns. A suite's `tune` searches it.
+
+    Attributes:
+        low, high: its ends, finite, in the parameter's unit.
+
+    Raises:
+        PluginError: when they are no two finite numbers in ascending order.
+    """
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        numbers = all(isinstance(end, int | float) and not isinstance(end, bool) for end in (self.low, self.high))
+        if not numbers or not -math.inf < self.low < self.high < math.inf:
+            raise PluginError(f"Range({self.low!r}, {self.high!r}): expected two finite numbers, the lower one first")
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+    def __str__(self) -> str:
+        return f"{self.low:g}–{self.high:g}"
+
+    def at(self, share: float) -> float:
+        """The value at a share (0 to 1) of the way from `low` to `high`, to three significant digits.
+
+        The way is logarithmic where the range spans a factor of ten or more above 0, else linear.
+        """
+        if self.low > 0 and self.high / self.low >= 10:
+            value = self.low * (self.high / self.low) ** share
+        else:
+            value = self.low + (self.high - self.low) * share
+        return min(max(float(f"{value:.3g}"), self.low), self.high)
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A hyper-parameter, read from the plugin's signature.
+
+    Attributes:
+        name: keyword in the signature.
+        type: `float`, `int`, `bool` or `str`.
+        default: value when the suite says nothing.
+        bounds: such as `> 0` or `≥ 0, < 0.5`, in words; empty when unbounded.
+        constraints: the `annotated_types` bounds themselves.
+        description: what the docstring's `Args` says of it, in one line.
+        range: values that its source recommends or tunes over; None when none are known.
+    """
+
+    name: str
+    type: type[Value]
+    default: Value
+    bounds: str
+    constraints: tuple[annotated_types.BaseMetadata, ...]
+    description: str
+    range: Range | None = None
+
+    def parse(self, value: object) -> Value:
+        """`value` as this parameter's type, checked against its bounds; a whole number may stand for a float.
+
+        Raises:
+            ValueError: with what was found and what was expected.
+        """
+        kind: Any = self.type  # mypy takes classes for unhashable
+        try:
+            return _adapter(kind, self.constraints).validate_python(value)
+        except ValidationError as error:
+            expected = f"{self.type.__name__}{f' {self.bounds}' if self.bounds else ''}"
+            if error.errors()[0]["type"] == "finite_number":
+                expected = "a finite number"
+            raise ValueError(f"{self.name}: got {value!r}, expected {expected}") from None
+
+
+@cache
+def _adapter(kind: Any, constraints: tuple[annotated_types.BaseMetadata, ...]) -> TypeAdapter[Value]:
+    strict = (Strict(), AllowInfNan(False)) if kind is float else (Strict(),)
+    hint: Any = Annotated[kind, *strict, *constraints]
+    return TypeAdapter(hint)

@@ -1,0 +1,185 @@
+"""Methods whose loss reads given answers, and the decorator that declares them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias, get_args
+
+from align_bench.api.algorithms import Algorithm, checked_rate, checked_rates, documentation
+from align_bench.api.auxiliaries import Auxiliary
+from align_bench.api.batches import Batch
+from align_bench.api.loss import Loss, RewardField, checked_loss
+from align_bench.api.readings import READINGS, OfflineData, Reading, agreed, batch_type
+from align_bench.api.signatures import named_by, parameters_of
+from align_bench.errors import PluginError, nearest
+from align_bench.records import Parameters, Scalar
+
+ClosedForm: TypeAlias = float | tuple[float, float]
+AtReference: TypeAlias = ClosedForm | Callable[..., ClosedForm]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OfflineAlgorithm(Algorithm):
+    """A method whose loss reads given answers: log-probabilities of a policy, or scores of a reward model.
+
+    Attributes:
+        function: the loss.
+        at_reference, normalised, uses_rejected: what the conformance kit may hold it to; see `algorithm`.
+        auxiliary: from the hyper-parameters, by keyword, to what stands beside the reward model; None for nothing.
+        auxiliary_kind: what the loss's batch is annotated to bring; None where it says nothing.
+    """
+
+    function: Callable[..., object]
+    at_reference: AtReference | None = None
+    normalised: bool | None = None
+    uses_rejected: bool | Callable[..., bool] = True
+    auxiliary: Callable[..., Auxiliary] | None = None
+    auxiliary_kind: type[Auxiliary] | None = None
+
+    @property
+    def reward_fields(self) -> tuple[RewardField, ...]:
+        """The fields of `Loss` that hold its rewards."""
+        return ("rewards",) if self.data in ("chosen", "unpaired") else ("chosen_rewards", "rejected_rewards")
+
+    def beside(self, parameters: Parameters) -> Auxiliary | None:
+        """What stands beside the reward model at these hyper-parameters; None for nothing.
+
+        Raises:
+            PluginError: when it is not what the loss's batch is annotated to bring.
+        """
+        if self.auxiliary is None:
+            return None
+        found = self.auxiliary(**named_by(self.auxiliary, parameters))
+        expected = self.auxiliary_kind or get_args(Auxiliary)
+        if not isinstance(found, expected):
+            named = getattr(expected, "__name__", "a BiasExpert, an Adversary or a LengthHead")
+            raise PluginError(f"{self.name}: its auxiliary is {found!r}, expected {named}, which its batch reads")
+        return found
+
+    def closed_form(self, parameters: Parameters) -> ClosedForm | None:
+        """The declared loss where the policy equals the reference; None when none is declared."""
+        if callable(self.at_reference):
+            return self.at_reference(**named_by(self.at_reference, parameters))
+        return self.at_reference
+
+    def reads_rejected(self, parameters: Parameters) -> bool:
+        """Whether rejected (undesirable) answers move the loss at these hyper-parameters, as declared."""
+        if callable(self.uses_rejected):
+            return self.uses_rejected(**named_by(self.uses_rejected, parameters))
+        return self.uses_rejected
+
+    def __call__(self, batch: Batch, **parameters: Scalar) -> Loss:
+        """The loss of one batch.
+
+        Raises:
+            PluginError: when it is not what the contract asks for.
+        """
+        found = self.function(batch, **parameters)
+        return checked_loss(found, self.name, len(batch), self.data, self.reward_fields)
+
+
+def algorithm(
+    *,
+    paper: str,
+    learning_rate: float,
+    reward: str,
+    data: OfflineData | None = None,
+    reference: bool | None = None,
+    learning_rate_range: tuple[float, float] | None = None,
+    at_reference: AtReference | None = None,
+    normalised: bool | None = None,
+    uses_rejected: bool | Callable[..., bool] = True,
+    auxiliary: Callable[..., Auxiliary] | None = None,
+) -> Callable[[Callable[..., object]], OfflineAlgorithm]:
+    """Declare a loss on given answers as a method of the benchmark. Its signature is its hyper-parameter schema.
+
+    What it reads is the annotated type of its first argument, one of the records of `batches`. Functions of
+    hyper-parameters (`at_reference`, `uses_rejected`, `auxiliary`) get those that they name, by keyword.
+
+    Args:
+        paper: citation, such as `arXiv:2305.18290`.
+        learning_rate: default peak learning rate for LoRA adapters.
+        reward: definition of the rewards in the returned `Loss`, in one phrase for the tables.
+        data: the kind of data, where the batch has no annotation that tells it: `pairs`, `chosen`, `unpaired` or
+            `scores`.
+        reference: whether the loss reads reference log-probabilities, likewise.
+        learning_rate_range: lowest and highest one that suit LoRA adapters; outside of them a run warns.
+        at_reference: the closed form of a row's loss where the policy equals the reference (`scores`: where both scores
+            are 0), or a function of the hyper-parameters that returns it; a pair of numbers stands for desirable and
+            undesirable answers. `align-bench check` holds the loss to it.
+        normalised: True when the loss reads log-probabilities per token, so that answers twice as long at the same `s̄`
+            leave it alone; False when it reads sums and never token counts; None when neither holds.
+        uses_rejected: whether rejected (undesirable) answers move the loss, or a function of the hyper-parameters that
+            tells it.
+        auxiliary: a function of the hyper-parameters that returns a `BiasExpert`, an `Adversary` or a `LengthHead`,
+            whose record the loss reads; for scores only.
+
+    Returns:
+        A decorator that turns the function into an `OfflineAlgorithm`.
+
+    Raises:
+        PluginError: when the declaration or the signature cannot be used.
+    """
+
+    def declare(function: Callable[..., object]) -> OfflineAlgorithm:
+        name = function.__name__
+        if data is not None and data not in get_args(OfflineData):
+            raise PluginError(f"{name}: data={data!r}. {nearest(str(data), get_args(OfflineData), what='data kind')}")
+        doc = documentation(function)
+        rate = checked_rate(name, learning_rate)
+        reading = _reading(function, data, reference)
+        if at_reference is not None and not reading.reference and reading.data != "scores":
+            raise PluginError(
+                f"{name}: at_reference is declared, but the loss reads no reference",
+                fix="annotate a record with a reference, such as ReferencedPairLogps, or leave at_reference out",
+            )
+        if auxiliary is not None and reading.data != "scores":
+            raise PluginError(
+                f"{name}: auxiliary= stands beside scores, got data={reading.data!r}",
+                fix="annotate the batch as its record, such as BiasExpertScores",
+            )
+        if reading.auxiliary is not None and auxiliary is None:
+            raise PluginError(
+                f"{name} reads the scores of a {reading.auxiliary.__name__}, but declares no auxiliary",
+                fix=f"declare auxiliary=lambda: {reading.auxiliary.__name__}(…)",
+            )
+        return OfflineAlgorithm(
+            name=name,
+            function=function,
+            data=reading.data,
+            reference=reading.reference,
+            paper=paper,
+            learning_rate=rate,
+            reward=reward,
+            parameters=parameters_of(function, doc),
+            doc=doc,
+            at_reference=at_reference,
+            normalised=normalised,
+            uses_rejected=uses_rejected,
+            auxiliary=auxiliary,
+            auxiliary_kind=reading.auxiliary,
+            learning_rate_range=checked_rates(name, rate, learning_rate_range),
+        )
+
+    return declare
+
+
+def _reading(function: Callable[..., object], data: OfflineData | None, reference: bool | None) -> Reading:
+    """What the loss reads, by the type of its batch, or as declared where that has none."""
+    name, batch = function.__name__, batch_type(function)
+    found = READINGS.get(batch) if isinstance(batch, type) else None
+    if found is None and data is None:
+        raise PluginError(
+            f"{name}: its batch is annotated as {getattr(batch, '__name__', batch)}, which does not tell what it reads",
+            fix="annotate the first argument, such as logps: PairLogps, or declare data='pairs'",
+        )
+    if found is None:
+        assert data is not None
+        if data == "scores" and reference:
+            raise PluginError(f"{name}: reference=True, but scores have none", fix="leave reference out")
+        return Reading(data, bool(reference))
+    others = " or ".join(kind.__name__ for kind, each in READINGS.items() if each.data == (data or found.data))
+    agreed(name, batch, known=others, what="data", read=found.data, said=data)
+    agreed(name, batch, known=others, what="reference", read=found.reference, said=reference)
+    return found

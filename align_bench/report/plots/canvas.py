@@ -1,0 +1,148 @@
+"""What all drawings share: style, labels, and the way from matplotlib to a small SVG text.
+
+Text stays text. Nothing is set with pyplot, so that no global state is left behind.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from align_bench.report.formatting import one_line
+from align_bench.report.plots.looks import GRID, INK, MUTED, VARIABLES
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Numbers = Sequence[float] | npt.NDArray[np.floating] | npt.NDArray[np.integer]
+
+WIDTH = 7.2  # inches
+MAX_LABEL = 26  # characters of a label; a title has as many as its panel is wide
+_STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "align-bench",
+    "text.parse_math": False,
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "axes.labelsize": 9,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.titlecolor": INK,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "lines.linewidth": 1.5,
+}
+
+
+@contextmanager
+def canvas(height: float, width: float = WIDTH) -> Iterator[tuple[Figure, Callable[[], str]]]:
+    """An empty drawing, and what makes an SVG text of it once it is drawn.
+
+    Args:
+        height, width: inches.
+    """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    def svg() -> str:
+        stream = io.StringIO()
+        drawing.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        return _slim(stream.getvalue())
+
+    with mpl.rc_context(_STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # the reader's browser has another
+        drawing = Figure(figsize=(width, height), layout="constrained")
+        yield drawing, svg
+
+
+def grid_of(drawing: Figure, count: int, columns: int) -> list[Axes]:
+    """Axes for `count` panels, row by row."""
+    axes: list[Axes] = drawing.subplots(-(-count // columns), columns, squeeze=False).ravel().tolist()
+    for unused in axes[count:]:
+        unused.set_visible(False)
+    return axes[:count]
+
+
+def title_of(text: str, columns: int) -> str:
+    """A panel's title, on two lines where one is too short: two points of a grid differ at their ends."""
+    width = min(60, 66 // columns)
+    line = label(text, 2 * width)
+    if len(line) <= width:
+        return line
+    place = max(line.rfind(mark, 1, width) for mark in "[, ")  # where a name has its joints
+    if place < 1 or len(line) - place > width + 2:
+        place = width
+    return f"{line[:place]}\n{line[place:].strip()}"
+
+
+def label(text: str, longest: int = MAX_LABEL) -> str:
+    """Foreign text as a label: one line, too long ones without their middle.
+
+    matplotlib would leave out one that begins with an underscore, so a hair space stands before it.
+    """
+    line = one_line(text)
+    if len(line) > longest:
+        line = f"{line[: longest // 2 - 1]}…{line[-(longest // 2) :]}"
+    return f"\u200a{line}" if line.startswith("_") else line
+
+
+def standalone(svg: str, alternative: str) -> str:
+    """The drawing as a file of its own: fixed colours on white paper, and a title for readers who cannot see it."""
+    for colour, variable in VARIABLES.items():
+        svg = svg.replace(f"var(--{variable})", colour)
+    paper = '<rect width="100%" height="100%" fill="#ffffff"/>'
+    start = svg.index(">") + 1
+    font = ' font-family="system-ui, Helvetica, Arial, sans-serif">'
+    return f"{svg[: start - 1]}{font}<title>{_xml(alternative)}</title>{paper}{svg[start:]}\n"
+
+
+def _slim(svg: str) -> str:
+    """A drawing without what the page does not need: metadata, decimals, unused ids; colours as variables."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<[^>]*>", lambda tag: _slim_tag(tag.group()), svg)
+    svg = re.sub(r">\s+<", "><", svg)
+    svg = re.sub(r"<defs></defs>|<g></g>", "", svg)
+    used = sorted(set(re.findall(r"#([A-Za-z]\w+)", svg)) - {colour[1:] for colour in VARIABLES})
+    svg = re.sub(r' id="([^"]*)"', lambda found: found.group() if found.group(1) in used else "", svg)
+    for colour, variable in VARIABLES.items():
+        svg = svg.replace(colour, f"var(--{variable})")
+    return svg.strip()
+
+
+def _slim_tag(tag: str) -> str:
+    if tag.startswith("<svg"):
+        (box,) = re.findall(r'viewBox="[^"]*"', tag)
+        width, height = (round(float(size)) for size in box.split('"')[1].split()[2:])
+        return f'<svg xmlns="http://www.w3.org/2000/svg" {box} width="{width}" height="{height}">'
+    tag = re.sub(r"-?\d+\.\d{2,}", lambda found: f"{float(found.group()):.1f}".removesuffix(".0"), tag)
+    tag = re.sub(r'font-family: [^;"]*;? ?', "", tag.replace("xlink:href", "href"))
+    tag = re.sub(r' transform="rotate\(-?0(?: [^)]*)?\)"', "", tag)
+    return re.sub(r"\s+", " ", tag)
+
+
+def _xml(text: str) -> str:
+    return one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -1,0 +1,238 @@
+"""The report as one page that needs nothing else: tables, figures and every example."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import TYPE_CHECKING
+
+from align_bench.records import Estimate
+from align_bench.report import provenance
+from align_bench.report.formatting import one_line
+from align_bench.report.render.examples import Examples, examples_of
+from align_bench.report.tables import report_sections
+from align_bench.report.tables.values import Interval, Number, Spread, Value
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+    from align_bench.records import CellId, Json
+    from align_bench.report.cells import Cell
+    from align_bench.report.figures.base import Figure
+    from align_bench.report.schema import Report
+    from align_bench.report.tables.section import Section
+
+CHAPTERS = {
+    "verdict": "Verdict",
+    "leaderboard": "Leaderboard",
+    "differences": "Differences",
+    "training": "Training",
+    "scores": "Scores",
+    "length": "Length",
+    "audit": "Audit",
+    "drift": "Drift",
+    "keywords": "Keywords",
+    "cost": "Cost",
+    "more": "More",
+    "examples": "Examples",
+    "made": "How it was made",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a page shows of a report.
+
+    Attributes:
+        title: its heading.
+        points: sentences of the verdict.
+        tables, figures: each in its chapter.
+        remarks: notes below the verdict.
+        against: the two cells that the browser of examples holds against each other first.
+    """
+
+    title: str
+    points: Sequence[str]
+    tables: Sequence[Section]
+    figures: Sequence[Figure]
+    remarks: Sequence[str] = ()
+    against: tuple[CellId, CellId] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Chapter:
+    """One part of the page, under one of the titles of `CHAPTERS`; an empty one is left out."""
+
+    name: str
+    points: Sequence[str] = ()
+    figures: Sequence[Figure] = ()
+    tables: Sequence[Section] = ()
+    examples: Examples | None = None
+    remarks: Sequence[str] = ()
+    listings: Sequence[tuple[str, str]] = ()
+
+    @property
+    def title(self) -> str:
+        """Its heading."""
+        return CHAPTERS[self.name]
+
+    def __bool__(self) -> bool:
+        return any((self.points, self.figures, self.tables, self.examples, self.remarks, self.listings))
+
+
+def render_page(report: Report, cells: Sequence[Cell], figures: Sequence[Figure]) -> str:
+    """`report.html`, of the whole report.
+
+    Args:
+        report: the report.
+        cells: every cell with its rows.
+        figures: what `figures` draws of them.
+    """
+    content = Content(
+        title=one_line(report.suite.name),
+        points=[one_line(sentence) for sentence in report.verdict],
+        tables=report_sections(report),
+        figures=figures,
+        remarks=[one_line(note) for note in report.notes],
+    )
+    return page(content, report, cells)
+
+
+def page(content: Content, report: Report, cells: Sequence[Cell]) -> str:
+    """One file that asks the network for nothing.
+
+    Every foreign text goes through Jinja's escaping, or as JSON without `<` into a block that no browser runs; the
+    page's policy of content allows its own script alone.
+
+    Args:
+        content: what it shows.
+        report: how that was made.
+        cells: the cells whose answers are its examples.
+    """
+    script = _source("page.js")
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            title=content.title,
+            subtitle=_subtitle(report),
+            chapters=_chapters(content, report, cells),
+            style=_source("page.css"),
+            script=script,
+            script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        )
+    )
+
+
+def _chapters(content: Content, report: Report, cells: Sequence[Cell]) -> list[Chapter]:
+    own = {
+        "verdict": Chapter("verdict", points=content.points, remarks=content.remarks),
+        "examples": Chapter("examples", examples=examples_of(cells, content.against)),
+        "made": Chapter("made", listings=list(_listings(report))),
+    }
+    chapters = (
+        replace(
+            own.get(name, Chapter(name)),
+            figures=[figure for figure in content.figures if figure.chapter == name],
+            tables=[table for table in content.tables if table.chapter == name],
+        )
+        for name in CHAPTERS
+    )
+    return [chapter for chapter in chapters if chapter]
+
+
+def embedded(value: Json) -> str:
+    """JSON that stands safely inside a `script` element: no `<`, `>` or `&`, no lone surrogate; few digits.
+
+    >>> embedded({"a": ["</script>", 0.123456789, float("nan")]})
+    '{"a":["\\\\u003c/script\\\\u003e",0.12346,null]}'
+    """
+    text = json.dumps(_short(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return re.sub("[<>&\u2028\u2029\ud800-\udfff]", lambda found: f"\\u{ord(found.group()):04x}", text)
+
+
+def _short(value: Json) -> Json:
+    """Numbers to five significant digits, which is more than a figure shows; None for what is not finite."""
+    if isinstance(value, Mapping):
+        return {key: _short(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_short(item) for item in value]
+    if isinstance(value, float):
+        return float(f"{value:.5g}") if abs(value) < float("inf") else None
+    return value
+
+
+def inline(figure: Figure) -> str:
+    """The figure's drawing with its alternative text, and ids that no other figure has."""
+    from markupsafe import escape
+
+    ids = set(re.findall(r' id="([^"]*)"', figure.svg))
+    svg = figure.svg
+    for one in ids:
+        svg = svg.replace(f'id="{one}"', f'id="{figure.name}-{one}"').replace(f"#{one}", f"#{figure.name}-{one}")
+    (width,) = re.findall(r'^<svg [^>]* width="(\d+)"', svg)
+    words = escape(one_line(figure.alternative))
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{words}" style="--width: {width}px" ', 1)
+
+
+def sort_key(value: Value) -> str | None:
+    """The number by which a table's rows are sorted; empty where it is undefined, None for text."""
+    match value:
+        case Number(number) | Spread(Estimate(number)) | Interval(number):
+            return "" if number is None else repr(float(number))
+    return None
+
+
+@cache
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=PackageLoader("align_bench.report", "page"), autoescape=True, undefined=StrictUndefined
+    )
+    environment.filters["inline"] = lambda figure: Markup(inline(figure))  # its text is escaped where it is drawn
+    environment.filters["embedded"] = lambda value: Markup(embedded(value))
+    environment.filters["sort_key"] = sort_key
+    return environment
+
+
+def _source(name: str) -> str:
+    loader = _environment().loader
+    assert loader is not None
+    return loader.get_source(_environment(), name)[0]
+
+
+def _subtitle(report: Report) -> str:
+    done = [result for result in report.results if result.status == "done" and result.kind != "base"]
+    methods = len({result.algorithm for result in done})
+    return one_line(
+        f"{methods} methods, {len(done)} trained models · on {report.base.name}, {report.base.precision} · "
+        f"align-bench {report.environment.align_bench}"
+    )
+
+
+def _listings(report: Report) -> Iterator[tuple[str, str]]:
+    """The command, what went in with its hashes, the versions, and the settings."""
+    yield "Command", one_line(report.command)
+    yield "Base, data and judges", _lines(provenance.inputs(report))
+    if report.results:
+        yield "Cells", "\n".join(_cells(report))
+    yield "Environment", _lines(provenance.environment(report))
+    yield "Settings", json.dumps(report.suite.settings, indent=1, ensure_ascii=False)
+
+
+def _lines(lines: Sequence[provenance.Line]) -> str:
+    return "\n".join(one_line(f"{name}: {text}") for name, text in lines)
+
+
+def _cells(report: Report) -> Iterator[str]:
+    for result in report.results:
+        parameters = ", ".join(f"{name}={value}" for name, value in result.parameters.items())
+        reward = f"; reward {result.reward}" if result.reward else ""
+        yield one_line(f"{result.name}: seed {result.seed}{'; ' if parameters else ''}{parameters}{reward}")

@@ -1,0 +1,150 @@
+"""The report as tables for the terminal."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import repeat
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, Group, JustifyMethod, RenderableType, RenderResult
+from rich.containers import Lines
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from align_bench.report.formatting import clipped, one_line
+from align_bench.report.tables import report_sections
+from align_bench.report.tables.pairwise import pairwise
+from align_bench.report.tables.section import Column, Section
+
+if TYPE_CHECKING:
+    from align_bench.report.schema import Report
+
+# A column of text is not squeezed below this, however narrow the terminal.
+TEXT_WIDTH = 10
+# Where there is room for it at this width, a column of long texts is shown.
+WRAPPED = 40
+
+
+def comparison_tables(report: Report) -> list[RenderableType]:
+    """The verdict, the tables of a report and its notes, ready for `Console.print`.
+
+    All text is set as `rich.text.Text`, which knows no markup: what stands in a suite or an answer stays literal.
+    """
+    made: list[RenderableType] = [_bullets("Verdict", report.verdict), Text()] if report.verdict else []
+    made += map(section_table, report_sections(report))
+    if report.notes:
+        made.append(_bullets("Notes", report.notes))
+    return made
+
+
+def pairwise_table(report: Report, a: str, b: str) -> RenderableType:
+    """Two methods against each other on every metric they were compared on, as `a − b`.
+
+    Args:
+        report: a report.
+        a, b: names of methods or cells.
+
+    Raises:
+        MissingResultError: no such method or cell, or it has no result.
+    """
+    return section_table(pairwise(report, a, b))
+
+
+def section_table(section: Section) -> RenderableType:
+    """One table with its captions; its optional columns are left out where there is no room for all."""
+    captions = [Text(clipped(one_line(caption)), style="dim") for caption in section.captions]
+    return Group(_Fitted(section), *captions, Text())
+
+
+@dataclass(frozen=True, slots=True)
+class _Fitted:
+    """A table with all its columns where there is room for them; else without the optional ones, in blocks if need be.
+
+    Every block begins with the first column, which says whose row it is. So none is cut off, however narrow.
+    """
+
+    section: Section
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        cells, columns = self.section.texts(), self.section.columns
+        texts = [[clipped(row[index]) for row in cells] for index in range(len(columns))]
+        if sum(map(_width, columns, texts, repeat(WRAPPED))) <= options.max_width:
+            yield _of_columns(self.section, range(len(columns)))
+            return
+        widths = {
+            index: _width(column, own, TEXT_WIDTH)
+            for index, (column, own) in enumerate(zip(columns, texts, strict=True))
+            if not column.optional
+        }
+        for block in _blocks(widths, options.max_width):
+            yield _of_columns(self.section, block)
+
+
+def _blocks(widths: Mapping[int, int], room: int) -> list[list[int]]:
+    """The columns, each with its width, in as few blocks as have room; the first one stands in all."""
+    first, *others = widths
+    blocks = [[first]]
+    for index in others:
+        if len(blocks[-1]) > 1 and sum(widths[one] for one in (*blocks[-1], index)) > room:
+            blocks.append([first])
+        blocks[-1].append(index)
+    return blocks
+
+
+def _width(column: Column, texts: Sequence[str], wrapped: int) -> int:
+    """Columns of the terminal that a table's column needs, when texts that may break do so at a width of `wrapped`."""
+    heading = column.heading.split(" ") if column.numeric else [column.heading]
+    longest = max(map(cell_len, [*heading, *texts]))
+    return 2 + (min(longest, wrapped) if column.wraps else longest)
+
+
+def _of_columns(section: Section, shown: Sequence[int]) -> Table:
+    title = Text(section.title, style="bold")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    rows = section.texts()
+    for index in shown:
+        column = section.columns[index]
+        heading = Text(column.heading.replace(" ", "\n") if column.numeric else column.heading)
+        side: JustifyMethod = "right" if column.numeric else "left"
+        longest = max((cell_len(row[index][:TEXT_WIDTH]) for row in rows), default=0)
+        least = min(TEXT_WIDTH, longest) if column.wraps else None
+        table.add_column(
+            heading, justify=side, vertical="top", overflow="fold", no_wrap=not column.wraps, min_width=least
+        )
+    for row in rows:
+        table.add_row(*(_Cell(clipped(row[index])) for index in shown))
+    return table
+
+
+class _Cell(Text):
+    """Text whose words, where they are too long for a line, break before a bracket or after a comma or an equals sign.
+
+    So `ppo[kl_coef=0.05,reward=rm]` becomes `ppo[kl_coef=` and `0.05,reward=rm]`, and not `ppo[kl_coe` and so on.
+    """
+
+    def wrap(self, console: Console, width: int, **more: Any) -> Lines:
+        """The lines of at most `width` columns, as `rich.text.Text.wrap` makes them."""
+        words = re.split(r"(\s+)", self.plain)
+        text = "".join(_broken(word, width) if cell_len(word) > width else word for word in words)
+        return Text(text, style=self.style).wrap(console, width, **more)
+
+
+def _broken(word: str, width: int) -> str:
+    """A word in lines, each as full as the places where it may break allow."""
+    parts = re.split(r"(?=\[)|(?<=,)|(?<==)", word)
+    lines = [""]
+    for part in parts:
+        if lines[-1] and cell_len(lines[-1] + part) > width:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(lines)
+
+
+def _bullets(title: str, sentences: Sequence[str]) -> RenderableType:
+    bullets = [Padding(Text(f"• {clipped(one_line(sentence))}"), (0, 0, 0, 1)) for sentence in sentences]
+    return Group(Text(title, style="bold"), *bullets)

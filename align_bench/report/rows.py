@@ -1,0 +1,276 @@
+"""The rows that a report is computed from, as its folder holds them: one type per file, which writes and reads it."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+from align_bench.errors import MissingResultError, StoreError
+from align_bench.report.files import unicode
+from align_bench.store.files import replacing
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pydantic import ValidationError
+
+Side = Literal["chosen", "rejected"]
+Row = TypeVar("Row")
+REBUILD = "rebuild it with `align-bench run`"
+
+
+@dataclass(frozen=True, slots=True)
+class AttackedScores:
+    """A reward model's scores of a pair under an attack on the input embeddings.
+
+    Attributes:
+        epsilon: norm of the attack's step, × the norm of the embeddings.
+        chosen_reward, rejected_reward: the scores, no unit.
+    """
+
+    epsilon: float
+    chosen_reward: float | None
+    rejected_reward: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredAnswer:
+    """One answer of a validation pair under one cell: `ScoreRow`'s columns of its side."""
+
+    reward: float | None
+    tokens: int | None
+    words: int | None
+    grade: float | None
+    logp: float | None
+    ref_logp: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRow:
+    """A validation pair under one cell: a row of `scores.parquet`.
+
+    Attributes:
+        cell, algorithm, seed: whose: the result's `name`, `algorithm` and `seed`.
+        pair: the row's number in its source.
+        chosen_reward, rejected_reward: the cell's own reward of both answers, in its unit.
+        chosen_tokens, rejected_tokens: response tokens.
+        gold_choice: 1 when the chosen answer alone is right, 2 when the rejected one is, else None.
+        chosen_logp, rejected_logp: sums of response log-probabilities, nats; None of a reward model.
+        ref_chosen_logp, ref_rejected_logp: the same under the base; None of a reward model.
+        chosen_words, rejected_words: words.
+        prompt_id: number of the first pair with the same prompt.
+        chosen_grade, rejected_grade: Flesch–Kincaid grades; None where undefined.
+        attacked: scores under attack, by the size of the attack.
+    """
+
+    cell: str
+    algorithm: str
+    seed: int
+    pair: int
+    chosen_reward: float | None
+    rejected_reward: float | None
+    chosen_tokens: int | None = None
+    rejected_tokens: int | None = None
+    gold_choice: int | None = None
+    chosen_logp: float | None = None
+    rejected_logp: float | None = None
+    ref_chosen_logp: float | None = None
+    ref_rejected_logp: float | None = None
+    chosen_words: int | None = None
+    rejected_words: int | None = None
+    prompt_id: int | None = None
+    chosen_grade: float | None = None
+    rejected_grade: float | None = None
+    attacked: tuple[AttackedScores, ...] = ()
+
+    @property
+    def prompt(self) -> tuple[str, int]:
+        """What pairs of one prompt share; a pair whose prompt is not known is its own."""
+        return ("pair", self.pair) if self.prompt_id is None else ("prompt", self.prompt_id)
+
+    @property
+    def chosen(self) -> ScoredAnswer:
+        """The preferred answer."""
+        return ScoredAnswer(
+            reward=self.chosen_reward,
+            tokens=self.chosen_tokens,
+            words=self.chosen_words,
+            grade=self.chosen_grade,
+            logp=self.chosen_logp,
+            ref_logp=self.ref_chosen_logp,
+        )
+
+    @property
+    def rejected(self) -> ScoredAnswer:
+        """The other answer."""
+        return ScoredAnswer(
+            reward=self.rejected_reward,
+            tokens=self.rejected_tokens,
+            words=self.rejected_words,
+            grade=self.rejected_grade,
+            logp=self.rejected_logp,
+            ref_logp=self.ref_rejected_logp,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRow:
+    """An answer of a validation pair under one judge or reward model: a row of `audit.parquet`.
+
+    Attributes:
+        scorer: the reward model's name, or the judge's.
+        pair, prompt: the row's number in its source, and that of the first one with the same prompt.
+        side: which answer of the pair.
+        score: its score.
+        words, grade, list_items, headings, bold: its form.
+        score_plain: its score once more, of the pairs that were scored with other texts.
+        score_shuffled, score_empty: its score under another pair's prompt, and under none.
+        score_filler, score_doubled, score_stripped: its score after an edit.
+    """
+
+    scorer: str
+    pair: int
+    prompt: int
+    side: Side
+    score: float | None
+    words: float | None = None
+    grade: float | None = None
+    list_items: float | None = None
+    headings: float | None = None
+    bold: float | None = None
+    score_plain: float | None = None
+    score_shuffled: float | None = None
+    score_empty: float | None = None
+    score_filler: float | None = None
+    score_doubled: float | None = None
+    score_stripped: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRow:
+    """An optimizer step of one cell: a row of `training.parquet`.
+
+    Attributes:
+        cell, algorithm, seed: whose.
+        step: 1 and up.
+        loss: mean over the effective batch.
+        learning_rate: of this step.
+        gradient_norm: before clipping.
+        seconds: since the training began.
+        measures: whatever else the method measures, a column each.
+    """
+
+    cell: str
+    algorithm: str
+    seed: int
+    step: int
+    loss: float | None = None
+    learning_rate: float | None = None
+    gradient_norm: float | None = None
+    seconds: float | None = None
+    measures: Mapping[str, float | None] = field(default_factory=dict)
+
+
+def write_rows(path: Path, rows: Sequence[Row], kind: type[Row]) -> None:
+    """Write rows as a Parquet file, atomically; lone surrogates in texts are escaped.
+
+    Args:
+        path: the file.
+        rows: of one type.
+        kind: that type; its fields are the columns. A mapping's entries are columns of their own, after the others.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns: dict[str, pa.Array] = {}
+    open_field = _open_field(kind)
+    for name, hint in typing.get_type_hints(kind).items():
+        if name != open_field:
+            values = [_plain(getattr(row, name)) for row in rows]
+            columns[name] = pa.array(values, type=_arrow_type(hint))
+    if open_field is not None:
+        entries = [getattr(row, open_field) for row in rows]
+        for name in dict.fromkeys(name for own in entries for name in own):
+            columns[name] = pa.array([own.get(name) for own in entries], type=pa.float64())
+    with replacing(path) as temporary:
+        pq.write_table(pa.table(columns), temporary)
+
+
+def read_rows(path: Path, kind: type[Row]) -> list[Row]:
+    """The rows of a Parquet file that `write_rows` wrote.
+
+    Raises:
+        MissingResultError: no such file.
+        StoreError: it cannot be read, or holds other columns.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        found = pq.read_table(existing(path)).to_pylist()
+        if (open_field := _open_field(kind)) is not None:
+            known = {each.name for each in fields(kind)}  # type: ignore[arg-type]
+            found = [_gathered(row, known, open_field) for row in found]
+        return TypeAdapter(list[kind]).validate_python(found)  # type: ignore[valid-type]
+    except ValidationError as error:
+        raise StoreError(f"{path} is damaged, or of another version: {first_of(error)}", fix=REBUILD) from error
+    except (pa.ArrowInvalid, OSError) as error:
+        raise StoreError(f"{path} is damaged: {error}", fix=REBUILD) from error
+
+
+def first_of(error: ValidationError) -> str:
+    """The first of pydantic's errors, on one line: where it is, and what is wrong."""
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"]))
+    return f"{where}: {first['msg']}" if where else first["msg"]
+
+
+def existing(path: Path) -> Path:
+    """The path of a file of a report.
+
+    Raises:
+        MissingResultError: no such file.
+    """
+    if not path.is_file():
+        raise MissingResultError(f"There is no {path.name} in {path.parent}.", fix="align-bench run SUITE")
+    return path
+
+
+def _gathered(row: Mapping[str, float | None], known: Iterable[str], open_field: str) -> dict[str, object]:
+    own = {name: value for name, value in row.items() if name in known}
+    more = {name: value for name, value in row.items() if name not in own and value is not None}
+    return {**own, open_field: more}
+
+
+def _open_field(kind: type) -> str | None:
+    """The field whose entries are columns of their own."""
+    hints = typing.get_type_hints(kind)
+    return next((name for name, hint in hints.items() if typing.get_origin(hint) is Mapping), None)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, str):
+        return unicode(value)
+    if isinstance(value, tuple):
+        return [{each.name: getattr(item, each.name) for each in fields(item)} for item in value]
+    return value
+
+
+def _arrow_type(hint: object) -> pa.DataType:
+    """A column's type; every column may hold nulls."""
+    import pyarrow as pa
+
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        (hint,) = (each for each in arguments if each is not type(None))
+        return _arrow_type(hint)
+    if origin is tuple:  # of records
+        members = typing.get_type_hints(arguments[0])
+        return pa.list_(pa.struct([(name, _arrow_type(member)) for name, member in members.items()]))
+    if origin is Literal:
+        return pa.string()
+    return {str: pa.string(), int: pa.int64(), float: pa.float64()}[hint]  # type: ignore[index]

@@ -1,0 +1,584 @@
+"""What `report.json` holds. All that a report shows is read from these types; JSON is their dump, and nothing else.
+
+Undefined is None (null), never 0. An interval (`low`, `high`) is at 95% unless it is said otherwise. Cells and methods
+are ids with fields; how rows, tables and files call a cell is its result's `name`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from align_bench.metrics.calibration import Bin
+from align_bench.metrics.distribution import Distribution
+from align_bench.metrics.keywords import Keyword
+from align_bench.metrics.score_groups import WelchTest
+from align_bench.records import CellId, Comparison, Cost, Estimate, Kind, Level, MetricKey, Scalar, Status
+from align_bench.suite.models import Tune
+
+VERSION = 1
+Edit = Literal["filler", "doubled", "stripped"]
+
+
+class Block(BaseModel):
+    """A part of the report; nothing in it is changed once it is made."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, json_schema_serialization_defaults_required=True
+    )
+
+
+# What was run.
+
+
+class SuiteFacts(Block):
+    """The suite."""
+
+    name: str
+    state: str
+    """Hash of all that the report rests on: stages, settings, code and libraries."""
+    settings: dict[str, JsonValue]
+    """The suite's settings, defaults included."""
+
+
+class BaseFacts(Block):
+    """The base model."""
+
+    name: str
+    digest: str
+    """SHA-256 of its files."""
+    precision: str
+    """How weights are stored and computed with, and on what."""
+    template_date: str | None = None
+    """The day that its chat template writes into prompts, where it writes one."""
+
+
+class DataFacts(Block):
+    """One data set, as it was read and tokenised."""
+
+    shape: str
+    """The recognised shape, in words."""
+    read: dict[str, int]
+    """Reason → rows: `read`, `kept` and `dropped: …`."""
+    tokens: dict[str, int]
+    """Reason → rows: `kept`, `truncated` and `dropped: …`."""
+
+
+class SharedRows(Block):
+    """How many of a judge's training rows are also those of the policies."""
+
+    rows: int
+    """The judge's training rows."""
+    same_rows: int
+    same_prompts: int
+
+
+class LoadedModelFacts(Block):
+    """A reward model that was loaded as it is."""
+
+    model: str
+    digest: str
+    weights_sha256: str
+    template: str
+    labels: int
+    truncated: int
+    """Answers to validation pairs that were truncated because they are too long for it."""
+
+
+class JudgeFacts(Block):
+    """One judge of the panel."""
+
+    name: str
+    cells: list[CellId]
+    """Its cell, or one for each member of its ensemble; none for gold."""
+    status: Status
+    rewarded: list[CellId]
+    """Policies that learned from this very reward, or picked by it."""
+    overlap: SharedRows | None = None
+    """None where it is not trained here."""
+    loaded: LoadedModelFacts | None = None
+    """None where it is trained here."""
+
+
+class Environment(Block):
+    """The machine and the libraries."""
+
+    align_bench: str
+    commit: str | None
+    python: str
+    system: str
+    processor: str
+    threads: int
+    device: str
+    libraries: dict[str, str]
+    """Distribution → version."""
+
+
+# Keywords.
+
+
+class KeywordList(Block):
+    """The terms of highest mean TF-IDF over some texts."""
+
+    of: str
+    """Whose: `train`, `label`, or a cell's name."""
+    kind: Literal["favoured", "generated"]
+    texts: int
+    keywords: list[Keyword]
+
+
+class Keywords(Block):
+    """The keywords of favoured answers and of each policy's."""
+
+    segmentation: str
+    """What a term is."""
+    lists: list[KeywordList]
+
+
+# Tuning.
+
+
+class HeldOut(Block):
+    """The part of the training rows that trials are measured on."""
+
+    pairs: int
+    prompts: int
+
+
+class Trial(Block):
+    """One setting that was tried."""
+
+    cell: CellId
+    parameters: dict[str, Scalar]
+    seed: int
+    status: Status
+    reason: str | None
+    accuracy: Estimate
+    """On the held-out pairs: of scores, or of mean log-probabilities per token."""
+    cost: Cost | None
+
+
+class TunedMethod(Block):
+    """The trials of one method."""
+
+    method: CellId
+    trials: list[Trial]
+    kept: int | None
+    """Number of the trial whose setting is used; None until all have ended, and for a method without trials."""
+    cost: Cost | None
+    """Of the trials that finished."""
+
+
+class Tuning(Block):
+    """Every trial, the base beside them, and what all of it cost."""
+
+    settings: Tune
+    held_out: HeldOut | None
+    base: Estimate | None
+    """Accuracy of the base on the held-out pairs, by the measure of policies."""
+    methods: list[TunedMethod]
+    shared: Cost | None
+    """Of what trials share: the rows, and the base's log-probabilities of them."""
+    cost: Cost | None
+    """Of all trials, with what they share."""
+
+
+# Results.
+
+
+class Attacked(Block):
+    """Accuracy of a reward model under an attack on its input embeddings."""
+
+    epsilon: float
+    """Norm of the step, × the norm of the embeddings."""
+    accuracy: Estimate
+
+
+class JudgeReward(Block):
+    """The scores of a judge beside the main one."""
+
+    judge: str
+    mean: Estimate
+    std: Estimate
+
+
+class ProxyReward(Block):
+    """The scores by a reward model that a policy learned from, or picked by."""
+
+    reward: str
+    """The reward model's cell, by its name."""
+    mean: Estimate
+
+
+UNDEFINED = Estimate(None)
+
+
+class Metrics(Block):
+    """Every metric of a cell; undefined where it has no data for it."""
+
+    # Of the validation pairs, by the cell's own reward.
+    accuracy: Estimate = UNDEFINED
+    """Share of pairs whose chosen answer has the higher reward; a tie counts ½."""
+    tie_rate: Estimate = UNDEFINED
+    """Share of pairs whose answers have equal rewards."""
+    accuracy_chosen_longer: Estimate = UNDEFINED
+    """Accuracy where the chosen answer has more words."""
+    accuracy_chosen_shorter: Estimate = UNDEFINED
+    """Accuracy where the chosen answer has fewer words."""
+    accuracy_gold_choice: Estimate = UNDEFINED
+    """Accuracy against the right answer, where the data knows it."""
+    accuracy_right_shorter: Estimate = UNDEFINED
+    """The same where the right answer has fewer words."""
+    length_correlation_given_label: Estimate = UNDEFINED
+    """Partial correlation of score with words, given which answer is the chosen one; of reward models."""
+    length_correlation_given_gold: Estimate = UNDEFINED
+    """The same, given which answer is right."""
+    attacked: tuple[Attacked, ...] = ()
+    """Accuracy under attack, by the size of the attack."""
+    accuracy_logp_mean: Estimate = UNDEFINED
+    """Accuracy of the mean log-probability per token; of policies and the base."""
+    accuracy_logratio: Estimate = UNDEFINED
+    """Accuracy of the log-ratio to the reference; of policies."""
+    reward_mean: Estimate = UNDEFINED
+    """Mean reward of both answers, in the reward's own unit."""
+    reward_std: Estimate = UNDEFINED
+    """Standard deviation of the rewards."""
+    margin: Estimate = UNDEFINED
+    """Mean reward of the chosen answer less that of the rejected one."""
+
+    # Of the answers to the validation prompts.
+    judge_reward_mean: Estimate = UNDEFINED
+    """Mean score by the main judge."""
+    judge_reward_std: Estimate = UNDEFINED
+    """Standard deviation of its scores."""
+    other_judges: tuple[JudgeReward, ...] = ()
+    """The same by the other judges of the panel."""
+    proxies: tuple[ProxyReward, ...] = ()
+    """Mean score by the reward models that policies learned from or picked by."""
+    gold_accuracy: Estimate = UNDEFINED
+    """Share of right answers, where the data has a gold judge."""
+    win_rate_vs_base: Estimate = UNDEFINED
+    """Share of prompts on which the main judge prefers the answer to the base's; a tie counts ½."""
+    length_words: Estimate = UNDEFINED
+    length_characters: Estimate = UNDEFINED
+    length_tokens: Estimate = UNDEFINED
+    readability_grade: Estimate = UNDEFINED
+    """Flesch–Kincaid grade."""
+    distinct_1: Estimate = UNDEFINED
+    """Different words / all words of all answers."""
+    distinct_2: Estimate = UNDEFINED
+    distinct_3: Estimate = UNDEFINED
+    repetition: Estimate = UNDEFINED
+    """Share of 4-grams of words that an answer has said before, mean over answers."""
+    unfinished_share: Estimate = UNDEFINED
+    """Share of answers that were truncated at the token limit."""
+
+    # Of a policy against the base.
+    win_rate_length_controlled: Estimate = UNDEFINED
+    """Win rate against the base at equal length."""
+    judge_gain: Estimate = UNDEFINED
+    """Mean score less the base's, over length bins."""
+    judge_gain_within_length: Estimate = UNDEFINED
+    """The part of the gain at equal length."""
+    judge_gain_between_length: Estimate = UNDEFINED
+    """The part of the gain that comes with another length."""
+    kl: Estimate = UNDEFINED
+    """KL(policy ‖ base) on the policy's own answers, nats per answer."""
+    kl_per_token: Estimate = UNDEFINED
+    """The same, nats per token."""
+    log_ratio: Estimate = UNDEFINED
+    """Mean log-ratio of its own answers, nats per answer."""
+
+
+class Result(Block):
+    """How one cell ended, and its metrics."""
+
+    cell: CellId
+    name: str
+    """How rows, tables and files call the cell."""
+    algorithm: str
+    kind: Kind
+    parameters: dict[str, Scalar]
+    """All hyper-parameters, defaults included."""
+    seed: int
+    status: Status
+    reason: str | None
+    """Why it failed or was skipped."""
+    reward: str
+    """The definition of its reward of validation pairs."""
+    metrics: Metrics
+    cost: Cost | None
+    trainable: int | None
+    """Parameters that its training changed; None when it did not finish."""
+    warnings: list[str]
+    remarks: list[str]
+
+
+# Comparisons.
+
+
+class RankedMethod(Block):
+    """A method's place by one measure."""
+
+    method: CellId
+    seeds: int
+    value: float
+    rank: float
+    low: float
+    high: float
+
+
+class Friedman(Block):
+    """Friedman's test, with prompts as blocks."""
+
+    test: str
+    p: float | None
+    n: int
+
+
+class Ranking(Block):
+    """Methods ranked by one measure."""
+
+    metric: MetricKey
+    kind: Kind
+    unit: str
+    level: Level
+    n: int
+    """Pairs or prompts."""
+    prompts: int
+    friedman: Friedman
+    methods: list[RankedMethod]
+    """The best first."""
+
+
+class WinRate(Block):
+    """How often the answers of `a` are judged better than those of `b`."""
+
+    a: CellId
+    b: CellId
+    level: Level
+    rate: Estimate
+
+
+class FrontierPoint(Block):
+    """A policy's reward against its drift from the base."""
+
+    cell: CellId
+    kl: Estimate
+    reward: Estimate
+    gold: Estimate
+    on_frontier: bool
+    """Whether no other policy has at least as much reward for no more KL."""
+
+
+class GoldAgainstJudge(Block):
+    """A policy's gains over the base by the judge and by gold."""
+
+    cell: CellId
+    judge_gain: Estimate
+    gold_gain: Estimate
+    correlation: Estimate
+    """Pearson's, of the two gains over prompts."""
+
+
+class Policies(Block):
+    """Policies compared on their answers."""
+
+    judge: str | None
+    """The main judge, who decides who wins."""
+    win_rates: list[WinRate]
+    frontier: list[FrontierPoint]
+    gold_against_judge: list[GoldAgainstJudge]
+
+
+class Baselines(Block):
+    """What needs no training."""
+
+    longer_wins: Estimate
+    """Accuracy of preferring the answer with more words."""
+    labels_agree_with_gold: Estimate
+    """Share of labels that name the right answer."""
+
+
+class Reversal(Block):
+    """Two methods that two judges rank the other way round."""
+
+    higher: CellId
+    lower: CellId
+    shown: bool
+    """Whether both judges' differences were shown between checkpoints."""
+
+
+class Agreement(Block):
+    """How far two judges agree."""
+
+    a: str
+    b: str
+    methods: int
+    """How many were ranked, the base among them."""
+    kendall_tau: float | None
+    agreement: Estimate
+    """Share of preferences, prompt by prompt, on which both agree."""
+    reversed: list[Reversal]
+
+
+# The audit of judges and reward models.
+
+
+class Effects(Block):
+    """Change of the score with the form of an answer, in standard deviations of the score, in one regression."""
+
+    words: Estimate
+    grade: Estimate
+    list_items: Estimate
+    headings: Estimate
+    bold: Estimate
+
+
+class EditEffect(Block):
+    """What one edit of an answer does to its score."""
+
+    edit: Edit
+    shift: Estimate
+    """Mean change of the score."""
+    flips: Estimate
+    """Share of pairs whose preference turns."""
+
+
+class AuditMetrics(Block):
+    """How far a scorer's accuracy rests on what it should not rest on."""
+
+    accuracy: Estimate
+    tie_rate: Estimate
+    longer_wins: Estimate
+    accuracy_chosen_longer: Estimate
+    accuracy_chosen_shorter: Estimate
+    accuracy_length_matched: Estimate
+    """On pairs whose lengths differ by less than 10%."""
+    accuracy_length_controlled: Estimate
+    """If both answers were equally long, by logistic regression."""
+    log_odds_margin: Estimate
+    log_odds_length: Estimate
+    accuracy_prompts_shuffled: Estimate
+    """With both answers under another pair's prompt."""
+    accuracy_prompts_empty: Estimate
+    length_spearman: Estimate
+    length_spearman_within: Estimate
+    length_partial: Estimate
+    length_partial_within: Estimate
+    effects: Effects
+    edits: list[EditEffect]
+    brier: Estimate
+    log_loss: Estimate
+    calibration_error: Estimate
+    temperature: Estimate
+
+
+class Audit(Block):
+    """The audit of one judge or reward model."""
+
+    scorer: str
+    """The cell's name, or the judge's."""
+    metrics: AuditMetrics
+    reliability: list[Bin]
+
+
+# The course's analyses.
+
+
+class ScoreGroups(Block):
+    """A reward model's higher scores, of preferred answers against the others."""
+
+    cell: CellId
+    correct: Distribution
+    wrong: Distribution
+    ties: int
+    test: WelchTest
+
+
+class FavouredAnswers(Block):
+    """Length and readability of the answers that someone favours, or of the others."""
+
+    by: str
+    """`label`, or a cell's name."""
+    side: Literal["favoured", "unfavoured"]
+    words: Distribution
+    grade: Distribution
+
+
+class Course(Block):
+    """The analyses of the course report that this project grew out of."""
+
+    scores: list[ScoreGroups]
+    answers: list[FavouredAnswers]
+
+
+class ParetoSet(Block):
+    """Cells that no other beats on a metric and seconds."""
+
+    among: Literal["reward models", "policies"]
+    metric: str
+    cost: Literal["seconds"] = "seconds"
+    cells: list[CellId]
+
+
+class DetectableEffect(Block):
+    """The smallest paired difference that this many observations show with 80% power."""
+
+    n: int
+    prompts: int
+    tests: int
+    dz: float | None
+    dz_holm: float | None
+
+
+class DetectableBetweenSeeds(Block):
+    """The smallest difference between methods, in standard deviations over seeds, shown with 80% power."""
+
+    n: int
+    tests: int
+    d: float | None
+    d_holm: float | None
+
+
+class Detectable(Block):
+    """What this many pairs, prompts and seeds could have shown."""
+
+    pairs: DetectableEffect | None = None
+    prompts: DetectableEffect | None = None
+    seeds: DetectableBetweenSeeds | None = None
+
+
+class Header(Block):
+    """What was run; no row holds it."""
+
+    command: str
+    suite: SuiteFacts
+    base: BaseFacts
+    data: dict[str, DataFacts]
+    """`train`, `val` and each judge's rows."""
+    judges: list[JudgeFacts]
+    """The panel, the main judge first."""
+    environment: Environment
+    training_keywords: KeywordList | None = None
+    tuning: Tuning | None = None
+
+
+class Report(Header):
+    """A whole report: what was run, and all that is computed from its exported rows."""
+
+    version: Annotated[Literal[1], Field(description="Version of this format.")] = 1
+    verdict: list[str]
+    results: list[Result]
+    comparisons: list[Comparison]
+    rankings: list[Ranking]
+    policies: Policies
+    baselines: Baselines
+    agreement: list[Agreement]
+    audit: list[Audit]
+    course: Course
+    keywords: Keywords
+    pareto: list[ParetoSet]
+    detectable: Detectable
+    notes: list[str]

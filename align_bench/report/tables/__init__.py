@@ -1,0 +1,61 @@
+"""What a rendered report shows, table by table, whatever it is rendered to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from align_bench.report.tables.audit import (
+    agreement,
+    audited_accuracy,
+    calibration,
+    edited_answers,
+    length_and_form,
+)
+from align_bench.report.tables.cost import costs
+from align_bench.report.tables.differences import against_base, methods, own_reward, win_rates
+from align_bench.report.tables.drift import drift_from_base, gold_against_judge
+from align_bench.report.tables.keywords import keyword_lists
+from align_bench.report.tables.leaderboard import failures, judged, policies, reward_models
+from align_bench.report.tables.length import favoured_answers, gains, length_bias, length_bias_against_first, texts
+from align_bench.report.tables.ranks import policy_ranks, reward_model_ranks
+from align_bench.report.tables.scores import attacked, score_groups
+from align_bench.report.tables.section import Section
+from align_bench.report.tables.tuning import trials
+
+if TYPE_CHECKING:
+    from align_bench.report.schema import Report
+
+TABLES = (
+    reward_models,
+    length_bias,
+    length_bias_against_first,
+    attacked,
+    score_groups,
+    favoured_answers,
+    audited_accuracy,
+    length_and_form,
+    edited_answers,
+    calibration,
+    policies,
+    judged,
+    agreement,
+    gains,
+    drift_from_base,
+    gold_against_judge,
+    win_rates,
+    own_reward,
+    texts,
+    against_base,
+    methods,
+    reward_model_ranks,
+    policy_ranks,
+    keyword_lists,
+    trials,
+    costs,
+    failures,
+)
+
+
+def report_sections(report: Report) -> list[Section]:
+    """The tables of a report, without the empty ones."""
+    return [made for table in TABLES if (made := table(report)).rows]

@@ -1,0 +1,128 @@
+"""The audit of judges and reward models, and how far judges agree."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from align_bench.report.formatting import one_line
+from align_bench.report.tables.section import Column, MetricColumn, Section, metric_section, text
+from align_bench.report.tables.values import Spread, count, number, percent, point
+
+if TYPE_CHECKING:
+    from align_bench.report.schema import AuditMetrics, Report
+
+CHAPTER = "audit"
+EDIT_NAMES = {
+    "filler": "filler sentence appended",
+    "doubled": "last paragraph doubled",
+    "stripped": "Markdown stripped",
+}
+
+
+def agreement(report: Report) -> Section:
+    """How far each two judges agree."""
+    rows = [
+        (
+            one_line(f"{found.a}, {found.b}"),
+            number(found.kendall_tau),
+            count(found.methods),
+            Spread(found.agreement),
+            f"{len(found.reversed)} of {found.methods * (found.methods - 1) // 2}",
+        )
+        for found in report.agreement
+    ]
+    headings = ("Kendall τ", "methods", "per prompt", "pairs reversed")
+    captions = [
+        "τ: of the rankings of methods, the base among them, by mean score: 1 the same ranking, −1 the reverse.",
+        "per prompt: share of preferences between two methods' answers to a prompt on which both judges agree, where "
+        "both have one.",
+    ]
+    return Section("Agreement of judges", [text("judges"), *map(Column, headings)], rows, captions, chapter=CHAPTER)
+
+
+def audited_accuracy(report: Report) -> Section:
+    """What the accuracy of scores rests on."""
+    columns: list[MetricColumn[AuditMetrics]] = [
+        MetricColumn("accuracy", lambda metrics: metrics.accuracy, Spread),
+        MetricColumn("longer wins", lambda metrics: metrics.longer_wins, point),
+        MetricColumn("chosen longer", lambda metrics: metrics.accuracy_chosen_longer, point),
+        MetricColumn("chosen shorter", lambda metrics: metrics.accuracy_chosen_shorter, point),
+        MetricColumn("length matched", lambda metrics: metrics.accuracy_length_matched, Spread),
+        MetricColumn("length controlled", lambda metrics: metrics.accuracy_length_controlled, Spread),
+        MetricColumn("prompts shuffled", lambda metrics: metrics.accuracy_prompts_shuffled, Spread),
+        MetricColumn("prompts empty", lambda metrics: metrics.accuracy_prompts_empty, Spread),
+    ]
+    captions = [
+        "length matched: on pairs whose lengths differ by less than 10%; length controlled: how often the label would "
+        "agree if both answers were equally long, by logistic regression.",
+        "prompts shuffled, empty: both answers scored under another pair's prompt, or none. What stays above ½ is "
+        "judged without the question.",
+    ]
+    return _audited(report, "Audit: what the accuracy of scores rests on", columns, captions)
+
+
+def length_and_form(report: Report) -> Section:
+    """How scores go with the length and form of answers."""
+    columns: list[MetricColumn[AuditMetrics]] = [
+        MetricColumn("rank corr.", lambda metrics: metrics.length_spearman, Spread),
+        MetricColumn("within prompts", lambda metrics: metrics.length_spearman_within, point),
+        MetricColumn("given label", lambda metrics: metrics.length_partial, Spread),
+        MetricColumn("both", lambda metrics: metrics.length_partial_within, point),
+        MetricColumn("words", lambda metrics: metrics.effects.words, Spread),
+        MetricColumn("grade", lambda metrics: metrics.effects.grade, Spread),
+        MetricColumn("lists", lambda metrics: metrics.effects.list_items, Spread),
+        MetricColumn("headings", lambda metrics: metrics.effects.headings, Spread),
+        MetricColumn("bold", lambda metrics: metrics.effects.bold, Spread),
+    ]
+    captions = [
+        "rank corr.: Spearman's of score with words; within prompts: minus each pair's mean; given label: partial "
+        "(Pearson); both: of the differences within pairs.",
+        "words, grade: change of the score, in its standard deviations, per standard deviation of words and of "
+        "Flesch–Kincaid grade; lists, headings, bold: with against without. All in one regression, given the label.",
+    ]
+    return _audited(report, "Audit: length and form", columns, captions)
+
+
+def edited_answers(report: Report) -> Section:
+    """What edits of an answer do to its score."""
+    rows = [
+        (
+            one_line(found.scorer),
+            EDIT_NAMES[effect.edit],
+            Spread(effect.shift),
+            percent(effect.flips),
+            count(effect.shift.n),
+        )
+        for found in report.audit
+        for effect in found.metrics.edits
+        if effect.shift.n
+    ]
+    columns = [text("model"), text("edit"), Column("shift"), Column("flips"), Column("prompts")]
+    captions = [
+        "shift: mean change of the score, in standard deviations of the unedited scores.",
+        "flips: share of comparisons in which the preference turns once one of the two answers is edited.",
+    ]
+    return Section("Audit: edited answers", columns, rows, captions, chapter=CHAPTER)
+
+
+def calibration(report: Report) -> Section:
+    """How well scores predict the label."""
+    columns: list[MetricColumn[AuditMetrics]] = [
+        MetricColumn("Brier", lambda metrics: metrics.brier, Spread),
+        MetricColumn("log-loss", lambda metrics: metrics.log_loss, Spread),
+        MetricColumn("ECE", lambda metrics: metrics.calibration_error, Spread),
+        MetricColumn("temperature", lambda metrics: metrics.temperature, Spread),
+        MetricColumn("ties", lambda metrics: metrics.tie_rate, percent),
+    ]
+    captions = [
+        "σ(difference of scores) as the probability that the label agrees, each pair's sides in a random order. A "
+        "coin: Brier 0.25, log-loss 0.693.",
+        "ECE: mean distance of predicted and observed shares over ten bins (the curve is in report.json); temperature: "
+        "the divisor of scores that fits best; above 1, the model is overconfident.",
+    ]
+    return _audited(report, "Audit: calibration", columns, captions)
+
+
+def _audited(report: Report, title: str, columns: list[MetricColumn[AuditMetrics]], captions: list[str]) -> Section:
+    rows = [(found.scorer, found.metrics) for found in report.audit]
+    return metric_section(title, "model", rows, columns, captions, chapter=CHAPTER)

@@ -1,0 +1,71 @@
+"""How far policies moved from the base, and whether what the judge likes is right."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from align_bench.report.formatting import one_line
+from align_bench.report.tables.section import Column, Section, detectable, text
+from align_bench.report.tables.values import Spread, point
+
+if TYPE_CHECKING:
+    from align_bench.report.schema import Report
+
+CHAPTER = "drift"
+
+
+def drift_from_base(report: Report) -> Section:
+    """How far policies moved from the base, and what they got for it."""
+    metrics = {found.cell: found.metrics for found in report.results}
+    rows = [
+        (
+            one_line(found.cell),
+            Spread(found.kl),
+            point(metrics[found.cell].kl_per_token),
+            point(metrics[found.cell].log_ratio),
+            point(found.reward),
+            point(found.gold),
+            "yes" if found.on_frontier else "no",
+        )
+        for found in report.policies.frontier
+    ]
+    columns = [Column(heading) for heading in ("KL", "KL per token", "log-ratio", "judge", "gold accuracy")]
+    captions = [
+        "KL: of the policy from the base in nats per answer, on the policy's own answers, token by token (k3); "
+        f"log-ratio: the mean of log π − log π_ref, its simplest estimate. {_temperature(report)}",
+        "frontier: no other policy has as much judge reward for as little KL.",
+        *detectable(report, "prompts"),
+    ]
+    moved = len(rows) > 1  # the base alone has not
+    return Section(
+        "Drift from the base, and the reward for it",
+        [text("policy"), *columns, text("frontier", wraps=False)],
+        rows if moved else [],
+        captions,
+        chapter=CHAPTER,
+    )
+
+
+def gold_against_judge(report: Report) -> Section:
+    """Whether what the judge likes is right."""
+    rows = [
+        (one_line(found.cell), Spread(found.judge_gain), Spread(found.gold_gain), Spread(found.correlation))
+        for found in report.policies.gold_against_judge
+    ]
+    captions = [
+        "Gains over the base, in the judge's reward and in the share of right answers; correlation (Pearson) of the "
+        "two over prompts. A gain by the judge without one in gold is over-optimisation.",
+        *detectable(report, "prompts"),
+    ]
+    columns = [text("policy"), Column("judge gain"), Column("gold gain"), Column("correlation")]
+    return Section("Judge against gold", columns, rows, captions, chapter=CHAPTER)
+
+
+def _temperature(report: Report) -> str:
+    """What the KL is of, which depends on how the answers were drawn."""
+    generate = report.suite.settings.get("generate")
+    given = generate.get("temperature") if isinstance(generate, Mapping) else None
+    if not isinstance(given, int | float) or given == 1:
+        return "Both are unbiased for answers drawn at temperature 1."
+    return f"The answers were drawn at temperature {given:g}, so that both describe these answers, not the policy's KL."

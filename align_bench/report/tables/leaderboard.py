@@ -1,0 +1,129 @@
+"""Reward models on the validation pairs, policies on them and by their answers, and what has no result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from align_bench.records import Estimate
+from align_bench.report.formatting import UNDEFINED, one_line, with_spread
+from align_bench.report.tables.section import (
+    MetricColumn,
+    Section,
+    detectable,
+    done_results,
+    measured,
+    metric_section,
+    text,
+)
+from align_bench.report.tables.values import Spread, percent, point, tenths
+
+if TYPE_CHECKING:
+    from align_bench.report.schema import Metrics, Report, Result
+
+CHAPTER = "leaderboard"
+
+
+def reward_models(report: Report) -> Section:
+    """Reward models on the validation pairs."""
+    columns: list[MetricColumn[Metrics]] = [
+        MetricColumn("accuracy", lambda metrics: metrics.accuracy, Spread),
+        MetricColumn("ties", lambda metrics: metrics.tie_rate, percent),
+        MetricColumn("chosen longer", lambda metrics: metrics.accuracy_chosen_longer, point),
+        MetricColumn("chosen shorter", lambda metrics: metrics.accuracy_chosen_shorter, point),
+        MetricColumn("gold choice", lambda metrics: metrics.accuracy_gold_choice, point),
+        MetricColumn("margin", lambda metrics: metrics.margin, Spread),
+        MetricColumn("mean", lambda metrics: metrics.reward_mean, point),
+        MetricColumn("std", lambda metrics: metrics.reward_std, point),
+    ]
+    rows = measured(done_results(report, "reward"))
+    return metric_section(
+        "Reward models on the validation pairs", "model", rows, columns, _of_pairs(report), chapter=CHAPTER
+    )
+
+
+def policies(report: Report) -> Section:
+    """Policies on the validation pairs, by their own rewards and by two measures that are the same for all."""
+    columns: list[MetricColumn[Metrics]] = [
+        MetricColumn("accuracy", lambda metrics: metrics.accuracy, Spread),
+        MetricColumn("ties", lambda metrics: metrics.tie_rate, percent),
+        MetricColumn("acc. (mean logp)", lambda metrics: metrics.accuracy_logp_mean, point),
+        MetricColumn("acc. (log-ratio)", lambda metrics: metrics.accuracy_logratio, point),
+        MetricColumn("gold choice", lambda metrics: metrics.accuracy_gold_choice, point),
+        MetricColumn("margin", lambda metrics: metrics.margin, Spread),
+        MetricColumn("mean", lambda metrics: metrics.reward_mean, point),
+        MetricColumn("std", lambda metrics: metrics.reward_std, point),
+    ]
+    results = done_results(report, "base", "policy")
+    captions = [
+        *_rewards(results),
+        "acc. (mean logp): accuracy of the mean log-probability per token; acc. (log-ratio): accuracy of the log-ratio "
+        "to the reference.",
+        *_of_pairs(report),
+    ]
+    return metric_section(
+        "Policies on the validation pairs", "policy", measured(results), columns, captions, chapter=CHAPTER
+    )
+
+
+def judged(report: Report) -> Section:
+    """Generations, scored by the judges."""
+    results = [found for found in done_results(report, "base", "policy") if found.metrics.length_words.n]
+    others = dict.fromkeys(reward.judge for found in results for reward in found.metrics.other_judges)
+    columns: list[MetricColumn[Metrics]] = [
+        MetricColumn("judge", lambda metrics: metrics.judge_reward_mean, Spread),
+        *(MetricColumn(f"[{judge}]", _mean_by(judge), Spread) for judge in others),
+        MetricColumn("std", lambda metrics: metrics.judge_reward_std, point),
+        MetricColumn("win rate", lambda metrics: metrics.win_rate_vs_base, Spread),
+        MetricColumn("gold accuracy", lambda metrics: metrics.gold_accuracy, Spread),
+        MetricColumn("words", lambda metrics: metrics.length_words, tenths),
+        MetricColumn("answer tokens", lambda metrics: metrics.length_tokens, tenths, optional=True),
+        MetricColumn("grade", lambda metrics: metrics.readability_grade, tenths),
+        MetricColumn("unfinished", lambda metrics: metrics.unfinished_share, percent),
+    ]
+    captions = [
+        "win rate: against the base, prompt by prompt, a tie counts ½; grade: Flesch–Kincaid; unfinished: answers "
+        "truncated at the token limit.",
+        *detectable(report, "prompts"),
+    ]
+    if report.judges and (rewarded := report.judges[0].rewarded):
+        captions.append(
+            f"The judge is the very reward that {', '.join(map(one_line, rewarded))} learned from or picked by: its "
+            f"scores are no independent verdict on {'it' if len(rewarded) == 1 else 'them'}."
+        )
+    return metric_section("Generations, judged", "policy", measured(results), columns, captions, chapter=CHAPTER)
+
+
+def failures(report: Report) -> Section:
+    """Cells without a result, and why."""
+    methods = report.tuning.methods if report.tuning else []
+    ended = [(found.name, found.status, found.reason) for found in report.results]
+    ended += [(str(trial.cell), trial.status, trial.reason) for found in methods for trial in found.trials]
+    rows = [
+        (one_line(name), status, one_line(reason or UNDEFINED)) for name, status, reason in ended if status != "done"
+    ]
+    columns = [text("cell"), text("status", wraps=False), text("reason")]
+    return Section("Without a result", columns, rows, chapter=CHAPTER)
+
+
+def _mean_by(judge: str) -> Callable[[Metrics], Estimate]:
+    def mean(metrics: Metrics) -> Estimate:
+        return next((found.mean for found in metrics.other_judges if found.judge == judge), Estimate(None))
+
+    return mean
+
+
+def _rewards(results: Sequence[Result]) -> Iterator[str]:
+    cells: dict[str, list[str]] = {}
+    for found in results:
+        if found.reward:
+            cells.setdefault(found.reward, []).append(found.name)
+    if cells:
+        defined = "; ".join(f"{one_line(reward)} ({one_line(', '.join(own))})" for reward, own in cells.items())
+        yield f"Reward: {defined}."
+
+
+def _of_pairs(report: Report) -> list[str]:
+    longer = report.baselines.longer_wins
+    baseline = [] if longer.value is None else [f"Preferring the longer answer: accuracy {with_spread(longer)}."]
+    return [*detectable(report, "pairs"), *baseline, "±: half the 95% interval; a tie counts ½; lengths in words."]

@@ -1,0 +1,138 @@
+"""How far reward models prefer length, and how long and of what form answers are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from align_bench.report.formatting import UNDEFINED, one_line
+from align_bench.report.tables.section import (
+    Column,
+    MetricColumn,
+    Section,
+    comparison_section,
+    detectable,
+    done_results,
+    measured,
+    metric_section,
+    text,
+)
+from align_bench.report.tables.values import Number, Spread, Value, count, percent, point, tenths
+from align_bench.suite.names import JUDGE_CELL
+
+if TYPE_CHECKING:
+    from align_bench.metrics.distribution import Distribution
+    from align_bench.records import CellId
+    from align_bench.report.schema import Metrics, Report
+
+CHAPTER = "length"
+BIASES = ("length_correlation_given_label", "length_correlation_given_gold", "accuracy_right_shorter")
+
+
+def length_bias(report: Report) -> Section:
+    """How far reward models prefer length; a single one has nothing to be held against."""
+    columns: list[MetricColumn[Metrics]] = [
+        MetricColumn("corr. given label", lambda metrics: metrics.length_correlation_given_label, Spread),
+        MetricColumn("corr. given gold", lambda metrics: metrics.length_correlation_given_gold, Spread),
+        MetricColumn("chosen shorter", lambda metrics: metrics.accuracy_chosen_shorter, Spread),
+        MetricColumn("right shorter", lambda metrics: metrics.accuracy_right_shorter, Spread),
+    ]
+    captions = [
+        "corr.: partial correlation of score with words, given which answer is the chosen (label) or right (gold) one.",
+        "chosen shorter, right shorter: accuracy where the chosen, or the right, answer has fewer words.",
+        *detectable(report, "pairs"),
+    ]
+    results = [found for found in done_results(report, "reward") if found.algorithm != JUDGE_CELL]
+    rows = measured(results) if len(results) > 1 else []
+    return metric_section("Length bias of reward models", "model", rows, columns, captions, chapter=CHAPTER)
+
+
+def length_bias_against_first(report: Report) -> Section:
+    """The suite's first reward model against every other one of its seed."""
+    first: dict[int, CellId] = {}
+    for found in done_results(report, "reward"):
+        if found.algorithm != JUDGE_CELL:
+            first.setdefault(found.seed, found.cell)
+    seeds = {found.cell: found.seed for found in report.results}
+    chosen = [
+        found
+        for found in report.comparisons
+        if found.level == "checkpoint" and found.metric.name in BIASES and found.a == first.get(seeds[found.b])
+    ]
+    captions = [
+        "A positive difference of correlations, or a negative one of accuracies: the first model is the more biased.",
+        "The bootstrap is an interval, not a test; its verdict is whether that excludes 0.",
+        *detectable(report, "pairs"),
+    ]
+    return comparison_section(
+        "Length bias of the first reward model against the others", chosen, captions, chapter=CHAPTER
+    )
+
+
+def favoured_answers(report: Report) -> Section:
+    """Length and readability of the validation answers that the label and each model favour, and of the others."""
+    rows = [
+        (
+            one_line(found.by),
+            found.side,
+            *_summary(found.words, "{:.0f}"),
+            *_summary(found.grade, "{:.1f}"),
+            count(found.grade.n_valid),
+        )
+        for found in report.course.answers
+    ]
+    columns = [text("by"), text("answers", wraps=False)]
+    columns += [Column(f"{what} {kind}") for what in ("words", "grade") for kind in ("mean", "median", "quartiles")]
+    captions = [
+        "favoured: the answer with the higher score, or the one that the data prefers (label); ties are left out.",
+        "grade: Flesch–Kincaid; graded: answers that have one.",
+        *detectable(report, "pairs"),
+    ]
+    title = "Length and readability of favoured answers"
+    return Section(title, [*columns, Column("graded")], rows, captions, CHAPTER)
+
+
+def gains(report: Report) -> Section:
+    """How much of a gain over the base is left at equal length."""
+    columns: list[MetricColumn[Metrics]] = [
+        MetricColumn("win rate", lambda metrics: metrics.win_rate_vs_base, Spread),
+        MetricColumn("at equal length", lambda metrics: metrics.win_rate_length_controlled, Spread),
+        MetricColumn("judge gain", lambda metrics: metrics.judge_gain, Spread),
+        MetricColumn("within length", lambda metrics: metrics.judge_gain_within_length, point),
+        MetricColumn("between length", lambda metrics: metrics.judge_gain_between_length, point),
+    ]
+    captions = [
+        "at equal length: σ(θ) of a logistic fit σ(θ + φ·tanh(Δwords/sd)) of the wins, with a weak ridge (0.01).",
+        "judge gain: mean judge reward minus the base's; within: between answers of like length (deciles of words); "
+        "between: from writing other lengths. The two add up to it.",
+        *detectable(report, "prompts"),
+    ]
+    rows = measured(found for found in done_results(report, "policy") if found.metrics.judge_gain.n)
+    return metric_section("Gains over the base, by length", "policy", rows, columns, captions, chapter=CHAPTER)
+
+
+def texts(report: Report) -> Section:
+    """What the texts of the generations are like."""
+    columns: list[MetricColumn[Metrics]] = [
+        MetricColumn("characters", lambda metrics: metrics.length_characters, tenths),
+        MetricColumn("distinct 1", lambda metrics: metrics.distinct_1, point),
+        MetricColumn("distinct 2", lambda metrics: metrics.distinct_2, point),
+        MetricColumn("distinct 3", lambda metrics: metrics.distinct_3, point),
+        MetricColumn("repeated", lambda metrics: metrics.repetition, percent),
+    ]
+    captions = [
+        "distinct n: different n-grams of words / all n-grams of all answers (Li et al. 2016); it falls as text grows.",
+        "repeated: share of 4-grams of words that the answer has said before (Welleck et al. 2020), mean over answers.",
+        *detectable(report, "prompts"),
+    ]
+    results = [found for found in done_results(report, "base", "policy") if found.metrics.length_words.n]
+    return metric_section("Texts of the generations", "policy", measured(results), columns, captions, chapter=CHAPTER)
+
+
+def _summary(found: Distribution, form: str) -> tuple[Value, Value, Value]:
+    """Mean, median and quartiles."""
+
+    def number(value: float | None) -> Number:
+        return Number(value, UNDEFINED if value is None else form.format(value))
+
+    quartiles = UNDEFINED if found.q1 is None else f"{number(found.q1)}–{number(found.q3)}"
+    return number(found.mean), number(found.median), quartiles

@@ -1,0 +1,206 @@
+"""Parts that tables are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
+
+from align_bench.report.decision import ALPHA, decide
+from align_bench.report.formatting import number as in_words
+from align_bench.report.formatting import one_line
+from align_bench.report.tables.values import Interval, Value, count, difference, p_value
+
+if TYPE_CHECKING:
+    from align_bench.records import Comparison, Estimate, Kind
+    from align_bench.report.schema import DetectableBetweenSeeds, DetectableEffect, Metrics, Report, Result
+
+Measured = TypeVar("Measured")  # what holds the metrics of a row
+VERDICT = (
+    f"Verdict: Holm-adjusted p below {ALPHA:.0%}; equivalent: Holm-adjusted TOST below {ALPHA:.0%}; between methods, "
+    "the bootstrap interval must also exclude 0, or lie within the margin; inconclusive: neither. The interval beside "
+    "McNemar's test is that of a paired t."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column.
+
+    Attributes:
+        heading: its heading.
+        numeric: whether it holds numbers, which are set flush right.
+        wraps: whether its cells may break into lines.
+        optional: whether it is left out where there is no room for all columns.
+    """
+
+    heading: str
+    numeric: bool = True
+    wraps: bool = False
+    optional: bool = False
+
+
+def text(heading: str, *, wraps: bool = True, optional: bool = False) -> Column:
+    """A column of words."""
+    return Column(heading, numeric=False, wraps=wraps, optional=optional)
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One table: all text is literal, and for the renderer to escape.
+
+    Attributes:
+        title: what it is about.
+        columns: its columns.
+        rows: its cells, row by row.
+        captions: what a reader needs beside the numbers.
+        chapter: where in the page it stands.
+    """
+
+    title: str
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[Value]]
+    captions: Sequence[str] = field(default=())
+    chapter: str = "more"
+
+    def texts(self) -> list[tuple[str, ...]]:
+        """The rows as they are shown."""
+        return [tuple(map(str, row)) for row in self.rows]
+
+
+@dataclass(frozen=True, slots=True)
+class MetricColumn(Generic[Measured]):
+    """A column that shows one metric.
+
+    Attributes:
+        heading: its heading.
+        metric: gives the metric of a row.
+        shown: how it is shown.
+        optional: as of a `Column`.
+    """
+
+    heading: str
+    metric: Callable[[Measured], Estimate]
+    shown: Callable[[Estimate], Value]
+    optional: bool = False
+
+
+def metric_section(
+    title: str,
+    first: str,
+    rows: Iterable[tuple[str, Measured]],
+    columns: Sequence[MetricColumn[Measured]],
+    captions: Sequence[str],
+    *,
+    chapter: str,
+) -> Section:
+    """A row per name with its metrics; columns without any value are left out, and so is a table without columns."""
+    named = list(rows)
+    kept = [column for column in columns if any(column.metric(own).value is not None for _, own in named)]
+    cells = [(one_line(name), *(column.shown(column.metric(own)) for column in kept)) for name, own in named if kept]
+    headings = [Column(one_line(column.heading), optional=column.optional) for column in kept]
+    return Section(title, [text(first), *headings], cells, captions, chapter)
+
+
+def both(comparison: Comparison) -> str:
+    """Between whom a comparison is."""
+    return f"{comparison.a} − {comparison.b}"
+
+
+def comparison_section(
+    title: str,
+    found: Sequence[Comparison],
+    captions: Sequence[str],
+    *,
+    chapter: str,
+    who: tuple[str, Callable[[Comparison], str]] | None = ("a − b", both),
+) -> Section:
+    """A row per comparison; columns of what none of them has are left out.
+
+    Args:
+        title: the table's title.
+        found: the comparisons.
+        captions: its captions; what a verdict means is added.
+        chapter: where in the page it stands.
+        who: heading and text of the column that says between whom; None where the title says it.
+    """
+    shown: list[tuple[Column, Callable[[Comparison], Value], bool]] = [
+        (text("metric"), lambda one: one_line(one.metric), True),
+        (Column("diff"), lambda one: difference(one.difference), True),
+        (Column("95% interval"), lambda one: Interval(one.low, one.high), True),
+        (
+            Column("bootstrap interval", optional=True),
+            lambda one: Interval(one.bootstrap_low, one.bootstrap_high),
+            any(one.bootstrap_low is not None for one in found),
+        ),
+        (text("test", optional=True), lambda one: one_line(one.test), True),
+        (Column("p"), lambda one: p_value(one.p), True),
+        (Column("Holm p"), lambda one: p_value(one.p_holm), True),
+        (
+            Column("Wilcoxon p", optional=True),
+            lambda one: p_value(one.p_wilcoxon),
+            any(one.p_wilcoxon is not None for one in found),
+        ),
+        (
+            Column("TOST Holm p", optional=True),
+            lambda one: p_value(one.p_tost_holm),
+            any(one.p_tost_holm is not None for one in found),
+        ),
+        (Column("dz", optional=True), lambda one: difference(one.effect), True),
+        (Column("n", optional=True), lambda one: count(one.n), True),
+        (text("verdict"), verdict, True),
+    ]
+    if who is not None:
+        heading, name = who
+        shown.insert(0, (text(heading), lambda one: one_line(name(one)), True))
+    kept = [(column, cell) for column, cell, known in shown if known]
+    rows = [[cell(one) for _, cell in kept] for one in found]
+    return Section(title, [column for column, _ in kept], rows, [*captions, VERDICT], chapter)
+
+
+def done_results(report: Report, *kinds: Kind) -> list[Result]:
+    """The results of these kinds that are done, kind by kind."""
+    return [found for kind in kinds for found in report.results if found.kind == kind and found.status == "done"]
+
+
+def measured(results: Iterable[Result]) -> list[tuple[str, Metrics]]:
+    """The rows of a `metric_section` of results."""
+    return [(found.name, found.metrics) for found in results]
+
+
+def detectable(report: Report, *sizes: Literal["pairs", "prompts", "seeds"]) -> list[str]:
+    """A caption each: the smallest effect that this many pairs, prompts or seeds could have shown."""
+    known = report.detectable
+    captions = {
+        "pairs": known.pairs and _paired("pairs", known.pairs),
+        "prompts": known.prompts and _paired("prompts", known.prompts),
+        "seeds": known.seeds and _between_seeds(known.seeds),
+    }
+    return [caption for size in sizes if (caption := captions[size])]
+
+
+def verdict(found: Comparison) -> str:
+    """A comparison in words: who is higher, that both are equivalent, or that neither was shown."""
+    decision = decide(found)
+    if decision in ("higher", "lower"):
+        return f"{one_line(found.a if decision == 'higher' else found.b)} higher"
+    return {"equivalent": "equivalent", "none": "inconclusive", "undefined": "undefined"}[decision]
+
+
+def _between_seeds(size: DetectableBetweenSeeds) -> str:
+    return (
+        f"n = {size.n} seeds; smallest detectable difference {in_words(size.d)} × the standard deviation over seeds "
+        f"(80% power), {in_words(size.d_holm)} {_first_step(size.tests)}."
+    )
+
+
+def _paired(what: str, size: DetectableEffect) -> str:
+    of = "" if size.prompts == size.n else f" of {size.prompts} prompts"
+    return (
+        f"n = {size.n} {what}{of}; smallest detectable dz {in_words(size.dz)} (80% power), {in_words(size.dz_holm)} "
+        f"{_first_step(size.tests)}."
+    )
+
+
+def _first_step(tests: int) -> str:
+    return f"at Holm's first step ({tests} tests)"

@@ -1,0 +1,203 @@
+"""The way through a model: a causal language model of a few thousand parameters, made on the spot, and its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from align_bench.api import (
+    CriticRollouts,
+    PairScores,
+    ReferencedChosenLogps,
+    ReferencedPairLogps,
+    ReferencedUnpairedLogps,
+    Rollouts,
+)
+from align_bench.models.layout import Sequences
+from align_bench.models.logprobs import token_logps
+from align_bench.records import TokenRow
+from align_bench.testing.narrowed import narrowed
+
+VOCABULARY = 48
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """A policy, a reference and a few rows, as training has them.
+
+    Attributes:
+        model, reference_model: random Llamas of different weights; with a scalar head for scores.
+        rows: preference pairs of different lengths, all prompts different.
+        reference: what the store would hold of the reference model, recomputed plainly: shape [rows] by column.
+    """
+
+    model: Any
+    reference_model: Any
+    rows: tuple[TokenRow, ...]
+    reference: Mapping[str, Tensor]
+
+
+@cache
+def bench(scalar_head: bool) -> Bench:
+    """The one bench of policies or of reward models; nothing is downloaded, and torch's seed is left as it was."""
+    from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
+
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=64,
+        initializer_range=0.5,
+        pad_token_id=0,
+        num_labels=1,
+    )
+    build = LlamaForSequenceClassification if scalar_head else LlamaForCausalLM
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model, reference_model = build(config).eval(), build(config).eval()
+    model.requires_grad_(False)
+    # Answers both shorter and longer than a prompt, and one of a single token.
+    lengths = [(3, 5, 9), (1, 1, 6), (7, 12, 4), (4, 8, 8), (2, 3, 14), (9, 6, 1)]
+    rows = tuple(
+        TokenRow(index, _ids(prompt, 3 * index), _ids(chosen, 3 * index + 1), _ids(rejected, 3 * index + 2))
+        for index, (prompt, chosen, rejected) in enumerate(lengths)
+    )
+    reference = {} if scalar_head else _plain_columns(reference_model, rows)
+    return Bench(model, reference_model, rows, reference)
+
+
+def _ids(length: int, salt: int) -> tuple[int, ...]:
+    return tuple(1 + (7 * salt + 11 * step + step * step) % (VOCABULARY - 1) for step in range(length))
+
+
+def plain_logp(model: Any, prompt: Sequence[int], response: Sequence[int]) -> float:
+    """`s` by its definition: one row without padding, all logits, a sum over the response's tokens in float64."""
+    ids = [*prompt, *response]
+    with torch.no_grad():
+        logps = model(input_ids=torch.tensor([ids])).logits[0].double().log_softmax(-1)
+    return float(sum(logps[position - 1, ids[position]] for position in range(len(prompt), len(ids))))
+
+
+def plain_score(model: Any, prompt: Sequence[int], response: Sequence[int]) -> float:
+    """`r` by its definition: the scalar head at the last token of one row without padding."""
+    with torch.no_grad():
+        hidden = model.model(input_ids=torch.tensor([[*prompt, *response]])).last_hidden_state
+        return float(model.score(hidden[0, -1]))
+
+
+def _plain_columns(model: Any, rows: Sequence[TokenRow]) -> dict[str, Tensor]:
+    """`s` of both answers of each row, and of the next row's answers to its prompt."""
+    columns: dict[str, list[float]] = {}
+    for index, row in enumerate(rows):
+        other = rows[(index + 1) % len(rows)]
+        for name, answer in {
+            "chosen": row.chosen,
+            "rejected": row.rejected,
+            "mismatched_chosen": other.chosen,
+            "mismatched_rejected": other.rejected,
+        }.items():
+            columns.setdefault(name, []).append(plain_logp(model, row.prompt, answer or ()))
+    return {name: torch.tensor(values) for name, values in columns.items()}
+
+
+def pairs_by_definition(bench: Bench) -> ReferencedPairLogps:
+    policy, reference = _plain_columns(bench.model, bench.rows), bench.reference
+    return ReferencedPairLogps(
+        policy["chosen"],
+        policy["rejected"],
+        torch.tensor([len(row.chosen or ()) for row in bench.rows]),
+        torch.tensor([len(row.rejected or ()) for row in bench.rows]),
+        reference["chosen"],
+        reference["rejected"],
+    )
+
+
+def chosen_by_definition(bench: Bench) -> ReferencedChosenLogps:
+    pairs = pairs_by_definition(bench)
+    return ReferencedChosenLogps(pairs.chosen, pairs.chosen_tokens, pairs.ref_chosen)
+
+
+def unpaired_by_definition(bench: Bench) -> ReferencedUnpairedLogps:
+    """A chosen and a rejected answer of each row in turn."""
+    policy, reference, pairs = _plain_columns(bench.model, bench.rows), bench.reference, pairs_by_definition(bench)
+
+    def in_turn(chosen: Tensor, rejected: Tensor) -> Tensor:
+        return torch.stack([chosen, rejected], 1).flatten()
+
+    return ReferencedUnpairedLogps(
+        logps=in_turn(policy["chosen"], policy["rejected"]),
+        tokens=in_turn(pairs.chosen_tokens, pairs.rejected_tokens),
+        desirable=torch.arange(2 * len(bench.rows)) % 2 == 0,
+        ref_logps=in_turn(reference["chosen"], reference["rejected"]),
+        mismatched=in_turn(policy["mismatched_chosen"], policy["mismatched_rejected"]),
+        ref_mismatched=in_turn(reference["mismatched_chosen"], reference["mismatched_rejected"]),
+    )
+
+
+def scores_by_definition(bench: Bench) -> PairScores:
+    return PairScores(
+        torch.tensor([plain_score(bench.model, row.prompt, row.chosen or ()) for row in bench.rows]),
+        torch.tensor([plain_score(bench.model, row.prompt, row.rejected or ()) for row in bench.rows]),
+        torch.tensor([len(row.chosen or ()) for row in bench.rows]),
+        torch.tensor([len(row.rejected or ()) for row in bench.rows]),
+    )
+
+
+class RolloutFeed:
+    """The chosen answers of some rows as `Rollouts`: written under a reference, with advantages and returns made up."""
+
+    def __init__(self, rows: Sequence[TokenRow], reference_model: Any, *, critic: bool) -> None:
+        self.critic = critic
+        self.sequences: Sequences = [(row.prompt, row.chosen or ()) for row in rows]
+        self.lengths = [len(prompt) + len(answer) for prompt, answer in self.sequences]
+        with torch.no_grad():
+            self.written, _ = token_logps(reference_model, self.sequences)
+        size = self.written.shape[1]
+        waves = torch.arange(1.0, 1 + self.written.numel()).reshape(len(rows), size)
+        self.mask = torch.arange(size) < torch.tensor([len(answer) for _, answer in self.sequences])[:, None]
+        self.advantages = waves[:, :1].sin() * self.mask
+        self.values, self.returns = waves.cos() * self.mask, (0.7 * waves).sin() * self.mask
+        self.mean_tokens = float(self.mask.sum()) / len(rows)
+
+    def begin(self, model: Any, batch: Sequence[int], max_tokens: int) -> None:
+        """Nothing is left to prepare."""
+
+    def record(self, model: Any, examples: Sequence[int]) -> Rollouts:
+        """A micro-batch, as wide as its own longest answer; the policy is the model, half way from the reference."""
+        own, _ = token_logps(model, [self.sequences[example] for example in examples])
+        rows, time = list(examples), own.shape[1]
+        written = self.written[rows, :time]
+        # Two random models are far apart: half-way steps would be outside of every clip.
+        whole = CriticRollouts(
+            logps=written + 0.02 * (own - written),
+            old_logps=written,
+            ref_logps=written - 0.01 * (own - written),
+            mask=self.mask[rows, :time],
+            advantages=self.advantages[rows, :time],
+            returns=self.returns[rows, :time],
+            values=self.values[rows, :time],
+            old_values=0.9 * self.values[rows, :time],
+            mean_tokens=self.mean_tokens,
+        )
+        return whole if self.critic else narrowed(whole, Rollouts)
+
+
+def rollouts_by_definition(bench: Bench) -> Rollouts:
+    """The same from plain sums: what a padded row holds beyond its answer is 0."""
+    feed = RolloutFeed(bench.rows, bench.reference_model, critic=True)
+    tokens = [
+        [plain_logp(bench.model, [*prompt, *answer[:step]], answer[step : step + 1]) for step in range(len(answer))]
+        for prompt, answer in feed.sequences
+    ]
+    longest = max(map(len, tokens))
+    own = torch.tensor([[*row, *[0.0] * (longest - len(row))] for row in tokens])
+    record = feed.record(bench.model, range(len(tokens)))
+    return replace(record, logps=feed.written + 0.02 * (own - feed.written))

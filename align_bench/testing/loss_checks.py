@@ -1,0 +1,225 @@
+"""Checks of a loss by itself, on batches made by hand."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields, replace
+
+import torch
+from annotated_types import BaseMetadata, Ge, Le
+from torch import Tensor
+from torch.autograd.gradcheck import GradcheckError, gradcheck
+
+from align_bench.api import OnlineAlgorithm
+from align_bench.testing.specimens import for_method
+from align_bench.testing.subject import Subject, Verdict, failed, not_applicable, passed, shown
+from align_bench.testing.written_batches import drifted
+
+
+def runs(subject: Subject) -> Verdict:
+    record = subject.batch(subject.kind.moderate)
+    loss = subject.loss(replace(record, **subject.inputs(record)))
+    if not loss.values.requires_grad:
+        return failed(
+            "the values carry no gradient", "compute them from the batch's tensors, without .detach() or .item()"
+        )
+    tensors = {"values": loss.values, **subject.rewards(loss)}
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            return failed(
+                f"{name} are {shown(tensor)} at moderate log-probabilities", "look for a log, exp or division"
+            )
+    return passed(f"{', '.join(tensors)} of shape [{len(loss.values)}], finite")
+
+
+def closed_form(subject: Subject) -> Verdict:
+    algorithm = subject.algorithm
+    form = None if isinstance(algorithm, OnlineAlgorithm) else algorithm.closed_form(subject.parameters)
+    if form is None:
+        return not_applicable("no closed form is declared; @algorithm(at_reference=…) declares one")
+    record = subject.batch(subject.kind.at_reference)
+    values = subject.loss(record).values
+    if isinstance(form, tuple):
+        desirable, undesirable = (torch.full_like(values, value) for value in form)
+        expected = torch.where(subject.kind.rejected(record, subject.kind.trained[0]), undesirable, desirable)
+    else:
+        expected = torch.full_like(values, form)
+    found = f"{shown(values)}, declared {shown(expected)}"
+    if not torch.allclose(values, expected, rtol=1e-9, atol=1e-12):
+        return failed(found, "check the equation against its source, or mend at_reference")
+    return passed(found)
+
+
+def signs(subject: Subject) -> Verdict:
+    places = {"near": subject.kind.near_reference}
+    if subject.algorithm.reference or subject.algorithm.online or subject.algorithm.kind == "reward":
+        places = {"at": subject.kind.at_reference, **places}
+    spans: dict[str, list[float]] = {}
+    for where, make in places.items():
+        record = subject.batch(make)
+        for name, slopes in subject.gradients(record)[1].items():
+            rejected, wanted = subject.kind.rejected(record, name), subject.wanted(record, name)
+            read = record.mask if subject.algorithm.online else torch.ones_like(slopes)
+            for place in read.nonzero().tolist():
+                at = tuple(place)
+                slope, sign = float(slopes[at]), int(wanted[at])
+                side = f"{name} of a rejected answer" if rejected[at] and len(subject.kind.trained) == 1 else name
+                if (slope > 0) - (slope < 0) != sign:
+                    return failed(
+                        f"{where} the reference, row {', token '.join(map(str, at))}: ∂loss/∂{side} = {slope:.3g}, "
+                        f"expected { {0: '0', 1: 'above 0', -1: 'below 0'}[sign] }",
+                        "look for a flipped sign or swapped sides; online, for a clip that holds where the policy went "
+                        "astray; a method that rejected answers do not move declares @algorithm(uses_rejected=…)",
+                    )
+                spans.setdefault(side, []).append(slope)
+    return passed("; ".join(f"∂loss/∂{side} {min(span):.3g} to {max(span):.3g}" for side, span in spans.items()))
+
+
+def gradients(subject: Subject) -> Verdict:
+    record = subject.batch(subject.kind.moderate)
+    inputs = subject.inputs(record)
+
+    def values(*given: Tensor) -> Tensor:
+        return subject.loss(replace(record, **dict(zip(inputs, given, strict=True)))).values
+
+    try:
+        gradcheck(values, list(inputs.values()))
+    except GradcheckError as error:
+        # It numbers the inputs and then prints both Jacobians.
+        by_name = re.sub(
+            r"output 0 with respect to input (\d)", lambda at: f"∂loss/∂{list(inputs)[int(at[1])]}", str(error)
+        )
+        return failed(" ".join(by_name.split()), "look for .detach(), .item(), rounding or a custom backward")
+    return passed(f"{' and '.join(f'∂loss/∂{name}' for name in inputs)} equal in every row")
+
+
+def extremes(subject: Subject) -> Verdict:
+    extremes = subject.kind.extreme(torch.float32)
+    for what, record in extremes.items():
+        loss, slopes = subject.gradients(for_method(record, subject.algorithm, subject.parameters))
+        named = {"the values": loss.values, **{f"∂loss/∂{name}": slope for name, slope in slopes.items()}}
+        for name, tensor in {**named, **subject.rewards(loss)}.items():
+            if not tensor.isfinite().all():
+                return failed(
+                    f"at {what}, {name}: {shown(tensor)}",
+                    "use logsigmoid, softplus, expm1 or log1p in place of their spelt-out forms, and keep off poles "
+                    "(clamp what goes into log)",
+                )
+    return passed(f"all finite at {', '.join(extremes)}")
+
+
+def rewards(subject: Subject) -> Verdict:
+    if subject.algorithm.online:
+        return not_applicable("an online method is given its reward, and returns none")
+    record = subject.batch(subject.kind.moderate)
+    before = subject.rewards(subject.loss(record))
+    rises = []
+    for name, reward in zip(subject.kind.trained, before, strict=True):
+        after = subject.rewards(subject.loss(replace(record, **{name: getattr(record, name) + 1})))
+        rise = after[reward] - before[reward]
+        if not rise.any() and not subject.uses_rejected:
+            return not_applicable("by its declaration, these hyper-parameters leave no preference to reward")
+        if not (rise > 0).all():
+            return failed(
+                f"{reward} change by {shown(rise)} when {name} rises by 1", "return the rewards that the loss compares"
+            )
+        rises.append(f"{reward} rise by {shown(rise)} when {name} rises by 1")
+    for name in subject.inputs(record).keys() - set(subject.kind.trained):
+        after = subject.rewards(subject.loss(replace(record, **{name: getattr(record, name) + 1})))
+        for reward, values in after.items():
+            if not torch.equal(values, before[reward]):
+                return failed(
+                    f"{reward} change by {shown(values - before[reward])} when {name} rises by 1, which is dropped "
+                    "after training",
+                    "return the scores of the model that is kept",
+                )
+    return passed("; ".join(rises))
+
+
+def length(subject: Subject) -> Verdict:
+    algorithm, counts = subject.algorithm, subject.kind.counts
+    normalised = None if isinstance(algorithm, OnlineAlgorithm) else algorithm.normalised
+    if not counts:
+        return not_applicable(f"{subject.algorithm.data} carry no token counts")
+    if normalised is None:
+        return not_applicable("nothing is declared; @algorithm(normalised=True or False) declares it")
+    record = subject.batch(subject.kind.moderate)
+    given = {field.name: getattr(record, field.name) for field in fields(record)}
+    sums = [name for name, value in given.items() if value.is_floating_point()]
+    doubled = [name for name in (*counts, *(sums if normalised else ())) if name not in subject.kind.per_batch]
+    before = subject.loss(record).values
+    after = subject.loss(replace(record, **{name: 2 * given[name] for name in doubled})).values
+    what = "answers twice as long at the same s̄" if normalised else "twice the token counts at the same sums"
+    if not torch.allclose(before, after, rtol=1e-9, atol=1e-12):
+        return failed(
+            f"{what} move the loss from {shown(before)} to {shown(after)}",
+            "divide by each answer's own token count" if normalised else "declare normalised=True, or leave it out",
+        )
+    return passed(f"{what} leave it at {shown(before)}")
+
+
+def kl_estimate(subject: Subject) -> Verdict:
+    if subject.algorithm.online:
+        return _drift(subject)
+    if not subject.kind.per_batch:
+        return not_applicable(f"{subject.algorithm.data} bring no mismatched answers")
+    if not subject.algorithm.reference:
+        return not_applicable("without a reference there is no KL estimate")
+    record = subject.batch(subject.kind.moderate)
+    before = subject.loss(record).values
+    if torch.equal(before, subject.loss(replace(record, mismatched=record.mismatched + 3)).values):
+        return failed(
+            "mismatched answers 3 nats more likely leave the loss alone",
+            "estimate z0 as max(0, mean of mismatched − ref_mismatched)",
+        )
+    others = torch.arange(len(before)) > 0
+    moved = subject.loss(replace(record, logps=torch.where(others, record.logps + 5, record.logps))).values
+    if moved[0] != before[0]:
+        return failed(
+            f"row 0 goes from {before[0]:.4g} to {moved[0]:.4g} when the other rows' own answers change",
+            "estimate z0 from mismatched, not from the rows' own answers",
+        )
+    mismatched = record.mismatched.clone().requires_grad_()
+    logps = record.logps.clone().requires_grad_()
+    values = subject.loss(replace(record, logps=logps, mismatched=mismatched)).values
+    (slopes,) = torch.autograd.grad(values.sum(), [mismatched], allow_unused=True, materialize_grads=True)
+    if slopes.any():
+        return failed(f"∂loss/∂mismatched = {shown(slopes)}", "detach the KL estimate")
+    return passed("moves with mismatched − ref_mismatched alone, without gradient")
+
+
+def _drift(subject: Subject) -> Verdict:
+    """Whether a loss that reads the reference draws the policy back to it, token by token."""
+    record = drifted(torch.float64)
+    _, slopes = subject.gradients(for_method(record, subject.algorithm, subject.parameters))
+    pull, away = slopes["logps"][record.mask], (record.logps - record.ref_logps)[record.mask]
+    if not pull.any():
+        return not_applicable("a drift from the reference does not move the loss; the reward may pay for it")
+    if not torch.equal(pull.sign(), away.sign()):
+        return failed(
+            f"tokens {shown(away)} nats from the reference have ∂loss/∂logps {shown(pull)}",
+            "a token likelier than under the reference is to become less likely: look for a flipped sign",
+        )
+    return passed(f"tokens {shown(away)} nats from the reference have ∂loss/∂logps {shown(pull)}")
+
+
+def edges(subject: Subject) -> Verdict:
+    tried = []
+    for name, parameter in subject.algorithm.parameters.items():
+        for value in (edge for bound in parameter.constraints for edge in _edge(bound)):
+            at_edge = replace(subject, parameters={**subject.parameters, name: parameter.parse(value)})
+            loss, slopes = at_edge.gradients(subject.batch(subject.kind.moderate))
+            if not all(tensor.isfinite().all() for tensor in (loss.values, *slopes.values())):
+                return failed(
+                    f"at {name}={value:g}, which its range allows, the loss is {shown(loss.values)}",
+                    "leave the bound out of the range: Gt for Ge, Lt for Le",
+                )
+            tried.append(f"{name}={value:g}")
+    return passed(f"finite at {', '.join(tried)}") if tried else not_applicable("no range includes its bound")
+
+
+def _edge(bound: BaseMetadata) -> tuple[float, ...]:
+    match bound:
+        case Ge(ge=int() | float() as edge) | Le(le=int() | float() as edge):
+            return (edge,)
+    return ()

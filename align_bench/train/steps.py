@@ -1,0 +1,185 @@
+"""The steps of a training: accumulated gradients, the optimizer, checkpoints, and memory that runs out."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from align_bench.errors import ModelError, PluginError
+from align_bench.store.files import make_folder, replacing
+from align_bench.train.auxiliary import companion_of
+
+if TYPE_CHECKING:
+    from align_bench.api import Algorithm, Loss
+    from align_bench.train.job import TrainingJob
+
+
+def one_process(job: TrainingJob[Algorithm]) -> Accelerator:
+    """What backward passes, clipping and trackers go through.
+
+    Raises:
+        ModelError: when started as one of several processes.
+    """
+    accelerator = Accelerator(mixed_precision="no", log_with=list(job.settings.trackers) or None, project_dir=job.track)
+    if accelerator.num_processes > 1:
+        raise ModelError(
+            "training runs in one process so far", fix="start align-bench without accelerate launch or torchrun"
+        )
+    return accelerator
+
+
+class Budget:
+    """Padded tokens per micro-batch; halved whenever the device runs out of memory, and the step done again."""
+
+    def __init__(self, tokens: int) -> None:
+        self.tokens = tokens
+
+    def run(self, attempt: Callable[[int], dict[str, float]], model: Any) -> dict[str, float]:
+        """What an attempt returns that is given as many tokens as fit."""
+        while True:
+            try:
+                return attempt(self.tokens)
+            except torch.OutOfMemoryError:
+                if self.tokens <= 128:
+                    raise
+            self.tokens //= 2
+            model.zero_grad(set_to_none=True)
+            torch.cuda.empty_cache()
+
+
+def accumulated(accelerator: Accelerator, losses: Iterable[Loss], examples: int) -> dict[str, float]:
+    """Backward over the losses of micro-batches, which together have so many examples.
+
+    Returns:
+        The sums over examples of what the log shows.
+    """
+    sums: dict[str, float] = {}
+    correlated: dict[str, list[Tensor]] = {}
+    for loss in losses:
+        accelerator.backward(loss.values.sum() / examples)
+        for name, value in _logged(loss).items():
+            sums[name] = sums.get(name, 0.0) + value
+        for name, values in loss.correlations.items():
+            correlated.setdefault(name, []).append(torch.stack([value.detach().float() for value in values]))
+    found = {name: float(torch.cat(parts, dim=1).corrcoef()[0, 1]) for name, parts in correlated.items()}
+    return sums | {name: value * examples for name, value in found.items() if math.isfinite(value)}
+
+
+def _logged(loss: Loss) -> dict[str, float]:
+    """Sums over the micro-batch of the loss, the rewards and the method's own metrics."""
+    values: dict[str, Tensor] = {"loss": loss.values, **loss.metrics}
+    if loss.chosen_rewards is not None and loss.rejected_rewards is not None:
+        margin = loss.chosen_rewards - loss.rejected_rewards
+        values |= {"chosen_reward": loss.chosen_rewards, "rejected_reward": loss.rejected_rewards, "margin": margin}
+        values["accuracy"] = (margin > 0).float() + 0.5 * (margin == 0).float()
+    if loss.rewards is not None:
+        values["reward"] = loss.rewards
+    return {name: float(value.detach().sum()) for name, value in values.items()}
+
+
+def _groups(model: Any, learning_rate: float) -> list[dict[str, Any]]:
+    """The trained parameters by their peak learning rate: the adapter first, then its companion where one learns."""
+    companion = companion_of(model)
+    beside = [] if companion is None else list(companion.parameters())
+    known = {id(parameter) for parameter in beside}
+    adapter = [value for value in model.parameters() if value.requires_grad and id(value) not in known]
+    groups: list[dict[str, Any]] = [{"params": adapter}]
+    if companion is not None and beside:
+        groups.append({"params": beside, "lr": learning_rate * companion.learning_rate_factor})
+    return groups
+
+
+class State:
+    """All that a step changes, so that a checkpoint of it is the whole truth; goes on from one where there is one.
+
+    Attributes:
+        step: optimizer steps so far.
+        tokens: tokens of prompts and answers so far.
+        log: a mapping for each step.
+    """
+
+    def __init__(self, job: TrainingJob[Algorithm], total: int) -> None:
+        from transformers import get_scheduler
+
+        model, settings = job.model, job.settings
+        self.trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+        self.settings = settings
+        rate = job.learning_rate
+        self.optimizer = torch.optim.AdamW(
+            _groups(model, rate), lr=rate, weight_decay=settings.weight_decay, betas=(0.9, 0.999)
+        )
+        warmup = math.ceil(settings.warmup * total)
+        name = "constant_with_warmup" if settings.schedule == "constant" else settings.schedule
+        self.scheduler = get_scheduler(name, self.optimizer, num_warmup_steps=warmup, num_training_steps=total)
+        self.step = 0
+        self.tokens = 0
+        self.log: list[dict[str, float]] = []
+        torch.manual_seed(job.seed)
+        self.checkpoint = job.checkpoint
+        if self.checkpoint is not None and self.checkpoint.is_file():
+            self._restore(self.checkpoint)
+        self._saved = time.monotonic()
+
+    def advance(
+        self, accelerator: Accelerator, sums: Mapping[str, float], examples: int, tokens: int
+    ) -> dict[str, float]:
+        """One optimizer step from the accumulated gradients; returns its log entry."""
+        norm = float(accelerator.clip_grad_norm_(list(self.trainable.values()), self.settings.max_grad_norm))
+        means = {name: value / examples for name, value in sums.items()}
+        if not (math.isfinite(means["loss"]) and math.isfinite(norm)):
+            raise PluginError(
+                f"loss {means['loss']} and gradient norm {norm} at step {self.step + 1}: training diverged",
+                fix="lower its learning_rate, or check the loss at extreme margins",
+            )
+        rate = self.scheduler.get_last_lr()[0]
+        self.optimizer.step()
+        self.scheduler.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        self.tokens += tokens
+        entry = {"step": self.step, **means, "learning_rate": rate, "gradient_norm": norm}
+        self.log.append(entry)
+        return entry
+
+    def save_if_due(self) -> None:
+        """Write the checkpoint, `settings.checkpoint_minutes` after the last one."""
+        if self.checkpoint is not None and time.monotonic() - self._saved > 60 * self.settings.checkpoint_minutes:
+            self._save(self.checkpoint)
+            self._saved = time.monotonic()
+
+    def _save(self, path: Path) -> None:
+        make_folder(path.parent)
+        content = {
+            "weights": {name: parameter.detach().cpu() for name, parameter in self.trainable.items()},
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": json.dumps(self.scheduler.state_dict()),
+            "step": self.step,
+            "tokens": self.tokens,
+            "log": json.dumps(self.log),
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        }
+        with replacing(path) as temporary:
+            torch.save(content, temporary)
+
+    def _restore(self, path: Path) -> None:
+        """Go on from a checkpoint; `weights_only` keeps it data."""
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.no_grad():
+            for name, parameter in self.trainable.items():
+                parameter.copy_(content["weights"][name])
+        self.optimizer.load_state_dict(content["optimizer"])
+        self.scheduler.load_state_dict(json.loads(content["scheduler"]))
+        self.step, self.tokens = content["step"], content["tokens"]
+        self.log = json.loads(content["log"])
+        torch.set_rng_state(content["random"])
+        if torch.cuda.is_available():
+            torch.cuda.set_rng_state_all(content["random_cuda"])

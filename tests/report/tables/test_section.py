@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+from align_bench.records import CellId, Comparison, Estimate, MetricKey
+from align_bench.report.tables.section import MetricColumn, comparison_section, metric_section, verdict
+from align_bench.report.tables.values import Spread
+
+FOUND = Comparison(
+    a=CellId("dpo"),
+    b=CellId("base"),
+    level="checkpoint",
+    metric=MetricKey("accuracy"),
+    unit="share",
+    difference=0.1,
+    low=0.01,
+    high=0.2,
+    bootstrap_low=-0.01,
+    bootstrap_high=0.2,
+    test="paired t",
+    p=0.001,
+    p_holm=0.04,
+    p_wilcoxon=None,
+    effect=0.2,
+    margin=0.15,
+    p_tost=None,
+    p_tost_holm=0.06,
+    n=60,
+    prompts=60,
+)
+
+
+def test_verdict_follows_the_adjusted_p() -> None:
+    assert verdict(FOUND) == "dpo higher"
+    assert verdict(replace(FOUND, difference=-0.1)) == "base higher"
+    assert verdict(replace(FOUND, p_holm=0.06)) == "inconclusive"
+    assert verdict(replace(FOUND, p_holm=0.06, p_tost_holm=0.04)) == "equivalent"
+    assert verdict(replace(FOUND, p_tost_holm=0.04)) == "dpo higher"  # small, but shown
+    assert verdict(replace(FOUND, level="method")) == "inconclusive"  # the bootstrap over prompts includes 0
+    assert verdict(replace(FOUND, level="method", bootstrap_low=0.001)) == "dpo higher"
+    alike = replace(FOUND, level="method", p_holm=0.06, p_tost_holm=0.04)
+    assert verdict(alike) == "inconclusive"  # the bootstrap over prompts leaves the margin
+    assert verdict(replace(alike, margin=0.21)) == "equivalent"
+    assert verdict(replace(FOUND, p_holm=None)) == "dpo higher"  # an interval without a test decides by itself
+    assert verdict(replace(FOUND, p_holm=None, low=-0.01)) == "inconclusive"
+    assert verdict(replace(FOUND, p_holm=None, low=None, high=None)) == "undefined"
+
+
+def test_a_comparison_lacks_the_columns_that_none_fills() -> None:
+    section = comparison_section("t", [FOUND, replace(FOUND, p_wilcoxon=0.5)], [], chapter="more")
+    headings = [column.heading for column in section.columns]
+    assert headings[:4] == ["a − b", "metric", "diff", "95% interval"]
+    assert "Wilcoxon p" in headings
+    (row,) = comparison_section("t", [FOUND], [], chapter="more", who=None).texts()
+    assert row == (
+        *("accuracy", "+0.100", "[+0.010, +0.200]", "[-0.010, +0.200]", "paired t"),
+        *("0.001", "0.040", "0.060", "+0.200", "60", "dpo higher"),
+    )
+
+
+def test_metrics_without_any_value_have_no_column() -> None:
+    columns: list[MetricColumn[tuple[Estimate, Estimate]]] = [
+        MetricColumn("first", lambda both: both[0], Spread),
+        MetricColumn("second", lambda both: both[1], Spread),
+    ]
+    nothing = Estimate(None)
+    found = metric_section(
+        "t", "of", [("a", (nothing, Estimate(0.5))), ("b", (nothing, nothing))], columns, [], chapter=""
+    )
+    assert [column.heading for column in found.columns] == ["of", "second"]
+    assert found.texts() == [("a", "0.500"), ("b", "n/a")]
+    assert not metric_section("t", "of", [("a", (nothing, nothing))], columns, [], chapter="").rows

@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
+
+import numpy as np
 
 from align_bench.metrics.accuracy import accuracy
+from align_bench.metrics.bootstrap import percentile_interval
+from align_bench.metrics.finite import Column
 from align_bench.records import Estimate
 
+Samples = Mapping[Hashable, Sequence[float]]
 
-def win_rate(scores: Mapping[Hashable, float], base: Mapping[Hashable, float]) -> Estimate:
-    """Share of prompts on which the policy's score is above the base's; a tie counts ½. Wilson's 95% interval.
+
+def win_rate(scores: Samples, base: Samples) -> Estimate:
+    """Share of prompts on which an answer of the policy scores above one of the base; a tie counts ½.
+
+    Of a prompt with several samples it is the share of the pairs of an answer of each, so that the rate does not grow
+    with the number of samples, as one of their means would. Prompts weigh the same. The 95% interval is Wilson's where
+    every prompt has one answer of each, else a percentile bootstrap over prompts.
 
     Args:
-        scores: prompt → the policy's score, averaged over its samples.
-        base: prompt → the base's score; only prompts that both answered count. None without any.
+        scores: prompt → the scores of the policy's samples.
+        base: prompt → those of the base's; only prompts that both answered count. None without any.
     """
     prompts = [prompt for prompt in scores if prompt in base]
-    return accuracy([scores[prompt] for prompt in prompts], [base[prompt] for prompt in prompts])
+    if all(len(scores[prompt]) == len(base[prompt]) == 1 for prompt in prompts):
+        return accuracy([scores[prompt][0] for prompt in prompts], [base[prompt][0] for prompt in prompts])
+    shares = np.array([wins(scores[prompt], base[prompt]).mean() for prompt in prompts])
+    if len(shares) < 2:
+        return Estimate(float(shares.mean()), n=len(shares))
+    return Estimate(float(shares.mean()), *percentile_interval([shares], np.mean), len(shares))
+
+
+def wins(own: Sequence[float] | Column, other: Sequence[float] | Column) -> Column:
+    """1 where an answer scores above another one, ½ for a tie, else 0; shape [answers, other answers]."""
+    won: Column = (np.sign(np.subtract.outer(np.asarray(own), np.asarray(other))) + 1) / 2
+    return won

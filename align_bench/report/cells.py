@@ -115,6 +115,15 @@ class Cell:
         """Prompt → the judge's score, averaged over the prompt's samples."""
         return cluster_means(self.judged(judge), self.prompts)
 
+    def samples_by_prompt(self, judge: str) -> dict[Hashable, list[float]]:
+        """Prompt → the judge's score of each of its samples; those without a finite one are left out."""
+        found: dict[Hashable, list[float]] = {}
+        for answer in self.generations:
+            score = answer.scores.get(judge)
+            if score is not None and is_finite(score):
+                found.setdefault(answer.prompt_id, []).append(score)
+        return found
+
     def proxied(self, reward: str) -> Column:
         """The score of each generation by a reward model that policies learned from or picked by, or None."""
         return [answer.proxies.get(reward) for answer in self.generations]

@@ -12,12 +12,12 @@ from align_bench.metrics.finite import Column, is_finite
 from align_bench.metrics.length import count_words
 from align_bench.metrics.mean import cluster_means, mean
 from align_bench.metrics.pareto import pareto
-from align_bench.metrics.win_rate import win_rate
+from align_bench.metrics.win_rate import Samples, win_rate
 from align_bench.records import CellId, Estimate, Generation
 from align_bench.report.cells import GOLD, Cell
 from align_bench.report.comparisons import finished
 from align_bench.report.schema import UNDEFINED, FrontierPoint, GoldAgainstJudge, Policies, Result, WinRate
-from align_bench.stats.bootstrap import percentiles, resampled_win_rates, won
+from align_bench.stats.bootstrap import Matrix, percentiles, resampled_win_rates, won
 from align_bench.stats.length_bins import Answers, Gain, binned_gain
 from align_bench.stats.length_control import length_controlled_win_rate
 from align_bench.stats.seeds import MIN_SEEDS
@@ -99,14 +99,17 @@ def _answers(cell: Cell, judge: str) -> Answers:
 
 
 def _at_equal_length(cell: Cell, base: Cell, judge: str) -> Estimate:
-    own, other = cell.judged_by_prompt(judge), base.judged_by_prompt(judge)
-    words = [
-        cluster_means([float(count_words(answer.text)) for answer in side.generations], side.prompts)
-        for side in (cell, base)
-    ]
-    prompts = [prompt for prompt in own if prompt in other]
-    scores, lengths = ([_column(of, prompts) for of in pair] for pair in ((own, other), words))
-    return length_controlled_win_rate((np.sign(scores[0] - scores[1]) + 1) / 2, lengths[0] - lengths[1])
+    own, other = _answers(cell, judge), _answers(base, judge)
+    of_base: dict[Hashable, list[int]] = {}
+    for place, prompt in enumerate(other.prompts):
+        of_base.setdefault(prompt, []).append(place)
+    pairs = [(left, right) for left, prompt in enumerate(own.prompts) for right in of_base.get(prompt, ())]
+    left, right = np.array(pairs, dtype=np.intp).reshape(-1, 2).T
+    return length_controlled_win_rate(
+        (np.sign(own.rewards[left] - other.rewards[right]) + 1) / 2,
+        own.lengths[left] - other.lengths[right],
+        [own.prompts[place] for place in left],
+    )
 
 
 def _ratio(above: Column, below: Column, axis: int = -1) -> Column:
@@ -115,7 +118,7 @@ def _ratio(above: Column, below: Column, axis: int = -1) -> Column:
 
 
 def _win_rates(policies: Sequence[Cell], judge: str) -> list[WinRate]:
-    scores = {cell.id: cell.judged_by_prompt(judge) for cell in policies}
+    scores = {cell.id: cell.samples_by_prompt(judge) for cell in policies}
     known = {cell: own for cell, own in scores.items() if own}
     found = [
         WinRate(a=a, b=b, level="checkpoint", rate=win_rate(known[a], known[b])) for a, b in combinations(known, 2)
@@ -129,11 +132,21 @@ def _win_rates(policies: Sequence[Cell], judge: str) -> list[WinRate]:
     bases = {cell.id for cell in policies if cell.outcome.kind == "base"}
     # One or two seeds say nothing of further ones: no interval, rather than one over prompts alone.
     able = {method: len(cells) >= MIN_SEEDS or set(cells) <= bases for method, cells in methods.items()}
-    tables = {method: np.stack([_column(known[cell], prompts) for cell in cells]) for method, cells in methods.items()}
+    tables = {method: _samples([known[cell] for cell in cells], prompts) for method, cells in methods.items()}
     for (a, b), drawn in zip(combinations(tables, 2), resampled_win_rates(list(tables.values())), strict=True):
         low, high = percentiles(drawn) if able[a] and able[b] else (None, None)
         rate = Estimate(float(won(tables[a], tables[b]).mean()), low, high, len(prompts))
         found.append(WinRate(a=a, b=b, level="method", rate=rate))
+    return found
+
+
+def _samples(seeds: Sequence[Samples], prompts: Sequence[Hashable]) -> Matrix:
+    """Scores of each seed's samples, shape [seeds, prompts, samples]; NaN where a prompt has fewer of them."""
+    most = max(len(own[prompt]) for own in seeds for prompt in prompts)
+    found = np.full((len(seeds), len(prompts), most), np.nan)
+    for seed, own in enumerate(seeds):
+        for place, prompt in enumerate(prompts):
+            found[seed, place, : len(own[prompt])] = own[prompt]
     return found
 
 

@@ -204,4 +204,4 @@ def _share(flags: Sequence[bool], cell: Cell) -> Estimate:
 def _win_rate(cell: Cell, base: Cell | None, judges: Sequence[str]) -> Estimate:
     if base is None or cell.outcome.kind != "policy" or not judges:
         return UNDEFINED
-    return win_rate(cell.judged_by_prompt(judges[0]), base.judged_by_prompt(judges[0]))
+    return win_rate(cell.samples_by_prompt(judges[0]), base.samples_by_prompt(judges[0]))

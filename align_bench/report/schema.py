@@ -259,7 +259,8 @@ class Metrics(Block):
     gold_accuracy: Estimate = UNDEFINED
     """Share of right answers, where the data has a gold judge."""
     win_rate_vs_base: Estimate = UNDEFINED
-    """Share of prompts on which the main judge prefers the answer to the base's; a tie counts ½."""
+    """Share of pairs of an answer and one of the base's to a prompt in which the main judge prefers it; prompts weigh
+    the same, a tie counts ½."""
     length_words: Estimate = UNDEFINED
     length_characters: Estimate = UNDEFINED
     length_tokens: Estimate = UNDEFINED

@@ -106,11 +106,13 @@ def resampled_win_rates(tables: Sequence[Matrix]) -> Matrix:
     """How often each method scores above each other one, under the two-level bootstrap of `resampled_means`.
 
     Args:
-        tables: for each method a row a seed and a column a prompt, the same prompts in each.
+        tables: each method's scores, shape [seeds, prompts, samples], the same prompts in each; NaN where a prompt has
+            fewer samples.
 
     Returns:
-        Shape [pairs, resamples], pairs in the order of `itertools.combinations`: the share of prompts on which a seed
-        of the first one scores above a seed of the second one, a tie ½, over all pairs of their seeds.
+        Shape [pairs, resamples], pairs in the order of `itertools.combinations`: the share of prompts on which an
+        answer of the first one scores above an answer of the second one, a tie ½, over all pairs of their seeds and of
+        a prompt's samples.
 
     Raises:
         ValueError: fewer than two prompts.
@@ -133,8 +135,17 @@ def resampled_win_rates(tables: Sequence[Matrix]) -> Matrix:
 
 
 def won(a: Matrix, b: Matrix) -> Matrix:
-    """1 where a seed of a scores above a seed of b, ½ for a tie, else 0; shape [seeds of a, seeds of b, prompts]."""
-    return (np.sign(a[:, None] - b[None]) + 1) / 2
+    """How often an answer of a seed of a scores above one of a seed of b, a tie ½, over pairs of a prompt's samples.
+
+    Args:
+        a, b: scores, shape [seeds, prompts, samples]; NaN where a prompt has fewer samples.
+
+    Returns:
+        Shape [seeds of a, seeds of b, prompts].
+    """
+    above = (np.sign(a[:, None, :, :, None] - b[None, :, :, None, :]) + 1) / 2
+    share: Matrix = np.nanmean(above, axis=(-2, -1))
+    return share
 
 
 def percentiles(drawn: Matrix) -> tuple[float, float]:

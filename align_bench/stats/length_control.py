@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
+
 import numpy as np
 
+from align_bench.metrics.clusters import cluster_codes
 from align_bench.metrics.finite import Column
 from align_bench.records import Estimate
 from align_bench.stats.bootstrap import Matrix, resample_counts
@@ -15,7 +18,7 @@ LARGEST_STEP = 3.0
 STEPS = 100
 
 
-def length_controlled_win_rate(wins: Column, longer: Column) -> Estimate:
+def length_controlled_win_rate(wins: Column, longer: Column, prompts: Sequence[Hashable]) -> Estimate:
     """σ(θ) of the logistic regression σ(θ + φ·tanh(Δ/sd)), Δ the difference in length: the win rate at equal length.
 
     After length-controlled AlpacaEval (Dubois et al. 2024, arXiv:2404.04475, section 3), without its terms for models
@@ -24,29 +27,42 @@ def length_controlled_win_rate(wins: Column, longer: Column) -> Estimate:
     whole fit, sd included, over prompts (scipy, 2,000 resamples), whose fits are made at once.
 
     Args:
-        wins: 1, ½ or 0 for each prompt.
+        wins: 1, ½ or 0 for each pair of an answer of the policy and one of the other model to the same prompt.
         longer: length of the policy's answer less that of the other, in any unit.
+        prompts: the prompt of each pair. Prompts weigh the same, whatever their number of pairs.
 
     Returns:
-        None without two prompts, and where the policy's answer is the longer one on every prompt, or the shorter one:
-        equal length was then not seen. Where no answer differs in length, it is the plain win rate.
+        `n` prompts. None without two of them, and where the policy's answer is the longer one in every pair, or the
+        shorter one: equal length was then not seen. Where no answer differs in length, it is the plain win rate.
     """
-    n = len(wins)
+    codes = cluster_codes(prompts, len(wins))
+    pairs = np.bincount(codes).astype(np.float64)
+    n = len(pairs)
     if n < 2 or not longer.min() <= 0 <= longer.max():
         return Estimate(None, n=n)
     from scipy.special import expit
 
-    fit = _fitted(wins, np.tanh(longer / spread) if (spread := float(np.std(longer))) else np.zeros(n))
-    low, high = resample_counts(n, lambda counts: expit(_resampled_intercepts(counts, wins, longer, fit))[..., None])[0]
+    weights = 1 / pairs[codes]
+    mean = np.average(longer, weights=weights)
+    spread = float(np.sqrt(np.average((longer - mean) ** 2, weights=weights)))
+    fit = _fitted(wins, np.tanh(longer / spread) if spread else np.zeros(len(wins)), weights)
+
+    def rates(counts: Matrix) -> Matrix:
+        of_pairs = counts[..., codes] * weights
+        found: Matrix = expit(_resampled_intercepts(of_pairs, wins, longer, fit))[..., None]
+        return found
+
+    low, high = resample_counts(n, rates)[0]
     return Estimate(float(expit(fit[0])), float(low), float(high), n)
 
 
-def _fitted(wins: Column, length: Column) -> Column:
+def _fitted(wins: Column, length: Column, weights: Column) -> Column:
     """θ and φ, by statsmodels."""
     from statsmodels.genmod.families import Binomial
     from statsmodels.genmod.generalized_linear_model import GLM
 
-    model = GLM(wins, np.stack([np.ones_like(length), length], axis=1), family=Binomial())
+    design = np.stack([np.ones_like(length), length], axis=1)
+    model = GLM(wins, design, family=Binomial(), freq_weights=weights)
     fit: Column = model.fit_regularized(alpha=RIDGE / len(wins), L1_wt=0.0, opt_method="newton-cg").params
     return fit
 
@@ -57,7 +73,8 @@ def _resampled_intercepts(counts: Matrix, wins: Column, longer: Column, start: C
     statsmodels makes one fit at a time, in milliseconds: a minute for thirty policies.
 
     Args:
-        counts: how often each prompt was drawn, shape [resamples, prompts].
+        counts: the weight of each pair of answers, which is how often its prompt was drawn over the number of the
+            prompt's pairs; shape [resamples, pairs].
         wins, longer: as above.
         start: θ and φ of all prompts, near which the others lie.
     """

@@ -9,7 +9,8 @@ import pytest
 
 from align_bench.metrics.mean import cluster_means, mean
 from align_bench.metrics.reward import margin, reward_mean, reward_std
-from align_bench.metrics.win_rate import win_rate
+from align_bench.metrics.win_rate import Samples, win_rate
+from align_bench.records import Estimate
 
 CHOSEN, REJECTED = [3.0, 1.0, 4.0, 1.0, 5.0], [-2.0, 0.0, 1.0, 2.0, 3.0]
 T_4 = 2.7764451051977987  # 97.5% quantile of Student's t with 4 degrees of freedom
@@ -80,6 +81,31 @@ def test_samples_of_one_prompt_are_one_observation() -> None:
 
 
 def test_win_rate_is_by_prompt_with_ties_half() -> None:
-    found = win_rate({1: 2.0, 2: 0.0, 3: 1.0, 4: 9.0, 5: 9.0}, {1: 1.0, 2: 3.0, 3: 1.0, 4: 1.0, 6: 0.0})
+    found = win_rate(
+        {1: [2.0], 2: [0.0], 3: [1.0], 4: [9.0], 5: [9.0]}, {1: [1.0], 2: [3.0], 3: [1.0], 4: [1.0], 6: [0]}
+    )
     assert (found.value, found.n) == (0.625, 4)
-    assert win_rate({1: 1.0}, {}).value is None
+    assert win_rate({1: [1.0]}, {}).value is None
+
+
+def test_win_rate_is_between_answers_and_does_not_grow_with_samples() -> None:
+    """A policy whose answers are better by 0.2 standard deviations wins 55.6% of the time, however many it writes."""
+    draw = random.Random(0)
+    found = []
+    for samples in (1, 8):
+        own: Samples = {prompt: [draw.gauss(0.2, 1) for _ in range(samples)] for prompt in range(2000)}
+        base: Samples = {prompt: [draw.gauss(0, 1) for _ in range(samples)] for prompt in range(2000)}
+        found.append(win_rate(own, base))
+    right = 0.5 * (1 + math.erf(0.2 / 2))
+    for one in found:
+        assert one.value == pytest.approx(right, abs=0.025)
+        assert one.low is not None and one.high is not None  # noqa: PT018
+        assert one.low < right < one.high
+    assert found[1].n == 2000
+
+
+def test_win_rate_of_several_samples_by_hand() -> None:
+    found = win_rate({"a": [3.0, -1.0], "b": [0.0]}, {"a": [0.0, 0.0], "b": [1.0, 0.0, -1.0, -2.0]})
+    assert found.value == pytest.approx((2 / 4 + 2.5 / 4) / 2)
+    assert found.n == 2
+    assert win_rate({"a": [3.0, -1.0]}, {"a": [0.0]}) == Estimate(0.5, n=1)

@@ -155,8 +155,8 @@ def test_generation_metrics_by_hand() -> None:
     found, of_base = result_of(report, DPO).metrics, result_of(report, BASE).metrics
     assert found.judge_reward_mean.value == pytest.approx((1 + 1 + 0.5) / 3)
     assert found.judge_reward_std.value == pytest.approx(statistics.stdev([3, -1, 1, 1, 0, 1]))
-    # 1 > 0, 1 = 1, 0.5 > 0.4
-    assert found.win_rate_vs_base.value == pytest.approx(2.5 / 3)
+    # 3 > 0 > −1; 1 = 1 twice; 1 > 0.4 > 0
+    assert found.win_rate_vs_base.value == pytest.approx(0.5)
     assert found.gold_accuracy.value == pytest.approx((0.5 + 0 + 1) / 3)
     assert found.length_words.value == pytest.approx((3 + 1 + 1) / 3)
     assert found.length_tokens.value == pytest.approx((4 + 4 + 2) / 3)

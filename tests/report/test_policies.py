@@ -85,7 +85,7 @@ def test_drift_by_hand(report: Report) -> None:
     assert result_of(report, BASE).metrics.kl.value is None
 
 
-def test_samples_are_averaged_before_anything_is_compared() -> None:
+def test_rewards_of_samples_are_averaged_and_wins_are_between_answers() -> None:
     rows = [answer(BASE, 0, 0.0), answer(BASE, 1, 0.0)]
     rows += [
         replace(answer(DPO, 0, score, sample), kl=kl) for sample, (score, kl) in enumerate([(3.0, 1.0), (-1.0, 3.0)])
@@ -93,10 +93,10 @@ def test_samples_are_averaged_before_anything_is_compared() -> None:
     rows += [replace(answer(DPO, 1, -1.0), kl=6.0)]
     report = build_report(header(), [outcome(BASE, "base"), outcome(DPO, "policy")], [], rows)
     found = result_of(report, DPO).metrics
-    assert found.win_rate_vs_base.value == 0.5  # mean 1 > 0, −1 < 0
+    assert found.win_rate_vs_base.value == 0.25  # of the first prompt one of two answers, of the second one none
     assert found.kl.value == pytest.approx((2 + 6) / 2)
     assert found.judge_gain.value == pytest.approx((1 - 1) / 2)
-    assert report.policies.win_rates[0].rate.value == 0.5
+    assert report.policies.win_rates[0].rate.value == 0.25
 
 
 def test_win_rates_of_all_against_all(report: Report) -> None:

@@ -86,7 +86,7 @@ def test_percentiles_by_hand() -> None:
 
 
 def test_win_rates_over_seeds_by_hand() -> None:
-    a, b = np.array([[1.0, 2.0], [3.0, 0.0]]), np.array([[1.0, 1.0]])
+    a, b = np.array([[[1.0], [2.0]], [[3.0], [0.0]]]), np.array([[[1.0], [1.0]]])
     assert won(a, b).tolist() == [[[0.5, 1.0]], [[1.0, 0.0]]]
     drawn_rates = resampled_win_rates([a, b])
     assert drawn_rates.shape == (1, 2000)
@@ -99,7 +99,7 @@ def test_win_rates_over_seeds_by_hand() -> None:
 def test_win_rates_resample_seeds_too() -> None:
     rng = np.random.default_rng(2)
     a, b = rng.normal(size=(3, 40)) + np.array([[0.0], [1.0], [2.0]]), rng.normal(size=(4, 40))
-    found = resampled_win_rates([a, b])[0]
+    found = resampled_win_rates([a[..., None], b[..., None]])[0]
     draw = random.Random(0)
     plain = []
     for _ in range(3000):
@@ -112,5 +112,12 @@ def test_win_rates_resample_seeds_too() -> None:
 
 def test_a_method_of_one_seed_may_come_first() -> None:
     rng = np.random.default_rng(4)
-    one, three = rng.normal(size=(1, 20)), rng.normal(size=(3, 20))
+    one, three = rng.normal(size=(1, 20, 1)), rng.normal(size=(3, 20, 1))
     assert resampled_win_rates([one, three]) == pytest.approx(1 - resampled_win_rates([three, one]))
+
+
+def test_answers_win_and_not_the_means_of_samples() -> None:
+    a = np.array([[[3.0, -1.0], [0.0, np.nan]]])  # one seed, two prompts, of which the second one has one sample
+    b = np.array([[[0.0, 0.0], [0.0, -1.0]]])
+    assert won(a, b).tolist() == [[[0.5, 0.75]]]
+    assert won(b, a).tolist() == [[[0.5, 0.25]]]

@@ -24,6 +24,11 @@ def drawn(count: int = 150, theta: float = 0.4, phi: float = 1.5) -> tuple[np.nd
     return wins, longer
 
 
+def rate_at_equal_length(wins: np.ndarray, longer: np.ndarray) -> Estimate:
+    """Of one answer of each model to every prompt."""
+    return length_controlled_win_rate(wins, longer, range(len(wins)))
+
+
 def penalised(theta_phi: np.ndarray, wins: np.ndarray, longer: np.ndarray) -> float:
     """The negative log-likelihood with its ridge, written out."""
     logits = theta_phi[0] + theta_phi[1] * np.tanh(longer / longer.std())
@@ -34,7 +39,7 @@ def penalised(theta_phi: np.ndarray, wins: np.ndarray, longer: np.ndarray) -> fl
 def test_the_fit_is_the_minimum_of_its_written_out_loss() -> None:
     wins, longer = drawn()
     best = minimize(penalised, np.zeros(2), args=(wins, longer), tol=1e-12).x
-    found = length_controlled_win_rate(wins, longer)
+    found = rate_at_equal_length(wins, longer)
     assert found.value == pytest.approx(1 / (1 + math.exp(-best[0])), abs=1e-5)
     # the plain win rate is higher: the policy is longer, and length wins
     assert found.value < wins.mean() - 0.03
@@ -45,7 +50,7 @@ def test_the_ridge_hardly_moves_a_plain_logistic_fit() -> None:
     wins, longer = drawn()
     design = np.stack([np.ones(150), np.tanh(longer / longer.std())], axis=1)
     plain = GLM(wins, design, family=Binomial()).fit().params[0]
-    assert length_controlled_win_rate(wins, longer).value == pytest.approx(1 / (1 + math.exp(-plain)), abs=1e-3)
+    assert rate_at_equal_length(wins, longer).value == pytest.approx(1 / (1 + math.exp(-plain)), abs=1e-3)
 
 
 def test_every_resample_is_fitted_whole() -> None:
@@ -63,7 +68,7 @@ def test_every_resample_is_fitted_whole() -> None:
 
 def test_the_interval_is_the_bootstraps() -> None:
     wins, longer = drawn(80)
-    found = length_controlled_win_rate(wins, longer)
+    found = rate_at_equal_length(wins, longer)
     rng = np.random.default_rng(5)
     plain = [
         1 / (1 + math.exp(-minimize(penalised, np.zeros(2), args=(wins[own], longer[own])).x[0]))
@@ -102,14 +107,14 @@ def test_a_fit_without_lengths_is_the_share_of_wins() -> None:
 
 def test_length_has_no_unit() -> None:
     wins, longer = drawn(60)
-    found, scaled = (length_controlled_win_rate(wins, unit * longer) for unit in (1, 1 / 1024))
+    found, scaled = (rate_at_equal_length(wins, unit * longer) for unit in (1, 1 / 1024))
     assert (scaled.value, scaled.low, scaled.high) == pytest.approx((found.value, found.low, found.high), abs=1e-9)
 
 
 def test_statsmodels_fit_is_that_of_newtons_method() -> None:
     wins, longer = (np.arange(60) % 3 > 0).astype(float), np.linspace(-2, 3, 60)
     theta = _resampled_intercepts(np.ones((1, 60)), wins, longer, np.zeros(2))[0]
-    found = length_controlled_win_rate(wins, longer).value or 0
+    found = rate_at_equal_length(wins, longer).value or 0
     assert math.log(found / (1 - found)) == pytest.approx(theta, abs=1e-6)
 
 
@@ -120,7 +125,7 @@ def test_separated_wins_have_a_finite_fit() -> None:
         (np.zeros(60), 0.0, 0.02),
         ((longer > 0).astype(float), 0.45, 0.55),
     ):
-        found = length_controlled_win_rate(wins, longer)
+        found = rate_at_equal_length(wins, longer)
         assert found.value is not None
         assert low <= found.value <= high
         assert found.low is not None
@@ -129,11 +134,37 @@ def test_separated_wins_have_a_finite_fit() -> None:
 
 def test_equal_length_that_was_never_seen_is_undefined() -> None:
     wins = np.array([1.0, 0.0, 1.0, 1.0])
-    assert length_controlled_win_rate(wins, np.array([1.0, 2.0, 3.0, 9.0])).value is None
-    assert length_controlled_win_rate(wins, np.array([-1.0, -2.0, -3.0, -9.0])).value is None
-    assert length_controlled_win_rate(wins, np.array([1.0, 2.0, 3.0, 9.0])).n == 4
-    assert length_controlled_win_rate(wins[:1], np.array([0.0])) == Estimate(None, n=1)
+    assert rate_at_equal_length(wins, np.array([1.0, 2.0, 3.0, 9.0])).value is None
+    assert rate_at_equal_length(wins, np.array([-1.0, -2.0, -3.0, -9.0])).value is None
+    assert rate_at_equal_length(wins, np.array([1.0, 2.0, 3.0, 9.0])).n == 4
+    assert rate_at_equal_length(wins[:1], np.array([0.0])) == Estimate(None, n=1)
     # Two prompts that mirror each other: neither intercept nor its sign is favoured.
-    assert length_controlled_win_rate(wins[:2], np.array([-1.0, 1.0])).value == pytest.approx(0.5)
+    assert rate_at_equal_length(wins[:2], np.array([-1.0, 1.0])).value == pytest.approx(0.5)
     # without any difference in length it is the plain rate, but for the ridge
-    assert length_controlled_win_rate(wins, np.zeros(4)).value == pytest.approx(0.75, abs=0.005)
+    assert rate_at_equal_length(wins, np.zeros(4)).value == pytest.approx(0.75, abs=0.005)
+
+
+def test_a_prompt_weighs_the_same_whatever_its_samples() -> None:
+    wins, longer = drawn(60)
+    plain = length_controlled_win_rate(wins, longer, range(60))
+    # every pair of answers twice is no news
+    twice = length_controlled_win_rate(np.repeat(wins, 2), np.repeat(longer, 2), np.repeat(range(60), 2).tolist())
+    assert (twice.value, twice.low, twice.high, twice.n) == pytest.approx(
+        (plain.value, plain.low, plain.high, 60), abs=1e-6
+    )
+    # and a prompt with many answers does not outvote the others
+    many = length_controlled_win_rate(
+        np.concatenate([wins, np.ones(300)]),
+        np.concatenate([longer, np.full(300, longer[0])]),
+        [*range(60), *[0] * 300],
+    )
+    assert many.value == pytest.approx(plain.value, abs=0.03)
+
+
+def test_resamples_draw_prompts_and_not_pairs_of_answers() -> None:
+    wins, longer = drawn(60)
+    one = length_controlled_win_rate(wins, longer, range(60))
+    nine = length_controlled_win_rate(np.repeat(wins, 9), np.repeat(longer, 9), np.repeat(range(60), 9).tolist())
+    assert one.high is not None and one.low is not None  # noqa: PT018
+    assert nine.high is not None and nine.low is not None  # noqa: PT018
+    assert nine.high - nine.low == pytest.approx(one.high - one.low, rel=1e-4)

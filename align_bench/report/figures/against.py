@@ -102,8 +102,8 @@ def win_rates(material: Material) -> Figure | None:
         name="win-rates",
         chapter="differences",
         title="Who wins against whom",
-        caption="Share of prompts on which the row's answer has the higher score by the judge "
-        f"{one_line(policies.judge)} than the column's; ties count ½; n = {sizes} prompts.{over} The data hold the "
+        caption="Share of the row's answers that have a higher score than one of the column's to the same prompt, by "
+        f"the judge {one_line(policies.judge)}; ties count ½; n = {sizes} prompts.{over} The data hold the "
         "95% intervals; a win rate says nothing of how much better. The paired tests stand in the tables.",
         alternative=f"Heat map of win rates. The highest is that of {best[0]} over {best[1]}, {shares[best]:.1%}.",
         columns=("row", "column", "win rate", "low", "high", "n"),

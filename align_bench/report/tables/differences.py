@@ -55,7 +55,8 @@ def win_rates(report: Report) -> Section:
     names = list(dict.fromkeys(name for pair in rates for name in pair))
     rows = [(one_line(a), *(_win_rate(rates, a, b) for b in names)) for a in names] if len(names) > 2 else []
     captions = [
-        "Share of prompts on which the row's answer is judged better than the column's; a tie counts ½. Intervals are "
+        "Share of answers of the row that are judged better than one of the column's to the same prompt; a tie counts "
+        "½. Intervals are "
         "in report.json.",
         *(["Means over all pairs of seeds."] if level == "method" else []),
         *detectable(report, "prompts"),

@@ -82,7 +82,8 @@ def judged(report: Report) -> Section:
         MetricColumn("unfinished", lambda metrics: metrics.unfinished_share, percent),
     ]
     captions = [
-        "win rate: against the base, prompt by prompt, a tie counts ½; grade: Flesch–Kincaid; unfinished: answers "
+        "win rate: of an answer against one of the base to the same prompt, a tie counts ½; grade: Flesch–Kincaid; "
+        "unfinished: answers "
         "truncated at the token limit.",
         *detectable(report, "prompts"),
     ]

@@ -458,9 +458,9 @@ class AuditMetrics(Block):
     accuracy_length_matched: Estimate
     """On pairs whose lengths differ by less than 10%."""
     accuracy_length_controlled: Estimate
-    """If both answers were equally long, by logistic regression."""
-    log_odds_margin: Estimate
-    log_odds_length: Estimate
+    """With the chosen answer the longer one as often as the shorter one: a scorer that only counts words gets ½."""
+    length_one_sided: Estimate
+    """Share of pairs left out of it, for want of others of like difference in length whose shorter answer is chosen."""
     accuracy_prompts_shuffled: Estimate
     """With both answers under another pair's prompt."""
     accuracy_prompts_empty: Estimate

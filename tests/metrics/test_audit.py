@@ -12,13 +12,17 @@ from itertools import combinations
 import numpy as np
 import pytest
 from scipy import stats
-from scipy.optimize import minimize, minimize_scalar
+from scipy.optimize import minimize_scalar
 
+from align_bench.data.preferences import DataSource, read
+from align_bench.judge.gold import gold_score
+from align_bench.metrics.accuracy import accuracy
 from align_bench.metrics.agreement import Scores, kendall_tau, preference_agreement
 from align_bench.metrics.bootstrap import cluster_interval
 from align_bench.metrics.calibration import brier, calibration_error, log_loss, oriented, reliability, temperature
 from align_bench.metrics.counterfactual import flip_rate, mean_shift
 from align_bench.metrics.format_effects import FEATURES, Form, features, form_effects
+from align_bench.metrics.length import count_words
 from align_bench.metrics.length_bias import score_by_length
 from align_bench.metrics.length_control import length_controlled, length_matched
 from align_bench.records import Estimate
@@ -70,6 +74,16 @@ def test_agreement_is_the_share_of_preferences_both_have() -> None:
     assert preference_agreement({"x": {1: 1.0}}, {"x": {1: 2.0}}).value is None
 
 
+SIDES = ("chosen", "rejected")
+
+
+def embedded_pairs(bias: str) -> list[list[str]]:
+    """Chosen and rejected answers of the embedded validation pairs."""
+    rows = read(DataSource("embedded/planted", split="val", bias=bias)).rows
+    both = [row for row in rows if row.chosen is not None and row.rejected is not None]
+    return [[getattr(row, side) for row in both] for side in SIDES]
+
+
 # -- length ------------------------------------------------------------------------------------------------------------
 
 
@@ -78,49 +92,64 @@ def test_matched_pairs_differ_by_less_than_a_tenth_of_the_longer() -> None:
     assert (found.value, found.n) == (0.75, 2)  # 91 of 100 is in, 90 of 100 is out; the last one is a tie
 
 
-def test_length_controlled_is_a_regression_on_differences() -> None:
-    found = length_controlled(*SCORES, *WORDS, OWN)
-    margins, lengths = (np.subtract(*columns) for columns in (SCORES, WORDS))
-    left = margins / np.sqrt(np.mean(margins**2))
-    right = np.tanh(lengths / np.sqrt(np.mean(lengths**2)))
-    fit = minimize(lambda w: np.sum(np.logaddexp(0, -(w[0] * left + w[1] * right))), [0, 0], tol=1e-12)
-    assert found.margin.value == pytest.approx(fit.x[0], rel=1e-4)
-    assert found.length.value == pytest.approx(fit.x[1], abs=1e-4)
-    assert found.accuracy.value == pytest.approx(
-        statistics.fmean(sigmoid(fit.x[0] * abs(one)) for one in left), rel=1e-4
-    )
-    for one in (found.accuracy, found.margin, found.length):
-        low, value, high = interval(one)
-        assert low < value < high
-        assert one.n == N
+def test_length_controlled_weighs_both_sides_of_a_bin_alike() -> None:
+    # Δ = 0: one of two right; |Δ| = 5: chosen longer thrice, all right, and shorter once, wrong; |Δ| = 9: one-sided.
+    chosen, rejected = [1.0, 0.0, 1.0, 1.0, 1.0, 0.0, 1.0], [0.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0]
+    words = [7.0, 7.0, 10.0, 10.0, 10.0, 5.0, 19.0], [7.0, 7.0, 5.0, 5.0, 5.0, 10.0, 10.0]
+    found = length_controlled(chosen, rejected, words[0], words[1], range(7))
+    assert found.accuracy.value == pytest.approx((2 * 0.5 + 4 * 0.5 * (1 + 0)) / 6)
+    assert found.accuracy.n == 6
+    assert found.one_sided.value == pytest.approx(1 / 7)
 
 
-def test_length_controlled_sees_through_a_judge_of_length_alone() -> None:
-    rng = random.Random(1)
-    words = [[float(rng.randint(5, 50)) for _ in range(400)] for _ in range(2)]
-    noise = [[rng.gauss(0, 8) for _ in range(400)] for _ in range(2)]
-    spread = math.sqrt(statistics.fmean((one - other) ** 2 for one, other in zip(*words, strict=True)))
-    # The label follows length alone, and the judge's score is length and noise.
-    turned = [
-        (one, other) if rng.random() < sigmoid(3 * math.tanh((one - other) / spread)) else (other, one)
-        for one, other in zip(*words, strict=True)
+@pytest.mark.parametrize("bias", ["default", "none", "strong"])
+def test_a_judge_that_only_counts_words_gets_one_half(bias: str) -> None:
+    """However it counts them. By regression the word count got 0.73, its logarithm 0.36."""
+    pairs = embedded_pairs(bias)
+    words = [[float(count_words(text)) for text in side] for side in pairs]
+    prompts = range(len(words[0]))
+    for counted in (float, math.log, lambda count: count**2):
+        scores = [[counted(count) for count in side] for side in words]
+        assert length_controlled(scores[0], scores[1], words[0], words[1], prompts).accuracy.value == pytest.approx(
+            0.5, abs=1e-12
+        )
+    draw = np.random.default_rng(0)
+    noisy = [np.array(side) + draw.normal(0, 8, (20, len(side))) for side in words]
+    found = [
+        length_controlled(one, other, words[0], words[1], prompts).accuracy.value
+        for one, other in zip(*noisy, strict=True)
     ]
-    chosen, rejected = ([float(value) for value in side] for side in zip(*turned, strict=True))
-    better, worse = (
-        [value + own for value, own in zip(side, extra, strict=True)]
-        for side, extra in zip((chosen, rejected), noise, strict=True)
-    )
-    found = length_controlled(better, worse, chosen, rejected, range(400))
-    assert np.mean(np.subtract(better, worse) > 0) > 0.7
-    assert interval(found.accuracy)[0] < 0.55
-    assert interval(found.length)[0] > 0
+    assert np.mean(np.array(found, dtype=float)) == pytest.approx(0.5, abs=0.01)
 
 
-def test_length_controlled_is_undefined_where_labels_are_separated() -> None:
-    found = length_controlled([2, 3, 4], [1, 1, 1], [3, 1, 2], [1, 3, 2], OWN[:3])
-    assert found.accuracy.value is found.margin.value is None
+def test_controlling_for_length_changes_nothing_where_length_tells_nothing() -> None:
+    """A judge that knows the right answer, on labels without bias."""
+    rows = [row for row in read(DataSource("embedded/planted", split="val", bias="none")).rows if row.chosen]
+    scores = [[gold_score(row, getattr(row, side) or "") for row in rows] for side in SIDES]
+    words = [[float(count_words(getattr(row, side) or "")) for row in rows] for side in SIDES]
+    plain = accuracy(scores[0], scores[1]).value
+    low, value, high = interval(length_controlled(scores[0], scores[1], words[0], words[1], range(len(rows))).accuracy)
+    assert low < (plain or 0) < high
+    assert value == pytest.approx(plain, abs=0.01)
+
+
+def test_length_controlled_is_undefined_where_every_bin_is_one_sided() -> None:
+    found = length_controlled([2, 3, 4], [1, 1, 1], [3, 4, 9], [1, 3, 2], OWN[:3])
+    assert found.accuracy == Estimate(None, n=0)
+    assert found.one_sided.value == 1
     assert length_controlled([], [], [], [], []).accuracy == Estimate(None)
-    assert length_controlled([1, 2, 1], [1, 2, 1], [1, 2, 3], [3, 2, 1], OWN[:3]).margin.value is None
+    equal = length_controlled([1, 0, 1], [0, 1, 1], [2, 2, 2], [2, 2, 2], OWN[:3])
+    assert (equal.accuracy.value, equal.one_sided.value) == (0.5, 0)
+
+
+def test_the_interval_of_length_controlled_is_over_prompts() -> None:
+    draw = random.Random(3)
+    scores = [float(draw.random() < 0.7) for _ in range(80)]
+    words = [[float(draw.randint(1, 9)) for _ in range(80)] for _ in SIDES]
+    plain = length_controlled(scores, [0.5] * 80, words[0], words[1], range(80))
+    twice = length_controlled(2 * scores, [0.5] * 160, 2 * words[0], 2 * words[1], [*range(80), *range(80)])
+    assert twice.accuracy.value == pytest.approx(plain.accuracy.value)
+    assert interval(twice.accuracy) == pytest.approx(interval(plain.accuracy), abs=0.02)
 
 
 def test_correlations_by_hand_and_by_scipy() -> None:

@@ -19,7 +19,6 @@ from align_bench.metrics.counterfactual import flip_rate, mean_shift
 from align_bench.metrics.finite import is_constant
 from align_bench.metrics.format_effects import form_effects
 from align_bench.metrics.length_bias import length_correlation, partial_correlation, score_by_length
-from align_bench.metrics.length_control import length_controlled
 from align_bench.metrics.mean import cluster_means, mean
 from align_bench.metrics.pareto import pareto
 from align_bench.metrics.readability import flesch_kincaid, mean_grade, strip_markdown
@@ -273,31 +272,6 @@ def test_constant_is_a_matter_of_rounding_in_any_unit() -> None:
     assert is_constant(np.array([1e6, 1e6 + 2e-10]))
     assert not is_constant(np.array([1e-9, 2e-9]))
     assert welch_test([0.0, 0.0], [0.0, 0.0]).p is None
-
-
-def test_controlled_for_length_without_lengths_is_a_regression_on_margins() -> None:
-    # Margins of 1, of which 12 of 16 are right: the log-odds are ln 3, and the label agrees in ¾.
-    found = length_controlled([1.0] * 12 + [0.0] * 4, [0.0] * 12 + [1.0] * 4, [5.0] * 16, [5.0] * 16, range(16))
-    assert (found.accuracy.value, found.margin.value) == pytest.approx((0.75, math.log(3)))
-    assert found.margin.low is not None
-    assert found.length == Estimate(None, n=16)
-
-
-def test_controlled_for_length_is_undefined_where_margin_is_length() -> None:
-    nothing = Estimate(None, n=4)
-    found = length_controlled(
-        [1.0, 1.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0], [9.0] * 3 + [2.0], [2.0] * 3 + [9.0], range(4)
-    )
-    assert (found.accuracy, found.margin, found.length) == (nothing, nothing, nothing)
-
-
-def test_controlled_for_length_has_no_bounds_where_resamples_are_separated(capsys: pytest.CaptureFixture[str]) -> None:
-    # One pair in six speaks against the judge: a third of the resamples are without it.
-    margins, words = [1.0, 2.0, 1.5, 3.0, 0.5, -1.0], [3.0, -2.0, 4.0, 1.0, -5.0, 2.0]
-    found = length_controlled(margins, [0.0] * 6, words, [0.0] * 6, range(6))
-    assert found.margin.value is not None
-    assert (found.margin.low, found.margin.high, found.margin.n) == (None, None, 6)
-    assert capsys.readouterr().out == ""
 
 
 # -- effects of form ---------------------------------------------------------------------------------------------------

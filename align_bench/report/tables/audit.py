@@ -49,12 +49,14 @@ def audited_accuracy(report: Report) -> Section:
         MetricColumn("chosen shorter", lambda metrics: metrics.accuracy_chosen_shorter, point),
         MetricColumn("length matched", lambda metrics: metrics.accuracy_length_matched, Spread),
         MetricColumn("length controlled", lambda metrics: metrics.accuracy_length_controlled, Spread),
+        MetricColumn("one-sided", lambda metrics: metrics.length_one_sided, percent),
         MetricColumn("prompts shuffled", lambda metrics: metrics.accuracy_prompts_shuffled, Spread),
         MetricColumn("prompts empty", lambda metrics: metrics.accuracy_prompts_empty, Spread),
     ]
     captions = [
-        "length matched: on pairs whose lengths differ by less than 10%; length controlled: how often the label would "
-        "agree if both answers were equally long, by logistic regression.",
+        "length matched: on pairs whose lengths differ by less than 10%; length controlled: with the chosen answer the "
+        "longer one as often as the shorter one, in bins of like difference in length, so that a scorer that only "
+        "counts words gets ½; one-sided: share of pairs left out of it, for want of such others.",
         "prompts shuffled, empty: both answers scored under another pair's prompt, or none. What stays above ½ is "
         "judged without the question.",
     ]

@@ -57,14 +57,16 @@ def interval(low: float | None, high: float | None) -> str:
 
 
 def p_value(p: float | None) -> str:
-    """A p-value: three decimals, or two digits with exponent below 0.001.
+    """A p-value: three decimals, or two digits with exponent below 0.001. None is 0: one that small has underflowed.
 
-    >>> p_value(0.0414), p_value(5.4e-33), p_value(None)
-    ('0.041', '5.4e-33', 'n/a')
+    >>> p_value(0.0414), p_value(5.4e-33), p_value(0.0), p_value(None)
+    ('0.041', '5.4e-33', '<1e-300', 'n/a')
     """
     if p is None:
         return UNDEFINED
-    return "0" if p == 0 else f"{p:.3f}" if p >= 0.001 else f"{p:.1e}"
+    if p < 1e-300:
+        return "<1e-300"
+    return f"{p:.3f}" if p >= 0.001 else f"{p:.1e}"
 
 
 def duration(seconds: float | None) -> str:

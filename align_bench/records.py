@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, TypedDict
+
+if TYPE_CHECKING:
+    from pydantic_core import CoreSchema
 
 # What JSON can hold, and what a hyper-parameter can be (None: of a loaded model that has no such thing).
 Json: TypeAlias = bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"] | None
@@ -15,6 +18,17 @@ Kind = Literal["reward", "policy", "base"]
 Status = Literal["done", "failed", "skipped"]
 Level = Literal["checkpoint", "method"]
 OWN_SETTINGS = ("epochs", "batch_size")  # of a suite's `train`, which a method may set or sweep for itself
+
+
+class CellJson(TypedDict):
+    """A `CellId` in JSON."""
+
+    text: str
+    name: str
+    parameters: dict[str, Scalar]
+    seed: int | None
+    trial: int | None
+    run: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +62,40 @@ class CellId:
         trial = "" if self.trial is None else f" trial {self.trial}"
         seed = "" if self.seed is None else f"#{self.seed}"
         return f"{run}{self.name}{f'[{shown}]' if shown else ''}{trial}{seed}"
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: object, handler: object) -> CoreSchema:
+        """In JSON an object that says its text too, with which rows are joined; it is not read back."""
+        from pydantic_core import core_schema as made
+
+        scalar = made.union_schema([made.bool_schema(), made.int_schema(), made.float_schema(), made.str_schema()])
+        optional = {"seed": made.int_schema(), "trial": made.int_schema(), "run": made.str_schema()}
+        fields = {"text": made.str_schema(), "name": made.str_schema()}
+        written = made.typed_dict_schema(
+            {name: made.typed_dict_field(own) for name, own in fields.items()}
+            | {"parameters": made.typed_dict_field(made.dict_schema(made.str_schema(), made.nullable_schema(scalar)))}
+            | {name: made.typed_dict_field(made.nullable_schema(own)) for name, own in optional.items()},
+            extra_behavior="forbid",
+            ref="CellId",
+        )
+        return made.union_schema(
+            [made.is_instance_schema(cls), made.no_info_after_validator_function(cls._of_json, written)],
+            serialization=made.plain_serializer_function_ser_schema(cls._as_json, return_schema=written),
+        )
+
+    def _as_json(self) -> dict[str, Json]:
+        return {
+            "text": str(self),
+            "name": self.name,
+            "parameters": dict(self.parameters),
+            "seed": self.seed,
+            "trial": self.trial,
+            "run": self.run,
+        }
+
+    @classmethod
+    def _of_json(cls, found: CellJson) -> CellId:
+        return cls(found["name"], tuple(found["parameters"].items()), found["seed"], found["trial"], found["run"])
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,7 @@ def unpaired(rows: int = ROWS) -> ReferencedUnpairedLogps:
     return ReferencedUnpairedLogps(-ones, torch.arange(1, rows + 1), ones > 0, -ones, -wide, -wide)
 
 
-def declare(function: Callable[..., object], **changes: Any) -> OfflineAlgorithm:
+def declare(function: Callable[..., Any], **changes: Any) -> OfflineAlgorithm:
     """`function` under a complete declaration, with some of it replaced."""
     given: dict[str, Any] = {"paper": "arXiv:0000.00000", "learning_rate": 1e-5, "reward": "s"} | changes
     return algorithm(**given)(function)
@@ -693,7 +693,7 @@ def untyped(experience):  # type: ignore[no-untyped-def]
     raise NotImplementedError
 
 
-def declare_online(advantage: Callable[..., object], function: Callable[..., Loss] = learner, **more: Any) -> Any:
+def declare_online(advantage: Callable[..., Any], function: Callable[..., Loss] = learner, **more: Any) -> Any:
     return online(paper="none", learning_rate=1e-5, advantage=advantage, **more)(function)
 
 

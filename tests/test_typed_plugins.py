@@ -16,7 +16,10 @@ from align_bench.train.feeds import FEEDS
 
 ROOT = Path(__file__).parents[1]
 HEAD = """\
+from torch import Tensor
+
 from align_bench.api import CriticRollouts, Experience, LengthHeadScores, Loss, PairLogps, PairScores, Rollouts
+from align_bench.api import algorithm
 
 
 """
@@ -30,6 +33,11 @@ WRONG = {
     "critic": ("def wrong(batch: Rollouts) -> Loss:\n    return Loss(batch.values.sum(1))\n", "values"),
     "mean": ("def wrong(batch: CriticRollouts) -> Loss:\n    return batch.values.sum(1)\n", 'expected "Loss"'),
     "field": ("def wrong(batch: LengthHeadScores) -> Loss:\n    return Loss(batch.head_cosin.abs())\n", "head_cosine"),
+    "loss": (
+        "@algorithm(paper='', learning_rate=1e-5, reward='')\n"
+        "def wrong(batch: PairLogps) -> Tensor:\n    return batch.chosen\n",
+        "Callable[..., Loss]",
+    ),
     "experience": ("def wrong(batch: Experience) -> Loss:\n    return Loss(batch.values[:, 0])\n", "values"),
 }
 

@@ -91,7 +91,7 @@ def algorithm(
     normalised: bool | None = None,
     uses_rejected: bool | Callable[..., bool] = True,
     auxiliary: Callable[..., Auxiliary] | None = None,
-) -> Callable[[Callable[..., object]], OfflineAlgorithm]:
+) -> Callable[[Callable[..., Loss]], OfflineAlgorithm]:
     """Declare a loss on given answers as a method of the benchmark. Its signature is its hyper-parameter schema.
 
     What it reads is the annotated type of its first argument, one of the records of `batches`. Functions of
@@ -122,7 +122,7 @@ def algorithm(
         PluginError: when the declaration or the signature cannot be used.
     """
 
-    def declare(function: Callable[..., object]) -> OfflineAlgorithm:
+    def declare(function: Callable[..., Loss]) -> OfflineAlgorithm:
         name = function.__name__
         if data is not None and data not in get_args(OfflineData):
             raise PluginError(f"{name}: data={data!r}. {nearest(str(data), get_args(OfflineData), what='data kind')}")

@@ -23,7 +23,7 @@ from align_bench.api.signatures import named_by, parameters_of, settings_from, s
 from align_bench.errors import PluginError
 from align_bench.records import Parameters, Scalar
 
-AdvantageFunction: TypeAlias = Callable[..., object]
+AdvantageFunction: TypeAlias = Callable[..., Advantages]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +100,7 @@ def online(
     learning_rate_range: tuple[float, float] | None = None,
     critic: bool | None = None,
     rollout: RolloutSettings | None = None,
-) -> Callable[[Callable[..., object]], OnlineAlgorithm]:
+) -> Callable[[Callable[..., Loss]], OnlineAlgorithm]:
     """Declare a loss on the policy's own answers as a method of the benchmark.
 
     Its hyper-parameters are those in its signature, those in the advantage function's, and `RolloutSettings`. With a
@@ -123,7 +123,7 @@ def online(
         PluginError: when the declaration or the signature cannot be used.
     """
 
-    def declare(function: Callable[..., object]) -> OnlineAlgorithm:
+    def declare(function: Callable[..., Loss]) -> OnlineAlgorithm:
         name, doc = function.__name__, documentation(function)
         rate = checked_rate(name, learning_rate)
         with_critic = _critic(function, advantage, critic)

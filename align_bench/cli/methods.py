@@ -89,7 +89,7 @@ def new(
 
 @app.command()
 def schema(
-    report: Annotated[bool, typer.Option("--report", help="Of report.json instead.")] = False,
+    report: Annotated[bool, typer.Option("--report", help="Print the schema of report.json instead.")] = False,
 ) -> None:
     """Print the JSON schema of suite files, for editors, or of report.json, for programs that read reports.
 

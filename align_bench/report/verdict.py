@@ -99,9 +99,10 @@ def _measure(ranking: Ranking, comparisons: Sequence[Comparison]) -> Iterator[st
         units = f"{ranking.n} prompts"
     else:
         units = f"{ranking.n} pairs of {ranking.prompts} prompts"
+    best = [str(one.method) for one in ranking.methods if one.rank == first.rank]
     yield (
-        f"{what}, {ranking.level}s, {units}: highest {first.method} ({number(first.value)}; "
-        f"rank 1 [{first.low:g}, {first.high:g}] of {len(ranking.methods)})."
+        f"{what}, {ranking.level}s, {units}: {'highest' if len(best) == 1 else 'tied highest'} {', '.join(best)} "
+        f"({number(first.value)}; rank {first.rank:g} [{first.low:g}, {first.high:g}] of {len(ranking.methods)})."
     )
     by_decision: dict[Decision, list[Comparison]] = {}
     for found in comparisons:

@@ -46,7 +46,12 @@ def closed_form(subject: Subject) -> Verdict:
         expected = torch.full_like(values, form)
     found = f"{shown(values)}, declared {shown(expected)}"
     if not torch.allclose(values, expected, rtol=1e-9, atol=1e-12):
-        return failed(found, "check the equation against its source, or mend at_reference")
+        apart = float((values - expected).abs().max())
+        return failed(
+            f"{found} (up to {apart:.1e} apart)",
+            "check the equation against its source, or correct at_reference; give it as an expression, such as "
+            "math.log(2), not rounded",
+        )
     return passed(found)
 
 

@@ -335,7 +335,7 @@ def nothing(experience: Experience) -> Advantages:
     return Advantages(torch.zeros_like(experience.logps))
 
 
-def declared(advantage: Callable[..., object]) -> OnlineAlgorithm:
+def declared(advantage: Callable[..., Any]) -> OnlineAlgorithm:
     return online(paper="none", learning_rate=1e-3, advantage=advantage)(idle)
 
 

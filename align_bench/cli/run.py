@@ -55,7 +55,8 @@ def run(
     where = reports / report.suite.name
     if form is Format.TABLE:
         console.print(
-            f"report: {escape(str(where / 'report.html'))}; beside it report.md, report.json, rows, tables/*.csv"
+            f"report: {escape(str(where / 'report.html'))}; also written: report.md, report.json, *.parquet, "
+            "generations.jsonl, tables/*.csv"
         )
     exit_on_failure(report)
 

@@ -57,7 +57,7 @@ class _Report(_Version):
 BEST: Mapping[str, Mapping[str, Callable[[_Metrics], _Metric]]] = {
     "policy": {"gold": lambda metrics: metrics.gold_accuracy, "judge": lambda metrics: metrics.judge_reward_mean},
     "reward": {
-        "gold choice": lambda metrics: metrics.accuracy_gold_choice,
+        "acc. (gold)": lambda metrics: metrics.accuracy_gold_choice,
         "accuracy": lambda metrics: metrics.accuracy,
     },
 }

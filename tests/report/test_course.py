@@ -155,7 +155,7 @@ def test_pareto_sets_hold_whom_none_beats(run: Run) -> None:
     found = costs(report)
     assert "judge" in column(found, "Pareto")[2]
     assert "judge" not in column(found, "Pareto")[1]
-    assert column(found, "trained") == ["7", "7", "7"]
+    assert column(found, "trainable parameters") == ["7", "7", "7"]
 
 
 def test_the_judge_is_no_contestant(run: Run) -> None:

@@ -177,18 +177,24 @@ def test_judge_against_gold_by_hand() -> None:
     r = 2 / math.sqrt(10 * 1.2)
     assert found.correlation.value == pytest.approx(r)
     assert found.correlation.high == pytest.approx(math.tanh(math.atanh(r) + 1.959964 / math.sqrt(5 - 3)))
-    assert first_column(table(report, "Judge against gold")) == ["dpo"]
+    assert first_column(table(report, "Judge gain against gold gain")) == ["dpo"]
 
 
 def test_the_tables_fit_and_say_what_the_kl_is_of(report: Report) -> None:
-    assert "Both are unbiased for answers drawn at temperature 1." in " ".join(table(report, "Drift").captions)
+    assert "Both are unbiased for answers drawn at temperature 1." in " ".join(table(report, "KL to the base").captions)
     suite = report.suite.model_copy(update={"settings": {"generate": {"temperature": 0.0}}})
     greedy = report.model_copy(update={"suite": suite})
-    assert "drawn at temperature 0, so that both describe these answers" in " ".join(table(greedy, "Drift").captions)
-    assert first_column(table(report, "Drift")) == ["base", "long", "good"]
-    assert first_column(table(report, "Gains over the base, by length")) == ["long", "good"]
+    assert "drawn at temperature 0, so that both describe these answers" in " ".join(
+        table(greedy, "KL to the base").captions
+    )
+    assert first_column(table(report, "KL to the base")) == ["base", "long", "good"]
+    assert first_column(table(report, "Length-controlled win rate and judge gain")) == ["long", "good"]
     text = render(report)
-    assert text.index("## Verdict") < text.index("## Gains over the base, by length") < text.index("## Win rates")
+    assert (
+        text.index("## Verdict")
+        < text.index("## Length-controlled win rate and judge gain")
+        < text.index("## Win rates")
+    )
 
 
 def test_without_a_judge_or_drift_there_are_no_such_tables() -> None:
@@ -196,5 +202,5 @@ def test_without_a_judge_or_drift_there_are_no_such_tables() -> None:
     report = build_report(header(), [outcome(BASE, "base"), outcome(DPO, "policy")], [], rows)
     assert report.policies == Policies(judge=None, win_rates=[], frontier=[], gold_against_judge=[])
     titles = {section.title for section in report_sections(report)}
-    assert not {"Gains over the base, by length", "Win rates", "Judge against gold"} & titles
+    assert not {"Length-controlled win rate and judge gain", "Win rates", "Judge gain against gold gain"} & titles
     assert result_of(report, DPO).metrics.judge_gain.value is None

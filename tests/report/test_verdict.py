@@ -165,11 +165,11 @@ def test_ranks_and_friedman_of_all_methods() -> None:
 def test_every_table_of_results_says_what_it_could_have_shown() -> None:
     levels = {cell: 0.1 * (cell.seed or 0) for cell in seeds("dpo", "kto", "ipo")}
     report = judged({BASE: 0.0, **levels})
-    silent = {"Cost", "Keywords", "Without a result"}
+    silent = {"Cost", "Keywords", "Failed or skipped cells"}
     for section in report_sections(report):
         told = any("smallest detectable" in caption for caption in section.captions)
         assert told or section.title in silent, section.title
-    methods = next(section for section in report_sections(report) if section.title == "Methods, over their seeds")
+    methods = next(section for section in report_sections(report) if section.title == "Methods, across seeds")
     assert any(
         caption.startswith("n = 3 seeds; smallest detectable difference 3.071 ×") for caption in methods.captions
     )

@@ -184,7 +184,12 @@ def test_the_report_can_be_recomputed_and_a_second_run_does_nothing(whole: Whole
 def test_the_report_shows_them(whole: Whole) -> None:
     _, folders, _, _ = whole
     text = (folders.reports / "small" / "report.md").read_text(encoding="utf-8")
-    for title in ("Agreement of judges", "Audit: what the accuracy", "Audit: edited answers", "Audit: calibration"):
+    for title in (
+        "Inter-judge agreement",
+        "Audit: length and prompt controls",
+        "Audit: edited answers",
+        "Audit: calibration",
+    ):
         assert f"{title}" in text
 
 

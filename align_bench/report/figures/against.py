@@ -147,9 +147,9 @@ def frontier(material: Material) -> Figure | None:
         chapter="drift",
         title="Reward against drift",
         caption=f"Mean score of the answers, with its 95% interval over prompts (n = {sizes}), against the KL "
-        "divergence from the base on the policy's own answers (k3 estimate). Dotted: the frontier, where no other "
-        "policy has as much reward for as little drift. A judge's score that rises with drift while the share right "
-        f"falls is over-optimisation. No test.{material.seeds}",
+        "divergence from the base on the policy's own answers (k3 estimate). Dotted: the Pareto frontier of "
+        "reward and KL. A judge's score that rises with drift while the share right falls is over-optimisation. "
+        f"No test.{material.seeds}",
         alternative=f"Scatter plot. Drift: {told}.",
         columns=(
             *("cell", "KL", "KL low", "KL high", "judge's score", "low", "high"),

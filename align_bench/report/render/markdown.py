@@ -48,7 +48,7 @@ def literal(text: object) -> str:
 
 
 def _made_from(report: Report) -> Iterator[str]:
-    yield f"Made by\n\n{_code(one_line(report.command))}"
+    yield f"Reproduce with\n\n{_code(one_line(report.command))}"
     yield "\n".join(map(_bullet, provenance.inputs(report)))
 
 

@@ -37,7 +37,7 @@ def agreement(report: Report) -> Section:
         "per prompt: share of preferences between two methods' answers to a prompt on which both judges agree, where "
         "both have one.",
     ]
-    return Section("Agreement of judges", [text("judges"), *map(Column, headings)], rows, captions, chapter=CHAPTER)
+    return Section("Inter-judge agreement", [text("judges"), *map(Column, headings)], rows, captions, chapter=CHAPTER)
 
 
 def audited_accuracy(report: Report) -> Section:
@@ -45,8 +45,8 @@ def audited_accuracy(report: Report) -> Section:
     columns: list[MetricColumn[AuditMetrics]] = [
         MetricColumn("accuracy", lambda metrics: metrics.accuracy, Spread),
         MetricColumn("longer wins", lambda metrics: metrics.longer_wins, point),
-        MetricColumn("chosen longer", lambda metrics: metrics.accuracy_chosen_longer, point),
-        MetricColumn("chosen shorter", lambda metrics: metrics.accuracy_chosen_shorter, point),
+        MetricColumn("acc. (chosen longer)", lambda metrics: metrics.accuracy_chosen_longer, point),
+        MetricColumn("acc. (chosen shorter)", lambda metrics: metrics.accuracy_chosen_shorter, point),
         MetricColumn("length matched", lambda metrics: metrics.accuracy_length_matched, Spread),
         MetricColumn("length controlled", lambda metrics: metrics.accuracy_length_controlled, Spread),
         MetricColumn("one-sided", lambda metrics: metrics.length_one_sided, percent),
@@ -57,10 +57,10 @@ def audited_accuracy(report: Report) -> Section:
         "length matched: on pairs whose lengths differ by less than 10%; length controlled: with the chosen answer the "
         "longer one as often as the shorter one, in bins of like difference in length, so that a scorer that only "
         "counts words gets ½; one-sided: share of pairs left out of it, for want of such others.",
-        "prompts shuffled, empty: both answers scored under another pair's prompt, or none. What stays above ½ is "
-        "judged without the question.",
+        "prompts shuffled, empty: both answers scored under another pair's prompt, or none. What stays above ½ does "
+        "not depend on the prompt.",
     ]
-    return _audited(report, "Audit: what the accuracy of scores rests on", columns, captions)
+    return _audited(report, "Audit: length and prompt controls", columns, captions)
 
 
 def length_and_form(report: Report) -> Section:
@@ -68,8 +68,8 @@ def length_and_form(report: Report) -> Section:
     columns: list[MetricColumn[AuditMetrics]] = [
         MetricColumn("rank corr.", lambda metrics: metrics.length_spearman, Spread),
         MetricColumn("within prompts", lambda metrics: metrics.length_spearman_within, point),
-        MetricColumn("given label", lambda metrics: metrics.length_partial, Spread),
-        MetricColumn("both", lambda metrics: metrics.length_partial_within, point),
+        MetricColumn("partial corr.", lambda metrics: metrics.length_partial, Spread),
+        MetricColumn("partial (within pair)", lambda metrics: metrics.length_partial_within, point),
         MetricColumn("words", lambda metrics: metrics.effects.words, Spread),
         MetricColumn("grade", lambda metrics: metrics.effects.grade, Spread),
         MetricColumn("lists", lambda metrics: metrics.effects.list_items, Spread),
@@ -77,8 +77,8 @@ def length_and_form(report: Report) -> Section:
         MetricColumn("bold", lambda metrics: metrics.effects.bold, Spread),
     ]
     captions = [
-        "rank corr.: Spearman's of score with words; within prompts: minus each pair's mean; given label: partial "
-        "(Pearson); both: of the differences within pairs.",
+        "rank corr.: Spearman's of score with words; within prompts: minus each pair's mean; partial corr.: of "
+        "score with words, given the label (Pearson); partial (within pair): of the differences within pairs.",
         "words, grade: change of the score, in its standard deviations, per standard deviation of words and of "
         "Flesch–Kincaid grade; lists, headings, bold: with against without. All in one regression, given the label.",
     ]
@@ -117,8 +117,8 @@ def calibration(report: Report) -> Section:
         MetricColumn("ties", lambda metrics: metrics.tie_rate, percent),
     ]
     captions = [
-        "σ(difference of scores) as the probability that the label agrees, each pair's sides in a random order. A "
-        "coin: Brier 0.25, log-loss 0.693.",
+        "σ(difference of scores) as the probability that the label agrees, each pair's sides in a random order. Chance "
+        "level: Brier 0.25, log-loss 0.693.",
         "ECE: mean distance of predicted and observed shares over ten bins (the curve is in report.json); temperature: "
         "the divisor of scores that fits best; above 1, the model is overconfident.",
     ]

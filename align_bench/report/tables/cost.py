@@ -18,11 +18,11 @@ PARETO = {
     "judge_reward_mean": "judge",
     "gold_accuracy": "gold",
     "accuracy": "accuracy",
-    "accuracy_gold_choice": "gold choice",
+    "accuracy_gold_choice": "acc. (gold)",
 }
 OPERATIONS = (
-    "TFLOP: 10¹² operations that the passes needed (a common start once, no padding); % of peak: operations per "
-    "second, as a share of what a large matrix product reached on the device in the same run."
+    "TFLOP: 10¹² operations that the passes needed (shared prefixes counted once, no padding); % of peak: operations "
+    "per second, as a share of what a large matrix product reached on the device in the same run."
 )
 
 
@@ -50,11 +50,10 @@ def costs(report: Report) -> Section:
     captions = [
         "What cells share (loading the base, reference log-probabilities, an online method's reward model) is charged "
         "to none of them.",
-        "trained: number of trained parameters. Pareto: no other reward model, or no other policy, is as good on this "
-        "metric for as few seconds.",
+        "Pareto: no other reward model, or no other policy, is as good on this metric for as few seconds.",
         *([OPERATIONS] if counted else []),
     ]
-    columns = [text("cell"), *map(Column, headings), Column("trained", optional=True), text("Pareto")]
+    columns = [text("cell"), *map(Column, headings), Column("trainable parameters", optional=True), text("Pareto")]
     return Section("Cost", columns, rows, captions if rows else [], chapter="cost")
 
 

@@ -44,7 +44,7 @@ def methods(report: Report) -> Section:
     """Every method against the others and the base, over seeds."""
     chosen = [found for found in report.comparisons if found.level == "method"]
     captions = ["n: seeds of the smaller group.", *detectable(report, "seeds")]
-    return comparison_section("Methods, over their seeds", chosen, captions, chapter=CHAPTER)
+    return comparison_section("Methods, across seeds", chosen, captions, chapter=CHAPTER)
 
 
 def win_rates(report: Report) -> Section:

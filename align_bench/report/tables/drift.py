@@ -34,12 +34,12 @@ def drift_from_base(report: Report) -> Section:
     captions = [
         "KL: of the policy from the base in nats per answer, on the policy's own answers, token by token (k3); "
         f"log-ratio: the mean of log π − log π_ref, its simplest estimate. {_temperature(report)}",
-        "frontier: no other policy has as much judge reward for as little KL.",
+        "frontier: whether the policy is on the Pareto frontier of judge reward and KL.",
         *detectable(report, "prompts"),
     ]
     moved = len(rows) > 1  # the base alone has not
     return Section(
-        "Drift from the base, and the reward for it",
+        "KL to the base against reward",
         [text("policy"), *columns, text("frontier", wraps=False)],
         rows if moved else [],
         captions,
@@ -59,7 +59,7 @@ def gold_against_judge(report: Report) -> Section:
         *detectable(report, "prompts"),
     ]
     columns = [text("policy"), Column("judge gain"), Column("gold gain"), Column("correlation")]
-    return Section("Judge against gold", columns, rows, captions, chapter=CHAPTER)
+    return Section("Judge gain against gold gain", columns, rows, captions, chapter=CHAPTER)
 
 
 def _temperature(report: Report) -> str:

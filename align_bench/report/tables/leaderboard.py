@@ -29,12 +29,12 @@ def reward_models(report: Report) -> Section:
     columns: list[MetricColumn[Metrics]] = [
         MetricColumn("accuracy", lambda metrics: metrics.accuracy, Spread),
         MetricColumn("ties", lambda metrics: metrics.tie_rate, percent),
-        MetricColumn("chosen longer", lambda metrics: metrics.accuracy_chosen_longer, point),
-        MetricColumn("chosen shorter", lambda metrics: metrics.accuracy_chosen_shorter, point),
-        MetricColumn("gold choice", lambda metrics: metrics.accuracy_gold_choice, point),
+        MetricColumn("acc. (chosen longer)", lambda metrics: metrics.accuracy_chosen_longer, point),
+        MetricColumn("acc. (chosen shorter)", lambda metrics: metrics.accuracy_chosen_shorter, point),
+        MetricColumn("acc. (gold)", lambda metrics: metrics.accuracy_gold_choice, point),
         MetricColumn("margin", lambda metrics: metrics.margin, Spread),
-        MetricColumn("mean", lambda metrics: metrics.reward_mean, point),
-        MetricColumn("std", lambda metrics: metrics.reward_std, point),
+        MetricColumn("reward mean", lambda metrics: metrics.reward_mean, point),
+        MetricColumn("reward std", lambda metrics: metrics.reward_std, point),
     ]
     rows = measured(done_results(report, "reward"))
     return metric_section(
@@ -49,10 +49,10 @@ def policies(report: Report) -> Section:
         MetricColumn("ties", lambda metrics: metrics.tie_rate, percent),
         MetricColumn("acc. (mean logp)", lambda metrics: metrics.accuracy_logp_mean, point),
         MetricColumn("acc. (log-ratio)", lambda metrics: metrics.accuracy_logratio, point),
-        MetricColumn("gold choice", lambda metrics: metrics.accuracy_gold_choice, point),
+        MetricColumn("acc. (gold)", lambda metrics: metrics.accuracy_gold_choice, point),
         MetricColumn("margin", lambda metrics: metrics.margin, Spread),
-        MetricColumn("mean", lambda metrics: metrics.reward_mean, point),
-        MetricColumn("std", lambda metrics: metrics.reward_std, point),
+        MetricColumn("reward mean", lambda metrics: metrics.reward_mean, point),
+        MetricColumn("reward std", lambda metrics: metrics.reward_std, point),
     ]
     results = done_results(report, "base", "policy")
     captions = [
@@ -104,7 +104,7 @@ def failures(report: Report) -> Section:
         (one_line(name), status, one_line(reason or UNDEFINED)) for name, status, reason in ended if status != "done"
     ]
     columns = [text("cell"), text("status", wraps=False), text("reason")]
-    return Section("Without a result", columns, rows, chapter=CHAPTER)
+    return Section("Failed or skipped cells", columns, rows, chapter=CHAPTER)
 
 
 def _mean_by(judge: str) -> Callable[[Metrics], Estimate]:

@@ -33,12 +33,12 @@ def length_bias(report: Report) -> Section:
     columns: list[MetricColumn[Metrics]] = [
         MetricColumn("corr. given label", lambda metrics: metrics.length_correlation_given_label, Spread),
         MetricColumn("corr. given gold", lambda metrics: metrics.length_correlation_given_gold, Spread),
-        MetricColumn("chosen shorter", lambda metrics: metrics.accuracy_chosen_shorter, Spread),
-        MetricColumn("right shorter", lambda metrics: metrics.accuracy_right_shorter, Spread),
+        MetricColumn("acc. (chosen shorter)", lambda metrics: metrics.accuracy_chosen_shorter, Spread),
+        MetricColumn("acc. (right shorter)", lambda metrics: metrics.accuracy_right_shorter, Spread),
     ]
     captions = [
         "corr.: partial correlation of score with words, given which answer is the chosen (label) or right (gold) one.",
-        "chosen shorter, right shorter: accuracy where the chosen, or the right, answer has fewer words.",
+        "acc. (chosen shorter), acc. (right shorter): accuracy where the chosen, or the right, answer has fewer words.",
         *detectable(report, "pairs"),
     ]
     results = [found for found in done_results(report, "reward") if found.algorithm != JUDGE_CELL]
@@ -95,19 +95,22 @@ def gains(report: Report) -> Section:
     """How much of a gain over the base is left at equal length."""
     columns: list[MetricColumn[Metrics]] = [
         MetricColumn("win rate", lambda metrics: metrics.win_rate_vs_base, Spread),
-        MetricColumn("at equal length", lambda metrics: metrics.win_rate_length_controlled, Spread),
+        MetricColumn("LC win rate", lambda metrics: metrics.win_rate_length_controlled, Spread),
         MetricColumn("judge gain", lambda metrics: metrics.judge_gain, Spread),
         MetricColumn("within length", lambda metrics: metrics.judge_gain_within_length, point),
         MetricColumn("between length", lambda metrics: metrics.judge_gain_between_length, point),
     ]
     captions = [
-        "at equal length: σ(θ) of a logistic fit σ(θ + φ·tanh(Δwords/sd)) of the wins, with a weak ridge (0.01).",
+        "LC win rate: length-controlled, σ(θ) of a logistic fit σ(θ + φ·tanh(Δwords/sd)) of the wins, with a weak "
+        "ridge (0.01).",
         "judge gain: mean judge reward minus the base's; within: between answers of like length (deciles of words); "
         "between: from writing other lengths. The two add up to it.",
         *detectable(report, "prompts"),
     ]
     rows = measured(found for found in done_results(report, "policy") if found.metrics.judge_gain.n)
-    return metric_section("Gains over the base, by length", "policy", rows, columns, captions, chapter=CHAPTER)
+    return metric_section(
+        "Length-controlled win rate and judge gain", "policy", rows, columns, captions, chapter=CHAPTER
+    )
 
 
 def texts(report: Report) -> Section:
@@ -117,15 +120,18 @@ def texts(report: Report) -> Section:
         MetricColumn("distinct 1", lambda metrics: metrics.distinct_1, point),
         MetricColumn("distinct 2", lambda metrics: metrics.distinct_2, point),
         MetricColumn("distinct 3", lambda metrics: metrics.distinct_3, point),
-        MetricColumn("repeated", lambda metrics: metrics.repetition, percent),
+        MetricColumn("4-gram repetition", lambda metrics: metrics.repetition, percent),
     ]
     captions = [
         "distinct n: different n-grams of words / all n-grams of all answers (Li et al. 2016); it falls as text grows.",
-        "repeated: share of 4-grams of words that the answer has said before (Welleck et al. 2020), mean over answers.",
+        "4-gram repetition: share of 4-grams of words that the answer has said before (Welleck et al. 2020), mean over "
+        "answers.",
         *detectable(report, "prompts"),
     ]
     results = [found for found in done_results(report, "base", "policy") if found.metrics.length_words.n]
-    return metric_section("Texts of the generations", "policy", measured(results), columns, captions, chapter=CHAPTER)
+    return metric_section(
+        "Lexical diversity of generations", "policy", measured(results), columns, captions, chapter=CHAPTER
+    )
 
 
 def _summary(found: Distribution, form: str) -> tuple[Value, Value, Value]:

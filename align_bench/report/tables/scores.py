@@ -57,14 +57,14 @@ def score_groups(report: Report) -> Section:
         )
         for found in report.course.scores
     ]
-    headings = ("correct", "mean correct", "wrong", "mean wrong", "diff", "95% interval", "Welch t", "p")
+    headings = ("n correct", "mean correct", "n wrong", "mean wrong", "diff", "95% interval", "Welch t", "p")
     captions = [
         "The higher of a pair's two scores is correct when the preferred answer has it, else wrong; ties are in "
         "neither. The two groups hold different pairs; Welch's t-test is not adjusted for the number of models.",
         *detectable(report, "pairs"),
     ]
     columns = [text("model"), *map(Column, headings)]
-    return Section("Scores of correct and wrong choices", columns, rows, captions, chapter=CHAPTER)
+    return Section("Scores of correctly and incorrectly ranked pairs", columns, rows, captions, chapter=CHAPTER)
 
 
 def _accuracy_at(epsilon: float) -> Callable[[Metrics], Estimate]:

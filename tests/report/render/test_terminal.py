@@ -27,7 +27,7 @@ def shown(*renderables: RenderableType, width: int = 100) -> str:
 def test_every_section_is_printed_within_a_hundred_columns(run: Run) -> None:
     printed = shown(*comparison_tables(run.report()))
     titles = ["Reward models on", "Policies on", "Generations, judged", "Policies against the base", "Cost", "Notes"]
-    positions = [printed.index(title) for title in [*titles[:4], "Without a result"]]
+    positions = [printed.index(title) for title in [*titles[:4], "Failed or skipped cells"]]
     assert positions == sorted(positions)
     assert all(title in printed for title in titles)
     assert max(map(len, printed.splitlines())) <= 100

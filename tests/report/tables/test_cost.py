@@ -13,7 +13,16 @@ def test_costs_show_operations_where_they_were_counted(run: Run) -> None:
     report = run.report()
     found = costs(report)
     headings = [column.heading for column in found.columns]
-    assert headings == ["cell", "wall time", "tokens", "peak memory", "TFLOP", "% of peak", "trained", "Pareto"]
+    assert headings == [
+        "cell",
+        "wall time",
+        "tokens",
+        "peak memory",
+        "TFLOP",
+        "% of peak",
+        "trainable parameters",
+        "Pareto",
+    ]
     row = next(row for row in found.texts() if row[0] == "dpo")
     assert row[1:-2] == ("12 min 34 s", "12,345", "3.0 GiB", "2.5", "12.5%")
     uncounted = [

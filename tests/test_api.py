@@ -226,8 +226,10 @@ def test_type_of_the_batch_says_what_is_read(batch: type, data: str, reference: 
         (PairLogps, {"data": "chosen"}, r"data='chosen', but its batch is PairLogps, which is data='pairs'"),
         (PairLogps, {"reference": True}, r"reference=True, but its batch is PairLogps, which is reference=False"),
         (ReferencedPairLogps, {"reference": False}, r"reference=False, but its batch is ReferencedPairLogps"),
-        (None, {}, "annotated as None, which does not tell what it reads"),
-        (torch.Tensor, {}, "annotated as Tensor, which does not tell what it reads"),
+        (None, {}, "has no type that tells what it reads"),
+        (torch.Tensor, {}, "annotated as Tensor, which is no record of given answers"),
+        (Rollouts, {"data": "pairs"}, "annotated as Rollouts, which is no record of given answers"),
+        (ReferencedPairLogps | None, {"data": "pairs"}, "which is no record of given answers"),
         (None, {"data": "scores", "reference": True}, "reference=True, but scores have none"),
     ],
 )

@@ -16,7 +16,12 @@ ROOT = Path(__file__).parents[1]
 OURS = {"align_bench", "algorithms", "tests", *(file.stem for file in (ROOT / "benchmarks").glob("*.py"))}
 
 # Module → distribution, where the two are not spelled alike.
-DISTRIBUTIONS = {"sklearn": "scikit-learn", "yaml": "pyyaml", "axe_playwright_python": "axe-playwright-python"}
+DISTRIBUTIONS = {
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+    "axe_playwright_python": "axe-playwright-python",
+    "pydantic_core": "pydantic",  # which comes with the one that it needs
+}
 
 # Declared, and imported by no line of ours.
 WITHOUT_IMPORT = {

@@ -10,7 +10,7 @@ from align_bench.api.algorithms import Algorithm, checked_rate, checked_rates, d
 from align_bench.api.auxiliaries import Auxiliary
 from align_bench.api.batches import Batch
 from align_bench.api.loss import Loss, RewardField, checked_loss
-from align_bench.api.readings import READINGS, OfflineData, Reading, agreed, batch_type
+from align_bench.api.readings import READINGS, OfflineData, Reading, agreed, batch_type, names_a_record
 from align_bench.api.signatures import named_by, parameters_of
 from align_bench.errors import PluginError, nearest
 from align_bench.records import Parameters, Scalar
@@ -169,9 +169,15 @@ def _reading(function: Callable[..., object], data: OfflineData | None, referenc
     """What the loss reads, by the type of its batch, or as declared where that has none."""
     name, batch = function.__name__, batch_type(function)
     found = READINGS.get(batch) if isinstance(batch, type) else None
+    if found is None and ((data is None and batch is not None) or names_a_record(batch)):
+        shown = getattr(batch, "__name__", batch)
+        raise PluginError(
+            f"{name}: its batch is annotated as {shown}, which is no record of given answers",
+            fix="annotate one, such as logps: PairLogps; a loss on the policy's own answers is @online's",
+        )
     if found is None and data is None:
         raise PluginError(
-            f"{name}: its batch is annotated as {getattr(batch, '__name__', batch)}, which does not tell what it reads",
+            f"{name}: its batch has no type that tells what it reads",
             fix="annotate the first argument, such as logps: PairLogps, or declare data='pairs'",
         )
     if found is None:

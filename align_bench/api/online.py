@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from align_bench.api.algorithms import Algorithm, checked_rate, checked_rates, documentation, joined
 from align_bench.api.loss import Loss, checked_loss
-from align_bench.api.readings import agreed, batch_type
+from align_bench.api.readings import agreed, batch_type, names_a_record
 from align_bench.api.rollouts import (
     Advantages,
     CriticAdvantages,
@@ -159,6 +159,12 @@ def _critic(function: Callable[..., object], advantage: AdvantageFunction, said:
     batches = {Rollouts: False, CriticRollouts: True, Experience: False, CriticExperience: True}
     for batch in (batch_type(function), batch_type(advantage)):
         found = batches.get(batch) if isinstance(batch, type) else None
+        if found is None and names_a_record(batch):
+            raise PluginError(
+                f"{name}: it reads {getattr(batch, '__name__', batch)}, which is no record of answers that the policy "
+                "writes",
+                fix="annotate Rollouts (the loss) and Experience (the advantage), or those of a critic",
+            )
         if found is not None:
             known = "CriticRollouts and CriticExperience" if said else "Rollouts and Experience"
             agreed(name, batch, known=known, what="critic", read=found, said=said)

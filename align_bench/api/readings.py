@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from align_bench.api.auxiliaries import Adversary, Auxiliary, BiasExpert, LengthHead
 from align_bench.api.batches import (
@@ -59,6 +59,12 @@ def batch_type(function: Callable[..., object]) -> object:
     """The annotated type of a function's first argument; None where there is none."""
     first = next(iter(inspect.signature(function).parameters), None)
     return None if first is None else hints_of(function).get(first)
+
+
+def names_a_record(annotation: object) -> bool:
+    """Whether an annotation is a record of the API, or holds one, such as `PairLogps | None`."""
+    parts = (annotation, *get_args(annotation))
+    return any(isinstance(part, type) and part.__module__.startswith("align_bench.api.") for part in parts)
 
 
 def agreed(name: str, batch: object, *, known: str, what: str, read: object, said: object) -> None:

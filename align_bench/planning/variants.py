@@ -50,10 +50,10 @@ def named_variants(suite: Suite, registry: Registry) -> dict[CellId, Variant]:
     variants = [variant for method in suite.methods for variant in _variants(registry[method.name].algorithm, method)]
     searched = {one.method: set(registry[one.method].algorithm.searched) if suite.tune else set() for one in variants}
     names = _names(variants, searched)
-    if duplicates := {name for name in names if names.count(name) > 1}:
+    texts = [str(name).encode("utf-8", "backslashreplace").decode() for name in names]  # as rows are joined by
+    if duplicates := {text for text in texts if texts.count(text) > 1}:
         equal = "equal parameters, those that tune searches aside" if suite.tune else "equal parameters"
-        named = ", ".join(sorted(map(str, duplicates)))
-        raise SuiteError(f"methods: {named} is listed twice with {equal}", fix="delete one")
+        raise SuiteError(f"methods: {', '.join(sorted(duplicates))} is listed twice with {equal}", fix="delete one")
     return dict(zip(names, variants, strict=True))
 
 

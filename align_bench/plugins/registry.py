@@ -18,7 +18,7 @@ from align_bench.errors import PluginError, nearest
 from align_bench.plugins.declared import declared
 from align_bench.plugins.modules import PluginFile, PluginFiles, in_a_line
 from align_bench.suite.load import builtin_folder
-from align_bench.suite.models import BASE_CELL, JUDGE_CELL
+from align_bench.suite.names import RESERVED
 
 ENTRY_POINT_GROUP = "align_bench.algorithms"
 
@@ -237,7 +237,7 @@ def _methods(path: Path, origin: str, files: PluginFiles, package: str | None = 
     if not found:
         raise PluginError("declares no method", fix="decorate a function with @align_bench.api.algorithm(...)")
     for value in found:
-        if value.name in (BASE_CELL, JUDGE_CELL):
+        if RESERVED.fullmatch(value.name):
             raise PluginError(f"{value.name!r} is a reserved name", fix="rename the function")
     return tuple(Plugin(value, path.resolve(), origin, file=file) for value in found)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from align_bench.errors import PluginError, nearest
 from align_bench.plugins.registry import Registry
-from align_bench.suite.models import BASE_CELL, JUDGE_CELL
+from align_bench.suite.names import RESERVED
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,7 @@ def write_template(name: str, data: str, folder: Path, *, taken: Registry) -> Pa
         raise PluginError(
             f"{name!r} cannot name a method", fix="use lower-case letters, digits and _, such as my_dpo, a letter first"
         )
-    if name in taken.plugins or name in (BASE_CELL, JUDGE_CELL):
+    if name in taken.plugins or RESERVED.fullmatch(name):
         where = taken.plugins[name].path if name in taken.plugins else "reserved"
         raise PluginError(f"the name {name!r} is taken: {where}", fix="choose another name")
     kind = _KINDS[data]

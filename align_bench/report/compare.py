@@ -8,7 +8,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from align_bench.errors import MissingResultError, nearest
+from align_bench.errors import MissingResultError, StoreError, nearest
 from align_bench.metrics.finite import is_finite
 from align_bench.records import CellId, Comparison, Outcome
 from align_bench.report.build import build_report
@@ -23,6 +23,7 @@ from align_bench.report.export import (
 )
 from align_bench.report.files import write_text
 from align_bench.report.formatting import interval, one_line, p_value, signed
+from align_bench.report.rows import REBUILD
 from align_bench.report.schema import Header, JudgeFacts, Report, Result
 from align_bench.report.tables.cost import costs
 from align_bench.report.tables.leaderboard import judged, policies, reward_models
@@ -55,7 +56,13 @@ def read_run(folder: Path) -> Run:
         MissingResultError: a file is missing.
         StoreError: a file is damaged.
     """
-    return Run(read_report(folder), ReportRows(read_scores(folder), read_generations(folder), read_training(folder)))
+    report = read_report(folder)
+    rows = ReportRows(read_scores(folder), read_generations(folder), read_training(folder))
+    try:
+        gather([outcome_of(result) for result in report.results], rows.scores, rows.generations)
+    except ValueError as error:
+        raise StoreError(f"{folder} is damaged: {error}", fix=REBUILD) from error
+    return Run(report, rows)
 
 
 def merge(runs: Mapping[str, Run], methods: Sequence[str]) -> tuple[Run, list[str]]:

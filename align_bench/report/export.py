@@ -98,14 +98,14 @@ def read_report(folder: Path) -> Report:
     path = existing(folder / REPORT)
     content = path.read_bytes()
     try:
-        return Report.model_validate_json(content)
+        return Report.model_validate_json(content, strict=True)
     except ValidationError as error:
         found = _version(content)
         if found == VERSION:
             raise StoreError(f"{path} is damaged: {first_of(error)}", fix=REBUILD) from error
         if found is None:
             raise StoreError(f"{path} is no report, or is damaged: {first_of(error)}", fix=REBUILD) from error
-        which = f"format version {found}" if found else "the format before version 1"
+        which = f"format version {found!r}" if found else "the format before version 1"
         raise StoreError(f"{path} is of {which}, expected {VERSION}", fix=REBUILD) from error
 
 
@@ -113,7 +113,7 @@ def _version(content: bytes) -> int | str | None:
     """The version that a report says it is of, `0` where it says none; None where this is no report."""
     try:
         found = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(found, dict) or "results" not in found:
         return None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+
 BASE_CELL = "base"
 JUDGE_CELL = "judge"
+RESERVED = re.compile(rf"{BASE_CELL}|{JUDGE_CELL}\d*")  # no method is called so: `judge2` is the second judge
 GOLD = "gold"  # the programmatic judge, where the data knows its right answers

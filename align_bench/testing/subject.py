@@ -116,7 +116,7 @@ def guarded(check: Callable[[Subject], Verdict], subject: Subject) -> Verdict:
         return failed(error.message, error.fix or "see the contract in align_bench.api")
     except NotImplementedError as error:
         return failed(f"there is no loss yet: {error}", f"write it at {_place(error, subject.algorithm)}")
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         hint = f"see {_place(error, subject.algorithm)}"
         asked = error.name or "" if isinstance(error, AttributeError) else ""
         if asked.startswith("ref_") and not subject.algorithm.reference:
@@ -124,7 +124,7 @@ def guarded(check: Callable[[Subject], Verdict], subject: Subject) -> Verdict:
         return failed(f"raised {type(error).__name__}: {error}", hint)
 
 
-def _place(error: Exception, algorithm: Learner) -> str:
+def _place(error: BaseException, algorithm: Learner) -> str:
     """Where in the plugin's file the error comes from."""
     file = algorithm.function.__code__.co_filename
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]

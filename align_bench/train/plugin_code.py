@@ -21,5 +21,5 @@ def plugin_code(what: str) -> Iterator[None]:
         yield
     except (AlignBenchError, torch.OutOfMemoryError):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise PluginError(f"{what} raised {type(error).__name__}: {error}") from error

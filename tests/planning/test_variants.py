@@ -165,3 +165,20 @@ def test_broken_method_is_fatal_only_where_it_is_selected() -> None:
 def test_duplicates_are_named(methods: list[Any], named: str) -> None:
     with pytest.raises(SuiteError, match=rf"methods: {named}.* is listed twice"):
         variants(*methods)
+
+
+def test_two_cells_of_one_text_are_refused_before_any_work(tmp_path: Path) -> None:
+    """Rows, folders and commands know a cell by its text."""
+    path = tmp_path / "two.py"
+    path.write_text(
+        "from align_bench.api import Loss, PairLogps, algorithm\n\n\n"
+        '@algorithm(paper="none", learning_rate=1e-4, reward="s")\n'
+        'def two(logps: PairLogps, *, m: str = "a", n: str = "b") -> Loss:\n'
+        '    """Two texts."""\n'
+        "    raise NotImplementedError\n"
+    )
+    registry = load_registry(extra=[str(path)])
+    both = {"two": {"m": "a,n=b", "n": "c"}}, {"two": {"m": "a", "n": "b,n=c"}}
+    with pytest.raises(SuiteError, match=r"two\[m=a,n=b,n=c\] is listed twice"):
+        variants(*both, registry=registry)
+    assert len(variants(*both[:1], registry=registry)) == 1

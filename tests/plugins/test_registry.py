@@ -253,6 +253,7 @@ def test_changed_file_is_read_anew(write: Write) -> None:
         (METHOD.replace('paper="none", ', ""), "TypeError"),
         (METHOD.replace("{name}", "base"), "'base' is a reserved name"),
         (METHOD.replace("{name}", "judge"), "'judge' is a reserved name"),
+        (METHOD.replace("{name}", "judge2"), "'judge2' is a reserved name"),  # the second judge's cell
         ("\0", ""),
     ],
 )

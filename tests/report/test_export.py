@@ -11,6 +11,7 @@ import pytest
 
 from align_bench.errors import MissingResultError, StoreError
 from align_bench.report.build import build_report
+from align_bench.report.compare import read_run
 from align_bench.report.export import (
     ReportRows,
     read_generations,
@@ -162,3 +163,25 @@ def test_rows_of_other_columns_are_refused_on_one_line(run: Run, tmp_path: Path)
     with pytest.raises(StoreError, match=r"is damaged, or of another version: 0\.cell: Field required") as raised:
         read_scores(tmp_path)
     assert "\n" not in raised.value.message
+
+
+def test_a_number_that_is_text_is_refused_as_the_schema_says(run: Run, tmp_path: Path) -> None:
+    content = json.loads(run.report().model_dump_json())
+    content["results"][0]["metrics"]["accuracy"]["value"] = "0.5"
+    (tmp_path / "report.json").write_text(json.dumps(content))
+    with pytest.raises(StoreError, match=r"damaged: results\.0\.metrics\.accuracy\.value"):
+        read_report(tmp_path)
+    (tmp_path / "report.json").write_text(json.dumps(content | {"version": "1"}))
+    with pytest.raises(StoreError, match="format version '1', expected 1"):
+        read_report(tmp_path)
+    (tmp_path / "report.json").write_text("[" * 100_000)
+    with pytest.raises(StoreError, match="is no report, or is damaged"):
+        read_report(tmp_path)
+
+
+def test_a_row_that_stands_twice_is_damage(run: Run, tmp_path: Path) -> None:
+    write_report(tmp_path, run.report(), run.rows)
+    lines = (tmp_path / "generations.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    (tmp_path / "generations.jsonl").write_text("".join([*lines, lines[0]]), encoding="utf-8")
+    with pytest.raises(StoreError, match="is damaged: more than one generation of"):
+        read_run(tmp_path)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, TypeAlias
 
 if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler
     from pydantic_core import CoreSchema
 
 # What JSON can hold, and what a hyper-parameter can be (None: of a loaded model that has no such thing).
@@ -20,8 +21,16 @@ Level = Literal["checkpoint", "method"]
 OWN_SETTINGS = ("epochs", "batch_size")  # of a suite's `train`, which a method may set or sweep for itself
 
 
-class CellJson(TypedDict):
-    """A `CellId` in JSON."""
+@dataclass(frozen=True, slots=True)
+class CellJson:
+    """A `CellId` as JSON holds it.
+
+    Attributes:
+        text: what rows, tables and files call it; not read back.
+        name, parameters, seed, trial, run: as of a `CellId`.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     text: str
     name: str
@@ -64,38 +73,21 @@ class CellId:
         return f"{run}{self.name}{f'[{shown}]' if shown else ''}{trial}{seed}"
 
     @classmethod
-    def __get_pydantic_core_schema__(cls, source: object, handler: object) -> CoreSchema:
-        """In JSON an object that says its text too, with which rows are joined; it is not read back."""
+    def __get_pydantic_core_schema__(cls, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         from pydantic_core import core_schema as made
 
-        scalar = made.union_schema([made.bool_schema(), made.int_schema(), made.float_schema(), made.str_schema()])
-        optional = {"seed": made.int_schema(), "trial": made.int_schema(), "run": made.str_schema()}
-        fields = {"text": made.str_schema(), "name": made.str_schema()}
-        written = made.typed_dict_schema(
-            {name: made.typed_dict_field(own) for name, own in fields.items()}
-            | {"parameters": made.typed_dict_field(made.dict_schema(made.str_schema(), made.nullable_schema(scalar)))}
-            | {name: made.typed_dict_field(made.nullable_schema(own)) for name, own in optional.items()},
-            extra_behavior="forbid",
-            ref="CellId",
-        )
+        written = handler.generate_schema(CellJson)
         return made.union_schema(
             [made.is_instance_schema(cls), made.no_info_after_validator_function(cls._of_json, written)],
             serialization=made.plain_serializer_function_ser_schema(cls._as_json, return_schema=written),
         )
 
-    def _as_json(self) -> dict[str, Json]:
-        return {
-            "text": str(self),
-            "name": self.name,
-            "parameters": dict(self.parameters),
-            "seed": self.seed,
-            "trial": self.trial,
-            "run": self.run,
-        }
+    def _as_json(self) -> CellJson:
+        return CellJson(str(self), self.name, dict(self.parameters), self.seed, self.trial, self.run)
 
     @classmethod
     def _of_json(cls, found: CellJson) -> CellId:
-        return cls(found["name"], tuple(found["parameters"].items()), found["seed"], found["trial"], found["run"])
+        return cls(found.name, tuple(found.parameters.items()), found.seed, found.trial, found.run)
 
 
 @dataclass(frozen=True, slots=True)

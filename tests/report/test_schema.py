@@ -6,9 +6,12 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+from pydantic import TypeAdapter, ValidationError
 from typer.testing import CliRunner
 
 from align_bench.cli.main import app
+from align_bench.records import CellId
 from align_bench.report.schema import VERSION, Report
 
 if TYPE_CHECKING:
@@ -33,3 +36,21 @@ def test_a_report_is_what_its_json_says(shared_run: Run) -> None:
     report = shared_run.report()
     assert Report.model_validate_json(report.model_dump_json()) == report
     assert json.loads(report.model_dump_json())["version"] == VERSION
+
+
+def test_a_cells_id_says_its_text_in_json_and_nothing_else_is_read() -> None:
+    adapter = TypeAdapter(CellId)
+    cell = CellId("rm", (("learning_rate", 1e-5), ("n", 2), ("hard", True), ("revision", None)), seed=3, run="a")
+    written = adapter.dump_json(cell)
+    assert json.loads(written) == {
+        "text": "a/rm[learning_rate=1e-05,n=2,hard=True,revision=None]#3",
+        "name": "rm",
+        "parameters": {"learning_rate": 1e-5, "n": 2, "hard": True, "revision": None},
+        "seed": 3,
+        "trial": None,
+        "run": "a",
+    }
+    assert adapter.validate_json(written) == cell
+    for wrong in (json.loads(written) | {"more": 1}, {"text": "rm", "name": "rm"}, "rm"):
+        with pytest.raises(ValidationError):
+            adapter.validate_json(json.dumps(wrong))

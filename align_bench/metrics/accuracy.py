@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from align_bench.metrics.clusters import Clusters, cluster_codes, clustered_mean, is_clustered
-from align_bench.metrics.finite import Numbers, finite
+from align_bench.metrics.finite import Column, Numbers, finite
 from align_bench.records import Estimate
 
 
@@ -25,7 +25,7 @@ def accuracy(chosen: Numbers, rejected: Numbers, prompts: Clusters | None = None
     """
     codes = cluster_codes(prompts, len(chosen))
     wins, losses, own = finite(chosen, rejected, codes)
-    right = (np.sign(wins - losses) + 1) / 2
+    right = wins_of(wins - losses)
     if not is_clustered(own):
         return share(float(right.sum()), len(right))
     found = clustered_mean(right, own)
@@ -37,7 +37,13 @@ def accuracy(chosen: Numbers, rejected: Numbers, prompts: Clusters | None = None
 def correctness(chosen: Numbers, rejected: Numbers) -> list[float]:
     """1 where the chosen score is higher, ½ for a tie, else 0, for each pair of finite scores."""
     wins, losses = finite(chosen, rejected)
-    return [float(sign) for sign in (np.sign(wins - losses) + 1) / 2]
+    return [float(won) for won in wins_of(wins - losses)]
+
+
+def wins_of(margins: Column) -> Column:
+    """1 for a margin above 0, ½ for a tie, else 0; in the margins' shape, NaN where a margin is."""
+    won: Column = (np.sign(margins) + 1) / 2
+    return won
 
 
 def tie_rate(chosen: Numbers, rejected: Numbers) -> Estimate:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from align_bench.metrics.accuracy import accuracy, share
+from align_bench.metrics.accuracy import accuracy, share, wins_of
 from align_bench.metrics.bootstrap import cluster_interval
 from align_bench.metrics.finite import Column, Numbers, finite
 from align_bench.records import Estimate
@@ -59,7 +59,7 @@ def length_controlled(
     kept = np.all(np.isfinite(columns), axis=0)
     margins, lengths = columns[0][kept] - columns[1][kept], columns[2][kept] - columns[3][kept]
     groups = [cluster for cluster, known in zip(clusters, kept.tolist(), strict=True) if known]
-    right, bins = (np.sign(margins) + 1) / 2, _bins(np.abs(lengths))
+    right, bins = wins_of(margins), _bins(np.abs(lengths))
     value, used = _in_bins(right, np.sign(lengths), bins)
     pairs = len(margins)
     one_sided = share(float(pairs - used), pairs)

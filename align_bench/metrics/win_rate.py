@@ -6,9 +6,8 @@ from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 
-from align_bench.metrics.accuracy import accuracy
+from align_bench.metrics.accuracy import accuracy, wins_of
 from align_bench.metrics.bootstrap import percentile_interval
-from align_bench.metrics.finite import Column
 from align_bench.records import Estimate
 
 Samples = Mapping[Hashable, Sequence[float]]
@@ -28,13 +27,7 @@ def win_rate(scores: Samples, base: Samples) -> Estimate:
     prompts = [prompt for prompt in scores if prompt in base]
     if all(len(scores[prompt]) == len(base[prompt]) == 1 for prompt in prompts):
         return accuracy([scores[prompt][0] for prompt in prompts], [base[prompt][0] for prompt in prompts])
-    shares = np.array([wins(scores[prompt], base[prompt]).mean() for prompt in prompts])
+    shares = np.array([wins_of(np.subtract.outer(scores[prompt], base[prompt])).mean() for prompt in prompts])
     if len(shares) < 2:
         return Estimate(float(shares.mean()), n=len(shares))
     return Estimate(float(shares.mean()), *percentile_interval([shares], np.mean), len(shares))
-
-
-def wins(own: Sequence[float] | Column, other: Sequence[float] | Column) -> Column:
-    """1 where an answer scores above another one, ½ for a tie, else 0; shape [answers, other answers]."""
-    won: Column = (np.sign(np.subtract.outer(np.asarray(own), np.asarray(other))) + 1) / 2
-    return won

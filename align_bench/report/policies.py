@@ -7,6 +7,7 @@ from itertools import combinations
 
 import numpy as np
 
+from align_bench.metrics.accuracy import wins_of
 from align_bench.metrics.bootstrap import percentile_interval
 from align_bench.metrics.finite import Column, is_finite
 from align_bench.metrics.length import count_words
@@ -14,13 +15,15 @@ from align_bench.metrics.mean import cluster_means, mean
 from align_bench.metrics.pareto import pareto
 from align_bench.metrics.win_rate import Samples, win_rate
 from align_bench.records import CellId, Estimate, Generation
-from align_bench.report.cells import GOLD, Cell
+from align_bench.report.cells import Cell
 from align_bench.report.comparisons import finished
+from align_bench.report.rows import ScoredAnswer
 from align_bench.report.schema import UNDEFINED, FrontierPoint, GoldAgainstJudge, Policies, Result, WinRate
 from align_bench.stats.bootstrap import Matrix, percentiles, resampled_win_rates, won
 from align_bench.stats.length_bins import Answers, Gain, binned_gain
 from align_bench.stats.length_control import length_controlled_win_rate
 from align_bench.stats.seeds import MIN_SEEDS
+from align_bench.suite.names import GOLD
 
 
 def length_controlled(cell: Cell, base: Cell | None, judges: Sequence[str]) -> Estimate:
@@ -63,7 +66,7 @@ def kl_per_token(cell: Cell) -> Estimate:
     return Estimate(value, *percentile_interval((kl, tokens), _ratio), len(kl))
 
 
-def log_ratio(answer: Generation) -> float | None:
+def log_ratio(answer: Generation | ScoredAnswer) -> float | None:
     """log π(y|x) − log π_ref(y|x) of an answer, nats."""
     return None if answer.logp is None or answer.ref_logp is None else answer.logp - answer.ref_logp
 
@@ -106,7 +109,7 @@ def _at_equal_length(cell: Cell, base: Cell, judge: str) -> Estimate:
     pairs = [(left, right) for left, prompt in enumerate(own.prompts) for right in of_base.get(prompt, ())]
     left, right = np.array(pairs, dtype=np.intp).reshape(-1, 2).T
     return length_controlled_win_rate(
-        (np.sign(own.rewards[left] - other.rewards[right]) + 1) / 2,
+        wins_of(own.rewards[left] - other.rewards[right]),
         own.lengths[left] - other.lengths[right],
         [own.prompts[place] for place in left],
     )

@@ -14,10 +14,11 @@ from align_bench.metrics.readability import mean_grade
 from align_bench.metrics.reward import margin, reward_mean, reward_std
 from align_bench.metrics.win_rate import win_rate
 from align_bench.records import Estimate
-from align_bench.report.cells import GOLD, ByGold, Cell, Column, proxies_of
+from align_bench.report.cells import ByGold, Cell, Column, proxies_of
 from align_bench.report.policies import kl_per_token, length_controlled, length_gain, log_ratio
 from align_bench.report.rows import AttackedScores, ScoredAnswer, ScoreRow
 from align_bench.report.schema import UNDEFINED, Attacked, Baselines, JudgeReward, Metrics, ProxyReward, Result
+from align_bench.suite.names import GOLD
 
 
 def result(cell: Cell, base: Cell | None, judges: Sequence[str]) -> Result:
@@ -46,7 +47,7 @@ def result(cell: Cell, base: Cell | None, judges: Sequence[str]) -> Result:
 
 
 def metrics(cell: Cell, base: Cell | None, judges: Sequence[str]) -> Metrics:
-    """Every metric of a cell. Of a prompt's samples the mean is taken first.
+    """Every metric of a cell. Of a prompt's samples the mean is taken first; win rates are between single answers.
 
     Args:
         cell: the cell.
@@ -69,7 +70,7 @@ def metrics(cell: Cell, base: Cell | None, judges: Sequence[str]) -> Metrics:
         length_correlation_given_gold=by_gold,
         attacked=_attacked(cell.scores),
         accuracy_logp_mean=_accuracy_of(cell, _logp_mean),
-        accuracy_logratio=_accuracy_of(cell, _logratio) if cell.outcome.kind == "policy" else UNDEFINED,
+        accuracy_logratio=_accuracy_of(cell, log_ratio) if cell.outcome.kind == "policy" else UNDEFINED,
         reward_mean=reward_mean(chosen, rejected, cell.pair_prompts),
         reward_std=reward_std(chosen, rejected),
         margin=margin(chosen, rejected, cell.pair_prompts),
@@ -138,10 +139,6 @@ def _accuracy_of(cell: Cell, measure: Callable[[ScoredAnswer], float | None]) ->
 
 def _logp_mean(answer: ScoredAnswer) -> float | None:
     return answer.logp / answer.tokens if answer.logp is not None and answer.tokens else None
-
-
-def _logratio(answer: ScoredAnswer) -> float | None:
-    return None if answer.logp is None or answer.ref_logp is None else answer.logp - answer.ref_logp
 
 
 def _length_correlations(cell: Cell) -> tuple[Estimate, Estimate]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from align_bench.metrics.accuracy import wins_of
 from align_bench.metrics.bootstrap import percentile_interval
 from align_bench.metrics.clusters import Clusters, cluster_codes
 from align_bench.metrics.finite import Column
@@ -143,7 +144,7 @@ def won(a: Matrix, b: Matrix) -> Matrix:
     Returns:
         Shape [seeds of a, seeds of b, prompts].
     """
-    above = (np.sign(a[:, None, :, :, None] - b[None, :, :, None, :]) + 1) / 2
+    above = wins_of(a[:, None, :, :, None] - b[None, :, :, None, :])
     share: Matrix = np.nanmean(above, axis=(-2, -1))
     return share
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from align_bench.models.layout import Sequences
 
 
-class Companion(nn.Module):
+class Companion(nn.Module, ABC):
     """Scores pairs together with a reward model. Pairs come as sequences: all chosen ones, then all rejected ones.
 
     Attributes:
@@ -37,9 +38,9 @@ class Companion(nn.Module):
     def begin(self, model: Any, sequences: Sequences, max_tokens: int) -> None:
         """Prepare what the loss needs of the whole effective batch."""
 
+    @abstractmethod
     def record(self, model: Any, sequences: Sequences) -> PairScores:
         """The scores of the reward model, and its own."""
-        raise NotImplementedError
 
 
 def pair_scores(values: Tensor, sequences: Sequences) -> PairScores:
@@ -147,9 +148,9 @@ class _Expert(Companion):
             pairs.chosen, pairs.rejected, pairs.chosen_tokens, pairs.rejected_tokens, chosen, rejected
         )
 
+    @abstractmethod
     def bias(self, model: Any, sequences: Sequences) -> Tensor:
         """`b`, shape [sequences]."""
-        raise NotImplementedError
 
 
 class _CountExpert(_Expert):

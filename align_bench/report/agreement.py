@@ -7,9 +7,10 @@ from itertools import combinations
 
 from align_bench.metrics.agreement import kendall_tau, preference_agreement
 from align_bench.records import CellId, Comparison, MetricKey
-from align_bench.report.cells import GOLD, Cell, judge_metric
+from align_bench.report.cells import Cell, judge_metric
 from align_bench.report.decision import ALPHA
 from align_bench.report.schema import Agreement, JudgeFacts, Reversal
+from align_bench.suite.names import GOLD
 
 Order = tuple[CellId, CellId]  # two methods, the higher one first
 

@@ -11,8 +11,8 @@ from align_bench.metrics.mean import cluster_means
 from align_bench.records import CellId, Generation, MetricKey, Outcome
 from align_bench.report.files import unicode
 from align_bench.report.rows import ScoredAnswer, ScoreRow
+from align_bench.suite.names import GOLD
 
-GOLD = "gold"
 Column = list[float | None]
 
 

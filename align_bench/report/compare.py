@@ -12,7 +12,7 @@ from align_bench.errors import MissingResultError, StoreError, nearest
 from align_bench.metrics.finite import is_finite
 from align_bench.records import CellId, Comparison, Outcome
 from align_bench.report.build import build_report
-from align_bench.report.cells import GOLD, Cell, gather, judges_of
+from align_bench.report.cells import Cell, gather, judges_of
 from align_bench.report.export import (
     ReportRows,
     outcome_of,
@@ -30,6 +30,7 @@ from align_bench.report.tables.leaderboard import judged, policies, reward_model
 from align_bench.report.tables.pairwise import LEVELS, members, pairwise
 from align_bench.report.tables.section import Column, Section, text, verdict
 from align_bench.report.tables.values import difference, number
+from align_bench.suite.names import GOLD
 
 if TYPE_CHECKING:
     from pydantic import JsonValue

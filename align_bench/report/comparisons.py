@@ -13,12 +13,13 @@ from align_bench.metrics.clusters import cluster_codes, is_clustered
 from align_bench.metrics.finite import finite, is_finite
 from align_bench.metrics.length_bias import partial_correlation
 from align_bench.records import CellId, Comparison, Kind, Level, MetricKey
-from align_bench.report.cells import GOLD, Cell, judge_metric, prompt_by_pair, proxies_of
+from align_bench.report.cells import Cell, judge_metric, prompt_by_pair, proxies_of
 from align_bench.report.rows import ScoredAnswer
 from align_bench.stats.bootstrap import Matrix, bca_means, paired_bootstrap, percentiles, resampled_means
 from align_bench.stats.equivalence import prompt_spread, tost_fixed, tost_paired, tost_seeds
 from align_bench.stats.paired import Difference, holm, mcnemar_exact, paired_t, wilcoxon_p
 from align_bench.stats.seeds import MIN_SEEDS, against_fixed, welch
+from align_bench.suite.names import GOLD
 
 Values = Mapping[Hashable, float]
 LEVELS: tuple[Level, ...] = ("checkpoint", "method")

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from align_bench.records import CellId, Generation, Json
-from align_bench.report.cells import GOLD, Cell
+from align_bench.report.cells import Cell
+from align_bench.suite.names import GOLD
 
 # What the page holds of the answers, in characters: enough for every example of a usual run, and never a page that a
 # browser cannot open. The rest is in generations.jsonl.

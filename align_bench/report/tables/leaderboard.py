@@ -83,8 +83,7 @@ def judged(report: Report) -> Section:
     ]
     captions = [
         "win rate: of an answer against one of the base to the same prompt, a tie counts ½; grade: Flesch–Kincaid; "
-        "unfinished: answers "
-        "truncated at the token limit.",
+        "unfinished: answers truncated at the token limit.",
         *detectable(report, "prompts"),
     ]
     if report.judges and (rewarded := report.judges[0].rewarded):

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 from align_bench.report.decision import ALPHA, decide
-from align_bench.report.formatting import number as in_words
-from align_bench.report.formatting import one_line
+from align_bench.report.formatting import number, one_line
 from align_bench.report.tables.values import Interval, Value, count, difference, p_value
 
 if TYPE_CHECKING:
@@ -189,15 +188,15 @@ def verdict(found: Comparison) -> str:
 
 def _between_seeds(size: DetectableBetweenSeeds) -> str:
     return (
-        f"n = {size.n} seeds; smallest detectable difference {in_words(size.d)} × the standard deviation over seeds "
-        f"(80% power), {in_words(size.d_holm)} {_first_step(size.tests)}."
+        f"n = {size.n} seeds; smallest detectable difference {number(size.d)} × the standard deviation over seeds "
+        f"(80% power), {number(size.d_holm)} {_first_step(size.tests)}."
     )
 
 
 def _paired(what: str, size: DetectableEffect) -> str:
     of = "" if size.prompts == size.n else f" of {size.prompts} prompts"
     return (
-        f"n = {size.n} {what}{of}; smallest detectable dz {in_words(size.dz)} (80% power), {in_words(size.dz_holm)} "
+        f"n = {size.n} {what}{of}; smallest detectable dz {number(size.dz)} (80% power), {number(size.dz_holm)} "
         f"{_first_step(size.tests)}."
     )
 

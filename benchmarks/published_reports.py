@@ -1,0 +1,58 @@
+"""Rebuild the published reports of the embedded suites, rows left out for their size.
+
+Everything that `--runs` holds is used again, so that after a change of the report alone it takes seconds; from nothing
+it takes about an hour of one core.
+
+Example:
+    python benchmarks/published_reports.py
+    python benchmarks/published_reports.py assignment debias
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+SUITES = ("assignment", "debias", "ppo", "overoptimisation")
+CODE = "from align_bench.cli.main import main; main()"
+PUBLISHED = ("report.json", "report.md", "report.html")
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def main() -> None:
+    """Run each suite and put what is committed of its report in place."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("suites", nargs="*", default=SUITES, metavar="SUITE", help=f"default: {' '.join(SUITES)}")
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs", help="folder of computed results (default: runs)")
+    arguments = parser.parse_args()
+    arguments.runs.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        # In a folder of its own, so that a report names the plain command, and no path of this machine.
+        Path(folder, "runs").symlink_to(arguments.runs.resolve())
+        for suite in arguments.suites:
+            environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+            subprocess.run([sys.executable, "-c", CODE, "run", suite], check=True, cwd=folder, env=environment)
+            publish(Path(folder, "reports", suite), ROOT / "reports" / suite)
+
+
+def publish(report: Path, target: Path) -> None:
+    """Replace a published report.
+
+    Args:
+        report: the folder that a run wrote.
+        target: the committed folder; it keeps a page (`report.html`) only if it has one.
+    """
+    for name in PUBLISHED:
+        if (target / name).exists():
+            shutil.copy(report / name, target / name)
+    shutil.rmtree(target / "figures", ignore_errors=True)
+    shutil.copytree(report / "figures", target / "figures")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,20 @@
+"""What is committed of a report, and what is not."""
+
+from pathlib import Path
+
+from published_reports import publish
+
+
+def test_rows_stay_behind_and_old_figures_go(tmp_path: Path) -> None:
+    made, target = tmp_path / "made", tmp_path / "target"
+    for folder, figure in ((made, "new.svg"), (target, "old.svg")):
+        (folder / "figures").mkdir(parents=True)
+        (folder / "figures" / figure).touch()
+    for name in ("report.json", "report.md", "report.html", "scores.parquet"):
+        (made / name).write_text("new")
+    for name in ("report.json", "report.md"):
+        (target / name).write_text("old")
+    publish(made, target)
+    assert sorted(path.name for path in target.iterdir()) == ["figures", "report.json", "report.md"]
+    assert (target / "report.json").read_text() == "new"
+    assert [path.name for path in (target / "figures").iterdir()] == ["new.svg"]

@@ -78,6 +78,7 @@ STAGES = frozenset(MADE_BY) - {"rows", "planted"}
 TABLE: dict[str, frozenset[str]] = {
     # Outside of every closure.
     "errors": NOTHING,  # how an error is worded
+    "__main__": NOTHING,  # starts the command line
     "cli.": NOTHING,  # shows
     "sources": NOTHING,  # names artefacts, and by other names when it hashes otherwise
     "store.": NOTHING,  # keeps artefacts, with checksums

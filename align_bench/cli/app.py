@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="align-bench",
-    help="Compare preference-alignment methods on the same base, rows and judge.",
     epilog="Start with: align-bench run assignment",
     no_args_is_help=True,
     rich_markup_mode="rich",
@@ -50,6 +49,24 @@ Columns = Annotated[
     list[str] | None,
     typer.Option("--column", metavar="STANDARD=NAME", help="Map a standard column to the file's own."),
 ]
+
+
+def _show_version(wanted: bool) -> None:
+    """Print the version and end."""
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"align-bench {version('align-bench')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Compare preference-alignment methods on the same base, rows and judge."""
 
 
 def registry_for(plugins: list[str] | None, suite: str | None = None, named: list[str] | None = None) -> Registry:

@@ -25,6 +25,3 @@ def main() -> None:
     except AlignBenchError as error:
         errors.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(1)
-    except KeyboardInterrupt:
-        errors.print("interrupted; the same command resumes from here")
-        sys.exit(130)

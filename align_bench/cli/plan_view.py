@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,10 +76,31 @@ def plan_tables(prepared: Prepared, runs: Path) -> Iterator[RenderableType]:
         yield Text(warning, style="yellow")
 
 
-def expected_seconds(
-    prepared: Prepared, runs: Path, methods: Sequence[str] | None = None
-) -> dict[tuple[str, str], float]:
-    """What the missing stages are expected to take: (owner, label of the stage) → seconds; none when all is stored.
+@dataclass(frozen=True, slots=True)
+class Remaining:
+    """What a run has yet to make.
+
+    Attributes:
+        seconds: owner and label of a missing stage → its expected seconds; stages over in a moment are absent.
+        missing, stored: how many artefacts are missing, and how many are there.
+    """
+
+    seconds: dict[tuple[str, str], float]
+    missing: int
+    stored: int
+
+    def found(self) -> str | None:
+        """What a run goes on with, in a sentence; None for one that starts from nothing or has nothing to do."""
+        if not (self.missing and self.stored):
+            return None
+        return (
+            f"{self.stored} of {self.stored + self.missing} results are stored; "
+            f"the rest takes about {_roughly(sum(self.seconds.values()))}"
+        )
+
+
+def remaining(prepared: Prepared, runs: Path, methods: Sequence[str] | None = None) -> Remaining:
+    """What a run has yet to make.
 
     Args:
         prepared, runs: as `plan_tables` takes them.
@@ -90,12 +112,14 @@ def expected_seconds(
     graph = make_graph(prepared, results)
     waiting = [cell for cell in graph.cells if cell.waiting and (methods is None or cell.algorithm in methods)]
     asked = [*stages_to_run(graph, methods), *(stage for cell in waiting for stage in cell.stages)]
+    every = closure_of(asked)
     missing = closure_of(asked, done=lambda stage: results.facts(stage) is not None)
+    stored = sum(results.facts(stage) is not None for stage in every)
     if not missing:
-        return {}
+        return Remaining({}, 0, stored)
     estimate = _estimate(prepared, graph, results)
     expected = {(stage.owner, stage.label): estimate.seconds(stage) for stage in missing}
-    return {stage: seconds for stage, seconds in expected.items() if seconds}
+    return Remaining({stage: seconds for stage, seconds in expected.items() if seconds}, len(missing), stored)
 
 
 def _estimate(prepared: Prepared, graph: Graph, results: Results) -> Estimate:

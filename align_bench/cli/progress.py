@@ -19,6 +19,7 @@ from rich.progress import (
 from rich.progress import Progress as Bars
 from rich.text import Text
 
+from align_bench.cli.interrupts import told
 from align_bench.records import Update
 from align_bench.report.formatting import duration
 
@@ -28,11 +29,14 @@ LEAST_SECONDS = 5.0
 
 @contextmanager
 def progress_bars(console: Console, expected: Mapping[tuple[str, str], float]) -> Iterator[ProgressBars]:
-    """Show progress bars while the context lasts.
+    """Show progress bars while the context lasts; an interrupt then ends the command in words.
 
     Args:
         console: where they are shown.
         expected: cell and label of a stage → its expected seconds; none when nothing is to be done.
+
+    Raises:
+        typer.Exit: after Ctrl-C or SIGTERM.
     """
     columns = (
         TextColumn("{task.description}"),
@@ -43,12 +47,18 @@ def progress_bars(console: Console, expected: Mapping[tuple[str, str], float]) -
         _Remaining(),
         TextColumn("{task.fields[note]}"),
     )
-    with Bars(*columns, console=console, transient=False) as bars:
-        yield ProgressBars(bars, expected)
+    bars = Bars(*columns, console=console, transient=False)
+    progress = ProgressBars(bars, expected)
+    with told(lambda: progress.where), bars:
+        yield progress
 
 
 class ProgressBars:
-    """A `Progress` of bars, one for the whole run and one for each stage, with what stays above them."""
+    """A `Progress` of bars, one for the whole run and one for each stage, with what stays above them.
+
+    Attributes:
+        where: what is being done, or was when the run ended early, in words.
+    """
 
     def __init__(
         self,
@@ -59,18 +69,22 @@ class ProgressBars:
         self._bars = bars
         self._whole = Whole(expected, clock)
         self._bar = bars.add_task("whole run, %", total=100, note="") if expected else None
+        self.where = "before the first stage"
 
     @contextmanager
     def stage(self, cell: str, label: str) -> Iterator[Update]:
         """A bar until the context ends."""
         task = self._bars.add_task(escape(f"{cell}: {label}"), total=None, note="")
+        self.where = f"in {cell}: {label}"
 
         def update(done: int, total: int, note: str = "") -> None:
+            self.where = f"in {cell}: {label}, at {done} of {total}"
             self._bars.update(task, completed=done, total=total, note=note)
             self._show(cell, label, done / total if total else 0.0)
 
         try:
             yield update
+            self.where = f"after {cell}: {label}"
         finally:
             self._bars.stop_task(task)
             self._show(cell, label, 1.0)

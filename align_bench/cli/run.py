@@ -45,8 +45,8 @@ def run(
 ) -> None:
     """Run a suite: train every method, evaluate, judge, test the differences, print the tables.
 
-    Results are cached: a second run does nothing, a killed one resumes where it stopped, and results that another suite
-    has computed are reused. Exit code 1 when a cell failed.
+    Results are cached: a second run does nothing, one that was interrupted or killed resumes where it stopped, and
+    results that another suite has computed are reused. Exit code 1 when a cell failed, 130 after Ctrl-C.
 
     Example: align-bench run assignment --set methods='\\[dpo, simpo]' --set seeds='[0, 1, 2]'
     """
@@ -171,7 +171,7 @@ def compute(
     profile: bool = False,
 ) -> Report:
     """A suite's report: what is missing of it is computed, unless only what is stored may be used."""
-    from align_bench.cli.plan_view import expected_seconds
+    from align_bench.cli.plan_view import Remaining, remaining
     from align_bench.cli.progress import progress_bars
     from align_bench.runner.run import Folders
     from align_bench.runner.run import run as run_suite
@@ -180,7 +180,10 @@ def compute(
         folders = Folders(runs, reports)
         return run_suite(prepared, progress, folders, command=command(), methods=methods, compute=not only_stored)
 
-    with progress_bars(errors, {} if only_stored else expected_seconds(prepared, runs, methods)) as bars:
+    ahead = Remaining({}, 0, 0) if only_stored else remaining(prepared, runs, methods)
+    with progress_bars(errors, ahead.seconds) as bars:
+        if found := ahead.found():
+            bars.log(found)
         if not profile:
             return run_with(bars)
         from align_bench.cli.profile import STEPS, Traced

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -313,14 +314,9 @@ def test_text_of_an_error_is_shown_and_not_obeyed() -> None:
     check(align_bench("run", "[bold]x[/].yaml"), ["no suite '[bold]x[/].yaml'"])
 
 
-def test_interrupt_ends_with_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted() -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(program, "app", interrupted)
-    answer = align_bench("run", "assignment")
-    assert answer.code == 130
-    assert "the same command resumes from here" in answer.said
+def test_version_is_the_packages() -> None:
+    answer = align_bench("--version")
+    assert (answer.code, answer.out) == (0, f"align-bench {version('align-bench')}\n")
 
 
 # -- results that are not there ----------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ import yaml
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
-from align_bench.cli.plan_view import expected_seconds
+from align_bench.cli.plan_view import remaining
 from align_bench.errors import MissingResultError, PluginError, SuiteError
 from align_bench.models import load
 from align_bench.models.base import find_base
@@ -134,12 +134,15 @@ def test_the_whole_runs_progress_expects_the_stages_that_come(whole: Whole, tmp_
     path, folders, _, progress = whole
     suite = load_suite(str(path))
     prepared = prepare(suite, load_registry(path, suite.plugins))
-    expected = expected_seconds(prepared, tmp_path)
+    ahead = remaining(prepared, tmp_path)
+    expected = ahead.seconds
     without_model = (": tokens", ": rows shared with train")  # over in a moment, and not estimated
     shown = {stage for stage in progress.stages if not stage.endswith(without_model)}
     assert {f"{cell}: {label}" for cell, label in expected} == shown
     assert all(seconds > 0 for seconds in expected.values())
-    assert expected_seconds(prepared, folders.runs) == {}
+    assert ahead.found() is None
+    done = remaining(prepared, folders.runs)
+    assert (done.seconds, done.missing, done.stored, done.found()) == ({}, 0, ahead.missing, None)
 
 
 def test_report_holds_what_the_design_promises(whole: Whole) -> None:

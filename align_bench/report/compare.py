@@ -239,7 +239,8 @@ def write_comparison(path: Path, run: Run, names: Sequence[str], command: str) -
     pairs = pairs_of(names)
     between = [(first[a], first[b]) for a, b in pairs if a != b]
     tests = [pairwise(report, a, b) for a, b in pairs]
-    tables = [*(most_different(cells, a, b) for a, b in between), judged(report), policies(report)]
+    judge = report.policies.judge
+    tables = [*(most_different(cells, a, b, judge) for a, b in between), judged(report), policies(report)]
     tables += [reward_models(report), costs(report)]
     content = Content(
         title=" against ".join(map(one_line, names)),
@@ -306,10 +307,17 @@ def verdicts(report: Report, pairs: Sequence[tuple[str, str]]) -> Iterator[str]:
                 yield f"{who}: no claim. It needs at least 3 seeds of each; the tests below compare checkpoints."
 
 
-def most_different(cells: Sequence[Cell], a: CellId, b: CellId) -> Section:
-    """The prompts on which the first judge's scores of two cells differ most, in both directions."""
+def most_different(cells: Sequence[Cell], a: CellId, b: CellId, main: str | None) -> Section:
+    """The prompts on which a judge's scores of two cells differ most, in both directions.
+
+    Args:
+        cells: every cell with its rows.
+        a, b: the two cells.
+        main: the main judge; where it scored no answer of `a`, which is of another run then, the first one that did.
+    """
     own = {cell.id: cell for cell in cells}
-    judge = next(iter(judges_of(own[a].generations)), None)
+    answers = own[a].generations
+    judge = main if any(main in answer.scores for answer in answers) else next(iter(judges_of(answers)), None)
     columns = [text("prompt"), *map(Column, (str(a), str(b), "difference"))]
     title = f"Prompts on which {one_line(a)} and {one_line(b)} differ most"
     if judge is None:

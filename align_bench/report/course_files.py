@@ -3,7 +3,8 @@
 `Rm_model_mark_on_val_1k.json`: one `Mark` per validation pair, by the suite's first reward model (its judge, if it has
 no other; not written without either).
 
-`Response_of_<METHOD>_n_Ori_val_with_rm.json`: one `Response` per prompt (and sample), for every policy.
+`Response_of_<METHOD>_n_Ori_val_with_rm.json`: one `Response` per prompt (and sample), for every policy, with its score
+by the main judge.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from typing import Literal
 
 from align_bench.metrics.finite import is_finite
 from align_bench.records import CellId, Generation, PairTexts
-from align_bench.report.cells import judges_of
 from align_bench.report.files import json_ready, unicode, write_text
 from align_bench.report.rows import ScoreRow
 from align_bench.report.schema import Report, Result
@@ -63,7 +63,7 @@ class Response:
     Attributes:
         prompt_id, sample: which answer to which prompt.
         question: the prompt.
-        response, score: the policy's answer, and its score by the judge; None without a judge.
+        response, score: the policy's answer, and its score by the main judge; None without a judge.
         ori_response, ori_score: the same of the base; None without an answer of the base.
         judge: the judge's name; None without a judge.
         model: the policy's cell.
@@ -95,7 +95,7 @@ def write_course_files(
     for answer in generations:
         answers.setdefault(unicode(answer.cell), []).append(answer)  # as a report calls it
     original = [answer for result in report.results if result.kind == "base" for answer in answers.get(result.name, [])]
-    judge = next(iter(judges_of(generations)), None)
+    judge = report.policies.judge
     for result in report.results:
         if result.kind != "base" and result.name in answers:
             made[_free_name(result.cell, made)] = responses(result.name, answers[result.name], original, judge)

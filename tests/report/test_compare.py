@@ -129,10 +129,11 @@ def test_both_levels_have_a_verdict(stored: Run) -> None:
 
 def test_the_prompts_that_differ_most_come_in_order(run: conftest.Run) -> None:
     cells = gather(run.outcomes, run.scores, run.generations)
-    section = most_different(cells, DPO, SIMPO)
-    scores = {(one.cell, one.prompt_id): one.scores["rm"] for one in run.generations}
-    gaps = sorted((scores["dpo", prompt] - scores["simpo", prompt] for prompt in range(40)), reverse=True)
-    assert [cell.value for row in section.rows if isinstance(cell := row[3], Number)] == [*gaps[:10], *gaps[-10:]]
+    for main, judge in (("rm", "rm"), ("other", "other"), ("of another run", "rm")):
+        section = most_different(cells, DPO, SIMPO, main)
+        scores = {(one.cell, one.prompt_id): one.scores[judge] for one in run.generations}
+        gaps = sorted((scores["dpo", prompt] - scores["simpo", prompt] for prompt in range(40)), reverse=True)
+        assert [cell.value for row in section.rows if isinstance(cell := row[3], Number)] == [*gaps[:10], *gaps[-10:]]
 
 
 def test_the_page_holds_only_what_is_compared(stored: Run, tmp_path: Path) -> None:

@@ -76,6 +76,18 @@ def test_responses_stand_beside_those_of_the_base(run: Run, folder: Path) -> Non
         assert (row["judge"], row["model"]) == ("rm", "dpo")
 
 
+def test_responses_are_scored_by_the_main_judge(run: Run, tmp_path: Path) -> None:
+    """Answers name `rm` first, and the panel `other`."""
+    named = run.header.model_copy(update={"judges": run.header.judges[::-1]})
+    swapped = replace(run, header=named)
+    assert next(iter(run.generations[0].scores)) == "rm"
+    write_report(tmp_path, swapped.report(), swapped.rows)
+    found = json.loads((tmp_path / "Response_of_DPO_n_Ori_val_with_rm.json").read_bytes())
+    own = {one.prompt_id: one for one in run.generations if one.cell == "dpo"}
+    assert {row["judge"] for row in found} == {"other"}
+    assert [row["score"] for row in found] == [own[row["prompt_id"]].scores["other"] for row in found]
+
+
 def test_files_of_an_earlier_report_go(run: Run, folder: Path) -> None:
     less = replace(
         run,

@@ -25,7 +25,7 @@ from align_bench.report.plots import standalone
 from align_bench.report.rows import TrainingRow
 from align_bench.report.schema import Agreement, Audit, AuditMetrics, Effects, KeywordList, Keywords, Report
 from align_bench.stats.power import detectable_effect
-from tests.report.conftest import BASE, DPO, RM, RM_FAST, header
+from tests.report.conftest import BASE, DPO, RM, RM_FAST, header, judge
 
 if TYPE_CHECKING:
     from tests.report.conftest import Run
@@ -147,6 +147,27 @@ def test_prompt_differences_are_paired(shared_run: Run) -> None:
     assert figure is not None
     scores = {(one.cell, one.prompt_id): one.scores["rm"] for one in shared_run.generations}
     assert [row[3] for row in figure.rows] == [scores["dpo", k] - scores["base", k] for k in range(40)]
+
+
+def test_figures_show_the_main_judge(shared_run: Run) -> None:
+    """Answers name `rm` first, and the panel `other`."""
+    assert next(iter(shared_run.generations[0].scores)) == "rm"
+    named = shared_run.header.model_copy(update={"judges": shared_run.header.judges[::-1]})
+    swapped = replace(shared_run, header=named)
+    cells = gather(swapped.outcomes, swapped.scores, swapped.generations)
+    figure = prompt_differences(Material(swapped.report(), cells, []), [(DPO, BASE)])
+    assert figure is not None
+    scores = {(one.cell, one.prompt_id): one.scores["other"] for one in shared_run.generations}
+    assert [row[3] for row in figure.rows] == [scores["dpo", k] - scores["base", k] for k in range(40)]
+    panels = {row[0] for row in drawn(swapped)["length-reward"].rows}
+    assert "other, of all generations" in panels
+    assert not any(panel.startswith("rm, of") for panel in panels if isinstance(panel, str))
+
+
+def test_gold_as_the_main_judge_is_drawn(shared_run: Run) -> None:
+    panel = [judge("gold"), *shared_run.header.judges]
+    shown = drawn(replace(shared_run, header=shared_run.header.model_copy(update={"judges": panel})))
+    assert "gold, of all generations" in {row[0] for row in shown["length-reward"].rows}
 
 
 def audit(scorer: str, error: float, reliability: list[Bin]) -> Audit:

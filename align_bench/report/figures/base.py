@@ -10,7 +10,7 @@ import numpy as np
 
 from align_bench.metrics.finite import Column, is_finite
 from align_bench.records import CellId
-from align_bench.report.cells import Cell, judges_of
+from align_bench.report.cells import Cell
 from align_bench.report.files import unicode
 from align_bench.report.formatting import number, one_line
 from align_bench.report.plots import Look, looks
@@ -108,8 +108,8 @@ class Material:
 
     @property
     def judge(self) -> str | None:
-        """The first judge's name among the generations' scores."""
-        return next(iter(judges_of([answer for cell in self.answering for answer in cell.generations])), None)
+        """The main judge's name: the one who decides who wins in the tables."""
+        return self.report.policies.judge
 
     @property
     def seeds(self) -> str:

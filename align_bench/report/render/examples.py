@@ -32,7 +32,9 @@ class Examples:
     remark: str
 
 
-def examples_of(cells: Sequence[Cell], against: tuple[CellId, CellId] | None = None) -> Examples | None:
+def examples_of(
+    cells: Sequence[Cell], against: tuple[CellId, CellId] | None = None, main: str | None = None
+) -> Examples | None:
     """The prompts with every cell's answers and their scores, as far as `MAX_TEXT` allows; None without answers.
 
     The page gets whole prompts, in the order of the data. An answer longer than `MAX_ANSWER` is cut, which is said.
@@ -40,6 +42,7 @@ def examples_of(cells: Sequence[Cell], against: tuple[CellId, CellId] | None = N
     Args:
         cells: every cell with its rows.
         against: the two cells that are selected at first; by default the first policy, and the base.
+        main: the main judge, which is selected at first.
     """
     answering = sorted((cell for cell in cells if cell.generations), key=lambda cell: cell.outcome.kind != "base")
     if not answering:
@@ -52,7 +55,7 @@ def examples_of(cells: Sequence[Cell], against: tuple[CellId, CellId] | None = N
             answers[cell.id].setdefault(answer.prompt_id, []).append(answer)
     kept = _kept(prompts, list(answers.values()))
     names = [cell.name for cell in answering]
-    scorers = _scorers(answering)
+    scorers = _scorers(answering, main)
     policies = [cell.name for cell in answering if cell.outcome.kind != "base"] or names[:1]
     selected = names
     if against is not None and set(against) <= answers.keys():  # the first option of each list is the selected one
@@ -89,10 +92,10 @@ def _kept(prompts: Mapping[int, str], answers: Sequence[Mapping[int, Sequence[Ge
     return kept
 
 
-def _scorers(cells: Sequence[Cell]) -> list[str]:
-    """The judges, and the reward models that policies learned from or picked by; gold last."""
+def _scorers(cells: Sequence[Cell], main: str | None) -> list[str]:
+    """The judges, and the reward models that policies learned from or picked by; the main judge first, gold last."""
     found = dict.fromkeys(name for cell in cells for answer in cell.generations for name in _scores(answer))
-    return sorted(found, key=lambda name: name == GOLD)
+    return sorted(found, key=lambda name: (name != main, name == GOLD))
 
 
 def _scores(answer: Generation) -> dict[str, float]:

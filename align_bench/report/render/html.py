@@ -132,7 +132,7 @@ def page(content: Content, report: Report, cells: Sequence[Cell]) -> str:
 def _chapters(content: Content, report: Report, cells: Sequence[Cell]) -> list[Chapter]:
     own = {
         "verdict": Chapter("verdict", points=content.points, remarks=content.remarks),
-        "examples": Chapter("examples", examples=examples_of(cells, content.against)),
+        "examples": Chapter("examples", examples=examples_of(cells, content.against, report.policies.judge)),
         "made": Chapter("made", listings=list(_listings(report))),
     }
     chapters = (

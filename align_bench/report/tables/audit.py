@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from align_bench.report.formatting import one_line
-from align_bench.report.tables.section import Column, MetricColumn, Section, metric_section, text
+from align_bench.report.tables.section import UNADJUSTED, Column, MetricColumn, Section, metric_section, text
 from align_bench.report.tables.values import Spread, count, number, percent, point
 
 if TYPE_CHECKING:
@@ -27,15 +27,17 @@ def agreement(report: Report) -> Section:
             number(found.kendall_tau),
             count(found.methods),
             Spread(found.agreement),
+            count(found.agreement.n),
             f"{len(found.reversed)} of {found.methods * (found.methods - 1) // 2}",
         )
         for found in report.agreement
     ]
-    headings = ("Kendall τ", "methods", "per prompt", "pairs reversed")
+    headings = ("Kendall τ", "methods", "per prompt", "n", "pairs reversed")
     captions = [
         "τ: of the rankings of methods, the base among them, by mean score: 1 the same ranking, −1 the reverse.",
         "per prompt: share of preferences between two methods' answers to a prompt on which both judges agree, where "
-        "both have one.",
+        "both have one; n: prompts.",
+        UNADJUSTED,
     ]
     return Section("Inter-judge agreement", [text("judges"), *map(Column, headings)], rows, captions, chapter=CHAPTER)
 
@@ -103,6 +105,7 @@ def edited_answers(report: Report) -> Section:
     captions = [
         "shift: mean change of the score, in standard deviations of the unedited scores.",
         "flips: share of comparisons in which the preference turns once one of the two answers is edited.",
+        UNADJUSTED,
     ]
     return Section("Audit: edited answers", columns, rows, captions, chapter=CHAPTER)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from align_bench.report.formatting import one_line
-from align_bench.report.tables.section import Column, Section, detectable, text
+from align_bench.report.tables.section import UNADJUSTED, Column, Section, detectable, prompts, sizes, text
 from align_bench.report.tables.values import Spread, point
 
 if TYPE_CHECKING:
@@ -36,6 +36,15 @@ def drift_from_base(report: Report) -> Section:
         f"log-ratio: the mean of log π − log π_ref, its simplest estimate. {_temperature(report)}",
         "frontier: whether the policy is on the Pareto frontier of judge reward and KL.",
         *detectable(report, "prompts"),
+        *sizes(
+            [
+                ("KL", "", [found.kl for found in report.policies.frontier]),
+                ("judge", "", [found.reward for found in report.policies.frontier]),
+                ("gold accuracy", "", [found.gold for found in report.policies.frontier]),
+            ],
+            prompts(report),
+        ),
+        UNADJUSTED,
     ]
     moved = len(rows) > 1  # the base alone has not
     return Section(
@@ -57,6 +66,15 @@ def gold_against_judge(report: Report) -> Section:
         "Gains over the base, in the judge's reward and in the share of right answers; correlation (Pearson) of the "
         "two over prompts. A gain by the judge without one in gold is over-optimisation.",
         *detectable(report, "prompts"),
+        *sizes(
+            [
+                ("judge gain", "", [found.judge_gain for found in report.policies.gold_against_judge]),
+                ("gold gain", "", [found.gold_gain for found in report.policies.gold_against_judge]),
+                ("correlation", "", [found.correlation for found in report.policies.gold_against_judge]),
+            ],
+            prompts(report),
+        ),
+        UNADJUSTED,
     ]
     columns = [text("policy"), Column("judge gain"), Column("gold gain"), Column("correlation")]
     return Section("Judge gain against gold gain", columns, rows, captions, chapter=CHAPTER)

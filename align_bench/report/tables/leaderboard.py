@@ -14,6 +14,8 @@ from align_bench.report.tables.section import (
     done_results,
     measured,
     metric_section,
+    pairs,
+    prompts,
     text,
 )
 from align_bench.report.tables.values import Spread, percent, point, tenths
@@ -37,9 +39,8 @@ def reward_models(report: Report) -> Section:
         MetricColumn("reward std", lambda metrics: metrics.reward_std, point),
     ]
     rows = measured(done_results(report, "reward"))
-    return metric_section(
-        "Reward models on the validation pairs", "model", rows, columns, _of_pairs(report), chapter=CHAPTER
-    )
+    title = "Reward models on the validation pairs"
+    return metric_section(title, "model", rows, columns, _of_pairs(report), chapter=CHAPTER, n=pairs(report))
 
 
 def policies(report: Report) -> Section:
@@ -61,9 +62,8 @@ def policies(report: Report) -> Section:
         "to the reference.",
         *_of_pairs(report),
     ]
-    return metric_section(
-        "Policies on the validation pairs", "policy", measured(results), columns, captions, chapter=CHAPTER
-    )
+    title = "Policies on the validation pairs"
+    return metric_section(title, "policy", measured(results), columns, captions, chapter=CHAPTER, n=pairs(report))
 
 
 def judged(report: Report) -> Section:
@@ -91,7 +91,8 @@ def judged(report: Report) -> Section:
             f"The judge is the very reward that {', '.join(map(one_line, rewarded))} learned from or picked by: its "
             f"scores are no independent verdict on {'it' if len(rewarded) == 1 else 'them'}."
         )
-    return metric_section("Generations, judged", "policy", measured(results), columns, captions, chapter=CHAPTER)
+    title = "Generations, judged"
+    return metric_section(title, "policy", measured(results), columns, captions, chapter=CHAPTER, n=prompts(report))
 
 
 def failures(report: Report) -> Section:
@@ -126,4 +127,4 @@ def _rewards(results: Sequence[Result]) -> Iterator[str]:
 def _of_pairs(report: Report) -> list[str]:
     longer = report.baselines.longer_wins
     baseline = [] if longer.value is None else [f"Preferring the longer answer: accuracy {with_spread(longer)}."]
-    return [*detectable(report, "pairs"), *baseline, "±: half the 95% interval; a tie counts ½; lengths in words."]
+    return [*detectable(report, "pairs"), *baseline, "A tie counts ½; lengths in words."]

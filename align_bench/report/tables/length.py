@@ -14,6 +14,8 @@ from align_bench.report.tables.section import (
     done_results,
     measured,
     metric_section,
+    pairs,
+    prompts,
     text,
 )
 from align_bench.report.tables.values import Number, Spread, Value, count, percent, point, tenths
@@ -43,7 +45,8 @@ def length_bias(report: Report) -> Section:
     ]
     results = [found for found in done_results(report, "reward") if found.algorithm != JUDGE_CELL]
     rows = measured(results) if len(results) > 1 else []
-    return metric_section("Length bias of reward models", "model", rows, columns, captions, chapter=CHAPTER)
+    title = "Length bias of reward models"
+    return metric_section(title, "model", rows, columns, captions, chapter=CHAPTER, n=pairs(report))
 
 
 def length_bias_against_first(report: Report) -> Section:
@@ -108,18 +111,17 @@ def gains(report: Report) -> Section:
         *detectable(report, "prompts"),
     ]
     rows = measured(found for found in done_results(report, "policy") if found.metrics.judge_gain.n)
-    return metric_section(
-        "Length-controlled win rate and judge gain", "policy", rows, columns, captions, chapter=CHAPTER
-    )
+    title = "Length-controlled win rate and judge gain"
+    return metric_section(title, "policy", rows, columns, captions, chapter=CHAPTER, n=prompts(report))
 
 
 def texts(report: Report) -> Section:
     """What the texts of the generations are like."""
     columns: list[MetricColumn[Metrics]] = [
         MetricColumn("characters", lambda metrics: metrics.length_characters, tenths),
-        MetricColumn("distinct 1", lambda metrics: metrics.distinct_1, point),
-        MetricColumn("distinct 2", lambda metrics: metrics.distinct_2, point),
-        MetricColumn("distinct 3", lambda metrics: metrics.distinct_3, point),
+        MetricColumn("distinct 1", lambda metrics: metrics.distinct_1, point, counted="n-grams"),
+        MetricColumn("distinct 2", lambda metrics: metrics.distinct_2, point, counted="n-grams"),
+        MetricColumn("distinct 3", lambda metrics: metrics.distinct_3, point, counted="n-grams"),
         MetricColumn("4-gram repetition", lambda metrics: metrics.repetition, percent),
     ]
     captions = [
@@ -129,9 +131,8 @@ def texts(report: Report) -> Section:
         *detectable(report, "prompts"),
     ]
     results = [found for found in done_results(report, "base", "policy") if found.metrics.length_words.n]
-    return metric_section(
-        "Lexical diversity of generations", "policy", measured(results), columns, captions, chapter=CHAPTER
-    )
+    title = "Lexical diversity of generations"
+    return metric_section(title, "policy", measured(results), columns, captions, chapter=CHAPTER, n=prompts(report))
 
 
 def _summary(found: Distribution, form: str) -> tuple[Value, Value, Value]:

@@ -15,6 +15,7 @@ from align_bench.report.tables.section import (
     done_results,
     measured,
     metric_section,
+    pairs,
     text,
 )
 from align_bench.report.tables.values import Interval, Spread, count, difference, number, p_value
@@ -38,7 +39,8 @@ def attacked(report: Report) -> Section:
         *detectable(report, "pairs"),
     ]
     rows = measured(results) if epsilons else []
-    return metric_section("Reward accuracy under attack", "model", rows, columns, captions, chapter=CHAPTER)
+    title = "Reward accuracy under attack"
+    return metric_section(title, "model", rows, columns, captions, chapter=CHAPTER, n=pairs(report))
 
 
 def score_groups(report: Report) -> Section:

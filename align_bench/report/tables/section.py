@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 from align_bench.report.decision import ALPHA, decide
 from align_bench.report.formatting import number, one_line
-from align_bench.report.tables.values import Interval, Value, count, difference, p_value
+from align_bench.report.tables.values import Interval, Spread, Value, count, difference, p_value
 
 if TYPE_CHECKING:
     from align_bench.records import Comparison, Estimate, Kind
@@ -20,6 +20,8 @@ VERDICT = (
     "the bootstrap interval must also exclude 0, or lie within the margin; inconclusive: neither. The interval beside "
     "McNemar's test is that of a paired t."
 )
+
+UNADJUSTED = "95% intervals, each by itself, not adjusted for their number; ±: half of one."
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +78,14 @@ class MetricColumn(Generic[Measured]):
         metric: gives the metric of a row.
         shown: how it is shown.
         optional: as of a `Column`.
+        counted: what its estimates' `n` counts, where that is not what the table's rows are measured on.
     """
 
     heading: str
     metric: Callable[[Measured], Estimate]
     shown: Callable[[Estimate], Value]
     optional: bool = False
+    counted: str = ""
 
 
 def metric_section(
@@ -92,13 +96,55 @@ def metric_section(
     captions: Sequence[str],
     *,
     chapter: str,
+    n: int | None = None,
 ) -> Section:
-    """A row per name with its metrics; columns without any value are left out, and so is a table without columns."""
+    """A row per name with its metrics; columns without any value are left out, and so is a table without columns.
+
+    Captions are added that say the columns' `n`, where the table's is another, and that intervals are not adjusted.
+
+    Args:
+        title, captions, chapter: as of the `Section`.
+        first: heading of the names.
+        rows: name and metrics of each row.
+        columns: the columns after the names.
+        n: the table's `n`, where `captions` say it.
+    """
     named = list(rows)
-    kept = [column for column in columns if any(column.metric(own).value is not None for _, own in named)]
-    cells = [(one_line(name), *(column.shown(column.metric(own)) for column in kept)) for name, own in named if kept]
-    headings = [Column(one_line(column.heading), optional=column.optional) for column in kept]
-    return Section(title, [text(first), *headings], cells, captions, chapter)
+    found = [(column, [column.metric(own) for _, own in named]) for column in columns]
+    kept = [(column, own) for column, own in found if any(each.value is not None for each in own)]
+    shown = [[column.shown(each) for each in own] for column, own in kept]
+    cells = [(one_line(name), *values) for (name, _), values in zip(named, zip(*shown, strict=True), strict=False)]
+    headings = [Column(one_line(column.heading), optional=column.optional) for column, _ in kept]
+    said = [*captions, *sizes(((column.heading, column.counted, own) for column, own in kept), n)]
+    if any(isinstance(value, Spread) and value.estimate.low is not None for values in shown for value in values):
+        said.append(UNADJUSTED)
+    return Section(title, [text(first), *headings], cells, said, chapter)
+
+
+def sizes(columns: Iterable[tuple[str, str, Iterable[Estimate]]], n: int | None = None) -> list[str]:
+    """A caption with the `n` of the columns that rest on another one than the table.
+
+    Args:
+        columns: each one's heading, what its `n` counts (empty: the same as the table's), and its estimates.
+        n: the table's `n`, where other captions say it; by default the most frequent one, which this caption says.
+    """
+    own = [
+        (heading, counted, [each.n for each in estimates if each.value is not None and each.n])
+        for heading, counted, estimates in columns
+    ]
+    known = [count for _, counted, counts in own if not counted for count in counts]
+    usual = n if n is not None or not known else max(dict.fromkeys(known), key=known.count)
+    others: dict[str, list[str]] = {}
+    for heading, counted, counts in own:
+        if counts and (counted or set(counts) != {usual}):
+            least, most = min(counts), max(counts)
+            size = f"{least}" if least == most else f"{least} to {most}"
+            others.setdefault(f"{size} {counted}".strip(), []).append(one_line(heading))
+    said = [f"n = {usual}"] if n is None and usual is not None else []
+    if others:
+        listed = [f"{', '.join(names)} {size}" for size, names in others.items()]
+        said.append(f"n differs: {'; '.join(listed)}")
+    return [f"{'; '.join(said)}."] if said else []
 
 
 def both(comparison: Comparison) -> str:
@@ -176,6 +222,16 @@ def detectable(report: Report, *sizes: Literal["pairs", "prompts", "seeds"]) -> 
         "seeds": known.seeds and _between_seeds(known.seeds),
     }
     return [caption for size in sizes if (caption := captions[size])]
+
+
+def pairs(report: Report) -> int | None:
+    """How many pairs `detectable` says."""
+    return report.detectable.pairs.n if report.detectable.pairs else None
+
+
+def prompts(report: Report) -> int | None:
+    """How many prompts `detectable` says."""
+    return report.detectable.prompts.n if report.detectable.prompts else None
 
 
 def verdict(found: Comparison) -> str:

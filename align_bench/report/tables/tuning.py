@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from align_bench.report.formatting import duration, one_line, with_spread
-from align_bench.report.tables.section import Column, Section, text
+from align_bench.report.tables.section import UNADJUSTED, Column, Section, text
 from align_bench.report.tables.values import Spread, count
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def _captions(tuned: Tuning) -> Iterator[str]:
     )
     if tuned.base is not None:
         yield f"The base, by the measure of policies: {with_spread(tuned.base)}."
+    yield UNADJUSTED
     if bare := [str(found.method) for found in tuned.methods if not found.trials]:
         yield f"No range declared or nothing trained, so nothing tuned: {one_line(', '.join(bare))}."
     if tuned.cost is not None:

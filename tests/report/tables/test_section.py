@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from align_bench.records import CellId, Comparison, Estimate, MetricKey
-from align_bench.report.tables.section import MetricColumn, comparison_section, metric_section, verdict
+from align_bench.report.tables.section import UNADJUSTED, MetricColumn, comparison_section, metric_section, verdict
 from align_bench.report.tables.values import Spread
 
 FOUND = Comparison(
@@ -70,3 +70,42 @@ def test_metrics_without_any_value_have_no_column() -> None:
     assert [column.heading for column in found.columns] == ["of", "second"]
     assert found.texts() == [("a", "0.500"), ("b", "n/a")]
     assert not metric_section("t", "of", [("a", (nothing, nothing))], columns, [], chapter="").rows
+
+
+def test_a_caption_says_the_n_of_each_column_that_rests_on_another() -> None:
+    columns: list[MetricColumn[tuple[Estimate, Estimate, Estimate]]] = [
+        MetricColumn("accuracy", lambda three: three[0], Spread),
+        MetricColumn("gold", lambda three: three[1], Spread),
+        MetricColumn("matched", lambda three: three[2], Spread),
+    ]
+    rows = [
+        ("a", (Estimate(0.5, n=1000), Estimate(0.5, n=694), Estimate(0.5, n=83))),
+        ("b", (Estimate(0.5, n=1000), Estimate(0.5, n=694), Estimate(0.5, n=90))),
+        ("c", (Estimate(0.5, n=1000), Estimate(None, n=7), Estimate(0.5, n=83))),  # undefined: it rests on nothing
+    ]
+    said = "n differs: gold 694; matched 83 to 90."
+    assert metric_section("t", "of", rows, columns, ["told"], chapter="", n=1000).captions == ["told", said]
+    assert metric_section("t", "of", rows, columns, ["told"], chapter="").captions == ["told", f"n = 1000; {said}"]
+    alike = [("a", (Estimate(0.5, n=9), Estimate(0.5, n=9), Estimate(0.5, n=9)))]
+    assert metric_section("t", "of", alike, columns, [], chapter="").captions == ["n = 9."]
+    assert metric_section("t", "of", alike, columns, [], chapter="", n=9).captions == []
+    assert metric_section("t", "of", alike, columns, [], chapter="", n=10).captions == [
+        "n differs: accuracy, gold, matched 9."
+    ]
+
+
+def test_what_n_counts_is_named_where_it_is_no_row() -> None:
+    columns: list[MetricColumn[Estimate]] = [
+        MetricColumn("words", lambda one: one, Spread),
+        MetricColumn("distinct", lambda one: Estimate(one.value, n=99), Spread, counted="n-grams"),
+    ]
+    found = metric_section("t", "of", [("a", Estimate(0.5, n=9))], columns, [], chapter="")
+    assert found.captions == ["n = 9; n differs: distinct 99 n-grams."]
+
+
+def test_intervals_are_said_to_be_unadjusted_where_there_are_any() -> None:
+    columns: list[MetricColumn[Estimate]] = [MetricColumn("accuracy", lambda one: one, Spread)]
+    bare = metric_section("t", "of", [("a", Estimate(0.5, n=9))], columns, [], chapter="", n=9)
+    assert bare.captions == []
+    shown = metric_section("t", "of", [("a", Estimate(0.5, 0.4, 0.7, n=9))], columns, [], chapter="", n=9)
+    assert shown.captions == [UNADJUSTED]

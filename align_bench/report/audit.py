@@ -7,7 +7,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from align_bench.metrics.accuracy import accuracy, longer_wins, tie_rate
-from align_bench.metrics.calibration import brier, calibration_error, log_loss, oriented, reliability, temperature
+from align_bench.metrics.calibration import (
+    brier,
+    calibration_error,
+    calibration_test,
+    log_loss,
+    longer_first,
+    reliability,
+    temperature,
+)
 from align_bench.metrics.counterfactual import flip_rate, mean_shift
 from align_bench.metrics.format_effects import form_effects
 from align_bench.metrics.length_bias import score_by_length
@@ -66,7 +74,8 @@ def _pairs(rows: Sequence[AuditRow]) -> _Pairs:
 
 def _audited(scorer: str, pairs: _Pairs) -> Audit:
     scores, words = pairs.columns(lambda row: row.score), pairs.columns(lambda row: row.words)
-    margins, labels = oriented(*scores)
+    margins, labels = longer_first(*scores, *words)
+    tested = calibration_test(margins, labels, pairs.prompts)
     controlled = length_controlled(*scores, *words, pairs.prompts)
     by_length = score_by_length(*scores, *words, pairs.prompts)
     found = AuditMetrics(
@@ -88,10 +97,13 @@ def _audited(scorer: str, pairs: _Pairs) -> Audit:
         edits=list(_edited(pairs)),
         brier=brier(*scores, pairs.prompts),
         log_loss=log_loss(*scores, pairs.prompts),
-        calibration_error=calibration_error(margins, labels, pairs.prompts),
+        calibration_error=calibration_error(*scores, pairs.prompts),
+        calibration_slope=tested.slope,
+        calibration_intercept=tested.intercept,
+        calibration_p=tested.p,
         temperature=temperature(margins, labels, pairs.prompts),
     )
-    return Audit(scorer=scorer, metrics=found, reliability=reliability(margins, labels))
+    return Audit(scorer=scorer, metrics=found, reliability=reliability(*scores))
 
 
 def _accuracy_where(pairs: _Pairs, holds: Callable[[float, float], bool]) -> Estimate:

@@ -473,7 +473,15 @@ class AuditMetrics(Block):
     brier: Estimate
     log_loss: Estimate
     calibration_error: Estimate
+    """Root of the debiased mean squared calibration error, over both orientations of the pairs; no interval."""
+    calibration_slope: Estimate = UNDEFINED
+    """Of a logistic regression of the label on the difference of scores; 1 is calibrated, below 1 overconfident."""
+    calibration_intercept: Estimate = UNDEFINED
+    """Its intercept with the longer answer first, log-odds: the label's preference for length beyond the score."""
+    calibration_p: float | None = None
+    """Joint Wald test that the slope is 1 and the intercept 0."""
     temperature: Estimate
+    """The divisor of scores with the least log-loss."""
 
 
 class Audit(Block):

@@ -10,17 +10,27 @@ from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from scipy import stats
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize, minimize_scalar
 
 from align_bench.data.preferences import DataSource, read
 from align_bench.judge.gold import gold_score
 from align_bench.metrics.accuracy import accuracy
 from align_bench.metrics.agreement import Scores, kendall_tau, preference_agreement
 from align_bench.metrics.bootstrap import cluster_interval
-from align_bench.metrics.calibration import brier, calibration_error, log_loss, oriented, reliability, temperature
+from align_bench.metrics.calibration import (
+    brier,
+    calibration_error,
+    calibration_test,
+    log_loss,
+    longer_first,
+    reliability,
+    temperature,
+)
 from align_bench.metrics.counterfactual import flip_rate, mean_shift
+from align_bench.metrics.finite import Column
 from align_bench.metrics.format_effects import FEATURES, Form, features, form_effects
 from align_bench.metrics.length import count_words
 from align_bench.metrics.length_bias import score_by_length
@@ -274,40 +284,145 @@ def test_proper_scores_are_means_over_pairs() -> None:
     assert log_loss([0.0, 800.0], [0.0, 0.0], [0, 1]).value == pytest.approx(math.log(2) / 2)
     assert log_loss([0.0], [800.0], [0]).value == 800
     whole, few = brier(*SCORES, OWN), brier(*SCORES, SHARED)
-    assert (whole.n, few.n) == (N, N // 3)
+    assert (whole.value, whole.n) == (few.value, few.n) == (whole.value, N)
+    assert interval(whole)[0] != interval(few)[0]
 
 
-def test_orientation_turns_margin_and_label_together() -> None:
-    margins, labels = oriented(*SCORES, seed=3)
-    for margin, label, a, b in zip(margins, labels, *SCORES, strict=True):
+def test_the_longer_answer_is_first() -> None:
+    margins, labels = longer_first(*SCORES, *WORDS, seed=3)
+    for margin, label, a, b, long, short in zip(margins, labels, *SCORES, *WORDS, strict=True):
         assert margin == (a - b if label == 1 else b - a)
-    assert 0.35 < labels.mean() < 0.65
-    assert (oriented(*SCORES, seed=3)[1] == labels).all()
-    assert (oriented(*SCORES, seed=4)[1] != labels).any()
+        if long != short:
+            assert label == (long > short)
+    same: list[float | None] = [None, *([7.0] * (N - 1))]
+    drawn = longer_first(*SCORES, same, same, seed=3)[1]
+    assert 0.35 < drawn.mean() < 0.65
+    assert (longer_first(*SCORES, same, same, seed=3)[1] == drawn).all()
+    assert (longer_first(*SCORES, same, same, seed=4)[1] != drawn).any()
+    assert (longer_first(*SCORES, *WORDS)[1] == longer_first(*SCORES, *WORDS, seed=4)[1]).mean() > 0.9
 
 
-def test_the_curve_holds_every_pair_once() -> None:
-    margins, labels = oriented(*SCORES)
-    chances = [sigmoid(margin) for margin in margins]
-    bins = reliability(margins, labels)
-    assert sum(one.n for one in bins) == N
-    error = 0.0
+def test_the_curve_holds_every_pair_once_and_no_orientation() -> None:
+    """With both orientations of each pair, a bin's gap is that of the mirrored bin with its sign turned."""
+    bins = reliability(*SCORES)
+    assert [one.n for one in bins] == [N // 5] * 5
+    margins = [a - b for a, b in zip(*SCORES, strict=True)]
+    squared = 0.0
     for one in bins:
-        here = [number for number, chance in enumerate(chances) if one.low <= chance < one.high]
-        assert one.n == len(here)
-        assert one.predicted == pytest.approx(statistics.fmean(chances[number] for number in here))
-        assert one.observed == pytest.approx(statistics.fmean(labels[number] for number in here))
-        error += one.n / N * abs(one.observed - one.predicted)
-    found = calibration_error(margins, labels, OWN)
-    assert found.value == pytest.approx(error)
-    low, _, high = interval(found)
-    assert low < high
-    assert calibration_error([100.0, -100.0], [1.0, 1.0], [0, 1]).value == pytest.approx(0.5)
+        both = [(p, y) for m in margins for p, y in ((sigmoid(m), 1), (sigmoid(-m), 0)) if one.low <= p <= one.high]
+        assert len(both) == one.n
+        assert one.predicted == pytest.approx(statistics.fmean(p for p, _ in both))
+        assert one.observed == pytest.approx(statistics.fmean(y for _, y in both))
+        gaps = [y - p for p, y in both]
+        squared += one.n / N * (statistics.fmean(gaps) ** 2 - statistics.variance(gaps) / one.n)
+    found = calibration_error(*SCORES, OWN)
+    assert interval_free(found) == pytest.approx(math.sqrt(max(0.0, squared)))
+    assert found.n == N
+    assert calibration_error(SCORES[1], SCORES[0], OWN).value != found.value  # a judge that is wrong as often
     assert calibration_error([], [], []) == NONE
 
 
+def test_pairs_of_equal_confidence_share_a_bin_and_a_tie_is_calibrated() -> None:
+    bins = reliability([1.0] * 50 + [-1.0] * 30 + [0.0] * 20, [0.0] * 100)
+    assert [(one.n, one.predicted, one.observed) for one in bins] == [
+        (20, 0.5, 0.5),
+        (80, pytest.approx(sigmoid(1)), 50 / 80),
+    ]
+
+
+def judged(rng: np.random.Generator, slope: float, prompts: int, pairs: int) -> tuple[Column, list[int]]:
+    """Margins chosen − rejected of a judge whose log-odds are off by the slope, the pairs of a prompt alike."""
+    margins = rng.normal(0, 1.2, (prompts, 1)) * 0.6 + rng.normal(0, 1.2, (prompts, pairs)) * 0.8
+    noise = stats.norm.cdf(rng.normal(0, 1, (prompts, 1)) * 0.6 + rng.normal(0, 1, (prompts, pairs)) * 0.8)
+    first = noise < 1 / (1 + np.exp(-slope * margins))
+    return np.where(first, margins, -margins).ravel(), np.repeat(np.arange(prompts), pairs).tolist()
+
+
+def test_a_calibrated_judge_has_about_no_calibration_error_and_others_have_theirs() -> None:
+    """Of 1,000 pairs the plug-in error prints 0.03 for a judge that is perfectly calibrated."""
+    rng = np.random.default_rng(7)
+    for pairs, slope, low, high in ((1, 1.0, 0, 0.012), (4, 1.0, 0, 0.012), (1, 0.5, 0.09, 0.10), (4, 2.0, 0.10, 0.12)):
+        found = []
+        for _ in range(150):
+            margins, prompts = judged(rng, slope, 1000 // pairs, pairs)
+            found.append(interval_free(calibration_error(margins, np.zeros(1000), prompts)))
+        assert low <= statistics.fmean(found) < high
+        if slope == 1:
+            assert statistics.median(found) < 0.005
+            curve = reliability(margins, np.zeros(1000))
+            assert sum(one.n * abs(one.observed - one.predicted) for one in curve) / 1000 > statistics.fmean(found)
+
+
+def interval_free(found: Estimate) -> float:
+    """The value of an estimate that has no interval."""
+    assert found.value is not None
+    assert (found.low, found.high) == (None, None)
+    return found.value
+
+
+def test_the_test_of_calibration_covers_and_rejects_as_it_says() -> None:
+    """400 samples: 95% ± 2.2 (two standard errors); 5% of calibrated judges are rejected, and most others."""
+    rng = np.random.default_rng(1)
+    for slope, prompts, pairs in ((1.0, 150, 1), (1.0, 60, 4), (0.6, 60, 4)):
+        covered = rejected = 0
+        for _ in range(400):
+            margins, clusters = judged(rng, slope, prompts, pairs)
+            drawn = longer_first(margins, np.zeros(len(margins)), [None] * len(margins), [None] * len(margins))
+            found = calibration_test(*drawn, clusters)
+            low, _, high = interval(found.slope)
+            assert found.p is not None
+            covered += low < slope < high
+            rejected += found.p < 0.05
+        assert 0.925 < covered / 400 < 0.98
+        assert rejected / 400 < 0.075 if slope == 1 else rejected / 400 > 0.4
+
+
+def test_the_intercept_is_what_labels_have_of_length_beyond_the_score() -> None:
+    """Labels prefer the longer answer by 0.8 in log-odds, which the scores know nothing of."""
+    rng = np.random.default_rng(2)
+    margins = rng.normal(0, 1, 2000)
+    longer_is_chosen = rng.random(2000) < 1 / (1 + np.exp(-0.8 - margins))
+    chosen = np.where(longer_is_chosen, margins, -margins)
+    words = np.where(longer_is_chosen, 9.0, 5.0), np.where(longer_is_chosen, 5.0, 9.0)
+    found = calibration_test(*longer_first(chosen, np.zeros(2000), *words), range(2000))
+    low, _, high = interval(found.intercept)
+    assert 0.6 < low < 0.8 < high < 1.0
+    assert found.p is not None
+    assert found.p < 1e-9
+    mirrored = calibration_test(*longer_first(chosen, np.zeros(2000), words[1], words[0]), range(2000))
+    assert mirrored.intercept.value == pytest.approx(-interval(found.intercept)[1])
+    assert mirrored.slope.value == pytest.approx(interval(found.slope)[1])
+
+
+def test_the_test_of_calibration_leaves_out_prompt_by_prompt() -> None:
+    """The one-step jackknife is near the one that fits again without each prompt; p is of both parameters."""
+    margins, labels = longer_first(*SCORES, *WORDS)
+
+    def fitted(kept: npt.NDArray[np.bool_]) -> Column:
+        def loss(line: Column) -> float:
+            signs = 2 * labels[kept] - 1
+            return float(np.logaddexp(0, -signs * (line[0] + line[1] * margins[kept])).sum())
+
+        best: Column = minimize(loss, np.array([0.0, 1.0]), tol=1e-10).x
+        return best
+
+    prompts = np.array(SHARED, dtype=np.float64)
+    found = calibration_test(margins, labels, SHARED)
+    best = fitted(prompts >= 0)
+    assert (interval(found.intercept)[1], interval(found.slope)[1]) == pytest.approx(tuple(best), rel=1e-4)
+    groups = N // 3
+    moved = np.array([fitted(prompts != prompt) - best for prompt in range(groups)])
+    covariance = (groups - 1) / groups * moved.T @ moved
+    low, _, high = interval(found.slope)
+    half = stats.t.ppf(0.975, groups - 1) * math.sqrt(covariance[1, 1])
+    assert (high - low) / 2 == pytest.approx(half, rel=0.05)
+    off = best - np.array([0.0, 1.0])
+    p = stats.f.sf(off @ np.linalg.solve(covariance, off) / 2, 2, groups - 1)
+    assert found.p == pytest.approx(p, rel=0.2)
+
+
 def test_temperature_has_the_least_log_loss() -> None:
-    margins, labels = oriented(*SCORES)
+    margins, labels = longer_first(*SCORES, *WORDS)
     signed = margins * (2 * labels - 1)
     best = minimize_scalar(lambda t: np.mean(np.logaddexp(0, -signed / t)), bounds=(0.05, 50), method="bounded")
     found = temperature(margins, labels, OWN)

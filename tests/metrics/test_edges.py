@@ -13,7 +13,14 @@ import pytest
 
 from align_bench.metrics.agreement import Scores, kendall_tau, preference_agreement
 from align_bench.metrics.bootstrap import cluster_interval, percentile_interval
-from align_bench.metrics.calibration import calibration_error, log_loss, oriented, temperature
+from align_bench.metrics.calibration import (
+    calibration_error,
+    calibration_test,
+    log_loss,
+    longer_first,
+    reliability,
+    temperature,
+)
 from align_bench.metrics.clusters import clustered_mean, is_clustered
 from align_bench.metrics.counterfactual import flip_rate, mean_shift
 from align_bench.metrics.finite import is_constant
@@ -176,12 +183,53 @@ def test_temperature_is_undefined_without_a_finite_slope() -> None:
         assert (found.value, found.n) == (None, len(margins))
 
 
-def test_losses_average_a_prompts_pairs_first() -> None:
+def test_losses_weigh_pairs_equally() -> None:
     losses = [math.log1p(math.exp(-margin)) for margin in (1.0, 2.0, -1.0)]
     found = log_loss([1.0, 2.0, 0.0], [0.0, 0.0, 1.0], ["a", "a", "b"])
-    assert found.value == pytest.approx(((losses[0] + losses[1]) / 2 + losses[2]) / 2)
-    assert found.n == 2
-    assert calibration_error(MARGINS, LABELS, range(8)).n == 8
+    assert found.value == pytest.approx(statistics.fmean(losses))
+    assert found.n == 3
+    assert log_loss([None, 2.0], [0.0, 0.0], ["a", "b"]).n == 1
+
+
+def test_calibration_of_few_pairs() -> None:
+    """Eight pairs are one bin, and one prompt's pairs have no variance."""
+    rejected = [0.0] * 8
+    (curve,) = reliability(MARGINS, rejected)
+    confidences = [1 / (1 + math.exp(-abs(margin))) for margin in MARGINS]
+    right = [float(margin > 0) for margin in MARGINS]
+    assert (curve.low, curve.high, curve.n) == pytest.approx((min(confidences), max(confidences), 8))
+    assert (curve.predicted, curve.observed) == pytest.approx((statistics.fmean(confidences), statistics.fmean(right)))
+    gaps = [one - confidence for one, confidence in zip(right, confidences, strict=True)]
+    gap, variance = statistics.fmean(gaps), statistics.variance(gaps) / 8
+    found = calibration_error(MARGINS, rejected, range(8))
+    assert found.value == pytest.approx(math.sqrt(max(0.0, gap**2 - variance)))
+    assert found == Estimate(found.value, n=8)
+    assert calibration_error(MARGINS, rejected, [0] * 8) == Estimate(None, n=8)
+
+
+@pytest.mark.parametrize(
+    ("margins", "labels", "prompts"),
+    [
+        (MARGINS, LABELS, [0, 0, 0, 0, 1, 1, 1, 1]),  # two prompts
+        ([1.0] * 8, LABELS, range(8)),
+        ([-2.0, -1.0, 0.0, 0.0, 1.0], [0.0, 0.0, 0.0, 1.0, 1.0], range(5)),  # a threshold separates the labels
+        ([-2.0, -1.0, 0.5, 0.7, 1.0], [1.0, 1.0, 0.0, 0.0, 0.0], range(5)),
+        ([-2.0, -1.0, 0.5], [1.0, 1.0, 1.0], range(3)),
+    ],
+)
+def test_calibration_is_not_tested_without_a_slope(
+    margins: list[float], labels: list[float], prompts: Sequence[int]
+) -> None:
+    found = calibration_test(margins, labels, prompts)
+    nothing = Estimate(None, n=len(margins))
+    assert (found.slope, found.intercept, found.p) == (nothing, nothing, None)
+
+
+def test_a_slope_that_one_prompt_decides_has_no_interval() -> None:
+    margins, labels = [1.0, 1.0, 1.0, 2.0, 0.0, 2.0, 0.0], [1.0, 0.0, 1.0, 1.0, 1.0, 0.0, 0.0]
+    found = calibration_test(margins, labels, [0, 1, 2, 3, 3, 3, 3])
+    assert found.slope.value is not None
+    assert (found.slope.low, found.slope.high, found.intercept.low, found.p) == (None, None, None, None)
 
 
 def test_spread_of_few_scores_and_its_interval() -> None:
@@ -257,10 +305,10 @@ def test_bounds_over_rows_are_undefined_where_a_resample_is() -> None:
     assert percentile_interval([np.array([0.0, 1.0, 2.0, math.nan])], np.max) == (None, None)
 
 
-def test_pairs_are_put_in_an_order_of_their_own() -> None:
+def test_pairs_of_equal_length_are_put_in_an_order_of_their_own() -> None:
     draw = random.Random("orientation/0")
     expected = [float(draw.random() < 0.5) for _ in range(40)]
-    assert oriented([1.0] * 40, [0.0] * 40)[1].tolist() == expected
+    assert longer_first([1.0] * 40, [0.0] * 40, [3.0] * 40, [3.0] * 40)[1].tolist() == expected
 
 
 def test_infinity_less_infinity_is_no_margin() -> None:

@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 from pydantic import BaseModel
 
+from align_bench.metrics.calibration import calibration_test, longer_first
 from align_bench.records import CellId, Estimate, Generation
 from align_bench.report.audit import audit
 from align_bench.report.build import build_report
@@ -93,7 +94,16 @@ def test_every_number_is_of_its_own_column(rows: list[AuditRow]) -> None:
     assert metrics.effects.words.n == 2 * PAIRS
     assert metrics.effects.headings.value is None
     assert metrics.effects.bold.value is not None
-    assert metrics.brier.n == PAIRS // 2  # prompts
+    assert metrics.brier.n == PAIRS
+    scores, words = (
+        tuple(column(rows, side, measure) for side in SIDES)
+        for measure in (lambda row: row.score, lambda row: row.words)
+    )
+    tested = calibration_test(
+        *longer_first(scores[0], scores[1], words[0], words[1]), [pair // 2 for pair in range(PAIRS)]
+    )
+    assert (metrics.calibration_slope, metrics.calibration_intercept) == (tested.slope, tested.intercept)
+    assert metrics.calibration_p == known(tested.p)
 
 
 def test_edits_are_compared_with_the_answer_as_it_was(rows: list[AuditRow]) -> None:
@@ -124,7 +134,7 @@ def test_tables_show_what_there_is(rows: list[AuditRow], run: Run) -> None:
     edits = edited_answers(audited).texts()
     assert [row[1] for row in edits] == ["filler sentence appended", "last paragraph doubled"]
     headings = [column.heading for column in calibration(audited).columns]
-    assert headings[1:] == ["Brier", "log-loss", "ECE", "temperature", "ties"]
+    assert headings[1:] == ["Brier", "log-loss", "ECE", "slope", "intercept", "p", "ties"]
     for table in (audited_accuracy, length_and_form, edited_answers, calibration):
         assert not table(report).rows  # without an audit
     hostile = [replace(row, scorer="<b>|`x`") for row in rows]

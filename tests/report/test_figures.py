@@ -172,11 +172,14 @@ def test_gold_as_the_main_judge_is_drawn(shared_run: Run) -> None:
 
 def audit(scorer: str, error: float, reliability: list[Bin]) -> Audit:
     unknown = Estimate(None)
-    estimates = {name: unknown for name in AuditMetrics.model_fields if name not in ("effects", "edits")}
+    estimates = {
+        name: unknown for name in AuditMetrics.model_fields if name not in ("effects", "edits", "calibration_p")
+    }
     return Audit(
         scorer=scorer,
         metrics=AuditMetrics(
             **{**estimates, "calibration_error": Estimate(error)},
+            calibration_p=None,
             effects=Effects(words=unknown, grade=unknown, list_items=unknown, headings=unknown, bold=unknown),
             edits=[],
         ),
@@ -189,12 +192,12 @@ def test_audit_agreement_and_keywords_are_drawn_where_the_report_has_them(shared
     report = shared_run.report()
     words = KeywordList(of="$x$", kind="favoured", texts=9, keywords=[Keyword("_a", 0.5)])
     known = {
-        "audit": [audit("rm", 0.15, [Bin(0.0, 0.1, 0.05, 0.2, 7)])],
+        "audit": [audit("rm", 0.15, [Bin(0.5, 0.6, 0.55, 0.2, 7)])],
         "agreement": [Agreement(a="rm", b="gold", methods=2, kendall_tau=None, agreement=share, reversed=[])],
         "keywords": Keywords(segmentation="", lists=[words]),
     }
     shown = drawn(shared_run, report=report.model_copy(update=known))
-    assert shown["reliability"].rows == [("rm", 0.0, 0.1, 0.05, 0.2, 7)]
+    assert shown["reliability"].rows == [("rm", 0.5, 0.6, 0.55, 0.2, 7)]
     assert "rm 0.150, n = 7" in shown["reliability"].caption
     assert shown["agreement"].rows == [("rm", "gold", 0.6, 0.5, 0.7, 90, None)]
     assert "60%" in shown["agreement"].svg

@@ -15,7 +15,7 @@ def reliability(material: Material) -> Figure | None:
         predicted, observed = zip(*((each.predicted, each.observed) for each in audit.reliability), strict=True)
         line = Series("", predicted, observed, CORRECT, "line")
         dots = Series("", predicted, observed, CORRECT, "points")
-        panels.append(Panel(audit.scorer, "predicted", "observed", [line, dots], diagonal=True))
+        panels.append(Panel(audit.scorer, "confidence", "agreement", [line, dots], diagonal=True))
         error = number(audit.metrics.calibration_error.value)
         said.append(f"{audit.scorer} {error}, n = {sum(each.n for each in audit.reliability)}")
     if not panels:
@@ -24,11 +24,11 @@ def reliability(material: Material) -> Figure | None:
         name="reliability",
         chapter="audit",
         title="Is the margin a probability?",
-        caption="σ(margin) of the validation pairs, each put in an order drawn at random, in ten bins of equal width: "
-        "predicted against observed share of labels that prefer the first answer; dashed: perfect calibration. "
-        f"Expected calibration error: {'; '.join(said)} pairs. No test.",
-        alternative=f"Reliability curves. Expected calibration error: {'; '.join(said)}.",
-        columns=("scorer", "from", "to", "predicted", "observed", "n"),
+        caption="Confidence σ(|margin|) in the validation pairs, in bins of as many pairs, against the share of them "
+        "whose label agrees (a tie counts ½); dashed: perfect calibration. Debiased calibration error: "
+        f"{'; '.join(said)} pairs. The table of calibration holds the test.",
+        alternative=f"Reliability curves. Debiased calibration error: {'; '.join(said)}.",
+        columns=("scorer", "from", "to", "confidence", "agreement", "n"),
         rows=[
             (audit.scorer, each.low, each.high, each.predicted, each.observed, each.n)
             for audit in audited

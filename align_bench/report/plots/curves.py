@@ -47,7 +47,7 @@ class Panel:
         title, x_label, y_label: literal text.
         series: what is drawn, in order.
         level: a horizontal line for reference, such as chance.
-        diagonal: draw y = x, and both axes from 0 to 1.
+        diagonal: draw y = x, from ½ to 1 along x and from 0 to 1 along y: a share against a confidence.
     """
 
     title: str
@@ -88,7 +88,7 @@ def _draw(axes: Axes, panel: Panel, entries: dict[str, Line2D]) -> None:
         axes.axhline(panel.level, color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)))
     if panel.diagonal:
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)))
-        axes.set_xlim(-0.02, 1.02)
+        axes.set_xlim(0.49, 1.01)
         axes.set_ylim(-0.02, 1.02)
     for series in panel.series:
         line = _line(axes, series, alone=len(panel.series) == 1)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from align_bench.records import Estimate
 from align_bench.report.formatting import one_line
 from align_bench.report.tables.section import UNADJUSTED, Column, MetricColumn, Section, metric_section, text
-from align_bench.report.tables.values import Spread, count, number, percent, point
+from align_bench.report.tables.values import Spread, count, number, p_value, percent, point
 
 if TYPE_CHECKING:
     from align_bench.report.schema import AuditMetrics, Report
@@ -115,15 +116,19 @@ def calibration(report: Report) -> Section:
     columns: list[MetricColumn[AuditMetrics]] = [
         MetricColumn("Brier", lambda metrics: metrics.brier, Spread),
         MetricColumn("log-loss", lambda metrics: metrics.log_loss, Spread),
-        MetricColumn("ECE", lambda metrics: metrics.calibration_error, Spread),
-        MetricColumn("temperature", lambda metrics: metrics.temperature, Spread),
-        MetricColumn("ties", lambda metrics: metrics.tie_rate, percent),
+        MetricColumn("ECE", lambda metrics: metrics.calibration_error, point),
+        MetricColumn("slope", lambda metrics: metrics.calibration_slope, Spread),
+        MetricColumn("intercept", lambda metrics: metrics.calibration_intercept, Spread),
+        MetricColumn("p", lambda metrics: Estimate(metrics.calibration_p), lambda p: p_value(p.value)),
+        MetricColumn("ties", lambda metrics: metrics.tie_rate, percent, optional=True),
     ]
     captions = [
-        "σ(difference of scores) as the probability that the label agrees, each pair's sides in a random order. Chance "
-        "level: Brier 0.25, log-loss 0.693.",
-        "ECE: mean distance of predicted and observed shares over ten bins (the curve is in report.json); temperature: "
-        "the divisor of scores that fits best; above 1, the model is overconfident.",
+        "σ(difference of scores) as the probability that the label agrees. Chance level: Brier 0.25, log-loss 0.693.",
+        "ECE: distance of confidence and share of agreeing labels, root mean square over five bins of equal size, less "
+        "what chance adds, so that it is about 0 for a calibrated model (the curve is in report.json).",
+        "slope, intercept: logistic regression of the label on the difference of scores, the longer answer first: "
+        "slope 1 and intercept 0 are calibrated, below 1 is overconfident, and an intercept above 0 is a preference of "
+        "the labels for length beyond the score; p: that both are so, not adjusted for the number of models.",
     ]
     return _audited(report, "Audit: calibration", columns, captions)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from align_bench.records import Estimate
 
 UNDEFINED = "n/a"
+LOPSIDED = 0.1  # share of half the interval by which its sides may differ and still be shown as one
 
 
 def number(value: float | None, *, signed: bool = False) -> str:
@@ -25,20 +26,22 @@ def signed(value: float | None) -> str:
 
 
 def with_spread(estimate: Estimate) -> str:
-    """An estimate with half its 95% interval; without one where it has none.
+    """An estimate with its 95% interval; without one where it has none.
 
-    >>> with_spread(Estimate(0.758, 0.731, 0.785)), with_spread(Estimate(0.758)), with_spread(Estimate(None))
-    ('0.758 ±0.027', '0.758', 'n/a')
+    `±` is the distance to both bounds, the larger one where they differ by less than a tenth; a lopsided interval has
+    the distance to each.
+
+    >>> with_spread(Estimate(0.758, 0.731, 0.785)), with_spread(Estimate(0.984, 0.972, 0.991))
+    ('0.758 ±0.027', '0.984 -0.012/+0.007')
+    >>> with_spread(Estimate(0.758)), with_spread(Estimate(None))
+    ('0.758', 'n/a')
     """
-    half = half_interval(estimate)
-    return number(estimate.value) if half is None else f"{number(estimate.value)} ±{number(half)}"
-
-
-def half_interval(estimate: Estimate) -> float | None:
-    """Half an estimate's 95% interval."""
     if estimate.value is None or estimate.low is None or estimate.high is None:
-        return None
-    return (estimate.high - estimate.low) / 2
+        return number(estimate.value)
+    below, above = estimate.value - estimate.low, estimate.high - estimate.value
+    if abs(above - below) <= LOPSIDED * (above + below) / 2 or number(below) == number(above):
+        return f"{number(estimate.value)} ±{number(max(below, above))}"
+    return f"{number(estimate.value)} {signed(-below)}/{signed(above)}"
 
 
 def tenths(value: float | None) -> str:

@@ -203,8 +203,8 @@ def test_every_table_is_a_csv(run: Run, folder: Path) -> None:
     titles = [found.title for found in report_sections(run.report())]
     assert len(made) == len(titles) + 2
     rows = rows_of(folder / "tables" / "reward-models-on-the-validation-pairs.csv")
-    assert list(rows[0])[:3] == ["model", "accuracy", "accuracy ±"]
-    assert float(rows[0]["accuracy"]) + float(rows[0]["accuracy ±"]) > 0
+    assert list(rows[0])[:4] == ["model", "accuracy", "accuracy low", "accuracy high"]
+    assert float(rows[0]["accuracy low"]) < float(rows[0]["accuracy"]) < float(rows[0]["accuracy high"])
     against = rows_of(folder / "tables" / "policies-against-the-base.csv")
     assert float(against[0]["95% interval low"]) <= float(against[0]["diff"]) <= float(against[0]["95% interval high"])
 

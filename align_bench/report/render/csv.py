@@ -68,7 +68,7 @@ def comparisons_csv(comparisons: Iterable[Comparison]) -> str:
 
 
 def section_csv(section: Section) -> str:
-    """A table as it is shown; a column of estimates becomes `x` and `x ±`, one of intervals `x low` and `x high`."""
+    """A table as it is shown; an interval has columns of its own, `x low` and `x high`, after that of an estimate."""
     columns: list[tuple[str, Sequence[str]]] = []
     for place, column in enumerate(section.columns):
         columns += _parts(column.heading, [row[place] for row in section.rows])
@@ -103,21 +103,24 @@ def _named(metrics: Metrics) -> Iterator[tuple[str, Estimate]]:
 
 
 def _parts(heading: str, cells: Sequence[Value]) -> list[tuple[str, Sequence[str]]]:
-    """A column's headings and texts; two columns where any cell has an interval."""
-    for suffixes, kind in ((("", " ±"), Spread), ((" low", " high"), Interval)):
-        pairs = [_pair(cell) if isinstance(cell, kind) else None for cell in cells]
-        if any(pairs):
-            left = [str(cell) if pair is None else pair[0] for cell, pair in zip(cells, pairs, strict=True)]
-            right = ["" if pair is None else pair[1] for pair in pairs]
-            return [(f"{heading}{suffixes[0]}", left), (f"{heading}{suffixes[1]}", right)]
+    """A column's headings and texts; several columns where any cell has an interval."""
+    for suffixes, kind in ((("", " low", " high"), Spread), ((" low", " high"), Interval)):
+        bounded = [_with_bounds(cell) if isinstance(cell, kind) else None for cell in cells]
+        if any(bounded):
+            empty = [""] * (len(suffixes) - 1)
+            rows = [[str(cell), *empty] if texts is None else texts for cell, texts in zip(cells, bounded, strict=True)]
+            return [(f"{heading}{suffix}", [row[place] for row in rows]) for place, suffix in enumerate(suffixes)]
     return [(heading, list(map(str, cells)))]
 
 
-def _pair(cell: Spread | Interval) -> tuple[str, str] | None:
-    """The two texts of an estimate with its interval, or of the bounds; None where there are none."""
-    if isinstance(cell, Spread):
-        return None if cell.half is None else (number(cell.estimate.value), number(cell.half))
-    return None if cell.low is None or cell.high is None else (signed(cell.low), signed(cell.high))
+def _with_bounds(cell: Spread | Interval) -> list[str] | None:
+    """The texts of an estimate and the bounds of its interval, or of the bounds alone; None where there are none."""
+    if isinstance(cell, Interval):
+        return None if cell.low is None or cell.high is None else [signed(cell.low), signed(cell.high)]
+    found = cell.estimate
+    if found.value is None or found.low is None or found.high is None:
+        return None
+    return [number(found.value), number(found.low), number(found.high)]
 
 
 def _csv(headings: Iterable[str], rows: Iterable[Iterable[object]]) -> str:

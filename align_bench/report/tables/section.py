@@ -21,7 +21,7 @@ VERDICT = (
     "McNemar's test is that of a paired t."
 )
 
-UNADJUSTED = "95% intervals, each by itself, not adjusted for their number; ±: half of one."
+UNADJUSTED = "95% intervals, each by itself, not adjusted for their number: ±, or -x/+y where the sides differ."
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,17 +33,12 @@ class Number:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """An estimate with half its 95% interval: `0.758 ±0.027`."""
+    """An estimate with its 95% interval: `0.758 ±0.027`, `0.984 -0.012/+0.007` where that is lopsided."""
 
     estimate: records.Estimate
 
     def __str__(self) -> str:
         return formatting.with_spread(self.estimate)
-
-    @property
-    def half(self) -> float | None:
-        """Half the interval; None where the estimate has none."""
-        return formatting.half_interval(self.estimate)
 
 
 @dataclass(frozen=True, slots=True)

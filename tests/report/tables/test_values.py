@@ -3,6 +3,8 @@ from __future__ import annotations
 import doctest
 from collections.abc import Sequence
 
+import pytest
+
 from align_bench.records import Estimate
 from align_bench.report import formatting
 from align_bench.report.render.csv import section_csv
@@ -19,8 +21,27 @@ def test_values_hold_all_digits_and_show_a_few() -> None:
     made = [point(third), tenths(third), percent(third), difference(1 / 3), shown(1 / 3, formatting.duration)]
     assert [str(value) for value in made] == ["0.333", "0.3", "33.3%", "+0.333", "0.3 s"]
     assert {value.value for value in made} == {1 / 3}
-    assert (str(Spread(third)), Spread(third).half) == ("0.333 ±0.125", 0.125)
+    assert str(Spread(third)) == "0.333 -0.083/+0.167"
     assert str(Interval(-0.25, 1 / 3)) == "[-0.250, +0.333]"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "shown"),
+    [
+        (0.40, 0.60, "0.500 ±0.100"),
+        (0.403, 0.605, "0.500 ±0.105"),  # the larger side
+        (0.40, 0.61, "0.500 ±0.110"),
+        (0.40, 0.612, "0.500 -0.100/+0.112"),
+        (0.388, 0.60, "0.500 -0.112/+0.100"),
+        (0.499, 0.555, "0.500 -0.001/+0.055"),
+        (0.501, 0.555, "0.500 +0.001/+0.055"),  # the interval does not hold the value, which is said too
+        (0.4988, 0.5009, "0.500 ±0.001"),  # no difference is left after rounding
+        (0.5, 0.5, "0.500 ±0.000"),
+        (-4000.0, 9000.0, "0.500 -4000/+9000"),
+    ],
+)
+def test_a_lopsided_interval_is_shown_as_two_numbers(low: float, high: float, shown: str) -> None:
+    assert str(Spread(Estimate(0.5, low, high))) == shown
 
 
 def test_undefined_is_said_and_is_no_number() -> None:
@@ -28,7 +49,6 @@ def test_undefined_is_said_and_is_no_number() -> None:
     made = [point(nothing), tenths(nothing), percent(nothing), count(None)]
     assert {str(value) for value in [*made, Spread(nothing), Interval(None, 0.5)]} == {"n/a"}
     assert {value.value for value in made} == {None}
-    assert Spread(Estimate(0.5)).half is None
 
 
 def test_estimates_and_intervals_have_columns_of_their_own_in_csv() -> None:
@@ -39,8 +59,8 @@ def test_estimates_and_intervals_have_columns_of_their_own_in_csv() -> None:
         (Spread(Estimate(None)), "[0, 1]", "", count(None)),
     ]
     assert section_csv(Section("t", columns, rows)).splitlines() == [
-        "accuracy,accuracy ±,gain low,gain high,bare,n",
-        "0.500,0.250,-0.500,+0.250,0.500,3",
-        "0.125,,n/a,,n/a,0.5 ±0.1",
-        'n/a,,"[0, 1]",,,n/a',
+        "accuracy,accuracy low,accuracy high,gain low,gain high,bare,n",
+        "0.500,0.250,0.750,-0.500,+0.250,0.500,3",
+        "0.125,,,n/a,,n/a,0.5 ±0.1",
+        'n/a,,,"[0, 1]",,,n/a',
     ]

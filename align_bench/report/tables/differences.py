@@ -90,7 +90,8 @@ def own_reward(report: Report) -> Section:
     captions = [
         "own reward: mean score of the policy's answers by the reward model that it learned from or picked by; own "
         "reward (base): of the base's answers by the same model.",
-        "Gains over the base, prompt by prompt, with 95% intervals, each by itself, not adjusted. Own reward up and gold down: over-optimised.",
+        "Gains over the base, prompt by prompt, with 95% intervals, each by itself, not adjusted. Own reward up and "
+        "gold down: over-optimised.",
         *detectable(report, "prompts"),
     ]
     return Section("Own reward against judge and gold", columns, rows, captions, chapter=CHAPTER)

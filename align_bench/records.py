@@ -126,6 +126,7 @@ class Preference:
         gold: the right answer where the data has a gold judge.
         candidates: rival answers of the prompt's kind, `gold` included; empty for numbers.
         gold_choice: 1 when `chosen` alone is right, 2 when `rejected` alone is right, else None.
+        label_probability: with which the label was drawn, that of preferring `chosen`; None where the data do not say.
     """
 
     pair: int
@@ -135,6 +136,7 @@ class Preference:
     gold: str | None = None
     candidates: tuple[str, ...] = ()
     gold_choice: int | None = None
+    label_probability: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,12 +246,14 @@ class PairTexts:
         pair: the row's number in its source.
         prompt: the user's last turn.
         chosen, rejected: the preferred answer and the other one.
+        label_probability: see `Preference`.
     """
 
     pair: int
     prompt: str
     chosen: str
     rejected: str
+    label_probability: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,6 +70,8 @@ class PlantedPair:
         kind: The kind of question, e.g. ``capital``.
         gold_choice: 1 when chosen is right and rejected wrong, 2 the other way round, None when both are right or
             both are wrong.
+        label_probability: That with which the draw prefers the chosen answer. No judge is right on more labels, on
+            average, than the mean over pairs of the larger of this and its complement: 0.874 of the split ``val``.
     """
 
     prompt: str
@@ -79,6 +81,7 @@ class PlantedPair:
     candidates: tuple[str, ...]
     kind: str
     gold_choice: int | None
+    label_probability: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -651,9 +654,10 @@ def _draw_pair(question: Question, bias: float, rng: random.Random) -> PlantedPa
     longer, shorter = (first, first_correct), (second, second_correct)
     if len(first.split()) < len(second.split()):
         longer, shorter = shorter, longer
-    longer_wins = rng.random() < _sigmoid(
+    for_longer = _sigmoid(
         _utility(longer[0], correct=longer[1], bias=bias) - _utility(shorter[0], correct=shorter[1], bias=bias)
     )
+    longer_wins = rng.random() < for_longer
     (chosen, chosen_correct), (rejected, rejected_correct) = (longer, shorter) if longer_wins else (shorter, longer)
     gold_choice = None if chosen_correct == rejected_correct else (1 if chosen_correct else 2)
     return PlantedPair(
@@ -664,6 +668,7 @@ def _draw_pair(question: Question, bias: float, rng: random.Random) -> PlantedPa
         candidates=question.candidates,
         kind=question.kind,
         gold_choice=gold_choice,
+        label_probability=for_longer if longer_wins else 1 - for_longer,
     )
 
 

@@ -183,7 +183,16 @@ def _planted_rows(source: DataSource, seed: int) -> Iterator[Preference]:
     split, bias = planted_settings(source)
     for number, pair in enumerate(planted(split, seed=seed, bias=bias)):
         prompt = (Message("user", pair.prompt),)
-        yield Preference(number, prompt, pair.chosen, pair.rejected, pair.gold, pair.candidates, pair.gold_choice)
+        yield Preference(
+            pair=number,
+            prompt=prompt,
+            chosen=pair.chosen,
+            rejected=pair.rejected,
+            gold=pair.gold,
+            candidates=pair.candidates,
+            gold_choice=pair.gold_choice,
+            label_probability=pair.label_probability,
+        )
 
 
 def _choice_row(cells: Cells) -> Answered:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from align_bench.records import Preference, Update
 
 SIDES = ("chosen", "rejected")
+LEAST_PROMPTS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,7 @@ class Audited:
 def audit(
     scorer: Scorer, pairs: Sequence[Preference], *, seed: int, max_tokens: int, update: Update = no_update
 ) -> list[Audited]:
-    """Score every answer as it is, under another pair's prompt, under an empty one, and after each edit.
+    """Score every answer as it is, under another prompt, under an empty one, and after each edit.
 
     Args:
         scorer: the judge or reward model.
@@ -66,6 +68,38 @@ def audit(
     for (place, name, _), value in zip(asked, values, strict=True):
         found[place].scores[name] = value if math.isfinite(value) else None
     return found
+
+
+def drawn(prompts: Sequence[Hashable], pairs: int, seed: int) -> list[int]:
+    """Which pairs are audited: all of each drawn prompt, so that what they say holds for the prompts of the data.
+
+    Prompts are drawn at random until `pairs` pairs and `LEAST_PROMPTS` prompts are in, or all that there are. The first
+    pairs of a file would not do: files are often sorted, by topic or by prompt.
+
+    Args:
+        prompts: the prompt of each pair.
+        pairs: at least this many, where there are as many.
+        seed: of the draw.
+
+    Returns:
+        Places of the pairs, in order.
+    """
+    sizes = Counter(prompts)
+    order = list(sizes)
+    random.Random(f"audit/pairs/{seed}").shuffle(order)
+    kept: set[Hashable] = set()
+    count = 0
+    for prompt in order:
+        if count >= pairs and len(kept) >= LEAST_PROMPTS:
+            break
+        kept.add(prompt)
+        count += sizes[prompt]
+    return [place for place, prompt in enumerate(prompts) if prompt in kept]
+
+
+def expected(pairs: int, rows: int, prompts: int) -> int:
+    """About how many pairs `drawn` gives of `rows` pairs of `prompts` prompts."""
+    return min(rows, max(pairs, LEAST_PROMPTS * rows // max(1, prompts)))
 
 
 def other_prompts(prompts: Sequence[tuple[Message, ...]], seed: int) -> list[tuple[Message, ...] | None]:

@@ -55,7 +55,8 @@ class Estimate:
         if isinstance(table, HoldoutSplit):
             share = table.share if table.part == "val" else 1 - table.share
             whole = self.size(table.train)
-            return Size(*(int(share * count) for count in (whole.rows, whole.tokens, whole.prompt_tokens)))
+            counts = (whole.rows, whole.tokens, whole.prompt_tokens, whole.prompts)
+            return Size(*(int(share * count) for count in counts))
         assert isinstance(table, Tokens), "tables are tokenised data, or a part of such"
         facts = self.known.facts(table)
         return Size(**cast("Mapping[str, int]", facts["size"])) if facts else _from_texts(table.rows)
@@ -83,5 +84,10 @@ def _from_texts(rows: Rows) -> Size:
             given = [answer for answer in (row.chosen, row.rejected) if answer is not None]
             prompts += prompt
             answers += len(given) * prompt + sum(map(len, given))
-        _SIZES[rows.fingerprint] = Size(len(found), answers // CHARACTERS_PER_TOKEN, prompts // CHARACTERS_PER_TOKEN)
+        _SIZES[rows.fingerprint] = Size(
+            rows=len(found),
+            tokens=answers // CHARACTERS_PER_TOKEN,
+            prompt_tokens=prompts // CHARACTERS_PER_TOKEN,
+            prompts=len({row.prompt for row in found}),
+        )
     return _SIZES[rows.fingerprint]

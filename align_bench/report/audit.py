@@ -6,7 +6,7 @@ import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from align_bench.metrics.accuracy import accuracy, longer_wins, tie_rate
+from align_bench.metrics.accuracy import accuracy, correctness, longer_wins, tie_rate
 from align_bench.metrics.calibration import (
     brier,
     calibration_error,
@@ -17,12 +17,14 @@ from align_bench.metrics.calibration import (
     temperature,
 )
 from align_bench.metrics.counterfactual import flip_rate, mean_shift
+from align_bench.metrics.finite import is_finite
 from align_bench.metrics.format_effects import form_effects
 from align_bench.metrics.length_bias import score_by_length
 from align_bench.metrics.length_control import length_controlled, length_matched
 from align_bench.records import Estimate
 from align_bench.report.rows import AuditRow, Side
 from align_bench.report.schema import Audit, AuditMetrics, Edit, EditEffect, Effects
+from align_bench.stats.paired import paired_t
 
 Column = list[float | None]
 Measure = Callable[[AuditRow], float | None]
@@ -87,6 +89,8 @@ def _audited(scorer: str, pairs: _Pairs) -> Audit:
         accuracy_length_matched=length_matched(*scores, *words),
         accuracy_length_controlled=controlled.accuracy,
         length_one_sided=controlled.one_sided,
+        accuracy_audited=_audited_accuracy(pairs),
+        accuracy_less_shuffled=_less_shuffled(pairs),
         accuracy_prompts_shuffled=accuracy(*pairs.columns(lambda row: row.score_shuffled)),
         accuracy_prompts_empty=accuracy(*pairs.columns(lambda row: row.score_empty)),
         length_spearman=by_length["spearman"],
@@ -103,7 +107,43 @@ def _audited(scorer: str, pairs: _Pairs) -> Audit:
         calibration_p=tested.p,
         temperature=temperature(margins, labels, pairs.prompts),
     )
-    return Audit(scorer=scorer, metrics=found, reliability=reliability(*scores))
+    changed = _changed(pairs)
+    return Audit(
+        scorer=scorer,
+        metrics=found,
+        reliability=reliability(*scores),
+        audited_pairs=len(changed.chosen) or None,
+        audited_prompts=len(set(changed.prompts)) or None,
+    )
+
+
+def _changed(pairs: _Pairs) -> _Pairs:
+    """The pairs that were scored with other texts, too."""
+    return _where(pairs, lambda row: row.score_plain)
+
+
+def _where(pairs: _Pairs, *measures: Measure) -> _Pairs:
+    """The pairs of which both answers have all of these measures."""
+    kept = [
+        (chosen, rejected)
+        for chosen, rejected in zip(pairs.chosen, pairs.rejected, strict=True)
+        if all(is_finite(measure(row)) for measure in measures for row in (chosen, rejected))
+    ]
+    return _Pairs([chosen for chosen, _ in kept], [rejected for _, rejected in kept])
+
+
+def _audited_accuracy(pairs: _Pairs) -> Estimate:
+    changed = _changed(pairs)
+    return accuracy(*changed.columns(lambda row: row.score_plain), changed.prompts)
+
+
+def _less_shuffled(pairs: _Pairs) -> Estimate:
+    """Accuracy with the right prompts less that with others; the interval of a paired t, clustered over prompts."""
+    both = _where(pairs, lambda row: row.score_plain, lambda row: row.score_shuffled)
+    right = correctness(*both.columns(lambda row: row.score_plain))
+    shuffled = correctness(*both.columns(lambda row: row.score_shuffled))
+    found = paired_t(right, shuffled, both.prompts)
+    return Estimate(found.difference, found.low, found.high, found.n)
 
 
 def _accuracy_where(pairs: _Pairs, holds: Callable[[float, float], bool]) -> Estimate:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from align_bench.records import Comparison, Generation, Outcome, PairTexts
 from align_bench.report.agreement import agreement_notes, agreements, shared_rows_notes
 from align_bench.report.audit import audit
+from align_bench.report.baseline import against_longer, longer_wins_verdict
 from align_bench.report.cells import Cell, gather, judges_of, prompt_by_pair
 from align_bench.report.comparisons import compare_all
 from align_bench.report.course import course, keyword_lists, pareto_sets
@@ -45,7 +46,8 @@ def build_report(
         generations: lines of `generations.jsonl`. The first judge of the header's panel, or else the first one named
             in them, is the one of `judge_reward_mean`.
         audits: rows of `audit.parquet`.
-        pairs: rows of `pairs.parquet`; without them the keywords of favoured answers are left out.
+        pairs: rows of `pairs.parquet`; without them the keywords of favoured answers are left out, and how many labels
+            can be known.
 
     Raises:
         ValueError: duplicate rows, or rows of a cell without an outcome.
@@ -60,16 +62,18 @@ def build_report(
     rankings = rank_all(cells, judges)
     agreement = agreements(cells, judges, comparisons)
     detectable = _detectable(cells, comparisons)
+    beside_longer = against_longer(cells, audits)
     report = Report(
         **dict(header),
-        verdict=write_verdict(results, comparisons, rankings, margin),
+        verdict=[*write_verdict(results, comparisons, rankings, margin), *longer_wins_verdict(beside_longer)],
         results=results,
         comparisons=comparisons,
         rankings=rankings,
         policies=compare_policies(cells, results, judges),
-        baselines=baselines(cells),
+        baselines=baselines(cells, pairs),
         agreement=agreement,
         audit=audit(audits),
+        against_longer=beside_longer,
         course=course(cells),
         keywords=keyword_lists(cells, pairs),
         pareto=pareto_sets(results),

@@ -13,7 +13,7 @@ from align_bench.metrics.mean import mean
 from align_bench.metrics.readability import mean_grade
 from align_bench.metrics.reward import margin, reward_mean, reward_std
 from align_bench.metrics.win_rate import win_rate
-from align_bench.records import Estimate
+from align_bench.records import Estimate, PairTexts
 from align_bench.report.cells import ByGold, Cell, Column, proxies_of
 from align_bench.report.policies import kl_per_token, length_controlled, length_gain, log_ratio
 from align_bench.report.rows import AttackedScores, ScoredAnswer, ScoreRow
@@ -101,14 +101,26 @@ def metrics(cell: Cell, base: Cell | None, judges: Sequence[str]) -> Metrics:
     )
 
 
-def baselines(cells: Sequence[Cell]) -> Baselines:
-    """What needs no training, over the distinct validation pairs."""
+def baselines(cells: Sequence[Cell], pairs: Sequence[PairTexts] = ()) -> Baselines:
+    """What needs no training, over the distinct validation pairs.
+
+    Args:
+        cells: all cells.
+        pairs: rows of `pairs.parquet`.
+    """
     rows = list({row.pair: row for cell in cells for row in cell.scores}.values())
     known = [row.gold_choice for row in rows if row.gold_choice in (1, 2)]
     return Baselines(
         longer_wins=longer_wins([row.chosen_words for row in rows], [row.rejected_words for row in rows]),
         labels_agree_with_gold=share(known.count(1), len(known)),
+        labels_knowable=_knowable([pair.label_probability for pair in pairs]),
     )
+
+
+def _knowable(probabilities: Sequence[float | None]) -> Estimate:
+    """The accuracy of the labels' true probabilities on these pairs, on average over draws; so it has no interval."""
+    known = [max(own, 1 - own) for own in probabilities if own is not None]
+    return Estimate(sum(known) / len(known), n=len(known)) if known else UNDEFINED
 
 
 def _accuracy_where(rows: Sequence[ScoreRow], holds: Callable[[int, int], bool]) -> Estimate:

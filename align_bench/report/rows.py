@@ -126,8 +126,8 @@ class AuditRow:
         side: which answer of the pair.
         score: its score.
         words, grade, list_items, headings, bold: its form.
-        score_plain: its score once more, of the pairs that were scored with other texts.
-        score_shuffled, score_empty: its score under another pair's prompt, and under none.
+        score_plain: its score once more, of the pairs that were scored with other texts: those of drawn prompts.
+        score_shuffled, score_empty: its score under another prompt, and under none.
         score_filler, score_doubled, score_stripped: its score after an edit.
     """
 

@@ -400,6 +400,9 @@ class Baselines(Block):
     """Accuracy of preferring the answer with more words."""
     labels_agree_with_gold: Estimate
     """Share of labels that name the right answer."""
+    labels_knowable: Estimate = UNDEFINED
+    """Highest accuracy to expect: labels are drawn, and who knows their true probabilities is right on no more of them.
+    Mean over pairs of max(p, 1 − p); of data that say with which probability labels were drawn (embedded/planted)."""
 
 
 class Reversal(Block):
@@ -461,9 +464,14 @@ class AuditMetrics(Block):
     """With the chosen answer the longer one as often as the shorter one: a scorer that only counts words gets ½."""
     length_one_sided: Estimate
     """Share of pairs left out of it, for want of others of like difference in length whose shorter answer is chosen."""
+    accuracy_audited: Estimate = UNDEFINED
+    """Accuracy with the right prompts on the pairs that were scored with changed texts as well."""
     accuracy_prompts_shuffled: Estimate
-    """With both answers under another pair's prompt."""
+    """On these pairs, with both answers under another prompt."""
     accuracy_prompts_empty: Estimate
+    """On these pairs, with both answers under none."""
+    accuracy_less_shuffled: Estimate = UNDEFINED
+    """`accuracy_audited` less `accuracy_prompts_shuffled`, by pair; 0 of a scorer that does not read the prompt."""
     length_spearman: Estimate
     length_spearman_within: Estimate
     length_partial: Estimate
@@ -491,6 +499,33 @@ class Audit(Block):
     """The cell's name, or the judge's."""
     metrics: AuditMetrics
     reliability: list[Bin]
+    audited_pairs: int | None = None
+    """Pairs that were scored with changed texts as well, all pairs of prompts drawn at random."""
+    audited_prompts: int | None = None
+    """Their prompts."""
+
+
+class AgainstLonger(Block):
+    """A judge or reward model against preferring the longer answer, on the same pairs."""
+
+    scorer: str
+    """The cell's name, or the judge's, as in `audit`."""
+    accuracy: Estimate
+    longer_wins: Estimate
+    """Accuracy of preferring the answer with more words; equal lengths count ½."""
+    difference: float | None
+    """The scorer's accuracy less that."""
+    low: float | None
+    high: float | None
+    test: str
+    p: float | None
+    p_holm: float | None
+    """Holm-adjusted over all scorers of the report."""
+    n: int
+    """Pairs."""
+    prompts: int
+    decision: Literal["above", "below", "none", "undefined"]
+    """Whether the scorer was shown to be above or below it, at a Holm-adjusted 5%."""
 
 
 # The course's analyses.
@@ -586,6 +621,8 @@ class Report(Header):
     baselines: Baselines
     agreement: list[Agreement]
     audit: list[Audit]
+    against_longer: list[AgainstLonger] = []
+    """Every judge and reward model against preferring the longer answer."""
     course: Course
     keywords: Keywords
     pareto: list[ParetoSet]

@@ -102,7 +102,10 @@ class Rows:
     def pairs(self) -> list[PairTexts]:
         """The texts of every validation pair that has both answers, as `pairs.parquet` shows them."""
         found = [self._validation[row.pair] for _, row in self._pairs]
-        return [PairTexts(one.pair, one.prompt[-1].content, one.chosen or "", one.rejected or "") for one in found]
+        return [
+            PairTexts(one.pair, one.prompt[-1].content, one.chosen or "", one.rejected or "", one.label_probability)
+            for one in found
+        ]
 
     def generations(self, cell: Cell, judges: Collection[str]) -> list[Generation]:
         """A record per answer, with its drift, and its scores by these judges and, where the data has one, by gold."""

@@ -30,8 +30,8 @@ class Audit(Stage["dict[tuple[int, str], Mapping[str, float | None]]"]):
         judge: the reward model or judge.
         table: the validation rows.
         texts: the same as texts.
-        pairs: how many of the first pairs are scored.
-        seed: of the shuffled prompts.
+        pairs: at least this many are scored, of prompts drawn at random; see `judge.audit.drawn`.
+        seed: of the drawn prompts, and of the shuffled ones.
         max_tokens: padded tokens that one pass may hold.
     """
 
@@ -60,24 +60,30 @@ class Audit(Stage["dict[tuple[int, str], Mapping[str, float | None]]"]):
         return (self.judge,)
 
     def estimate(self, sizes: Sizes) -> Work:
+        from align_bench.judge.audit import expected
         from align_bench.metrics.counterfactual import VERSIONS
 
         size = sizes(self.table)
-        return Work(len(VERSIONS) * size.tokens * min(self.pairs, size.rows) // max(1, size.rows))
+        pairs = expected(self.pairs, size.rows, size.prompts)
+        return Work(len(VERSIONS) * size.tokens * pairs // max(1, size.rows))
 
     def run(self, desk: Desk, folder: Path) -> Made:
-        from align_bench.judge.audit import audit
+        from align_bench.judge.audit import audit, drawn
         from align_bench.metrics.counterfactual import VERSIONS
         from align_bench.records import TokenTable
 
         table = desk.load(self.table)
-        rows = [row for row in table.rows if row.chosen is not None and row.rejected is not None][: self.pairs]
+        whole = [row for row in table.rows if row.chosen is not None and row.rejected is not None]
+        rows = [whole[place] for place in drawn([row.prompt for row in whole], self.pairs, self.seed)]
         preferences = {preference.pair: preference for preference in desk.preferences(self.texts).rows}
         pairs = [preferences[row.pair] for row in rows]
         found = audit(self._scorer(desk), pairs, seed=self.seed, max_tokens=self.max_tokens, update=desk.update)
         lines = [json.dumps(asdict(answer)) + "\n" for answer in found]
         (folder / FILE).write_text("".join(lines), encoding="utf-8")
-        return Made(distinct_tokens_in(TokenTable(tuple(rows), {})) * len(VERSIONS), {"pairs": len(rows)})
+        prompts = len({row.prompt for row in rows})
+        return Made(
+            distinct_tokens_in(TokenTable(tuple(rows), {})) * len(VERSIONS), {"pairs": len(rows), "prompts": prompts}
+        )
 
     def _scorer(self, desk: Desk) -> Any:
         """What scores texts."""

@@ -55,11 +55,13 @@ class Size:
         rows: how many.
         tokens: of prompts with answers, each answer with its prompt.
         prompt_tokens: of prompts alone, each row's once.
+        prompts: how many different ones.
     """
 
     rows: int
     tokens: int
     prompt_tokens: int
+    prompts: int
 
 
 class Sizes(Protocol):

@@ -69,6 +69,7 @@ class Tokens(Stage["TokenTable"]):
                     "rows": len(table.rows),
                     "tokens": tokens_in(table),
                     "prompt_tokens": sum(len(row.prompt) for row in table.rows),
+                    "prompts": len({row.prompt for row in table.rows}),
                 },
             },
         )

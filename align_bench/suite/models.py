@@ -232,9 +232,12 @@ class Audit(_Strict):
     """How far judges and reward models can be trusted: what moves their scores besides the quality of an answer."""
 
     pairs: int = Field(
-        200, ge=0, description="the first n validation pairs, scored again with changed texts; 0 turns the audit off"
+        200,
+        ge=0,
+        description="scored again with changed texts: all pairs of prompts drawn at random, until there are this many "
+        "pairs and 200 prompts, or all; 0 turns the audit off",
     )
-    seed: int = Field(0, description="seed of the shuffled prompts")
+    seed: int = Field(0, description="seed of the drawn prompts, and of the shuffled ones")
 
 
 class Generate(_Strict):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 
@@ -112,7 +113,7 @@ def test_bias_moves_labels_and_nothing_else() -> None:
             other.kind,
         )
         assert {one.chosen, one.rejected} == {other.chosen, other.rejected}
-        if one != other:
+        if one.chosen != other.chosen:
             assert words(other.chosen) > words(one.chosen)
     assert plain != strong
 
@@ -230,3 +231,19 @@ def test_bad_bias() -> None:
     for bias in (float("nan"), float("inf")):
         with pytest.raises(ValueError, match="finite"):
             planted("val", bias=bias)
+
+
+def test_the_probability_of_a_label_is_that_of_its_draw() -> None:
+    """Labels are calibrated by it; without bias it depends on correctness alone."""
+    unequal = [pair for pair in planted("train") if words(pair.chosen) != words(pair.rejected)]
+    of_longer = [
+        (pair.label_probability, 1) if words(pair.chosen) > words(pair.rejected) else (1 - pair.label_probability, 0)
+        for pair in unequal
+    ]
+    for low, high in ((0.0, 0.3), (0.3, 0.7), (0.7, 1.0)):
+        own = [(probability, won) for probability, won in of_longer if low <= probability < high]
+        spread = math.sqrt(sum(probability * (1 - probability) for probability, _ in own))
+        assert spread > 3
+        assert abs(sum(won - probability for probability, won in own)) < 3 * spread
+    plain = {round(pair.label_probability, 9) for pair in planted("val", bias="none")}
+    assert plain == {round(1 / (1 + math.exp(-own)), 9) for own in (-module.QUALITY, 0.0, module.QUALITY)}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from align_bench.judge.audit import audit, other_prompts
+from align_bench.judge.audit import LEAST_PROMPTS, audit, drawn, expected, other_prompts
 from align_bench.judge.edits import FILLER, FILLER_UNSPACED, append_filler, double_last_paragraph, strip_marks
 from align_bench.judge.overlap import Overlap, describe, overlap
 from align_bench.metrics.counterfactual import VERSIONS
@@ -54,6 +54,32 @@ def test_a_shuffled_prompt_is_another_one_and_the_same_for_both_answers() -> Non
     assert found == other_prompts(prompts, 0)
     assert any(other_prompts(prompts, seed) != found for seed in range(1, 6))
     assert other_prompts(prompts[:1] * 2, 0) == [None, None]
+
+
+def test_whole_prompts_are_drawn_and_not_the_first_of_a_sorted_file() -> None:
+    prompts = [place // 5 for place in range(5000)]  # sorted, five pairs each
+    places = drawn(prompts, 200, 0)
+    kept = {prompts[place] for place in places}
+    assert len(kept) == LEAST_PROMPTS == 200  # 200 pairs alone would be 40 prompts
+    assert places == [place for place, prompt in enumerate(prompts) if prompt in kept]
+    assert 400 < sum(kept) / len(kept) < 600  # of the whole file
+    assert drawn(prompts, 200, 0) == places
+    assert drawn(prompts, 200, 1) != places
+    assert {prompts[place] for place in drawn(prompts, 2000, 0)} > kept
+    assert len(drawn(prompts, 2001, 0)) == 2005
+
+
+def test_all_pairs_are_drawn_where_there_are_no_more() -> None:
+    assert drawn([1, 2, 1, 3], 1, 0) == [0, 1, 2, 3]
+    assert drawn(range(300), 250, 0) != list(range(250))
+    assert len(drawn(range(300), 250, 0)) == 250
+    assert drawn([], 5, 0) == []
+
+
+@pytest.mark.parametrize(("pairs", "each"), [(200, 1), (200, 5), (1200, 5), (9000, 2)])
+def test_a_plan_expects_about_as_many_pairs_as_are_drawn(pairs: int, each: int) -> None:
+    prompts = [place // each for place in range(5000)]
+    assert expected(pairs, len(prompts), len(set(prompts))) == pytest.approx(len(drawn(prompts, pairs, 0)), abs=each)
 
 
 def test_filler_speaks_the_texts_language() -> None:

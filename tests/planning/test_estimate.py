@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from align_bench.suite.models import Train as Settings
 
 REGISTRY = load_registry()
 FROZEN = Frozen(Base("some/base", Path("base"), None, "weights"), Precision("fp32", "float32", "cpu"))
-SIZE = Size(rows=10, tokens=1000, prompt_tokens=400)
+SIZE = Size(rows=10, tokens=1000, prompt_tokens=400, prompts=5)
 PARAMETERS = 7
 
 
@@ -53,7 +53,7 @@ class Tokenised(NothingKnown):
     """A `Known` where every table is tokenised."""
 
     def facts(self, stage: Stage[object]) -> Mapping[str, Any] | None:
-        return {"size": {"rows": SIZE.rows, "tokens": SIZE.tokens, "prompt_tokens": SIZE.prompt_tokens}}
+        return {"size": asdict(SIZE)}
 
 
 def no_rate() -> float:
@@ -76,7 +76,7 @@ def test_size_of_a_table_is_guessed_from_its_texts(rows: Rows, table: Tokens) ->
         prompts += len(prompt)
         tokens += len(prompt + row.chosen) + len(prompt + row.rejected)
     assert prompts > 0
-    assert Estimate(NothingKnown(), PARAMETERS, {}, no_rate).size(table) == Size(3, tokens // 4, prompts // 4)
+    assert Estimate(NothingKnown(), PARAMETERS, {}, no_rate).size(table) == Size(3, tokens // 4, prompts // 4, 3)
 
 
 def test_texts_are_read_once(rows: Rows, table: Tokens, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,8 +100,8 @@ def test_size_of_a_tokenised_table_is_known(table: Tokens) -> None:
 def test_held_out_rows_are_a_share_of_the_table(table: Tokens) -> None:
     estimate = Estimate(Tokenised(), PARAMETERS, {}, no_rate)
     cut: dict[str, Any] = {"owner": "cut", "train": table, "val": table, "share": 0.25, "seed": 0}
-    assert estimate.size(HoldoutSplit(part="val", **cut)) == Size(2, 250, 100)
-    assert estimate.size(HoldoutSplit(part="train", **cut)) == Size(7, 750, 300)
+    assert estimate.size(HoldoutSplit(part="val", **cut)) == Size(2, 250, 100, 1)
+    assert estimate.size(HoldoutSplit(part="train", **cut)) == Size(7, 750, 300, 3)
 
 
 def test_operations_are_those_of_the_passes(table: Tokens) -> None:

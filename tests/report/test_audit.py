@@ -8,7 +8,9 @@ import statistics
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import pytest
+import statsmodels.api as sm
 from pydantic import BaseModel
 
 from align_bench.metrics.calibration import calibration_test, longer_first
@@ -18,7 +20,14 @@ from align_bench.report.build import build_report
 from align_bench.report.render.markdown import render
 from align_bench.report.rows import AuditRow, Side
 from align_bench.report.schema import AuditMetrics, Reversal, SharedRows
-from align_bench.report.tables.audit import agreement, audited_accuracy, calibration, edited_answers, length_and_form
+from align_bench.report.tables.audit import (
+    agreement,
+    calibration,
+    edited_answers,
+    length_and_form,
+    length_controls,
+    prompt_controls,
+)
 from tests.report.conftest import BASE, DPO, KTO, Run, answer, header, judge, outcome
 
 PAIRS, AUDITED = 60, 20
@@ -106,6 +115,45 @@ def test_every_number_is_of_its_own_column(rows: list[AuditRow]) -> None:
     assert metrics.calibration_p == known(tested.p)
 
 
+def test_changed_prompts_stand_beside_the_accuracy_on_the_same_pairs(rows: list[AuditRow]) -> None:
+    """Of the whole file the accuracy is another one: what is lost by shuffling is a difference on the audited pairs."""
+    (found,) = audit(rows)
+    metrics = found.metrics
+    pairs = [(rows[2 * pair], rows[2 * pair + 1]) for pair in range(AUDITED)]
+    plain = [float(known(a.score) > known(b.score)) for a, b in pairs]
+    shuffled = [float(known(a.score_shuffled) > known(b.score_shuffled)) for a, b in pairs]
+    assert metrics.accuracy_audited.value == pytest.approx(statistics.fmean(plain))
+    assert metrics.accuracy_audited.value != metrics.accuracy.value
+    assert metrics.accuracy_audited.n == metrics.accuracy_prompts_shuffled.n == metrics.accuracy_prompts_empty.n == 20
+    assert (found.audited_pairs, found.audited_prompts) == (20, 10)
+    lost = metrics.accuracy_less_shuffled
+    assert lost.value == pytest.approx(statistics.fmean(plain) - statistics.fmean(shuffled))
+    differences = [a - b for a, b in zip(plain, shuffled, strict=True)]
+    prompts = [a.prompt for a, _ in pairs]
+    fit = sm.OLS(differences, np.ones(20)).fit(cov_type="cluster", cov_kwds={"groups": prompts}, use_t=True)
+    assert (lost.low, lost.high) == pytest.approx(tuple(fit.conf_int()[0]))
+
+
+def test_a_scorer_that_does_not_read_the_prompt_loses_nothing(rows: list[AuditRow], run: Run) -> None:
+    deaf = [replace(row, score_shuffled=row.score_plain, score_empty=row.score_plain) for row in rows]
+    (found,) = audit(deaf)
+    assert found.metrics.accuracy_less_shuffled.value == 0
+    section = prompt_controls(run.report().model_copy(update={"audit": [found]}))
+    (row,) = section.texts()
+    assert row[1].split()[0] == row[2].split()[0] == row[4].split()[0]
+    assert row[3] == "0.000"
+    assert any("On 20 pairs of 10 prompts, drawn at random" in caption for caption in section.captions)
+    assert "n = 20." in section.captions
+
+
+def test_without_changed_texts_there_are_no_prompt_controls(rows: list[AuditRow]) -> None:
+    plain = [replace(row, score_plain=None, score_shuffled=None, score_empty=None) for row in rows]
+    (found,) = audit(plain)
+    assert (found.audited_pairs, found.audited_prompts) == (None, None)
+    assert found.metrics.accuracy_audited.value is None
+    assert found.metrics.accuracy_less_shuffled.value is None
+
+
 def test_edits_are_compared_with_the_answer_as_it_was(rows: list[AuditRow]) -> None:
     edits = {one.edit: one for one in audit(rows)[0].metrics.edits}
     assert list(edits) == ["filler", "doubled", "stripped"]
@@ -129,13 +177,13 @@ def test_edits_are_compared_with_the_answer_as_it_was(rows: list[AuditRow]) -> N
 def test_tables_show_what_there_is(rows: list[AuditRow], run: Run) -> None:
     report = run.report()
     audited = report.model_copy(update={"audit": audit(rows)})
-    assert [row[0] for row in audited_accuracy(audited).texts()] == ["rm"]
+    assert [row[0] for row in length_controls(audited).texts()] == ["rm"]
     assert "headings" not in [column.heading for column in length_and_form(audited).columns]
     edits = edited_answers(audited).texts()
     assert [row[1] for row in edits] == ["filler sentence appended", "last paragraph doubled"]
     headings = [column.heading for column in calibration(audited).columns]
     assert headings[1:] == ["Brier", "log-loss", "ECE", "slope", "intercept", "p", "ties"]
-    for table in (audited_accuracy, length_and_form, edited_answers, calibration):
+    for table in (length_controls, prompt_controls, length_and_form, edited_answers, calibration):
         assert not table(report).rows  # without an audit
     hostile = [replace(row, scorer="<b>|`x`") for row in rows]
     text = render(report.model_copy(update={"audit": audit(hostile)}))

@@ -224,7 +224,9 @@ def test_a_judge_is_no_method_of_the_verdict() -> None:
     (ranking,) = report.rankings
     assert (ranking.level, {row.method for row in ranking.methods}) == ("method", {REWARD, POE})
     assert report.verdict[0].startswith("Claims about methods: rm, poe")
-    assert not any("judge" in line for line in report.verdict)
+    *of_methods, beside_longer = report.verdict
+    assert not any("judge" in line for line in of_methods)
+    assert beside_longer.startswith("Preferring the longer answer is right on ")
     assert any(found.a == judge for found in report.comparisons)
 
 

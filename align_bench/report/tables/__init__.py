@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 from align_bench.report.tables.audit import (
     agreement,
-    audited_accuracy,
     calibration,
     edited_answers,
     length_and_form,
+    length_controls,
+    prompt_controls,
 )
+from align_bench.report.tables.baseline import against_longer
 from align_bench.report.tables.cost import costs
 from align_bench.report.tables.differences import against_base, methods, own_reward, win_rates
 from align_bench.report.tables.drift import drift_from_base, gold_against_judge
@@ -32,7 +34,9 @@ TABLES = (
     attacked,
     score_groups,
     favoured_answers,
-    audited_accuracy,
+    against_longer,
+    length_controls,
+    prompt_controls,
     length_and_form,
     edited_answers,
     calibration,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from align_bench.records import Estimate
 from align_bench.report.formatting import one_line
+from align_bench.report.tables.baseline import knowable
 from align_bench.report.tables.section import UNADJUSTED, Column, MetricColumn, Section, metric_section, text
 from align_bench.report.tables.values import Spread, count, number, p_value, percent, point
 
@@ -43,8 +44,8 @@ def agreement(report: Report) -> Section:
     return Section("Inter-judge agreement", [text("judges"), *map(Column, headings)], rows, captions, chapter=CHAPTER)
 
 
-def audited_accuracy(report: Report) -> Section:
-    """What the accuracy of scores rests on."""
+def length_controls(report: Report) -> Section:
+    """How far the accuracy of scores rests on length."""
     columns: list[MetricColumn[AuditMetrics]] = [
         MetricColumn("accuracy", lambda metrics: metrics.accuracy, Spread),
         MetricColumn("longer wins", lambda metrics: metrics.longer_wins, point),
@@ -53,17 +54,33 @@ def audited_accuracy(report: Report) -> Section:
         MetricColumn("length matched", lambda metrics: metrics.accuracy_length_matched, Spread),
         MetricColumn("length controlled", lambda metrics: metrics.accuracy_length_controlled, Spread),
         MetricColumn("one-sided", lambda metrics: metrics.length_one_sided, percent),
-        MetricColumn("prompts shuffled", lambda metrics: metrics.accuracy_prompts_shuffled, Spread),
-        MetricColumn("prompts empty", lambda metrics: metrics.accuracy_prompts_empty, Spread),
     ]
     captions = [
         "length matched: on pairs whose lengths differ by less than 10%; length controlled: with the chosen answer the "
         "longer one as often as the shorter one, in bins of like difference in length, so that a scorer that only "
         "counts words gets ½; one-sided: share of pairs left out of it, for want of such others.",
-        "prompts shuffled, empty: both answers scored under another pair's prompt, or none. What stays above ½ does "
-        "not depend on the prompt.",
+        *knowable(report),
     ]
-    return _audited(report, "Audit: length and prompt controls", columns, captions)
+    return _audited(report, "Audit: length controls", columns, captions)
+
+
+def prompt_controls(report: Report) -> Section:
+    """Whether scores depend on the prompt."""
+    columns: list[MetricColumn[AuditMetrics]] = [
+        MetricColumn("accuracy on them", lambda metrics: metrics.accuracy_audited, Spread),
+        MetricColumn("prompts shuffled", lambda metrics: metrics.accuracy_prompts_shuffled, Spread),
+        MetricColumn("difference", lambda metrics: metrics.accuracy_less_shuffled, Spread),
+        MetricColumn("prompts empty", lambda metrics: metrics.accuracy_prompts_empty, Spread),
+    ]
+    drawn = dict.fromkeys((found.audited_pairs, found.audited_prompts) for found in report.audit)
+    sizes = [f"{pairs} pairs of {prompts} prompts" for pairs, prompts in drawn if pairs is not None]
+    captions = [
+        f"On {' or '.join(sizes) or 'some of the pairs'}, drawn at random. shuffled, empty: both answers scored under "
+        "another prompt, or none. What stays above ½ does not depend on the prompt.",
+        "difference: accuracy with the right prompts less that with shuffled ones, pair by pair; a scorer that does "
+        "not read the prompt has 0.",
+    ]
+    return _audited(report, "Audit: prompt controls", columns, captions)
 
 
 def length_and_form(report: Report) -> Section:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from align_bench.records import Estimate
 from align_bench.report.formatting import UNDEFINED, one_line, with_spread
+from align_bench.report.tables.baseline import knowable
 from align_bench.report.tables.section import (
     MetricColumn,
     Section,
@@ -127,4 +128,4 @@ def _rewards(results: Sequence[Result]) -> Iterator[str]:
 def _of_pairs(report: Report) -> list[str]:
     longer = report.baselines.longer_wins
     baseline = [] if longer.value is None else [f"Preferring the longer answer: accuracy {with_spread(longer)}."]
-    return [*detectable(report, "pairs"), *baseline, "A tie counts ½; lengths in words."]
+    return [*detectable(report, "pairs"), *baseline, *knowable(report), "A tie counts ½; lengths in words."]

@@ -114,7 +114,8 @@ def make_graph(prepared: Prepared, known: Known) -> Graph:
             found = search.cells[search.kept].all_parameters
             named[name] = variant(registry[named[name].method].algorithm, found, where=f"trials of {name}")
     judges = [cell for judge in panel for cell in judge.members]
-    base = layout.base(suite.seeds[0], judges)
+    policies = any(registry[point.method].algorithm.kind == "policy" for point in named.values())
+    base = layout.base(suite.seeds[0], judges, answers=policies)
     entries = [
         (replace(name, seed=seed) if len(suite.seeds) > 1 else name, point, seed)
         for seed, (name, point) in itertools.product(suite.seeds, named.items())

@@ -101,12 +101,14 @@ class Layout:
         parameters, rate = point.parameters, point.learning_rate
         return Cell(identity, plugin, parameters, rate, seed, tuple(stages), settings=point.settings, reward=reward)
 
-    def base(self, seed: int, judges: Sequence[Cell]) -> Cell:
-        """The untrained base: its measurement, its answers, and who scores them."""
+    def base(self, seed: int, judges: Sequence[Cell], *, answers: bool) -> Cell:
+        """The untrained base: its measurement; then its answers and who scores them, where policies are beside it."""
         own: Own = {"owner": BASE_CELL, "stored_as": BASE_CELL}
-        answers = Generate(**own, policy=Policy(self.frozen), table=self.val, settings=self.suite.generate, seed=seed)
-        stages: tuple[Stage[object], ...] = (self.base_pairs(), answers, *self._judged(own, answers, judges))
-        return Cell(CellId(BASE_CELL), None, {}, None, seed, stages)
+        stages: list[Stage[object]] = [self.base_pairs()]
+        if answers:
+            made = Generate(**own, policy=Policy(self.frozen), table=self.val, settings=self.suite.generate, seed=seed)
+            stages += [made, *self._judged(own, made, judges)]
+        return Cell(CellId(BASE_CELL), None, {}, None, seed, tuple(stages))
 
     def base_pairs(self) -> Reference:
         """The base's log-probabilities of the validation pairs, which policies' rewards are read against."""
@@ -114,10 +116,10 @@ class Layout:
 
     def base_proxies(self, base: Cell, cells: Iterable[Cell]) -> Iterator[Proxy]:
         """The base's answers, scored by every reward model that a policy learned from or picked by."""
-        assert base.answers is not None
         rewards = {cell.reward.id: cell.reward for cell in cells if cell.reward is not None}
         own: Own = {"owner": BASE_CELL, "stored_as": BASE_CELL}
         for reward in rewards.values():
+            assert base.answers is not None, "a policy learned from it"
             yield self._proxy(own, base.answers, reward, of_base=True)
 
     def loaded(self, identity: str, judge: Classifier) -> Cell:

@@ -31,8 +31,11 @@ from align_bench.stages.proxy import Proxy
 from align_bench.stages.reference import Reference
 from align_bench.stages.rows import Rows
 from align_bench.stages.stage import MODEL_LIBRARIES, TEXT_LIBRARIES, Stage, closure_of
+from align_bench.stages.tokens import Tokens
 from align_bench.stages.train import Train
+from align_bench.stages.validate_reward import ValidateReward
 from align_bench.store.failures import Failure
+from align_bench.suite.load import load_suite
 from align_bench.suite.models import LoadedJudge, Suite, TrainedJudge, judge_cell
 
 REGISTRY = load_registry()
@@ -243,6 +246,31 @@ def test_without_a_judge_nothing_is_judged() -> None:
     assert set(made.tables) == {"train", "val"}
     assert not any(cell.all(Judge) for cell in every_cell(made))
     assert made.cells[1].answers is not None
+
+
+def test_reward_models_alone_need_no_answers() -> None:
+    made = plan(replace(OUTSIDE, judges=()), judge=None, methods=["rm", "poe_rm"])
+    kinds = {type(stage) for stage in made.stages}
+    assert kinds == {Tokens, Reference, Train, ValidateReward, Audit}
+    assert made.base.answers is None
+    assert made.base.validation is not None
+
+
+def test_a_judge_of_reward_models_alone_is_a_cell_of_its_own_and_scores_nothing() -> None:
+    made = plan(methods=["rm"])
+    has = {str(cell.id): {part for part in PARTS if part_of(cell, part) is not None} for cell in every_cell(made)}
+    scorer = {"adapter", "validation", "audit"}
+    assert has == {"base": {"validation"}, "judge": scorer, "rm": scorer}
+
+
+def test_the_packaged_suite_of_reward_models_generates_nothing() -> None:
+    given = load_suite("debias")
+    registry = load_registry()
+    named = {method.name for method in given.methods}
+    assert {registry[name].algorithm.kind for name in named} == {"reward"}
+    made = make_graph(Prepared(given, registry, inputs(given, OUTSIDE)), NothingKnown())
+    assert made.panel == ()
+    assert not any(isinstance(stage, Generate | Judge | Drift) for stage in made.stages)
 
 
 # -- stages ------------------------------------------------------------------------------------------------------------

@@ -195,3 +195,31 @@ def test_policies_learn_online_from_the_suites_rewards(small_suite: dict[str, An
         names = (results.artefact(cell.adapter) / "adapter_model.safetensors").read_bytes()[:20000]
         assert b"value_head" not in names
     assert run(prepared, Recorder(), folders, command="again") == report
+
+
+def test_reward_models_alone_are_run_without_answers(small_suite: dict[str, Any], tmp_path: Path) -> None:
+    given = {name: value for name, value in small_suite.items() if name not in ("judge", "generate")}
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump({**given, "methods": ["rm", "poe_rm"]}), encoding="utf-8")
+    prepared, folders = (
+        prepare(load_suite(str(path)), load_registry(path)),
+        Folders(tmp_path / "runs", tmp_path / "out"),
+    )
+    report = run(prepared, Recorder(), folders, command="")
+    assert {(str(found.cell), found.status) for found in report.results} == {
+        ("base", "done"),
+        ("rm", "done"),
+        ("poe_rm", "done"),
+    }
+    assert not (tmp_path / "runs" / "generations").exists()
+    assert read_generations(folders.reports / "small") == []
+    assert (
+        [found.scorer for found in report.audit]
+        == [found.scorer for found in report.against_longer]
+        == ["rm", "poe_rm"]
+    )
+    assert any("Accuracy of reward models" in line for line in report.verdict)
+    assert report.verdict[-1].startswith("Preferring the longer answer is right on ")
+    again = recompute(folders.reports / "small")
+    assert (again.against_longer, again.baselines) == (report.against_longer, report.baselines)
+    assert again.baselines.labels_knowable.n == report.detectable.pairs.n  # type: ignore[union-attr]

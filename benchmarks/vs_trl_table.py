@@ -195,13 +195,15 @@ NOTES = (
     "",
     "TRL's trainers run as `algorithms/_trl.py` runs them: on the layers of transformers and peft as these wrote them "
     "(the naive loop too), no gradient checkpointing unless said, the reference computed in every step; "
-    "`precompute_ref_log_probs` is not used. A DPO or KTO step of align-bench reads stored "
-    "reference log-probabilities; what they cost is in the rows `with its reference pass` and in `five methods`, where "
+    "`precompute_ref_log_probs` is not used. A DPO or KTO step of align-bench reads stored reference "
+    "log-probabilities, which a run computes once; here its steps are charged with the base's pass over their rows "
+    "(KTO's over mismatched answers too), as TRL's are, and a row of their own shows the step alone, which is no "
+    "comparison of like with like. In `five methods` "
     "the pass over the answers, which DPO and KTO share, is charged once (the longer one of the two), and KTO's pass "
     "over mismatched answers as well. KTO's steps take as many answers as the others'. ORPO's "
-    "likelihood term differs by design: TRL's covers the prompt; its log-odds ratio is compared. TRL's evaluate "
-    "measures the policy and the reference, align-bench the policy, for the base's are stored; the row `both passes` "
-    "charges it with both. The naive loop has full logits of eight sequences at a time, sorted by length.",
+    "likelihood term differs by design: TRL's covers the prompt; its log-odds ratio is compared. Scoring with `both "
+    "passes` measures the policy and the reference, as TRL's evaluate does; a run stores the base's, and measures the "
+    "policy alone. The naive loop has full logits of eight sequences at a time, sorted by length.",
     "",
     "The whole suite is a judge and five methods, each trained; their validation pairs; answers of the base and of "
     "each policy; how far these drifted; the judge's scores of them; and two audits by edited answers. TRL's side does "
@@ -234,11 +236,15 @@ def times(parts: Mapping[str, Mapping[str, Any]]) -> list[Row]:
 
 
 def _training(method: str, sides: Mapping[str, Any]) -> list[Row]:
+    """A step as TRL's does it: where TRL's computes the reference in every step, with ours; then what is left of it."""
     ours, theirs = sides["ours"], sides["trl"]
-    rows = [_time(f"{method}, a step", ours, theirs, STEP[method])]
-    if "reference_seconds" in ours:
-        rows.append(_row(f"{method}, with its reference pass", with_reference(ours), theirs["seconds"], "s", None))
-    return rows
+    if "reference_seconds" not in ours:
+        return [_time(f"{method}, a step", ours, theirs, STEP[method])]
+    whole = {**ours, "seconds": with_reference(ours)}
+    return [
+        _time(f"{method}, a step with its reference pass", whole, theirs, STEP[method]),
+        _row(f"{method}, reference stored; TRL's computes it", ours["seconds"], theirs["seconds"], "s", None),
+    ]
 
 
 def with_reference(side: Mapping[str, Any]) -> list[float]:
@@ -269,12 +275,27 @@ def _five(methods: Sequence[Mapping[str, Any]]) -> Row:
 
 def _scoring(sides: Mapping[str, Any]) -> list[Row]:
     ours, naive, theirs = (sides[name] for name in ("ours", "naive", "trl"))
-    policy = {**ours, "seconds": ours["policy_seconds"]}
     return [
-        _time("scoring, against TRL's evaluate", policy, theirs, EVALUATE),
-        _row("scoring, both passes, against TRL's evaluate", ours["both_seconds"], theirs["seconds"], "s", None),
+        _row("scoring, both passes, against TRL's evaluate", ours["both_seconds"], theirs["seconds"], "s", EVALUATE),
+        _row(
+            "scoring, both passes, against a naive sorted loop",
+            ours["both_seconds"],
+            naive["both_seconds"],
+            "s",
+            SORTED_LOOP,
+        ),
+        _row(
+            "scoring, the policy alone; TRL's measures the reference too",
+            ours["policy_seconds"],
+            theirs["seconds"],
+            "s",
+            None,
+        ),
         _time(
-            "scoring, against a naive sorted loop", policy, {**naive, "seconds": naive["policy_seconds"]}, SORTED_LOOP
+            "scoring, the policy alone, against a naive sorted loop",
+            {**ours, "seconds": ours["policy_seconds"]},
+            {**naive, "seconds": naive["policy_seconds"]},
+            None,
         ),
     ]
 
@@ -293,7 +314,7 @@ def _by_token(side: Mapping[str, Any]) -> list[float]:
     return [1000 * seconds / tokens for seconds, tokens in zip(side["seconds"], side["tokens"], strict=True)]
 
 
-def _time(what: str, ours: Mapping[str, Any], theirs: Mapping[str, Any], target: Target) -> Row:
+def _time(what: str, ours: Mapping[str, Any], theirs: Mapping[str, Any], target: Target | None) -> Row:
     """A row with tokens per second beside the seconds."""
     rates = [_per_second(side) for side in (ours, theirs)]
     name, *cells = _row(what, ours["seconds"], theirs["seconds"], "s", target)

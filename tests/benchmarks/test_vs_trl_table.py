@@ -49,12 +49,16 @@ def test_a_row_shows_medians_ranges_rates_and_what_was_reached() -> None:
     }
 
 
-def test_the_reference_pass_is_charged_to_those_that_read_it() -> None:
+def test_a_step_is_held_against_trls_with_its_reference_pass() -> None:
+    """TRL's steps compute the reference: what is judged is like against like, and the step alone is shown below it."""
     measured = {**OURS, "reference_seconds": [1.0, 0.5, 0.0]}
-    step, whole = table.times({"dpo": part(ours=measured, trl=THEIRS)})
-    assert cells(step)["times faster"].startswith("4.00")
-    assert cells(whole)["align-bench"] == "2.50 (2.00–4.00) s"  # 1 + 1, 2 + ½, 4
+    whole, step = table.times({"dpo": part(ours=measured, trl=THEIRS)})
+    assert cells(whole)["what"] == "dpo, a step with its reference pass"
+    assert cells(whole)["align-bench"].startswith("2.50 (2.00–4.00) s")  # 1 + 1, 2 + ½, 4
     assert cells(whole)["times faster"] == "3.00 (2.00–4.00)"  # 4/2, 10/2.5, 12/4
+    assert cells(whole)["reached"] == "gate"
+    assert cells(step)["times faster"].startswith("4.00")
+    assert cells(step)["reached"] == ""
 
 
 def test_five_methods_are_summed_repeat_by_repeat() -> None:
@@ -77,16 +81,17 @@ def test_five_methods_share_the_pass_over_the_answers_and_kto_pays_for_mismatche
     )
     rows = {row[0]: cells(row)["align-bench"] for row in table.times(parts)}
     assert rows["five methods, with reference passes"] == "14.0 (10.0–25.0) s"  # 5+1+4, 10+1+3, 20+2+3
-    assert rows["kto, with its reference pass"].startswith("6.00 (5.00–9.00)")  # 1+4+1, 2+2+1, 4+3+2
+    assert rows["kto, a step with its reference pass"].startswith("6.00 (5.00–9.00)")  # 1+4+1, 2+2+1, 4+3+2
 
 
-def test_scoring_is_held_against_one_pass_and_both() -> None:
+def test_scoring_is_held_against_others_with_both_passes() -> None:
     ours = {**OURS, "policy_seconds": [1.0, 1.0, 1.0], "both_seconds": [2.0, 2.0, 2.0]}
     naive = {**OURS, "policy_seconds": [1.5, 1.5, 1.5], "both_seconds": [3.0, 3.0, 3.0]}
     theirs = {**THEIRS, "seconds": [12.0, 12.0, 12.0]}
     rows = table.times({"scoring": part(ours=ours, naive=naive, trl=theirs)})
-    assert [cells(row)["times faster"].split()[0] for row in rows] == ["12.0", "6.00", "1.50"]
-    assert [cells(row)["reached"] for row in rows] == ["goal", "", "below"]
+    assert [cells(row)["times faster"].split()[0] for row in rows] == ["6.00", "1.50", "12.0", "1.50"]
+    assert [cells(row)["reached"] for row in rows] == ["gate", "below", "", ""]
+    assert ["both passes" in cells(row)["what"] for row in rows] == [True, True, False, False]
 
 
 def test_online_methods_are_compared_by_the_token() -> None:

@@ -56,16 +56,16 @@ def longer_wins_verdict(found: Sequence[AgainstLonger]) -> list[str]:
     if not found:
         return []
     parts = [
-        ("shown to be above it", [one for one in found if one.decision == "above"]),
-        ("shown to be below it", [one for one in found if one.decision == "below"]),
-        ("not shown to differ from it", [one for one in found if one.decision == "none"]),
+        ("above it", [one for one in found if one.decision == "above"]),
+        ("below it", [one for one in found if one.decision == "below"]),
+        ("not shown to differ", [one for one in found if one.decision == "none"]),
         ("untested, for want of pairs that they rank otherwise", [one for one in found if one.decision == "undefined"]),
     ]
     said = [f"{what}: {_several(own)}" for what, own in parts if own]
-    whose = "this checkpoint" if len(found) == 1 else "these checkpoints"
+    whose = "a claim about this checkpoint" if len(found) == 1 else "claims about these checkpoints"
     return [
-        f"Preferring the longer answer is right on {_range(found)} of the pairs; judges and reward models beside it, "
-        f"each a claim about {whose}, on the same pairs: {'; '.join(said)}."
+        f"Preferring the longer answer is right on {_range(found)} of the pairs. Judges and reward models against it, "
+        f"on the same pairs ({whose}): {'; '.join(said)}."
     ]
 
 

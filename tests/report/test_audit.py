@@ -142,7 +142,7 @@ def test_a_scorer_that_does_not_read_the_prompt_loses_nothing(rows: list[AuditRo
     (row,) = section.texts()
     assert row[1].split()[0] == row[2].split()[0] == row[4].split()[0]
     assert row[3] == "0.000"
-    assert any("On 20 pairs of 10 prompts, drawn at random" in caption for caption in section.captions)
+    assert "On the audited pairs: 20 pairs of 10 prompts, drawn at random." in section.captions
     assert "n = 20." in section.captions
 
 

@@ -137,8 +137,8 @@ def test_a_report_without_policies_says_it_in_its_verdict() -> None:
     (found,) = report.against_longer
     assert any(
         line.startswith("Preferring the longer answer is right on 0.")
-        and "a claim about this checkpoint" in line
-        and f"shown to be above it: {RM} by +" in line
+        and "(a claim about this checkpoint)" in line
+        and f"above it: {RM} by +" in line
         for line in report.verdict
     )
     (row,) = table(report).texts()
@@ -156,7 +156,7 @@ def test_of_many_scorers_the_verdict_names_some_and_counts_the_rest() -> None:
     assert "rm5 by" in line
     assert "rm6" not in line
     assert line.endswith(" and 3 more.")
-    assert "a claim about these checkpoints" in line
+    assert "(claims about these checkpoints)" in line
 
 
 def test_unknown_scores_and_lengths_are_left_out() -> None:

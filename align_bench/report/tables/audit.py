@@ -67,16 +67,17 @@ def length_controls(report: Report) -> Section:
 def prompt_controls(report: Report) -> Section:
     """Whether scores depend on the prompt."""
     columns: list[MetricColumn[AuditMetrics]] = [
-        MetricColumn("accuracy on them", lambda metrics: metrics.accuracy_audited, Spread),
+        MetricColumn("accuracy (audited)", lambda metrics: metrics.accuracy_audited, Spread),
         MetricColumn("prompts shuffled", lambda metrics: metrics.accuracy_prompts_shuffled, Spread),
         MetricColumn("difference", lambda metrics: metrics.accuracy_less_shuffled, Spread),
         MetricColumn("prompts empty", lambda metrics: metrics.accuracy_prompts_empty, Spread),
     ]
     drawn = dict.fromkeys((found.audited_pairs, found.audited_prompts) for found in report.audit)
-    sizes = [f"{pairs} pairs of {prompts} prompts" for pairs, prompts in drawn if pairs is not None]
+    known = [f"{pairs} pairs of {prompts} prompts" for pairs, prompts in drawn if pairs is not None]
     captions = [
-        f"On {' or '.join(sizes) or 'some of the pairs'}, drawn at random. shuffled, empty: both answers scored under "
-        "another prompt, or none. What stays above ½ does not depend on the prompt.",
+        *([f"On the audited pairs: {' or '.join(known)}, drawn at random."] if known else []),
+        "shuffled, empty: both answers scored under another prompt, or none. What stays above ½ does not depend on the "
+        "prompt.",
         "difference: accuracy with the right prompts less that with shuffled ones, pair by pair; a scorer that does "
         "not read the prompt has 0.",
     ]
@@ -90,11 +91,11 @@ def length_and_form(report: Report) -> Section:
         MetricColumn("within prompts", lambda metrics: metrics.length_spearman_within, point),
         MetricColumn("partial corr.", lambda metrics: metrics.length_partial, Spread),
         MetricColumn("partial (within pair)", lambda metrics: metrics.length_partial_within, point),
-        MetricColumn("words", lambda metrics: metrics.effects.words, Spread),
-        MetricColumn("grade", lambda metrics: metrics.effects.grade, Spread),
-        MetricColumn("lists", lambda metrics: metrics.effects.list_items, Spread),
-        MetricColumn("headings", lambda metrics: metrics.effects.headings, Spread),
-        MetricColumn("bold", lambda metrics: metrics.effects.bold, Spread),
+        MetricColumn("words", lambda metrics: metrics.effects.words, Spread, counted="answers"),
+        MetricColumn("grade", lambda metrics: metrics.effects.grade, Spread, counted="answers"),
+        MetricColumn("lists", lambda metrics: metrics.effects.list_items, Spread, counted="answers"),
+        MetricColumn("headings", lambda metrics: metrics.effects.headings, Spread, counted="answers"),
+        MetricColumn("bold", lambda metrics: metrics.effects.bold, Spread, counted="answers"),
     ]
     captions = [
         "rank corr.: Spearman's of score with words; within prompts: minus each pair's mean; partial corr.: of "

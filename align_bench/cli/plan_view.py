@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from math import comb
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ from align_bench.runner.results import Results
 from align_bench.runner.run import stages_to_run, warnings
 from align_bench.runner.tuning import describe
 from align_bench.stages.stage import closure_of
+from align_bench.stats.power import MOST_SEEDS, power_between_methods, seeds_needed
+from align_bench.stats.seeds import MIN_SEEDS
 from align_bench.store.notes import RunNote
 from align_bench.store.store import Store
 
@@ -29,6 +32,9 @@ if TYPE_CHECKING:
     from align_bench.planning.graph import Graph
     from align_bench.planning.inputs import Prepared
     from align_bench.stages.stage import Stage
+
+WANTED = (0.1, 0.2, 0.5)
+ASSUMED_SEED_NOISE = 0.1
 
 
 def plan_tables(prepared: Prepared, runs: Path) -> Iterator[RenderableType]:
@@ -70,6 +76,7 @@ def plan_tables(prepared: Prepared, runs: Path) -> Iterator[RenderableType]:
         f"about {_roughly(sum(map(estimate.seconds, missing)))}"
     )
     yield Text(estimate.basis, style="dim")
+    yield from map(Text, claims_of(prepared, graph))
     for search in graph.searches.values():
         yield Text(describe(search, results))
     for warning in warnings(graph):
@@ -120,6 +127,43 @@ def remaining(prepared: Prepared, runs: Path, methods: Sequence[str] | None = No
     estimate = _estimate(prepared, graph, results)
     expected = {(stage.owner, stage.label): estimate.seconds(stage) for stage in missing}
     return Remaining({stage: seconds for stage, seconds in expected.items() if seconds}, len(missing), stored)
+
+
+def claims_of(prepared: Prepared, graph: Graph) -> Iterator[str]:
+    """How many seeds a difference between methods takes, and what the suite's own can find; nothing of one method."""
+    suite = prepared.suite
+    policies = {cell.id.method for cell in graph.cells if cell.kind == "policy"}
+    rewards = {cell.id.method for cell in graph.cells if cell.kind == "reward"}
+    # Policies with each other and the base, by their own reward of the pairs and by each judge.
+    tests = comb(len(policies) + 1, 2) * (1 + len(suite.judge)) + comb(len(rewards), 2)
+    if not tests:
+        return
+    prompts = len({row.prompt for row in prepared.inputs.rows["val"].read().rows})
+    prompts = min(prompts, suite.generate.prompts) if policies else prompts
+    noise = ASSUMED_SEED_NOISE if suite.report.seed_noise is None else suite.report.seed_noise
+    wanted = {f"dz {dz:g}": dz for dz in WANTED}
+    needed = {name: seeds_needed(dz, noise, prompts, tests) for name, dz in wanted.items()}
+    yield (
+        "seeds that a difference between two methods needs for 80% power: "
+        + ", ".join(f"{count or f'more than {MOST_SEEDS}'} for {name}" for name, count in needed.items())
+        + " (dz: difference / standard deviation over prompts of that between two checkpoints)"
+    )
+    powers = {name: power_between_methods(dz, noise, len(suite.seeds), prompts, tests) for name, dz in wanted.items()}
+    if None in powers.values():
+        yield (
+            f"this suite's {'one seed says' if len(suite.seeds) == 1 else 'two seeds say'} which checkpoint is better, "
+            f"not which method: claims about methods take {MIN_SEEDS} seeds or more"
+        )
+    else:
+        found = ", ".join(f"{power:.0%} for {name}" for name, power in powers.items())
+        yield f"power of this suite's {len(suite.seeds)} seeds: {found}"
+    source = (
+        "assumed: `report: {seed_noise: …}` declares another"
+        if suite.report.seed_noise is None
+        else "by `report: seed_noise`"
+    )
+    family = f"{tests} test{'s' * (tests > 1)}"
+    yield f"on {prompts:,} prompts, in a family of {family}, for a seed noise of dz {noise:g} ({source})"
 
 
 def _estimate(prepared: Prepared, graph: Graph, results: Results) -> Estimate:

@@ -21,6 +21,7 @@ from align_bench.plugins.registry import load_registry
 from align_bench.records import CellId, Cost
 from align_bench.stages.answers import Answers
 from align_bench.stages.stage import Stage
+from align_bench.stats.power import power_between_methods, seeds_needed
 from align_bench.store.store import DAMAGED, MANIFEST, Store
 from align_bench.suite.load import load_suite
 
@@ -221,6 +222,41 @@ def test_steps_are_those_of_the_effective_batch(write_suite: Write, runs: Path) 
     assert "; 9 optimizer steps" in shown(make(write_suite(train=train)), runs)
     swept = [{"dpo": {"batch_size": [5, 10]}}, {"simpo": {"epochs": 1}}]
     assert "; 3–15 optimizer steps" in shown(make(write_suite(train=train, methods=swept)), runs)
+
+
+def test_one_seed_is_told_what_it_can_claim(prepared: Prepared, runs: Path) -> None:
+    text = shown(prepared, runs)
+    assert "one seed says which checkpoint is better, not which method: claims about methods take 3 seeds" in text
+    assert "power of this suite's" not in text
+    # dpo, kto, simpo and the base in pairs, by their own reward and by the judge.
+    assert "in a family of 12 tests, for a seed noise of dz 0.1 (assumed" in text
+
+
+@pytest.mark.parametrize("noise", [None, 0.02])
+def test_seeds_needed_are_those_of_the_suites_size(write_suite: Write, runs: Path, noise: float | None) -> None:
+    methods, report = ["rm", "dpo", "kto"], {} if noise is None else {"seed_noise": noise}
+    prepared = make(write_suite(methods=methods, seeds=[0, 1, 2], report=report))
+    prompts = len({row.prompt for row in prepared.inputs.rows["val"].read().rows})
+    prompts = min(prompts, prepared.suite.generate.prompts)
+    text = shown(prepared, runs)
+    counts = [seeds_needed(dz, noise or 0.1, prompts, 6) for dz in (0.1, 0.2, 0.5)]
+    needed = ", ".join(
+        f"{count or 'more than 20'} for dz {dz}" for count, dz in zip(counts, (0.1, 0.2, 0.5), strict=True)
+    )
+    assert f"needs for 80% power: {needed} (dz:" in text
+    power = power_between_methods(0.2, noise or 0.1, 3, prompts, 6)
+    assert power is not None
+    assert f"{power:.0%} for dz 0.2" in text
+    assert "one seed" not in text
+    source = "assumed: `report: {seed_noise: …}` declares another" if noise is None else "by `report: seed_noise`"
+    assert f"on {prompts} prompts, in a family of 6 tests, for a seed noise of dz {noise or 0.1} ({source})" in text
+
+
+def test_a_suite_without_two_methods_has_no_claims(write_suite: Write, runs: Path) -> None:
+    assert "seed" not in shown(make(write_suite(methods=["rm"])), runs).replace("┃ seed", "")
+    two = shown(make(write_suite(methods=["rm", "poe_rm"], seeds=[0, 1])), runs)
+    assert "two seeds say which checkpoint is better" in two
+    assert "in a family of 1 test," in two
 
 
 @pytest.mark.parametrize("content", [b"{", b"[]", b"\xff"])

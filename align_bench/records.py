@@ -353,6 +353,7 @@ class Outcome:
         trainable: parameters that its training changed; 0 for the base, None when it did not finish.
         warnings: a line for each hyper-parameter outside the range that its method declares.
         remarks: what a reader of its numbers has to know beside its parameters, a line each.
+        adapter: the folder of its adapter, below that of what is computed (`runs`); None where it trained none.
     """
 
     cell: CellId
@@ -367,6 +368,7 @@ class Outcome:
     trainable: int | None = None
     warnings: Sequence[str] = ()
     remarks: Sequence[str] = ()
+    adapter: str | None = None
 
 
 class Update(Protocol):

@@ -43,6 +43,7 @@ def result(cell: Cell, base: Cell | None, judges: Sequence[str]) -> Result:
         trainable=outcome.trainable,
         warnings=list(outcome.warnings),
         remarks=list(outcome.remarks),
+        adapter=outcome.adapter,
     )
 
 

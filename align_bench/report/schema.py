@@ -314,6 +314,8 @@ class Result(Block):
     """Parameters that its training changed; None when it did not finish."""
     warnings: list[str]
     remarks: list[str]
+    adapter: str | None = None
+    """The folder of its adapter, below that of what is computed (`runs`); None where it trained none."""
 
 
 # Comparisons.

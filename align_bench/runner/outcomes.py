@@ -68,8 +68,13 @@ def outcome(cell: Cell, results: Results, broken: Collection[CellId] = ()) -> Ou
         status, reason = next((found for found in reasons if found[0] == "failed"), reasons[0])
         return replace(made, status=status, reason=reason)
     costs = [results.artefact(stage).cost for stage in cell.stages if stage.counted_in_cost and results.has(stage)]
-    trainable = cast("int | None", results.artefact(cell.adapter).facts.get("trainable")) if cell.adapter else 0
-    return replace(made, cost=total(costs), trainable=trainable)
+    if cell.adapter is None:
+        return replace(made, cost=total(costs), trainable=0)
+    trained = results.artefact(cell.adapter)
+    folder = trained.folder.relative_to(results.store.folder).as_posix()
+    return replace(
+        made, cost=total(costs), trainable=cast("int | None", trained.facts.get("trainable")), adapter=folder
+    )
 
 
 def _why(stage: Stage[object], results: Results) -> tuple[Status, str]:

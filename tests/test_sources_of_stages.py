@@ -67,8 +67,9 @@ BASES = _made("reference mismatched validate_policy validate_reward")  # table_l
 ADAPTERS = _made("train train_online train_recipe")
 REWARDED = _made("train_online train_recipe select")
 TEXTS = _made("judge audit validate_judge")  # what a judge that is loaded as it is reads
-ADAPTED = BASES | ADAPTERS | REWARDED | _made("generate drift judge proxy audit")  # a base with or without an adapter
-COMPUTED = ADAPTED | TEXTS  # what any model computes
+# A base with or without an adapter; a loaded judge may be an exported one.
+ADAPTED = BASES | ADAPTERS | REWARDED | TEXTS | _made("generate drift proxy")
+COMPUTED = ADAPTED  # what any model computes
 SCORED = REWARDED | _made("judge proxy audit")  # by a reward model that was trained here
 TABLES = _made("tokens holdout")
 COUNTED = TABLES | COLUMNS | _made("audit")  # whose cost is counted in a table's tokens
@@ -97,6 +98,7 @@ TABLE: dict[str, frozenset[str]] = {
     "data.fingerprint": NOTHING,
     "judge.find": NOTHING,
     "models.base": NOTHING,
+    "export.": NOTHING,  # takes weights out of the store
     "models.precision": NOTHING,  # what computes is written in the key; what its name means to torch is `compute`
     "plugins.": NOTHING,  # of a plugin, the files that are executed
     "suite.load": NOTHING,
@@ -169,6 +171,7 @@ TABLE: dict[str, frozenset[str]] = {
     "models.logprobs": COMPUTED - {"generate"} | REPORT,
     "models.kv_cache": _made("generate train_online"),
     "models.generate": _made("generate train_online"),
+    "models.exported": TEXTS,
     "models.weights": TEXTS,  # a loaded judge's shapes, and its digest among its facts
     "models.peak": REPORT,
     # Training.
@@ -190,7 +193,7 @@ TABLE: dict[str, frozenset[str]] = {
     "evaluate.drift": _made("drift"),
     # Judging.
     "judge": SCORED | TEXTS | _made("overlap"),
-    "judge.reward_model": SCORED,
+    "judge.reward_model": SCORED | TEXTS,  # an exported one is a loaded judge
     "judge.loaded": TEXTS,
     "judge.gold": REWARDED,
     "judge.audit": _made("audit"),

@@ -1,17 +1,21 @@
-"""A sequence-classification model from the hub or a folder as a judge, loaded whole or not at all."""
+"""A sequence-classification model, or an exported reward model, as a judge: loaded whole or not at all."""
 
 from __future__ import annotations
 
 import inspect
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
+from safetensors import safe_open
 
 from align_bench.errors import DataError, ModelError
+from align_bench.judge.reward_model import RewardModel
 from align_bench.models.compute import compute_dtype
+from align_bench.models.exported import read_note
+from align_bench.models.load import load_adapter, load_scorer, load_tokenizer
 from align_bench.models.logprobs import last_states
 from align_bench.models.micro_batches import micro_batches
 from align_bench.models.quiet import clear_errors
@@ -144,10 +148,21 @@ class LoadedModel:
         return inputs | {"token_type_ids": rows([kinds or [0] * len(ids) for ids, kinds in batch], 0)}
 
 
-def load_judge(base: Base, precision: Precision, template: Literal["chat", "pair"] | None = None) -> LoadedModel:
+@dataclass(frozen=True, slots=True)
+class ExportedModel(RewardModel):
+    """A reward model that `align-bench export` wrote: texts become the tokens that they were in its training."""
+
+    template: ClassVar[Literal["chat"]] = "chat"
+    labels: ClassVar[int] = 1
+
+
+def load_judge(
+    base: Base, precision: Precision, template: Literal["chat", "pair"] | None = None
+) -> LoadedModel | ExportedModel:
     """Load a judge whole.
 
-    It is not quantised, whatever the base is: that would change its scores.
+    It is not quantised, whatever the suite's base is: that would change its scores. An exported adapter stands on its
+    own base, stored as it was in training.
 
     Args:
         base: from `judge.find.find_judge`.
@@ -158,6 +173,26 @@ def load_judge(base: Base, precision: Precision, template: Literal["chat", "pair
         ModelError: when a weight is missing or has another shape (a head left at its random start would judge by
             chance), it has more than two labels, or `chat` is asked for without a template.
     """
+    note = read_note(base.folder)
+    if note is None:
+        return _load_classifier(base, precision, template)
+    if base.below is None:
+        model = _load_classifier(base, precision, None).model
+        model.score.weight.data.copy_(_saved_head(base))  # unrounded, as it was trained
+    else:
+        model = load_adapter(load_scorer(base.below, replace(precision, storage=note.storage)), base.folder)
+    return ExportedModel(model, load_tokenizer(base), note.max_length)
+
+
+def _saved_head(base: Base) -> Tensor:
+    """The weight of a decoder's scalar head as its file has it, shape [1, width]."""
+    files = [path for path in base.folder.glob("*.safetensors") if "score.weight" in weight_shapes(path)]
+    with safe_open(files[0], framework="pt") as stored:
+        head: Tensor = stored.get_tensor("score.weight")
+    return head
+
+
+def _load_classifier(base: Base, precision: Precision, template: Literal["chat", "pair"] | None) -> LoadedModel:
     from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
     with clear_errors(base):

@@ -35,6 +35,7 @@ class Base:
         gguf: file name in `folder` when it is a GGUF file.
         digest: hash of its weights, configuration, tokenizer and template; a hub model's commit.
         role: what it is loaded as, for messages.
+        below: the base that an exported adapter stands on; None for a whole model.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Base:
     gguf: str | None
     digest: str
     role: str = "base"
+    below: Base | None = None
 
 
 def find_base(name: str, *, role: str = "base", digest: Digest | None = None) -> Base:
@@ -124,7 +126,8 @@ def _from_hub(name: str, role: str) -> Base:
 
 
 def _in_folder(name: str, folder: Path, role: str, digest: Digest) -> Base:
-    if not (folder / "config.json").is_file():
+    adapter = role == "judge" and (folder / "adapter_config.json").is_file()  # `find_judge` asks what it is
+    if not (adapter or (folder / "config.json").is_file()):
         raise ModelError(f"{role} {name!r}: {folder} holds no config.json", fix="give a Hugging Face model folder")
     files = sorted({path for pattern in _WANTED for path in folder.glob(pattern)})
     if not any(path.suffix == ".safetensors" for path in files):

@@ -1,0 +1,62 @@
+"""The command that takes a trained model out of a suite: export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from align_bench.cli.app import (
+    Overrides,
+    Plugins,
+    Reports,
+    Runs,
+    SuiteName,
+    app,
+    command,
+    console,
+    errors,
+    prepared_for,
+)
+
+
+@app.command()
+def export(
+    suite: SuiteName,
+    cell: Annotated[
+        str, typer.Argument(metavar="CELL", help="A trained cell, as tables name it: dpo, 'dpo#1', rm, judge.")
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to write; new, or empty.")],
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Write the whole model, the adapter merged into its base.")
+    ] = False,
+    licence: Annotated[
+        str | None, typer.Option("--license", metavar="NAME", help="The hub's name of a licence, such as apache-2.0.")
+    ] = None,
+    overrides: Overrides = None,
+    plugin: Plugins = None,
+    runs: Runs = Path("runs"),
+    reports: Reports = Path("reports"),
+) -> None:
+    """Take a trained model home: adapter or merged model, tokenizer, generation config, and a model card.
+
+    What was written is loaded again with plain transformers and peft, and scores 50 stored answers: the difference from
+    what the suite measured is printed and stands in the card. Where it is more than rounding, nothing is kept. The
+    folder of a reward model is a judge: align-bench score FILE --judge DIR, or judge: DIR in a suite.
+
+    Example: align-bench export assignment orpo --out orpo-model --merge
+    """
+    prepared = prepared_for(suite, overrides, plugin)
+    from align_bench.export.choose import choose
+
+    chosen = choose(prepared, cell, runs=runs, reports=reports)
+    from align_bench.cli.progress import progress_bars
+    from align_bench.export.export import Wanted
+    from align_bench.export.export import export as export_cell
+
+    with progress_bars(errors, {}) as progress, progress.stage(str(chosen.cell.id), "proof") as update:
+        proof = export_cell(chosen, Wanted(out, merge, licence, command()), update)
+    console.print(f"{escape(str(proof))}", highlight=False)
+    console.print(f"written: {escape(str(out))} (its README.md is the model card)", highlight=False)

@@ -24,6 +24,7 @@ from align_bench.stats.power import MOST_SEEDS, power_between_methods, seeds_nee
 from align_bench.stats.seeds import MIN_SEEDS
 from align_bench.store.notes import RunNote
 from align_bench.store.store import Store
+from align_bench.suite.models import GoldJudge
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -134,19 +135,21 @@ def claims_of(prepared: Prepared, graph: Graph) -> Iterator[str]:
     suite = prepared.suite
     policies = {cell.id.method for cell in graph.cells if cell.kind == "policy"}
     rewards = {cell.id.method for cell in graph.cells if cell.kind == "reward"}
-    # Policies with each other and the base, by their own reward of the pairs and by each judge.
-    tests = comb(len(policies) + 1, 2) * (1 + len(suite.judge)) + comb(len(rewards), 2)
+    rows = prepared.inputs.rows["val"].read().rows
+    judges = sum(not isinstance(judge, GoldJudge) for judge in suite.judge) + any(row.gold is not None for row in rows)
+    # Policies with each other and the base, by their own reward of the pairs and by each judge, gold among them.
+    tests = comb(len(policies) + 1, 2) * (1 + judges) + comb(len(rewards), 2)
     if not tests:
         return
-    prompts = len({row.prompt for row in prepared.inputs.rows["val"].read().rows})
+    prompts = len({row.prompt for row in rows})
     prompts = min(prompts, suite.generate.prompts) if policies else prompts
     noise = ASSUMED_SEED_NOISE if suite.report.seed_noise is None else suite.report.seed_noise
     wanted = {f"dz {dz:g}": dz for dz in WANTED}
     needed = {name: seeds_needed(dz, noise, prompts, tests) for name, dz in wanted.items()}
     yield (
-        "seeds that a difference between two methods needs for 80% power: "
+        "seeds needed to find a difference between two methods with 80% power: "
         + ", ".join(f"{count or f'more than {MOST_SEEDS}'} for {name}" for name, count in needed.items())
-        + " (dz: difference / standard deviation over prompts of that between two checkpoints)"
+        + " (in standard deviations, over prompts, of the difference between two checkpoints)"
     )
     powers = {name: power_between_methods(dz, noise, len(suite.seeds), prompts, tests) for name, dz in wanted.items()}
     if None in powers.values():

@@ -132,7 +132,7 @@ def edited_answers(report: Report) -> Section:
 def calibration(report: Report) -> Section:
     """How well scores predict the label."""
     columns: list[MetricColumn[AuditMetrics]] = [
-        MetricColumn("Brier", lambda metrics: metrics.brier, Spread),
+        MetricColumn("Brier", lambda metrics: metrics.brier, Spread, optional=True),
         MetricColumn("log-loss", lambda metrics: metrics.log_loss, Spread),
         MetricColumn("ECE", lambda metrics: metrics.calibration_error, point),
         MetricColumn("slope", lambda metrics: metrics.calibration_slope, Spread),

@@ -264,12 +264,15 @@ class Estimate:
         value: the estimate.
         low, high: bounds of the 95% confidence interval.
         n: observations behind it.
+        wanted: the n that the interval wants, where it is less: values are so skewed, or have such heavy tails, that it
+            covers less often than 95%.
     """
 
     value: float | None
     low: float | None = None
     high: float | None = None
     n: int = 0
+    wanted: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

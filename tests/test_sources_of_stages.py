@@ -205,10 +205,10 @@ TABLE: dict[str, frozenset[str]] = {
     "metrics": _made("audit trials"),
     "metrics.counterfactual": _made("audit"),
     "metrics.length": _made("audit"),
-    "metrics.mean": _made("audit"),
+    "metrics.mean": _made("audit trials"),
     "metrics.finite": _made("audit trials"),
-    "metrics.accuracy": _made("trials"),
-    "metrics.clusters": _made("trials"),
+    "metrics.accuracy": _made("audit trials"),
+    "metrics.clusters": _made("audit trials"),
     "stats.": REPORT,
     # The report: its numbers, pages and files, and what its cells are called and show.
     "report.": REPORT,

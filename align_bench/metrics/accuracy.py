@@ -16,8 +16,8 @@ from align_bench.records import Estimate
 def accuracy(chosen: Numbers, rejected: Numbers, prompts: Clusters | None = None) -> Estimate:
     """Share of pairs whose chosen answer has the higher score; a tie counts ½.
 
-    `(wins + ties / 2) / n`. Pairs with a missing or non-finite score are left out; None without any pair. Where pairs
-    share a prompt, the interval is Student's with the standard error clustered over prompts, cut off at 0 and 1.
+    `(wins + ties / 2) / n`. Pairs with a missing or non-finite score are left out; None without any pair. Its interval
+    is that of `clustered_share`.
 
     Args:
         chosen, rejected: the two scores of each pair, in any unit.
@@ -25,13 +25,7 @@ def accuracy(chosen: Numbers, rejected: Numbers, prompts: Clusters | None = None
     """
     codes = cluster_codes(prompts, len(chosen))
     wins, losses, own = finite(chosen, rejected, codes)
-    right = wins_of(wins - losses)
-    if not is_clustered(own):
-        return share(float(right.sum()), len(right))
-    found = clustered_mean(right, own)
-    if found.low is None or found.high is None:
-        return found
-    return replace(found, low=max(0.0, found.low), high=min(1.0, found.high))
+    return _share_of(wins_of(wins - losses), own)
 
 
 def correctness(chosen: Numbers, rejected: Numbers) -> list[float]:
@@ -46,20 +40,48 @@ def wins_of(margins: Column) -> Column:
     return won
 
 
-def tie_rate(chosen: Numbers, rejected: Numbers) -> Estimate:
-    """Share of pairs with two exactly equal scores. A collapsed reward model shows here first."""
-    left, right = finite(chosen, rejected)
-    return share(float(np.sum(left == right)), len(left))
+def tie_rate(chosen: Numbers, rejected: Numbers, prompts: Clusters | None = None) -> Estimate:
+    """Share of pairs with two exactly equal scores. A collapsed reward model shows here first.
+
+    Args:
+        chosen, rejected, prompts: as in `accuracy`.
+    """
+    left, right, codes = finite(chosen, rejected, cluster_codes(prompts, len(chosen)))
+    return _share_of((left == right).astype(np.float64), codes)
 
 
-def longer_wins(chosen_lengths: Numbers, rejected_lengths: Numbers) -> Estimate:
+def longer_wins(chosen_lengths: Numbers, rejected_lengths: Numbers, prompts: Clusters | None = None) -> Estimate:
     """Accuracy of preferring the longer answer: the baseline to hold every accuracy against; equal lengths count ½."""
-    return accuracy(chosen_lengths, rejected_lengths)
+    return accuracy(chosen_lengths, rejected_lengths, prompts)
+
+
+def clustered_share(values: Numbers, prompts: Clusters | None = None) -> Estimate:
+    """Mean over pairs of what is 1, ½ or 0 in each, with its 95% interval; `n` counts pairs, which weigh the same.
+
+    The interval is Wilson's where each pair has its own prompt. Else it is Student's with the standard error clustered
+    over prompts, cut off at 0 and 1; or, where all prompts are alike (as without any tie), Wilson's of the prompts.
+
+    Args:
+        values: one a pair; None and non-finite ones are left out.
+        prompts: the prompt of each pair; None when each has its own.
+    """
+    return _share_of(*finite(values, cluster_codes(prompts, len(values))))
 
 
 def gold_accuracy(right: Sequence[bool]) -> Estimate:
     """Share of independent answers (one a prompt) that the gold judge finds right."""
     return share(float(sum(bool(answer) for answer in right)), len(right))
+
+
+def _share_of(values: Column, codes: Column) -> Estimate:
+    if not is_clustered(codes):
+        return share(float(values.sum()), len(values))
+    found = clustered_mean(values, codes)
+    if found.low is None or found.high is None:
+        prompts = len(np.unique(codes))
+        alike = share(round(2 * prompts * float(values.mean())) / 2, prompts)
+        return replace(found, low=alike.low, high=alike.high) if prompts > 1 else found
+    return replace(found, low=max(0.0, found.low), high=min(1.0, found.high))
 
 
 def share(count: float, n: int) -> Estimate:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from align_bench.metrics.finite import Column
+from align_bench.metrics.finite import Column, Numbers, finite
+from align_bench.metrics.mean import mean, wanted
 from align_bench.records import Estimate
 
 Clusters = Sequence[Hashable]
@@ -63,4 +64,18 @@ def clustered_mean(values: Column, codes: Codes | Column) -> Estimate:
     if are_alike(values, codes):
         return Estimate(centre, n=n)
     low, high = clustered_fit(values, codes).conf_int(0.05)[0]
-    return Estimate(centre, float(low), float(high), n)
+    influences = np.bincount(np.unique(codes, return_inverse=True)[1], values - centre).astype(np.float64)
+    return Estimate(centre, float(low), float(high), n, wanted(influences, n))
+
+
+def pair_mean(values: Numbers, prompts: Clusters | None = None) -> Estimate:
+    """Mean over pairs, which weigh the same, with Student's 95% interval, clustered over prompts; `n` counts pairs.
+
+    It is not `mean` with clusters, which averages the samples of a prompt first, so that prompts weigh the same.
+
+    Args:
+        values: one a pair, or several of a pair that share its prompt; None and non-finite ones are left out.
+        prompts: the prompt of each value; None when each has its own.
+    """
+    known, codes = finite(values, cluster_codes(prompts, len(values)))
+    return clustered_mean(known, codes) if is_clustered(codes) else mean(known)

@@ -6,8 +6,9 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
+from align_bench.metrics.accuracy import clustered_share
+from align_bench.metrics.clusters import pair_mean
 from align_bench.metrics.finite import Numbers
-from align_bench.metrics.mean import mean
 from align_bench.records import Estimate
 
 PROMPTS = ("shuffled", "empty")
@@ -21,7 +22,8 @@ def mean_shift(before: Numbers, after: Numbers, clusters: Sequence[Hashable]) ->
     Args:
         before, after: scores of the same answers, in any unit; one without a score after it does not count, but its
             score before belongs to the spread.
-        clusters: the prompt of each answer, whose shifts are averaged first; Student's 95% interval, `n` prompts.
+        clusters: the prompt of each answer. Answers weigh the same and are counted by `n`; the 95% interval is
+            Student's, clustered over prompts.
 
     Returns:
         The shift; None where scores do not vary.
@@ -30,7 +32,7 @@ def mean_shift(before: Numbers, after: Numbers, clusters: Sequence[Hashable]) ->
     known = old[np.isfinite(old)]
     spread = float(np.std(known, ddof=1)) if len(known) > 1 else 0.0
     with np.errstate(invalid="ignore"):  # infinity less infinity is no shift
-        return mean((new - old) / spread, clusters) if spread > 0 else Estimate(None)
+        return pair_mean((new - old) / spread, clusters) if spread > 0 else Estimate(None)
 
 
 def flip_rate(before: Numbers, after: Numbers, clusters: Sequence[Hashable]) -> Estimate:
@@ -41,8 +43,9 @@ def flip_rate(before: Numbers, after: Numbers, clusters: Sequence[Hashable]) -> 
     Args:
         before: margin of the answer that is to be edited over the other one.
         after: the same margin once it is edited; None where the edit changes nothing.
-        clusters: the prompt of each comparison, averaged first; Student's 95% interval, `n` prompts.
+        clusters: the prompt of each comparison. Comparisons weigh the same and are counted by `n`; the 95% interval is
+            that of `clustered_share`.
     """
     margins = zip(np.asarray(before, dtype=np.float64), np.asarray(after, dtype=np.float64), strict=True)
     turned = [float(old * new < 0) if np.isfinite([old, new]).all() else None for old, new in margins]
-    return mean(turned, clusters)
+    return clustered_share(turned, clusters)

@@ -2,56 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 
-from align_bench.metrics.bootstrap import cluster_interval, percentile_interval
-from align_bench.metrics.finite import Column, Numbers, finite
+from align_bench.metrics.clusters import Clusters, Codes, cluster_codes
+from align_bench.metrics.finite import Column, Numbers, finite, is_constant
+from align_bench.metrics.resampling import Matrix, Statistic, by_cluster, estimates
 from align_bench.records import Estimate
 
+CORRELATIONS = ("spearman", "spearman_within", "partial", "partial_within")
 
-def length_correlation(better: Numbers, worse: Numbers, better_words: Numbers, worse_words: Numbers) -> Estimate:
+
+def length_correlation(
+    better: Numbers,
+    worse: Numbers,
+    better_words: Numbers,
+    worse_words: Numbers,
+    prompts: Clusters | None = None,
+) -> Estimate:
     """Partial correlation of score with length over both answers of every pair, given which of the two is better.
 
     Scores and lengths are centred among the better and among the worse answers apart, then correlated (Pearson); so
     lengths that go with being better do not count as bias. 0 is unbiased, 1 is a score that length alone decides.
-    The 95% interval is a percentile bootstrap over pairs (999 resamples, generator seeded with 0).
+    The 95% interval is BCa, of resampled prompts.
 
     Args:
         better, worse: scores of the two answers of a pair, in any unit; better by gold or by the label, as the caller
             chooses.
         better_words, worse_words: their lengths in words.
+        prompts: the prompt of each pair; None when each has its own.
 
     Returns:
-        The correlation; None without two pairs, or where scores or lengths do not vary.
+        The correlation, `n` pairs; None without two pairs, or where scores or lengths do not vary.
     """
-    samples = finite(better, worse, better_words, worse_words)
-    n = len(samples[0])
-    value = partial_correlation(samples[0], samples[1], samples[2], samples[3]) if n > 1 else np.nan
-    if not np.isfinite(value):
+    codes = cluster_codes(prompts, len(better))
+    own, other, longer, shorter, kept = finite(better, worse, better_words, worse_words, codes)
+    n = len(kept)
+    if n < 2:
         return Estimate(None, n=n)
-    return Estimate(float(value), *percentile_interval(samples, partial_correlation), n)
+    numbers = cluster_codes(kept.tolist(), n)
+    (found,) = estimates(partial_correlation(own, other, longer, shorter, numbers), int(numbers.max()) + 1, n)
+    return found
 
 
 def partial_correlation(
-    better: Column, worse: Column, better_words: Column, worse_words: Column, axis: int = -1
-) -> Any:
-    """The statistic of `length_correlation` along an axis; NaN where scores or lengths do not vary."""
-    scores, words = _centred(better, worse, axis), _centred(better_words, worse_words, axis)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return (scores * words).sum(axis) / np.sqrt((scores**2).sum(axis) * (words**2).sum(axis))
+    better: Column, worse: Column, better_words: Column, worse_words: Column, codes: Codes
+) -> Statistic:
+    """The statistic of `length_correlation`, of how often each prompt was drawn.
 
-
-def _centred(better: Column, worse: Column, axis: int) -> npt.NDArray[np.float64]:
-    centred = [side - side.mean(axis, keepdims=True) for side in (better, worse)]
-    return np.concatenate(centred, axis=axis)
+    Args:
+        better, worse, better_words, worse_words: as there, all finite.
+        codes: the number of each pair's prompt.
+    """
+    return _correlation([(better, better_words), (worse, worse_words)], codes)
 
 
 def score_by_length(
-    chosen: Numbers, rejected: Numbers, chosen_words: Numbers, rejected_words: Numbers, clusters: Sequence[Hashable]
+    chosen: Numbers, rejected: Numbers, chosen_words: Numbers, rejected_words: Numbers, clusters: Clusters
 ) -> dict[str, Estimate]:
     """Correlations of score with length, over all answers (pooled) and within prompts.
 
@@ -60,7 +69,7 @@ def score_by_length(
     * `partial`: Pearson's, given which answer the label prefers, as in `length_correlation`;
     * `partial_within`: Pearson's of the differences chosen − rejected, which is within prompts and given the label.
 
-    The 95% intervals are percentile bootstraps over prompts.
+    The 95% intervals are BCa, of resampled prompts.
 
     Args:
         chosen, rejected: scores, in any unit.
@@ -70,42 +79,88 @@ def score_by_length(
     Returns:
         Name → correlation, `n` pairs; None where scores or lengths do not vary.
     """
-    columns = [np.asarray(values, dtype=np.float64) for values in (chosen, rejected, chosen_words, rejected_words)]
-    kept = np.all(np.isfinite(columns), axis=0)
-    known = [column[kept] for column in columns]
-    groups = [cluster for cluster, one in zip(clusters, kept.tolist(), strict=True) if one]
-    n = len(groups)
+    *columns, kept = finite(chosen, rejected, chosen_words, rejected_words, cluster_codes(clusters, len(chosen)))
+    n = len(kept)
     if n < 2:
-        return {name: Estimate(None, n=n) for name in _CORRELATIONS}
-    values = _correlations(*known)
-    low, high = cluster_interval(_correlations, known, groups)
-    bounds = zip(low, high, strict=True) if low is not None else [(None, None)] * len(values)
-    return {
-        name: Estimate(float(value), *interval, n) if np.isfinite(value) else Estimate(None, n=n)
-        for name, value, interval in zip(_CORRELATIONS, values, bounds, strict=True)
-    }
-
-
-_CORRELATIONS = ("spearman", "spearman_within", "partial", "partial_within")
-
-
-def _correlations(chosen: Column, rejected: Column, chosen_words: Column, rejected_words: Column) -> Column:
-    from scipy.stats import rankdata
-
-    scores, words = np.concatenate([chosen, rejected]), np.concatenate([chosen_words, rejected_words])
-    margins, lengths = chosen - rejected, chosen_words - rejected_words
-    within = np.concatenate([margins, -margins]), np.concatenate([lengths, -lengths])
-    return np.array(
-        [
-            _pearson(rankdata(scores), rankdata(words)),
-            _pearson(*map(rankdata, within)),
-            partial_correlation(chosen, rejected, chosen_words, rejected_words),
-            _pearson(margins, lengths),
-        ]
+        return {name: Estimate(None, n=n) for name in CORRELATIONS}
+    codes = cluster_codes(kept.tolist(), n)
+    scores, words = np.concatenate(columns[:2]), np.concatenate(columns[2:])
+    margins, lengths = columns[0] - columns[1], columns[2] - columns[3]
+    both = np.concatenate([codes, codes])
+    each = (
+        _rank_correlation(scores, words, both),
+        _rank_correlation(np.concatenate([margins, -margins]), np.concatenate([lengths, -lengths]), both),
+        partial_correlation(columns[0], columns[1], columns[2], columns[3], codes),
+        _correlation([(margins, lengths)], codes),
     )
+    found = estimates(lambda counts: np.concatenate([one(counts) for one in each], axis=-1), int(codes.max()) + 1, n)
+    return dict(zip(CORRELATIONS, found, strict=True))
 
 
-def _pearson(a: Column, b: Column) -> float:
-    left, right = a - a.mean(), b - b.mean()
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return float((left * right).sum() / np.sqrt((left**2).sum() * (right**2).sum()))
+def _correlation(groups: list[tuple[Column, Column]], codes: Codes) -> Statistic:
+    """Pearson's correlation of two columns once each is less its mean in its group; a row of a group is a pair."""
+    centred = [(_centred(x), _centred(y)) for x, y in groups]
+    columns = [column for x, y in centred for column in (x, y, x * x, y * y, x * y)]
+    sums = by_cluster([np.ones(len(codes)), *columns], codes)
+    whole = np.array([sum((column**2).sum() for column in side) for side in zip(*centred, strict=True)])
+
+    def statistic(counts: Matrix) -> Matrix:
+        size, *found = np.moveaxis(counts @ sums, -1, 0)
+        moments = np.zeros((3, *size.shape))
+        for at in range(0, len(found), 5):
+            x, y, xx, yy, xy = found[at : at + 5]
+            moments += xx - x * x / size, yy - y * y / size, xy - x * y / size
+        return _ratio(moments[0], moments[1], moments[2], whole)[..., None]
+
+    return statistic
+
+
+def _rank_correlation(x: Column, y: Column, codes: Codes) -> Statistic:
+    """Spearman's correlation of two columns, a row an answer of a prompt: Pearson's of the ranks within a resample."""
+    of_x, of_y = _ranks(x), _ranks(y)
+    # Ranks of n rows without ties have a variance of about n² / 12.
+    whole = np.array([float(np.ptp(column) > 0) for column in (x, y)]) * len(x)
+
+    def statistic(counts: Matrix) -> Matrix:
+        weights = counts[..., codes]
+        size = weights.sum(-1)
+        middle = ((size + 1) / 2)[..., None]
+        left, right = of_x(weights) - middle, of_y(weights) - middle
+        weighted = weights * left
+        xx, xy = (np.einsum("...i,...i->...", weighted, side) for side in (left, right))
+        yy = np.einsum("...i,...i,...i->...", weights, right, right)
+        return _ratio(xx, yy, xy, whole)[..., None]
+
+    return statistic
+
+
+def _ranks(values: Column) -> Callable[[Matrix], Matrix]:
+    """Mean ranks of rows that are there so many times; ties share theirs. Sorted once for all resamples.
+
+    Returns:
+        Weights, shape [..., rows] → ranks, shape [..., rows].
+    """
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+    last = np.append(np.flatnonzero(ordered[1:] > ordered[:-1]), len(values) - 1)
+    tie = np.empty(len(values), dtype=np.intp)
+    tie[order] = np.searchsorted(last, np.arange(len(values)))
+
+    def ranks(weights: Matrix) -> Matrix:
+        upto = np.cumsum(weights[..., order], axis=-1)[..., last]
+        below = np.concatenate([np.zeros_like(upto[..., :1]), upto[..., :-1]], axis=-1)
+        found: Matrix = ((upto + below + 1) / 2)[..., tie]
+        return found
+
+    return ranks
+
+
+def _ratio(xx: Matrix, yy: Matrix, xy: Matrix, whole: npt.NDArray[np.float64]) -> Matrix:
+    """xy / √(xx · yy); NaN where either is no more than rounding of what it is of all rows."""
+    varies = (xx > 1e-12 * whole[0]) & (yy > 1e-12 * whole[1])
+    ratio: Matrix = np.where(varies, xy / np.sqrt(xx * yy), np.nan)
+    return ratio
+
+
+def _centred(values: Column) -> Column:
+    return np.zeros_like(values) if not len(values) or is_constant(values) else values - values.mean()

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
 
 import numpy as np
-import numpy.typing as npt
 
-from align_bench.metrics.bootstrap import percentile_interval
-from align_bench.metrics.clusters import Clusters, cluster_codes, clustered_mean, is_clustered
-from align_bench.metrics.finite import Column, Numbers, finite
-from align_bench.metrics.mean import mean
+from align_bench.metrics.clusters import Clusters, cluster_codes, pair_mean
+from align_bench.metrics.finite import Numbers, finite
+from align_bench.metrics.mean import wanted
+from align_bench.metrics.resampling import MOST_PROMPTS, Matrix, by_cluster, resampled, usable
 from align_bench.records import Estimate
+
+STD_FACTOR = 12
 
 
 def reward_mean(chosen: Numbers, rejected: Numbers, prompts: Clusters | None = None) -> Estimate:
@@ -25,28 +26,42 @@ def reward_mean(chosen: Numbers, rejected: Numbers, prompts: Clusters | None = N
         prompts: the prompt of each pair; None when each has its own.
     """
     left, right, codes = finite(chosen, rejected, cluster_codes(prompts, len(chosen)))
-    return _mean_over_pairs((left + right) / 2, codes)
+    return pair_mean((left + right) / 2, codes.tolist())
 
 
-def reward_std(*columns: Numbers) -> Estimate:
+def reward_std(*columns: Numbers, prompts: Clusters | None = None) -> Estimate:
     """Unbiased standard deviation over all columns concatenated, in the reward's unit.
 
-    The 95% interval is a percentile bootstrap (999 resamples of whole rows, generator seeded with 0): chi-square would
-    take scores for normal and the answers to one prompt for independent. Undefined for fewer than two scores; no
-    interval for fewer than two rows or equal scores.
+    The 95% interval is a studentised bootstrap over prompts of the logarithm, whose error is that of its linear part
+    (chi-square would take scores for normal and the answers to one prompt for independent). In simulations of 100
+    prompts it covers 95% of normal scores and of ones with two humps, 92% of Student's t with 5 degrees of freedom, 84%
+    with 3 and 83% of lognormal ones; of 1,000 prompts 95%, 95%, 94%, 88% and 89%. The percentile bootstrap covers 92%,
+    95%, 87%, 69% and 68% of 100, BCa 94%, 95%, 89%, 79% and 74%, Bonett's (2006) 95%, 96%, 91%, 77% and 76%. So it is
+    marked (`Estimate.wanted`) where there are fewer prompts than 12 times the squared skewness of their part in the
+    variance: by simulation few of those that cover 95% are.
+
+    Undefined for fewer than two scores; no interval for equal scores, or for so few rows that more than one resample in
+    20 has no error, as for fewer than five.
 
     Args:
         columns: chosen and rejected scores, or the samples of each prompt; a row is a pair or a prompt.
+        prompts: the prompt of each row; None when each has its own.
     """
-    samples = finite(*columns)
+    *samples, codes = finite(*columns, cluster_codes(prompts, len(columns[0])))
     scores = np.concatenate(samples)
-    n = len(samples[0])
+    n = len(codes)
     if len(scores) < 2:
         return Estimate(None, n=n)
     value = float(np.std(scores, ddof=1))
     if n < 2 or np.ptp(scores) == 0:
         return Estimate(value, n=n)
-    return Estimate(value, *percentile_interval(samples, _pooled_std), n)
+    centred = np.stack(samples) - scores.mean()
+    places = np.unique(codes, return_inverse=True)[1]
+    sums = by_cluster([np.full(n, float(len(samples))), centred.sum(0), (centred**2).sum(0)], places)
+    low, high = _log_interval(sums, math.log(value))
+    size, _, squares = sums.T
+    influences = squares - size * squares.sum() / size.sum()
+    return Estimate(value, low, high, n, None if low is None else wanted(influences, n, STD_FACTOR))
 
 
 def margin(chosen: Numbers, rejected: Numbers, prompts: Clusters | None = None) -> Estimate:
@@ -56,12 +71,45 @@ def margin(chosen: Numbers, rejected: Numbers, prompts: Clusters | None = None) 
         chosen, rejected, prompts: as in `reward_mean`.
     """
     left, right, codes = finite(chosen, rejected, cluster_codes(prompts, len(chosen)))
-    return _mean_over_pairs(left - right, codes)
+    return pair_mean(left - right, codes.tolist())
 
 
-def _mean_over_pairs(values: Column, codes: Column) -> Estimate:
-    return clustered_mean(values, codes) if is_clustered(codes) else mean(values)
+def _log_interval(sums: Matrix, log: float) -> tuple[float | None, float | None]:
+    """Bounds of a standard deviation, whose logarithm is given, from numbers, sums and squares of each prompt."""
+    prompts = len(sums)
+    if prompts < 2:
+        return None, None
+    first, second = np.triu_indices(3)
+    products = np.concatenate([sums, sums[:, first] * sums[:, second]], axis=1)
 
+    def log_and_error(counts: Matrix) -> Matrix:
+        size, total, squares, nn, nt, nq, tt, tq, qq = np.moveaxis(counts @ products, -1, 0)
+        mean = total / size
+        variance = squares / size - mean**2
+        # A prompt's part in the variance is q − 2·mean·t + (mean² − variance)·n; the sum of their squares:
+        slope, level = -2 * mean, mean**2 - variance
+        parts = qq + slope**2 * tt + level**2 * nn + 2 * (slope * tq + level * nq + slope * level * nt)
+        error = np.sqrt(np.maximum(parts * prompts / (prompts - 1), 0)) / (2 * size * variance)
+        return np.stack([np.log(variance * size / (size - 1)) / 2, error], axis=-1)
 
-def _pooled_std(*samples: npt.NDArray[np.float64], axis: int = -1) -> Any:
-    return np.std(np.concatenate(samples, axis=axis), axis=axis, ddof=1)
+    error = float(log_and_error(np.ones(prompts))[1])
+    if not error > 0:
+        return None, None
+    if prompts > MOST_PROMPTS:
+        from scipy.stats import t
+
+        end = float(t.ppf(0.975, prompts - 1))
+        return math.exp(log - end * error), math.exp(log + end * error)
+
+    def ratio(counts: Matrix) -> Matrix:
+        drawn = log_and_error(counts)
+        # One prompt drawn again and again leaves an error of rounding only.
+        known = np.isfinite(drawn[..., 0]) & (drawn[..., 1] > 1e-6 * error)
+        found: Matrix = np.where(known, (drawn[..., 0] - log) / drawn[..., 1], np.nan)[..., None]
+        return found
+
+    ratios = usable(resampled(ratio, prompts)[:, 0])
+    if ratios is None:
+        return None, None
+    low, high = np.quantile(ratios, [0.025, 0.975])
+    return math.exp(log - high * error), math.exp(log - low * error)

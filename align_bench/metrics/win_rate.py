@@ -7,7 +7,7 @@ from collections.abc import Hashable, Mapping, Sequence
 import numpy as np
 
 from align_bench.metrics.accuracy import accuracy, wins_of
-from align_bench.metrics.bootstrap import percentile_interval
+from align_bench.metrics.resampling import estimates
 from align_bench.records import Estimate
 
 Samples = Mapping[Hashable, Sequence[float]]
@@ -18,7 +18,7 @@ def win_rate(scores: Samples, base: Samples) -> Estimate:
 
     Of a prompt with several samples it is the share of the pairs of an answer of each, so that the rate does not grow
     with the number of samples, as one of their means would. Prompts weigh the same. The 95% interval is Wilson's where
-    every prompt has one answer of each, else a percentile bootstrap over prompts.
+    every prompt has one answer of each, else BCa, of resampled prompts.
 
     Args:
         scores: prompt → the scores of the policy's samples.
@@ -28,6 +28,5 @@ def win_rate(scores: Samples, base: Samples) -> Estimate:
     if all(len(scores[prompt]) == len(base[prompt]) == 1 for prompt in prompts):
         return accuracy([scores[prompt][0] for prompt in prompts], [base[prompt][0] for prompt in prompts])
     shares = np.array([wins_of(np.subtract.outer(scores[prompt], base[prompt])).mean() for prompt in prompts])
-    if len(shares) < 2:
-        return Estimate(float(shares.mean()), n=len(shares))
-    return Estimate(float(shares.mean()), *percentile_interval([shares], np.mean), len(shares))
+    (found,) = estimates(lambda counts: (counts @ shares / counts.sum(-1))[..., None], len(shares))
+    return found

@@ -81,18 +81,18 @@ def _audited(scorer: str, pairs: _Pairs) -> Audit:
     controlled = length_controlled(*scores, *words, pairs.prompts)
     by_length = score_by_length(*scores, *words, pairs.prompts)
     found = AuditMetrics(
-        accuracy=accuracy(*scores),
-        tie_rate=tie_rate(*scores),
-        longer_wins=longer_wins(*words),
+        accuracy=accuracy(*scores, pairs.prompts),
+        tie_rate=tie_rate(*scores, pairs.prompts),
+        longer_wins=longer_wins(*words, pairs.prompts),
         accuracy_chosen_longer=_accuracy_where(pairs, operator.gt),
         accuracy_chosen_shorter=_accuracy_where(pairs, operator.lt),
-        accuracy_length_matched=length_matched(*scores, *words),
+        accuracy_length_matched=length_matched(*scores, *words, pairs.prompts),
         accuracy_length_controlled=controlled.accuracy,
         length_one_sided=controlled.one_sided,
         accuracy_audited=_audited_accuracy(pairs),
         accuracy_less_shuffled=_less_shuffled(pairs),
-        accuracy_prompts_shuffled=accuracy(*pairs.columns(lambda row: row.score_shuffled)),
-        accuracy_prompts_empty=accuracy(*pairs.columns(lambda row: row.score_empty)),
+        accuracy_prompts_shuffled=accuracy(*pairs.columns(lambda row: row.score_shuffled), pairs.prompts),
+        accuracy_prompts_empty=accuracy(*pairs.columns(lambda row: row.score_empty), pairs.prompts),
         length_spearman=by_length["spearman"],
         length_spearman_within=by_length["spearman_within"],
         length_partial=by_length["partial"],
@@ -148,11 +148,15 @@ def _less_shuffled(pairs: _Pairs) -> Estimate:
 
 def _accuracy_where(pairs: _Pairs, holds: Callable[[float, float], bool]) -> Estimate:
     kept = [
-        (chosen.score, rejected.score)
+        (chosen, rejected)
         for chosen, rejected in zip(pairs.chosen, pairs.rejected, strict=True)
         if chosen.words is not None and rejected.words is not None and holds(chosen.words, rejected.words)
     ]
-    return accuracy([chosen for chosen, _ in kept], [rejected for _, rejected in kept])
+    return accuracy(
+        [chosen.score for chosen, _ in kept],
+        [rejected.score for _, rejected in kept],
+        [chosen.prompt for chosen, _ in kept],
+    )
 
 
 def _effects(pairs: _Pairs) -> Effects:

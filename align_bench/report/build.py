@@ -14,7 +14,7 @@ from align_bench.report.cells import Cell, gather, judges_of, prompt_by_pair
 from align_bench.report.comparisons import compare_all
 from align_bench.report.course import course, keyword_lists, pareto_sets
 from align_bench.report.files import json_ready, unicode
-from align_bench.report.notes import write_notes
+from align_bench.report.notes import heavy_tail_notes, write_notes
 from align_bench.report.policies import compare_policies
 from align_bench.report.rankings import rank_all
 from align_bench.report.results import baselines, result
@@ -63,16 +63,18 @@ def build_report(
     agreement = agreements(cells, judges, comparisons)
     detectable = _detectable(cells, comparisons)
     beside_longer = against_longer(cells, audits)
+    audited, policies = audit(audits), compare_policies(cells, results, judges)
+    without_training = baselines(cells, pairs)
     report = Report(
         **dict(header),
         verdict=[*write_verdict(results, comparisons, rankings, margin), *longer_wins_verdict(beside_longer)],
         results=results,
         comparisons=comparisons,
         rankings=rankings,
-        policies=compare_policies(cells, results, judges),
-        baselines=baselines(cells, pairs),
+        policies=policies,
+        baselines=without_training,
         agreement=agreement,
-        audit=audit(audits),
+        audit=audited,
         against_longer=beside_longer,
         course=course(cells),
         keywords=keyword_lists(cells, pairs),
@@ -80,6 +82,7 @@ def build_report(
         detectable=detectable,
         notes=[
             *write_notes(cells, results, comparisons, detectable),
+            *heavy_tail_notes(results, audited, without_training, policies),
             *agreement_notes(agreement),
             *shared_rows_notes(header.judges),
         ],

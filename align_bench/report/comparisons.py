@@ -15,7 +15,7 @@ from align_bench.metrics.length_bias import partial_correlation
 from align_bench.records import CellId, Comparison, Kind, Level, MetricKey
 from align_bench.report.cells import Cell, judge_metric, prompt_by_pair, proxies_of
 from align_bench.report.rows import ScoredAnswer
-from align_bench.stats.bootstrap import Matrix, bca_means, paired_bootstrap, percentiles, resampled_means
+from align_bench.stats.bootstrap import Matrix, bca_means, difference, percentiles, resampled_means
 from align_bench.stats.equivalence import prompt_spread, tost_fixed, tost_paired, tost_seeds
 from align_bench.stats.paired import Difference, holm, mcnemar_exact, paired_t, wilcoxon_p
 from align_bench.stats.seeds import MIN_SEEDS, against_fixed, welch
@@ -208,16 +208,24 @@ def _between_biases(cells: Sequence[Cell]) -> Iterator[Comparison]:
         known = {cell.id: rows for cell in cells if (rows := rows_of(cell))}
         for (a, left), (b, right) in combinations(known.items(), 2):
             units = [unit for unit in left if unit in right]
-            own_a, other_a, own_b, other_b, *words = finite(
+            own_a, other_a, own_b, other_b, longer, shorter, numbers = finite(
                 [left[unit].better.reward for unit in units],
                 [left[unit].worse.reward for unit in units],
                 [right[unit].better.reward for unit in units],
                 [right[unit].worse.reward for unit in units],
                 [left[unit].better.words for unit in units],
                 [left[unit].worse.words for unit in units],
+                cluster_codes([prompts[unit] for unit in units], len(units)),
             )
-            found = paired_bootstrap(partial_correlation, (own_a, other_a), (own_b, other_b), words)
-            tested = _Tested("paired bootstrap", found, len({prompts[unit] for unit in units}))
+            codes = cluster_codes(numbers.tolist(), len(numbers))
+            count = len(set(codes.tolist()))
+            found = difference(
+                partial_correlation(own_a, other_a, longer, shorter, codes),
+                partial_correlation(own_b, other_b, longer, shorter, codes),
+                count,
+                len(codes),
+            )
+            tested = _Tested("paired bootstrap", found, count)
             yield _comparison(a, b, "checkpoint", MetricKey(name), CORRELATION, tested)
 
 

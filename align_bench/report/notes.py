@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence, Sized
 
 from align_bench.metrics.finite import is_finite
-from align_bench.records import CellId, Comparison, MetricKey, Outcome
+from align_bench.records import CellId, Comparison, Estimate, MetricKey, Outcome
 from align_bench.report.cells import Cell
-from align_bench.report.schema import Detectable, Result
+from align_bench.report.schema import Audit, Baselines, Block, Detectable, Policies, Result
 from align_bench.stats.seeds import MIN_SEEDS
 
 MANY_TIES = 0.05
@@ -27,6 +27,40 @@ def write_notes(
         *_ties(results),
         *(note for cell in done for note in _missing(cell)),
     ]
+
+
+def heavy_tail_notes(
+    results: Sequence[Result], audits: Sequence[Audit], baselines: Baselines, policies: Policies
+) -> list[str]:
+    """A line for each cell, judge or comparison of which an interval covers less than it says, by Cochran's rule."""
+    known: list[tuple[str, Block]] = [
+        *((result.name, result.metrics) for result in results),
+        *((f"Audit of {one.scorer}", one.metrics) for one in audits),
+        ("Baselines", baselines),
+        *((f"{one.a} over {one.b}", one) for one in policies.win_rates),
+        *((f"{one.cell} against the base", one) for one in policies.gold_against_judge),
+    ]
+    found = [
+        (name, [f"{metric} (n {one.n:,}, wanted {one.wanted:,})" for metric, one in _marked(block)])
+        for name, block in known
+    ]
+    return [
+        f"{name}: so skewed that the 95% interval covers less often (by Cochran's rule): {', '.join(own)}."
+        for name, own in found
+        if own
+    ]
+
+
+def _marked(block: Block, before: str = "") -> Iterator[tuple[str, Estimate]]:
+    """Every estimate of a block that wants more observations, those of blocks within it included."""
+    for field, value in block:
+        name = before + field.replace("_", " ")
+        if isinstance(value, Estimate) and value.wanted is not None:
+            yield name, value
+        for one in value if isinstance(value, (list, tuple)) else [value]:
+            if isinstance(one, Block):
+                of = next((f"{own}: " for _, own in one if isinstance(own, (str, float))), "")
+                yield from _marked(one, f"{name} {of}")
 
 
 def _said(cells: Sequence[Cell], lines: Callable[[Outcome], Sequence[str]]) -> list[str]:

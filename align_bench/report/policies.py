@@ -8,11 +8,11 @@ from itertools import combinations
 import numpy as np
 
 from align_bench.metrics.accuracy import wins_of
-from align_bench.metrics.bootstrap import percentile_interval
 from align_bench.metrics.finite import Column, is_finite
 from align_bench.metrics.length import count_words
 from align_bench.metrics.mean import cluster_means, mean
 from align_bench.metrics.pareto import pareto
+from align_bench.metrics.resampling import estimates
 from align_bench.metrics.win_rate import Samples, win_rate
 from align_bench.records import CellId, Estimate, Generation
 from align_bench.report.cells import Cell
@@ -51,19 +51,15 @@ def length_gain(cell: Cell, base: Cell | None, judges: Sequence[str]) -> Gain:
 
 
 def kl_per_token(cell: Cell) -> Estimate:
-    """KL of all answers over their tokens, nats, with a percentile bootstrap over prompts."""
+    """KL of all answers over their tokens, nats, with the BCa interval of resampled prompts."""
     measured = [answer for answer in cell.generations if is_finite(answer.kl)]
     prompts = [answer.prompt_id for answer in measured]
     kl, tokens = (
         np.array(list(cluster_means(values, prompts).values()), dtype=np.float64)
         for values in ([answer.kl for answer in measured], [float(answer.tokens) for answer in measured])
     )
-    if not len(kl):
-        return UNDEFINED
-    value = float(kl.sum() / tokens.sum())
-    if len(kl) < 2:
-        return Estimate(value, n=len(kl))
-    return Estimate(value, *percentile_interval((kl, tokens), _ratio), len(kl))
+    (found,) = estimates(lambda counts: (counts @ kl / (counts @ tokens))[..., None], len(kl))
+    return found
 
 
 def log_ratio(answer: Generation | ScoredAnswer) -> float | None:
@@ -113,11 +109,6 @@ def _at_equal_length(cell: Cell, base: Cell, judge: str) -> Estimate:
         own.lengths[left] - other.lengths[right],
         [own.prompts[place] for place in left],
     )
-
-
-def _ratio(above: Column, below: Column, axis: int = -1) -> Column:
-    ratio: Column = above.sum(axis) / below.sum(axis)
-    return ratio
 
 
 def _win_rates(policies: Sequence[Cell], judge: str) -> list[WinRate]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Sequence
 
-from align_bench.metrics.accuracy import accuracy, gold_accuracy, longer_wins, share, tie_rate
+from align_bench.metrics.accuracy import accuracy, clustered_share, gold_accuracy, longer_wins, share, tie_rate
+from align_bench.metrics.clusters import Clusters
 from align_bench.metrics.diversity import distinct, mean_repetition
 from align_bench.metrics.length import mean_characters, mean_words
 from align_bench.metrics.length_bias import length_correlation
@@ -62,7 +63,7 @@ def metrics(cell: Cell, base: Cell | None, judges: Sequence[str]) -> Metrics:
     gain = length_gain(cell, base, judges)
     return Metrics(
         accuracy=accuracy(chosen, rejected, cell.pair_prompts),
-        tie_rate=tie_rate(chosen, rejected),
+        tie_rate=tie_rate(chosen, rejected, cell.pair_prompts),
         accuracy_chosen_longer=_accuracy_where(cell.scores, operator.gt),
         accuracy_chosen_shorter=_accuracy_where(cell.scores, operator.lt),
         accuracy_gold_choice=_accuracy_by_gold(cell.by_gold()),
@@ -73,7 +74,7 @@ def metrics(cell: Cell, base: Cell | None, judges: Sequence[str]) -> Metrics:
         accuracy_logp_mean=_accuracy_of(cell, _logp_mean),
         accuracy_logratio=_accuracy_of(cell, log_ratio) if cell.outcome.kind == "policy" else UNDEFINED,
         reward_mean=reward_mean(chosen, rejected, cell.pair_prompts),
-        reward_std=reward_std(chosen, rejected),
+        reward_std=reward_std(chosen, rejected, prompts=cell.pair_prompts),
         margin=margin(chosen, rejected, cell.pair_prompts),
         judge_reward_mean=judged[0].mean if judged else UNDEFINED,
         judge_reward_std=judged[0].std if judged else UNDEFINED,
@@ -110,10 +111,11 @@ def baselines(cells: Sequence[Cell], pairs: Sequence[PairTexts] = ()) -> Baselin
         pairs: rows of `pairs.parquet`.
     """
     rows = list({row.pair: row for cell in cells for row in cell.scores}.values())
-    known = [row.gold_choice for row in rows if row.gold_choice in (1, 2)]
+    prompts = [row.prompt for row in rows]
+    agrees = [float(row.gold_choice == 1) if row.gold_choice in (1, 2) else None for row in rows]
     return Baselines(
-        longer_wins=longer_wins([row.chosen_words for row in rows], [row.rejected_words for row in rows]),
-        labels_agree_with_gold=share(known.count(1), len(known)),
+        longer_wins=longer_wins([row.chosen_words for row in rows], [row.rejected_words for row in rows], prompts),
+        labels_agree_with_gold=clustered_share(agrees, prompts),
         labels_knowable=_knowable([pair.label_probability for pair in pairs]),
     )
 
@@ -160,30 +162,33 @@ def _length_correlations(cell: Cell) -> tuple[Estimate, Estimate]:
         return UNDEFINED, UNDEFINED
     gold = cell.by_gold()
     return (
-        length_correlation(*cell.rewards, *cell.words),
+        length_correlation(*cell.rewards, *cell.words, cell.pair_prompts),
         length_correlation(
             [pair.right.reward for pair in gold],
             [pair.wrong.reward for pair in gold],
             [pair.right.words for pair in gold],
             [pair.wrong.words for pair in gold],
+            [pair.prompt for pair in gold],
         ),
     )
 
 
 def _attacked(rows: Sequence[ScoreRow]) -> tuple[Attacked, ...]:
-    scores = {row.pair: {attack.epsilon: attack for attack in row.attacked} for row in rows}
+    scores = [{attack.epsilon: attack for attack in row.attacked} for row in rows]
+    prompts = [row.prompt for row in rows]
     sizes = dict.fromkeys(attack.epsilon for row in rows for attack in row.attacked if attack.chosen_reward is not None)
     return tuple(
-        Attacked(epsilon=epsilon, accuracy=_accuracy_under([own.get(epsilon) for own in scores.values()]))
+        Attacked(epsilon=epsilon, accuracy=_accuracy_under([own.get(epsilon) for own in scores], prompts))
         for epsilon in sizes
     )
 
 
-def _accuracy_under(attacks: Sequence[AttackedScores | None]) -> Estimate:
+def _accuracy_under(attacks: Sequence[AttackedScores | None], prompts: Clusters) -> Estimate:
     """Accuracy of the pairs' scores under one attack; None of a pair that it was not tried on."""
     return accuracy(
         [None if attack is None else attack.chosen_reward for attack in attacks],
         [None if attack is None else attack.rejected_reward for attack in attacks],
+        prompts,
     )
 
 

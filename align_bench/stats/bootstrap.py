@@ -1,4 +1,4 @@
-"""Bootstrap intervals over prompts, and over seeds and prompts (all resampling is scipy's)."""
+"""Bootstrap intervals of differences over prompts, and resamples of seeds and prompts."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from align_bench.metrics.accuracy import wins_of
-from align_bench.metrics.bootstrap import percentile_interval
 from align_bench.metrics.clusters import Clusters, cluster_codes
-from align_bench.metrics.finite import Column
+from align_bench.metrics.resampling import Statistic, by_cluster, estimates
 from align_bench.stats.paired import Difference
 from align_bench.stats.seeds import MIN_SEEDS
 
@@ -24,36 +23,22 @@ _BATCH = 100_000
 Matrix = npt.NDArray[np.float64]
 
 
-def paired_bootstrap(
-    statistic: Callable[..., Any], a: Sequence[Column], b: Sequence[Column], shared: Sequence[Column]
-) -> Difference:
-    """`statistic(*a, *shared) − statistic(*b, *shared)` with its percentile interval over resampled rows (scipy).
-
-    It is an interval and no test: p and effect stay None.
+def difference(a: Statistic, b: Statistic, prompts: int, n: int) -> Difference:
+    """a − b of two statistics of the same prompts, with its BCa interval; it is no test: p and effect stay None.
 
     Args:
-        statistic: of columns of one length, along a keyword `axis`.
-        a, b: each model's own columns, row by row of the same units.
-        shared: columns that both have in common.
+        a, b: each model's own statistic of how often each prompt was drawn, of one value.
+        prompts: their number.
+        n: observations that the difference counts.
     """
-    n = len(a[0])
-
-    def difference(*columns: Column, axis: int = -1) -> Any:
-        left, right, common = columns[: len(a)], columns[len(a) : len(a) + len(b)], columns[len(a) + len(b) :]
-        return statistic(*left, *common, axis=axis) - statistic(*right, *common, axis=axis)
-
-    samples = (*a, *b, *shared)
-    value = float(difference(*samples)) if n > 1 else np.nan
-    if not np.isfinite(value):
-        return Difference(None, None, None, None, None, n)
-    return Difference(value, *percentile_interval(samples, difference), None, None, n)
+    (found,) = estimates(lambda counts: a(counts) - b(counts), prompts, n)
+    return Difference(found.value, found.low, found.high, None, None, n)
 
 
 def bca_means(columns: Matrix, clusters: Clusters | None = None) -> Matrix:
-    """95% BCa bootstrap intervals of the means of many columns over the same rows (scipy `bootstrap`).
+    """95% BCa bootstrap intervals of the means of many columns over the same rows.
 
-    2,000 resamples, generator seeded with 0. All columns share the resamples, which are of whole clusters: the rows of
-    one prompt come and go together, and the jackknife leaves out prompts.
+    All columns share the resamples, which are of whole clusters: the rows of one prompt come and go together.
 
     Args:
         columns: a row a pair, a column for each comparison's differences.
@@ -62,16 +47,18 @@ def bca_means(columns: Matrix, clusters: Clusters | None = None) -> Matrix:
     Returns:
         Shape [columns, 2]; NaN where a column is constant or there are fewer than two clusters.
     """
-    rows, count = columns.shape
-    found = np.full((count, 2), np.nan)
-    codes = cluster_codes(clusters, rows)
-    varying = np.ptp(columns, axis=0) > 0 if rows else np.zeros(count, dtype=bool)
-    if not rows or codes.max() < 1 or not varying.any():
+    codes = cluster_codes(clusters, len(columns))
+    if not len(codes):
+        return np.full((columns.shape[1], 2), np.nan)
+    sums = by_cluster([np.ones(len(codes)), *columns.T], codes)
+
+    def means(counts: Matrix) -> Matrix:
+        drawn = counts @ sums
+        found: Matrix = drawn[..., 1:] / drawn[..., :1]
         return found
-    sums, sizes = _by_cluster(columns[:, varying].T, codes)
-    drawn = _resample((len(sizes),), lambda weights: weights @ sums.T / (weights @ sizes)[..., None], "BCa")
-    found[varying] = np.stack([drawn.confidence_interval.low, drawn.confidence_interval.high], axis=1)
-    return found
+
+    found = estimates(means, len(sums))
+    return np.array([[one.low, one.high] for one in found], dtype=np.float64).reshape(-1, 2)
 
 
 def resampled_means(tables: Sequence[Matrix], clusters: Clusters | None = None) -> Matrix:
@@ -184,17 +171,6 @@ def _two_level(clusters: int, seeds: Sequence[int], statistic: Callable[[Matrix,
     sizes = (clusters, *(seeds[place] for place in drawn))
     result: Matrix = _resample(sizes, of_counts, "percentile").bootstrap_distribution
     return result
-
-
-def resample_counts(rows: int, statistic: Callable[[Matrix], Matrix]) -> Matrix:
-    """95% percentile bounds of statistics over resampled rows, shape [values, 2]; NaN where undefined.
-
-    Args:
-        rows: number of rows, at least two.
-        statistic: how often each row was drawn, shape [..., rows] → values, shape [..., values].
-    """
-    interval = _resample((rows,), statistic, "percentile").confidence_interval
-    return np.stack([interval.low, interval.high], axis=-1)
 
 
 def _resample(sizes: Sequence[int], statistic: Callable[..., Matrix], method: str) -> Any:

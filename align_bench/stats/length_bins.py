@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from align_bench.metrics.finite import Column
+from align_bench.metrics.resampling import Matrix, estimates
 from align_bench.records import Estimate
-from align_bench.stats.bootstrap import Matrix, resample_counts
 
 BINS = 10
 
@@ -44,8 +44,8 @@ def binned_gain(policy: Answers, base: Answers) -> Gain:
     Lengths are cut at the deciles of both models' answers together. With p_k, q_k the shares of the policy's and the
     base's answers in bin k and a_k, b_k their mean rewards there, `within` is Σ ½(p_k + q_k)(a_k − b_k) and `between`
     is Σ (p_k − q_k)·½(a_k + b_k). A bin that only one of them uses has no difference within it, and counts as between.
-    A prompt's answers have a weight of 1 together. The 95% intervals are percentile bootstraps over prompts (2,000
-    resamples; the bins stay).
+    A prompt's answers have a weight of 1 together. The 95% intervals are BCa, of resampled prompts (the bins
+    stay).
 
     Args:
         policy, base: their answers; only prompts that both have count.
@@ -69,11 +69,7 @@ def binned_gain(policy: Answers, base: Answers) -> Gain:
         within, between = (p + q) / 2 * (a - b), (p - q) * (a + b) / 2
         return np.stack([(within + between).sum(-1), within.sum(-1), between.sum(-1)], axis=-1)
 
-    values, bounds = parts(np.ones(n)), resample_counts(n, parts)
-    total, within, between = (
-        Estimate(float(value), float(low), float(high), n) for value, (low, high) in zip(values, bounds, strict=True)
-    )
-    return Gain(total, within, between)
+    return Gain(*estimates(parts, n))
 
 
 def _by_prompt(side: Answers, place: dict[Hashable, int], edges: Column) -> tuple[Matrix, Matrix]:

@@ -6,16 +6,15 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
-from align_bench.metrics.clusters import cluster_codes
-from align_bench.metrics.finite import Column
+from align_bench.metrics.clusters import Codes, cluster_codes
+from align_bench.metrics.finite import Column, is_constant
+from align_bench.metrics.mean import wanted
+from align_bench.metrics.resampling import by_cluster
 from align_bench.records import Estimate
-from align_bench.stats.bootstrap import Matrix, resample_counts
 
 # Prior precision of both coefficients: a standard deviation of 10. It moves a fit of a hundred prompts by less than
 # 0.001, and keeps one finite where a policy wins, or loses, on every prompt or by length alone.
 RIDGE = 0.01
-LARGEST_STEP = 3.0
-STEPS = 100
 
 
 def length_controlled_win_rate(wins: Column, longer: Column, prompts: Sequence[Hashable]) -> Estimate:
@@ -23,8 +22,9 @@ def length_controlled_win_rate(wins: Column, longer: Column, prompts: Sequence[H
 
     After length-controlled AlpacaEval (Dubois et al. 2024, arXiv:2404.04475, section 3), without its terms for models
     and instructions, which one pair of models has no use for. Coefficients have a ridge penalty of 0.01/2·(θ² + φ²), so
-    that separated data have a fit too. The point is statsmodels'; the 95% interval is a percentile bootstrap of the
-    whole fit, sd included, over prompts (scipy, 2,000 resamples), whose fits are made at once.
+    that separated data have a fit too. The 95% interval is the t interval of θ with its error clustered over prompts
+    (the sandwich, with statsmodels' correction G/(G − 1) for few of them): in simulations of 100 and 500 prompts it
+    covers 94% to 97%, where a bootstrap of the whole fit covers 92% to 96%.
 
     Args:
         wins: 1, ½ or 0 for each pair of an answer of the policy and one of the other model to the same prompt.
@@ -33,7 +33,8 @@ def length_controlled_win_rate(wins: Column, longer: Column, prompts: Sequence[H
 
     Returns:
         `n` prompts. None without two of them, and where the policy's answer is the longer one in every pair, or the
-        shorter one: equal length was then not seen. Where no answer differs in length, it is the plain win rate.
+        shorter one: equal length was then not seen. Where no answer differs in length, it is the plain win rate. No
+        interval where the policy wins, or loses, every pair.
     """
     codes = cluster_codes(prompts, len(wins))
     pairs = np.bincount(codes).astype(np.float64)
@@ -41,19 +42,21 @@ def length_controlled_win_rate(wins: Column, longer: Column, prompts: Sequence[H
     if n < 2 or not longer.min() <= 0 <= longer.max():
         return Estimate(None, n=n)
     from scipy.special import expit
+    from scipy.stats import t as student
 
     weights = 1 / pairs[codes]
     mean = np.average(longer, weights=weights)
     spread = float(np.sqrt(np.average((longer - mean) ** 2, weights=weights)))
-    fit = _fitted(wins, np.tanh(longer / spread) if spread else np.zeros(len(wins)), weights)
-
-    def rates(counts: Matrix) -> Matrix:
-        of_pairs = counts[..., codes] * weights
-        found: Matrix = expit(_resampled_intercepts(of_pairs, wins, longer, fit))[..., None]
-        return found
-
-    low, high = resample_counts(n, rates)[0]
-    return Estimate(float(expit(fit[0])), float(low), float(high), n)
+    length = np.tanh(longer / spread) if spread else np.zeros(len(wins))
+    theta, phi = _fitted(wins, length, weights)
+    influences = _influences(wins, length, weights, np.array([theta, phi]), codes)
+    error = float(np.sqrt(n / (n - 1) * np.sum(influences**2)))
+    value = float(expit(theta))
+    if is_constant(wins):
+        return Estimate(value, n=n)
+    half = float(student.ppf(0.975, n - 1)) * error
+    low, high = expit([theta - half, theta + half]).tolist()
+    return Estimate(value, low, high, n, wanted(influences, n))
 
 
 def _fitted(wins: Column, length: Column, weights: Column) -> Column:
@@ -67,44 +70,13 @@ def _fitted(wins: Column, length: Column, weights: Column) -> Column:
     return fit
 
 
-def _resampled_intercepts(counts: Matrix, wins: Column, longer: Column, start: Column) -> Matrix:
-    """The intercept of each resample by Newton's method, all fits at once; shape [resamples].
-
-    statsmodels makes one fit at a time, in milliseconds: a minute for thirty policies.
-
-    Args:
-        counts: the weight of each pair of answers, which is how often its prompt was drawn over the number of the
-            prompt's pairs; shape [resamples, pairs].
-        wins, longer: as above.
-        start: θ and φ of all prompts, near which the others lie.
-    """
+def _influences(wins: Column, length: Column, weights: Column, fit: Column, codes: Codes) -> Column:
+    """How far each prompt moves θ: its part in the score, times the inverse of the penalised information."""
     from scipy.special import expit
 
-    total = counts.sum(1, keepdims=True)
-    mean = counts @ longer[:, None] / total
-    spread = np.sqrt((counts * (longer - mean) ** 2).sum(1, keepdims=True) / total)
-    length = np.tanh(longer / np.where(spread > 0, spread, np.inf))
-    theta, phi = (np.full(len(counts), value) for value in start)
-    for _ in range(STEPS):
-        rate = expit(theta[:, None] + phi[:, None] * length)
-        off = counts * (wins - rate)
-        weight = counts * rate * (1 - rate)
-        slope = off.sum(1) - RIDGE * theta, _dot(off, length) - RIDGE * phi
-        curve = weight.sum(1) + RIDGE, _dot(weight, length), _dot(weight, length**2) + RIDGE
-        determinant = curve[0] * curve[2] - curve[1] ** 2
-        steps = (
-            (curve[2] * slope[0] - curve[1] * slope[1]) / determinant,
-            (curve[0] * slope[1] - curve[1] * slope[0]) / determinant,
-        )
-        # Far from the optimum a full step may overshoot for ever.
-        shrink = LARGEST_STEP / np.maximum(LARGEST_STEP, np.maximum(np.abs(steps[0]), np.abs(steps[1])))
-        theta, phi = theta + shrink * steps[0], phi + shrink * steps[1]
-        if max(np.abs(steps[0]).max(), np.abs(steps[1]).max()) < 1e-6:
-            break
-    return theta
-
-
-def _dot(left: Matrix, right: Matrix) -> Matrix:
-    """Sums of products along each row."""
-    result: Matrix = np.einsum("ij,ij->i", left, right)
-    return result
+    design = np.stack([np.ones_like(length), length], axis=1)
+    rate = expit(design @ fit)
+    information = (design * (weights * rate * (1 - rate))[:, None]).T @ design + RIDGE * np.eye(2)
+    scores = by_cluster(list((design * (weights * (wins - rate))[:, None]).T), codes)
+    moved: Column = np.linalg.solve(information, scores.T)[0]
+    return moved

@@ -19,7 +19,6 @@ from align_bench.data.preferences import DataSource, read
 from align_bench.judge.gold import gold_score
 from align_bench.metrics.accuracy import accuracy
 from align_bench.metrics.agreement import Scores, kendall_tau, preference_agreement
-from align_bench.metrics.bootstrap import cluster_interval
 from align_bench.metrics.calibration import (
     brier,
     calibration_error,
@@ -263,8 +262,8 @@ def test_a_shift_is_in_units_of_the_spread_before() -> None:
     before, after = [0.0, 2.0, 4.0, 6.0], [1.0, None, 6.0, 9.0]
     spread = statistics.stdev(before)
     found = mean_shift(before, after, ["a", "a", "b", "b"])
-    assert found.value == pytest.approx((1 / spread + (2 + 3) / 2 / spread) / 2)
-    assert found.n == 2
+    assert found.value == pytest.approx((1 + 2 + 3) / spread / 3)  # answers weigh the same
+    assert found.n == 3
     assert mean_shift([1.0, 1.0], [2.0, 2.0], [0, 1]) == NONE
 
 
@@ -443,18 +442,3 @@ def test_temperature_is_undefined_for_a_judge_that_is_never_wrong_or_worse_than_
     assert temperature([0.0, 0.0], [1.0, 0.0], [0, 1]).value is None
     assert temperature([1.0, 2.0, -3.0], [0.0, 0.0, 0.0], [0, 1, 2]).value is None
     assert temperature([], [], []) == NONE
-
-
-# -- bootstrap ---------------------------------------------------------------------------------------------------------
-
-
-def test_clusters_are_drawn_whole() -> None:
-    rng = np.random.default_rng(2)
-    once = rng.normal(size=40)
-    thrice = np.repeat(once, 3)
-    clusters = np.repeat(np.arange(40), 3).tolist()
-    assert cluster_interval(np.mean, [thrice], clusters) == pytest.approx(cluster_interval(np.mean, [once], range(40)))
-    low, high = cluster_interval(np.mean, [once], range(40))
-    half = 1.96 * np.std(once) / math.sqrt(40)
-    assert (high - low) / 2 == pytest.approx(half, rel=0.15)
-    assert cluster_interval(np.mean, [once[:3]], [0, 0, 0]) == (None, None)

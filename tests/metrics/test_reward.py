@@ -42,18 +42,58 @@ def test_reward_std_is_unbiased_over_the_concatenation() -> None:
     assert found == reward_std(CHOSEN, REJECTED)
 
 
-def test_reward_std_interval_matches_a_naive_pair_bootstrap() -> None:
+def std_and_error(chosen: list[float], rejected: list[float], prompts: list[int]) -> tuple[float, float]:
+    """Logarithm of the standard deviation and its clustered error, from the parts of each prompt in the variance."""
+    scores, own = [*chosen, *rejected], [*prompts, *prompts]
+    mean, variance = statistics.mean(scores), statistics.pvariance(scores)
+    parts: dict[int, float] = {}
+    for score, prompt in zip(scores, own, strict=True):
+        parts[prompt] = parts.get(prompt, 0.0) + (score - mean) ** 2 - variance
+    groups = len(set(prompts))
+    squares = sum(part**2 for part in parts.values()) * groups / (groups - 1)
+    return math.log(statistics.variance(scores)) / 2, math.sqrt(squares) / (2 * len(scores) * variance)
+
+
+def test_reward_std_interval_is_a_studentised_bootstrap_of_whole_prompts() -> None:
     rng = random.Random(1)
-    chosen = [rng.gauss(1, 2) for _ in range(60)]
+    prompts = [prompt for prompt in range(30) for _ in range(1 + prompt % 4)]
+    level = {prompt: rng.gauss(0, 1) for prompt in prompts}
+    chosen = [level[prompt] + rng.gauss(1, 2) for prompt in prompts]
     rejected = [c - rng.gauss(1, 0.5) for c in chosen]
-    found = reward_std(chosen, rejected)
-    drawn = []
-    for _ in range(2000):
-        rows = [rng.randrange(60) for _ in range(60)]
-        drawn.append(statistics.stdev([chosen[row] for row in rows] + [rejected[row] for row in rows]))
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    assert found.low == pytest.approx(low, abs=0.08)
-    assert found.high == pytest.approx(high, abs=0.08)
+    found = reward_std(chosen, rejected, prompts=prompts)
+    rows = {prompt: [row for row, own in enumerate(prompts) if own == prompt] for prompt in range(30)}
+    log, error = std_and_error(chosen, rejected, prompts)
+    ratios = []
+    for drawn in np.random.default_rng(0).integers(0, 30, (9_999, 30)):
+        kept = [(row, place) for place, prompt in enumerate(drawn.tolist()) for row in rows[prompt]]
+        # A prompt that was drawn twice is two prompts that are alike; their parts add up as those of two.
+        one, its = std_and_error(
+            [chosen[row] for row, _ in kept], [rejected[row] for row, _ in kept], [place for _, place in kept]
+        )
+        ratios.append((one - log) / its)
+        if len(ratios) == 1_500:  # of 9,999: the bounds differ by a few thousandths
+            break
+    low, high = np.quantile(ratios, [0.025, 0.975])
+    assert found.n == len(prompts)
+    assert found.value == pytest.approx(math.exp(log))
+    assert found.low == pytest.approx(math.exp(log - high * error), rel=0.03)
+    assert found.high == pytest.approx(math.exp(log - low * error), rel=0.03)
+    alone = reward_std(chosen, rejected)
+    assert (alone.high or 0) - (alone.low or 0) < (found.high or 0) - (found.low or 0)
+
+
+def test_a_spread_says_where_its_interval_covers_too_little() -> None:
+    """Of 100 lognormal scores it covers 83%, of 1,000 89%, of normal ones 95%."""
+    draw = np.random.default_rng(4)
+    marked = {
+        (name, n): np.mean([reward_std(one).wanted is not None for one in scores(size=(10, n))])
+        for name, scores in (("normal", draw.normal), ("lognormal", draw.lognormal))
+        for n in (100, 400)
+    }
+    assert marked["lognormal", 100] >= 0.8
+    assert marked["lognormal", 400] >= 0.7
+    assert marked["normal", 100] <= 0.4
+    assert marked["normal", 400] == 0
 
 
 def test_constant_and_short_input_have_no_interval() -> None:
@@ -70,6 +110,21 @@ def test_constant_and_short_input_have_no_interval() -> None:
 def test_missing_scores_are_left_out_pair_by_pair() -> None:
     found = reward_mean([1.0, math.nan, 3.0], [1.0, 100.0, None])
     assert (found.value, found.n) == (1.0, 1)
+
+
+def test_a_mean_says_where_its_interval_covers_too_little() -> None:
+    """Cochran's rule wants 25 times the squared skewness in observations."""
+    draw = np.random.default_rng(0)
+    skewed, normal = draw.lognormal(0, 2, 200), draw.normal(size=200)
+    gaps = skewed - skewed.mean()
+    skewness = np.mean(gaps**3) / np.mean(gaps**2) ** 1.5
+    assert mean(skewed).wanted == math.ceil(25 * skewness**2)
+    assert mean(normal).wanted is None
+    prompts = (np.arange(200) // 2).tolist()
+    assert mean(skewed, prompts).n == 100
+    assert (mean(skewed, prompts).wanted or 0) > 100
+    assert margin(skewed.tolist(), [0.0] * 200, prompts).wanted == 2 * (mean(skewed, prompts).wanted or 0) - 1
+    assert margin(normal.tolist(), [0.0] * 200, prompts).wanted is None
 
 
 def test_samples_of_one_prompt_are_one_observation() -> None:

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from itertools import product
 
 import numpy as np
 import pytest
 
+from align_bench.metrics.clusters import cluster_codes
 from align_bench.metrics.length_bias import partial_correlation
-from align_bench.stats.bootstrap import paired_bootstrap, percentiles, resampled_win_rates, won
+from align_bench.metrics.resampling import Statistic
+from align_bench.stats.bootstrap import difference, percentiles, resampled_win_rates, won
 from align_bench.stats.paired import Difference
 
 ROWS = 150
@@ -25,17 +28,25 @@ def shared() -> list[np.ndarray]:
     return [draw.integers(1, 30, ROWS).astype(float) for _ in range(2)]
 
 
-def test_difference_and_interval_against_a_plain_loop() -> None:
-    a, b, words = columns(0.3), columns(0.05), shared()
-    found = paired_bootstrap(partial_correlation, a, b, words)
+def of(scores: Sequence[np.ndarray], rows: Sequence[int], prompts: Sequence[int] | None = None) -> Statistic:
+    (one, other), (long, short) = ([side[list(rows)] for side in group] for group in (scores, shared()))
+    return partial_correlation(one, other, long, short, cluster_codes(prompts, len(rows)))
 
-    def difference(rows: list[int]) -> float:
-        (a1, a2), (b1, b2), (long, short) = ([column[rows] for column in group] for group in (a, b, words))
-        return float(partial_correlation(a1, a2, long, short) - partial_correlation(b1, b2, long, short))
+
+def test_difference_and_interval_against_a_plain_loop() -> None:
+    a, b = columns(0.3), columns(0.05)
+    prompts = [row // 3 for row in range(ROWS)]
+    found = difference(of(a, range(ROWS), prompts), of(b, range(ROWS), prompts), ROWS // 3, ROWS)
+
+    def plain(rows: list[int]) -> float:
+        return float((of(a, rows)(np.ones(len(rows))) - of(b, rows)(np.ones(len(rows))))[0])
 
     draw = random.Random(2)
-    drawn = [difference([draw.randrange(ROWS) for _ in range(ROWS)]) for _ in range(1000)]
-    assert found.difference == pytest.approx(difference(list(range(ROWS))))
+    drawn = []
+    for _ in range(1500):
+        own = [draw.randrange(ROWS // 3) for _ in range(ROWS // 3)]
+        drawn.append(plain([3 * prompt + place for prompt in own for place in range(3)]))
+    assert found.difference == pytest.approx(plain(list(range(ROWS))))
     assert [found.low, found.high] == pytest.approx(np.percentile(drawn, [2.5, 97.5]), abs=0.03)
     assert found.low is not None
     assert found.low > 0
@@ -43,39 +54,27 @@ def test_difference_and_interval_against_a_plain_loop() -> None:
 
 
 def test_swapped_models_mirror_the_difference() -> None:
-    a, b, words = columns(0.3), columns(0.05), shared()
-    there, back = (paired_bootstrap(partial_correlation, *pair, words) for pair in ((a, b), (b, a)))
+    a, b = of(columns(0.3), range(ROWS)), of(columns(0.05), range(ROWS))
+    there, back = difference(a, b, ROWS, ROWS), difference(b, a, ROWS, ROWS)
     assert there.difference == pytest.approx(-(back.difference or 0))
     assert there.low == pytest.approx(-(back.high or 0))
 
 
 def test_a_model_against_itself_differs_by_nothing() -> None:
-    a = columns(0.3)
-    found = paired_bootstrap(partial_correlation, a, a, shared())
-    assert (found.difference, found.low, found.high) == (0.0, 0.0, 0.0)
+    a = of(columns(0.3), range(ROWS))
+    assert difference(a, a, ROWS, ROWS) == Difference(0.0, None, None, None, None, ROWS)
 
 
 def test_undefined_is_none() -> None:
-    flat, words = [np.zeros(ROWS)] * 2, shared()
-    assert paired_bootstrap(partial_correlation, flat, columns(0.3), words) == undefined(ROWS)
+    flat = of([np.zeros(ROWS)] * 2, range(ROWS))
+    assert difference(flat, of(columns(0.3), range(ROWS)), ROWS, ROWS) == undefined(ROWS)
     for rows in (0, 1):
-        short = [column[:rows] for column in columns(0.3)]
-        assert paired_bootstrap(partial_correlation, short, short, [word[:rows] for word in words]) == undefined(rows)
+        short = of(columns(0.3), range(rows))
+        assert difference(short, short, rows, rows) == undefined(rows)
 
 
 def undefined(rows: int) -> Difference:
     return Difference(None, None, None, None, None, rows)
-
-
-def test_two_rows_have_an_interval() -> None:
-    # Means of 1 and 3 drawn twice: 1, 2 or 3, and either end in one resample of four.
-    found = paired_bootstrap(mean, [np.array([1.0, 3.0])], [np.zeros(2)], [])
-    assert found == Difference(2.0, 1.0, 3.0, None, None, 2)
-
-
-def mean(column: np.ndarray, axis: int = -1) -> np.ndarray:
-    means: np.ndarray = column.mean(axis)
-    return means
 
 
 def test_percentiles_by_hand() -> None:

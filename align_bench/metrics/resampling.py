@@ -1,0 +1,127 @@
+"""One interval for every statistic that has none in closed form: BCa over prompts, all from the same resamples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from align_bench.metrics.clusters import Codes
+from align_bench.metrics.finite import Column, is_constant
+from align_bench.metrics.mean import wanted
+from align_bench.records import Estimate
+
+Matrix = npt.NDArray[np.float64]
+Statistic = Callable[[Matrix], Matrix]
+"""How often each prompt was drawn, shape [..., prompts] → values, shape [..., values]; NaN where undefined."""
+
+RESAMPLES = 9_999
+MOST_PROMPTS = 20_000
+GROUPS = 1_000
+# Numbers in a batch of counts: so many fit in a processor's cache.
+_BATCH = 2**17
+
+
+def estimates(statistic: Statistic, prompts: int, n: int | None = None) -> list[Estimate]:
+    """Values of a statistic with their 95% BCa intervals (Efron 1987), prompts resampled.
+
+    9,999 resamples, the same for all statistics of so many prompts; the acceleration is that of leaving out a prompt
+    at a time. Above 20,000 prompts it is the t interval of a jackknife that leaves out one in 1,000 groups of them.
+
+    Args:
+        statistic: of how often each prompt was drawn.
+        prompts: their number.
+        n: observations that the estimates count, where these are not the prompts.
+
+    Returns:
+        An estimate a value. The value is None where it is undefined; the interval for fewer than two prompts, for a
+        value that no resample changes, and where more than one resample in 20 leaves it undefined.
+    """
+    count = prompts if n is None else n
+    values = _batched(statistic, [np.ones((1, prompts))])[0]
+    if prompts < 2:
+        return [Estimate(float(one) if math.isfinite(one) else None, n=count) for one in values]
+    left_out = _left_out(statistic, prompts)
+    if prompts > MOST_PROMPTS:
+        return [_jackknifed(one, own, count) for one, own in zip(values, left_out.T, strict=True)]
+    drawn = resampled(statistic, prompts)
+    return [_bca(*one, count) for one in zip(values, drawn.T, left_out.T, strict=True)]
+
+
+def resampled(statistic: Statistic, prompts: int) -> Matrix:
+    """The statistic of each of the shared resamples, shape [resamples, values]."""
+    counts, size = _counts(prompts), max(1, _BATCH // prompts)
+    return _batched(statistic, (counts[at : at + size].astype(np.float64) for at in range(0, RESAMPLES, size)))
+
+
+def usable(drawn: Column) -> Column | None:
+    """The finite ones of a statistic's resamples; None where more than one in 20 is not, or none differs."""
+    finite: Column = drawn[np.isfinite(drawn)]
+    return None if len(finite) < 0.95 * len(drawn) or is_constant(finite) else finite
+
+
+def by_cluster(columns: Sequence[Column], codes: Codes) -> Matrix:
+    """Sums of columns over the rows of each prompt, shape [prompts, columns]; counts @ them are a resample's."""
+    return np.stack([np.bincount(codes, column) for column in columns], axis=1)
+
+
+@lru_cache(maxsize=4)
+def _counts(prompts: int) -> npt.NDArray[np.uint8]:
+    """How often each prompt is in each resample: the rows that scipy's `bootstrap` draws with a generator of seed 0."""
+    rng = np.random.default_rng(0)
+    counts = np.empty((RESAMPLES, prompts), dtype=np.uint8)
+    size = max(1, _BATCH // prompts)
+    for at in range(0, RESAMPLES, size):
+        rows = rng.integers(0, prompts, (min(size, RESAMPLES - at), prompts))
+        rows += prompts * np.arange(len(rows))[:, None]
+        counts[at : at + len(rows)] = np.bincount(rows.ravel(), minlength=rows.size).reshape(rows.shape)
+    return counts
+
+
+def _left_out(statistic: Statistic, prompts: int) -> Matrix:
+    """The statistic without each prompt, or each of 1,000 groups of them; shape [prompts or groups, values]."""
+    groups = np.arange(prompts)
+    if prompts > MOST_PROMPTS:
+        groups = np.random.default_rng(0).permutation(prompts) % GROUPS
+    numbers, size = np.unique(groups)[:, None], max(1, _BATCH // prompts)
+    batches = (groups != numbers[at : at + size] for at in range(0, len(numbers), size))
+    return _batched(statistic, (batch.astype(np.float64) for batch in batches))
+
+
+def _batched(statistic: Statistic, batches: Iterable[Matrix]) -> Matrix:
+    with np.errstate(divide="ignore", invalid="ignore"):  # undefined is NaN
+        return np.concatenate([statistic(batch) for batch in batches])
+
+
+def _bca(value: float, drawn: Column, left_out: Column, n: int) -> Estimate:
+    from scipy.special import ndtr, ndtri
+
+    if not math.isfinite(value):
+        return Estimate(None, n=n)
+    finite, known = usable(drawn), left_out[np.isfinite(left_out)]
+    if finite is None or len(known) < 2 or is_constant(known):
+        return Estimate(float(value), n=n)
+    bias = ndtri((np.mean(finite < value) + np.mean(finite <= value)) / 2)
+    gaps = known.mean() - known
+    acceleration = np.sum(gaps**3) / (6 * np.sum(gaps**2) ** 1.5)
+    normal = bias + ndtri([0.025, 0.975])
+    if not np.isfinite(bias) or (acceleration * normal >= 1).any():  # beyond every resample: nothing to read off
+        return Estimate(float(value), n=n)
+    low, high = np.quantile(finite, ndtr(bias + normal / (1 - acceleration * normal)))
+    return Estimate(float(value), float(low), float(high), n, wanted(gaps, n))
+
+
+def _jackknifed(value: float, left_out: Column, n: int) -> Estimate:
+    from scipy.stats import t
+
+    if not math.isfinite(value):
+        return Estimate(None, n=n)
+    groups = len(left_out)
+    if not np.isfinite(left_out).all() or is_constant(left_out):
+        return Estimate(float(value), n=n)
+    error = math.sqrt((groups - 1) * np.var(left_out))
+    half = float(t.ppf(0.975, groups - 1)) * error
+    return Estimate(float(value), value - half, value + half, n, wanted(left_out, n))

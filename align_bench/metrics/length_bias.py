@@ -122,14 +122,14 @@ def _rank_correlation(x: Column, y: Column, codes: Codes) -> Statistic:
     whole = np.array([float(np.ptp(column) > 0) for column in (x, y)]) * len(x)
 
     def statistic(counts: Matrix) -> Matrix:
-        weights = counts[..., codes]
-        size = weights.sum(-1)
-        middle = ((size + 1) / 2)[..., None]
+        weights = np.ascontiguousarray(np.moveaxis(counts, -1, 0))[codes]  # rows first: they are picked as a whole
+        middle = (weights.sum(0) + 1) / 2
         left, right = of_x(weights) - middle, of_y(weights) - middle
         weighted = weights * left
-        xx, xy = (np.einsum("...i,...i->...", weighted, side) for side in (left, right))
-        yy = np.einsum("...i,...i,...i->...", weights, right, right)
-        return _ratio(xx, yy, xy, whole)[..., None]
+        xx, xy = (weighted * left).sum(0), (weighted * right).sum(0)
+        right *= right
+        right *= weights
+        return _ratio(xx, right.sum(0), xy, whole)[..., None]
 
     return statistic
 
@@ -138,7 +138,7 @@ def _ranks(values: Column) -> Callable[[Matrix], Matrix]:
     """Mean ranks of rows that are there so many times; ties share theirs. Sorted once for all resamples.
 
     Returns:
-        Weights, shape [..., rows] → ranks, shape [..., rows].
+        Weights, shape [rows, ...] → ranks, of the same shape.
     """
     order = np.argsort(values, kind="stable")
     ordered = values[order]
@@ -147,9 +147,9 @@ def _ranks(values: Column) -> Callable[[Matrix], Matrix]:
     tie[order] = np.searchsorted(last, np.arange(len(values)))
 
     def ranks(weights: Matrix) -> Matrix:
-        upto = np.cumsum(weights[..., order], axis=-1)[..., last]
-        below = np.concatenate([np.zeros_like(upto[..., :1]), upto[..., :-1]], axis=-1)
-        found: Matrix = ((upto + below + 1) / 2)[..., tie]
+        upto = np.cumsum(weights[order], axis=0)[last]
+        below = np.concatenate([np.zeros_like(upto[:1]), upto[:-1]])
+        found: Matrix = ((upto + below + 1) / 2)[tie]
         return found
 
     return ranks

@@ -21,8 +21,8 @@ Statistic = Callable[[Matrix], Matrix]
 RESAMPLES = 9_999
 MOST_PROMPTS = 20_000
 GROUPS = 1_000
-# Numbers in a batch of counts: so many fit in a processor's cache.
-_BATCH = 2**17
+# Numbers in a batch of counts: with what statistics make of them, so many fit in a processor's cache.
+_BATCH = 2**14
 
 
 def estimates(statistic: Statistic, prompts: int, n: int | None = None) -> list[Estimate]:
@@ -30,6 +30,8 @@ def estimates(statistic: Statistic, prompts: int, n: int | None = None) -> list[
 
     9,999 resamples, the same for all statistics of so many prompts; the acceleration is that of leaving out a prompt
     at a time. Above 20,000 prompts it is the t interval of a jackknife that leaves out one in 1,000 groups of them.
+    In simulations of 100 prompts it covers 95% of means of normal values, 92% of lognormal ones; where Cochran's rule
+    wants more prompts, an estimate says so (`wanted`).
 
     Args:
         statistic: of how often each prompt was drawn.

@@ -35,7 +35,7 @@ def reward_std(*columns: Numbers, prompts: Clusters | None = None) -> Estimate:
     The 95% interval is a studentised bootstrap over prompts of the logarithm, whose error is that of its linear part
     (chi-square would take scores for normal and the answers to one prompt for independent). In simulations of 100
     prompts it covers 95% of normal scores and of ones with two humps, 92% of Student's t with 5 degrees of freedom, 84%
-    with 3 and 83% of lognormal ones; of 1,000 prompts 95%, 95%, 94%, 88% and 89%. The percentile bootstrap covers 92%,
+    with 3 and 83% of lognormal ones; of 1,000 prompts 95%, 93%, 94%, 88% and 89%. The percentile bootstrap covers 93%,
     95%, 87%, 69% and 68% of 100, BCa 94%, 95%, 89%, 79% and 74%, Bonett's (2006) 95%, 96%, 91%, 77% and 76%. So it is
     marked (`Estimate.wanted`) where there are fewer prompts than 12 times the squared skewness of their part in the
     variance: by simulation few of those that cover 95% are.

@@ -18,6 +18,7 @@ Facts: TypeAlias = Mapping[str, Json]  # small values beside an artefact, read w
 Kind = Literal["reward", "policy", "base"]
 Status = Literal["done", "failed", "skipped"]
 Level = Literal["checkpoint", "method"]
+Decision = Literal["higher", "lower", "equivalent", "none", "undefined"]
 OWN_SETTINGS = ("epochs", "batch_size")  # of a suite's `train`, which a method may set or sweep for itself
 
 
@@ -284,18 +285,29 @@ class Comparison:
         level: what the claim is about.
         metric: the compared metric.
         unit: the unit of the difference and its bounds: `share`, `reward` or `correlation`.
-        difference, low, high: mean difference and its 95% interval, that of the test.
-        bootstrap_low, bootstrap_high: its 95% bootstrap interval: BCa over prompts between checkpoints, percentile
-            over seeds and prompts between methods.
+        difference, low, high: mean difference and its 95% interval, that of the test; not adjusted for the family where
+            there is a p-value, adjusted (Bonferroni) where the interval alone decides.
+        bootstrap_low, bootstrap_high: its 95% BCa bootstrap interval over prompts, between checkpoints; nothing is
+            decided by it.
         test: the test's name, as a reader would cite it.
-        p, p_holm: p-value, plain and Holm-adjusted over all tests of the level in the report.
+        p, p_holm: p-value, plain and Holm-adjusted over the family.
         p_wilcoxon: of Wilcoxon's signed-rank test beside the paired t.
         effect: Cohen's dz for paired means; None where the test has none.
         margin: a difference smaller than this counts as none, in `unit`.
         p_tost, p_tost_holm: p-value of the equivalence test (TOST) within ±margin, plain and Holm-adjusted over all
-            equivalence tests of the level.
+            equivalence tests of the family.
         n: pairs of observations; seeds of the smaller group at the level `method`.
         prompts: distinct prompts behind them.
+        family: tests that were adjusted together with this one: those of the metric among reward models, or among
+            policies with the base, between checkpoints; all between methods. 0 in reports from before there were any.
+        df: degrees of freedom of the t-test, where it is one.
+        decision: what may be said; None in reports from before it was kept.
+        method_low, method_high: 95% interval of the difference between the methods of two checkpoints, which allows for
+            other seeds; None where no seed noise is known, or the methods have seeds enough for a test.
+        seed_share: share of that interval's variance that comes from the seeds.
+        seed_noise: what it allows for: the standard deviation of a method's mean over seeds, in standard deviations of
+            the difference between the two checkpoints on one prompt.
+        seed_noise_declared: whether the suite declares that; otherwise its own seeds show it. None without it.
     """
 
     a: CellId
@@ -318,6 +330,14 @@ class Comparison:
     p_tost_holm: float | None
     n: int
     prompts: int
+    family: int = 0
+    df: float | None = None
+    decision: Decision | None = None
+    method_low: float | None = None
+    method_high: float | None = None
+    seed_share: float | None = None
+    seed_noise: float | None = None
+    seed_noise_declared: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,11 +28,11 @@ from rich.table import Table
 
 from align_bench.metrics.accuracy import share
 from align_bench.runner.environment import environment
-from align_bench.stats.bootstrap import bca_means, percentiles, resampled_means
-from align_bench.stats.equivalence import prompt_spread, tost_paired, tost_seeds
+from align_bench.stats.bootstrap import bca_means
+from align_bench.stats.equivalence import prompt_spread, tost_methods, tost_paired
 from align_bench.stats.paired import holm, mcnemar_exact, paired_t, wilcoxon_p
 from align_bench.stats.power import detectable_effect
-from align_bench.stats.seeds import against_fixed, welch
+from align_bench.stats.seeds import crossed
 
 SEED_NOISE = 0.05
 ALPHA = 0.05
@@ -179,22 +179,18 @@ def between_checkpoints(rng: np.random.Generator, prompts: int, shared: float) -
 def between_methods(rng: np.random.Generator, prompts: int, seeds: int, own_taste: float = 0.0) -> Claims:
     """Several checkpoints of each of two methods that are equal over all prompts."""
     a, b = (scores(rng, seeds, prompts, own_taste * rng.normal(size=prompts)) for _ in range(2))
-    test = rejects(welch(a.mean(axis=1).tolist(), b.mean(axis=1).tolist()).p)
     return {
         "checkpoint: paired t of the first seeds": rejects(paired_t(a[0], b[0]).p),
-        "method: Welch t (seeds)": test,
-        "method: verdict (Welch t and two-level bootstrap)": test and excludes(a, b),
+        "method: crossed t (seeds × prompts)": rejects(crossed(a, b).tested().p),
     }
 
 
 def against_the_base(rng: np.random.Generator, prompts: int, seeds: int) -> Claims:
     """Checkpoints of a method that learnt nothing against the base, which answered once."""
     a, base = scores(rng, seeds, prompts), rng.normal(size=(1, prompts))
-    test = rejects(against_fixed(a.mean(axis=1).tolist(), float(base.mean())).p)
     return {
         "checkpoint: paired t of the first seed": rejects(paired_t(a[0], base[0]).p),
-        "method: one-sample t (seeds)": test,
-        "method: verdict (one-sample t and two-level bootstrap)": test and excludes(a, base),
+        "method: crossed t (seeds × prompts)": rejects(crossed(a, base, b_trained=False).tested().p),
     }
 
 
@@ -231,20 +227,11 @@ def equivalent(rng: np.random.Generator, prompts: int, dz: float) -> Claims:
     by_seed = [np.stack([_pair(rng, prompts, dz)[side] for _ in range(3)]) for side in (0, 1)]
     over_seeds = prompt_spread(by_seed[0], by_seed[1])
     assert over_seeds is not None
-    first, second = (side.mean(axis=1).tolist() for side in by_seed)
+    methods = crossed(by_seed[0], by_seed[1])
     return {
         "TOST between checkpoints": rejects(tost_paired(a, b, 0.1 * spread)),
-        "TOST between methods, 3 seeds without noise of their own": rejects(
-            tost_seeds(first, second, 0.1 * over_seeds)
-        ),
+        "TOST between methods, 3 seeds without noise of their own": rejects(tost_methods(methods, 0.1 * over_seeds)),
     }
-
-
-def excludes(a: Matrix, b: Matrix) -> bool:
-    """Whether the two-level bootstrap of a difference excludes 0."""
-    left, right = resampled_means([a, b])
-    low, high = percentiles(left - right)
-    return not low <= 0 <= high
 
 
 def rejects(p: float | None) -> bool:

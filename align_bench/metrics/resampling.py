@@ -25,7 +25,7 @@ GROUPS = 1_000
 _BATCH = 2**14
 
 
-def estimates(statistic: Statistic, prompts: int, n: int | None = None) -> list[Estimate]:
+def estimates(statistic: Statistic, prompts: int, n: int | None = None, level: float = 0.95) -> list[Estimate]:
     """Values of a statistic with their 95% BCa intervals (Efron 1987), prompts resampled.
 
     9,999 resamples, the same for all statistics of so many prompts; the acceleration is that of leaving out a prompt
@@ -37,6 +37,7 @@ def estimates(statistic: Statistic, prompts: int, n: int | None = None) -> list[
         statistic: of how often each prompt was drawn.
         prompts: their number.
         n: observations that the estimates count, where these are not the prompts.
+        level: confidence of the intervals, where it is not 95%.
 
     Returns:
         An estimate a value. The value is None where it is undefined; the interval for fewer than two prompts, for a
@@ -48,9 +49,9 @@ def estimates(statistic: Statistic, prompts: int, n: int | None = None) -> list[
         return [Estimate(float(one) if math.isfinite(one) else None, n=count) for one in values]
     left_out = _left_out(statistic, prompts)
     if prompts > MOST_PROMPTS:
-        return [_jackknifed(one, own, count) for one, own in zip(values, left_out.T, strict=True)]
+        return [_jackknifed(one, own, count, level) for one, own in zip(values, left_out.T, strict=True)]
     drawn = resampled(statistic, prompts)
-    return [_bca(*one, count) for one in zip(values, drawn.T, left_out.T, strict=True)]
+    return [_bca(*one, count, level) for one in zip(values, drawn.T, left_out.T, strict=True)]
 
 
 def resampled(statistic: Statistic, prompts: int) -> Matrix:
@@ -98,7 +99,7 @@ def _batched(statistic: Statistic, batches: Iterable[Matrix]) -> Matrix:
         return np.concatenate([statistic(batch) for batch in batches])
 
 
-def _bca(value: float, drawn: Column, left_out: Column, n: int) -> Estimate:
+def _bca(value: float, drawn: Column, left_out: Column, n: int, level: float) -> Estimate:
     from scipy.special import ndtr, ndtri
 
     if not math.isfinite(value):
@@ -109,14 +110,14 @@ def _bca(value: float, drawn: Column, left_out: Column, n: int) -> Estimate:
     bias = ndtri((np.mean(finite < value) + np.mean(finite <= value)) / 2)
     gaps = known.mean() - known
     acceleration = np.sum(gaps**3) / (6 * np.sum(gaps**2) ** 1.5)
-    normal = bias + ndtri([0.025, 0.975])
+    normal = bias + ndtri([(1 - level) / 2, (1 + level) / 2])
     if not np.isfinite(bias) or (acceleration * normal >= 1).any():  # beyond every resample: nothing to read off
         return Estimate(float(value), n=n)
     low, high = np.quantile(finite, ndtr(bias + normal / (1 - acceleration * normal)))
     return Estimate(float(value), float(low), float(high), n, wanted(gaps, n))
 
 
-def _jackknifed(value: float, left_out: Column, n: int) -> Estimate:
+def _jackknifed(value: float, left_out: Column, n: int, level: float) -> Estimate:
     from scipy.stats import t
 
     if not math.isfinite(value):
@@ -125,5 +126,5 @@ def _jackknifed(value: float, left_out: Column, n: int) -> Estimate:
     if not np.isfinite(left_out).all() or is_constant(left_out):
         return Estimate(float(value), n=n)
     error = math.sqrt((groups - 1) * np.var(left_out))
-    half = float(t.ppf(0.975, groups - 1)) * error
+    half = float(t.ppf((1 + level) / 2, groups - 1)) * error
     return Estimate(float(value), value - half, value + half, n, wanted(left_out, n))

@@ -6,22 +6,22 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import combinations
 
 from align_bench.metrics.agreement import kendall_tau, preference_agreement
-from align_bench.records import CellId, Comparison, MetricKey
+from align_bench.records import CellId, MetricKey
 from align_bench.report.cells import Cell, judge_metric
-from align_bench.report.decision import ALPHA
+from align_bench.report.claims import Claim
 from align_bench.report.schema import Agreement, JudgeFacts, Reversal
 from align_bench.suite.names import GOLD
 
 Order = tuple[CellId, CellId]  # two methods, the higher one first
 
 
-def agreements(cells: Sequence[Cell], judges: Sequence[str], comparisons: Sequence[Comparison]) -> list[Agreement]:
+def agreements(cells: Sequence[Cell], judges: Sequence[str], claims: Sequence[Claim]) -> list[Agreement]:
     """How far each two judges agree, gold among them where every answer has its verdict.
 
     Args:
         cells: the finished and unfinished cells.
         judges: names, the main one first.
-        comparisons: tells which differences were shown.
+        claims: tells which differences were shown.
     """
     answered = [cell for cell in cells if cell.generations]
     answers = [answer for cell in answered for answer in cell.generations]
@@ -29,7 +29,7 @@ def agreements(cells: Sequence[Cell], judges: Sequence[str], comparisons: Sequen
     if answers and GOLD not in judges and all(GOLD in answer.scores for answer in answers):
         names.append(GOLD)
     metrics = {judge: judge_metric("judge_reward", judge, judges) for judge in judges}
-    shown = {name: _shown(metrics.get(name, MetricKey("gold_accuracy")), comparisons) for name in names}
+    shown = {name: _shown(metrics.get(name, MetricKey("gold_accuracy")), claims) for name in names}
     return [_agreement(a, b, answered, shown) for a, b in combinations(names, 2)]
 
 
@@ -83,17 +83,14 @@ def _means(cells: Sequence[Cell], judge: str) -> dict[CellId, float]:
     return {method: sum(means) / len(means) for method, means in seeds.items()}
 
 
-def _shown(metric: MetricKey, comparisons: Sequence[Comparison]) -> set[Order]:
-    """The methods of which some two checkpoints differ significantly."""
-    return {
-        (found.a.method, found.b.method) if found.difference > 0 else (found.b.method, found.a.method)
-        for found in comparisons
-        if found.level == "checkpoint"
-        and found.metric == metric
-        and found.difference is not None
-        and found.p_holm is not None
-        and found.p_holm < ALPHA
+def _shown(metric: MetricKey, claims: Sequence[Claim]) -> set[Order]:
+    """The methods of which one was shown to be higher: over their seeds, or else of some two of their checkpoints."""
+    found = {
+        (one.a.method, one.b.method)
+        for one in claims
+        if (one.metric, one.kind, one.decision) == (metric, "policy", "higher")
     }
+    return {(high, low) for high, low in found if (low, high) not in found}
 
 
 def _note(found: Agreement) -> Iterator[str]:

@@ -11,7 +11,8 @@ from align_bench.report.agreement import agreement_notes, agreements, shared_row
 from align_bench.report.audit import audit
 from align_bench.report.baseline import against_longer, longer_wins_verdict
 from align_bench.report.cells import Cell, gather, judges_of, prompt_by_pair
-from align_bench.report.comparisons import compare_all
+from align_bench.report.claims import claims
+from align_bench.report.comparisons import Margins, compare_all
 from align_bench.report.course import course, keyword_lists, pareto_sets
 from align_bench.report.files import json_ready, unicode
 from align_bench.report.notes import heavy_tail_notes, write_notes
@@ -57,19 +58,24 @@ def build_report(
     judges = judges_of(answers, [judge.name for judge in header.judges])
     base = next((cell for cell in cells if cell.outcome.kind == "base" and cell.outcome.status == "done"), None)
     results = [result(cell, base, judges) for cell in cells]
-    margin = equivalence_dz(header)
-    comparisons = compare_all(cells, judges, margin)
-    rankings = rank_all(cells, judges)
-    agreement = agreements(cells, judges, comparisons)
+    margins = margins_of(header)
+    comparisons = compare_all(cells, judges, margins)
+    claimed = claims(results, comparisons)
+    rankings = rank_all(cells, judges, comparisons)
+    agreement = agreements(cells, judges, claimed)
     detectable = _detectable(cells, comparisons)
     beside_longer = against_longer(cells, audits)
     audited, policies = audit(audits), compare_policies(cells, results, judges)
     without_training = baselines(cells, pairs)
     report = Report(
         **dict(header),
-        verdict=[*write_verdict(results, comparisons, rankings, margin), *longer_wins_verdict(beside_longer)],
+        verdict=[
+            *write_verdict(results, claimed, rankings, margins.equivalence_dz),
+            *longer_wins_verdict(beside_longer),
+        ],
         results=results,
         comparisons=comparisons,
+        claims=claimed,
         rankings=rankings,
         policies=policies,
         baselines=without_training,
@@ -90,9 +96,10 @@ def build_report(
     return _as_read(report)
 
 
-def equivalence_dz(header: Header) -> float:
-    """The margin of equivalence that the suite set, in standard deviations of the differences on one prompt."""
-    return ReportSettings.model_validate(header.suite.settings.get("report", {})).equivalence_dz
+def margins_of(header: Header) -> Margins:
+    """What the suite set for differences."""
+    found = ReportSettings.model_validate(header.suite.settings.get("report", {}))
+    return Margins(found.equivalence_dz, found.seed_noise)
 
 
 def _as_read(report: Report) -> Report:
@@ -106,7 +113,8 @@ def _detectable(cells: Sequence[Cell], comparisons: Sequence[Comparison]) -> Det
     """What this many pairs, prompts and seeds could have shown; pairs that share a prompt count once."""
     pairs = prompt_by_pair(cells)
     prompts = len({answer.prompt_id for cell in cells for answer in cell.generations})
-    tests = sum(found.p is not None for found in comparisons if found.level == "checkpoint")
+    families = [found.family for found in comparisons if found.level == "checkpoint" and found.p is not None]
+    tests = max(families, default=0)
     between = [found.n for found in comparisons if found.level == "method" and found.p is not None]
     return Detectable(
         pairs=_effect(len(pairs), len(set(pairs.values())), tests) if pairs else None,

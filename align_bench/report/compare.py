@@ -28,8 +28,9 @@ from align_bench.report.schema import Header, JudgeFacts, Report, Result
 from align_bench.report.tables.cost import costs
 from align_bench.report.tables.leaderboard import judged, policies, reward_models
 from align_bench.report.tables.pairwise import LEVELS, members, pairwise
-from align_bench.report.tables.section import Column, Section, text, verdict
+from align_bench.report.tables.section import Column, Section, text
 from align_bench.report.tables.values import difference, number
+from align_bench.report.verdict import verdict
 from align_bench.suite.names import GOLD
 
 if TYPE_CHECKING:

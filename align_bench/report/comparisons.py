@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 
@@ -14,15 +15,25 @@ from align_bench.metrics.finite import finite, is_finite
 from align_bench.metrics.length_bias import partial_correlation
 from align_bench.records import CellId, Comparison, Kind, Level, MetricKey
 from align_bench.report.cells import Cell, judge_metric, prompt_by_pair, proxies_of
+from align_bench.report.decision import ALPHA, decide
 from align_bench.report.rows import ScoredAnswer
-from align_bench.stats.bootstrap import Matrix, bca_means, difference, percentiles, resampled_means
-from align_bench.stats.equivalence import prompt_spread, tost_fixed, tost_paired, tost_seeds
-from align_bench.stats.paired import Difference, holm, mcnemar_exact, paired_t, wilcoxon_p
-from align_bench.stats.seeds import MIN_SEEDS, against_fixed, welch
-from align_bench.suite.names import GOLD
+from align_bench.stats.bootstrap import Matrix, bca_means, difference
+from align_bench.stats.equivalence import prompt_spread, tost_methods, tost_paired
+from align_bench.stats.paired import Difference, Vector, holm, mcnemar_exact, paired_t, wilcoxon_p
+from align_bench.stats.seeds import (
+    MIN_SEEDS,
+    SeedNoise,
+    between_methods,
+    by_prompt,
+    crossed,
+    declared_noise,
+    pooled_noise,
+    seed_variance,
+)
+from align_bench.suite.names import GOLD, JUDGE_CELL
 
 Values = Mapping[Hashable, float]
-LEVELS: tuple[Level, ...] = ("checkpoint", "method")
+Pair = tuple[CellId, CellId]
 SHARE, REWARD, CORRELATION = "share", "reward", "correlation"
 
 
@@ -60,25 +71,89 @@ class Measure:
         return np.array([[self.values[cell][unit] for unit in units] for cell in cells], dtype=np.float64)
 
 
-def compare_all(cells: Sequence[Cell], judges: Sequence[str], equivalence_dz: float) -> list[Comparison]:
-    """Every pair of cells on every measure they share, then every pair of methods.
+@dataclass(frozen=True, slots=True)
+class Entrants:
+    """Who is held against whom.
 
-    Holm's adjustment takes all tests of a level as one family: the many tests of checkpoints must not drown the few
-    claims about methods. The tests of equivalence are a family of their own, since a difference cannot be both shown
-    and shown to be none. The base stands last in its pairs, so that a positive difference is a gain over it.
+    Attributes:
+        seeds: cell → its seed.
+        bases: the checkpoints that were not trained.
+    """
+
+    seeds: Mapping[CellId, int]
+    bases: frozenset[CellId]
+
+    @classmethod
+    def of(cls, cells: Sequence[Cell]) -> Entrants:
+        """Those of finished cells."""
+        return cls(
+            {cell.id: cell.outcome.seed for cell in cells},
+            frozenset(cell.id for cell in cells if cell.outcome.kind == "base"),
+        )
+
+    def pairs(self, cells: Sequence[CellId]) -> list[Pair]:
+        """Each cell with the base, and each two cells of different methods that share a seed, in the cells' order.
+
+        Where two methods have no seed in common, theirs are paired in order. Seeds of one method are never compared.
+        """
+        allowed: set[frozenset[CellId]] = set()
+        for a, b in combinations(_by_method(cells).values(), 2):
+            found = product(a, b) if {*a, *b} & self.bases else self._matched(a, b)
+            allowed |= set(map(frozenset, found))
+        return [pair for pair in combinations(cells, 2) if frozenset(pair) in allowed]
+
+    def _matched(self, a: Sequence[CellId], b: Sequence[CellId]) -> list[Pair]:
+        left, right = ({self.seeds[cell]: cell for cell in cells} for cells in (a, b))
+        if common := [seed for seed in left if seed in right]:
+            return [(left[seed], right[seed]) for seed in common]
+        return [(left[one], right[other]) for one, other in zip(sorted(left), sorted(right), strict=False)]
+
+    def seeded(self, methods: Mapping[CellId, Sequence[CellId]]) -> dict[CellId, Sequence[CellId]]:
+        """The methods with enough seeds for a claim, and the base."""
+        return {
+            method: cells
+            for method, cells in methods.items()
+            if len(cells) >= MIN_SEEDS or not self.trained(method, cells)
+        }
+
+    def trained(self, method: CellId, cells: Sequence[CellId]) -> bool:
+        """Whether it is a method, and not the base."""
+        return not set(cells) <= self.bases
+
+
+@dataclass(frozen=True, slots=True)
+class Margins:
+    """What the suite's `report` says of differences.
+
+    Attributes:
+        equivalence_dz: the margin of equivalence, in standard deviations of the differences on one prompt.
+        seed_noise: the declared standard deviation of a method's mean over seeds, in the same unit; None without one.
+    """
+
+    equivalence_dz: float
+    seed_noise: float | None = None
+
+
+def compare_all(cells: Sequence[Cell], judges: Sequence[str], margins: Margins) -> list[Comparison]:
+    """Each cell against the base and against the others of its seed, on every measure they share; then the methods.
+
+    A judge's own cell is compared with none. Holm's adjustment takes the tests of one measure as a family, and all
+    tests between methods as another one: the many tests of checkpoints must not drown the few claims about methods. The
+    tests of equivalence are families of their own, since a difference cannot be both shown and shown to be none. The
+    base stands last in its pairs, so that a positive difference is a gain over it.
 
     Args:
         cells: all cells.
         judges: the reward judges.
-        equivalence_dz: the margin of equivalence, in standard deviations of the differences on one prompt.
+        margins: of the suite.
     """
-    done = finished(cells)
+    done = entrants(cells)
+    who = Entrants.of(done)
     every = measures(done, judges)
-    found = [comparison for measure in every for comparison in _between_checkpoints(measure, equivalence_dz)]
-    found += _between_biases([cell for cell in done if cell.outcome.kind == "reward"])
-    bases = {cell.id for cell in done if cell.outcome.kind == "base"}
-    found += [comparison for measure in every for comparison in _between_methods(measure, bases, equivalence_dz)]
-    return [one for level in LEVELS for one in _adjusted([one for one in found if one.level == level])]
+    families = [list(_between_checkpoints(measure, who, margins)) for measure in every]
+    families += _between_biases([cell for cell in done if cell.outcome.kind == "reward"], who)
+    families.append([one for measure in every for one in _between_methods(measure, who, margins.equivalence_dz)])
+    return [one for family in families for one in _adjusted(family)]
 
 
 def finished(cells: Sequence[Cell]) -> list[Cell]:
@@ -86,6 +161,11 @@ def finished(cells: Sequence[Cell]) -> list[Cell]:
     return sorted(
         (cell for cell in cells if cell.outcome.status == "done"), key=lambda cell: cell.outcome.kind == "base"
     )
+
+
+def entrants(cells: Sequence[Cell]) -> list[Cell]:
+    """Those of them that are no judge's own."""
+    return [cell for cell in finished(cells) if cell.outcome.algorithm != JUDGE_CELL]
 
 
 def measures(cells: Sequence[Cell], judges: Sequence[str]) -> list[Measure]:
@@ -115,8 +195,12 @@ def measures(cells: Sequence[Cell], judges: Sequence[str]) -> list[Measure]:
 
 def by_method(measure: Measure) -> dict[CellId, list[CellId]]:
     """Method → its cells with values; the base is a method of one cell."""
+    return _by_method(measure.values)
+
+
+def _by_method(cells: Iterable[CellId]) -> dict[CellId, list[CellId]]:
     found: dict[CellId, list[CellId]] = {}
-    for cell in measure.values:
+    for cell in cells:
         found.setdefault(cell.method, []).append(cell)
     return found
 
@@ -143,40 +227,85 @@ def _proxied(reward: str, policies: Sequence[Cell]) -> Measure:
     return Measure(MetricKey("proxy_reward", reward), "policy", REWARD, scores, {}, binary=False)
 
 
-def _adjusted(family: Sequence[Comparison]) -> list[Comparison]:
+def _adjusted(family: Sequence[Comparison]) -> Iterator[Comparison]:
     differing, equal = holm([found.p for found in family]), holm([found.p_tost for found in family])
-    return [
-        replace(found, p_holm=p, p_tost_holm=p_tost) for found, p, p_tost in zip(family, differing, equal, strict=True)
-    ]
+    tests = sum(found.p is not None for found in family) or len(family)  # where intervals decide, each is one
+    for found, p, p_tost in zip(family, differing, equal, strict=True):
+        adjusted = replace(found, p_holm=p, p_tost_holm=p_tost, family=tests)
+        yield replace(adjusted, decision=decide(adjusted))
 
 
-def _between_checkpoints(measure: Measure, equivalence_dz: float) -> Iterator[Comparison]:
-    pairs = list(combinations(measure.values, 2))
+def _between_checkpoints(measure: Measure, who: Entrants, margins: Margins) -> Iterator[Comparison]:
+    pairs = who.pairs(list(measure.values))
     units = [measure.common(pair) for pair in pairs]
+    seeded, own_noise = who.seeded(by_method(measure)), _own_noise(measure, who)
     for (a, b), common, (low, high) in zip(pairs, units, _bca(measure, pairs, units), strict=True):
-        left, right = measure.table([a, b], common)
+        left, right = measure.table([a], common), measure.table([b], common)
         clusters = measure.clusters(common)
         prompts = len(set(clusters))
         clustered = bool(common) and is_clustered(cluster_codes(clusters, len(common)))
         if measure.binary and not clustered:
-            tested = _Tested("exact McNemar", mcnemar_exact(left, right), prompts)
+            tested = _Tested("exact McNemar, paired t", mcnemar_exact(left[0], right[0]), prompts)
         else:
             name = "clustered t" if clustered else "paired t"
-            tested = _Tested(name, paired_t(left, right, clusters), prompts)
-        spread = prompt_spread(left[None], right[None])
-        margin = equivalence_dz * spread if spread else None
-        yield replace(
+            tested = _Tested(name, paired_t(left[0], right[0], clusters), prompts)
+        spread = prompt_spread(left, right)
+        margin = margins.equivalence_dz * spread if spread else None
+        found = replace(
             _comparison(a, b, "checkpoint", measure.metric, measure.unit, tested),
             bootstrap_low=low,
             bootstrap_high=high,
-            p_wilcoxon=None if measure.binary else wilcoxon_p(left, right, clusters),
+            p_wilcoxon=None if measure.binary else wilcoxon_p(left[0], right[0], clusters),
             margin=margin,
-            p_tost=tost_paired(left, right, margin, clusters) if margin else None,
+            p_tost=tost_paired(left[0], right[0], margin, clusters) if margin else None,
         )
+        noise = own_noise
+        if noise is None and margins.seed_noise is not None and spread:
+            noise = declared_noise(margins.seed_noise, spread)
+        if noise is None or not spread or prompts < 2 or {a.method, b.method} <= seeded.keys():
+            yield found
+        else:
+            values = by_prompt(left, clusters)[0], by_prompt(right, clusters)[0]
+            yield _with_seeds(found, values, noise, spread, b_trained=b not in who.bases)
+
+
+def _own_noise(measure: Measure, who: Entrants) -> SeedNoise | None:
+    """What the suite's own seeds say of the noise of one."""
+    found = []
+    for method, cells in by_method(measure).items():
+        units = measure.common(cells)
+        clusters = measure.clusters(units)
+        if len(cells) > 1 and len(set(clusters)) > 1 and who.trained(method, cells):
+            found.append(seed_variance(by_prompt(measure.table(cells, units), clusters)))
+    return pooled_noise(found)
+
+
+def _with_seeds(
+    found: Comparison, values: tuple[Vector, Vector], noise: SeedNoise, spread: float, *, b_trained: bool
+) -> Comparison:
+    """The comparison with an interval for its methods.
+
+    Args:
+        found: between two checkpoints.
+        values: of each, prompt by prompt.
+        noise: of a seed.
+        spread: standard deviation of the differences on one prompt.
+        b_trained: whether b is not the base.
+    """
+    methods = between_methods(*values, noise, b_trained=b_trained)
+    tested = methods.tested()
+    return replace(
+        found,
+        method_low=tested.low,
+        method_high=tested.high,
+        seed_share=methods.seed_share,
+        seed_noise=math.sqrt(noise.variance) / spread,
+        seed_noise_declared=noise.declared,
+    )
 
 
 def _bca(
-    measure: Measure, pairs: Sequence[tuple[CellId, CellId]], units: Sequence[Sequence[Hashable]]
+    measure: Measure, pairs: Sequence[Pair], units: Sequence[Sequence[Hashable]]
 ) -> list[tuple[float | None, float | None]]:
     """The BCa interval of each pair's mean difference; pairs with the same units share their resamples."""
     places: dict[tuple[Hashable, ...], list[int]] = {}
@@ -198,35 +327,53 @@ def _right_shorter(cell: Cell) -> Values:
     return {pair.pair: mark for pair, mark in zip(pairs, marks, strict=True)}
 
 
-def _between_biases(cells: Sequence[Cell]) -> Iterator[Comparison]:
-    """The partial correlations of reward models with length, pair of models by pair of models."""
+def _between_biases(cells: Sequence[Cell], who: Entrants) -> Iterator[list[Comparison]]:
+    """The partial correlations of reward models with length, a family for each of the two.
+
+    Their differences have intervals and no tests, so it is these that are adjusted for the family (Bonferroni).
+    """
     prompts = prompt_by_pair(cells)
     for name, rows_of in (
         ("length_correlation_given_label", _rows_by_label),
         ("length_correlation_given_gold", _rows_by_gold),
     ):
         known = {cell.id: rows for cell in cells if (rows := rows_of(cell))}
-        for (a, left), (b, right) in combinations(known.items(), 2):
-            units = [unit for unit in left if unit in right]
-            own_a, other_a, own_b, other_b, longer, shorter, numbers = finite(
-                [left[unit].better.reward for unit in units],
-                [left[unit].worse.reward for unit in units],
-                [right[unit].better.reward for unit in units],
-                [right[unit].worse.reward for unit in units],
-                [left[unit].better.words for unit in units],
-                [left[unit].worse.words for unit in units],
-                cluster_codes([prompts[unit] for unit in units], len(units)),
-            )
-            codes = cluster_codes(numbers.tolist(), len(numbers))
-            count = len(set(codes.tolist()))
-            found = difference(
-                partial_correlation(own_a, other_a, longer, shorter, codes),
-                partial_correlation(own_b, other_b, longer, shorter, codes),
-                count,
-                len(codes),
-            )
-            tested = _Tested("paired bootstrap", found, count)
-            yield _comparison(a, b, "checkpoint", MetricKey(name), CORRELATION, tested)
+        pairs = who.pairs(list(known))
+        yield [
+            _bias(MetricKey(name), pair, (known[pair[0]], known[pair[1]]), prompts, ALPHA / len(pairs))
+            for pair in pairs
+        ]
+
+
+def _bias(
+    metric: MetricKey,
+    pair: Pair,
+    rows: tuple[Mapping[int, _Ordered], Mapping[int, _Ordered]],
+    prompts: Mapping[Hashable, Hashable],
+    alpha: float,
+) -> Comparison:
+    left, right = rows
+    units = [unit for unit in left if unit in right]
+    own_a, other_a, own_b, other_b, longer, shorter, numbers = finite(
+        [left[unit].better.reward for unit in units],
+        [left[unit].worse.reward for unit in units],
+        [right[unit].better.reward for unit in units],
+        [right[unit].worse.reward for unit in units],
+        [left[unit].better.words for unit in units],
+        [left[unit].worse.words for unit in units],
+        cluster_codes([prompts[unit] for unit in units], len(units)),
+    )
+    codes = cluster_codes(numbers.tolist(), len(numbers))
+    count = len(set(codes.tolist()))
+    found = difference(
+        partial_correlation(own_a, other_a, longer, shorter, codes),
+        partial_correlation(own_b, other_b, longer, shorter, codes),
+        count,
+        len(codes),
+        1 - alpha,
+    )
+    tested = _Tested("paired bootstrap (Bonferroni)", found, count)
+    return _comparison(*pair, "checkpoint", metric, CORRELATION, tested)
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,12 +392,10 @@ def _rows_by_gold(cell: Cell) -> Mapping[int, _Ordered]:
     return {found.pair: _Ordered(found.right, found.wrong) for found in cell.by_gold()}
 
 
-def _between_methods(measure: Measure, bases: set[CellId], equivalence_dz: float) -> Iterator[Comparison]:
+def _between_methods(measure: Measure, who: Entrants, equivalence_dz: float) -> Iterator[Comparison]:
     """Methods with enough seeds against each other and against the base, on the units that all their cells have."""
-    methods = {
-        method: cells for method, cells in by_method(measure).items() if len(cells) >= MIN_SEEDS or set(cells) <= bases
-    }
-    if not any(len(cells) >= MIN_SEEDS for cells in methods.values()):
+    methods = who.seeded(by_method(measure))
+    if not any(who.trained(method, cells) for method, cells in methods.items()):
         return
     units = measure.common([cell for cells in methods.values() for cell in cells])
     clusters = measure.clusters(units)
@@ -258,24 +403,17 @@ def _between_methods(measure: Measure, bases: set[CellId], equivalence_dz: float
     if prompts < 2:
         return
     tables = {method: measure.table(cells, units) for method, cells in methods.items()}
-    drawn = dict(zip(tables, resampled_means(list(tables.values()), clusters), strict=True))
     for a, b in combinations(tables, 2):
-        left, right = tables[a].mean(axis=1).tolist(), tables[b].mean(axis=1).tolist()
+        if not who.trained(a, methods[a]):  # two bases
+            continue
+        found = crossed(tables[a], tables[b], clusters, b_trained=who.trained(b, methods[b]))
         spread = prompt_spread(tables[a], tables[b])
         margin = equivalence_dz * spread if spread else None
-        if b in bases:
-            tested = _Tested("one-sample t (seeds)", against_fixed(left, right[0]), prompts)
-            p_tost = tost_fixed(left, right[0], margin) if margin else None
-        else:
-            tested = _Tested("Welch t (seeds)", welch(left, right), prompts)
-            p_tost = tost_seeds(left, right, margin) if margin else None
-        low, high = percentiles(drawn[a] - drawn[b])
+        tested = _Tested("crossed t (seeds × prompts)", found.tested(), prompts)
         yield replace(
             _comparison(a, b, "method", measure.metric, measure.unit, tested),
-            bootstrap_low=low,
-            bootstrap_high=high,
             margin=margin,
-            p_tost=p_tost,
+            p_tost=tost_methods(found, margin) if margin else None,
         )
 
 
@@ -311,4 +449,5 @@ def _comparison(a: CellId, b: CellId, level: Level, metric: MetricKey, unit: str
         p_tost_holm=None,
         n=found.n,
         prompts=tested.prompts,
+        df=found.df,
     )

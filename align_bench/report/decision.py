@@ -3,36 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
 
-from align_bench.records import Comparison
+from align_bench.records import Comparison, Decision
 
 ALPHA = 0.05
-
-Decision = Literal["higher", "lower", "equivalent", "none", "undefined"]
 
 
 def decide(comparison: Comparison) -> Decision:
     """Whether a is higher or lower than b, equivalent to it, or neither was shown.
 
-    A difference is shown by a Holm-adjusted p below 5%; between methods, the interval over resampled seeds and prompts
-    must exclude 0 as well, because a test over seeds says nothing of other prompts. Equivalence is shown by a
-    Holm-adjusted TOST; between methods, that interval must lie within the margin as well. Where there is an interval
-    but no test, it is the interval that decides, without an adjustment.
+    A difference is shown by a Holm-adjusted p below 5%, and equivalence by a Holm-adjusted TOST. Where there is an
+    interval but no test, it is the interval that decides.
     """
     if comparison.difference is None or (comparison.p_holm is None and comparison.low is None):
         return "undefined"
     p = comparison.p_holm
     shown = _excludes_zero(comparison.low, comparison.high) if p is None else p < ALPHA
-    if shown and comparison.level == "method" and comparison.bootstrap_low is not None:
-        shown = _excludes_zero(comparison.bootstrap_low, comparison.bootstrap_high)
     if shown:
         return "higher" if comparison.difference > 0 else "lower"
     return "equivalent" if _equivalent(comparison) else "none"
 
 
+def decision(comparison: Comparison) -> Decision:
+    """What the report decided; a report from before decisions were kept is decided now."""
+    return decide(comparison) if comparison.decision is None else comparison.decision
+
+
 def turned(comparison: Comparison) -> Comparison:
     """The same comparison as `b − a`."""
+    opposite: dict[Decision | None, Decision] = {"higher": "lower", "lower": "higher"}
     return replace(
         comparison,
         a=comparison.b,
@@ -43,17 +42,15 @@ def turned(comparison: Comparison) -> Comparison:
         high=_negative(comparison.low),
         bootstrap_low=_negative(comparison.bootstrap_high),
         bootstrap_high=_negative(comparison.bootstrap_low),
+        method_low=_negative(comparison.method_high),
+        method_high=_negative(comparison.method_low),
+        decision=opposite.get(comparison.decision, comparison.decision),
     )
 
 
 def _equivalent(comparison: Comparison) -> bool:
     p, margin = comparison.p_tost_holm, comparison.margin
-    if p is None or margin is None or p >= ALPHA:
-        return False
-    low, high = comparison.bootstrap_low, comparison.bootstrap_high
-    if comparison.level == "checkpoint" or low is None or high is None:
-        return True
-    return -margin < low and high < margin
+    return p is not None and margin is not None and p < ALPHA
 
 
 def _excludes_zero(low: float | None, high: float | None) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence, Sized
 from align_bench.metrics.finite import is_finite
 from align_bench.records import CellId, Comparison, Estimate, MetricKey, Outcome
 from align_bench.report.cells import Cell
+from align_bench.report.decision import decision
 from align_bench.report.schema import Audit, Baselines, Block, Detectable, Policies, Result
 from align_bench.stats.seeds import MIN_SEEDS
 
@@ -93,11 +94,11 @@ def _gold(cells: Sequence[Cell], comparisons: Sequence[Comparison]) -> Iterator[
         and found.a in policies
         and found.b in bases
     ]
-    flat = [found for found in against if found.low is None or found.low <= 0]
+    flat = [found for found in against if decision(found) != "higher"]
     if flat:
         shown = "; ".join(f"{found.a} {_interval(found)}" for found in flat)
         yield (
-            "No gain in gold accuracy over the base was shown (its 95% interval is not entirely above 0) "
+            "No gain in gold accuracy over the base was shown (after Holm's adjustment) "
             f"for {len(flat)} of {len(against)} policies: {shown}."
         )
 

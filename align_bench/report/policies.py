@@ -19,10 +19,10 @@ from align_bench.report.cells import Cell
 from align_bench.report.comparisons import finished
 from align_bench.report.rows import ScoredAnswer
 from align_bench.report.schema import UNDEFINED, FrontierPoint, GoldAgainstJudge, Policies, Result, WinRate
-from align_bench.stats.bootstrap import Matrix, percentiles, resampled_win_rates, won
+from align_bench.stats.bootstrap import Matrix, won
 from align_bench.stats.length_bins import Answers, Gain, binned_gain
 from align_bench.stats.length_control import length_controlled_win_rate
-from align_bench.stats.seeds import MIN_SEEDS
+from align_bench.stats.seeds import MIN_SEEDS, crossed_wins
 from align_bench.suite.names import GOLD
 
 
@@ -127,9 +127,16 @@ def _win_rates(policies: Sequence[Cell], judge: str) -> list[WinRate]:
     # One or two seeds say nothing of further ones: no interval, rather than one over prompts alone.
     able = {method: len(cells) >= MIN_SEEDS or set(cells) <= bases for method, cells in methods.items()}
     tables = {method: _samples([known[cell] for cell in cells], prompts) for method, cells in methods.items()}
-    for (a, b), drawn in zip(combinations(tables, 2), resampled_win_rates(list(tables.values())), strict=True):
-        low, high = percentiles(drawn) if able[a] and able[b] else (None, None)
-        rate = Estimate(float(won(tables[a], tables[b]).mean()), low, high, len(prompts))
+    for a, b in combinations(tables, 2):
+        wins = crossed_wins(won(tables[a], tables[b]), b_trained=not set(methods[b]) <= bases)
+        tested = wins.tested()
+        low, high = (tested.low, tested.high) if able[a] and able[b] else (None, None)
+        rate = Estimate(
+            wins.difference,
+            None if low is None else max(0.0, low),
+            None if high is None else min(1.0, high),
+            len(prompts),
+        )
         found.append(WinRate(a=a, b=b, level="method", rate=rate))
     return found
 

@@ -1,37 +1,41 @@
-"""Methods ranked on every measure, with bounds on their ranks."""
+"""Methods ranked on every measure, with the bounds that the comparisons set to their ranks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from align_bench.records import CellId
+import numpy as np
+import numpy.typing as npt
+
+from align_bench.records import CellId, Comparison, Level
 from align_bench.report.cells import Cell
-from align_bench.report.comparisons import Measure, by_method, finished, measures
+from align_bench.report.comparisons import Entrants, Measure, by_method, entrants, measures
+from align_bench.report.decision import decision
 from align_bench.report.schema import Friedman, RankedMethod, Ranking
-from align_bench.stats.bootstrap import resampled_means
 from align_bench.stats.ranking import friedman, ranks
 from align_bench.stats.seeds import MIN_SEEDS
-from align_bench.suite.names import JUDGE_CELL
 
 
-def rank_all(cells: Sequence[Cell], judges: Sequence[str]) -> list[Ranking]:
+def rank_all(cells: Sequence[Cell], judges: Sequence[str], comparisons: Sequence[Comparison]) -> list[Ranking]:
     """For each measure of at least two methods: their means over seeds and prompts, ranks and Friedman's test.
 
-    A judge is no method. The bounds are over resampled prompts, and over seeds as well for methods with enough of them.
-    The level is `method` when all but the base have enough; otherwise the ranks are those of the checkpoints at hand.
-    Friedman's test takes prompts as its blocks and each method's mean over seeds, so it speaks of these checkpoints.
+    A judge is no method. The level is `method` when all but the base have enough seeds; otherwise the ranks are those
+    of the checkpoints at hand. A rank is bounded by the decisions of that level: a method stands below those that were
+    shown higher, and above those shown lower. With a second seed but no third there are no bounds. Friedman's test
+    takes prompts as its blocks and each method's mean over seeds, so it speaks of these checkpoints.
 
     Args:
         cells: all cells.
         judges: the reward judges.
+        comparisons: what was decided.
     """
-    done = [cell for cell in finished(cells) if cell.outcome.algorithm != JUDGE_CELL]
-    bases = {cell.id for cell in done if cell.outcome.kind == "base"}
-    found = [_ranked(measure, bases) for measure in measures(done, judges) if len(by_method(measure)) > 1]
+    done = entrants(cells)
+    who = Entrants.of(done)
+    found = [_ranked(measure, who, comparisons) for measure in measures(done, judges) if len(by_method(measure)) > 1]
     return [one for one in found if one is not None]
 
 
-def _ranked(measure: Measure, bases: set[CellId]) -> Ranking | None:
+def _ranked(measure: Measure, who: Entrants, comparisons: Sequence[Comparison]) -> Ranking | None:
     methods = by_method(measure)
     units = measure.common([cell for cells in methods.values() for cell in cells])
     clusters = measure.clusters(units)
@@ -40,8 +44,11 @@ def _ranked(measure: Measure, bases: set[CellId]) -> Ranking | None:
         return None
     tables = [measure.table(cells, units) for cells in methods.values()]
     means = [float(table.mean()) for table in tables]
-    places = ranks(means, resampled_means(tables, clusters))
-    seeded = all(len(cells) >= MIN_SEEDS for cells in methods.values() if not set(cells) <= bases)
+    counts = [len(cells) for method, cells in methods.items() if who.trained(method, cells)]
+    level: Level = "method" if all(count >= MIN_SEEDS for count in counts) else "checkpoint"
+    decided = level == "method" or all(count == 1 for count in counts)
+    found = [one for one in comparisons if one.metric == measure.metric and one.level == level]
+    places = ranks(means, _higher(list(methods), found) if decided else None)
     rows = [
         RankedMethod(method=method, seeds=len(cells), value=mean, rank=place.rank, low=place.low, high=place.high)
         for (method, cells), mean, place in zip(methods.items(), means, places, strict=True)
@@ -51,9 +58,23 @@ def _ranked(measure: Measure, bases: set[CellId]) -> Ranking | None:
         metric=measure.metric,
         kind=measure.kind,
         unit=measure.unit,
-        level="method" if seeded else "checkpoint",
+        level=level,
         n=len(units),
         prompts=prompts,
         friedman=Friedman(test="Friedman (prompts)", p=p, n=prompts),
         methods=sorted(rows, key=lambda row: row.rank),
     )
+
+
+def _higher(methods: Sequence[CellId], comparisons: Sequence[Comparison]) -> npt.NDArray[np.bool_]:
+    """Which of the methods were shown to be higher than which, shape [methods, methods]."""
+    places = {method: place for place, method in enumerate(methods)}
+    found = np.zeros((len(methods), len(methods)), dtype=bool)
+    for one in comparisons:
+        if one.a.method in places and one.b.method in places:
+            a, b = places[one.a.method], places[one.b.method]
+            if decision(one) == "higher":
+                found[a, b] = True
+            elif decision(one) == "lower":
+                found[b, a] = True
+    return found

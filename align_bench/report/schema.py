@@ -15,6 +15,7 @@ from align_bench.metrics.distribution import Distribution
 from align_bench.metrics.keywords import Keyword
 from align_bench.metrics.score_groups import WelchTest
 from align_bench.records import CellId, Comparison, Cost, Estimate, Kind, Level, MetricKey, Scalar, Status
+from align_bench.report.claims import Claim
 from align_bench.suite.models import Tune
 
 VERSION = 1
@@ -328,8 +329,10 @@ class RankedMethod(Block):
     seeds: int
     value: float
     rank: float
-    low: float
-    high: float
+    low: float | None = None
+    """1 + the methods that were shown higher; None where ranks have no bounds, as with two seeds."""
+    high: float | None = None
+    """The number of methods less those that were shown lower."""
 
 
 class Friedman(Block):
@@ -413,7 +416,7 @@ class Reversal(Block):
     higher: CellId
     lower: CellId
     shown: bool
-    """Whether both judges' differences were shown between checkpoints."""
+    """Whether both judges' differences were shown, between the methods or else between their checkpoints."""
 
 
 class Agreement(Block):
@@ -575,6 +578,7 @@ class DetectableEffect(Block):
     n: int
     prompts: int
     tests: int
+    """Of the largest family."""
     dz: float | None
     dz_holm: float | None
 
@@ -618,6 +622,8 @@ class Report(Header):
     verdict: list[str]
     results: list[Result]
     comparisons: list[Comparison]
+    claims: list[Claim] = []
+    """What the comparisons allow to claim; `verdict` says it in words."""
     rankings: list[Ranking]
     policies: Policies
     baselines: Baselines

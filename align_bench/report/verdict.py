@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from align_bench.records import CellId, Comparison, Kind, MetricKey
-from align_bench.report.decision import Decision, decide, turned
-from align_bench.report.formatting import interval, number, p_value, signed
-from align_bench.report.schema import Ranking, Result
+from align_bench.report.claims import Claim
+from align_bench.report.decision import decision
+from align_bench.report.formatting import interval, number, one_line, p_value, signed
 from align_bench.stats.seeds import MIN_SEEDS
 from align_bench.suite.names import JUDGE_CELL
+
+if TYPE_CHECKING:
+    from align_bench.report.schema import Ranking, Result
 
 # Pairs of one kind that a sentence names before it counts the rest.
 NAMED = 6
@@ -23,25 +27,44 @@ ACCURACY: dict[Kind, str] = {
     "reward": "Accuracy of reward models (accuracy)",
     "policy": "Accuracy of policies by their own rewards (accuracy)",
 }
+UNKNOWN_SEEDS = (
+    "What another seed would change is unknown, so no interval here speaks of a method. With five identical methods, "
+    "500 prompts and a seed noise of 10% of that of prompts, about three in four suites of one seed show some "
+    "difference (benchmarks/false_claims.py). Three seeds, or a declared report.seed_noise, tell more."
+)
+
+
+def verdict(found: Comparison) -> str:
+    """One comparison in words: who is higher, that both are equivalent, or that neither was shown."""
+    decided = decision(found)
+    if decided in ("higher", "lower"):
+        who = one_line(found.a if decided == "higher" else found.b)
+        return f"{who} higher" if found.level == "method" else f"{who} checkpoint higher"
+    return {"equivalent": "equivalent", "none": "inconclusive", "undefined": "undefined"}[decided]
 
 
 def write_verdict(
-    results: Sequence[Result], comparisons: Sequence[Comparison], rankings: Sequence[Ranking], equivalence_dz: float
+    results: Sequence[Result], claims: Sequence[Claim], rankings: Sequence[Ranking], equivalence_dz: float
 ) -> list[str]:
     """The verdict, a sentence per item: first what may be claimed at all, then measure by measure.
 
     Every claim has its difference, 95% interval and Holm-adjusted p.
 
     Args:
-        results, comparisons, rankings: the report's blocks.
+        results, claims, rankings: the report's blocks.
         equivalence_dz: the margin of equivalence, in standard deviations of the differences on one prompt.
     """
     if not rankings:
         return []
     ordered = sorted(rankings, key=lambda ranking: _place(ranking.metric))
+    measures = [(ranking, [one for one in claims if _is_of(one, ranking)]) for ranking in ordered]
+    said = [one for _, own in measures for one in own]
     return [
-        *_claimable(results, equivalence_dz),
-        *(line for ranking in ordered for line in _measure(ranking, _of(ranking, comparisons, results))),
+        *_claimable(results, said),
+        f"Equivalent means within ±{equivalence_dz:g} standard deviations of the per-prompt differences "
+        "(TOST, Holm-adjusted); inconclusive means that neither a difference nor equivalence was shown. Intervals are "
+        "at 95%, not adjusted for the number of tests; Holm's p is.",
+        *(line for ranking, own in measures for line in _measure(ranking, own)),
     ]
 
 
@@ -50,7 +73,11 @@ def _place(metric: MetricKey) -> int:
     return {"gold_accuracy": 0, "judge_reward": 1}.get(metric.name, 2)
 
 
-def _claimable(results: Sequence[Result], equivalence_dz: float) -> Iterator[str]:
+def _is_of(claim: Claim, ranking: Ranking) -> bool:
+    return (claim.metric, claim.kind) == (ranking.metric, ranking.kind)
+
+
+def _claimable(results: Sequence[Result], claims: Sequence[Claim]) -> Iterator[str]:
     trained = [one for one in results if one.kind != "base" and one.algorithm != JUDGE_CELL]
     seeds = Counter(one.cell.method for one in trained if one.status == "done")
     few = [method for method, count in seeds.items() if count < MIN_SEEDS]
@@ -58,8 +85,7 @@ def _claimable(results: Sequence[Result], equivalence_dz: float) -> Iterator[str
     if enough:
         yield (
             f"Claims about methods: {_listed(enough)} ({min(seeds[method] for method in enough)} or more seeds each). "
-            "A difference counts when the test over seeds is significant after Holm's adjustment and the interval over "
-            "resampled seeds and prompts excludes 0; equivalence counts when that interval lies within the margin too."
+            "A difference counts when the test over seeds and prompts together is significant after Holm's adjustment."
         )
     if few:
         whose = "" if not enough else f" of {_listed(few)}"
@@ -68,9 +94,23 @@ def _claimable(results: Sequence[Result], equivalence_dz: float) -> Iterator[str
             f"and there {'is 1' if max(seeds[method] for method in few) == 1 else 'are fewer'}. "
             "These may not hold under another seed."
         )
-    yield (
-        f"Equivalent means within ±{equivalence_dz:g} standard deviations of the per-prompt differences "
-        "(TOST, Holm-adjusted); inconclusive means that neither a difference nor equivalence was shown."
+        yield _noise([one for one in claims if one.seed_noise is not None])
+
+
+def _noise(known: Sequence[Claim]) -> str:
+    """What is known of the seeds where there are too few of them."""
+    if not known:
+        return UNKNOWN_SEEDS
+    sizes = sorted(
+        {f"{one.seed_noise:.0%}": one.seed_noise for one in known if one.seed_noise is not None}.items(),
+        key=lambda item: item[1],
+    )
+    range_of = sizes[0][0] if len(sizes) == 1 else f"{sizes[0][0]} to {sizes[-1][0]}"
+    source = "declared" if known[0].seed_noise_declared else "of this suite's own seeds"
+    return (
+        "Between methods: the 95% interval that allows for another seed too, with a seed noise "
+        f"({source}) of {range_of} of the standard deviation of the per-prompt differences. Where it holds 0, nothing "
+        "is shown between the methods."
     )
 
 
@@ -78,21 +118,15 @@ def _listed(methods: Sequence[CellId]) -> str:
     return ", ".join(map(str, methods))
 
 
-def _of(ranking: Ranking, comparisons: Sequence[Comparison], results: Sequence[Result]) -> list[Comparison]:
-    """The comparisons of a ranking's measure at the highest level that it allows."""
-    rewards = {cell for one in results if one.kind == "reward" for cell in (one.cell, one.cell.method)}
-    ranked = {row.method for row in ranking.methods}
-    return [
-        found
-        for found in comparisons
-        if found.metric == ranking.metric
-        and found.level == ranking.level
-        and (found.a in rewards) == (ranking.kind == "reward")
-        and {found.a.method, found.b.method} <= ranked
-    ]
+def _measure(ranking: Ranking, claims: Sequence[Claim]) -> Iterator[str]:
+    metric = ranking.metric
+    yield _highest(ranking)
+    checkpoints = [one for one in claims if one.level == "checkpoint"]
+    yield from _decided(str(metric), [one for one in claims if one.level == "method"])
+    yield from _decided(f"{metric}, these checkpoints ({_seeds(checkpoints)})", checkpoints)
 
 
-def _measure(ranking: Ranking, comparisons: Sequence[Comparison]) -> Iterator[str]:
+def _highest(ranking: Ranking) -> str:
     metric, first = ranking.metric, ranking.methods[0]
     what = ACCURACY[ranking.kind] if metric == MetricKey("accuracy") else WHAT.get(metric, str(metric))
     if ranking.prompts == ranking.n:
@@ -100,38 +134,59 @@ def _measure(ranking: Ranking, comparisons: Sequence[Comparison]) -> Iterator[st
     else:
         units = f"{ranking.n} pairs of {ranking.prompts} prompts"
     best = [str(one.method) for one in ranking.methods if one.rank == first.rank]
-    yield (
-        f"{what}, {ranking.level}s, {units}: {'highest' if len(best) == 1 else 'tied highest'} {', '.join(best)} "
-        f"({number(first.value)}; rank {first.rank:g} [{first.low:g}, {first.high:g}] of {len(ranking.methods)})."
-    )
-    by_decision: dict[Decision, list[Comparison]] = {}
-    for found in comparisons:
-        by_decision.setdefault(decide(found), []).append(found)
-    better = [*by_decision.get("higher", []), *map(turned, by_decision.get("lower", []))]
-    if better:
-        yield f"Higher on {metric}: {_several(list(map(_claim, better)))}."
-    if alike := by_decision.get("equivalent"):
-        largest = max(found.p_tost_holm for found in alike if found.p_tost_holm is not None)
-        yield f"Equivalent on {metric} (TOST, Holm p up to {p_value(largest)}): {_several(list(map(_pair, alike)))}."
-    if unclear := by_decision.get("none"):
-        least = min((found.p_holm for found in unclear if found.p_holm is not None), default=None)
-        yield f"Inconclusive on {metric} (Holm p from {p_value(least)}): {_several(list(map(_pair, unclear)))}."
-    if untested := by_decision.get("undefined"):
-        yield f"Too little data or variation for a test on {metric}: {_several(list(map(_pair, untested)))}."
-
-
-def _claim(found: Comparison) -> str:
-    within = found.difference is not None and found.margin is not None and abs(found.difference) < found.margin
-    small = f", within the margin of {number(found.margin)}" if within else ""
+    which = "highest" if len(best) == 1 else "tied highest"
+    if ranking.level == "checkpoint":
+        which = f"{which} checkpoint{'s' if len(best) > 1 else ''}"
+    bounds = "" if first.low is None or first.high is None else f" [{first.low:g}, {first.high:g}]"
     return (
-        f"{found.a} over {found.b} by {signed(found.difference)} {interval(found.low, found.high)}, "
-        f"Holm p {p_value(found.p_holm)}{small}"
+        f"{what}, {ranking.level}s, {units}: {which} {', '.join(best)} "
+        f"({number(first.value)}; rank {first.rank:g}{bounds} of {len(ranking.methods)})."
     )
 
 
-def _pair(found: Comparison) -> str:
-    bounds = "" if found.low is None else f" {interval(found.low, found.high)}"
-    return f"{found.a} and {found.b} ({signed(found.difference)}{bounds})"
+def _seeds(claims: Sequence[Claim]) -> str:
+    seeds = sorted({seed for one in claims for seed in one.seeds})
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+
+
+def _decided(on: str, claims: Sequence[Claim]) -> Iterator[str]:
+    """A sentence for each decision that was made of these claims."""
+    by_decision: dict[str, list[Claim]] = {}
+    for one in claims:
+        by_decision.setdefault(one.decision, []).append(one)
+    if better := by_decision.get("higher"):
+        yield f"Higher on {on}: {_several(list(map(_higher, better)))}."
+    if alike := by_decision.get("equivalent"):
+        largest = max(one.p_tost_holm for one in alike if one.p_tost_holm is not None)
+        yield f"Equivalent on {on} (TOST, Holm p up to {p_value(largest)}): {_several(list(map(_pair, alike)))}."
+    if unclear := by_decision.get("none"):
+        least = min((one.p_holm for one in unclear if one.p_holm is not None), default=None)
+        yield f"Inconclusive on {on} (Holm p from {p_value(least)}): {_several(list(map(_pair, unclear)))}."
+    if untested := by_decision.get("undefined"):
+        yield f"Too little data or variation for a test on {on}: {_several(list(map(_pair, untested)))}."
+
+
+def _higher(claim: Claim) -> str:
+    within = claim.difference is not None and claim.margin is not None and abs(claim.difference) < claim.margin
+    small = f", within the margin of {number(claim.margin)}" if within else ""
+    return (
+        f"{claim.a} over {claim.b} by {signed(claim.difference)} {interval(claim.low, claim.high)}, "
+        f"Holm p {p_value(claim.p_holm)}{small}{_of_methods(claim)}"
+    )
+
+
+def _of_methods(claim: Claim) -> str:
+    """How much of a difference between two checkpoints is one between their methods."""
+    if claim.between_methods is None or claim.seed_share is None:
+        return ""
+    bounds = interval(claim.method_low, claim.method_high)
+    shown = "" if claim.between_methods else ": not shown between methods"
+    return f" (between methods {bounds}, {claim.seed_share:.0%} of its variance from seeds{shown})"
+
+
+def _pair(claim: Claim) -> str:
+    bounds = "" if claim.low is None else f" {interval(claim.low, claim.high)}"
+    return f"{claim.a} and {claim.b} ({signed(claim.difference)}{bounds})"
 
 
 def _several(items: Sequence[str]) -> str:

@@ -7,14 +7,13 @@ comparison on 1,000 prompts finds a difference of that size in 88% of cases.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 
 import numpy as np
 
 from align_bench.metrics.clusters import Clusters, are_alike, cluster_codes, clustered_fit, is_clustered
-from align_bench.metrics.finite import is_constant
 from align_bench.stats.paired import Values, Vector
-from align_bench.stats.seeds import MIN_SEEDS
+from align_bench.stats.seeds import MethodDifference
 
 
 def prompt_spread(a: Vector, b: Vector) -> float | None:
@@ -56,26 +55,23 @@ def tost_paired(a: Values, b: Values, margin: float, clusters: Clusters | None =
     return max(one_sided)
 
 
-def tost_seeds(a: Sequence[float], b: Sequence[float], margin: float) -> float | None:
-    """p-value of |mean of a − mean of b| < margin between methods, over their seed means.
+def tost_methods(found: MethodDifference, margin: float) -> float | None:
+    """p-value of |difference| < margin between methods, by the standard error that its interval has.
 
-    statsmodels' `CompareMeans.ttost_ind` with unequal variances. None for fewer than three seeds, or when neither
-    varies over its seeds.
+    None where it has none.
+
+    Args:
+        found: a difference over seeds and prompts.
+        margin: as of `tost_paired`.
     """
-    left, right = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
-    if min(len(left), len(right)) < MIN_SEEDS or (is_constant(left) and is_constant(right)):
+    if found.variance is None or found.df is None:
         return None
-    from statsmodels.stats.weightstats import CompareMeans, DescrStatsW
+    from scipy.stats import t
 
-    return float(CompareMeans(DescrStatsW(left), DescrStatsW(right)).ttost_ind(-margin, margin, usevar="unequal")[0])
-
-
-def tost_fixed(a: Sequence[float], fixed: float, margin: float) -> float | None:
-    """p-value of |mean of a − fixed| < margin between a method's seed means and the base's mean (statsmodels)."""
-    differences = np.asarray(a, dtype=np.float64) - fixed
-    if len(differences) < MIN_SEEDS or is_constant(differences):
-        return None
-    return _within(differences, margin)
+    error = math.sqrt(found.variance)
+    below = float(t.cdf((found.difference - margin) / error, found.df))
+    above = float(t.sf((found.difference + margin) / error, found.df))
+    return max(below, above)
 
 
 def _within(differences: Vector, margin: float) -> float:

@@ -24,6 +24,7 @@ class Difference:
         p: two-sided p-value.
         effect: Cohen's dz (mean / standard deviation of the differences); None where the test has none.
         n: observations: pairs, or seeds of the smaller group.
+        df: degrees of freedom of the t-test, where it is one.
     """
 
     difference: float | None
@@ -32,6 +33,7 @@ class Difference:
     p: float | None
     effect: float | None
     n: int
+    df: float | None = None
 
 
 def paired_t(a: Values, b: Values, clusters: Clusters | None = None) -> Difference:
@@ -62,12 +64,12 @@ def paired_t(a: Values, b: Values, clusters: Clusters | None = None) -> Differen
     if is_clustered(codes):
         fit = clustered_fit(differences, codes)
         low, high = fit.conf_int(0.05)[0]
-        return Difference(centre, float(low), float(high), float(fit.pvalues[0]), effect, n)
+        return Difference(centre, float(low), float(high), float(fit.pvalues[0]), effect, n, float(codes.max()))
     from scipy.stats import ttest_rel
 
     test = ttest_rel(left, right)
     interval = test.confidence_interval(0.95)
-    return Difference(centre, float(interval.low), float(interval.high), float(test.pvalue), effect, n)
+    return Difference(centre, float(interval.low), float(interval.high), float(test.pvalue), effect, n, float(n - 1))
 
 
 def wilcoxon_p(a: Values, b: Values, clusters: Clusters | None = None) -> float | None:
@@ -90,11 +92,14 @@ def wilcoxon_p(a: Values, b: Values, clusters: Clusters | None = None) -> float 
 
 
 def mcnemar_exact(a: Values, b: Values) -> Difference:
-    """Exact McNemar test: a two-sided binomial test of the discordant pairs at ½ (scipy `binomtest`).
+    """Exact McNemar test beside a paired t, with the interval that goes with both.
 
-    The interval is the paired t one of the difference in accuracy, since the test itself gives none. A tie counts ½ in
-    a and b; a pair is discordant when a and b differ. p is None without discordant pairs. The test takes pairs for
-    independent: where several share a prompt, use `paired_t` with clusters.
+    The exact test, a two-sided binomial test of the discordant pairs at ½ (scipy `binomtest`), has no interval of the
+    difference, and the paired t is not exact. So p is the larger of the two, and the interval holds both: that of the
+    t, and Clopper–Pearson's of the share of discordant pairs that a wins, as a difference. It excludes 0 where p is
+    below 5%, and nowhere else. A tie counts ½ in a and b; a pair is discordant when a and b differ. Where ties make the
+    two point in opposite directions, neither is shown: p is 1. p is None without discordant pairs. Both tests take
+    pairs for independent: where several share a prompt, use `paired_t` with clusters.
 
     Args:
         a, b: 1 right, 0 wrong, ½ tie, for the same pairs in the same order.
@@ -109,8 +114,14 @@ def mcnemar_exact(a: Values, b: Values) -> Difference:
         return Difference(mean.difference, None, None, None, None, mean.n)
     from scipy.stats import binomtest
 
-    p = float(binomtest(only_a, only_a + only_b).pvalue)
-    return Difference(mean.difference, mean.low, mean.high, p, None, mean.n)
+    exact = binomtest(only_a, only_a + only_b)
+    share = exact.proportion_ci(0.95, method="exact")
+    size = float(np.sum(np.abs(left - right))) / mean.n  # of the difference, if one side won every discordant pair
+    low, high, p = (2 * float(share.low) - 1) * size, (2 * float(share.high) - 1) * size, float(exact.pvalue)
+    if mean.low is not None and mean.high is not None and mean.p is not None:
+        low, high, p = min(low, mean.low), max(high, mean.high), max(p, mean.p)
+    opposite = (only_a - only_b) * (mean.difference or 0.0) < 0
+    return Difference(mean.difference, low, high, 1.0 if opposite else p, None, mean.n)
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

@@ -15,25 +15,28 @@ Matrix = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Rank:
-    """A place among several: 1 is the highest mean, equal means share the middle place. Bounds are 95%."""
+    """A place among several: 1 is the highest mean, equal means share the middle place. Bounds None: none is known."""
 
     rank: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
 
-def ranks(means: Sequence[float], resampled: Matrix) -> list[Rank]:
-    """The rank of each mean, with percentile bounds over resamples.
+def ranks(means: Sequence[float], higher: npt.NDArray[np.bool_] | None) -> list[Rank]:
+    """The rank of each mean, bounded by what was shown: as many stand above it as were shown higher, at the least.
 
     Args:
         means: one a model; higher is better.
-        resampled: what `stats.bootstrap.resampled_means` drew, shape [models, resamples].
+        higher: whether model i was shown to be higher than model j, shape [models, models]; None without tests.
     """
     from scipy.stats import rankdata
 
     places = rankdata(-np.asarray(means))
-    drawn = rankdata(-resampled, axis=0)
-    low, high = np.quantile(drawn, [0.025, 0.975], axis=1, method="inverted_cdf")  # a rank that was drawn
+    if higher is None:
+        return [Rank(float(place), None, None) for place in places]
+    low, high = 1 + higher.sum(axis=0), len(means) - higher.sum(axis=1)
+    # Tests of two models may rest on more pairs than the means of all do.
+    low, high = np.minimum(low, places), np.maximum(high, places)
     return [Rank(*map(float, found)) for found in zip(places, low, high, strict=True)]
 
 

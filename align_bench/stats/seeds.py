@@ -1,57 +1,236 @@
-"""Tests between methods, over the means of their seeds. Prompts are no replicates of a method; seeds are."""
+"""Differences between methods: crossed seeds × prompts, so that a claim holds for other seeds and for other prompts."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from align_bench.metrics.finite import is_constant
-from align_bench.stats.paired import Difference
+from align_bench.metrics.clusters import Clusters, cluster_codes
+from align_bench.stats.paired import Difference, Vector
 
 MIN_SEEDS = 3
 
+Matrix = npt.NDArray[np.float64]
 
-def welch(a: Sequence[float], b: Sequence[float]) -> Difference:
-    """Welch's t-test between the seed means of two methods (scipy `ttest_ind`, unequal variances).
 
-    Only the difference is defined when a method has fewer than three seeds, or when neither varies over its seeds.
+@dataclass(frozen=True, slots=True)
+class SeedVariance:
+    """How the mean of one method varies over its seeds.
+
+    Attributes:
+        seeds: how many there are.
+        raw: variance of the seed means (ddof 1), the noise of the prompts in it.
+        by_prompts: the part of it that comes with this many prompts, whatever the seeds: the residual mean square of
+            the table seeds × prompts, divided by the prompts.
+    """
+
+    seeds: int
+    raw: float
+    by_prompts: float
+
+
+@dataclass(frozen=True, slots=True)
+class MethodDifference:
+    """A difference between two methods, with what its test needs.
+
+    Attributes:
+        difference: mean of a − mean of b.
+        variance: of the difference, over seeds and prompts; None where it cannot be estimated.
+        df: Satterthwaite's degrees of freedom.
+        n: seeds of the smaller trained method.
+        seed_share: share of the variance that comes from the seeds.
+    """
+
+    difference: float
+    variance: float | None
+    df: float | None
+    n: int
+    seed_share: float | None = None
+
+    def tested(self) -> Difference:
+        """Student's t-test of no difference, with its 95% interval."""
+        if self.variance is None or self.df is None:
+            return Difference(self.difference, None, None, None, None, self.n)
+        from scipy.stats import t
+
+        error = math.sqrt(self.variance)
+        half = float(t.ppf(0.975, self.df)) * error
+        p = 2 * float(t.sf(abs(self.difference) / error, self.df))
+        return Difference(self.difference, self.difference - half, self.difference + half, p, None, self.n, self.df)
+
+
+def by_prompt(table: Matrix, clusters: Clusters | None = None) -> Matrix:
+    """Values of prompts in place of those of pairs, such that all prompts weigh the same and each mean is kept.
+
+    A prompt's value is linear in its pairs, mean + (prompts / pairs) · Σ (y − mean). So the variance over prompts,
+    divided by their number, is the squared clustered standard error of `metrics.clusters.clustered_fit`.
 
     Args:
-        a, b: one mean a seed; the seeds need not match.
+        table: a row per seed, a column per pair.
+        clusters: the prompt of each pair; None when each is its own.
+
+    Returns:
+        Shape [seeds, prompts].
     """
-    left, right = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
-    n = min(len(left), len(right))
-    if n == 0:
-        return Difference(None, None, None, None, None, 0)
-    difference = float(np.mean(left) - np.mean(right))
-    if n < MIN_SEEDS or (is_constant(left) and is_constant(right)):
-        return Difference(difference, None, None, None, None, n)
-    from scipy.stats import ttest_ind
-
-    test = ttest_ind(left, right, equal_var=False)
-    interval = test.confidence_interval(0.95)
-    return Difference(difference, float(interval.low), float(interval.high), float(test.pvalue), None, n)
+    codes = cluster_codes(clusters, table.shape[1])
+    means = table.mean(axis=1, keepdims=True)
+    sums = np.array([np.bincount(codes, row) for row in table - means])
+    prompts = sums.shape[1]
+    values: Matrix = means + prompts / table.shape[1] * sums
+    return values
 
 
-def against_fixed(a: Sequence[float], fixed: float) -> Difference:
-    """One-sample t-test of a method's seed means against a checkpoint without seeds, the base (scipy `ttest_1samp`).
-
-    Only the difference is defined for fewer than three seeds or constant means.
+def seed_variance(values: Matrix) -> SeedVariance:
+    """The variance over the seeds of one method.
 
     Args:
-        a: one mean a seed.
-        fixed: the base's mean.
+        values: shape [seeds, prompts], at least two of each, as of `by_prompt`.
     """
-    differences = np.asarray(a, dtype=np.float64) - fixed
-    n = len(differences)
-    if n == 0:
-        return Difference(None, None, None, None, None, 0)
-    centre = float(np.mean(differences))
-    if n < MIN_SEEDS or is_constant(differences):
-        return Difference(centre, None, None, None, None, n)
-    from scipy.stats import ttest_1samp
+    seeds, prompts = values.shape
+    means = values.mean(axis=1)
+    residuals = values - means[:, None] - values.mean(axis=0) + values.mean()
+    interaction = float(np.sum(residuals**2)) / ((seeds - 1) * (prompts - 1))
+    return SeedVariance(seeds, float(np.var(means, ddof=1)), interaction / prompts)
 
-    test = ttest_1samp(differences, 0.0)
-    interval = test.confidence_interval(0.95)
-    return Difference(centre, float(interval.low), float(interval.high), float(test.pvalue), None, n)
+
+def crossed(a: Matrix, b: Matrix, clusters: Clusters | None = None, *, b_trained: bool = True) -> MethodDifference:
+    """The difference between two methods, over seeds and prompts at once.
+
+    Its variance is s²_a/k_a + s²_b/k_b + P − e_a/(G k_a) − e_b/(G k_b), and P at least: s² is the variance of a
+    method's k seed means, P that of the prompts' mean differences divided by the G prompts, and e the residual mean
+    square of seeds × prompts, whose part in s² stands in P as well. Degrees of freedom are Satterthwaite's of the three
+    first terms, and at least those of the smallest. A base that was not trained has no variance over seeds; that of
+    its one draw of answers is in P.
+
+    Args:
+        a, b: a row per seed, a column per unit (pair or prompt), the same units in both.
+        clusters: the prompt of each unit; None when each is its own.
+        b_trained: whether b is a method with seeds, and not the base, one checkpoint.
+
+    Returns:
+        Without a variance where a trained method has fewer than three seeds, for fewer than two prompts, and where
+        nothing varies.
+
+    Raises:
+        ValueError: no seed, no unit, or a value that is not finite.
+    """
+    if not (a.size and b.size and np.isfinite(a).all() and np.isfinite(b).all()):
+        raise ValueError("a difference between methods needs finite values, of at least one seed and one unit")
+    left, right = by_prompt(a, clusters), by_prompt(b, clusters)
+    return _crossed(left, right if b_trained else None, left.mean(axis=0) - right.mean(axis=0))
+
+
+def crossed_wins(wins: Matrix, *, b_trained: bool = True) -> MethodDifference:
+    """How often answers of one method win against those of another, over seeds and prompts; as `crossed`.
+
+    Args:
+        wins: shape [seeds of a, seeds of b, prompts], as `stats.bootstrap.won` returns them.
+        b_trained: as of `crossed`.
+    """
+    return _crossed(wins.mean(axis=1), wins.mean(axis=0) if b_trained else None, wins.mean(axis=(0, 1)))
+
+
+def _crossed(a: Matrix, b: Matrix | None, per_prompt: Vector) -> MethodDifference:
+    """The difference of which each prompt has a value, and the tables of the sides that have seeds."""
+    sides = [side for side in (a, b) if side is not None]
+    n = min(map(len, sides))
+    difference, prompts = float(np.mean(per_prompt)), len(per_prompt)
+    if n < MIN_SEEDS or prompts < 2:
+        return MethodDifference(difference, None, None, n)
+    seeds = list(map(seed_variance, sides))
+    terms = [(one.raw / one.seeds, one.seeds - 1) for one in seeds]
+    twice = sum(one.by_prompts / one.seeds for one in seeds)
+    scale = float(max(np.max(np.abs(side)) for side in sides))
+    return _satterthwaite(difference, per_prompt, terms, twice, n, scale)
+
+
+def _satterthwaite(
+    difference: float, per_prompt: Vector, seeds: Sequence[tuple[float, float]], twice: float, n: int, scale: float
+) -> MethodDifference:
+    """The variance over prompts and seeds together.
+
+    Args:
+        difference: the estimate.
+        per_prompt: its value on each prompt.
+        seeds: for each method that has them, the variance that its seeds add, and the degrees of freedom of that.
+        twice: what these variances share with that of the prompts.
+        n: of the result.
+        scale: largest absolute value; a standard error that rounding makes is none.
+    """
+    prompts = prompt_variance(per_prompt)
+    total = max(prompts, prompts + sum(term for term, _ in seeds) - twice)
+    if total <= (1e-12 * scale) ** 2:
+        return MethodDifference(difference, None, None, n)
+    parts = [(prompts, len(per_prompt) - 1), *seeds]
+    df = total**2 / sum(term**2 / own for term, own in parts)
+    return MethodDifference(difference, total, max(df, min(own for _, own in parts)), n, 1 - prompts / total)
+
+
+def prompt_variance(per_prompt: Vector) -> float:
+    """Variance of the mean over prompts.
+
+    Args:
+        per_prompt: a value for each of at least two prompts, as of `by_prompt`.
+    """
+    return float(np.var(per_prompt, ddof=1)) / len(per_prompt)
+
+
+@dataclass(frozen=True, slots=True)
+class SeedNoise:
+    """What is known of the variance of a method's mean over seeds, where a method has too few of them.
+
+    Attributes:
+        variance: of a method's mean over seeds, without the noise of the prompts.
+        raw: the same with it.
+        df: its degrees of freedom; infinite where it is declared.
+        declared: whether the suite declares it, and not its own seeds.
+    """
+
+    variance: float
+    raw: float
+    df: float
+    declared: bool
+
+
+def declared_noise(share: float, spread: float) -> SeedNoise:
+    """A seed noise that the suite declares.
+
+    Args:
+        share: in standard deviations of the difference between two checkpoints on one prompt.
+        spread: that standard deviation.
+    """
+    return SeedNoise((share * spread) ** 2, (share * spread) ** 2, math.inf, declared=True)
+
+
+def pooled_noise(methods: Sequence[SeedVariance]) -> SeedNoise | None:
+    """The seed noise that methods with at least two seeds show, each weighted by its degrees of freedom.
+
+    None for fewer than two degrees of freedom: with one, intervals cover in as few as 86% of simulations.
+    """
+    df = sum(one.seeds - 1 for one in methods)
+    if df < 2:
+        return None
+    raw = sum((one.seeds - 1) * one.raw for one in methods) / df
+    by_prompts = sum((one.seeds - 1) * one.by_prompts for one in methods) / df
+    return SeedNoise(max(0.0, raw - by_prompts), raw, df, declared=False)
+
+
+def between_methods(a: Vector, b: Vector, noise: SeedNoise, *, b_trained: bool = True) -> MethodDifference:
+    """The difference between two methods of which each has one seed, by a seed noise that is known from elsewhere.
+
+    Its variance is that of the prompts, and the noise once for each trained side.
+
+    Args:
+        a, b: a value per prompt, at least two, as of `by_prompt`.
+        noise: of one seed.
+        b_trained: as of `crossed`.
+    """
+    trained = 2 if b_trained else 1
+    terms = [] if noise.raw == 0 else [(trained * noise.raw, noise.df)]
+    twice = trained * (noise.raw - noise.variance)
+    scale = float(max(np.max(np.abs(a)), np.max(np.abs(b))))
+    return _satterthwaite(float(np.mean(a) - np.mean(b)), a - b, terms, twice, 1, scale)

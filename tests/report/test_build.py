@@ -9,14 +9,17 @@ from datetime import date
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest, ttest_ind, ttest_rel
+from scipy.stats import binomtest, ttest_rel
 
 from align_bench.records import CellId, Comparison, Cost, Estimate, Generation, Level, MetricKey, Outcome
 from align_bench.report.build import build_report
+from align_bench.report.decision import decide
 from align_bench.report.files import json_ready
 from align_bench.report.rows import AttackedScores, ScoreRow
 from align_bench.report.schema import Attacked, Metrics, Report
+from align_bench.stats.equivalence import tost_methods
 from align_bench.stats.paired import holm
+from align_bench.stats.seeds import crossed
 from tests.report.conftest import (
     BASE,
     DPO,
@@ -240,12 +243,13 @@ def test_comparisons_against_scipy(run: Run) -> None:
     gaps = [a - b for a, b in zip(dpo, base, strict=True)]
     assert found.effect == pytest.approx(statistics.mean(gaps) / statistics.stdev(gaps))
 
-    right = {cell: [chosen > rejected for chosen, rejected in rewards(run, cell)] for cell in (DPO, SIMPO)}
+    right = {cell: [float(chosen > rejected) for chosen, rejected in rewards(run, cell)] for cell in (DPO, SIMPO)}
     only = [sum(a > b for a, b in zip(right[x], right[y], strict=True)) for x, y in ((DPO, SIMPO), (SIMPO, DPO))]
     found = compared(report, DPO, SIMPO, ACCURACY)
-    assert found.p == pytest.approx(binomtest(only[0], sum(only)).pvalue)
+    exact, t = binomtest(only[0], sum(only)).pvalue, ttest_rel(right[DPO], right[SIMPO]).pvalue
+    assert found.p == pytest.approx(max(exact, t))
     assert found.difference == pytest.approx((only[0] - only[1]) / 60)
-    assert found.test == "exact McNemar"
+    assert found.test == "exact McNemar, paired t"
     assert found.effect is None
 
 
@@ -260,13 +264,22 @@ def test_only_comparable_cells_are_compared_and_the_base_stands_last(run: Run) -
     assert len(report.comparisons) == 4 + 6 * 4
 
 
-def test_holm_spans_the_whole_report(run: Run) -> None:
-    comparisons = run.report().comparisons
-    assert [found.p_holm for found in comparisons] == holm([found.p for found in comparisons])
-    tested = [(found.p, found.p_holm) for found in comparisons if found.p is not None]
-    assert len(tested) == len(comparisons) - 2  # a bootstrap is no test
-    smallest, adjusted = min(tested)
-    assert adjusted == pytest.approx(min(1, smallest * len(tested)))
+def test_the_tests_of_one_metric_are_one_family(run: Run) -> None:
+    report = run.report()
+    kinds = {found.cell: found.kind == "reward" for found in report.results}
+    families: dict[tuple[MetricKey, bool], list[Comparison]] = {}
+    for found in report.comparisons:
+        families.setdefault((found.metric, kinds[found.a]), []).append(found)
+    assert len(families) == 4 + 4
+    for own in families.values():
+        assert [found.p_holm for found in own] == holm([found.p for found in own])
+        assert [found.p_tost_holm for found in own] == holm([found.p_tost for found in own])
+        assert {found.family for found in own} == {len(own)}
+        assert all(found.decision == decide(found) for found in own)
+    tested = [found for found in report.comparisons if found.p is not None]
+    assert len(tested) == len(report.comparisons) - 2  # a bootstrap is no test
+    assert report.detectable.prompts is not None
+    assert report.detectable.prompts.tests == 6
 
 
 def seeded(counts: dict[str, int]) -> tuple[list[Outcome], list[Generation]]:
@@ -277,18 +290,25 @@ def seeded(counts: dict[str, int]) -> tuple[list[Outcome], list[Generation]]:
     return outcomes, generations
 
 
-def test_three_seeds_allow_welch_between_methods() -> None:
+def test_three_seeds_allow_a_test_between_methods() -> None:
     outcomes, generations = seeded({"dpo": 3, "simpo": 3, "kto": 2})
     report = build_report(header(), outcomes, [], generations)
     dpo, simpo = (
-        [statistics.mean(judged(generations, replace(method, seed=seed))) for seed in range(3)]
-        for method in (DPO, SIMPO)
+        np.array([judged(generations, replace(method, seed=seed)) for seed in range(3)]) for method in (DPO, SIMPO)
     )
-    found = compared(report, DPO, SIMPO, JUDGED, "method")
-    assert found.p == pytest.approx(ttest_ind(dpo, simpo, equal_var=False).pvalue)
-    assert found.difference == pytest.approx(statistics.mean(dpo) - statistics.mean(simpo))
+    base = np.array([judged(generations, BASE)])
+    found, expected = compared(report, DPO, SIMPO, JUDGED, "method"), crossed(dpo, simpo)
+    tested = expected.tested()
+    assert (found.difference, found.low, found.high, found.p, found.df) == pytest.approx(
+        (dpo.mean() - simpo.mean(), tested.low, tested.high, tested.p, expected.df)
+    )
     assert found.n == 3
-    assert compared(report, DPO, BASE, JUDGED, "method").test == "one-sample t (seeds)"
+    assert found.margin is not None
+    assert found.p_tost == pytest.approx(tost_methods(expected, found.margin))
+    assert found.bootstrap_low is found.bootstrap_high is None
+    against = compared(report, DPO, BASE, JUDGED, "method")
+    assert against.p == pytest.approx(crossed(dpo, base, b_trained=False).tested().p)
+    assert found.test == against.test == "crossed t (seeds × prompts)"
     assert not any(KTO in (found.a, found.b) for found in report.comparisons if found.level == "method")
     assert (
         "Two seeds for kto: the tests compare these checkpoints; a claim about methods needs at least 3 seeds."
@@ -324,7 +344,7 @@ def test_notes_name_the_policies_without_a_gain_in_gold() -> None:
     (note,) = [note for note in report.notes if "gold accuracy" in note]
     assert "for 1 of 2 policies: flat +0.000 [" in note
     found = compared(report, good, BASE, GOLD)
-    assert found.test == "exact McNemar"
+    assert found.test == "exact McNemar, paired t"
     assert found.low is not None
     assert found.low > 0
     assert any(note.startswith("Minimum detectable effect with 40 prompts at 80% power") for note in report.notes)

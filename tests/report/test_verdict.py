@@ -61,16 +61,18 @@ def known(number: float | None) -> float:
 
 def test_one_seed_is_a_verdict_on_checkpoints() -> None:
     report = judged({BASE: 0.0, DPO: 1.5, KTO: 1.5})
-    first, second, *rest = report.verdict
+    first, seeds, second, *rest = report.verdict
+    assert seeds.startswith("What another seed would change is unknown")
+    assert "about three in four suites of one seed show some difference" in seeds
     assert first.startswith("Claims about checkpoints only: a claim about a method needs at least 3 seeds")
     assert first.endswith("These may not hold under another seed.")
     assert "within ±0.1 standard deviations" in second
-    assert rest[0].startswith("The judge's reward (judge_reward), checkpoints, 60 prompts: highest ")
+    assert rest[0].startswith("The judge's reward (judge_reward), checkpoints, 60 prompts: highest checkpoint ")
     found = found_in(report, DPO, BASE)
     assert f"dpo over base by {found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}], Holm p " in rest[1]
-    assert rest[1].startswith("Higher on judge_reward: ")
+    assert rest[1].startswith("Higher on judge_reward, these checkpoints (seed 0): ")
     assert "kto over base" in rest[1]
-    assert rest[2].startswith("Inconclusive on judge_reward")
+    assert rest[2].startswith("Inconclusive on judge_reward, these checkpoints (seed 0) (Holm p from ")
     assert "dpo and kto" in rest[2]
     assert len(rest) == 3
 
@@ -80,6 +82,7 @@ def test_three_seeds_are_a_verdict_on_methods() -> None:
     report = judged({BASE: 0.0, **levels}, noise=0.3)
     assert report.verdict[0].startswith("Claims about methods: dpo, kto (3 or more seeds each).")
     (claims,) = [line for line in report.verdict if line.startswith("Higher on")]
+    assert claims.startswith("Higher on judge_reward: ")
     assert "dpo over kto by" in claims
     assert "#" not in claims
     assert not any("checkpoints only" in line for line in report.verdict)
@@ -94,11 +97,10 @@ def test_a_difference_of_seeds_must_hold_over_prompts_too() -> None:
     outcomes = [outcome(BASE, "base"), *(outcome(cell, "policy") for cell in seeds("dpo"))]
     report = build_report(header(), outcomes, [], generations)
     found = found_in(report, DPO, BASE, "method")
-    assert known(found.p_holm) < 0.001
-    assert known(found.bootstrap_low) <= 0.011
-    assert known(found.bootstrap_high) > 1
-    shown = any(line.startswith("Higher on judge_reward: dpo over base") for line in report.verdict)
-    assert shown == (known(found.bootstrap_low) > 0)
+    assert known(found.p_holm) > 0.3  # over seeds alone it is below 0.001
+    assert known(found.low) < 0 < known(found.difference) < 1 < known(found.high)
+    assert found.decision == "none"
+    assert not any(line.startswith("Higher on") for line in report.verdict)
 
 
 def test_equivalence_can_be_claimed_where_the_suite_sets_its_margin() -> None:
@@ -106,9 +108,9 @@ def test_equivalence_can_be_claimed_where_the_suite_sets_its_margin() -> None:
     report = judged(levels, prompts=200, known=header(settings={"report": {"equivalence_dz": 0.8}}))
     found = found_in(report, DPO, BASE)
     assert known(found.p_tost_holm) < 0.05
-    (line,) = [line for line in report.verdict if line.startswith("Equivalent on judge_reward (TOST")]
+    (line,) = [line for line in report.verdict if line.startswith("Equivalent on judge_reward, these checkpoints")]
     assert "dpo and base" in line
-    assert "within ±0.8 standard deviations" in report.verdict[1]
+    assert "within ±0.8 standard deviations" in report.verdict[2]
     strict = judged(levels, prompts=200)
     assert not any(line.startswith("Equivalent on") for line in strict.verdict)
 
@@ -145,7 +147,7 @@ def test_pairs_of_one_prompt_are_a_cluster() -> None:
     captions = " ".join(caption for section in report_sections(report) for caption in section.captions)
     assert "n = 120 pairs of 30 prompts" in captions
     alone = build_report(header(), outcomes, pairs(REWARD, a, 1) + pairs(POE, b, 1), [])
-    assert found_in(alone, REWARD, POE).test == "exact McNemar"
+    assert found_in(alone, REWARD, POE).test == "exact McNemar, paired t"
 
 
 def test_ranks_and_friedman_of_all_methods() -> None:
@@ -227,7 +229,7 @@ def test_a_judge_is_no_method_of_the_verdict() -> None:
     *of_methods, beside_longer = report.verdict
     assert not any("judge" in line for line in of_methods)
     assert beside_longer.startswith("Preferring the longer answer is right on ")
-    assert any(found.a == judge for found in report.comparisons)
+    assert not any(judge in (found.a, found.b) for found in report.comparisons)
 
 
 def test_nothing_to_compare_is_no_verdict() -> None:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from itertools import product
 
 import numpy as np
 import pytest
@@ -10,7 +9,7 @@ import pytest
 from align_bench.metrics.clusters import cluster_codes
 from align_bench.metrics.length_bias import partial_correlation
 from align_bench.metrics.resampling import Statistic
-from align_bench.stats.bootstrap import difference, percentiles, resampled_win_rates, won
+from align_bench.stats.bootstrap import difference, won
 from align_bench.stats.paired import Difference
 
 ROWS = 150
@@ -77,42 +76,16 @@ def undefined(rows: int) -> Difference:
     return Difference(None, None, None, None, None, rows)
 
 
-def test_percentiles_by_hand() -> None:
-    # 41 values in a row: a fortieth of them lies below the second and above the last but one.
-    low, high = percentiles(np.arange(41.0)[::-1])
-    assert (low, high) == (1.0, 39.0)
-    assert type(low) is type(high) is float
+def test_an_interval_of_a_higher_level_is_wider() -> None:
+    a, b = of(columns(0.3), range(ROWS)), of(columns(0.05), range(ROWS))
+    usual, wide = (difference(a, b, ROWS, ROWS, level) for level in (0.95, 0.998))
+    assert (wide.low or 0) < (usual.low or 0) < (usual.high or 0) < (wide.high or 0)
+    assert difference(a, b, ROWS, ROWS) == usual
 
 
 def test_win_rates_over_seeds_by_hand() -> None:
     a, b = np.array([[[1.0], [2.0]], [[3.0], [0.0]]]), np.array([[[1.0], [1.0]]])
     assert won(a, b).tolist() == [[[0.5, 1.0]], [[1.0, 0.0]]]
-    drawn_rates = resampled_win_rates([a, b])
-    assert drawn_rates.shape == (1, 2000)
-    # either prompt twice, or both: means over the two seeds of ¾, ½ or between
-    assert set(np.round(drawn_rates[0], 9)) == {0.5, 0.625, 0.75}
-    with pytest.raises(ValueError, match="two prompts"):
-        resampled_win_rates([a[:, :1], b[:, :1]])
-
-
-def test_win_rates_resample_seeds_too() -> None:
-    rng = np.random.default_rng(2)
-    a, b = rng.normal(size=(3, 40)) + np.array([[0.0], [1.0], [2.0]]), rng.normal(size=(4, 40))
-    found = resampled_win_rates([a[..., None], b[..., None]])[0]
-    draw = random.Random(0)
-    plain = []
-    for _ in range(3000):
-        units = [draw.randrange(40) for _ in range(40)]
-        seeds = [draw.randrange(3) for _ in range(3)], [draw.randrange(4) for _ in range(4)]
-        plain.append(np.mean([(a[i][units] > b[j][units]).mean() for i, j in product(*seeds)]))
-    assert found.mean() == pytest.approx(np.mean(plain), abs=0.01)
-    assert found.std() == pytest.approx(np.std(plain), rel=0.08)
-
-
-def test_a_method_of_one_seed_may_come_first() -> None:
-    rng = np.random.default_rng(4)
-    one, three = rng.normal(size=(1, 20, 1)), rng.normal(size=(3, 20, 1))
-    assert resampled_win_rates([one, three]) == pytest.approx(1 - resampled_win_rates([three, one]))
 
 
 def test_answers_win_and_not_the_means_of_samples() -> None:

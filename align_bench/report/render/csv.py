@@ -18,8 +18,9 @@ from align_bench.records import Comparison, Estimate
 from align_bench.report.files import write_text
 from align_bench.report.formatting import clipped, number, one_line, signed
 from align_bench.report.tables import report_sections
-from align_bench.report.tables.section import Section, verdict
+from align_bench.report.tables.section import Section
 from align_bench.report.tables.values import Interval, Spread, Value
+from align_bench.report.verdict import verdict
 
 if TYPE_CHECKING:
     from align_bench.report.schema import Metrics, Report

@@ -28,7 +28,7 @@ BESIDE_IT = (MetricKey("judge_reward"), MetricKey("gold_accuracy"))
 def against_base(report: Report) -> Section:
     """Every policy checkpoint against the base."""
     captions = [
-        "A positive difference is a gain over the base. These are tests of checkpoints, not of methods.",
+        "A positive difference is a gain over the base. These are tests of these checkpoints, not of their methods.",
         *detectable(report, "pairs", "prompts"),
     ]
     return comparison_section(
@@ -43,7 +43,10 @@ def against_base(report: Report) -> Section:
 def methods(report: Report) -> Section:
     """Every method against the others and the base, over seeds."""
     chosen = [found for found in report.comparisons if found.level == "method"]
-    captions = ["n: seeds of the smaller group.", *detectable(report, "seeds")]
+    captions = [
+        "n: seeds of the smaller group. Tests and intervals are over seeds and prompts together.",
+        *detectable(report, "seeds"),
+    ]
     return comparison_section("Methods, across seeds", chosen, captions, chapter=CHAPTER)
 
 

@@ -63,7 +63,8 @@ def length_bias_against_first(report: Report) -> Section:
     ]
     captions = [
         "A positive difference of correlations, or a negative one of accuracies: the first model is the more biased.",
-        "The bootstrap is an interval, not a test; its verdict is whether that excludes 0.",
+        "The bootstrap is an interval, not a test; its verdict is whether that excludes 0. It is adjusted "
+        "(Bonferroni): all intervals of one correlation hold together at 95%.",
         *detectable(report, "pairs"),
     ]
     return comparison_section(

@@ -69,9 +69,15 @@ def pairwise(report: Report, a: str, b: str) -> Section:
     chosen = compared(report, a, b)
     captions = [f"A positive difference: {one_line(a)} is higher.", *detectable(report, "pairs", "prompts")]
     if not chosen:
-        captions.insert(0, "Nothing to compare: reward models and policies are compared only among themselves.")
+        captions.insert(
+            0,
+            "Nothing to compare: reward models and policies are compared only among themselves, different methods only "
+            "at one seed, and judges not at all.",
+        )
     if not any(found.level == "method" for found in chosen):
-        captions.append("These are tests of checkpoints; a claim about the methods needs at least 3 seeds of each.")
+        captions.append(
+            "These are tests of these checkpoints; a claim about the methods needs at least 3 seeds of each."
+        )
     title = f"{one_line(a)} against {one_line(b)}"
     one_pair = len({(found.a, found.b) for found in chosen}) == 1  # the title says it
     return comparison_section(title, chosen, captions, chapter="differences", who=None if one_pair else ("a − b", both))

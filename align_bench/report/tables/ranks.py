@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from align_bench.report.schema import Ranking, Report
 
 CHAPTER = "differences"
-OVER = {"method": "seeds and prompts", "checkpoint": "prompts; these are ranks of checkpoints, not of methods"}
+OF = {"method": "", "checkpoint": " These are ranks of checkpoints, not of methods."}
 
 
 def reward_model_ranks(report: Report) -> Section:
@@ -39,13 +39,20 @@ def _ranked(report: Report, kind: Kind, title: str) -> Section:
 
 def _place(ranking: Ranking, method: CellId) -> str:
     place = next((row for row in ranking.methods if row.method == method), None)
-    return UNDEFINED if place is None else f"{place.rank:g} [{place.low:g}, {place.high:g}]"
+    if place is None:
+        return UNDEFINED
+    bounded = place.low is not None and place.high is not None
+    return f"{place.rank:g} [{place.low:g}, {place.high:g}]" if bounded else f"{place.rank:g}"
 
 
 def _captions(found: Sequence[Ranking]) -> list[str]:
     levels = dict.fromkeys(ranking.level for ranking in found)
     friedman = ", ".join(f"{one_line(ranking.metric)} {p_value(ranking.friedman.p)}" for ranking in found)
     return [
-        *(f"1 is the highest mean; in brackets 95% over resampled {OVER[level]}." for level in levels),
+        *(
+            "1 is the highest mean; in brackets the ranks that the tests leave: above all that were shown lower, below "
+            f"all that were shown higher.{OF[level]}"
+            for level in levels
+        ),
         f"Friedman's test over prompts (null hypothesis: all rank equally), p: {friedman}.",
     ]

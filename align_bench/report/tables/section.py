@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
-from align_bench.report.decision import ALPHA, decide
+from align_bench.report.decision import ALPHA
 from align_bench.report.formatting import number, one_line
 from align_bench.report.tables.values import Interval, Spread, Value, count, difference, p_value
+from align_bench.report.verdict import verdict
 
 if TYPE_CHECKING:
     from align_bench.records import Comparison, Estimate, Kind
@@ -16,9 +17,9 @@ if TYPE_CHECKING:
 
 Measured = TypeVar("Measured")  # what holds the metrics of a row
 VERDICT = (
-    f"Verdict: Holm-adjusted p below {ALPHA:.0%}; equivalent: Holm-adjusted TOST below {ALPHA:.0%}; between methods, "
-    "the bootstrap interval must also exclude 0, or lie within the margin; inconclusive: neither. The interval beside "
-    "McNemar's test is that of a paired t."
+    f"Verdict: Holm-adjusted p below {ALPHA:.0%}; equivalent: Holm-adjusted TOST below {ALPHA:.0%}; inconclusive: "
+    "neither. The 95% interval is not adjusted for the number of tests; Holm's p is, over the tests of one metric "
+    "between checkpoints, and over all between methods."
 )
 
 UNADJUSTED = "95% intervals, each by itself, not adjusted for their number: ±, or -x/+y where the sides differ."
@@ -232,14 +233,6 @@ def pairs(report: Report) -> int | None:
 def prompts(report: Report) -> int | None:
     """How many prompts `detectable` says."""
     return report.detectable.prompts.n if report.detectable.prompts else None
-
-
-def verdict(found: Comparison) -> str:
-    """A comparison in words: who is higher, that both are equivalent, or that neither was shown."""
-    decision = decide(found)
-    if decision in ("higher", "lower"):
-        return f"{one_line(found.a if decision == 'higher' else found.b)} higher"
-    return {"equivalent": "equivalent", "none": "inconclusive", "undefined": "undefined"}[decision]
 
 
 def _between_seeds(size: DetectableBetweenSeeds) -> str:

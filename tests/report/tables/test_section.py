@@ -3,8 +3,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from align_bench.records import CellId, Comparison, Estimate, MetricKey
-from align_bench.report.tables.section import UNADJUSTED, MetricColumn, comparison_section, metric_section, verdict
+from align_bench.report.tables.section import UNADJUSTED, MetricColumn, comparison_section, metric_section
 from align_bench.report.tables.values import Spread
+from align_bench.report.verdict import verdict
 
 FOUND = Comparison(
     a=CellId("dpo"),
@@ -31,19 +32,25 @@ FOUND = Comparison(
 
 
 def test_verdict_follows_the_adjusted_p() -> None:
-    assert verdict(FOUND) == "dpo higher"
-    assert verdict(replace(FOUND, difference=-0.1)) == "base higher"
+    assert verdict(FOUND) == "dpo checkpoint higher"
+    assert verdict(replace(FOUND, difference=-0.1)) == "base checkpoint higher"
     assert verdict(replace(FOUND, p_holm=0.06)) == "inconclusive"
     assert verdict(replace(FOUND, p_holm=0.06, p_tost_holm=0.04)) == "equivalent"
-    assert verdict(replace(FOUND, p_tost_holm=0.04)) == "dpo higher"  # small, but shown
-    assert verdict(replace(FOUND, level="method")) == "inconclusive"  # the bootstrap over prompts includes 0
-    assert verdict(replace(FOUND, level="method", bootstrap_low=0.001)) == "dpo higher"
-    alike = replace(FOUND, level="method", p_holm=0.06, p_tost_holm=0.04)
-    assert verdict(alike) == "inconclusive"  # the bootstrap over prompts leaves the margin
-    assert verdict(replace(alike, margin=0.21)) == "equivalent"
-    assert verdict(replace(FOUND, p_holm=None)) == "dpo higher"  # an interval without a test decides by itself
+    assert verdict(replace(FOUND, p_tost_holm=0.04)) == "dpo checkpoint higher"  # small, but shown
+    assert verdict(replace(FOUND, p_holm=None)) == "dpo checkpoint higher"  # without a test, the interval decides
     assert verdict(replace(FOUND, p_holm=None, low=-0.01)) == "inconclusive"
     assert verdict(replace(FOUND, p_holm=None, low=None, high=None)) == "undefined"
+
+
+def test_methods_are_called_higher_by_the_same_numbers_and_without_a_word_of_checkpoints() -> None:
+    """Nothing but the test decides: the bootstrap beside it includes 0."""
+    of_methods = replace(FOUND, level="method")
+    assert verdict(of_methods) == "dpo higher"
+    assert verdict(replace(of_methods, p_holm=0.06, p_tost_holm=0.04, margin=0.001)) == "equivalent"
+
+
+def test_a_kept_decision_is_shown() -> None:
+    assert verdict(replace(FOUND, decision="lower")) == "base checkpoint higher"
 
 
 def test_a_comparison_lacks_the_columns_that_none_fills() -> None:
@@ -54,7 +61,7 @@ def test_a_comparison_lacks_the_columns_that_none_fills() -> None:
     (row,) = comparison_section("t", [FOUND], [], chapter="more", who=None).texts()
     assert row == (
         *("accuracy", "+0.100", "[+0.010, +0.200]", "[-0.010, +0.200]", "paired t"),
-        *("0.001", "0.040", "0.060", "+0.200", "60", "dpo higher"),
+        *("0.001", "0.040", "0.060", "+0.200", "60", "dpo checkpoint higher"),
     )
 
 

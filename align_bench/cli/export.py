@@ -32,6 +32,12 @@ def export(
     merge: Annotated[
         bool, typer.Option("--merge", help="Write the whole model, the adapter merged into its base.")
     ] = False,
+    gguf: Annotated[
+        bool,
+        typer.Option(
+            "--gguf", help="With --merge: also write model.gguf for llama.cpp; Llama and Qwen2, byte-level BPE."
+        ),
+    ] = False,
     licence: Annotated[
         str | None, typer.Option("--license", metavar="NAME", help="The hub's name of a licence, such as apache-2.0.")
     ] = None,
@@ -57,6 +63,7 @@ def export(
     from align_bench.export.export import export as export_cell
 
     with progress_bars(errors, {}) as progress, progress.stage(str(chosen.cell.id), "proof") as update:
-        proof = export_cell(chosen, Wanted(out, merge, licence, command()), update)
-    console.print(f"{escape(str(proof))}", highlight=False)
+        proofs = export_cell(chosen, Wanted(out, merge, gguf, licence, command()), update)
+    for proof, what in zip(proofs, ("", "model.gguf: "), strict=False):
+        console.print(f"{what}{escape(str(proof))}", highlight=False)
     console.print(f"written: {escape(str(out))} (its README.md is the model card)", highlight=False)

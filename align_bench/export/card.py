@@ -76,7 +76,7 @@ class Training:
         return path if self.embedded or self.on_hub else Path(path).name
 
 
-def write_card(folder: Path, chosen: Chosen, note: Exported, proof: Proof, provenance: Provenance) -> None:
+def write_card(folder: Path, chosen: Chosen, note: Exported, proofs: Sequence[Proof], provenance: Provenance) -> None:
     """Write the card of an exported model into its folder."""
     split = chosen.cell.id.name if chosen.cell.is_judge else "train"
     training = Training(split, chosen.prepared.inputs.rows[split].source)
@@ -89,7 +89,7 @@ def write_card(folder: Path, chosen: Chosen, note: Exported, proof: Proof, prove
         f"## Use\n\n```python\n{snippet(chosen, note)}```",
         "## How it was made\n\n" + _table(("", ""), _made(chosen, training)),
         "## How it was measured\n\n" + "\n\n".join(_measured(chosen)),
-        f"## Proof\n\n{_proven(note, proof)}",
+        f"## Proof\n\n{_proven(note, proofs)}",
         f"## Reproduce\n\n```sh\n{one_line(chosen.report.command)}\n{one_line(provenance.command)}\n```",
         f"## Licence\n\n{_licence(chosen, training, licence)}",
     ]
@@ -218,14 +218,15 @@ def _against_base(chosen: Chosen) -> Iterator[Row]:
             )
 
 
-def _proven(note: Exported, proof: Proof) -> str:
+def _proven(note: Exported, proofs: Sequence[Proof]) -> str:
     what = "scores of validation answers" if _is_reward(note) else "log-probabilities of its own answers"
     lines = [
         f"The files of this folder were loaded with plain transformers{' and peft' if note.form == 'adapter' else ''}, "
-        f"and the stored {what} were computed again: {proof}."
+        f"and the stored {what} were computed again: {proofs[0]}."
     ]
     if note.form == "merged":
         lines.append(f"{_merging(note)} The difference above holds all that this changes.")
+    lines += [f"The same of `model.gguf`, read by transformers: {proof}." for proof in proofs[1:]]
     if note.storage == "nf4" and note.form == "adapter":
         lines.append("The adapter was trained on the base in NF4, and was measured on it here.")
     return " ".join(lines)

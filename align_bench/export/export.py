@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, cast
 
 from align_bench.errors import ModelError, StoreError
 from align_bench.export.card import Provenance, write_card
-from align_bench.export.proof import Proof, prove, stored_answers
+from align_bench.export.proof import Proof, plain_model, prove, stored_answers
 from align_bench.export.weights import named, write_adapter, write_merged, write_rest
 from align_bench.models.exported import Exported, write_note
 from align_bench.models.load import load_tokenizer
@@ -31,17 +31,19 @@ class Wanted:
     Attributes:
         out: the folder, which is made.
         merge: a whole model instead of an adapter.
+        gguf: beside a merged policy, the same as a GGUF file.
         licence: the hub's name of a licence, for the card; None where it is not known.
         command: what the user typed, for the card.
     """
 
     out: Path
     merge: bool
+    gguf: bool
     licence: str | None
     command: str
 
 
-def export(chosen: Chosen, wanted: Wanted, update: Update) -> Proof:
+def export(chosen: Chosen, wanted: Wanted, update: Update) -> list[Proof]:
     """Write a cell's model, score stored answers with what was written, and keep it if they agree.
 
     Args:
@@ -49,18 +51,18 @@ def export(chosen: Chosen, wanted: Wanted, update: Update) -> Proof:
         wanted: what to write.
         update: progress, in answers.
 
+    Returns:
+        One for the folder's own weights, and one for its GGUF file.
+
     Raises:
         StoreError: the folder is not empty or cannot be written.
-        ModelError: the model cannot be loaded again, or is not the one that was measured. Nothing is left then.
+        ModelError: the model cannot be written in this form or loaded again, or is not the one that was measured.
+            Nothing is left then.
     """
     frozen, cell, suite = chosen.prepared.inputs.frozen, chosen.cell, chosen.prepared.suite
     base, precision = frozen.base, frozen.precision
     scalar = cell.kind == "reward"
-    if base.gguf and precision.storage == "nf4" and not wanted.merge:
-        raise ModelError(
-            f"{cell.id} was trained on {base.name} in NF4; peft cannot put its adapter on a GGUF file in NF4",
-            fix="export it with --merge",
-        )
+    _check_form(chosen, wanted)
     note = Exported(
         kind="reward" if scalar else "policy",
         form="merged" if wanted.merge else "adapter",
@@ -80,9 +82,30 @@ def export(chosen: Chosen, wanted: Wanted, update: Update) -> Proof:
         write_rest(folder, base, None if scalar else suite.generate)
         write_note(folder, note)
         _check_tokenizer(chosen, folder)
-        proof = prove(folder, note, base, precision, stored_answers(chosen), update)
-        write_card(folder, chosen, note, proof, Provenance(wanted.command, wanted.licence))
-    return proof
+        some = stored_answers(chosen)
+        proofs = [prove(plain_model(folder, note, base, precision), note, some, update)]
+        if wanted.gguf:
+            from align_bench.export.gguf import FILE, write_gguf
+
+            write_gguf(folder)
+            proofs.append(prove(plain_model(folder, note, base, precision, gguf=FILE), note, some, update))
+        write_card(folder, chosen, note, proofs, Provenance(wanted.command, wanted.licence))
+    return proofs
+
+
+def _check_form(chosen: Chosen, wanted: Wanted) -> None:
+    """Refuse what cannot be written in the form that is wanted."""
+    frozen, cell = chosen.prepared.inputs.frozen, chosen.cell
+    if wanted.gguf and not (wanted.merge and cell.kind == "policy"):
+        raise ModelError(
+            "--gguf writes a merged policy" if cell.kind == "policy" else f"--gguf: {cell.id} has a scalar head",
+            fix="add --merge" if cell.kind == "policy" else "leave --gguf out: llama.cpp reads no such head",
+        )
+    if frozen.base.gguf and frozen.precision.storage == "nf4" and not wanted.merge:
+        raise ModelError(
+            f"{cell.id} was trained on {frozen.base.name} in NF4; peft cannot put its adapter on a GGUF file in NF4",
+            fix="export it with --merge",
+        )
 
 
 def _check_tokenizer(chosen: Chosen, folder: Path) -> None:

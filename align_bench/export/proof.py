@@ -107,29 +107,24 @@ def stored_answers(chosen: Chosen, count: int = ANSWERS) -> list[Stored]:
     return [found[place * len(found) // count] for place in range(count)]
 
 
-def prove(
-    folder: Path, note: Exported, base: Base, precision: Precision, stored: Sequence[Stored], update: Update = no_update
-) -> Proof:
-    """Load an exported model and score stored answers again.
+def prove(model: Any, note: Exported, stored: Sequence[Stored], update: Update = no_update) -> Proof:
+    """Score stored answers again.
 
     Args:
-        folder: what was exported.
-        note: its note.
-        base: what an adapter stands on.
-        precision: how the base was stored and computed with.
+        model: from `plain_model`.
+        note: the exported model's.
         stored: at least one answer.
         update: progress, in answers.
 
     Raises:
-        ModelError: the model cannot be loaded, or differs by more than rounding.
+        ModelError: the model differs by more than rounding.
     """
-    with torch.no_grad():
-        model = _plain_model(folder, note, base, precision)
-        measure = _score(model) if note.kind == "reward" else _logp(model)
-        apart = []
-        for done, one in enumerate(stored, start=1):
+    measure = _score(model) if note.kind == "reward" else _logp(model)
+    apart = []
+    for done, one in enumerate(stored, start=1):
+        with torch.no_grad():
             apart.append(abs(measure(one.prompt, one.answer) - one.value))
-            update(done, len(stored))
+        update(done, len(stored))
     unit, sizes = _sizes(note, stored)
     apart = [difference / size for difference, size in zip(apart, sizes, strict=True)]
     of_base = [abs(one.of_base - one.value) / size for one, size in zip(stored, sizes, strict=True) if one.of_base]
@@ -159,14 +154,23 @@ def _sizes(note: Exported, stored: Sequence[Stored]) -> tuple[str, list[float]]:
     return "standard deviations of the score", [spread if spread > 0 else 1.0] * len(stored)
 
 
-def _plain_model(folder: Path, note: Exported, base: Base, precision: Precision) -> Any:
-    """The model as the card says to load it."""
+def plain_model(folder: Path, note: Exported, base: Base, precision: Precision, *, gguf: str | None = None) -> Any:
+    """An exported model as its card says to load it.
+
+    Args:
+        folder: what was exported.
+        note: its note.
+        base: what an adapter stands on.
+        precision: how the base was stored and computed with.
+        gguf: name of the GGUF file that is to be read instead.
+    """
     import transformers
 
     scalar = note.kind == "reward"
     loader = transformers.AutoModelForSequenceClassification if scalar else transformers.AutoModelForCausalLM
     more: dict[str, Any] = {"num_labels": 1} if scalar else {}
     if note.form == "merged":
+        more |= {"gguf_file": gguf} if gguf else {}
         return loader.from_pretrained(folder, dtype=compute_dtype(precision), **more).to(precision.device).eval()
     from peft import PeftModel
 

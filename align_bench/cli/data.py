@@ -39,7 +39,7 @@ def score(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A .jsonl or .parquet file of prompts with answers.")],
     judge: Annotated[
         str,
-        typer.Option(help="A suite that was run (or SUITE:JUDGE), a hub id, a folder, or gold."),
+        typer.Option(help="A suite that was run (or SUITE:JUDGE), a hub id, a folder (also of export), or gold."),
     ],
     out: Annotated[
         Path | None, typer.Option(help="Where to write; .jsonl or .parquet. By default FILE.scored.SUFFIX.")

@@ -53,13 +53,15 @@ def write_merged(stored: Path, folder: Path, base: Base, precision: Precision, *
     if any(getattr(weight, "quant_state", None) is not None for weight in model.parameters()):
         model = model.dequantize(compute_dtype(precision))
     model = load_adapter(model.to("cpu").float(), stored)
-    model = model.merge_and_unload(safe_merge=True).to(compute_dtype(precision))
+    model = model.merge_and_unload(safe_merge=True)
+    head = model.score.weight.clone() if scalar else None
+    model.to(compute_dtype(precision))
     config = model.config
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     config.use_cache = True
-    if scalar:
-        model.score.float()
+    if head is not None:
+        model.score.float().weight.data.copy_(head)
         config.get_text_config().pad_token_id = padding(base, load_tokenizer(base))
     model.save_pretrained(folder)
 

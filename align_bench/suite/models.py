@@ -102,7 +102,9 @@ class LoadedJudge(_Strict):
     """A sequence-classification model that is loaded as it is. A bare string is its `model`."""
 
     name: str | None = Field(None, min_length=1, description="key of its scores; by default the model's own name")
-    model: str = Field(description="hub id or folder of a sequence-classification model, or an align-anything one")
+    model: str = Field(
+        description="hub id or folder of a sequence-classification model, an align-anything one, or an exported one"
+    )
     revision: str | None = Field(None, description="commit, branch or tag of a hub model")
     template: Literal["chat", "pair"] | None = Field(
         None,

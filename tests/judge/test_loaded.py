@@ -41,7 +41,9 @@ def edit(folder: Path, change: Any) -> Path:
 
 
 def load(folder: Path, template: Any = None) -> LoadedModel:
-    return load_judge(find_judge(LoadedJudge(model=str(folder))), FP32, template)
+    found = load_judge(find_judge(LoadedJudge(model=str(folder))), FP32, template)
+    assert isinstance(found, LoadedModel)
+    return found
 
 
 def alone(model: LoadedModel) -> list[float]:

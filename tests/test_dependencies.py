@@ -26,7 +26,6 @@ DISTRIBUTIONS = {
 # Declared, and imported by no line of ours.
 WITHOUT_IMPORT = {
     "bitsandbytes": "transformers quantises to NF4 with it",
-    "gguf": "transformers reads GGUF files with it",
     "tokenizers": "its version is in the keys of tokenised tables",
     "trl": "algorithms/_trl.py imports its trainers by name, and says what is missing",
 }

@@ -146,7 +146,7 @@ TABLE: dict[str, frozenset[str]] = {
     "stages.answers": _made("generate select drift judge proxy"),
     "stages.scores": _made("judge proxy"),
     "stages.rewards": REWARDED,
-    "stages.models": ADAPTED,
+    "stages.models": ADAPTED - {"validate_judge"},
     "stages.classifier": TEXTS,
     # Rows as tokens.
     "data": TABLES | COLUMNS | ADAPTERS | SCORED | {"rows", "planted"},

@@ -125,6 +125,8 @@ def _find(choice: JudgeChoice, runs: Path) -> tuple[Scorer, str]:
     try:
         base = find_judge(LoadedJudge(model=choice.judge, revision=choice.revision, template=choice.template))
     except ModelError as error:
+        if Path(choice.judge).exists():
+            raise
         raise ModelError(
             f"{error.message}; nor is there a run of this name in {runs}",
             fix="name a suite that was run (or SUITE:JUDGE), a hub id, a model's folder, or gold",

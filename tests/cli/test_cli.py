@@ -115,6 +115,8 @@ def test_help_lists_every_command_and_where_to_start() -> None:
         "score",
         "runs",
         "clean",
+        "export",
+        "publish",
     }
     for name, command in COMMANDS.items():
         assert re.search(rf"\b{name} {re.escape(command.get_short_help_str(30)[:20])}", answer.said)

@@ -19,10 +19,14 @@ from safetensors.torch import load_file, save_file
 from align_bench.cli import main as program
 from align_bench.cli.app import console, errors
 from align_bench.data.answers import read_answers
+from align_bench.data.preferences import DataSource
 from align_bench.errors import AlignBenchError, ModelError
+from align_bench.export import card
 from align_bench.export import export as exporting
-from align_bench.export.weights import write_adapter, write_rest
+from align_bench.export.card import Training
+from align_bench.export.weights import hub_id, named, write_adapter, write_rest
 from align_bench.judge.find import find_judge
+from align_bench.models.base import Base
 from align_bench.models.exported import NOTE, read_note
 from align_bench.planning.inputs import prepare
 from align_bench.plugins.registry import load_registry
@@ -226,6 +230,40 @@ def test_another_tokenizer_is_not_kept(project: Project, tmp_path: Path, monkeyp
     with pytest.raises(ModelError, match="writes other tokens"):
         export(project, "dpo", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_hub_model_is_named_by_its_id_and_commit(project: Project, tmp_path: Path) -> None:
+    commit = "a1b2c3"
+    snapshot = tmp_path / "snapshots" / commit
+    snapshot.mkdir(parents=True)
+    base = Base(f"org/base@{commit}", snapshot, None, commit)
+    assert (hub_id(base), named(base)) == ("org/base", f"org/base@{commit}")
+    stored = next(result.adapter for result in project.report.results if result.name == "dpo")
+    write_adapter(project.folder / "runs" / str(stored), tmp_path, base)
+    config = json.loads((tmp_path / "adapter_config.json").read_text(encoding="utf-8"))
+    assert (config["base_model_name_or_path"], config["revision"]) == ("org/base", commit)
+    local = Base(str(snapshot), snapshot, None, "0" * 64)
+    assert (hub_id(local), named(local)) == (None, str(snapshot.resolve()))
+
+
+def test_the_card_names_what_the_hub_has(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(card, "hub_id", lambda base: "org/base")
+    monkeypatch.setattr(card, "Training", lambda split, source: Training(split, DataSource("org/pairs")))
+    export(project, "dpo", tmp_path / "out", "--license", "mit")
+    front, text = front_matter(tmp_path / "out")
+    assert (front["base_model"], front["base_model_relation"]) == ("org/base", "adapter")
+    assert (front["datasets"], front["license"]) == (["org/pairs"], "mit")
+    assert "mit, within the licences of" in text
+
+
+def test_a_licence_that_nobody_gave_is_unknown(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(card, "Training", lambda split, source: Training(split, DataSource("org/pairs")))
+    export(project, "dpo", tmp_path / "out")
+    front, text = front_matter(tmp_path / "out")
+    assert front["license"] == "unknown"
+    assert "Not stated." in text
 
 
 def test_an_empty_folder_is_filled(project: Project, tmp_path: Path) -> None:

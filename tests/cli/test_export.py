@@ -26,7 +26,7 @@ from align_bench.export import export as exporting
 from align_bench.export.card import Training
 from align_bench.export.weights import hub_id, named, write_adapter, write_rest
 from align_bench.judge.find import find_judge
-from align_bench.models.base import Base
+from align_bench.models.base import EMBEDDED, Base
 from align_bench.models.exported import NOTE, read_note
 from align_bench.planning.inputs import prepare
 from align_bench.plugins.registry import load_registry
@@ -56,6 +56,7 @@ SUITE: dict[str, Any] = {
         {"best_of_n": {"n": 2, "reward": "rm"}},
     ],
 }
+TINY = EMBEDDED["embedded/tiny"]
 TAKES_NO_PART = ("base", "best_of_n")
 
 
@@ -172,7 +173,7 @@ def test_a_merged_policy_writes_the_answers_that_are_stored(project: Project, ex
     folder = exported("dpo", "--merge")
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder).eval()
-    base = AutoModelForCausalLM.from_pretrained(Path(program.__file__).parents[1] / "models" / "tiny").eval()
+    base = AutoModelForCausalLM.from_pretrained(TINY).eval()
     settings = GenerationConfig.from_pretrained(folder)
     answers = [one for one in read_generations(project.folder / "reports" / "taken") if one.cell == "dpo"]
     assert len(answers) == 6
@@ -361,6 +362,29 @@ def test_exported_reward_models_are_judges_of_a_suite(
     facts = {judge.name: judge.loaded for judge in of.report.judges}
     assert facts["adapter"] is not None
     assert (facts["adapter"].labels, facts["adapter"].truncated) == (1, 0)
+
+
+def test_a_base_that_pads_with_its_end_token_is_scored_at_its_end(tmp_path: Path) -> None:
+    """As SmolLM2 does; transformers alone would read the score before the end, and a template may write on after it."""
+    base = shutil.copytree(TINY, tmp_path / "base")
+    for name, changed in (("config.json", {"pad_token_id": 1}), ("tokenizer_config.json", {"pad_token": "<|end|>"})):
+        settings = json.loads((base / name).read_text(encoding="utf-8"))
+        (base / name).write_text(json.dumps(settings | changed), encoding="utf-8")
+    template = (base / "chat_template.jinja").read_text(encoding="utf-8")
+    (base / "chat_template.jinja").write_text(template.replace("<|end|>", "<|end|>\\n"), encoding="utf-8")
+    of = made(tmp_path, base=str(base), methods=[SUITE["methods"][0]], judge="gold")
+    file = read_answers(of.folder / "reports" / "taken" / "generations.jsonl", {})
+    scores = []
+    for judge in ("taken:rm", tmp_path / "adapter", tmp_path / "merged"):
+        if isinstance(judge, Path):
+            export(of, "rm", judge, *(["--merge"] if judge.name == "merged" else []))
+        choice, out = JudgeChoice(str(judge), precision="fp32"), tmp_path / "scored.jsonl"
+        found = score_file(file, choice, runs=of.folder / "runs", out=out, name="own", update=no_update)
+        scores.append(list(next(iter(found.scores.values()))))
+    assert scores[1] == pytest.approx(scores[0], abs=1e-5)
+    assert scores[2] == pytest.approx(scores[0], abs=1e-5)
+    config = json.loads((tmp_path / "merged" / "config.json").read_text(encoding="utf-8"))
+    assert config["pad_token_id"] is None
 
 
 def test_a_reward_model_in_bf16_keeps_its_head(tmp_path: Path) -> None:

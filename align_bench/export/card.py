@@ -17,7 +17,7 @@ from align_bench.models.exported import CARD
 from align_bench.records import Estimate
 from align_bench.report.formatting import count, number, one_line, p_value, signed
 from align_bench.report.render.markdown import literal
-from align_bench.report.tables.section import verdict
+from align_bench.report.verdict import verdict
 from align_bench.store.files import write_atomically
 
 if TYPE_CHECKING:

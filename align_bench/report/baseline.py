@@ -98,7 +98,7 @@ def _tested(scorer: str, scored: _Scored) -> AgainstLonger:
     if is_clustered(prompts):
         test, found = "clustered t", paired_t(own, longer, clusters)
     else:
-        test, found = "exact McNemar", mcnemar_exact(own, longer)
+        test, found = "exact McNemar, paired t", mcnemar_exact(own, longer)
     return AgainstLonger(
         scorer=scorer,
         accuracy=accuracy(chosen, rejected, clusters),

@@ -258,6 +258,19 @@ class PairTexts:
 
 
 @dataclass(frozen=True, slots=True)
+class TrainingText:
+    """A preferred answer of the training set, as `training_texts.parquet` shows it: its keywords are of these.
+
+    Attributes:
+        pair: the row's number in its source.
+        chosen: the preferred (desirable) answer.
+    """
+
+    pair: int
+    chosen: str
+
+
+@dataclass(frozen=True, slots=True)
 class Estimate:
     """A number with its 95% interval. Undefined is None, never 0.
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 from align_bench.metrics.distribution import describe
 from align_bench.metrics.keywords import SEGMENTATION, keywords
 from align_bench.metrics.pareto import pareto
 from align_bench.metrics.score_groups import score_groups, welch_test
-from align_bench.records import CellId, Estimate, PairTexts
+from align_bench.records import CellId, Estimate, PairTexts, TrainingText
 from align_bench.report.cells import Cell
 from align_bench.report.rows import ScoredAnswer, ScoreRow, Side
 from align_bench.report.schema import (
@@ -65,9 +65,9 @@ def keyword_lists(cells: Sequence[Cell], pairs: Sequence[PairTexts]) -> Keywords
     return Keywords(segmentation=SEGMENTATION, lists=found)
 
 
-def training_keywords(answers: Iterable[str]) -> KeywordList:
-    """The keywords of the training set's chosen (desirable) answers. No exported row holds these texts."""
-    return _favoured_keywords("train", list(answers))
+def training_keywords(texts: Sequence[TrainingText]) -> KeywordList:
+    """The keywords of the training set's chosen (desirable) answers."""
+    return _favoured_keywords("train", [text.chosen for text in texts])
 
 
 def pareto_sets(results: Sequence[Result]) -> list[ParetoSet]:

@@ -10,15 +10,15 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from align_bench.errors import StoreError
-from align_bench.records import Generation, Outcome, PairTexts
+from align_bench.records import Generation, Outcome, PairTexts, TrainingText
 from align_bench.report.files import json_ready, write_text
 from align_bench.report.rows import REBUILD, AuditRow, ScoreRow, TrainingRow, existing, first_of, read_rows, write_rows
 from align_bench.report.schema import VERSION, Header, Report, Result
 
 REPORT, MARKDOWN, PAGE, FIGURES = "report.json", "report.md", "report.html", "figures"
 SCORES, GENERATIONS, TRAINING = "scores.parquet", "generations.jsonl", "training.parquet"
-AUDIT, PAIRS = "audit.parquet", "pairs.parquet"
-WRITTEN = (REPORT, MARKDOWN, PAGE, SCORES, GENERATIONS, TRAINING, AUDIT, PAIRS)
+AUDIT, PAIRS, TEXTS = "audit.parquet", "pairs.parquet", "training_texts.parquet"
+WRITTEN = (REPORT, MARKDOWN, PAGE, SCORES, GENERATIONS, TRAINING, AUDIT, PAIRS, TEXTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,7 @@ class ReportRows:
         training: of `training.parquet`.
         audits: of `audit.parquet`.
         pairs: of `pairs.parquet`; without them the course's file of marks is left out.
+        texts: of `training_texts.parquet`.
     """
 
     scores: Sequence[ScoreRow]
@@ -38,13 +39,15 @@ class ReportRows:
     training: Sequence[TrainingRow] = ()
     audits: Sequence[AuditRow] = ()
     pairs: Sequence[PairTexts] = ()
+    texts: Sequence[TrainingText] = ()
 
 
 def write_report(folder: Path, report: Report, rows: ReportRows) -> None:
     """Write a report's folder, each file atomically and `report.json` last.
 
-    The rows come first (`scores.parquet`, `pairs.parquet`, `generations.jsonl`, `training.parquet`, `audit.parquet`),
-    then the course's files and what people read: `tables/`, `figures/`, `report.html` and `report.md`.
+    The rows come first (`scores.parquet`, `pairs.parquet`, `generations.jsonl`, `training.parquet`, `audit.parquet`,
+    `training_texts.parquet`), then the course's files and what people read: `tables/`, `figures/`, `report.html` and
+    `report.md`.
 
     Args:
         folder: made if it does not exist.
@@ -59,6 +62,7 @@ def write_report(folder: Path, report: Report, rows: ReportRows) -> None:
     write_rows(folder / TRAINING, rows.training, TrainingRow)
     write_rows(folder / AUDIT, rows.audits, AuditRow)
     write_rows(folder / PAIRS, rows.pairs, PairTexts)
+    write_rows(folder / TEXTS, rows.texts, TrainingText)
     lines = [json.dumps(json_ready(asdict(answer)), ensure_ascii=False) + "\n" for answer in rows.generations]
     write_text(folder / GENERATIONS, "".join(lines))
     write_course_files(folder, report, rows.scores, rows.generations, rows.pairs)
@@ -161,6 +165,16 @@ def read_pairs(folder: Path) -> list[PairTexts]:
     return read_rows(folder / PAIRS, PairTexts)
 
 
+def read_texts(folder: Path) -> list[TrainingText]:
+    """Rows of `training_texts.parquet`.
+
+    Raises:
+        MissingResultError: no such file.
+        StoreError: it cannot be read.
+    """
+    return read_rows(folder / TEXTS, TrainingText)
+
+
 def read_generations(folder: Path) -> list[Generation]:
     """Lines of `generations.jsonl`. A null score was not finite, and is read as NaN.
 
@@ -205,6 +219,7 @@ def read_report_rows(folder: Path) -> ReportRows:
         training=read_training(folder),
         audits=read_audits(folder),
         pairs=read_pairs(folder),
+        texts=read_texts(folder),
     )
 
 
@@ -214,9 +229,12 @@ def recompute(folder: Path) -> Report:
     Equal to `read_report(folder)` unless a file was changed.
     """
     from align_bench.report.build import build_report
+    from align_bench.report.course import training_keywords
 
     report, rows = read_report(folder), read_report_rows(folder)
     header = Header(**{name: getattr(report, name) for name in Header.model_fields})
+    if rows.texts:
+        header = header.model_copy(update={"training_keywords": training_keywords(rows.texts)})
     outcomes = [outcome_of(result) for result in report.results]
     return build_report(header, outcomes, rows.scores, rows.generations, rows.audits, rows.pairs)
 

@@ -612,6 +612,7 @@ class Header(Block):
     """The panel, the main judge first."""
     environment: Environment
     training_keywords: KeywordList | None = None
+    """Of the training set's preferred answers, which `training_texts.parquet` holds."""
     tuning: Tuning | None = None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from align_bench.suite.models import GoldJudge
 if TYPE_CHECKING:
     from align_bench.planning.cells import Panelist
     from align_bench.planning.inputs import Prepared
-    from align_bench.records import CellId, Outcome
+    from align_bench.records import CellId, Outcome, TrainingText
     from align_bench.report.schema import Header, JudgeFacts, Report
     from align_bench.runner.results import Results
     from align_bench.stages.stage import Stage
@@ -86,8 +86,9 @@ def write(
         training=[row for cell in done for row in made.training(cell)],
         audits=made.audited({cell.id for cell in done}),
         pairs=made.pairs(),
+        texts=made.texts(),
     )
-    header = _header(prepared, graph, results, ended, command)
+    header = _header(prepared, graph, results, ended, command, rows.texts)
     report = build_report(header, list(ended.values()), rows.scores, rows.generations, rows.audits, rows.pairs)
     with as_store_error(folder):
         write_report(folder, report, rows)
@@ -95,7 +96,12 @@ def write(
 
 
 def _header(
-    prepared: Prepared, graph: Graph, results: Results, ended: Mapping[CellId, Outcome], command: str
+    prepared: Prepared,
+    graph: Graph,
+    results: Results,
+    ended: Mapping[CellId, Outcome],
+    command: str,
+    texts: Sequence[TrainingText],
 ) -> Header:
     from align_bench.report.course import training_keywords
     from align_bench.report.schema import BaseFacts, DataFacts, Header, SuiteFacts
@@ -118,9 +124,7 @@ def _header(
         },
         judges=[_judge_facts(graph, results, judge, ended) for judge in graph.panel],
         environment=environment(),
-        training_keywords=training_keywords(
-            row.chosen for row in results.preferences(prepared.inputs.rows["train"]).rows if row.chosen is not None
-        ),
+        training_keywords=training_keywords(texts),
         tuning=tuning_of(suite.tune, graph, results) if suite.tune else None,
     )
 

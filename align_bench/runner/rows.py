@@ -10,7 +10,7 @@ from align_bench.judge.ensemble import combine
 from align_bench.judge.gold import gold_score
 from align_bench.metrics.counterfactual import VERSIONS
 from align_bench.metrics.format_effects import Form, features
-from align_bench.records import Generation, PairTexts
+from align_bench.records import Generation, PairTexts, TrainingText
 from align_bench.report.rows import AttackedScores, AuditRow, ScoreRow, Side, TrainingRow
 from align_bench.stages.audit import Audit
 from align_bench.stages.columns import attacked
@@ -106,6 +106,11 @@ class Rows:
             PairTexts(one.pair, one.prompt[-1].content, one.chosen or "", one.rejected or "", one.label_probability)
             for one in found
         ]
+
+    def texts(self) -> list[TrainingText]:
+        """The preferred answers of the training set, as `training_texts.parquet` shows them."""
+        rows = self._results.preferences(self._prepared.inputs.rows["train"]).rows
+        return [TrainingText(row.pair, row.chosen) for row in rows if row.chosen is not None]
 
     def generations(self, cell: Cell, judges: Collection[str]) -> list[Generation]:
         """A record per answer, with its drift, and its scores by these judges and, where the data has one, by gold."""

@@ -12,7 +12,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
 
-from align_bench.records import CellId, Cost, Estimate, PairTexts
+from align_bench.records import CellId, Cost, Estimate, PairTexts, TrainingText
 from align_bench.report.course import training_keywords
 from align_bench.report.course_files import MARKS
 from align_bench.report.export import read_pairs, write_report
@@ -116,7 +116,7 @@ def test_ties_and_missing_scores_favour_nothing(run: Run) -> None:
 
 
 def test_keywords_of_every_corpus(run: Run) -> None:
-    training = training_keywords(["An animal is a dog.", "dog"])
+    training = training_keywords([TrainingText(0, "An animal is a dog."), TrainingText(2, "dog")])
     report = replace(run, header=run.header.model_copy(update={"training_keywords": training})).report()
     lists = {(one.of, one.kind): one for one in report.keywords.lists}
     hostile = str(run.outcomes[5].cell)

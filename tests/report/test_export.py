@@ -10,8 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from align_bench.errors import MissingResultError, StoreError
+from align_bench.records import TrainingText
 from align_bench.report.build import build_report
 from align_bench.report.compare import read_run
+from align_bench.report.course import training_keywords
 from align_bench.report.export import (
     ReportRows,
     read_generations,
@@ -59,7 +61,20 @@ def test_the_report_can_be_recomputed_from_its_exports(run: Run, tmp_path: Path)
         "scores.parquet",
         "tables",
         "training.parquet",
+        "training_texts.parquet",
     ]
+
+
+def test_training_keywords_are_of_the_exported_texts(run: Run, tmp_path: Path) -> None:
+    texts = [TrainingText(0, "An animal is a dog."), TrainingText(3, "dog")]
+    header = run.header.model_copy(update={"training_keywords": training_keywords(texts)})
+    report = replace(run, header=header).report()
+    write_report(tmp_path, report, replace(run.rows, texts=texts))
+    assert recompute(tmp_path) == report
+    write_report(tmp_path, report, replace(run.rows, texts=texts[:1]))
+    found = recompute(tmp_path).training_keywords
+    assert found is not None
+    assert found.texts == 1
 
 
 def test_a_changed_row_changes_the_recomputed_report(run: Run, tmp_path: Path) -> None:

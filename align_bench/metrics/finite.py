@@ -36,6 +36,13 @@ def is_constant(values: Column) -> bool:
     return bool(np.ptp(values) <= 1e-12 * np.max(np.abs(values)))
 
 
+def tied(values: Column) -> Column:
+    """Values, × a constant, of which those that differ by rounding at most are equal, for tests that rank them."""
+    scale = np.max(np.abs(values), initial=0.0)
+    rounded: Column = np.round(values / scale, 12) if scale > 0 else values
+    return rounded
+
+
 def is_finite(number: float | None) -> bool:
     """Whether there is a number, and it is finite."""
     return number is not None and math.isfinite(number)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from align_bench.metrics.clusters import Clusters, are_alike, cluster_codes, clustered_fit, is_clustered
+from align_bench.metrics.finite import tied
 
 Vector = npt.NDArray[np.float64]
 Values = Sequence[float] | Vector
@@ -75,15 +76,15 @@ def paired_t(a: Values, b: Values, clusters: Clusters | None = None) -> Differen
 def wilcoxon_p(a: Values, b: Values, clusters: Clusters | None = None) -> float | None:
     """Two-sided p-value of Wilcoxon's signed-rank test (scipy `wilcoxon`, `zero_method="pratt"`).
 
-    Differences of one prompt are averaged first, since the test takes its observations for independent. None for
-    fewer than two prompts and for differences that are all 0.
+    Differences of one prompt are averaged first, since the test takes its observations for independent; those that
+    differ by rounding at most are tied. None for fewer than two prompts and for differences that are all 0.
 
     Args:
         a, b, clusters: as in `paired_t`.
     """
     left, right = _aligned(a, b)
     codes = cluster_codes(clusters, len(left))
-    means = np.bincount(codes, left - right) / np.bincount(codes)
+    means = tied(np.bincount(codes, left - right) / np.bincount(codes))
     if len(means) < 2 or not means.any():
         return None
     from scipy.stats import wilcoxon

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from align_bench.metrics.clusters import Clusters, cluster_codes
+from align_bench.metrics.finite import tied
 
 Matrix = npt.NDArray[np.float64]
 
@@ -43,8 +44,8 @@ def ranks(means: Sequence[float], higher: npt.NDArray[np.bool_] | None) -> list[
 def friedman(columns: Sequence[Sequence[float] | Matrix], clusters: Clusters | None = None) -> float | None:
     """p-value of Friedman's test that no model is ranked higher than another over prompts (scipy).
 
-    The claim is about these checkpoints. Values of one prompt are averaged first. None for fewer than three models or
-    two prompts, and where no prompt tells the models apart.
+    The claim is about these checkpoints. Values of one prompt are averaged first; those that differ by rounding at most
+    are tied. None for fewer than three models or two prompts, and where no prompt tells the models apart.
 
     Args:
         columns: a model's values on the same units.
@@ -56,8 +57,8 @@ def friedman(columns: Sequence[Sequence[float] | Matrix], clusters: Clusters | N
     if not len(codes) or codes.max() < 1:
         return None
     # Sums over a prompt's units rank the models as their means do.
-    blocks = [np.bincount(codes, np.asarray(column, dtype=np.float64)) for column in columns]
-    if not np.ptp(np.stack(blocks), axis=0).any():
+    blocks = tied(np.stack([np.bincount(codes, np.asarray(column, dtype=np.float64)) for column in columns]))
+    if not np.ptp(blocks, axis=0).any():
         return None
     from scipy.stats import friedmanchisquare
 

@@ -29,6 +29,8 @@ from align_bench.report.schema import Report, Result, SharedRows
 from align_bench.runner.run import Folders, run
 from align_bench.suite.load import load_suite
 from align_bench.suite.models import LoadedJudge
+from tests.recomputed.ledger import shown
+from tests.recomputed.numbers import found_in, recomputed, unchecked
 
 
 class Recorder:
@@ -179,6 +181,13 @@ def test_the_report_can_be_recomputed_and_a_second_run_does_nothing(whole: Whole
     prepared = prepare(load_suite(str(path)), load_registry(path))
     assert run(prepared, progress, folders, command="").results == report.results
     assert progress.stages == []
+
+
+def test_the_numbers_are_what_the_rows_say(whole: Whole) -> None:
+    folder = whole[1].reports / "small"
+    found = found_in(folder)
+    assert [shown(one.path) for one in recomputed(folder, found) if not one.agrees] == []
+    assert [shown(place) for place in unchecked(folder, found)] == []
 
 
 def test_the_report_shows_them(whole: Whole) -> None:

@@ -86,13 +86,20 @@ def wilson(count: float, n: int) -> Found:
     return Found(count / n, bounds(math.floor(count))[0], bounds(math.ceil(count))[1], n)
 
 
-def wanted(influences: Column, factor: float = 25) -> int | None:
-    """Cochran's rule: factor × skewness² observations, where there are fewer."""
+def wanted(influences: Column, n: int | None = None, factor: float = 25) -> int | None:
+    """Cochran's rule: factor × skewness² observations, where there are fewer.
+
+    Args:
+        influences: of each group of observations.
+        n: observations; None where each is a group.
+        factor: as of the statistic.
+    """
+    count = len(influences) if n is None else n
     gaps = influences - influences.mean()
     deviation = math.sqrt(float((gaps**2).mean()))
     skewness = float(((gaps / deviation) ** 3).mean()) if deviation > 0 else 0.0
-    least = factor * skewness**2
-    return math.ceil(least) if least > len(influences) else None
+    least = factor * skewness**2 * count / len(influences)
+    return math.ceil(least) if least > count else None
 
 
 def student(values: Column) -> Found:
@@ -134,7 +141,7 @@ def clustered(values: Column, groups: Sequence[Hashable]) -> Found:
     centre, error, count = clustered_error(values, groups)
     reach = float(stats.t.ppf(0.975, count - 1)) * error
     influences = np.array([(own - centre).sum() for own in grouped(values, groups).values()])
-    return Found(centre, centre - reach, centre + reach, len(values), wanted=wanted(influences))
+    return Found(centre, centre - reach, centre + reach, len(values), wanted=wanted(influences, len(values)))
 
 
 def of_pairs(values: Column, groups: Sequence[Hashable]) -> Found:
@@ -202,7 +209,7 @@ def places(groups: Sequence[Hashable]) -> list[npt.NDArray[np.intp]]:
     return [np.array(own, dtype=np.intp) for own in members.values()]
 
 
-def bootstrap(statistic: Statistic, groups: Sequence[Hashable], alpha: float = 0.05) -> list[Drawn | None]:
+def bootstrap(statistic: Statistic, groups: Sequence[Hashable], n: int, alpha: float = 0.05) -> list[Drawn | None]:
     """BCa bounds of each value of a statistic over resampled groups (Efron 1987).
 
     Bias is from the share of draws below the point, acceleration from the jackknife over groups. None for one group
@@ -211,6 +218,7 @@ def bootstrap(statistic: Statistic, groups: Sequence[Hashable], alpha: float = 0
     Args:
         statistic: how often each row counts, shape [resamples, rows] → a value or several each.
         groups: the group of each row.
+        n: observations that the value counts.
         alpha: one less the interval's level.
     """
     names = {group: place for place, group in enumerate(dict.fromkeys(groups))}
@@ -220,10 +228,10 @@ def bootstrap(statistic: Statistic, groups: Sequence[Hashable], alpha: float = 0
         return [None] * len(point)
     drawn = _columns(statistic(resampled_counts(len(names))[:, codes]))
     jackknife = _columns(statistic((1 - np.eye(len(names)))[:, codes]))
-    return [_bca(*own, alpha) for own in zip(drawn.T, point, jackknife.T, strict=True)]
+    return [_bca(*own, n, alpha) for own in zip(drawn.T, point, jackknife.T, strict=True)]
 
 
-def _bca(drawn: Column, point: float, jackknife: Column, alpha: float) -> Drawn | None:
+def _bca(drawn: Column, point: float, jackknife: Column, n: int, alpha: float) -> Drawn | None:
     finite, jackknife = drawn[np.isfinite(drawn)], jackknife[np.isfinite(jackknife)]
     if len(finite) < 0.95 * len(drawn) or len(jackknife) < 2 or alike(finite) or alike(jackknife):
         return None
@@ -234,7 +242,7 @@ def _bca(drawn: Column, point: float, jackknife: Column, alpha: float) -> Drawn 
     if not math.isfinite(bias) or max(acceleration * end for end in ends) >= 1:
         return None
     levels = np.array([stats.norm.cdf(bias + end / (1 - acceleration * end)) for end in ends])
-    return replace(bounds_at(finite, levels), wanted=wanted(off))
+    return replace(bounds_at(finite, levels), wanted=wanted(off, n))
 
 
 def bounds_at(drawn: Column, levels: Column) -> Drawn:

@@ -212,7 +212,7 @@ def _by_length(pairs: _Pairs) -> list[Found]:
             axis=1,
         )
 
-    values, bounds = correlations(np.ones((1, n)))[0], bootstrap(correlations, prompts)
+    values, bounds = correlations(np.ones((1, n)))[0], bootstrap(correlations, prompts, n)
     found = []
     for place, value in enumerate(values):
         if not math.isfinite(value):

@@ -179,7 +179,7 @@ def _own_noise(measure: Measure) -> Noise | None:
 
 def drawn_mean(values: Column, prompts: Sequence[Prompt]) -> Drawn | None:
     """BCa bounds of the mean over resampled prompts."""
-    return bootstrap(lambda weights: weighted_mean(weights, values), prompts)[0]
+    return bootstrap(lambda weights: weighted_mean(weights, values), prompts, len(values))[0]
 
 
 def _between_biases(folder: Folder) -> list[list[Tested]]:

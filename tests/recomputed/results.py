@@ -95,7 +95,7 @@ def spread(samples: Sequence[Column], groups: Sequence[Hashable]) -> Found:
         return Found(value, n=n)
     variance = float(((every - every.mean()) ** 2).mean())
     influences = np.array([((own - every.mean()) ** 2 - variance).sum() for own in rows])
-    return Found(value, bounds.low, bounds.high, n, bounds, wanted(influences, 12))
+    return Found(value, bounds.low, bounds.high, n, bounds, wanted(influences, n, 12))
 
 
 def _log_bounds(prompts: Sequence[Column], value: float) -> Drawn | None:
@@ -137,7 +137,7 @@ def _log_bounds(prompts: Sequence[Column], value: float) -> Drawn | None:
 
 
 def bounded(value: float, n: int, statistic: Statistic, groups: Sequence[Hashable], alpha: float = 0.05) -> Found:
-    return drawn(value, n, bootstrap(statistic, groups, alpha)[0])
+    return drawn(value, n, bootstrap(statistic, groups, n, alpha)[0])
 
 
 def drawn(value: float, n: int, bounds: Drawn | None) -> Found:
@@ -435,7 +435,7 @@ def gain(cell: Cell, base: Cell, judge: str) -> tuple[Found, Found, Found]:
         found /= prompts_drawn[:, None]
         return np.column_stack([found.sum(axis=1), found])
 
-    values, bounds = parts(np.ones((1, n)))[0], bootstrap(parts, range(n))
+    values, bounds = parts(np.ones((1, n)))[0], bootstrap(parts, range(n), n)
     every, at_length, by_length = (drawn(float(value), n, own) for value, own in zip(values, bounds, strict=True))
     return every, at_length, by_length
 

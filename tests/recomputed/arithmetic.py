@@ -49,6 +49,7 @@ class Found:
         value, low, high, n: as the report's.
         drawn: the bounds of a bootstrap, which another seed moves.
         wanted: observations that the interval wants, where there are fewer.
+        relative: what the report's number may be off by, as a share of it.
     """
 
     value: float | None
@@ -57,6 +58,7 @@ class Found:
     n: int = 0
     drawn: Drawn | None = None
     wanted: int | None = None
+    relative: float = 1e-6
 
 
 NOTHING = Found(None)

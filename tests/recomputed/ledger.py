@@ -11,7 +11,7 @@ from tests.recomputed.arithmetic import Found
 
 Path = tuple[str | int, ...]
 Leaf = str | int | float | bool | None
-RELATIVE, ABSOLUTE = 1e-6, 1e-9
+RELATIVE, ABSOLUTE = 1e-6, 1e-9  # of closed forms
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,16 @@ class Ledger:
 
     def estimate(self, path: Path, found: Found) -> None:
         """Enter a number with its interval; bounds that were drawn may be off by what another seed makes of them."""
-        self.add((*path, "value"), found.value)
-        self.add((*path, "low"), found.low, None if found.drawn is None else found.drawn.low_range)
-        self.add((*path, "high"), found.high, None if found.drawn is None else found.drawn.high_range)
+        drawn = found.drawn
+        ranges = None, None if drawn is None else drawn.low_range, None if drawn is None else drawn.high_range
+        for name, value, within in zip(
+            ("value", "low", "high"), (found.value, found.low, found.high), ranges, strict=True
+        ):
+            if value is not None and within is None:
+                tolerance = found.relative * abs(value) + ABSOLUTE
+                self.add((*path, name), value, (value - tolerance, value + tolerance))
+            else:
+                self.add((*path, name), value, within)
         self.record(path, {"n": found.n, "wanted": found.wanted})
 
     def record(self, path: Path, values: Mapping[str, Leaf]) -> None:

@@ -38,6 +38,7 @@ from tests.recomputed.ledger import Ledger, Path
 
 BINS = 10
 RIDGE = 0.01
+ITERATED = 1e-5  # the report's fit stops at some step
 
 
 def enter(folder: Folder, ledger: Ledger) -> None:
@@ -391,12 +392,12 @@ def _controlled(wins: Column, lengths: Column, weights: Column, prompts: Sequenc
     count = len(groups)
     value = float(1 / (1 + math.exp(-fit[0])))
     if np.ptp(wins) == 0:
-        return Found(value, n=count)
+        return Found(value, n=count, relative=ITERATED)
     moved = [np.linalg.solve(information, design[own].T @ (weights * (wins - rates))[own])[0] for own in groups]
     influences = np.array(moved)
     reach = float(stats.t.ppf(0.975, count - 1)) * math.sqrt(count / (count - 1) * float((influences**2).sum()))
     low, high = (1 / (1 + math.exp(-end)) for end in (fit[0] - reach, fit[0] + reach))
-    return Found(value, low, high, count, wanted=wanted(influences))
+    return Found(value, low, high, count, wanted=wanted(influences), relative=ITERATED)
 
 
 def gain(cell: Cell, base: Cell, judge: str) -> tuple[Found, Found, Found]:

@@ -32,7 +32,7 @@ def ranks(means: Sequence[float], higher: npt.NDArray[np.bool_] | None) -> list[
     """
     from scipy.stats import rankdata
 
-    places = rankdata(-np.asarray(means))
+    places = rankdata(-tied(np.asarray(means, dtype=np.float64)))
     if higher is None:
         return [Rank(float(place), None, None) for place in places]
     low, high = 1 + higher.sum(axis=0), len(means) - higher.sum(axis=1)

@@ -315,8 +315,9 @@ class Comparison:
             policies with the base, between checkpoints; all between methods. 0 in reports from before there were any.
         df: degrees of freedom of the t-test, where it is one.
         decision: what may be said; None in reports from before it was kept.
-        method_low, method_high: 95% interval of the difference between the methods of two checkpoints, which allows for
-            other seeds; None where no seed noise is known, or the methods have seeds enough for a test.
+        method_low, method_high: interval of the difference between the methods of two checkpoints, which allows for
+            other seeds; at 95% together with those of its family (Bonferroni), since it alone decides. None where no
+            seed noise is known, or the methods have seeds enough for a test.
         seed_share: share of that interval's variance that comes from the seeds.
         seed_noise: what it allows for: the standard deviation of a method's mean over seeds, in standard deviations of
             the difference between the two checkpoints on one prompt.

@@ -266,7 +266,8 @@ def _between_checkpoints(measure: Measure, who: Entrants, margins: Margins) -> I
             yield found
         else:
             values = by_prompt(left, clusters)[0], by_prompt(right, clusters)[0]
-            yield _with_seeds(found, values, noise, spread, b_trained=b not in who.bases)
+            level = 1 - ALPHA / len(pairs)
+            yield _with_seeds(found, values, noise, spread, level, b_trained=b not in who.bases)
 
 
 def _own_noise(measure: Measure, who: Entrants) -> SeedNoise | None:
@@ -281,7 +282,7 @@ def _own_noise(measure: Measure, who: Entrants) -> SeedNoise | None:
 
 
 def _with_seeds(
-    found: Comparison, values: tuple[Vector, Vector], noise: SeedNoise, spread: float, *, b_trained: bool
+    found: Comparison, values: tuple[Vector, Vector], noise: SeedNoise, spread: float, level: float, *, b_trained: bool
 ) -> Comparison:
     """The comparison with an interval for its methods.
 
@@ -290,10 +291,11 @@ def _with_seeds(
         values: of each, prompt by prompt.
         noise: of a seed.
         spread: standard deviation of the differences on one prompt.
+        level: confidence of the interval, adjusted for its family: it decides.
         b_trained: whether b is not the base.
     """
     methods = between_methods(*values, noise, b_trained=b_trained)
-    tested = methods.tested()
+    tested = methods.tested(level)
     return replace(
         found,
         method_low=tested.low,

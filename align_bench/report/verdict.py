@@ -108,9 +108,9 @@ def _noise(known: Sequence[Claim]) -> str:
     range_of = sizes[0][0] if len(sizes) == 1 else f"{sizes[0][0]} to {sizes[-1][0]}"
     source = "declared" if known[0].seed_noise_declared else "of this suite's own seeds"
     return (
-        "Between methods: the 95% interval that allows for another seed too, with a seed noise "
-        f"({source}) of {range_of} of the standard deviation of the per-prompt differences. Where it holds 0, nothing "
-        "is shown between the methods."
+        "Between methods: the interval that allows for another seed too, at 95% for all of a metric together, with a "
+        f"seed noise ({source}) of {range_of} of the standard deviation of the per-prompt differences. Where it holds "
+        "0, nothing is shown between the methods."
     )
 
 

@@ -39,28 +39,56 @@ class MethodDifference:
 
     Attributes:
         difference: mean of a − mean of b.
-        variance: of the difference, over seeds and prompts; None where it cannot be estimated.
-        df: Satterthwaite's degrees of freedom.
+        parts: the variance of the difference, over seeds and prompts, in independent parts with their degrees of
+            freedom: one part with Satterthwaite's, or one of the prompts and one of the seeds; none where it cannot be
+            estimated.
         n: seeds of the smaller trained method.
         seed_share: share of the variance that comes from the seeds.
     """
 
     difference: float
-    variance: float | None
-    df: float | None
+    parts: tuple[tuple[float, float], ...]
     n: int
     seed_share: float | None = None
 
-    def tested(self) -> Difference:
-        """Student's t-test of no difference, with its 95% interval."""
-        if self.variance is None or self.df is None:
+    def tested(self, level: float = 0.95) -> Difference:
+        """Student's t-test of no difference, with its interval; of two parts as `half` says.
+
+        Args:
+            level: confidence of the interval; above 95% where it is adjusted for a family of several.
+        """
+        if not self.parts:
             return Difference(self.difference, None, None, None, None, self.n)
+        half = self.half((1 - level) / 2)
+        df = self.parts[0][1] if len(self.parts) == 1 else None
+        p = min(1.0, 2 * self.tail(abs(self.difference)))
+        return Difference(self.difference, self.difference - half, self.difference + half, p, None, self.n, df)
+
+    def half(self, tail: float) -> float:
+        """How far a bound lies from the difference: √(Σ variance · t²), each part with its own quantile.
+
+        Args:
+            tail: what lies beyond the bound, below ½.
+        """
         from scipy.stats import t
 
-        error = math.sqrt(self.variance)
-        half = float(t.ppf(0.975, self.df)) * error
-        p = 2 * float(t.sf(abs(self.difference) / error, self.df))
-        return Difference(self.difference, self.difference - half, self.difference + half, p, None, self.n, self.df)
+        return math.sqrt(sum(variance * float(t.isf(tail, df)) ** 2 for variance, df in self.parts))
+
+    def tail(self, distance: float) -> float:
+        """The p-value, of one side, of a difference that lies so far above 0: the tail whose `half` that is."""
+        if distance <= 0:
+            return 0.5 if distance == 0 else 1 - self.tail(-distance)
+        from scipy.optimize import brentq
+        from scipy.stats import t
+
+        if len(self.parts) == 1:
+            ((variance, df),) = self.parts
+            return float(t.sf(distance / math.sqrt(variance), df))
+        # In logarithms, since a p-value may be as small as numbers get; beyond 1e-217 scipy's quantiles are not right.
+        least = -500.0
+        if self.half(math.exp(least)) <= distance:
+            return math.exp(least)
+        return math.exp(brentq(lambda log: self.half(math.exp(log)) - distance, least, math.log(0.5), xtol=1e-13))
 
 
 def by_prompt(table: Matrix, clusters: Clusters | None = None) -> Matrix:
@@ -103,8 +131,11 @@ def crossed(a: Matrix, b: Matrix, clusters: Clusters | None = None, *, b_trained
     Its variance is s²_a/k_a + s²_b/k_b + P − e_a/(G k_a) − e_b/(G k_b), and P at least: s² is the variance of a
     method's k seed means, P that of the prompts' mean differences divided by the G prompts, and e the residual mean
     square of seeds × prompts, whose part in s² stands in P as well. Degrees of freedom are Satterthwaite's of the three
-    first terms, and at least those of the smallest. A base that was not trained has no variance over seeds; that of
-    its one draw of answers is in P.
+    first terms, and at least those of the smallest.
+
+    A base that was not trained has no variance over seeds; that of its one draw of answers is in P. What is left of the
+    variance beside P then comes of the seeds of one method, and Satterthwaite's degrees are too many where it
+    dominates (91% are covered with three seeds): there P and the rest have each their own t quantile.
 
     Args:
         a, b: a row per seed, a column per unit (pair or prompt), the same units in both.
@@ -140,18 +171,18 @@ def _crossed(a: Matrix, b: Matrix | None, per_prompt: Vector) -> MethodDifferenc
     n = min(map(len, sides))
     difference, prompts = float(np.mean(per_prompt)), len(per_prompt)
     if n < MIN_SEEDS or prompts < 2:
-        return MethodDifference(difference, None, None, n)
+        return MethodDifference(difference, (), n)
     seeds = list(map(seed_variance, sides))
     terms = [(one.raw / one.seeds, one.seeds - 1) for one in seeds]
     twice = sum(one.by_prompts / one.seeds for one in seeds)
     scale = float(max(np.max(np.abs(side)) for side in sides))
-    return _satterthwaite(difference, per_prompt, terms, twice, n, scale)
+    return _joined(difference, per_prompt, terms, twice, n, scale)
 
 
-def _satterthwaite(
+def _joined(
     difference: float, per_prompt: Vector, seeds: Sequence[tuple[float, float]], twice: float, n: int, scale: float
 ) -> MethodDifference:
-    """The variance over prompts and seeds together.
+    """The variance over prompts and seeds together, in two parts where one estimate of seeds is all there is.
 
     Args:
         difference: the estimate.
@@ -164,10 +195,14 @@ def _satterthwaite(
     prompts = prompt_variance(per_prompt)
     total = max(prompts, prompts + sum(term for term, _ in seeds) - twice)
     if total <= (1e-12 * scale) ** 2:
-        return MethodDifference(difference, None, None, n)
-    parts = [(prompts, len(per_prompt) - 1), *seeds]
-    df = total**2 / sum(term**2 / own for term, own in parts)
-    return MethodDifference(difference, total, max(df, min(own for _, own in parts)), n, 1 - prompts / total)
+        return MethodDifference(difference, (), n)
+    of_prompts, share = (prompts, len(per_prompt) - 1.0), 1 - prompts / total
+    if len(seeds) == 1:
+        parts = (of_prompts, (total - prompts, seeds[0][1]))
+        return MethodDifference(difference, tuple(part for part in parts if part[0] > 0), n, share)
+    every = [of_prompts, *seeds]
+    df = total**2 / sum(term**2 / own for term, own in every)
+    return MethodDifference(difference, ((total, max(df, min(own for _, own in every))),), n, share)
 
 
 def prompt_variance(per_prompt: Vector) -> float:
@@ -233,4 +268,4 @@ def between_methods(a: Vector, b: Vector, noise: SeedNoise, *, b_trained: bool =
     terms = [] if noise.raw == 0 else [(trained * noise.raw, noise.df)]
     twice = trained * (noise.raw - noise.variance)
     scale = float(max(np.max(np.abs(a)), np.max(np.abs(b))))
-    return _satterthwaite(float(np.mean(a) - np.mean(b)), a - b, terms, twice, 1, scale)
+    return _joined(float(np.mean(a) - np.mean(b)), a - b, terms, twice, 1, scale)

@@ -136,7 +136,8 @@ def _seeded(measure: Measure) -> dict[str, list[Entry]]:
 
 def _between_checkpoints(folder: Folder, measure: Measure) -> list[Tested]:
     found, noise, seeded = [], _own_noise(measure), _seeded(measure)
-    for (a, left), (b, other) in pairs_of(measure.values):
+    pairs = pairs_of(measure.values)
+    for (a, left), (b, other) in pairs:
         units = common([left, other])
         one, two = table([left, other], units)
         prompts = [measure.prompt(unit) for unit in units]
@@ -159,7 +160,7 @@ def _between_checkpoints(folder: Folder, measure: Measure) -> list[Tested]:
             trained = 1 if b.kind == "base" else 2
             values = prompt_values(one, prompts), prompt_values(two, prompts)
             between = with_one_seed(*values, known_noise, trained)
-            low, high = between.interval()
+            low, high = between.interval(0.05 / len(pairs))
             own = low, high, between.seed_share, math.sqrt(known_noise.variance) / spread, known_noise.declared
             tested.numbers |= dict(zip(OF_METHODS, own, strict=True))
     return found
@@ -274,7 +275,7 @@ def _between_methods(folder: Folder, measure: Measure) -> list[Tested]:
             "low": low,
             "high": high,
             "p": between.p(),
-            "df": None if between.variance is None else between.df,
+            "df": between.df,
         }
         if margin:
             tested.numbers |= {"margin": margin, "p_tost": between.p_tost(margin)}

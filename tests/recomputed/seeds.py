@@ -16,31 +16,44 @@ MIN_SEEDS = 3
 
 @dataclass(frozen=True)
 class Between:
-    """A difference between methods. Without a variance nothing is tested."""
+    """A difference between methods, with the parts of its variance and their degrees of freedom; untested without."""
 
     difference: float
-    variance: float | None = None
-    df: float = math.nan
+    parts: tuple[tuple[float, float], ...] = ()
     seed_share: float | None = None
 
-    def interval(self) -> tuple[float | None, float | None]:
-        if self.variance is None:
+    @property
+    def df(self) -> float | None:
+        return self.parts[0][1] if len(self.parts) == 1 else None
+
+    def reach(self, alpha: float) -> float:
+        return math.sqrt(sum(variance * float(stats.t.ppf(1 - alpha / 2, df)) ** 2 for variance, df in self.parts))
+
+    def interval(self, alpha: float = 0.05) -> tuple[float | None, float | None]:
+        if not self.parts:
             return None, None
-        reach = float(stats.t.ppf(0.975, self.df)) * math.sqrt(self.variance)
-        return self.difference - reach, self.difference + reach
+        return self.difference - self.reach(alpha), self.difference + self.reach(alpha)
 
     def p(self) -> float | None:
-        if self.variance is None:
-            return None
-        return float(2 * stats.t.sf(abs(self.difference) / math.sqrt(self.variance), self.df))
+        return 2 * self._beyond(abs(self.difference)) if self.parts else None
 
     def p_tost(self, margin: float) -> float | None:
-        if self.variance is None:
-            return None
-        error = math.sqrt(self.variance)
-        below = stats.t.cdf((self.difference - margin) / error, self.df)
-        above = stats.t.sf((self.difference + margin) / error, self.df)
-        return float(max(below, above))
+        return self._beyond(margin - abs(self.difference)) if self.parts else None
+
+    def _beyond(self, distance: float) -> float:
+        """The one-sided p-value: half the level whose interval reaches so far, found by halving."""
+        if distance < 0:
+            return 1 - self._beyond(-distance)
+        if len(self.parts) == 1:
+            ((variance, df),) = self.parts
+            return float(stats.t.sf(distance / math.sqrt(variance), df))
+        low, high = 0.0, 1.0
+        for _ in range(200):
+            middle = math.sqrt(low * high) if low else high / 1e6
+            if middle < 1e-200:
+                break
+            low, high = (middle, high) if self.reach(middle) > distance else (low, middle)
+        return high / 2
 
 
 @dataclass(frozen=True)
@@ -80,19 +93,24 @@ def crossed(sides: Sequence[Column], per_prompt: Column) -> Between:
         return Between(difference)
     found = [seed_spread(side) for side in sides]
     terms = [(one.raw / one.seeds, one.seeds - 1.0) for one in found]
-    return satterthwaite(difference, per_prompt, terms, sum(one.by_prompts / one.seeds for one in found))
+    return joined(difference, per_prompt, terms, sum(one.by_prompts / one.seeds for one in found))
 
 
-def satterthwaite(difference: float, per_prompt: Column, seeds: Sequence[tuple[float, float]], twice: float) -> Between:
-    """The variance of prompts and seeds together; the degrees of freedom are those of the smallest part at least."""
+def joined(difference: float, per_prompt: Column, seeds: Sequence[tuple[float, float]], twice: float) -> Between:
+    """The variance of prompts and seeds together, by Satterthwaite's degrees of freedom, those of the smallest part at
+    least; with one estimate of the seeds, each has its own.
+    """
     count = len(per_prompt)
     of_prompts = float(((per_prompt - per_prompt.mean()) ** 2).sum() / (count - 1) / count)
     total = max(of_prompts, of_prompts + sum(term for term, _ in seeds) - twice)
     if total < 1e-24:
         return Between(difference)
-    parts = [(of_prompts, count - 1.0), *seeds]
-    df = total**2 / sum(term**2 / own for term, own in parts)
-    return Between(difference, total, max(df, min(own for _, own in parts)), 1 - of_prompts / total)
+    every = [(of_prompts, count - 1.0), *seeds]
+    if len(seeds) == 1:
+        parts = (every[0], (total - of_prompts, seeds[0][1]))
+        return Between(difference, tuple(part for part in parts if part[0] > 0), 1 - of_prompts / total)
+    df = total**2 / sum(term**2 / own for term, own in every)
+    return Between(difference, ((total, max(df, min(own for _, own in every))),), 1 - of_prompts / total)
 
 
 @dataclass(frozen=True)
@@ -108,7 +126,7 @@ class Noise:
 def pooled(spreads: Sequence[Spread]) -> Noise | None:
     """By degrees of freedom."""
     df = sum(one.seeds - 1 for one in spreads)
-    if df == 0:
+    if df < 2:
         return None
     raw = sum((one.seeds - 1) * one.raw for one in spreads) / df
     own = raw - sum((one.seeds - 1) * one.by_prompts for one in spreads) / df
@@ -118,4 +136,4 @@ def pooled(spreads: Sequence[Spread]) -> Noise | None:
 def with_one_seed(a: Column, b: Column, noise: Noise, trained: int) -> Between:
     """Two checkpoints as draws of their methods: the prompts' variance, and the noise once for each trained one."""
     terms = [(trained * noise.raw, noise.df)] if noise.raw else []
-    return satterthwaite(float(a.mean() - b.mean()), a - b, terms, trained * (noise.raw - noise.variance))
+    return joined(float(a.mean() - b.mean()), a - b, terms, trained * (noise.raw - noise.variance))

@@ -300,7 +300,7 @@ def test_three_seeds_allow_a_test_between_methods() -> None:
     found, expected = compared(report, DPO, SIMPO, JUDGED, "method"), crossed(dpo, simpo)
     tested = expected.tested()
     assert (found.difference, found.low, found.high, found.p, found.df) == pytest.approx(
-        (dpo.mean() - simpo.mean(), tested.low, tested.high, tested.p, expected.df)
+        (dpo.mean() - simpo.mean(), tested.low, tested.high, tested.p, tested.df)
     )
     assert found.n == 3
     assert found.margin is not None

@@ -263,3 +263,14 @@ def test_win_rates_of_methods_have_the_interval_of_seeds_and_prompts() -> None:
     assert found.low is not None
     assert found.high is not None
     assert 0 <= found.low < found.value < found.high <= 1
+
+
+def test_what_one_seed_says_of_methods_allows_for_its_family() -> None:
+    """Between methods the interval alone decides, so it is wider the more checkpoints are compared on the measure."""
+    settings: dict[str, JsonValue] = {"report": {"seed_noise": 0.1}}
+    alone = claim_of(suite({DPO: 0.5, BASE: 0.0}, 100, settings=settings), DPO, BASE)
+    many = {DPO: 0.5, **{CellId(f"other{place}"): 0.0 for place in range(4)}, BASE: 0.0}
+    among = claim_of(suite(many, 100, settings=settings), DPO, BASE)
+    assert (alone.family, among.family) == (1, 15)
+    narrow, wide = ((one.method_high or 0) - (one.method_low or 0) for one in (alone, among))
+    assert wide > 1.4 * narrow

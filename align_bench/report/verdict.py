@@ -10,7 +10,6 @@ from align_bench.records import CellId, Comparison, Kind, MetricKey
 from align_bench.report.claims import Claim
 from align_bench.report.decision import decision
 from align_bench.report.formatting import interval, number, one_line, p_value, signed
-from align_bench.stats.seeds import MIN_SEEDS
 from align_bench.suite.names import JUDGE_CELL
 
 if TYPE_CHECKING:
@@ -78,6 +77,8 @@ def _is_of(claim: Claim, ranking: Ranking) -> bool:
 
 
 def _claimable(results: Sequence[Result], claims: Sequence[Claim]) -> Iterator[str]:
+    from align_bench.stats.seeds import MIN_SEEDS  # numpy, for which a report that is only shown need not wait
+
     trained = [one for one in results if one.kind != "base" and one.algorithm != JUDGE_CELL]
     seeds = Counter(one.cell.method for one in trained if one.status == "done")
     few = [method for method, count in seeds.items() if count < MIN_SEEDS]

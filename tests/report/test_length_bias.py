@@ -75,9 +75,9 @@ def test_less_bias_shows_in_the_comparison(report: Report) -> None:
     assert {row[0] for row in section.texts()} == {"biased − fair"}  # the judge is nobody's first
     verdicts = {row[1]: row[-1] for row in section.texts()}
     assert verdicts == {
-        "accuracy_right_shorter": "fair higher",
-        "length_correlation_given_label": "biased higher",
-        "length_correlation_given_gold": "biased higher",
+        "accuracy_right_shorter": "fair checkpoint higher",
+        "length_correlation_given_label": "biased checkpoint higher",
+        "length_correlation_given_gold": "biased checkpoint higher",
     }
     assert [row[0] for row in length_bias(report).texts()] == ["biased", "fair"]
 

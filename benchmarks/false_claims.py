@@ -1,278 +1,211 @@
-"""How often the statistics claim what is not so: simulated comparisons whose truth is known.
+"""How often reports claim what is not so: simulated suites whose truth is known, from rows to the verdict's words.
 
-Scores are `difficulty of the prompt + effect of the seed + noise of the answer`, the noise with standard deviation 1
-and the seed's effect with a twentieth of that. The tests are the package's own. A rate near 5% is nominal; that of the
-paired t between checkpoints of identical methods is not, which is why it is no claim about methods.
+Each cell is a truth: how many methods, seeds and prompts, how far seeds differ, how scores are distributed. Its suites
+are simulated many times. Their scores go through the package's statistics (`--repetitions` of each cell), and as rows
+through `build_report` (`--reports` of each), and it is counted how often a difference is claimed that is none, how
+often each kind of interval covers the truth, and how often a true difference is found.
 
 Example:
-    python benchmarks/false_claims.py --repetitions 1000 --output benchmarks/results/false_claims
+    OMP_NUM_THREADS=1 python benchmarks/false_claims.py --repetitions 1000 --reports 50 \
+        --output benchmarks/results/false_claims
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import math
+import gc
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from functools import partial
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
+from false_claims_audits import AuditWorld, by_calibration, through_audit
+from false_claims_page import Found, save, summary
+from false_claims_reports import through_report
+from false_claims_statistics import by_statistics
+from false_claims_tally import Tally, rates_of, values_of
+from false_claims_worlds import World
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
-from align_bench.metrics.accuracy import share
-from align_bench.runner.environment import environment
-from align_bench.stats.bootstrap import bca_means
-from align_bench.stats.equivalence import prompt_spread, tost_methods, tost_paired
-from align_bench.stats.paired import holm, mcnemar_exact, paired_t, wilcoxon_p
-from align_bench.stats.power import detectable_effect
-from align_bench.stats.seeds import crossed
-
-SEED_NOISE = 0.05
-ALPHA = 0.05
-Matrix = npt.NDArray[np.float64]
-Claims = dict[str, bool]
+Part = Literal["statistics", "report"]
+BLOCK = 10  # suites that a process simulates in one go
 
 
 @dataclass(frozen=True, slots=True)
-class Scenario:
-    """One simulated truth.
+class Cell:
+    """One simulated truth, and what is done with its suites.
 
     Attributes:
-        name: what is true.
-        wanted: what a right test would do.
-        once: one repetition: test → whether it made the claim.
-        repeats: simulated this many times as often as the others.
+        part: whether only the statistics are computed, or whole reports are built.
+        world: what is true.
+        rich: of reports of policies: with lengths, log-probabilities and gold, for every kind of interval.
+        times: how many times as many suites as of other cells are simulated.
     """
 
-    name: str
-    wanted: str
-    once: Callable[[np.random.Generator], Claims]
-    repeats: int = 1
+    part: Part
+    world: World | AuditWorld
+    rich: bool = False
+    times: int = 1
+
+    def once(self, rng: np.random.Generator) -> Tally:
+        """Simulate one suite and count what is said of it."""
+        if isinstance(self.world, AuditWorld):
+            return (through_audit if self.part == "report" else by_calibration)(self.world, rng)
+        return through_report(self.world, rng, self.rich) if self.part == "report" else by_statistics(self.world, rng)
 
 
 @dataclass(frozen=True, slots=True)
-class Rate:
-    """How often a test made its claim, with Wilson's 95% interval."""
+class Block:
+    """Suites of a cell that one process simulates, by their numbers."""
 
-    scenario: str
-    wanted: str
-    test: str
-    rate: float
-    low: float
-    high: float
-    repetitions: int
+    cell: Cell
+    number: int
+    seed: int
+    suites: range
 
 
 def main() -> None:
     """Simulate, print and save."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repetitions", type=int, default=1000)
-    parser.add_argument("--prompts", type=int, default=1000)
+    parser.add_argument("--repetitions", type=int, default=1000, help="suites of each cell for the statistics")
+    parser.add_argument("--reports", type=int, default=50, help="suites of each cell for whole reports")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--quick", action="store_true", help="a cell of each part, 20 suites and 2 reports")
     parser.add_argument("--output", type=Path, help="writes OUTPUT.json and OUTPUT.md")
     arguments = parser.parse_args()
     start = time.perf_counter()
-    rates = [
-        rate
-        for number, scenario in enumerate(scenarios(arguments.prompts))
-        for rate in measured(
-            scenario, scenario.repeats * arguments.repetitions, np.random.default_rng([arguments.seed, number])
-        )
-    ]
-    Console().print(table(rates))
+    cells = [*statistics(), *reports()]
+    if arguments.quick:
+        cells = [next(statistics()), next(reports())]
+        arguments.repetitions, arguments.reports = 20, 2
+    found = simulate(cells, arguments.repetitions, arguments.reports, arguments.seed, arguments.processes)
+    for line in summary(found):
+        Console().print(f"* {line}", markup=False, highlight=False)
     if arguments.output is not None:
-        save(arguments.output, rates, arguments, time.perf_counter() - start)
+        command = f"OMP_NUM_THREADS=1 python benchmarks/false_claims.py {' '.join(sys.argv[1:])}".strip()
+        settings = {name: getattr(arguments, name) for name in ("repetitions", "reports", "seed", "processes")}
+        save(arguments.output, found, command, settings, time.perf_counter() - start)
 
 
-def scenarios(prompts: int) -> Iterator[Scenario]:
-    """Every simulated truth.
-
-    Args:
-        prompts: prompts of each comparison.
-    """
-    for shared in (0.0, 0.5, 0.8):
-        yield Scenario(
-            f"two identical methods, one seed each; checkpoints share {shared:.0%} of the noise",
-            "no claim about methods",
-            partial(between_checkpoints, prompts=prompts, shared=shared),
-        )
-    for seeds in (3, 5):
-        yield Scenario(
-            f"two identical methods, {seeds} seeds each",
-            "5%",
-            partial(between_methods, prompts=prompts, seeds=seeds),
-            repeats=5,
-        )
-    yield Scenario(
-        "two methods, 3 seeds each, equal over all prompts; on each they differ by as much as answers do",
-        "5%",
-        lambda rng: between_methods(rng, prompts, 3, own_taste=1.0),
-    )
-    yield Scenario("a method that is the base again, 3 seeds", "5%", lambda rng: against_the_base(rng, prompts, 3))
-    yield Scenario(
-        "two equal checkpoints, 4 pairs a prompt that share half their noise",
-        "5%",
-        lambda rng: clustered(rng, prompts // 4),
-    )
-    yield Scenario("seven equal checkpoints, 21 tests, any claim", "5%", lambda rng: family(rng, prompts))
-    yield Scenario(
-        "two checkpoints that differ by just the margin of equivalence (dz 0.1)",
-        "5%",
-        lambda rng: equivalent(rng, prompts, 0.1),
-    )
-    yield Scenario("two equal checkpoints", "often: equivalence is true", lambda rng: equivalent(rng, prompts, 0.0))
-    effect = detectable_effect(prompts)
-    assert effect is not None
-    yield Scenario(
-        f"two checkpoints that differ by the smallest detectable dz, {effect:.3f}",
-        "80%",
-        lambda rng: {"paired t": rejects(paired_t(*_pair(rng, prompts, effect)).p)},
-    )
-
-
-def measured(scenario: Scenario, repetitions: int, rng: np.random.Generator) -> list[Rate]:
-    """How often each test of a scenario makes its claim."""
-    claims = [scenario.once(rng) for _ in track(range(repetitions), scenario.name[:60], console=Console(stderr=True))]
-    found = []
-    for test in claims[0]:
-        made = share(sum(claim[test] for claim in claims), repetitions)
-        assert made.value is not None
-        assert made.low is not None
-        assert made.high is not None
-        wanted = "no claim about methods" if test.startswith("checkpoint") else scenario.wanted
-        found.append(Rate(scenario.name, wanted, test, made.value, made.low, made.high, repetitions))
-    return found
-
-
-def scores(
-    rng: np.random.Generator, seeds: int, prompts: int, own: Matrix | float = 0.0, shared: float = 0.0
-) -> Matrix:
-    """Scores of one method, a row a seed; the difficulty of prompts, which pairing removes, is left out.
+def simulate(cells: Sequence[Cell], repetitions: int, reports: int, seed: int, processes: int) -> Found:
+    """Simulate all suites of all cells.
 
     Args:
-        own: what the method adds on each prompt.
-        shared: share of the noise's variance that all seeds have in common (drawn by the caller as part of `own`).
+        cells: the truths.
+        repetitions, reports: suites of a cell of either part.
+        seed: of all; each suite has a generator of its own.
+        processes: how many work at once. The result does not depend on it.
     """
-    noise = math.sqrt(1 - shared) * rng.normal(size=(seeds, prompts))
-    return own + SEED_NOISE * rng.normal(size=(seeds, 1)) + noise
-
-
-def between_checkpoints(rng: np.random.Generator, prompts: int, shared: float) -> Claims:
-    """One checkpoint of each of two identical methods."""
-    common = math.sqrt(shared) * rng.normal(size=prompts)
-    a, b = (scores(rng, 1, prompts, common, shared)[0] for _ in range(2))
-    low, high = bca_means((a - b)[:, None])[0]
-    return {
-        "checkpoint: paired t": rejects(paired_t(a, b).p),
-        "checkpoint: Wilcoxon": rejects(wilcoxon_p(a, b)),
-        "checkpoint: BCa excludes 0": not low <= 0 <= high,
-    }
-
-
-def between_methods(rng: np.random.Generator, prompts: int, seeds: int, own_taste: float = 0.0) -> Claims:
-    """Several checkpoints of each of two methods that are equal over all prompts."""
-    a, b = (scores(rng, seeds, prompts, own_taste * rng.normal(size=prompts)) for _ in range(2))
-    return {
-        "checkpoint: paired t of the first seeds": rejects(paired_t(a[0], b[0]).p),
-        "method: crossed t (seeds × prompts)": rejects(crossed(a, b).tested().p),
-    }
-
-
-def against_the_base(rng: np.random.Generator, prompts: int, seeds: int) -> Claims:
-    """Checkpoints of a method that learnt nothing against the base, which answered once."""
-    a, base = scores(rng, seeds, prompts), rng.normal(size=(1, prompts))
-    return {
-        "checkpoint: paired t of the first seed": rejects(paired_t(a[0], base[0]).p),
-        "method: crossed t (seeds × prompts)": rejects(crossed(a, base, b_trained=False).tested().p),
-    }
-
-
-def clustered(rng: np.random.Generator, prompts: int) -> Claims:
-    """Right or wrong on four pairs a prompt, whose differences have a common part."""
-    clusters = np.repeat(np.arange(prompts), 4)
-    a, b = (
-        (
-            math.sqrt(0.5) * rng.normal(size=prompts)[clusters] + math.sqrt(0.5) * rng.normal(size=4 * prompts) > 0
-        ).astype(np.float64)
-        for _ in range(2)
-    )
-    return {
-        "exact McNemar, pairs taken as independent": rejects(mcnemar_exact(a, b).p),
-        "clustered t": rejects(paired_t(a, b, clusters.tolist()).p),
-    }
-
-
-def family(rng: np.random.Generator, prompts: int) -> Claims:
-    """Every pair of seven equal checkpoints, without noise of seeds."""
-    every = rng.normal(size=(7, prompts))
-    p_values = [paired_t(every[a], every[b]).p for a in range(7) for b in range(a)]
-    return {
-        "paired t, any of 21 below 5%": any(map(rejects, p_values)),
-        "paired t, any of 21 below 5% after Holm": any(map(rejects, holm(p_values))),
-    }
-
-
-def equivalent(rng: np.random.Generator, prompts: int, dz: float) -> Claims:
-    """Whether equivalence within ±0.1 standard deviations of the differences is claimed."""
-    a, b = _pair(rng, prompts, dz)
-    spread = prompt_spread(a[None], b[None])
-    assert spread is not None
-    by_seed = [np.stack([_pair(rng, prompts, dz)[side] for _ in range(3)]) for side in (0, 1)]
-    over_seeds = prompt_spread(by_seed[0], by_seed[1])
-    assert over_seeds is not None
-    methods = crossed(by_seed[0], by_seed[1])
-    return {
-        "TOST between checkpoints": rejects(tost_paired(a, b, 0.1 * spread)),
-        "TOST between methods, 3 seeds without noise of their own": rejects(tost_methods(methods, 0.1 * over_seeds)),
-    }
-
-
-def rejects(p: float | None) -> bool:
-    """Whether a p-value is below 5%."""
-    return p is not None and p < ALPHA
-
-
-def _pair(rng: np.random.Generator, prompts: int, dz: float) -> tuple[Matrix, Matrix]:
-    """Two checkpoints whose difference has the mean dz × its standard deviation, √2."""
-    return rng.normal(size=prompts) + dz * math.sqrt(2), rng.normal(size=prompts)
-
-
-def table(rates: list[Rate]) -> Table:
-    """The rates for the terminal."""
-    shown = Table("truth", "test", "claims", "95% interval", "wanted")
-    for rate in rates:
-        shown.add_row(rate.scenario, rate.test, f"{rate.rate:.1%}", f"{rate.low:.1%} – {rate.high:.1%}", rate.wanted)
-    return shown
-
-
-def save(output: Path, rates: list[Rate], arguments: argparse.Namespace, seconds: float) -> None:
-    """Write the rates with the command that made them, as JSON and as Markdown."""
-    command = f"python benchmarks/false_claims.py {' '.join(sys.argv[1:])}".strip()
-    settings = {"repetitions": arguments.repetitions, "prompts": arguments.prompts, "seed": arguments.seed}
-    facts = {"command": command, "settings": settings, "seconds": round(seconds), "environment": environment()}
-    output.parent.mkdir(parents=True, exist_ok=True)
-    content = {**facts, "rates": [asdict(rate) for rate in rates]}
-    output.with_suffix(".json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    lines = [
-        "# How often the statistics claim what is not so\n",
-        f"Made by `{command}`; {arguments.prompts:,} prompts a comparison; noise "
-        f"of seeds {SEED_NOISE:.0%} of that of answers.\n",
-        "| truth | test | claims | 95% interval | of | wanted |",
-        "|:---|:---|---:|---:|---:|:---|",
-        *(
-            f"| {rate.scenario} | {rate.test} | {rate.rate:.1%} | {rate.low:.1%} – {rate.high:.1%} "
-            f"| {rate.repetitions:,} | {rate.wanted} |"
-            for rate in rates
-        ),
+    blocks = [
+        Block(cell, number, seed, range(first, min(first + BLOCK, count)))
+        for number, cell in enumerate(cells)
+        for count in (cell.times * (reports if cell.part == "report" else repetitions),)
+        for first in range(0, count, BLOCK)
     ]
-    output.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    if processes == 1:
+        done = [_simulated(block) for block in track(blocks, console=Console(stderr=True))]
+    else:
+        with ProcessPoolExecutor(processes) as pool:
+            done = list(track(pool.map(_simulated, blocks), total=len(blocks), console=Console(stderr=True)))
+    tallies: dict[int, list[Tally]] = {}
+    for block, own in zip(blocks, done, strict=True):
+        tallies.setdefault(block.number, []).extend(own)
+    rates, values = [], []
+    for number, own in tallies.items():
+        cell = cells[number]
+        rates += rates_of(cell.part, str(cell.world), own)
+        values += values_of(cell.part, str(cell.world), own)
+    return Found(rates, values)
+
+
+def _simulated(block: Block) -> list[Tally]:
+    # statsmodels' `multipletests` collects garbage at every call; what is already loaded need not be searched.
+    gc.freeze()
+    return [block.cell.once(np.random.default_rng([block.seed, block.number, suite])) for suite in block.suites]
+
+
+def statistics() -> Iterator[Cell]:
+    """The truths for the statistics: each factor varied around a centre, and the pairs that matter crossed."""
+    worlds = [
+        *(World(seeds=seeds, seed_noise=noise) for seeds in (3, 5) for noise in (0.1, 0.0, 0.02, 0.05, 0.3)),
+        *(World(prompts=500, seed_noise=noise) for noise in (0.0, 0.1, 0.3)),
+        *(World(methods=methods) for methods in (5, 12)),
+        World(methods=5, prompts=500),
+        *(World(taste=1, seeds=seeds, seed_noise=noise) for seeds in (3, 5) for noise in (0.0, 0.1)),
+        *(World(base=True, seeds=seeds, seed_noise=noise) for seeds in (3, 5) for noise in (0.0, 0.1, 0.3)),
+        World(base=True, prompts=500, seed_noise=0.3),
+        World(base=True, methods=5),
+        *(World(noise=noise, prompts=prompts) for noise in ("lognormal", "t3") for prompts in (100, 500)),
+        World(step=1),
+        World(samples=4),
+        World(samples=4, step=1),
+        World(samples=4, noise="lognormal"),
+        World(binary=True),
+        World(binary=True, prompts=500),
+        World(binary=True, base=True),
+        World(pairs=1),
+        World(pairs=3),
+        World(pairs=3, prompts=30),
+        World(pairs=3, taste=1),
+        World(pairs=3, noise="lognormal"),
+        World(pairs=3, step=1),
+        *(World(methods=5, seeds=1, prompts=prompts) for prompts in (100, 500, 1000)),
+        *(World(methods=5, seeds=1, prompts=500, seed_noise=noise) for noise in (0.0, 0.02, 0.05, 0.3)),
+        World(methods=5, seeds=1, prompts=500, declared=True),
+        World(methods=5, seeds=2, prompts=500),
+        *(World(gain=gain, seeds=seeds, prompts=500) for gain in (0.1, 0.2, 0.5) for seeds in (3, 5)),
+        *(World(gain=0.2, seeds=seeds) for seeds in (3, 5)),
+        *(World(gain=0.2, seeds=seeds, prompts=500, taste=1) for seeds in (3, 5)),
+    ]
+    audits = [
+        *(AuditWorld(prompts=prompts, pairs=pairs) for prompts in (100, 500) for pairs in (1, 3)),
+        AuditWorld(prompts=300, pairs=3, temperature=2),
+    ]
+    yield from (Cell("statistics", world) for world in worlds)
+    yield from (Cell("statistics", audit) for audit in audits)
+
+
+def reports() -> Iterator[Cell]:
+    """The truths for whole reports."""
+    yield Cell("report", World(), times=2)
+    yield Cell("report", World(base=True), rich=True)
+    yield Cell("report", World(base=True, samples=2), rich=True)
+    yield Cell("report", World(base=True, noise="lognormal"), rich=True)
+    yield Cell("report", World(base=True, prompts=500), rich=True)
+    for seeds in (3, 5):
+        for noise in (0.0, 0.02, 0.05, 0.1, 0.3):
+            if (seeds, noise) != (3, 0.1):
+                yield Cell("report", World(seeds=seeds, seed_noise=noise))
+    yield Cell("report", World(methods=5))
+    yield Cell("report", World(methods=12))
+    yield Cell("report", World(methods=5, base=True))
+    yield Cell("report", World(taste=1))
+    yield Cell("report", World(base=True, seed_noise=0.3))
+    yield Cell("report", World(noise="t3"))
+    yield Cell("report", World(step=1, samples=2))
+    yield Cell("report", World(binary=True, base=True))
+    yield Cell("report", World(pairs=1))
+    yield Cell("report", World(pairs=3))
+    yield Cell("report", World(pairs=3, prompts=30))
+    yield Cell("report", World(pairs=3, noise="lognormal"))
+    yield Cell("report", World(pairs=3, step=1))
+    for prompts in (100, 500, 1000):
+        yield Cell("report", World(methods=5, seeds=1, prompts=prompts))
+        yield Cell("report", World(methods=5, seeds=1, prompts=prompts, declared=True))
+    yield Cell("report", World(methods=5, seeds=1, prompts=500, base=True, declared=True))
+    yield Cell("report", World(methods=5, seeds=2, prompts=500))
+    for gain in (0.1, 0.2, 0.5):
+        for seeds in (3, 5):
+            yield Cell("report", World(gain=gain, seeds=seeds, prompts=500))
+    for prompts, pairs in ((100, 1), (100, 3), (300, 3)):
+        yield Cell("report", AuditWorld(prompts=prompts, pairs=pairs))
+    yield Cell("report", AuditWorld(prompts=300, pairs=3, temperature=2))
 
 
 if __name__ == "__main__":

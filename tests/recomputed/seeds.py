@@ -107,7 +107,7 @@ def joined(difference: float, per_prompt: Column, seeds: Sequence[tuple[float, f
         return Between(difference)
     every = [(of_prompts, count - 1.0), *seeds]
     if len(seeds) == 1:
-        parts = (every[0], (total - of_prompts, seeds[0][1]))
+        parts = tuple(every)
         return Between(difference, tuple(part for part in parts if part[0] > 0), 1 - of_prompts / total)
     df = total**2 / sum(term**2 / own for term, own in every)
     return Between(difference, ((total, max(df, min(own for _, own in every))),), 1 - of_prompts / total)

@@ -68,7 +68,7 @@ def plain(
     total = max(over_prompts, over_prompts + sum(term for term, _ in terms) - shared)
     difference = statistics.mean(per_prompt)
     if not b_trained:
-        parts = [(over_prompts, count - 1), (total - over_prompts, len(a) - 1)]
+        parts = [(over_prompts, count - 1), *terms]
         return difference, [(variance, own) for variance, own in parts if variance > 0]
     df = total**2 / (over_prompts**2 / (count - 1) + sum(term**2 / own for term, own in terms))
     return difference, [(total, max(df, min(own for _, own in terms)))]
@@ -188,7 +188,7 @@ def test_the_interval_covers(noise: float, base: bool) -> None:
         b = drawn(rng, 1 if base else 3, 100, 0.0 if base else noise) + rng.normal(size=100)
         found = crossed(a, b, b_trained=not base).tested()
         hits += (found.low or 0) <= 0 <= (found.high or 0)
-    assert 0.92 <= hits / 600 <= 0.985
+    assert 0.92 <= hits / 600 <= 0.995
 
 
 def test_welch_over_seed_means_covers_too_little() -> None:
@@ -279,3 +279,14 @@ def test_without_any_noise_one_seed_is_a_paired_t() -> None:
     assert noise is not None
     found, paired = between_methods(np.array(a), np.array(b), noise).tested(), paired_t(a, b)
     assert (found.low, found.p, found.df) == pytest.approx((paired.low, paired.p, paired.df))
+
+
+def test_against_the_base_small_levels_hold_too() -> None:
+    """Holm's first step of many tests asks for 0.001: three seeds that happen to lie close must not reach it."""
+    rng = np.random.default_rng(4)
+    base, found = rng.normal(size=(3000, 1, 20)), 0
+    for own in base:
+        a = rng.normal(size=(3, 1)) + rng.normal(size=(3, 20))
+        p = crossed(a, own, b_trained=False).tested().p
+        found += p is not None and p < 0.001
+    assert found <= 8  # 3 are expected, and about 15 where what prompts explain of the seeds is subtracted

@@ -13,6 +13,7 @@ from align_bench.metrics.resampling import MOST_PROMPTS, Matrix, by_cluster, res
 from align_bench.records import Estimate
 
 STD_FACTOR = 12
+FEWEST_PROMPTS = 5
 
 
 def reward_mean(chosen: Numbers, rejected: Numbers, prompts: Clusters | None = None) -> Estimate:
@@ -40,8 +41,8 @@ def reward_std(*columns: Numbers, prompts: Clusters | None = None) -> Estimate:
     marked (`Estimate.wanted`) where there are fewer prompts than 12 times the squared skewness of their part in the
     variance: by simulation few of those that cover 95% are.
 
-    Undefined for fewer than two scores; no interval for equal scores, or for so few rows that more than one resample in
-    20 has no error, as for fewer than five.
+    Undefined for fewer than two scores; no interval for equal scores, for fewer than five prompts, where more than one
+    resample in 20 has no error, and where a bound is no finite number.
 
     Args:
         columns: chosen and rejected scores, or the samples of each prompt; a row is a pair or a prompt.
@@ -53,7 +54,7 @@ def reward_std(*columns: Numbers, prompts: Clusters | None = None) -> Estimate:
     if len(scores) < 2:
         return Estimate(None, n=n)
     value = float(np.std(scores, ddof=1))
-    if n < 2 or np.ptp(scores) == 0:
+    if n < 2 or np.ptp(scores) == 0 or not 0 < value < math.inf:
         return Estimate(value, n=n)
     centred = np.stack(samples) - scores.mean()
     places = np.unique(codes, return_inverse=True)[1]
@@ -77,7 +78,7 @@ def margin(chosen: Numbers, rejected: Numbers, prompts: Clusters | None = None) 
 def _log_interval(sums: Matrix, log: float) -> tuple[float | None, float | None]:
     """Bounds of a standard deviation, whose logarithm is given, from numbers, sums and squares of each prompt."""
     prompts = len(sums)
-    if prompts < 2:
+    if prompts < FEWEST_PROMPTS:
         return None, None
     first, second = np.triu_indices(3)
     products = np.concatenate([sums, sums[:, first] * sums[:, second]], axis=1)
@@ -112,4 +113,7 @@ def _log_interval(sums: Matrix, log: float) -> tuple[float | None, float | None]
     if ratios is None:
         return None, None
     low, high = np.quantile(ratios, [0.025, 0.975])
-    return math.exp(log - high * error), math.exp(log - low * error)
+    try:
+        return math.exp(log - high * error), math.exp(log - low * error)
+    except OverflowError:
+        return None, None

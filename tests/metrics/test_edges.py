@@ -243,6 +243,15 @@ def test_spread_of_few_scores_and_its_interval() -> None:
     assert reward_std([0.0, 4.0, 3.0, 1.0, 9.0], [1.0, 2.0, 2.0, 5.0, 3.0]).low is not None
 
 
+@pytest.mark.parametrize("prompts", [2, 3, 4])
+def test_spread_of_fewer_than_five_prompts_has_no_interval(prompts: int) -> None:
+    for seed in range(30):  # of some a bound was beyond the largest float
+        chosen, rejected = np.random.default_rng(seed).normal(size=(2, prompts)).tolist()
+        found = reward_std(chosen, rejected)
+        assert found.value == pytest.approx(statistics.stdev([*chosen, *rejected]))
+        assert (found.low, found.high, found.n) == (None, None, prompts)
+
+
 def test_bias_by_length_counts_pairs_even_where_it_is_undefined() -> None:
     words, same = ([3.0, 9.0, 4.0], [5.0, 2.0, 8.0]), ([1.0] * 3, [1.0] * 3)
     scores = [1.0, 2.0, 0.5], [0.0, 1.5, 2.5]

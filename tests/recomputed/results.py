@@ -109,7 +109,7 @@ def _log_bounds(prompts: Sequence[Column], value: float) -> Drawn | None:
     count = len(prompts)
     members = np.repeat(np.eye(count), [len(own) for own in prompts], axis=1)
     scores = np.concatenate(prompts)
-    if count < 2:
+    if count < 5:
         return None
 
     def log_and_error(counts: Column) -> tuple[Column, Column]:

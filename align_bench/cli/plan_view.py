@@ -136,9 +136,11 @@ def claims_of(prepared: Prepared, graph: Graph) -> Iterator[str]:
     policies = {cell.id.method for cell in graph.cells if cell.kind == "policy"}
     rewards = {cell.id.method for cell in graph.cells if cell.kind == "reward"}
     rows = prepared.inputs.rows["val"].read().rows
-    judges = sum(not isinstance(judge, GoldJudge) for judge in suite.judge) + any(row.gold is not None for row in rows)
-    # Policies with each other and the base, by their own reward of the pairs and by each judge, gold among them.
-    tests = comb(len(policies) + 1, 2) * (1 + judges) + comb(len(rewards), 2)
+    gold = any(row.gold is not None for row in rows)
+    judges = sum(not isinstance(judge, GoldJudge) for judge in suite.judge) + gold
+    # Policies with each other and the base, by their own reward of the pairs and by each judge, gold among them; reward
+    # models by all pairs and, where gold is known, by those whose right answer is the shorter.
+    tests = comb(len(policies) + 1, 2) * (1 + judges) + comb(len(rewards), 2) * (1 + gold)
     if not tests:
         return
     prompts = len({row.prompt for row in rows})

@@ -256,7 +256,7 @@ def test_a_suite_without_two_methods_has_no_claims(write_suite: Write, runs: Pat
     assert "seed" not in shown(make(write_suite(methods=["rm"])), runs).replace("┃ seed", "")
     two = shown(make(write_suite(methods=["rm", "poe_rm"], seeds=[0, 1])), runs)
     assert "two seeds say which checkpoint is better" in two
-    assert "in a family of 1 test," in two
+    assert "in a family of 2 tests," in two  # of all pairs, and of those whose right answer is the shorter
 
 
 @pytest.mark.parametrize("content", [b"{", b"[]", b"\xff"])

@@ -33,9 +33,15 @@ def agreements(cells: Sequence[Cell], judges: Sequence[str], claims: Sequence[Cl
     return [_agreement(a, b, answered, shown) for a, b in combinations(names, 2)]
 
 
-def agreement_notes(found: Sequence[Agreement]) -> list[str]:
-    """A warning for each two judges that rank methods differently."""
-    return [note for one in found for note in _note(one)]
+def agreement_notes(found: Sequence[Agreement], claims: Sequence[Claim]) -> list[str]:
+    """A warning for each two judges that rank methods, or checkpoints where seeds allow no more, differently.
+
+    Args:
+        found: the report's.
+        claims: as in `agreements`; where some are of checkpoints, so is what both judges showed.
+    """
+    few = any(one.level == "checkpoint" for one in claims if one.kind == "policy")
+    return [note for one in found for note in _note(one, "checkpoints" if few else "methods")]
 
 
 def shared_rows_notes(panel: Sequence[JudgeFacts]) -> list[str]:
@@ -93,7 +99,7 @@ def _shown(metric: MetricKey, claims: Sequence[Claim]) -> set[Order]:
     return {(high, low) for high, low in found if (low, high) not in found}
 
 
-def _note(found: Agreement) -> Iterator[str]:
+def _note(found: Agreement, what: str) -> Iterator[str]:
     if not found.reversed:
         return
     pairs = found.methods * (found.methods - 1) // 2
@@ -101,6 +107,6 @@ def _note(found: Agreement) -> Iterator[str]:
         f"{one.higher} over {one.lower}{' (shown by both)' if one.shown else ''}" for one in found.reversed
     )
     yield (
-        f"The ranking of methods depends on the judge: {found.a} and {found.b} differ on "
+        f"The ranking of {what} depends on the judge: {found.a} and {found.b} differ on "
         f"{len(found.reversed)} of {pairs} pairs. By {found.a}, not by {found.b}: {named}."
     )

@@ -89,7 +89,7 @@ def build_report(
         notes=[
             *write_notes(cells, results, comparisons, detectable),
             *heavy_tail_notes(results, audited, without_training, policies),
-            *agreement_notes(agreement),
+            *agreement_notes(agreement, claimed),
             *shared_rows_notes(header.judges),
         ],
     )

@@ -10,6 +10,7 @@ from align_bench.report.cells import Cell
 from align_bench.report.decision import decision
 from align_bench.report.schema import Audit, Baselines, Block, Detectable, Policies, Result
 from align_bench.stats.seeds import MIN_SEEDS
+from align_bench.suite.names import JUDGE_CELL
 
 MANY_TIES = 0.05
 
@@ -72,7 +73,7 @@ def _said(cells: Sequence[Cell], lines: Callable[[Outcome], Sequence[str]]) -> l
 def _seeds(cells: Sequence[Cell]) -> Iterator[str]:
     seeds: dict[CellId, set[int]] = {}
     for cell in cells:
-        if cell.outcome.kind != "base":
+        if cell.outcome.kind != "base" and cell.outcome.algorithm != JUDGE_CELL:  # a judge is compared with none
             seeds.setdefault(cell.id.method, set()).add(cell.outcome.seed)
     for count, words in ((1, "One seed"), (2, "Two seeds")):
         methods = [method for method, own in seeds.items() if len(own) == count]
@@ -99,7 +100,7 @@ def _gold(cells: Sequence[Cell], comparisons: Sequence[Comparison]) -> Iterator[
         shown = "; ".join(f"{found.a} {_interval(found)}" for found in flat)
         yield (
             "No gain in gold accuracy over the base was shown (after Holm's adjustment) "
-            f"for {len(flat)} of {len(against)} policies: {shown}."
+            f"for {len(flat)} of {len(against)} checkpoints: {shown}."
         )
 
 

@@ -216,13 +216,28 @@ def test_methods_that_judges_rank_the_other_way_round_are_named() -> None:
     assert found.reversed == [Reversal(higher=DPO, lower=KTO, shown=True)]
     assert found.kendall_tau == pytest.approx(1 / 3)
     assert (
-        "The ranking of methods depends on the judge: rm and other differ on 1 of 3 pairs. "
+        "The ranking of checkpoints depends on the judge: rm and other differ on 1 of 3 pairs. "
         "By rm, not by other: dpo over kto (shown by both)."
     ) in report.notes
     assert (
         "Judge other: 2 of its 1,000 training rows are also training rows of the policies, and 30 share a prompt "
         "with them."
     ) in report.notes
+
+
+def test_judges_that_differ_on_methods_of_three_seeds_say_methods() -> None:
+    rng = random.Random(0)
+    levels = {"base": (-9.0, -9.0), "dpo": (3.0, 0.0), "kto": (0.0, 3.0)}
+    cells = [BASE, *(replace(method, seed=seed) for method in (DPO, KTO) for seed in range(3))]
+
+    def judged(cell: CellId, prompt: int) -> Generation:
+        own = zip(("rm", "other"), levels[cell.name], strict=True)
+        return replace(answer(cell, prompt), scores={name: level + rng.gauss(0, 0.5) for name, level in own})
+
+    rows = [judged(cell, prompt) for cell in cells for prompt in range(30)]
+    outcomes = [outcome(cell, "base" if cell == BASE else "policy") for cell in cells]
+    report = build_report(header([judge("rm"), judge("other")]), outcomes, [], rows)
+    assert any(note.startswith("The ranking of methods depends on the judge") for note in report.notes)
 
 
 def test_an_audit_of_nothing_is_undefined() -> None:

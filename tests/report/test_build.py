@@ -333,6 +333,13 @@ def test_one_seed_allows_no_claim_about_methods(run: Run) -> None:
     assert any(note.startswith("One seed for every method:") for note in report.notes)
 
 
+def test_the_seed_of_a_judge_is_no_method_without_seeds() -> None:
+    cells = [CellId("dpo", (), seed) for seed in range(3)]
+    outcomes = [outcome(CellId("judge"), "reward"), *(outcome(cell, "policy") for cell in cells)]
+    report = build_report(header(), outcomes, [], [answer(cell, prompt) for cell in cells for prompt in range(3)])
+    assert not any("claim about methods needs" in note for note in report.notes)
+
+
 def test_notes_name_the_policies_without_a_gain_in_gold() -> None:
     good, flat = CellId("good"), CellId("flat")
     marks = {BASE: (0,), good: (0, 1, 2), flat: (1,)}
@@ -342,7 +349,7 @@ def test_notes_name_the_policies_without_a_gain_in_gold() -> None:
     outcomes = [outcome(BASE, "base"), outcome(good, "policy"), outcome(flat, "policy")]
     report = build_report(header(), outcomes, [], rows)
     (note,) = [note for note in report.notes if "gold accuracy" in note]
-    assert "for 1 of 2 policies: flat +0.000 [" in note
+    assert "for 1 of 2 checkpoints: flat +0.000 [" in note
     found = compared(report, good, BASE, GOLD)
     assert found.test == "exact McNemar, paired t"
     assert found.low is not None

@@ -134,13 +134,15 @@ def _highest(ranking: Ranking) -> str:
         units = f"{ranking.n} prompts"
     else:
         units = f"{ranking.n} pairs of {ranking.prompts} prompts"
-    best = [str(one.method) for one in ranking.methods if one.rank == first.rank]
+    best = [one for one in ranking.methods if one.rank == first.rank]
     which = "highest" if len(best) == 1 else "tied highest"
     if ranking.level == "checkpoint":
-        which = f"{which} checkpoint{'s' if len(best) > 1 else ''}"
+        what_of = "checkpoint" if all(one.seeds == 1 for one in best) else "mean over checkpoint"
+        plural = len(best) > 1 or any(one.seeds > 1 for one in best)
+        which = f"{which} {what_of}{'s' if plural else ''}"
     bounds = "" if first.low is None or first.high is None else f" [{first.low:g}, {first.high:g}]"
     return (
-        f"{what}, {ranking.level}s, {units}: {which} {', '.join(best)} "
+        f"{what}, {ranking.level}s, {units}: {which} {_listed([one.method for one in best])} "
         f"({number(first.value)}; rank {first.rank:g}{bounds} of {len(ranking.methods)})."
     )
 

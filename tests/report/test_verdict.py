@@ -59,6 +59,13 @@ def known(number: float | None) -> float:
     return number
 
 
+def test_a_method_of_two_seeds_is_no_checkpoint() -> None:
+    levels = {BASE: 0.0} | dict.fromkeys(seeds("dpo", count=2), 1.5)
+    report = judged(levels)
+    assert any(": highest mean over checkpoints dpo (" in line for line in report.verdict)
+    assert any(": highest checkpoint base (" in line for line in judged(levels | {BASE: 9.0}).verdict)
+
+
 def test_one_seed_is_a_verdict_on_checkpoints() -> None:
     report = judged({BASE: 0.0, DPO: 1.5, KTO: 1.5})
     first, seeds, second, *rest = report.verdict

@@ -168,7 +168,7 @@ def plain_model(folder: Path, note: Exported, base: Base, precision: Precision, 
 
     scalar = note.kind == "reward"
     loader = transformers.AutoModelForSequenceClassification if scalar else transformers.AutoModelForCausalLM
-    more: dict[str, Any] = {"num_labels": 1} if scalar else {}
+    more: dict[str, object] = {"num_labels": 1} if scalar else {}
     if note.form == "merged":
         more |= {"gguf_file": gguf} if gguf else {}
         return loader.from_pretrained(folder, dtype=compute_dtype(precision), **more).to(precision.device).eval()

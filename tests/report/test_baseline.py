@@ -68,7 +68,7 @@ def test_one_pair_a_prompt_is_mcnemars() -> None:
     longer = [(a > b) + (a == b) / 2 for a, b in words]
     better, worse = (sum(sign * (a - b) > 0 for a, b in zip(own, longer, strict=True)) for sign in (1, -1))
     assert found.scorer == str(RM)
-    assert (found.test, found.n, found.prompts) == ("exact McNemar", 300, 300)
+    assert (found.test, found.n, found.prompts) == ("exact McNemar, paired t", 300, 300)
     assert found.accuracy.value == pytest.approx(np.mean(own))
     assert found.longer_wins.value == pytest.approx(np.mean(longer))
     assert found.difference == pytest.approx(np.mean(own) - np.mean(longer))

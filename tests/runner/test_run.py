@@ -158,7 +158,7 @@ def test_report_holds_what_the_design_promises(whole: Whole) -> None:
         single = {name: metric for name, metric in result["metrics"].items() if not isinstance(metric, list)}
         assert result["metrics"].keys() - single.keys() == {"attacked", "other_judges", "proxies"}
         for metric in single.values():
-            assert set(metric) == {"value", "low", "high", "n"}
+            assert set(metric) == {"value", "low", "high", "n", "wanted"}
     assert report.data["val"].read["kept"] == 20
     assert written == report.model_dump(mode="json")
     assert report == read_report(folder)

@@ -372,7 +372,7 @@ def test_a_base_that_pads_with_its_end_token_is_scored_at_its_end(tmp_path: Path
         (base / name).write_text(json.dumps(settings | changed), encoding="utf-8")
     template = (base / "chat_template.jinja").read_text(encoding="utf-8")
     (base / "chat_template.jinja").write_text(template.replace("<|end|>", "<|end|>\\n"), encoding="utf-8")
-    of = made(tmp_path, base=str(base), methods=[SUITE["methods"][0]], judge="gold")
+    of = made(tmp_path, base=str(base), methods=SUITE["methods"][:2], judge="gold")
     file = read_answers(of.folder / "reports" / "taken" / "generations.jsonl", {})
     scores = []
     for judge in ("taken:rm", tmp_path / "adapter", tmp_path / "merged"):
@@ -391,7 +391,7 @@ def test_a_reward_model_in_bf16_keeps_its_head(tmp_path: Path) -> None:
     from align_bench.judge.loaded import load_judge
     from align_bench.models.precision import Precision
 
-    of = made(tmp_path, precision="bf16", methods=[SUITE["methods"][0]], judge="gold")
+    of = made(tmp_path, precision="bf16", methods=SUITE["methods"][:2], judge="gold")
     for number, options in enumerate(((), ("--merge",))):
         out = tmp_path / f"out{number}"
         export(of, "rm", out, *options)

@@ -66,7 +66,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, small_suite: dict[str, Any], 
     """A run with an ensemble, a loaded judge and a reward model."""
     root = tmp_path_factory.mktemp("stored")
     trained = {**small_suite["judge"], "ensemble": {"size": 2, "combine": "worst"}, "name": "pair"}
-    suite = {**small_suite, "judge": [trained, {"model": str(judge), "name": "loaded"}], "methods": ["rm"]}
+    suite = {**small_suite, "judge": [trained, {"model": str(judge), "name": "loaded"}], "methods": ["rm", "dpo"]}
     suite |= {"audit": {"pairs": 0}}
     path = root / "small.yaml"
     path.write_text(yaml.safe_dump(suite), encoding="utf-8")

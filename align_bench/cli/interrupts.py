@@ -19,7 +19,7 @@ class Terminated(KeyboardInterrupt):
 
 
 @contextmanager
-def told(where: Callable[[], str]) -> Iterator[None]:
+def interrupts_said(where: Callable[[], str]) -> Iterator[None]:
     """While the context lasts, an interrupt ends the program with a line instead of a traceback.
 
     Args:

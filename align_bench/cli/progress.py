@@ -19,7 +19,7 @@ from rich.progress import (
 from rich.progress import Progress as Bars
 from rich.text import Text
 
-from align_bench.cli.interrupts import told
+from align_bench.cli.interrupts import interrupts_said
 from align_bench.records import Update
 from align_bench.report.formatting import duration
 
@@ -49,7 +49,7 @@ def progress_bars(console: Console, expected: Mapping[tuple[str, str], float]) -
     )
     bars = Bars(*columns, console=console, transient=False)
     progress = ProgressBars(bars, expected)
-    with told(lambda: progress.where), bars:
+    with interrupts_said(lambda: progress.where), bars:
         yield progress
 
 

@@ -15,7 +15,8 @@ from align_bench.export.weights import hub_id
 from align_bench.models.base import EMBEDDED as EMBEDDED_BASES
 from align_bench.models.exported import CARD
 from align_bench.records import Estimate
-from align_bench.report.formatting import count, number, one_line, p_value, signed
+from align_bench.report.decision import turned
+from align_bench.report.formatting import count, interval, number, one_line, p_value, signed
 from align_bench.report.render.markdown import literal
 from align_bench.report.verdict import verdict
 from align_bench.store.files import write_atomically
@@ -175,7 +176,7 @@ def _measured(chosen: Chosen) -> Iterator[str]:
         yield f"Judges: {judges}; metrics of the judge are by the first."
     against = list(_against_base(chosen))
     if against:
-        yield "Against the base, p-values Holm-adjusted over all tests of the report:"
+        yield "Against the base, p-values Holm-adjusted over the tests of the metric; intervals are not adjusted:"
         yield _table(("metric", "difference", "interval", "p", "shown"), against)
 
 
@@ -206,16 +207,9 @@ def _against_base(chosen: Chosen) -> Iterator[Row]:
         if found.level == "checkpoint" and found.difference is not None and {found.a, found.b} & bases:
             if chosen.cell.id not in (found.a, found.b):
                 continue
-            sign = 1 if found.a == chosen.cell.id else -1
-            ends = sorted(sign * bound for bound in (found.low, found.high) if bound is not None)
-            interval = f"[{', '.join(map(signed, ends))}]" if len(ends) == 2 else ""
-            yield (
-                literal(found.metric),
-                signed(sign * found.difference),
-                interval,
-                p_value(found.p_holm),
-                literal(verdict(found)),
-            )
+            own = found if found.a == chosen.cell.id else turned(found)
+            bounds = "" if own.low is None else interval(own.low, own.high)
+            yield literal(own.metric), signed(own.difference), bounds, p_value(own.p_holm), literal(verdict(own))
 
 
 def _proven(note: Exported, proofs: Sequence[Proof]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from align_bench.metrics.accuracy import accuracy, correctness, longer_wins, tie_rate
@@ -41,14 +41,11 @@ def audit(rows: Sequence[AuditRow]) -> list[Audit]:
     Args:
         rows: of `audit.parquet`, in any order.
     """
-    by_scorer: dict[str, list[AuditRow]] = {}
-    for row in rows:
-        by_scorer.setdefault(row.scorer, []).append(row)
-    return [_audited(scorer, _pairs(own)) for scorer, own in by_scorer.items()]
+    return [_audited(scorer, pairs) for scorer, pairs in pairs_by_scorer(rows).items()]
 
 
 @dataclass(frozen=True, slots=True)
-class _Pairs:
+class ScoredPairs:
     """The pairs of one scorer: both answers' rows and the prompt of each pair, in the order of pairs."""
 
     chosen: Sequence[AuditRow]
@@ -56,9 +53,11 @@ class _Pairs:
 
     @property
     def prompts(self) -> list[int]:
+        """The prompt of each pair."""
         return [row.prompt for row in self.chosen]
 
     def columns(self, measure: Measure) -> tuple[Column, Column]:
+        """Chosen answers', and rejected answers'."""
         return [measure(row) for row in self.chosen], [measure(row) for row in self.rejected]
 
     def both(self, measure: Measure) -> Column:
@@ -66,15 +65,24 @@ class _Pairs:
         return [measure(row) for row in (*self.chosen, *self.rejected)]
 
 
-def _pairs(rows: Sequence[AuditRow]) -> _Pairs:
-    sides: dict[Side, dict[int, AuditRow]] = {"chosen": {}, "rejected": {}}
+def pairs_by_scorer(rows: Sequence[AuditRow]) -> dict[str, ScoredPairs]:
+    """Scorer → its pairs of which both answers have a row.
+
+    Args:
+        rows: of `audit.parquet`, in any order.
+    """
+    sides: dict[str, dict[Side, dict[int, AuditRow]]] = {}
     for row in rows:
-        sides[row.side][row.pair] = row
-    pairs = sorted(sides["chosen"].keys() & sides["rejected"].keys())
-    return _Pairs([sides["chosen"][pair] for pair in pairs], [sides["rejected"][pair] for pair in pairs])
+        sides.setdefault(row.scorer, {"chosen": {}, "rejected": {}})[row.side][row.pair] = row
+    return {scorer: _of_sides(own["chosen"], own["rejected"]) for scorer, own in sides.items()}
 
 
-def _audited(scorer: str, pairs: _Pairs) -> Audit:
+def _of_sides(chosen: Mapping[int, AuditRow], rejected: Mapping[int, AuditRow]) -> ScoredPairs:
+    pairs = sorted(chosen.keys() & rejected.keys())
+    return ScoredPairs([chosen[pair] for pair in pairs], [rejected[pair] for pair in pairs])
+
+
+def _audited(scorer: str, pairs: ScoredPairs) -> Audit:
     scores, words = pairs.columns(lambda row: row.score), pairs.columns(lambda row: row.words)
     margins, labels = longer_first(*scores, *words)
     tested = calibration_test(margins, labels, pairs.prompts)
@@ -117,27 +125,27 @@ def _audited(scorer: str, pairs: _Pairs) -> Audit:
     )
 
 
-def _changed(pairs: _Pairs) -> _Pairs:
+def _changed(pairs: ScoredPairs) -> ScoredPairs:
     """The pairs that were scored with other texts, too."""
     return _where(pairs, lambda row: row.score_plain)
 
 
-def _where(pairs: _Pairs, *measures: Measure) -> _Pairs:
+def _where(pairs: ScoredPairs, *measures: Measure) -> ScoredPairs:
     """The pairs of which both answers have all of these measures."""
     kept = [
         (chosen, rejected)
         for chosen, rejected in zip(pairs.chosen, pairs.rejected, strict=True)
         if all(is_finite(measure(row)) for measure in measures for row in (chosen, rejected))
     ]
-    return _Pairs([chosen for chosen, _ in kept], [rejected for _, rejected in kept])
+    return ScoredPairs([chosen for chosen, _ in kept], [rejected for _, rejected in kept])
 
 
-def _audited_accuracy(pairs: _Pairs) -> Estimate:
+def _audited_accuracy(pairs: ScoredPairs) -> Estimate:
     changed = _changed(pairs)
     return accuracy(*changed.columns(lambda row: row.score_plain), changed.prompts)
 
 
-def _less_shuffled(pairs: _Pairs) -> Estimate:
+def _less_shuffled(pairs: ScoredPairs) -> Estimate:
     """Accuracy with the right prompts less that with others; the interval of a paired t, clustered over prompts."""
     both = _where(pairs, lambda row: row.score_plain, lambda row: row.score_shuffled)
     right = correctness(*both.columns(lambda row: row.score_plain))
@@ -146,7 +154,7 @@ def _less_shuffled(pairs: _Pairs) -> Estimate:
     return Estimate(found.difference, found.low, found.high, found.n)
 
 
-def _accuracy_where(pairs: _Pairs, holds: Callable[[float, float], bool]) -> Estimate:
+def _accuracy_where(pairs: ScoredPairs, holds: Callable[[float, float], bool]) -> Estimate:
     kept = [
         (chosen, rejected)
         for chosen, rejected in zip(pairs.chosen, pairs.rejected, strict=True)
@@ -159,7 +167,7 @@ def _accuracy_where(pairs: _Pairs, holds: Callable[[float, float], bool]) -> Est
     )
 
 
-def _effects(pairs: _Pairs) -> Effects:
+def _effects(pairs: ScoredPairs) -> Effects:
     chosen = [True] * len(pairs.chosen) + [False] * len(pairs.rejected)
     columns = {
         "words": pairs.both(lambda row: row.words),
@@ -172,7 +180,7 @@ def _effects(pairs: _Pairs) -> Effects:
     return Effects(**found)
 
 
-def _edited(pairs: _Pairs) -> Iterator[EditEffect]:
+def _edited(pairs: ScoredPairs) -> Iterator[EditEffect]:
     """Shift and flip rate of every edit, each answer edited alone while the other stays as it is."""
     plain, prompts = pairs.both(lambda row: row.score_plain), [*pairs.prompts, *pairs.prompts]
     others = [*plain[len(pairs.chosen) :], *plain[: len(pairs.chosen)]]

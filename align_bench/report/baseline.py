@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from align_bench.metrics.accuracy import accuracy, wins_of
-from align_bench.metrics.clusters import cluster_codes, is_clustered
+from align_bench.metrics.clusters import cluster_codes
 from align_bench.metrics.finite import finite
+from align_bench.report.audit import pairs_by_scorer
 from align_bench.report.cells import Cell, Column
 from align_bench.report.decision import ALPHA
 from align_bench.report.files import unicode
 from align_bench.report.formatting import interval, number, p_value, signed
-from align_bench.report.rows import AuditRow, Side
+from align_bench.report.rows import AuditRow
 from align_bench.report.schema import AgainstLonger
-from align_bench.stats.paired import holm, mcnemar_exact, paired_t
+from align_bench.stats.paired import holm, paired_shares
 
 NAMED = 6  # scorers that the sentence names of each kind before it counts the rest; the table has all
 
@@ -70,35 +71,23 @@ def longer_wins_verdict(found: Sequence[AgainstLonger]) -> list[str]:
 
 
 def _audited(audits: Sequence[AuditRow]) -> dict[str, _Scored]:
-    rows: dict[str, dict[Side, dict[int, AuditRow]]] = {}
-    for row in audits:
-        rows.setdefault(unicode(row.scorer), {"chosen": {}, "rejected": {}})[row.side][row.pair] = row
-    return {scorer: _of_sides(own["chosen"], own["rejected"]) for scorer, own in rows.items()}
-
-
-def _of_sides(chosen: Mapping[int, AuditRow], rejected: Mapping[int, AuditRow]) -> _Scored:
-    both = [(chosen[pair], rejected[pair]) for pair in sorted(chosen.keys() & rejected.keys())]
-    return _Scored(
-        [one.prompt for one, _ in both],
-        [one.score for one, _ in both],
-        [other.score for _, other in both],
-        [one.words for one, _ in both],
-        [other.words for _, other in both],
-    )
+    return {
+        unicode(scorer): _Scored(
+            pairs.prompts, *pairs.columns(lambda row: row.score), *pairs.columns(lambda row: row.words)
+        )
+        for scorer, pairs in pairs_by_scorer(audits).items()
+    }
 
 
 def _tested(scorer: str, scored: _Scored) -> AgainstLonger:
-    """By the tests between two reward models: McNemar's, or a t test where pairs share prompts."""
+    """By the test between two reward models."""
     codes = cluster_codes(scored.prompts, len(scored.prompts))
     chosen, rejected, chosen_words, rejected_words, prompts = finite(
         scored.chosen, scored.rejected, scored.chosen_words, scored.rejected_words, codes
     )
     own, longer = wins_of(chosen - rejected), wins_of(chosen_words - rejected_words)
     clusters = prompts.tolist()
-    if is_clustered(prompts):
-        test, found = "clustered t", paired_t(own, longer, clusters)
-    else:
-        test, found = "exact McNemar, paired t", mcnemar_exact(own, longer)
+    test, found = paired_shares(own, longer, clusters)
     return AgainstLonger(
         scorer=scorer,
         accuracy=accuracy(chosen, rejected, clusters),

@@ -10,7 +10,7 @@ from itertools import combinations, product
 import numpy as np
 
 from align_bench.metrics.accuracy import correctness
-from align_bench.metrics.clusters import cluster_codes, is_clustered
+from align_bench.metrics.clusters import cluster_codes
 from align_bench.metrics.finite import finite, is_finite
 from align_bench.metrics.length_bias import partial_correlation
 from align_bench.records import CellId, Comparison, Kind, Level, MetricKey
@@ -19,7 +19,7 @@ from align_bench.report.decision import ALPHA, decide
 from align_bench.report.rows import ScoredAnswer
 from align_bench.stats.bootstrap import Matrix, bca_means, difference
 from align_bench.stats.equivalence import prompt_spread, tost_methods, tost_paired
-from align_bench.stats.paired import Difference, Vector, holm, mcnemar_exact, paired_t, wilcoxon_p
+from align_bench.stats.paired import Difference, Vector, holm, paired_shares, paired_t, wilcoxon_p
 from align_bench.stats.seeds import (
     MIN_SEEDS,
     SeedNoise,
@@ -243,12 +243,12 @@ def _between_checkpoints(measure: Measure, who: Entrants, margins: Margins) -> I
         left, right = measure.table([a], common), measure.table([b], common)
         clusters = measure.clusters(common)
         prompts = len(set(clusters))
-        clustered = bool(common) and is_clustered(cluster_codes(clusters, len(common)))
-        if measure.binary and not clustered:
-            tested = _Tested("exact McNemar, paired t", mcnemar_exact(left[0], right[0]), prompts)
+        if measure.binary:
+            name, gap = paired_shares(left[0], right[0], clusters)
         else:
-            name = "clustered t" if clustered else "paired t"
-            tested = _Tested(name, paired_t(left[0], right[0], clusters), prompts)
+            name = "clustered t" if prompts < len(common) else "paired t"
+            gap = paired_t(left[0], right[0], clusters)
+        tested = _Tested(name, gap, prompts)
         spread = prompt_spread(left, right)
         margin = margins.equivalence_dz * spread if spread else None
         found = replace(

@@ -125,6 +125,20 @@ def mcnemar_exact(a: Values, b: Values) -> Difference:
     return Difference(mean.difference, low, high, 1.0 if opposite else p, None, mean.n)
 
 
+def paired_shares(a: Values, b: Values, clusters: Clusters) -> tuple[str, Difference]:
+    """The test between two models that are right or wrong on the same pairs, by the name that a reader would cite.
+
+    `mcnemar_exact`, or the clustered `paired_t` where several pairs share a prompt.
+
+    Args:
+        a, b: as in `mcnemar_exact`.
+        clusters: the prompt of each pair.
+    """
+    if is_clustered(cluster_codes(clusters, len(a))):
+        return "clustered t", paired_t(a, b, clusters)
+    return "exact McNemar, paired t", mcnemar_exact(a, b)
+
+
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """Holm's adjusted p-values (statsmodels `multipletests`) in the order given; None stays None and is no test."""
     known = [p for p in p_values if p is not None]

@@ -19,9 +19,7 @@ from align_bench.cli import interrupts
 from align_bench.cli.progress import progress_bars
 
 
-def test_a_terminated_run_goes_on_where_it_stopped(
-    write_suite: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_terminated_run_goes_on_where_it_stopped(write_suite: Callable[..., Path], tmp_path: Path) -> None:
     long = {"batch_size": 8, "max_length": 128, "epochs": 2000}
     suite = write_suite(methods=["rm"], train=long)
     command = [sys.executable, "-m", "align_bench", "run", str(suite)]

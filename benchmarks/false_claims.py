@@ -13,7 +13,6 @@ Example:
 from __future__ import annotations
 
 import argparse
-import gc
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -125,8 +124,6 @@ def simulate(cells: Sequence[Cell], repetitions: int, reports: int, seed: int, p
 
 
 def _simulated(block: Block) -> list[Tally]:
-    # statsmodels' `multipletests` collects garbage at every call; what is already loaded need not be searched.
-    gc.freeze()
     return [block.cell.once(np.random.default_rng([block.seed, block.number, suite])) for suite in block.suites]
 
 

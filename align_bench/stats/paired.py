@@ -140,14 +140,18 @@ def paired_shares(a: Values, b: Values, clusters: Clusters) -> tuple[str, Differ
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Holm's adjusted p-values (statsmodels `multipletests`) in the order given; None stays None and is no test."""
-    known = [p for p in p_values if p is not None]
-    if not known:
-        return [None] * len(p_values)
-    from statsmodels.stats.multitest import multipletests
+    """Holm's adjusted p-values (1979) in the order given; None stays None and is no test.
 
-    adjusted = iter(multipletests(known, method="holm")[1])
-    return [None if p is None else float(next(adjusted)) for p in p_values]
+    The smallest of m is multiplied by m, the next by m − 1, and so on; none is below the one before it nor above 1.
+    statsmodels' `multipletests` gives the same, and collects garbage at each call, which takes longer than a report.
+    """
+    order = sorted((p, at) for at, p in enumerate(p_values) if p is not None)
+    adjusted: list[float | None] = [None] * len(p_values)
+    least = 0.0
+    for rank, (p, at) in enumerate(order):
+        least = max(least, min(1.0, p * (len(order) - rank)))
+        adjusted[at] = least
+    return adjusted
 
 
 def _aligned(a: Values, b: Values) -> tuple[Vector, Vector]:

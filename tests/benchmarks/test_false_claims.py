@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import false_claims
@@ -23,14 +21,6 @@ from align_bench.records import Estimate, MetricKey
 from align_bench.stats.paired import Difference
 
 DIFFERENCE = "difference of methods"
-
-
-@pytest.fixture(autouse=True)
-def frozen() -> Iterator[None]:
-    """statsmodels' `multipletests` collects garbage at every call, which takes long in a test run."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def with_prompts_fixed(a: Vector, b: Vector, prompts: Places, b_is_base: bool) -> Difference:

@@ -7,6 +7,7 @@ import statistics
 import numpy as np
 import pytest
 from scipy.stats import binomtest
+from statsmodels.stats.multitest import multipletests
 
 from align_bench.stats.paired import Difference, holm, mcnemar_exact, paired_t
 from align_bench.stats.power import detectable_effect
@@ -144,6 +145,13 @@ def test_holm_by_its_steps() -> None:
     assert holm([0.9, 0.8]) == [1.0, 1.0]
     assert holm([None]) == [None]
     assert holm([]) == []
+
+
+def test_holm_is_that_of_statsmodels() -> None:
+    rng = np.random.default_rng(4)
+    for count in (1, 2, 7, 40):
+        values = np.round(rng.uniform(0, 0.2, count), 2)  # with ties
+        assert holm(values.tolist()) == pytest.approx(multipletests(values, method="holm")[1].tolist(), rel=1e-12)
 
 
 def test_two_identical_methods_with_seed_noise_look_different_by_prompt() -> None:

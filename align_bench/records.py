@@ -278,8 +278,8 @@ class Estimate:
         value: the estimate.
         low, high: bounds of the 95% confidence interval.
         n: observations behind it.
-        wanted: the n that the interval wants, where it is less: values are so skewed, or have such heavy tails, that it
-            covers less often than 95%.
+        wanted: the n that the interval wants, where it is less: values are so skewed, have such heavy tails or are so
+            few that it covers less often than 95%.
     """
 
     value: float | None

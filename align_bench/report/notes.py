@@ -34,7 +34,7 @@ def write_notes(
 def heavy_tail_notes(
     results: Sequence[Result], audits: Sequence[Audit], baselines: Baselines, policies: Policies
 ) -> list[str]:
-    """A line for each cell, judge or comparison of which an interval covers less than it says, by Cochran's rule."""
+    """A line for each cell, judge or comparison of which an interval covers less than 95% (`Estimate.wanted`)."""
     known: list[tuple[str, Block]] = [
         *((result.name, result.metrics) for result in results),
         *((f"Audit of {one.scorer}", one.metrics) for one in audits),
@@ -47,7 +47,7 @@ def heavy_tail_notes(
         for name, block in known
     ]
     return [
-        f"{name}: so skewed that the 95% interval covers less often (by Cochran's rule): {', '.join(own)}."
+        f"{name}: too few or too skewed values for a 95% interval, which covers less often than that: {', '.join(own)}."
         for name, own in found
         if own
     ]

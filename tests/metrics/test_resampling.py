@@ -24,6 +24,10 @@ def mean_of(values: Matrix) -> Callable[[Matrix], Matrix]:
     return lambda counts: (counts @ values / counts.sum(-1))[..., None]
 
 
+def ratio_of(sums: Matrix) -> Callable[[Matrix], Matrix]:
+    return lambda counts: (counts @ sums[:, 0] / (counts @ sums[:, 1]))[..., None]
+
+
 def interval(found: Estimate) -> tuple[float, float]:
     assert found.low is not None
     assert found.high is not None
@@ -31,8 +35,18 @@ def interval(found: Estimate) -> tuple[float, float]:
 
 
 def scipys(statistic: Callable[..., float], *columns: Matrix) -> tuple[float, float]:
+    """scipy's interval, at the level whose normal quantile is Student's times √(n / (n − 1))."""
+    prompts = len(columns[0])
+    expanded = math.sqrt(prompts / (prompts - 1)) * stats.t.ppf(0.975, prompts - 1)
     found = stats.bootstrap(
-        columns, statistic, paired=True, vectorized=False, n_resamples=9_999, method="BCa", rng=np.random.default_rng(0)
+        columns,
+        statistic,
+        paired=True,
+        vectorized=False,
+        n_resamples=9_999,
+        method="BCa",
+        confidence_level=1 - 2 * stats.norm.sf(expanded),
+        rng=np.random.default_rng(0),
     ).confidence_interval
     return float(found.low), float(found.high)
 
@@ -109,6 +123,21 @@ def test_above_so_many_prompts_it_is_the_t_interval_of_the_jackknife(monkeypatch
     assert interval(grouped) == pytest.approx(interval(mean(values)), abs=0.001)
     monkeypatch.setattr(resampling, "_counts", None)
     assert estimates(mean_of(np.full(40, 0.1)), 40)[0].low is None
+
+
+def test_few_prompts_are_covered_too_and_fewer_than_eight_say_so() -> None:
+    rng = np.random.default_rng(6)
+    covered = []
+    for _ in range(100):
+        pairs = rng.integers(1, 6, 8).astype(float)
+        right = rng.binomial(pairs.astype(int), 0.7)
+        sums = np.stack([right, pairs], axis=1)
+        (found,) = estimates(ratio_of(sums), 8, 24)
+        low, high = interval(found)
+        covered.append(low <= 0.7 <= high)
+    assert np.mean(covered) >= 0.9  # 0.85 without the expansion
+    shares = [estimates(mean_of(np.arange(prompts) / 7), prompts, 3 * prompts)[0].wanted for prompts in (7, 8)]
+    assert shares == [24, None]
 
 
 def test_skewed_values_want_more_prompts() -> None:

@@ -212,7 +212,7 @@ def places(groups: Sequence[Hashable]) -> list[npt.NDArray[np.intp]]:
 
 
 def bootstrap(statistic: Statistic, groups: Sequence[Hashable], n: int, alpha: float = 0.05) -> list[Drawn | None]:
-    """BCa bounds of each value of a statistic over resampled groups (Efron 1987).
+    """BCa bounds of each value of a statistic over resampled groups (Efron 1987), expanded for few (Hesterberg 2015).
 
     Bias is from the share of draws below the point, acceleration from the jackknife over groups. None for one group
     alone, and for a value that no resample changes.
@@ -230,17 +230,22 @@ def bootstrap(statistic: Statistic, groups: Sequence[Hashable], n: int, alpha: f
         return [None] * len(point)
     drawn = _columns(statistic(resampled_counts(len(names))[:, codes]))
     jackknife = _columns(statistic((1 - np.eye(len(names)))[:, codes]))
-    return [_bca(*own, n, alpha) for own in zip(drawn.T, point, jackknife.T, strict=True)]
+    expanded = stats.t.ppf(1 - alpha / 2, len(names) - 1) * math.sqrt(len(names) / (len(names) - 1))
+    bounds = [_bca(*own, n, expanded) for own in zip(drawn.T, point, jackknife.T, strict=True)]
+    if len(names) >= 8:
+        return bounds
+    few = math.ceil(8 * n / len(names))
+    return [None if one is None else replace(one, wanted=one.wanted or few) for one in bounds]
 
 
-def _bca(drawn: Column, point: float, jackknife: Column, n: int, alpha: float) -> Drawn | None:
+def _bca(drawn: Column, point: float, jackknife: Column, n: int, expanded: float) -> Drawn | None:
     finite, jackknife = drawn[np.isfinite(drawn)], jackknife[np.isfinite(jackknife)]
     if len(finite) < 0.95 * len(drawn) or len(jackknife) < 2 or alike(finite) or alike(jackknife):
         return None
     bias = stats.norm.ppf((np.sum(finite < point) + np.sum(finite <= point)) / (2 * len(finite)))
     off = jackknife.mean() - jackknife
     acceleration = (off**3).sum() / (6 * (off**2).sum() ** 1.5)
-    ends = [bias + z for z in stats.norm.ppf([alpha / 2, 1 - alpha / 2])]
+    ends = [bias - expanded, bias + expanded]
     if not math.isfinite(bias) or max(acceleration * end for end in ends) >= 1:
         return None
     levels = np.array([stats.norm.cdf(bias + end / (1 - acceleration * end)) for end in ends])

@@ -132,10 +132,10 @@ def test_planted_heavy_tails_are_named_with_the_n_that_they_want() -> None:
         for pair, (one, other) in enumerate(table)
     ]
     report = build_report(header(), [outcome(cell, "reward") for cell in cells], scores, [])
-    notes = [note for note in report.notes if "Cochran" in note]
+    notes = [note for note in report.notes if "too skewed" in note]
     skewed, normal = (result.metrics for result in report.results)
     assert len(notes) == 1
-    assert notes[0].startswith("poe_rm: so skewed that")
+    assert notes[0].startswith("poe_rm: too few or too skewed values")
     for name, found in (("reward mean", skewed.reward_mean), ("reward std", skewed.reward_std)):
         assert f"{name} (n 150, wanted {found.wanted:,})" in notes[0]
         assert (found.wanted or 0) > 150

@@ -133,11 +133,13 @@ def test_bca_by_its_definition() -> None:
 
 
 def test_bca_equals_scipys_for_a_single_column() -> None:
-    from scipy.stats import bootstrap
+    from scipy.stats import bootstrap, norm
 
     values = np.random.default_rng(0).normal(size=40)
-    plain = bootstrap((values,), np.mean, n_resamples=9_999, method="BCa", rng=np.random.default_rng(0))
-    interval = plain.confidence_interval
+    level = 1 - 2 * norm.sf(math.sqrt(40 / 39) * student.ppf(0.975, 39))  # expanded for few
+    interval = bootstrap(
+        (values,), np.mean, n_resamples=9_999, method="BCa", confidence_level=level, rng=np.random.default_rng(0)
+    ).confidence_interval
     assert bca_means(values[:, None])[0].tolist() == pytest.approx([interval.low, interval.high], rel=1e-12)
 
 

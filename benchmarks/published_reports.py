@@ -37,7 +37,7 @@ def main() -> None:
         for suite in arguments.suites:
             environment = {**os.environ, "PYTHONPATH": str(ROOT)}
             subprocess.run([sys.executable, "-c", CODE, "run", suite], check=True, cwd=folder, env=environment)
-            publish(Path(folder, "reports", suite), ROOT / "reports" / suite)
+            publish(Path(folder, "reports", suite), ROOT / "reports" / "published" / suite)
 
 
 def publish(report: Path, target: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -70,13 +71,21 @@ def test_every_packaged_suite_and_command_is_named() -> None:
         assert f"align-bench {command.callback.__name__}" in README
 
 
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="no checkout of git")
+@pytest.mark.parametrize("suite", packaged_suites())
+def test_a_run_leaves_the_checkout_clean(suite: str) -> None:
+    written = [f"reports/{suite}/report.json", "reports/runs.html", "reports/compare.html", f"runs/{suite}/x"]
+    ignored = subprocess.run(["git", "check-ignore", "--no-index", *written], cwd=ROOT, capture_output=True, text=True)
+    assert ignored.stdout.split() == written
+
+
 @pytest.mark.parametrize("target", re.findall(r"\]\(([^)#]+)\)", README))
 def test_links_lead_somewhere(target: str) -> None:
     assert (ROOT / target).exists()
 
 
 def test_the_tables_shown_are_the_published_reports() -> None:
-    report = (ROOT / "reports" / "assignment" / "report.md").read_text(encoding="utf-8")
+    report = (ROOT / "reports" / "published" / "assignment" / "report.md").read_text(encoding="utf-8")
     published = {tuple(cell.strip() for cell in line.strip("|").split("|")) for line in report.splitlines()}
     shown = [tuple(line.split()) for line in block("text").splitlines() if re.match(r" \w+  +-?\d", line)]
     assert len(shown) >= 6

@@ -21,7 +21,7 @@ from align_bench.models.exported import Exported, write_note
 from align_bench.report.export import REPORT, read_report
 
 TOKEN = "hf_of_the_test"
-REPORTS = Path(__file__).parents[2] / "reports"
+REPORTS = Path(__file__).parents[2] / "reports" / "published"
 
 
 class Hub(ThreadingHTTPServer):

@@ -15,6 +15,7 @@ from align_bench.report.claims import claims
 from align_bench.report.comparisons import Margins, compare_all
 from align_bench.report.course import course, keyword_lists, pareto_sets
 from align_bench.report.files import json_ready, unicode
+from align_bench.report.leaderboard import leaderboard, reward_leaderboard
 from align_bench.report.notes import heavy_tail_notes, write_notes
 from align_bench.report.policies import compare_policies
 from align_bench.report.rankings import rank_all
@@ -76,6 +77,8 @@ def build_report(
         results=results,
         comparisons=comparisons,
         claims=claimed,
+        leaderboard=leaderboard(results, claimed, policies.win_rates),
+        reward_leaderboard=reward_leaderboard(results, beside_longer),
         rankings=rankings,
         policies=policies,
         baselines=without_training,

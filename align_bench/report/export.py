@@ -11,7 +11,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from align_bench.errors import StoreError
 from align_bench.records import Generation, Outcome, PairTexts, TrainingText
+from align_bench.report.claims import claims
 from align_bench.report.files import json_ready, write_text
+from align_bench.report.leaderboard import leaderboard, reward_leaderboard
 from align_bench.report.rows import REBUILD, AuditRow, ScoreRow, TrainingRow, existing, first_of, read_rows, write_rows
 from align_bench.report.schema import VERSION, Header, Report, Result
 
@@ -102,7 +104,7 @@ def read_report(folder: Path) -> Report:
     path = existing(folder / REPORT)
     content = path.read_bytes()
     try:
-        return Report.model_validate_json(content, strict=True)
+        report = Report.model_validate_json(content, strict=True)
     except ValidationError as error:
         found = _version(content)
         if found == VERSION:
@@ -111,6 +113,18 @@ def read_report(folder: Path) -> Report:
             raise StoreError(f"{path} is no report, or is damaged: {first_of(error)}", fix=REBUILD) from error
         which = f"format version {found!r}" if found else "the format before version 1"
         raise StoreError(f"{path} is of {which}, expected {VERSION}", fix=REBUILD) from error
+    return report if report.leaderboard or report.reward_leaderboard else _with_leaderboard(report)
+
+
+def _with_leaderboard(report: Report) -> Report:
+    """A report from before there was one, with the leaderboard of its results and comparisons."""
+    claimed = report.claims or claims(report.results, report.comparisons)
+    return report.model_copy(
+        update={
+            "leaderboard": leaderboard(report.results, claimed, report.policies.win_rates),
+            "reward_leaderboard": reward_leaderboard(report.results, report.against_longer),
+        }
+    )
 
 
 def _version(content: bytes) -> int | str | None:

@@ -319,6 +319,78 @@ class Result(Block):
     """The folder of its adapter, below that of what is computed (`runs`); None where it trained none."""
 
 
+# The leaderboard.
+
+
+class OverSeeds(Block):
+    """A metric of a method: its mean over seeds."""
+
+    mean: float | None = None
+    sd: float | None = None
+    """Standard deviation over seeds; None without two."""
+    low: float | None = None
+    """95% interval over prompts or pairs, of a method of one seed; None with more."""
+    high: float | None = None
+    n: int = 0
+    """Seeds with a value."""
+
+
+class LeaderboardRow(Block):
+    """One method with its varying parameters, or the base."""
+
+    method: CellId
+    label: str
+    """A short name with what tells it from the others: `ppo kl 0.02 · poe_rm`."""
+    kind: Kind
+    seeds: list[int]
+    """Of its finished cells."""
+    unfinished_cells: int
+    """Its cells that failed or were skipped."""
+    rank: int | None
+    """1 for the highest by `ranked_by`; equal values share a rank."""
+    ranked_by: MetricKey | None
+    """Gold accuracy where every row has it, else the main judge's score."""
+    judge: OverSeeds
+    """Mean score by the main judge."""
+    gold: OverSeeds
+    """Share of right answers."""
+    win_rate: Estimate
+    """Against the base, by the main judge; of several seeds over these and prompts, as in `policies.win_rates`."""
+    win_rate_length_controlled: OverSeeds
+    words: OverSeeds
+    unfinished: OverSeeds
+    """Share of answers that were truncated at the token limit."""
+    kl: OverSeeds
+    """KL(policy ‖ base), nats per answer."""
+    seconds: OverSeeds
+    """Wall-clock time of a cell's own artefacts."""
+    level: Level
+    """Whether the next two speak of the method or of its checkpoints."""
+    above_base: list[MetricKey]
+    """On what `claims` show it above the base: gold accuracy, the judge. Of several checkpoints, every one."""
+    below_base: list[MetricKey]
+
+
+class RewardModelRow(Block):
+    """One reward model with its varying parameters."""
+
+    method: CellId
+    label: str
+    """As of a `LeaderboardRow`, and so are the next four."""
+    seeds: list[int]
+    unfinished_cells: int
+    rank: int | None
+    ranked_by: MetricKey | None
+    """Accuracy against the right answers where every row has it, else against the labels."""
+    accuracy: OverSeeds
+    accuracy_gold: OverSeeds
+    accuracy_right_shorter: OverSeeds
+    ties: OverSeeds
+    seconds: OverSeeds
+    against_longer: Literal["above", "below", "none"] | None
+    """Whether all its checkpoints were shown to be above or below preferring the longer answer; None without a test."""
+
+
 # Comparisons.
 
 
@@ -625,6 +697,10 @@ class Report(Header):
     comparisons: list[Comparison]
     claims: list[Claim] = []
     """What the comparisons allow to claim; `verdict` says it in words."""
+    leaderboard: list[LeaderboardRow] = []
+    """Policies and the base, the best first."""
+    reward_leaderboard: list[RewardModelRow] = []
+    """Reward models, the best first."""
     rankings: list[Ranking]
     policies: Policies
     baselines: Baselines

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path as FilePath
 
-from tests.recomputed import audits, claims, comparisons, course, policies, results
+from tests.recomputed import audits, claims, comparisons, course, leaderboard, policies, results
 from tests.recomputed.folder import Folder
 from tests.recomputed.ledger import Leaf, Ledger, Number, Path, leaves, pattern
 
@@ -68,6 +68,7 @@ def found_in(folder: FilePath) -> Ledger:
     policies.enter(rows, compared, ledger)
     policies.enter_rankings(rows, compared, ledger)
     course.enter(rows, ledger)
+    leaderboard.enter(rows, compared, ledger)
     return ledger
 
 

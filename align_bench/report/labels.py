@@ -1,0 +1,56 @@
+"""Short names of methods, which keep only what tells them apart."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from align_bench.records import CellId, Scalar
+
+# Parameters that stand in nearly every grid.
+SHORT = {"learning_rate": "lr", "batch_size": "batch", "kl_coef": "kl", "kl_weight": "kl"}
+BARE = ("reward",)  # their values are names, which need no other
+
+
+def labels(cells: Iterable[CellId]) -> dict[CellId, str]:
+    """Method → its label: `ppo kl 0.02 · poe_rm` of `ppo[kl_coef=0.02,reward=poe_rm]`, or `ppo` where it stands alone.
+
+    A parameter that is the same for all methods of a name is left out. Where two labels would be the same, both are the
+    full names.
+
+    Args:
+        cells: methods, or cells, whose seeds are ignored.
+    """
+    methods = list(dict.fromkeys(cell.method for cell in cells))
+    found = {method: _label(method, _varying(method, methods)) for method in methods}
+    count = Counter(found.values())
+    return {method: label if count[label] == 1 else str(method) for method, label in found.items()}
+
+
+def _varying(method: CellId, methods: Iterable[CellId]) -> list[str]:
+    """The parameters of which methods of the same name have different values, in this one's order."""
+    others = [dict(one.parameters) for one in methods if (one.run, one.name) == (method.run, method.name)]
+    return [
+        name for name, value in method.parameters if any(name not in other or other[name] != value for other in others)
+    ]
+
+
+def _label(method: CellId, varying: Iterable[str]) -> str:
+    own = dict(method.parameters)
+    parts = " · ".join(_part(name, own[name]) for name in varying)
+    return " ".join(_words(method, parts))
+
+
+def _words(method: CellId, parts: str) -> Iterator[str]:
+    yield method.name if method.run is None else f"{method.run}/{method.name}"
+    if parts:
+        yield parts
+    if method.trial is not None:
+        yield f"trial {method.trial}"
+
+
+def _part(name: str, value: Scalar) -> str:
+    shown = f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, bool):
+        shown = "on" if value else "off"
+    return shown if name in BARE else f"{SHORT.get(name, name)} {shown}"

@@ -21,7 +21,7 @@ from align_bench.report.schema import LeaderboardRow, Report
 from tests.report.conftest import BASE, DPO, KTO, SIMPO, answer, header, outcome, score
 
 GOLD, JUDGE = MetricKey("gold_accuracy"), MetricKey("judge_reward")
-PUBLISHED = Path(__file__).parents[2] / "reports"
+PUBLISHED = Path(__file__).parents[2] / "reports" / "published"
 
 
 def seeds(method: CellId, count: int = 3) -> list[CellId]:

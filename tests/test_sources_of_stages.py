@@ -81,6 +81,7 @@ TABLE: dict[str, frozenset[str]] = {
     "errors": NOTHING,  # how an error is worded
     "__main__": NOTHING,  # starts the command line
     "cli.": NOTHING,  # shows
+    "notebook": NOTHING,  # the same, from Python
     "sources": NOTHING,  # names artefacts, and by other names when it hashes otherwise
     "store.": NOTHING,  # keeps artefacts, with checksums
     # No artefact is made by these.

@@ -169,8 +169,18 @@ def compute(
     methods: list[str] | None = None,
     only_stored: bool = False,
     profile: bool = False,
+    typed: str | None = None,
 ) -> Report:
-    """A suite's report: what is missing of it is computed, unless only what is stored may be used."""
+    """A suite's report: what is missing of it is computed, unless only what is stored may be used.
+
+    Args:
+        prepared: the suite.
+        runs, reports: folders of what has been computed, and of reports.
+        methods: compute the cells of these methods only.
+        only_stored: compute nothing.
+        profile: also trace a few steps of each training.
+        typed: the command that the report names; what was typed if None.
+    """
     from align_bench.cli.plan_view import Remaining, remaining
     from align_bench.cli.progress import progress_bars
     from align_bench.runner.run import Folders
@@ -178,7 +188,9 @@ def compute(
 
     def run_with(progress: Progress) -> Report:
         folders = Folders(runs, reports)
-        return run_suite(prepared, progress, folders, command=command(), methods=methods, compute=not only_stored)
+        return run_suite(
+            prepared, progress, folders, command=typed or command(), methods=methods, compute=not only_stored
+        )
 
     ahead = Remaining({}, 0, 0) if only_stored else remaining(prepared, runs, methods)
     with progress_bars(errors, ahead.seconds) as bars:

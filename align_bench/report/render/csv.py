@@ -48,18 +48,23 @@ def write_tables(folder: Path, report: Report) -> None:
 
 
 def metrics_csv(report: Report) -> str:
-    """A row per cell and metric, all digits; undefined is empty. A cell without a result has one row, without a metric.
+    """The rows of `metric_rows` as CSV, all digits; undefined is empty."""
+    return _csv(METRIC_COLUMNS, metric_rows(report))
+
+
+def metric_rows(report: Report) -> list[list[str | float | None]]:
+    """A row per cell and metric, of `METRIC_COLUMNS`. A cell without a result has one row, without a metric.
 
     A metric by one of several judges, reward models or attacks is `metric[which]`.
     """
-    rows: list[list[object]] = []
+    rows: list[list[str | float | None]] = []
     for result in report.results:
-        who = [result.name, result.algorithm, result.kind, result.seed, result.status]
+        who: list[str | float | None] = [result.name, result.algorithm, result.kind, result.seed, result.status]
         known = [(name, found) for name, found in _named(result.metrics) if found.value is not None]
         rows += [[*who, name, found.value, found.low, found.high, found.n] for name, found in known]
         if not known:
             rows.append([*who, None, None, None, None, None])
-    return _csv(METRIC_COLUMNS, rows)
+    return rows
 
 
 def comparisons_csv(comparisons: Iterable[Comparison]) -> str:

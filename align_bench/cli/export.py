@@ -56,11 +56,13 @@ def export(
     """
     prepared = prepared_for(suite, overrides, plugin)
     from align_bench.export.choose import choose
+    from align_bench.export.export import Wanted, check_target
+    from align_bench.export.export import export as export_cell
+
+    check_target(out)
 
     chosen = choose(prepared, cell, runs=runs, reports=reports)
     from align_bench.cli.progress import progress_bars
-    from align_bench.export.export import Wanted
-    from align_bench.export.export import export as export_cell
 
     with progress_bars(errors, {}) as progress, progress.stage(str(chosen.cell.id), "proof") as update:
         proofs = export_cell(chosen, Wanted(out, merge, gguf, licence, command()), update)

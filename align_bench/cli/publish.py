@@ -30,7 +30,7 @@ def publish(
     """
     from align_bench.export.publish import plan_upload, push
 
-    upload = plan_upload(folder)
+    upload = plan_upload(folder, repo)
     whose = "private" if private else "public"
     what = f"{upload.files} files, {size(upload.size_bytes)}, to the {upload.kind} repository {repo}"
     console.print(f"{escape(what)} (if it is new, {whose})", highlight=False)

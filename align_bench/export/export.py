@@ -127,6 +127,16 @@ def _check_tokenizer(chosen: Chosen, folder: Path) -> None:
         )
 
 
+def check_target(out: Path) -> None:
+    """Hold the folder that an export is to write to being new, or empty.
+
+    Raises:
+        StoreError: it is a file, or a folder that is not empty.
+    """
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise StoreError(f"{out} exists and is not empty", fix="name another folder with --out")
+
+
 @contextmanager
 def _made_whole(out: Path) -> Iterator[Path]:
     """An empty folder beside `out` that takes its place when the block ends without an error, and is gone otherwise.
@@ -134,8 +144,7 @@ def _made_whole(out: Path) -> Iterator[Path]:
     Raises:
         StoreError: `out` is a file or a folder that is not empty, or cannot be written.
     """
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise StoreError(f"{out} exists and is not empty", fix="name another folder with --out")
+    check_target(out)
     make_folder(out.absolute().parent)
     folder = out.absolute().with_name(f".{out.absolute().name[:50]}.{os.getpid()}.tmp")
     with as_store_error(out):

@@ -32,12 +32,23 @@ class Upload:
     warning: str | None = None
 
 
-def plan_upload(folder: Path) -> Upload:
+def plan_upload(folder: Path, repository: str) -> Upload:
     """Look at what would be pushed; touches no network.
 
+    Args:
+        folder: what is to be pushed.
+        repository: its name on the hub: `name`, or `owner/name`.
+
     Raises:
-        DataError: the folder is neither an exported model nor a report.
+        DataError: the folder is neither an exported model nor a report, or no repository can have that name.
     """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    try:
+        validate_repo_id(repository)
+    except HFValidationError as error:
+        raise DataError(f"{repository!r} is no name of a repository: {error}", fix="--repo OWNER/NAME") from None
     found = [path for path in folder.rglob("*") if path.is_file() and not _is_hidden(path, folder)]
     size = sum(path.stat().st_size for path in found)
     note = read_note(folder)

@@ -266,11 +266,13 @@ class Report(_Strict):
     equivalence_dz: float = Field(
         0.1,
         gt=0,
+        strict=True,
         description="differences below this × their standard deviation over prompts count as equivalent (Cohen's dz)",
     )
     seed_noise: float | None = Field(
         None,
         gt=0,
+        strict=True,
         description="standard deviation of a method's mean over seeds, × the standard deviation over prompts of the "
         "difference between two checkpoints; what one seed says of its method then allows for it; not used where the "
         "suite has a method with two seeds",

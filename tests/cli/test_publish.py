@@ -225,12 +225,20 @@ def test_a_refusal_of_the_hub_is_told(hub: Hub, model: Path) -> None:
     assert hub.files == {}
 
 
-@pytest.mark.parametrize("name", ["a/b/c", "me/dpo"])
-def test_a_hub_that_is_not_there_and_a_name_that_is_none_are_told(name: str, model: Path) -> None:
-    done = publish("http://127.0.0.1:9", model, "--repo", name, "--yes")
+def test_a_hub_that_is_not_there_is_told(model: Path) -> None:
+    done = publish("http://127.0.0.1:9", model, "--repo", "me/dpo", "--yes")
     assert done.returncode == 1
-    assert f"{name} cannot be pushed to http://127.0.0.1:9" in done.stderr
+    assert "me/dpo cannot be pushed to http://127.0.0.1:9" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["a/b/c", "me/--dpo", ""])
+def test_a_name_that_is_none_is_told_before_the_question(name: str, hub: Hub, model: Path) -> None:
+    done = publish(hub, model, "--repo", name)
+    assert done.returncode == 1
+    assert f"{name!r} is no name of a repository" in done.stderr
+    assert "Push it?" not in done.stdout
+    assert hub.asked == []
 
 
 def test_another_folder_is_refused(hub: Hub, tmp_path: Path) -> None:

@@ -759,3 +759,6 @@ def test_what_counts_as_equivalent_is_a_key_with_a_default() -> None:
     assert Suite.model_validate({**given, "report": {"equivalence_dz": 0.2}}).report.equivalence_dz == 0.2
     with pytest.raises(ValidationError, match="greater than 0"):
         Suite.model_validate({**given, "report": {"equivalence_dz": 0}})
+    for key in ("equivalence_dz", "seed_noise"):
+        with pytest.raises(ValidationError, match="valid number"):
+            Suite.model_validate({**given, "report": {key: True}})

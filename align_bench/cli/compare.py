@@ -25,6 +25,7 @@ from align_bench.cli.run import compute
 from align_bench.report.formats import Format
 
 if TYPE_CHECKING:
+    from align_bench.planning.inputs import Prepared
     from align_bench.report.schema import Report
 
 
@@ -32,7 +33,10 @@ if TYPE_CHECKING:
 def compare(
     names: Annotated[
         list[str],
-        typer.Argument(metavar="METHOD METHOD... [SUITE]", help="Methods (or base), then a suite file or name."),
+        typer.Argument(
+            metavar="METHOD METHOD... [SUITE]",
+            help="Methods or cells as tables print them (or base), then a suite file or name.",
+        ),
     ],
     overrides: Overrides = None,
     plugin: Plugins = None,
@@ -87,21 +91,19 @@ def _compared(
     """The methods of a suite with their results in its report's folder, computed where allowed."""
     from align_bench.errors import MissingResultError
     from align_bench.report.export import read_report
-    from align_bench.suite.load import load_suite, packaged_suites
-    from align_bench.suite.names import BASE_CELL
+    from align_bench.suite.load import packaged_suites
 
     last = names[-1]
     suite = last if last in packaged_suites() or last.endswith((".yaml", ".yml")) else "assignment"
     names = names[:-1] if suite == last else names
     _check_two(names)
-    loaded = load_suite(suite, overrides or ())
-    _check_known(names, {BASE_CELL, *(method.name for method in loaded.methods)}, loaded.name)
-    folder = reports / loaded.name
+    prepared = prepared_for(suite, overrides, plugin)
+    methods, folder = _methods(names, prepared, runs), reports / prepared.suite.name
     if not stored:
-        compute(prepared_for(suite, overrides, plugin), runs, reports, methods=names)
+        compute(prepared, runs, reports, methods=methods)
         return names, folder
     report = read_report(folder)
-    if report.suite.settings != loaded.model_dump(mode="json"):
+    if report.suite.settings != prepared.suite.model_dump(mode="json"):
         raise MissingResultError(
             f"the report in {folder} was made with other settings than {suite}",
             fix="align-bench run computes what is missing; or drop --stored",
@@ -110,18 +112,36 @@ def _compared(
     return names, folder
 
 
-def _check_known(names: list[str], known: set[str], suite: str) -> None:
-    from align_bench.errors import SuiteError, nearest
+def _methods(names: list[str], prepared: Prepared, runs: Path) -> list[str]:
+    """The methods whose cells the names mean.
 
+    Raises:
+        SuiteError: a name means none.
+    """
+    from align_bench.errors import SuiteError, nearest
+    from align_bench.planning.graph import make_graph
+    from align_bench.report.labels import called, names_of
+    from align_bench.runner.results import Results
+    from align_bench.store.store import Store
+
+    store = Store(runs)
+    store.check()
+    cells = {cell.id: cell for cell in make_graph(prepared, Results(store, read_only=True)).shown}
+    found = [cells[one].algorithm for name in names for one in called(name, cells)]
     for name in names:
-        if name not in known:
-            raise SuiteError(f"the suite {suite} has no method {name!r}. {nearest(name, known, what='method')}")
+        if not called(name, cells):
+            known = names_of(cells)
+            raise SuiteError(
+                f"the suite {prepared.suite.name} has no method {name!r}. {nearest(name, known, what='method')}"
+            )
+    return list(dict.fromkeys(found))
 
 
 def _check_stored(report: Report, names: list[str]) -> None:
     from align_bench.errors import MissingResultError
+    from align_bench.report.labels import called
 
-    done = {result.algorithm for result in report.results if result.status == "done"}
+    status = {result.cell: result.status for result in report.results}
     for name in names:
-        if name not in done:
+        if "done" not in (status[cell] for cell in called(name, status)):
             raise MissingResultError(f"no result of {name} is stored", fix="drop --stored to compute it")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -24,14 +25,18 @@ def algorithms(plugin: Plugins = None) -> None:
 
 
 @app.command()
-def show(name: Annotated[str, typer.Argument(help="A method's name.")], plugin: Plugins = None) -> None:
+def show(
+    name: Annotated[str, typer.Argument(help="A method, or a cell of one: parameters and seed are passed over.")],
+    plugin: Plugins = None,
+) -> None:
     """Show a method: equation, hyper-parameters with their ranges, source.
 
     Example: align-bench show dpo
     """
     from align_bench.cli.method_tables import method_page
 
-    for renderable in method_page(registry_for(plugin)[name]):
+    method = re.split(r"[\[# ]", name)[0]
+    for renderable in method_page(registry_for(plugin)[method]):
         console.print(renderable)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from align_bench.errors import MissingResultError, SuiteError, nearest
 from align_bench.planning.graph import make_graph
 from align_bench.report.export import read_report
+from align_bench.report.labels import called, names_of
 from align_bench.runner.outcomes import outcomes
 from align_bench.runner.report import report_key
 from align_bench.runner.results import Results
@@ -87,16 +88,15 @@ def choose(prepared: Prepared, name: str, *, runs: Path, reports: Path) -> Chose
 
 
 def find_cell(graph: Graph, name: str) -> Cell:
-    """The cell that a name means: its own, its method's, or its judge's, where that means one cell only.
+    """The cell that a name means, as tables print it: its own, its method's or its judge's, where that is one only.
 
     Raises:
         SuiteError: none or several have this name.
     """
-    cells = {str(cell.id): cell for cell in graph.shown}
-    if name in cells:
-        return cells[name]
-    found = [cell for cell in graph.shown if name in (str(cell.id.method), cell.id.name)]
-    found = found or [cell for judge in graph.panel if judge.name == name for cell in judge.members]
+    cells = {cell.id: cell for cell in graph.shown}
+    found = [cells[one] for one in called(name, cells)]
+    exact = [cell for cell in found if str(cell.id) == name]
+    found = exact or found or [cell for judge in graph.panel if judge.name == name for cell in judge.members]
     if len(found) == 1:
         return found[0]
     if found:
@@ -104,7 +104,7 @@ def find_cell(graph: Graph, name: str) -> Cell:
             f"{name} stands for {len(found)} cells: {', '.join(str(cell.id) for cell in found)}",
             fix=f"name one of them, such as '{found[0].id}'",
         )
-    raise SuiteError(f"no cell {name!r} in this suite. {nearest(name, cells, what='cell')}")
+    raise SuiteError(f"no cell {name!r} in this suite. {nearest(name, names_of(cells), what='cell')}")
 
 
 def _check_weights(cell: Cell, prepared: Prepared) -> None:

@@ -23,8 +23,9 @@ from align_bench.report.export import (
 )
 from align_bench.report.files import write_text
 from align_bench.report.formatting import interval, one_line, p_value, signed
+from align_bench.report.labels import bare_name, called, names_of
 from align_bench.report.rows import REBUILD
-from align_bench.report.schema import Header, JudgeFacts, Report, Result
+from align_bench.report.schema import Header, JudgeFacts, Report
 from align_bench.report.tables.cost import costs
 from align_bench.report.tables.leaderboard import judged, policies, reward_models
 from align_bench.report.tables.pairwise import LEVELS, members, pairwise
@@ -92,15 +93,16 @@ def merge(runs: Mapping[str, Run], methods: Sequence[str]) -> tuple[Run, list[st
     rows = ReportRows([], [])
     for name, run in runs.items():
         renamed: dict[str, CellId] = {}
+        meant = {cell for method in methods for cell in called(method, _cells(run))}
         for result in run.report.results:
-            wanted = _is_one_of(result, methods)
+            wanted = result.cell in meant
             if not wanted and result.kind != "base":
                 continue
             cell = result.cell if result.kind == "base" and one_base else replace(result.cell, run=name)
             if cell in outcomes:  # the base
                 continue
             renamed[result.name] = cell
-            outcomes[cell] = replace(outcome_of(result), cell=cell, algorithm=_algorithm(cell))
+            outcomes[cell] = replace(outcome_of(result), cell=cell, algorithm=bare_name(cell))
             if wanted:
                 compared[str(cell.method)] = None
         rows = _joined(rows, _renamed(run.rows, renamed, name, one_judge=one_judge))
@@ -108,16 +110,6 @@ def merge(runs: Mapping[str, Run], methods: Sequence[str]) -> tuple[Run, list[st
         raise MissingResultError("there is only one cell to compare", fix="name two methods, or a method of two runs")
     header = _header(runs, one_judge=one_judge)
     return Run(build_report(header, list(outcomes.values()), rows.scores, rows.generations), rows), list(compared)
-
-
-def _is_one_of(result: Result, methods: Sequence[str]) -> bool:
-    """Whether a cell, or its method, is among the names that a user gave."""
-    return not {result.name, result.algorithm, str(result.cell.method)}.isdisjoint(methods)
-
-
-def _algorithm(cell: CellId) -> str:
-    """The algorithm of a cell of several runs, of which each has its own."""
-    return str(CellId(cell.name, run=cell.run))
 
 
 def _header(runs: Mapping[str, Run], *, one_judge: bool) -> Header:
@@ -187,15 +179,14 @@ def _agree(runs: Mapping[str, Run], settings: Sequence[str]) -> bool:
 
 
 def _check_known(runs: Mapping[str, Run], methods: Sequence[str]) -> None:
-    known = {
-        name
-        for run in runs.values()
-        for result in run.report.results
-        for name in (result.name, result.algorithm, str(result.cell.method))
-    }
     for method in methods:
-        if method not in known:
+        if not any(called(method, _cells(run)) for run in runs.values()):
+            known = dict.fromkeys(name for run in runs.values() for name in names_of(_cells(run)))
             raise MissingResultError(f"no run has {method!r}. {nearest(method, known, what='method')}")
+
+
+def _cells(run: Run) -> list[CellId]:
+    return [result.cell for result in run.report.results]
 
 
 def _check_prompts(runs: Mapping[str, Run]) -> None:

@@ -27,6 +27,37 @@ def labels(cells: Iterable[CellId]) -> dict[CellId, str]:
     return {method: label if count[label] == 1 else str(method) for method, label in found.items()}
 
 
+def of_method(name: str, cells: Iterable[CellId]) -> list[CellId]:
+    """The cells of the methods that a name stands for: in full, as a label, or without parameters."""
+    every = list(dict.fromkeys(cells))
+    short = labels(every)
+    return [cell for cell in every if name in (bare_name(cell), str(cell.method), short[cell.method])]
+
+
+def called(name: str, cells: Iterable[CellId]) -> list[CellId]:
+    """The cells that a name stands for: those of a method, or the one of that very name; none where nothing has it.
+
+    Args:
+        name: what a user typed, as tables print it.
+        cells: those of a report or of a suite.
+    """
+    every = list(dict.fromkeys(cells))
+    return of_method(name, every) or [cell for cell in every if name == str(cell)]
+
+
+def names_of(cells: Iterable[CellId]) -> list[str]:
+    """All names that `called` knows, for a message."""
+    every = list(dict.fromkeys(cells))
+    short = labels(every)
+    names = ((bare_name(cell), short[cell.method], str(cell.method), str(cell)) for cell in every)
+    return list(dict.fromkeys(name for own in names for name in own))
+
+
+def bare_name(cell: CellId) -> str:
+    """Its method's name without parameters: `ppo`, or `run/ppo` where several runs are compared."""
+    return str(CellId(cell.name, run=cell.run))
+
+
 def _varying(method: CellId, methods: Iterable[CellId]) -> list[str]:
     """The parameters of which methods of the same name have different values, in this one's order."""
     others = [dict(one.parameters) for one in methods if (one.run, one.name) == (method.run, method.name)]
@@ -42,7 +73,7 @@ def _label(method: CellId, varying: Iterable[str]) -> str:
 
 
 def _words(method: CellId, parts: str) -> Iterator[str]:
-    yield method.name if method.run is None else f"{method.run}/{method.name}"
+    yield bare_name(method)
     if parts:
         yield parts
     if method.trial is not None:

@@ -445,6 +445,8 @@ def test_show_explains_a_method() -> None:
     assert "arXiv:2305.18290" in answer.said
     assert "learning_rate float" in answer.said
     assert "beta float 0.1 > 0" in answer.said
+    for cell in ("dpo#1", "dpo[beta=0.2]#0", "dpo beta 0.2"):  # as tables print it
+        assert align_bench("show", cell).said == answer.said
 
 
 def test_check_shows_what_was_expected_and_found() -> None:

@@ -15,7 +15,7 @@ from align_bench.report.build import build_report
 from align_bench.report.claims import claims
 from align_bench.report.decision import turned
 from align_bench.report.export import read_report
-from align_bench.report.labels import labels
+from align_bench.report.labels import called, labels, names_of, of_method
 from align_bench.report.leaderboard import leaderboard
 from align_bench.report.schema import LeaderboardRow, Report
 from tests.report.conftest import BASE, DPO, KTO, SIMPO, answer, header, outcome, score
@@ -175,3 +175,16 @@ def test_labels_that_would_be_the_same_are_the_full_names() -> None:
     found = labels(alike)
     assert found[alike[0]] == str(alike[0])
     assert found[alike[2]] == "ppo rm"
+
+
+def test_every_name_that_a_table_prints_stands_for_its_cells() -> None:
+    low, high = (CellId("ppo", (("kl_coef", kl), ("reward", "rm")), seed) for kl, seed in ((0.02, 0), (0.2, 0)))
+    cells = [low, replace(low, seed=1), high, replace(high, seed=1), CellId("dpo", seed=0), CellId("base")]
+    assert called("ppo", cells) == cells[:4]
+    assert called("ppo kl 0.02", cells) == called("ppo[kl_coef=0.02,reward=rm]", cells) == cells[:2]
+    assert called("ppo[kl_coef=0.02,reward=rm]#1", cells) == [cells[1]]
+    assert of_method("ppo[kl_coef=0.02,reward=rm]#1", cells) == []
+    assert called("base", cells) == cells[-1:]
+    assert called("ppo kl 0.3", cells) == []
+    for name in names_of(cells):
+        assert called(name, cells)

@@ -8,6 +8,7 @@ from align_bench.errors import MissingResultError, nearest
 from align_bench.records import CellId, Comparison, Level
 from align_bench.report.decision import turned
 from align_bench.report.formatting import one_line
+from align_bench.report.labels import called, names_of, of_method
 from align_bench.report.tables.section import Section, both, comparison_section, detectable
 
 if TYPE_CHECKING:
@@ -21,21 +22,21 @@ def members(report: Report, name: str) -> dict[Level, set[CellId]]:
 
     Args:
         report: a report.
-        name: of a method, with or without the parameters that tell it from others, or of a cell.
+        name: of a method, with or without the parameters that tell it from others, or of a cell; as tables print it.
 
     Raises:
         MissingResultError: no such method or cell in the report, or none of its cells finished.
     """
-    of_method = [found for found in report.results if name in (found.algorithm, str(found.cell.method))]
-    matching = of_method or [found for found in report.results if found.name == name]
-    if not matching:
-        known = {known for found in report.results for known in (found.algorithm, found.name)}
-        raise MissingResultError(f"The report has no {name!r}. {nearest(name, known, what='method')}")
+    cells = [found.cell for found in report.results]
+    meant = called(name, cells)
+    if not meant:
+        raise MissingResultError(f"The report has no {name!r}. {nearest(name, names_of(cells), what='method')}")
+    matching = [found for found in report.results if found.cell in meant]
     done = {found.cell for found in matching if found.status == "done"}
     if not done:
         reasons = "; ".join(f"{found.name} {found.status}: {found.reason}" for found in matching)
         raise MissingResultError(f"No cell of {name!r} finished: {reasons}")
-    return {"checkpoint": done, "method": {cell.method for cell in done} if of_method else set()}
+    return {"checkpoint": done, "method": {cell.method for cell in done} if of_method(name, cells) else set()}
 
 
 def compared(report: Report, a: str, b: str) -> list[Comparison]:

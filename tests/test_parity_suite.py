@@ -39,6 +39,7 @@ def ran(base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Ran:
         "data.train.rows": 16,
         "data.val.rows": 20,
         "train.batch_size": 8,
+        "train.max_length": 128,
         "generate.prompts": 2,
         "generate.max_new_tokens": 4,
     }

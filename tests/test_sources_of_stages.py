@@ -102,6 +102,7 @@ TABLE: dict[str, frozenset[str]] = {
     "export.": NOTHING,  # takes weights out of the store
     "models.precision": NOTHING,  # what computes is written in the key; what its name means to torch is `compute`
     "plugins.": NOTHING,  # of a plugin, the files that are executed
+    "suite.layers": NOTHING,
     "suite.load": NOTHING,
     "planning.inputs": NOTHING,
     # Order and progress; no stage's result may depend on them.

@@ -20,7 +20,10 @@ PAGE = builtin_folder("algorithms") / "README.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 BLOCKS: list[tuple[str, str]] = re.findall(r"^```(\w+)\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
 # The page's suite on a smaller model and fewer rows.
-SMALL = ["data.train.rows=16", "data.val.rows=8", "judge.data.rows=16", "generate={prompts: 4, max_new_tokens: 3}"]
+SMALL = [
+    *("data.train.rows=16", "data.val.rows=8", "judge.data.rows=16", "train.max_length=128"),
+    "generate={prompts: 4, max_new_tokens: 3}",
+]
 
 
 def run_line(line: str, base: Path, capsys: pytest.CaptureFixture[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.markup import escape
@@ -24,7 +25,7 @@ from align_bench.records import Update
 from align_bench.report.formatting import duration
 
 # Before this much time has passed, the pace so far is no estimate.
-LEAST_SECONDS = 5.0
+LEAST_SECONDS = 2.0
 
 
 @contextmanager
@@ -99,35 +100,70 @@ class ProgressBars:
             self._bars.update(self._bar, completed=round(100 * self._whole.share), left=self._whole.seconds_left)
 
 
+@dataclass(slots=True)
+class _Passed:
+    """How far a stage is: the share when it was first heard of, the share now, and the seconds between the two."""
+
+    first: float
+    share: float
+    seconds: float
+
+    @property
+    def done(self) -> float:
+        """The share that these seconds took: a resumed training begins in its middle."""
+        return self.share - self.first
+
+
 class Whole:
-    """How far the whole run is, by what its stages were expected to take and by how long they did."""
+    """How far the whole run is, by what its stages were expected to take and by how long they did.
+
+    Stages of one label (all trainings, say) are expected to be as much faster or slower than was thought as those that
+    have been seen, from their first steps on; stages of a label that was not seen yet, as all that were.
+    """
 
     def __init__(self, expected: Mapping[tuple[str, str], float], clock: Callable[[], float]) -> None:
         self._expected = expected
-        self._reached: dict[tuple[str, str], float] = {}
+        self._passed: dict[tuple[str, str], _Passed] = {}
         self._clock = clock
-        self._started = clock()
+        self._heard = clock()
 
     def reach(self, cell: str, label: str, share: float) -> None:
         """A stage is done to this share, from 0 to 1."""
-        if (cell, label) in self._expected:
-            self._reached[cell, label] = share
+        now = self._clock()
+        since, self._heard = now - self._heard, now
+        if (stage := (cell, label)) not in self._expected:
+            return
+        if stage in self._passed:
+            self._passed[stage].share = share
+            self._passed[stage].seconds += since
+        elif share == 1.0:  # its only report
+            self._passed[stage] = _Passed(0.0, share, since)
+        else:
+            self._passed[stage] = _Passed(share, share, 0.0)
 
     @property
     def share(self) -> float:
         """The share of the expected seconds that is done."""
         total = sum(self._expected.values())
-        return self._done / total if total else 1.0
+        done = sum(passed.share * self._expected[stage] for stage, passed in self._passed.items())
+        return done / total if total else 1.0
 
     @property
     def seconds_left(self) -> float:
-        """What is left of the expected seconds, at the pace at which the others passed."""
-        left, passed = sum(self._expected.values()) - self._done, self._clock() - self._started
-        return left * passed / self._done if self._done and passed > LEAST_SECONDS else left
+        """What is left of the expected seconds, at the pace of the stages that were seen."""
+        left: dict[str, float] = {}
+        for (cell, label), seconds in self._expected.items():
+            passed = self._passed.get((cell, label))
+            left[label] = left.get(label, 0.0) + seconds * (1.0 - (passed.share if passed else 0.0))
+        whole = self._pace() or 1.0
+        return sum(seconds * (self._pace(label) or whole) for label, seconds in left.items())
 
-    @property
-    def _done(self) -> float:
-        return sum(share * self._expected[stage] for stage, share in self._reached.items())
+    def _pace(self, label: str | None = None) -> float | None:
+        """Seconds per expected second, of one label or of all; None before enough of them have passed."""
+        seen = [(stage, passed) for stage, passed in self._passed.items() if label in (None, stage[1])]
+        seconds = sum(passed.seconds for _, passed in seen)
+        expected = sum(passed.done * self._expected[stage] for stage, passed in seen)
+        return seconds / expected if expected and seconds > LEAST_SECONDS else None
 
 
 class _Remaining(TimeRemainingColumn):

@@ -40,6 +40,7 @@ def fingerprint(source: DataSource, *, seed: int = 0, digest: Callable[[Path], s
         "columns": dict(sorted(source.columns.items())),
         "rows": source.rows,
         "skip": source.skip,
+        "prompts": source.prompts,
     }
     if source.path.startswith("embedded/"):
         split, bias = planted_settings(source)

@@ -13,6 +13,8 @@ Texts are taken verbatim. A row that cannot be used is dropped and counted under
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -39,6 +41,7 @@ from align_bench.errors import DataError, nearest
 from align_bench.records import Message, Preference, PreferenceSet
 
 EMBEDDED = "embedded/planted"
+ANOTHER_PART = "prompts of another part"
 
 Answered = tuple[Turns, str | None, str | None]
 
@@ -57,6 +60,8 @@ class DataSource:
         columns: canonical column name → the file's name for it.
         rows: take the first so many usable rows; all when None.
         skip: pass over so many usable rows first, so that two sets can share a file and no row.
+        prompts: of these rows, keep those whose prompt falls into this part of all prompts, from 0 to 1, by a hash of
+            its text; parts that do not overlap share no prompt. All when None.
         revision: commit, branch or tag of a hub data set.
         bias: the embedded set's length bias: a number, or `none`, `default` or `strong`.
     """
@@ -66,6 +71,7 @@ class DataSource:
     columns: Mapping[str, str] = field(default_factory=dict)
     rows: int | None = None
     skip: int = 0
+    prompts: tuple[float, float] | None = None
     revision: str | None = None
     bias: float | str = "default"
 
@@ -78,8 +84,8 @@ def read(source: DataSource, *, seed: int = 0) -> PreferenceSet:
         seed: seed of the embedded set; other sources ignore it.
 
     Returns:
-        The usable rows in their order. `counts["read"]` equals `kept` plus all `dropped: …` (plus `skipped`, where rows
-        were); with `rows` set, reading stops at the last row that is kept.
+        The usable rows in their order. `counts["read"]` equals `kept` plus all `dropped: …` (plus `skipped` and
+        `prompts of another part`, where rows were); with `rows` set, reading stops after that many usable rows.
 
     Raises:
         DataError: the source is missing, unreadable, of no known shape, or holds no usable row.
@@ -105,8 +111,11 @@ def _collect(source: DataSource, shape: str, rows: Iterable[Preference | str]) -
         elif dropped["skipped"] < source.skip:
             dropped["skipped"] += 1
         else:
-            kept.append(row)
-            if len(kept) == source.rows:
+            if source.prompts is None or _falls_into(row.prompt, source.prompts):
+                kept.append(row)
+            else:
+                dropped[ANOTHER_PART] += 1
+            if len(kept) + dropped[ANOTHER_PART] == source.rows:
                 break
     dropped = +dropped
     seen = len(kept) + dropped.total()
@@ -116,6 +125,11 @@ def _collect(source: DataSource, shape: str, rows: Iterable[Preference | str]) -
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items()))
         raise DataError(f"{source.path}: none of its {seen} rows can be used: {reasons}. Shape read: {shape}.")
     return PreferenceSet(tuple(kept), shape, {"read": seen, "kept": len(kept), **dict(sorted(dropped.items()))})
+
+
+def _falls_into(prompt: Turns, part: tuple[float, float]) -> bool:
+    digest = hashlib.sha256(json.dumps([[turn.role, turn.content] for turn in prompt]).encode()).digest()
+    return part[0] <= int.from_bytes(digest[:8], "big") / 2**64 < part[1]
 
 
 def _parsed(

@@ -104,6 +104,7 @@ def source_of(file: DataFile, role: str) -> DataSource:
         columns=file.columns,
         rows=file.rows,
         skip=file.skip,
+        prompts=file.prompts,
         revision=file.revision,
         bias=file.bias,
     )

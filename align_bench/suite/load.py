@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from align_bench.errors import SuiteError, nearest
 from align_bench.records import Json
+from align_bench.suite.layers import Layer, refuse_bound, value_at
 from align_bench.suite.models import JUDGE_KINDS, AnyJudge, Data, DataFile, LoadedJudge, Suite, TrainedJudge, judge_kind
 
 RENAMED = {"may_be_reward": "allow_judge_as_reward"}  # key of an earlier version → what it is called now
@@ -83,33 +84,51 @@ def load_suite(name_or_path: str, overrides: Sequence[str] = ()) -> Suite:
     Raises:
         SuiteError: with the file, the key, what was found and what was expected.
     """
-    path = find_suite(name_or_path)
-    raw, folders = _extended(path, seen=())
-    for override in overrides:
-        _override(raw, override)
-    raw = {key: _expanded(value, path) for key, value in raw.items()}
+    layers = read_layers(name_or_path, overrides)
+    path = next(layer.path for layer in reversed(layers) if layer.path is not None)
+    raw = {key: _expanded(value, path) for key, value in layers[-1].merged.items()}
+    refuse_bound(layers, _as_far_as_set)
     try:
-        suite = Suite.model_validate(raw)
+        suite = Suite.model_validate(raw | _with_rows(raw))
     except ValidationError as error:
-        raise SuiteError(f"{path}:\n" + "\n".join(_described(error, raw))) from None
-    return _located(suite, folders)
+        raise SuiteError(f"{path}:\n" + "\n".join(_described(error, raw)), fix=_given(path, error)) from None
+    return _located(_held_out(suite), [layer.path.parent for layer in reversed(layers) if layer.path is not None])
 
 
-def _extended(path: Path, seen: tuple[Path, ...]) -> tuple[dict[str, Json], tuple[Path, ...]]:
-    """The suite's keys over its parents', and the folders of all these files, its own first."""
+def read_layers(name_or_path: str, overrides: Sequence[str] = ()) -> list[Layer]:
+    """The files of a suite, the one that extends no other first, and its overrides last; nothing is checked.
+
+    Args:
+        name_or_path, overrides: as `load_suite` takes them.
+
+    Raises:
+        SuiteError: for a file that cannot be read, or a malformed override.
+    """
+    layers = _extended(find_suite(name_or_path), seen=())
+    if overrides:
+        raw, said = dict(layers[-1].merged), dict[str, Json]()
+        for override in overrides:
+            _override(raw, override)
+            _override(said, override)
+        layers.append(Layer(None, said, raw))
+    return layers
+
+
+def _extended(path: Path, seen: tuple[Path, ...]) -> list[Layer]:
+    """The suite's file above those that it extends."""
     if path in seen:
         raise SuiteError(f"{path} extends itself through {' → '.join(str(step) for step in seen)}")
     raw = _parsed(path)
     parent = raw.pop("extends", None)
     if parent is None:
-        return raw, (path.parent,)
+        return [Layer(path, raw, raw)]
     beside = path.parent / str(parent)
     try:
         target = beside.resolve() if beside.is_file() else find_suite(str(parent))
     except SuiteError as error:
         raise SuiteError(f"{path}: extends: {error.message}") from None
-    below, folders = _extended(target, (*seen, path))
-    return _merged(below, raw), (path.parent, *folders)
+    below = _extended(target, (*seen, path))
+    return [*below, Layer(path, raw, _merged(below[-1].merged, raw))]
 
 
 def _parsed(path: Path) -> dict[str, Json]:
@@ -130,9 +149,13 @@ def _merged(below: Mapping[str, Json], above: Mapping[str, Json]) -> dict[str, J
     for key, value in above.items():
         old = merged.get(key)
         if isinstance(old, Mapping) and isinstance(value, Mapping) and not (key == "judge" and _replaces(value, old)):
-            value = _merged(old, value)
+            taken = [other for one, other in _ROWS_OF_JUDGES if key == "judge" and one in value]
+            value = _merged({name: item for name, item in old.items() if name not in taken}, value)
         merged[key] = value
     return merged
+
+
+_ROWS_OF_JUDGES = (("data", "holdout"), ("holdout", "data"))  # either says where a judge's rows come from
 
 
 def _replaces(judge: Mapping[str, Json], old: Mapping[str, Json]) -> bool:
@@ -159,6 +182,47 @@ def _override(raw: dict[str, Json], override: str) -> None:
         here[last] = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         raise SuiteError(f"--set {override!r}: the value is not valid YAML: {error}") from None
+    for one, other in _ROWS_OF_JUDGES:
+        if parents[:1] == ["judge"] and one in (last, *parents[1:2]):
+            raw_judge = raw["judge"]
+            assert isinstance(raw_judge, dict), "it was a mapping, or was made one"
+            raw_judge.pop(other, None)
+
+
+def _with_rows(raw: Mapping[str, Json]) -> dict[str, Json]:
+    """The suite's judges, those of held-out rows with train's entry, of which `_held_out` takes their part."""
+    if "judge" not in raw:
+        return {}
+    judge, train = raw["judge"], value_at(raw, "data.train")
+
+    def filled(entry: Json) -> Json:
+        if not isinstance(entry, Mapping) or entry.get("holdout") is None:
+            return entry
+        if entry.get("data") is not None:
+            raise SuiteError("judge: got data and holdout, expected one of them: its rows, or a share of data.train's")
+        return {**entry, "data": train or ""}  # without train, that is what is missing
+
+    return {"judge": [filled(entry) for entry in judge] if isinstance(judge, list) else filled(judge)}
+
+
+def _held_out(suite: Suite) -> Suite:
+    """With the prompts that judges hold out taken off `data.train`; a smaller share is a part of a larger one."""
+    held = [judge.holdout for judge in suite.judge if isinstance(judge, TrainedJudge) and judge.holdout]
+    if not held:
+        return suite
+    whole = suite.data.train
+    first, last = whole.prompts or (0.0, 1.0)
+
+    def part(start: float, end: float) -> DataFile:
+        width = last - first
+        return whole.model_copy(update={"prompts": (first + start * width, first + end * width)})
+
+    def cut(judge: AnyJudge) -> AnyJudge:
+        taken = isinstance(judge, TrainedJudge) and judge.holdout
+        return judge.model_copy(update={"data": part(0.0, taken)}) if taken else judge
+
+    data = suite.data.model_copy(update={"train": part(max(held), 1.0)})
+    return suite.model_copy(update={"data": data, "judge": tuple(map(cut, suite.judge))})
 
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
@@ -185,6 +249,14 @@ def _expanded(value: Json, path: Path) -> Json:
     return _VARIABLE.sub(fill, value)
 
 
+def _as_far_as_set(value: Json) -> Json:
+    """A value with the environment's variables filled in; as it is written where one of them is not set."""
+    try:
+        return _expanded(value, Path())
+    except SuiteError:
+        return value
+
+
 def _located(suite: Suite, folders: Sequence[Path]) -> Suite:
     """Local paths that exist beside the suite file or one that it extends, but not from here, become absolute."""
 
@@ -208,6 +280,17 @@ def _located(suite: Suite, folders: Sequence[Path]) -> Suite:
             "judge": tuple(locate_judge(judge) for judge in suite.judge),
             "plugins": [locate(plugin) for plugin in suite.plugins],
         }
+    )
+
+
+def _given(path: Path, error: ValidationError) -> str | None:
+    """How to say what a packaged suite leaves open."""
+    open_keys = {item["loc"][0] for item in error.errors() if item["type"] == "missing"}
+    if not open_keys & {"base", "data"} or path not in packaged_suites().values():
+        return None
+    return (
+        f"write a suite of your own that says `extends: {path.stem}`, base and data; "
+        "or add --set base=… --set data.train=… --set data.val=…"
     )
 
 
@@ -270,6 +353,8 @@ def json_schema() -> dict[str, Any]:
         "description": schema["properties"]["judge"]["description"],
     }
     schema["properties"]["extends"] = {"type": "string", "description": "a packaged suite's name or a path"}
+    trained = definitions["TrainedJudge"]
+    definitions["TrainedJudge"] = {"anyOf": [trained, {**trained, "required": ["holdout"]}]}
     # With `extends`, the parent may bring what is required.
     schema.pop("required", None)
     return schema

@@ -49,11 +49,23 @@ class DataFile(_Strict):
     skip: int = Field(
         0, ge=0, description="skip the first n usable rows, so that two entries can share a file but no row"
     )
+    prompts: tuple[float, float] | None = Field(
+        None,
+        description="of these rows, use those whose prompt falls into this part of all prompts, such as [0, 0.2], by a "
+        "hash of its text; entries with parts that do not overlap can share a file but no prompt",
+    )
     revision: str | None = Field(None, description="commit of a hub data set")
     bias: float | str = Field(
         "default", description="length bias of embedded/planted: none | default | strong | number"
     )
     too_long: Literal["truncate", "drop"] = Field("truncate", description="what to do beyond train.max_length")
+
+    @field_validator("prompts")
+    @classmethod
+    def _a_part(cls, prompts: tuple[float, float] | None) -> tuple[float, float] | None:
+        if prompts is not None and not 0 <= prompts[0] < prompts[1] <= 1:
+            raise ValueError("expected two numbers from 0 to 1, the lower one first")
+        return prompts
 
 
 def _path_to_mapping(value: Any) -> Any:
@@ -86,6 +98,12 @@ class TrainedJudge(_Strict):
     name: str | None = Field(None, min_length=1, description="key of its scores; by default its method")
     method: str = Field("rm", description="a reward method of the registry")
     data: DataField = Field(description="its training rows; keep them apart from data.train")
+    holdout: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="in place of data: the share of data.train's prompts that it is trained on, and no method is",
+    )
     parameters: dict[str, Any] = Field(default_factory=dict, description="its hyper-parameters and learning_rate")
     seed: int = Field(0, description="its seed")
     allow_judge_as_reward: bool = Field(False, description="allow a method whose reward is this judge itself")

@@ -403,6 +403,7 @@ def test_dropped_file_is_listed_and_shown(elsewhere: Path) -> None:
 def test_dropped_file_can_be_run_with_a_packaged_suite(elsewhere: Path, base_folder: Path) -> None:
     drop(elsewhere, "dropped")
     few = ["--set", "data.val.rows=4", "--set", "data.train.rows=4", "--set", "judge=null"]
+    few += ["--set", "train.max_length=128", "--set", "generate.max_new_tokens=6"]  # of another base than the suite's
     answer = align_bench("plan", "assignment", "--set", f"base={base_folder}", "--set", "methods=[dropped]", *few)
     assert answer.code == 0
     assert "dropped" in answer.out

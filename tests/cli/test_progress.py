@@ -50,6 +50,32 @@ def test_the_first_seconds_say_nothing_of_the_pace() -> None:
     assert whole.seconds_left == pytest.approx(200 - 0.06)
 
 
+def test_a_stage_goes_at_the_pace_of_those_of_its_label_from_their_first_steps_on() -> None:
+    clock = Clock()
+    whole = Whole(EXPECTED, clock)
+    clock.now = 50.0  # the base is loaded
+    whole.reach("dpo", "train", 0.1)
+    assert whole.seconds_left == pytest.approx(194)
+    clock.now = 53.0  # 3 s for a tenth, in place of 6
+    whole.reach("dpo", "train", 0.2)
+    assert whole.seconds_left == pytest.approx((0.8 * 60 + 120 + 20) / 2)
+    clock.now = 77.0
+    whole.reach("dpo", "train", 1.0)
+    clock.now = 137.0  # answers take three times as long as was thought, which says nothing of trainings
+    whole.reach("dpo", "generate", 1.0)
+    assert whole.seconds_left == pytest.approx(120 / 2)
+
+
+def test_a_resumed_training_is_no_faster_for_what_was_done_before() -> None:
+    clock = Clock()
+    whole = Whole({("dpo", "train"): 100.0}, clock)
+    clock.now = 1.0
+    whole.reach("dpo", "train", 0.5)
+    clock.now = 11.0
+    whole.reach("dpo", "train", 0.6)
+    assert whole.seconds_left == pytest.approx(40)
+
+
 def shown(expected: dict[tuple[str, str], float]) -> str:
     console = Console(file=io.StringIO(), width=120, force_terminal=True, color_system=None)
     with progress_bars(console, expected) as progress:

@@ -57,10 +57,11 @@ def test_fingerprint_of_the_embedded_set_is_of_what_makes_its_rows() -> None:
         replace(source, bias="none"),
         replace(source, rows=49),
         replace(source, skip=1),
+        replace(source, prompts=(0.0, 0.5)),
         replace(source, split="train"),
     ]
     others = [fingerprint(each) for each in changed]
-    assert len({fingerprint(source), fingerprint(source, seed=1), *others}) == 6
+    assert len({fingerprint(source), fingerprint(source, seed=1), *others}) == 7
 
 
 def test_fingerprint_of_a_missing_file(tmp_path: Path) -> None:

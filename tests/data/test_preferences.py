@@ -135,6 +135,21 @@ def test_rows_must_be_positive(jsonl: Write, rows: int) -> None:
         read(replace(jsonl(course()), rows=rows))
 
 
+def test_parts_of_the_prompts_share_none_and_leave_none_out(jsonl: Write) -> None:
+    source = jsonl(*(pair(f"q{number // 2}", chosen=f"a{number}") for number in range(400)), pair(chosen="bad"))
+    whole = read(source)
+    low, high = (read(replace(source, prompts=part)) for part in ((0.0, 0.3), (0.3, 1.0)))
+    assert not {row.prompt for row in low.rows} & {row.prompt for row in high.rows}
+    assert sorted((*low.rows, *high.rows), key=lambda row: row.pair) == list(whole.rows)
+    assert 0.2 < len(low.rows) / 400 < 0.4
+    assert low.counts["prompts of another part"] == high.counts["kept"] == len(high.rows)
+    assert low.counts["read"] == high.counts["read"] == 401
+    first = [read(replace(source, prompts=part, rows=100)) for part in ((0.0, 0.3), (0.3, 1.0))]
+    assert sum(len(each.rows) for each in first) == 100, "rows are counted before the part is taken"
+    narrower = read(replace(source, prompts=(0.0, 0.1)))
+    assert set(narrower.rows) <= set(low.rows)
+
+
 TALK = [system("be kind"), user("hi"), bot("hello"), user("why?")]
 
 

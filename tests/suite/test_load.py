@@ -76,11 +76,58 @@ def refusal(path: Path | str, *overrides: str) -> str:
 # -- packaged suites ---------------------------------------------------------------------------------------------------
 
 
+OWN = ("base=some/base", "data.train=train.jsonl", "data.val=val.jsonl")  # what `real` leaves to the user
+
+
 @pytest.mark.parametrize("name", packaged_suites())
 def test_packaged_suite_loads(name: str) -> None:
-    suite = load_suite(name)
+    suite = load_suite(name, OWN if name == "real" else ())
     assert suite.name == name
     assert suite.methods
+
+
+def test_real_leaves_base_and_data_to_the_user(write: Write) -> None:
+    said = refusal("real")
+    assert "base: missing" in said
+    assert "data: missing" in said
+    assert "judge" not in said
+    assert "→ write a suite of your own that says `extends: real`, base and data; or add --set base=…" in said
+    own = write("extends: real\nname: mine\nbase: a/b\ndata: {train: train.jsonl, val: val.jsonl}\n")
+    suite = load_suite(str(own))
+    assert (suite.precision, suite.train.max_length) == ("auto", 1024)
+    assert (suite.generate.max_new_tokens, suite.generate.temperature, suite.generate.samples) == (256, 0.0, 1)
+    assert all(method.grid == {} for method in suite.methods), "each method's default learning rate"
+    assert suite == load_suite("real", ["name=mine", "base=a/b", *OWN[1:]])
+
+
+def test_a_judge_is_trained_on_prompts_that_methods_do_not_see(write: Write) -> None:
+    data = "data: {train: {path: train.jsonl, rows: 50, columns: {chosen: good}}, val: val.jsonl}\n"
+    path = write(f"extends: real\nname: mine\nbase: a/b\n{data}")
+    suite = load_suite(str(path))
+    judge = trained_judge(suite)
+    assert (judge.data.prompts, suite.data.train.prompts) == ((0.0, 0.2), (0.2, 1.0))
+    assert judge.data.model_copy(update={"prompts": (0.2, 1.0)}) == suite.data.train
+    assert suite.data.val.prompts is None
+    several = load_suite(str(path), ["judge=[{holdout: 0.1}, {holdout: 0.3, name: wide}, gold]"])
+    parts = [judge.data.prompts for judge in several.judge if isinstance(judge, TrainedJudge)]
+    assert parts == [(0.0, 0.1), (0.0, 0.3)]
+    assert several.data.train.prompts == (0.3, 1.0)
+    within = load_suite(str(path), ["data.train.prompts=[0.5, 1.0]"])
+    assert (trained_judge(within).data.prompts, within.data.train.prompts) == ((0.5, 0.6), (0.6, 1.0))
+
+
+def test_own_rows_of_a_judge_take_the_place_of_held_out_ones(write: Write) -> None:
+    text = "extends: real\nname: mine\nbase: a/b\ndata: {train: train.jsonl, val: val.jsonl}\n"
+    own = write(f"{text}judge: {{data: j.jsonl}}\n")
+    for suite in (load_suite(str(own)), load_suite(str(write(text)), ["judge.data=j.jsonl"])):
+        assert (trained_judge(suite).data.path, trained_judge(suite).holdout) == ("j.jsonl", None)
+        assert suite.data.train.prompts is None
+    back = load_suite(str(write(f"{text}judge: {{data: j.jsonl}}\n")), ["judge.holdout=0.5"])
+    assert (trained_judge(back).data.path, trained_judge(back).data.prompts) == ("train.jsonl", (0.0, 0.5))
+    both = write(f"{text}judge: {{data: j.jsonl, holdout: 0.5}}\n")
+    assert "judge: got data and holdout, expected one of them" in refusal(both)
+    assert "judge.holdout: got 1" in refusal(write(text), "judge.holdout=1")
+    assert "data.val.prompts: got [0.5, 0.5]" in refusal(write(text), "data.val.prompts=[0.5, 0.5]")
 
 
 def test_assignment_is_packaged_and_needs_no_network() -> None:
@@ -391,7 +438,7 @@ def test_mappings_merge_and_the_rest_is_replaced(write: Write) -> None:
     )
     child = write(
         "extends: parent.yaml\nname: child\ntrain: {epochs: 5}\nseeds: [3]\nmethods: [kto]\n"
-        "judge: {parameters: {learning_rate: 1e-4}}\ndata: {train: {path: t.jsonl, rows: 2}}\n",
+        "judge: {data: j.jsonl, parameters: {learning_rate: 1e-4}}\ndata: {train: {path: t.jsonl, rows: 2}}\n",
         name="child.yaml",
     )
     suite = load_suite(str(child))
@@ -403,6 +450,69 @@ def test_mappings_merge_and_the_rest_is_replaced(write: Write) -> None:
 
 def test_null_takes_away_what_the_parent_has(write: Write) -> None:
     assert load_suite(str(write("extends: assignment\nname: mine\njudge: null\n"))).judge == ()
+
+
+CHOSEN = (
+    "name: below\nbase: a/b\ndata: {train: t.jsonl, val: v.jsonl}\nmethods: [dpo]\n"
+    "judge: {data: j.jsonl}\ntrain: {max_length: 300}\ngenerate: {max_new_tokens: 40, prompts: 9}\n"
+)
+BOUND = {
+    "judge": "judge: {data: other.jsonl}\n",
+    "train.max_length": "train: {max_length: 512}\n",
+    "generate": "generate: {max_new_tokens: 60}\n",
+}
+
+
+@pytest.mark.parametrize("change", ["base: c/d\n", "data: {train: other.jsonl}\n", "data: {val: {path: w.jsonl}}\n"])
+@pytest.mark.parametrize("key", BOUND)
+def test_what_belongs_to_another_base_or_other_data_is_not_inherited(write: Write, key: str, change: str) -> None:
+    below = write(CHOSEN, name="below.yaml")
+    own = "".join(said for name, said in BOUND.items() if name != key)
+    path = write(f"extends: below.yaml\nname: mine\n{change}{own}")
+    changed = "base" if change.startswith("base") else f"data.{change[7:].partition(':')[0]}"
+    said = refusal(path)
+    assert f"{path}, line 3: {changed} is " in said
+    line = {"judge": 5, "train.max_length": 6, "generate": 7}[key]
+    assert f"\n  {key}: got " in said
+    assert f", from {below}, line {line}\n" in said
+    assert f"expected: your own {key}, since they depend on the base and on the data\n" in said, "no other key"
+    assert f"→ write them into {path}, or write `extends: real`" in said
+    assert load_suite(str(write(f"extends: below.yaml\nname: mine\n{change}{own}{BOUND[key]}"))).name == "mine"
+
+
+def test_all_that_is_not_inherited_is_named_at_once(write: Write) -> None:
+    write(CHOSEN, name="below.yaml")
+    same = write("extends: below.yaml\nname: mine\ndata: {train: {path: t.jsonl, rows: 5}}\nseeds: [3]\n")
+    assert load_suite(str(same)).train.max_length == 300, "the same file, or a part of it"
+    said = refusal(same, "base=c/d")
+    assert said.startswith("--set base: base is c/d, but settings are inherited that belong to a/b:")
+    assert 'judge: got {"data": "j.jsonl"}' in said
+    assert "train.max_length: got 300" in said
+    assert "expected: your own judge, train.max_length, generate, since" in said
+    assert "→ set them with --set" in said
+    own = ["judge=null", "train.max_length=9", "generate.max_new_tokens=5"]
+    assert load_suite(str(same), ["base=c/d", *own]).generate.prompts == 9
+
+
+def test_parts_that_are_still_inherited_are_refused(write: Write) -> None:
+    write(CHOSEN, name="below.yaml")
+    path = write(
+        "extends: below.yaml\nname: mine\ndata: {train: x.jsonl, val: y.jsonl}\njudge: {seed: 1}\n"
+        "train: {max_length: 5}\ngenerate: {prompts: 3}\n"
+    )
+    assert "expected: your own judge.data, generate.max_new_tokens, since" in refusal(path)
+
+
+def test_what_is_set_above_an_open_base_belongs_to_no_base(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    write("extends: real\nname: one\nbase: a/b\ndata: {train: t.jsonl, val: v.jsonl}\n", name="one.yaml")
+    two = write("extends: one.yaml\nname: two\nbase: c/d\ndata: {train: x.jsonl}\n")
+    assert load_suite(str(two)).train.max_length == 1024
+    monkeypatch.setenv("MY_BASE", "a/b")
+    write(CHOSEN.replace("a/b", "${MY_BASE}"), name="below.yaml")
+    assert load_suite(str(write("extends: below.yaml\nname: mine\n")), ["base=a/b"]).base == "a/b"
+    assert "base is c/d" in refusal(write("extends: below.yaml\nname: mine\nbase: c/d\n"))
+    monkeypatch.delenv("MY_BASE")
+    assert "belong to ${MY_BASE}" in refusal(write("extends: below.yaml\nname: mine\nbase: c/d\n"))
 
 
 @pytest.mark.parametrize("links", [("a",), ("b", "a"), ("b", "c", "a")])

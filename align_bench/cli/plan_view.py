@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import comb
 from pathlib import Path
@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from align_bench.cli.plan_settings import cuts, lengths_of, memory_words, rows_table, settings_table
 from align_bench.models.base import base_parameters
 from align_bench.models.peak import rough_flops
 from align_bench.planning.estimate import Estimate
@@ -32,18 +33,20 @@ if TYPE_CHECKING:
     from align_bench.planning.cells import Cell
     from align_bench.planning.graph import Graph
     from align_bench.planning.inputs import Prepared
-    from align_bench.stages.stage import Stage
+    from align_bench.stages.stage import Size, Stage
+    from align_bench.suite.layers import Layer
 
 WANTED = (0.1, 0.2, 0.5)
 ASSUMED_SEED_NOISE = 0.1
 
 
-def plan_tables(prepared: Prepared, runs: Path) -> Iterator[RenderableType]:
-    """A table of cells with their stages (stored, or estimated seconds), and how the estimate came about.
+def plan_tables(prepared: Prepared, runs: Path, layers: Sequence[Layer] = ()) -> Iterator[RenderableType]:
+    """The settings, the rows, and a table of cells with their stages: stored, or estimated seconds and why.
 
     Args:
         prepared: from `planning.inputs.prepare`.
         runs: the folder of what has been computed.
+        layers: the suite's files, for where a setting comes from.
 
     Raises:
         AlignBenchError: for a folder of another version.
@@ -52,8 +55,13 @@ def plan_tables(prepared: Prepared, runs: Path) -> Iterator[RenderableType]:
     store.check()
     results = Results(store)
     graph = make_graph(prepared, results)
-    estimate = _estimate(prepared, graph, results)
+    lengths = lengths_of(prepared, graph)
+    estimate = _estimate(
+        prepared, graph, results, {graph.tables[split]: found.size for split, found in lengths.items()}
+    )
     frozen = prepared.inputs.frozen
+    yield settings_table(prepared, layers)
+    yield rows_table(prepared, graph, lengths, results)
     table = Table(
         title=Text(f"{prepared.suite.name}: {len(graph.cells)} cells on {frozen.base.name}, {frozen.precision}")
     )
@@ -76,11 +84,12 @@ def plan_tables(prepared: Prepared, runs: Path) -> Iterator[RenderableType]:
         f"missing work: {sum(map(estimate.flops, missing)) / 1e12:,.1f} TFLOP, "
         f"about {_roughly(sum(map(estimate.seconds, missing)))}"
     )
-    yield Text(estimate.basis, style="dim")
+    yield Text(estimate.basis(missing), style="dim")
+    yield Text(memory_words(prepared, lengths, graph, results))
     yield from map(Text, claims_of(prepared, graph))
     for search in graph.searches.values():
         yield Text(describe(search, results))
-    for warning in warnings(graph):
+    for warning in (*warnings(graph), *cuts(prepared, lengths)):
         yield Text(warning, style="yellow")
 
 
@@ -171,13 +180,16 @@ def claims_of(prepared: Prepared, graph: Graph) -> Iterator[str]:
     yield f"on {prompts:,} prompts, in a family of {family}, for a seed noise of dz {noise:g} ({source})"
 
 
-def _estimate(prepared: Prepared, graph: Graph, results: Results) -> Estimate:
+def _estimate(
+    prepared: Prepared, graph: Graph, results: Results, sizes: Mapping[Stage[object], Size] | None = None
+) -> Estimate:
     """By the rates of this very suite, as it is and as its last run noted it: another base has other ones."""
     noted = results.store.notes.all().get(prepared.suite.name, RunNote())
     among = {*noted.needs, *(stage.address for stage in graph.stages)}
     rates = {kind: rate for kind, rate in results.store.rates(among).items() if kind != "tokens"}
     frozen = prepared.inputs.frozen
-    return Estimate(results, base_parameters(frozen.base), rates, lambda: rough_flops(frozen.precision))
+    parameters, device = base_parameters(frozen.base), frozen.precision.device
+    return Estimate(results, parameters, rates, lambda: rough_flops(frozen.precision), device, sizes or {})
 
 
 def _in_order(cells: Sequence[Cell]) -> list[Cell]:

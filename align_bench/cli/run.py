@@ -86,13 +86,16 @@ def plan(
     plugin: Plugins = None,
     runs: Runs = Path("runs"),
 ) -> None:
-    """Show a suite's cells, which of their results are stored, and a rough cost of the rest; trains nothing.
+    """Show a suite's settings and where they come from, its rows and what would be cut, which results are stored, and a
+    rough cost of the rest in hours and memory; trains nothing.
 
     Example: align-bench plan assignment --set train.epochs=2
     """
     from align_bench.cli.plan_view import plan_tables
+    from align_bench.suite.load import read_layers
 
-    for table in plan_tables(prepared_for(suite, overrides, plugin), runs):
+    prepared = prepared_for(suite, overrides, plugin)
+    for table in plan_tables(prepared, runs, read_layers(suite, overrides or ())):
         console.print(table)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
 from align_bench.stages.holdout import HoldoutSplit
@@ -16,8 +16,16 @@ if TYPE_CHECKING:
     from align_bench.stages.stage import Stage
 
 CHARACTERS_PER_TOKEN = 4
-# Share of the matrix-product rate that whole passes were seen to reach.
-UTILISATION = 0.3
+# Operations per second, as a share of a large matrix product's: seen on a CPU of two cores (0.46 with the embedded
+# model, 1.1 with SmolLM2-135M, whose common prompts pass once and are counted twice here), and on an H200 (0.016 with
+# the latter, whose kernels are too small for a GPU; a model of billions fills it).
+_CPU, _GPU, _FULL_GPU_PARAMETERS = 0.7, 0.3, 2.5e9
+OFF_BY = 3  # by what factor times that rest on it may be wrong
+
+
+def utilisation(device: str, parameters: int) -> float:
+    """The share of a matrix product's rate that whole passes are expected to reach, before any was measured."""
+    return _CPU if device == "cpu" else _GPU * min(1.0, parameters / _FULL_GPU_PARAMETERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +37,16 @@ class Estimate:
         parameters: weights of the base.
         rates: kind of an artefact → tokens per second, from what this suite's artefacts cost.
         flops_per_second: that a large matrix product reaches here; asked once, and only where no rate is known.
+        device: what computes.
+        sizes: of tables that are not tokenised yet, from a sample of their rows.
     """
 
     known: Known
     parameters: int
     rates: Mapping[str, float]
     flops_per_second: Callable[[], float]
+    device: str = "cpu"
+    sizes: Mapping[Stage[object], Size] = field(default_factory=dict)
 
     def flops(self, stage: Stage[object]) -> float:
         """Floating-point operations of a stage."""
@@ -48,7 +60,7 @@ class Estimate:
             return 0.0
         if stage.kind in self.rates:
             return work.tokens / self.rates[stage.kind]
-        return self.flops(stage) / (self.flops_per_second() * UTILISATION)
+        return self.flops(stage) / (self.flops_per_second() * utilisation(self.device, self.parameters))
 
     def size(self, table: Stage[object]) -> Size:
         """See `stages.stage.Sizes`."""
@@ -59,16 +71,21 @@ class Estimate:
             return Size(*(int(share * count) for count in counts))
         assert isinstance(table, Tokens), "tables are tokenised data, or a part of such"
         facts = self.known.facts(table)
-        return Size(**cast("Mapping[str, int]", facts["size"])) if facts else _from_texts(table.rows)
+        if facts:
+            return Size(**cast("Mapping[str, int]", facts["size"]))
+        return self.sizes[table] if table in self.sizes else _from_texts(table.rows)
 
-    @property
-    def basis(self) -> str:
-        """What it rests on, in words."""
-        known = ", ".join(sorted(self.rates)) or "none yet"
-        return (
-            f"rough: tokens from characters / {CHARACTERS_PER_TOKEN} until rows are tokenised; seconds from the rates "
-            f"of this suite's own work ({known}), else from a measured matrix product at {UTILISATION:.0%} utilisation"
-        )
+    def basis(self, missing: Collection[Stage[object]]) -> str:
+        """What the times of stages rest on, in words."""
+        kinds = {stage.kind for stage in missing if stage.estimate(self.size).tokens}
+        measured, unmeasured = sorted(kinds & self.rates.keys()), sorted(kinds - self.rates.keys())
+        parts = [f"measured here, in this suite's own work, for {', '.join(measured)}"] if measured else []
+        if unmeasured:
+            parts.append(
+                f"not measured yet for {', '.join(unmeasured)}: by the speed of a matrix product here, may be off by a "
+                f"factor of {OFF_BY}; `run` corrects it from the first steps on"
+            )
+        return f"times: {'; '.join(parts) or 'no work is left'}"
 
 
 _SIZES: dict[str, Size] = {}

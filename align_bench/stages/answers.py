@@ -67,7 +67,7 @@ class Answers(Stage["list[Line]"]):
 def expected(size: Size, prompts: int, samples: int, max_new_tokens: int) -> int:
     """Tokens of answers with their prompts, as `Answers.expected_tokens` counts them."""
     prompt = size.prompt_tokens // max(1, size.rows)
-    return min(prompts, size.rows) * samples * (prompt + max_new_tokens // 2)
+    return min(prompts, size.prompts) * samples * (prompt + max_new_tokens // 2)
 
 
 def save_answers(lines: Sequence[Line], folder: Path) -> None:

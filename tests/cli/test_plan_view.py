@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 from rich.console import Console
 
 from align_bench.cli.plan_view import plan_tables
@@ -23,7 +24,7 @@ from align_bench.stages.answers import Answers
 from align_bench.stages.stage import Stage
 from align_bench.stats.power import power_between_methods, seeds_needed
 from align_bench.store.store import DAMAGED, MANIFEST, Store
-from align_bench.suite.load import load_suite
+from align_bench.suite.load import load_suite, read_layers
 
 METHOD = '''
 from align_bench.api import Loss, PairLogps, algorithm
@@ -72,13 +73,18 @@ def shown(prepared: Prepared, runs: Path) -> str:
 
 def stages(text: str) -> dict[str, list[str]]:
     """Cell → what stands under each of the headings but the first, as shown."""
-    rows = [[field.strip() for field in line.split("│")[1:-1]] for line in text.splitlines() if line.startswith("│")]
-    return {row[0]: row[1:] for row in rows}
+    return {row[0]: row[1:] for row in rows_of(text, -1)}
+
+
+def rows_of(text: str, table: int) -> list[list[str]]:
+    """The fields of one of the tables: settings, rows, cells."""
+    part = re.split(r"^┏.*$", text, flags=re.MULTILINE)[1:][table]
+    return [[field.strip() for field in line.split("│")[1:-1]] for line in part.splitlines() if line.startswith("│")]
 
 
 def headings(text: str) -> list[str]:
     """What stands above the columns."""
-    (line,) = [line for line in text.splitlines() if line.startswith("┃")]
+    line = [line for line in text.splitlines() if line.startswith("┃")][-1]
     return [field.strip() for field in line.split("┃")[1:-1]]
 
 
@@ -136,6 +142,55 @@ def test_what_a_selection_picks_among_is_one_column_with_its_choice(write_suite:
     assert under("generate") == "stored"
 
 
+def test_every_setting_is_shown_with_where_it_comes_from(base_folder: Path, tmp_path: Path, runs: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"extends: real\nname: mine\nbase: {base_folder}\ngenerate: {{prompts: 7}}\n", encoding="utf-8")
+    planted = {"train": "{path: embedded/planted, rows: 40}", "val": "embedded/planted"}
+    overrides = ["methods=[rm, dpo: {learning_rate: 1e-5}]", *(f"data.{key}={value}" for key, value in planted.items())]
+    prepared = prepare(load_suite(str(path), overrides), load_registry(path))
+    text = io.StringIO()
+    console = Console(file=text, width=400)
+    for renderable in plan_tables(prepared, runs, read_layers(str(path), overrides)):
+        console.print(renderable)
+    settings = {row[0]: row[1:] for row in rows_of(text.getvalue(), 0)}
+    assert settings["base"] == [str(base_folder), "mine.yaml"]
+    assert settings["train.max_length"] == ["1,024 tokens", "real.yaml"]
+    assert settings["generate.max_new_tokens"] == ["256", "real.yaml"]
+    assert settings["generate.temperature"] == ["0 (greedy)", "real.yaml"]
+    assert settings["generate.prompts"] == ["7", "mine.yaml"]
+    assert settings["lora"][1] == "default"
+    assert settings["data.train"] == ["embedded/planted, first 40 rows, 80% of the prompts", "--set"]
+    assert settings["judge"] == ["rm, trained on 20% of train's prompts, held out of train", "real.yaml"]
+    assert settings["methods"] == ["rm at 0.0001 (its default); dpo at 1e-05", "--set"]
+    assert settings["precision"][0].startswith("auto: here ")
+    splits = {row[0]: row[1:] for row in rows_of(text.getvalue(), 1)}
+    assert list(splits) == ["train", "val", "judge"]
+    assert int(splits["train"][0]) + int(splits["judge"][0]) == 40
+    assert [row[4] for row in splits.values()] == ["0.0%"] * 3
+
+
+def test_what_would_be_cut_is_told_before_anything_runs(write_suite: Write, runs: Path) -> None:
+    """Of twenty rows, the answers of seventeen do not fit."""
+    short, long = {"chosen": "yes.", "rejected": "no."}, {"chosen": "word " * 90, "rejected": "no."}
+    path = write_suite(methods=["rm", "dpo"], train={"max_length": 64}, generate={"max_new_tokens": 30, "prompts": 5})
+    rows = [{"prompt": f"question {number}", **(short if number % 7 == 0 else long)} for number in range(20)]
+    (path.parent / "real.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    data = {split: str(path.parent / "real.jsonl") for split in ("train", "val")}
+    text = shown(make(write_suite(**yaml.safe_load(path.read_text()) | {"data": data})), runs)
+    splits = {row[0]: row[1:] for row in rows_of(text, 1)}
+    assert splits["train"][0] == "20"
+    assert splits["train"][4:] == ["85.0%", "85.0%"]
+    assert "train: 85% of its rows have an answer that does not fit into train.max_length = 64 tokens" in text
+    assert "val: 85% of its preferred answers are longer than generate.max_new_tokens = 30" in text
+    assert "train: 15%" not in text
+
+
+def test_memory_is_that_of_the_shape_until_it_was_measured(prepared: Prepared, runs: Path) -> None:
+    assert re.search(r"memory at the peak: about 0\.\d GB \(training 0\.\d, writing", shown(prepared, runs))
+    store_it(runs, graph(prepared).cells[0].adapter, Cost(1.0, 1, 2_300_000_000))
+    assert "memory at the peak: 2.3 GB, measured here" in shown(prepared, runs)
+
+
 def test_unusual_parameters_are_told(write_suite: Write, runs: Path) -> None:
     text = shown(make(write_suite(methods=[{"dpo": {"beta": 5}}], seeds=[0, 1])), runs)
     assert text.count("dpo: beta=5 is outside the range 0.01–0.5") == 1
@@ -180,7 +235,7 @@ def test_estimate_follows_the_rates_of_this_suite(prepared: Prepared, runs: Path
     def estimated(tokens_per_second: float) -> float:
         store_it(runs, rm.adapter, Cost(seconds=10.0, tokens=int(10 * tokens_per_second), peak_bytes=0))
         text = shown(prepared, runs)
-        assert "own work (adapter)" in text
+        assert "own work, for adapter; not measured yet for " in text
         amount, unit = stages(text)[str(dpo.id)][1].strip("~").split()
         return float(amount.replace(",", "")) * {"s": 1, "min": 60, "h": 3600}[unit]
 
@@ -213,8 +268,8 @@ def test_a_methods_own_epochs_are_counted(write_suite: Write, runs: Path) -> Non
 
 def test_estimate_says_what_it_rests_on(prepared: Prepared, runs: Path) -> None:
     text = shown(prepared, runs)
-    assert "none yet" in text
-    assert "matrix product" in text
+    assert "times: not measured yet for adapter, audit, " in text
+    assert "by the speed of a matrix product here, may be off by a factor of 3" in text
 
 
 def test_steps_are_those_of_the_effective_batch(write_suite: Write, runs: Path) -> None:
@@ -253,7 +308,7 @@ def test_seeds_needed_are_those_of_the_suites_size(write_suite: Write, runs: Pat
 
 
 def test_a_suite_without_two_methods_has_no_claims(write_suite: Write, runs: Path) -> None:
-    assert "seed" not in shown(make(write_suite(methods=["rm"])), runs).replace("┃ seed", "")
+    assert "seed" not in shown(make(write_suite(methods=["rm"])), runs).rpartition("└")[2]
     two = shown(make(write_suite(methods=["rm", "poe_rm"], seeds=[0, 1])), runs)
     assert "two seeds say which checkpoint is better" in two
     assert "in a family of 2 tests," in two  # of all pairs, and of those whose right answer is the shorter
@@ -277,12 +332,12 @@ def test_rates_do_not_rest_on_what_was_moved_aside(prepared: Prepared, runs: Pat
     adapter = graph(prepared).cells[0].adapter
     assert adapter is not None
     folder = store_it(runs, adapter, Cost(10.0, 10, 0))
-    assert "none yet" not in shown(prepared, runs)
+    assert "times: measured here, in this suite's own work, for adapter;" in shown(prepared, runs)
     aside = runs / DAMAGED / str(adapter.address)
     aside.parent.mkdir()
     folder.rename(aside)
     assert json.loads((aside / MANIFEST).read_text(encoding="utf-8"))["kind"] == "adapter"
-    assert "none yet" in shown(prepared, runs)
+    assert "times: not measured yet for adapter, " in shown(prepared, runs)
 
 
 def test_hostile_text_is_shown_and_not_obeyed(write_suite: Write, runs: Path) -> None:

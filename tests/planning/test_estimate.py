@@ -14,7 +14,7 @@ from align_bench.data.preferences import DataSource
 from align_bench.models.base import Base
 from align_bench.models.precision import Precision
 from align_bench.planning import estimate as estimate_module
-from align_bench.planning.estimate import UTILISATION, Estimate
+from align_bench.planning.estimate import Estimate, utilisation
 from align_bench.planning.known import NothingKnown
 from align_bench.plugins.registry import Plugin, load_registry
 from align_bench.records import PreferenceSet, TokenTable
@@ -120,11 +120,29 @@ def test_seconds_follow_the_rates_of_their_kind_else_the_device(table: Tokens) -
     reference = Reference(owner="base", table=table, frozen=FROZEN, max_tokens=1)
     estimate = Estimate(Tokenised(), PARAMETERS, {"adapter": 50.0}, lambda: 100.0)
     assert estimate.seconds(trained(Train, "dpo", table)) == 2000 / 50
-    assert estimate.seconds(reference) == pytest.approx(1000 * 2 * PARAMETERS / (100 * UTILISATION))
+    assert estimate.seconds(reference) == pytest.approx(1000 * 2 * PARAMETERS / (100 * utilisation("cpu", PARAMETERS)))
     known = Estimate(Tokenised(), PARAMETERS, {"adapter": 50.0, "reference": 8.0}, no_rate)
     assert known.seconds(reference) == 125
-    assert "(adapter, reference)" in known.basis
-    assert "(none yet)" in Estimate(NothingKnown(), PARAMETERS, {}, no_rate).basis
+    dpo = trained(Train, "dpo", table)
+    assert (
+        known.basis([dpo, reference, table]) == "times: measured here, in this suite's own work, for adapter, reference"
+    )
+    assert "work, for adapter; not measured yet for reference: by the speed of a matrix product" in estimate.basis(
+        [dpo, reference]
+    )
+    assert "times: not measured yet for adapter: " in Estimate(NothingKnown(), PARAMETERS, {}, no_rate).basis([dpo])
+    assert known.basis([table]) == "times: no work is left"
+
+
+def test_a_small_model_does_not_fill_a_gpu() -> None:
+    assert utilisation("cuda", 135_000_000) == pytest.approx(0.016, rel=0.05)  # as seen on an H200
+    assert utilisation("cuda", 7_000_000_000) == utilisation("cuda", 70_000_000_000) == 0.3
+
+
+def test_a_sample_tells_the_size_until_rows_are_tokenised(table: Tokens) -> None:
+    found = Size(4, 40, 20, 3)
+    assert Estimate(NothingKnown(), PARAMETERS, {}, no_rate, sizes={table: found}).size(table) == found
+    assert Estimate(Tokenised(), PARAMETERS, {}, no_rate, sizes={table: found}).size(table) == SIZE
 
 
 def test_what_brings_nothing_through_a_model_takes_no_time(table: Tokens) -> None:

@@ -1,0 +1,68 @@
+"""Memory from a base's shape, against what was measured with SmolLM2-135M."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from align_bench.models.base import Base
+from align_bench.models.precision import Precision
+from align_bench.planning.memory import expected_memory
+from align_bench.suite.load import load_suite
+
+SMOLLM2 = {
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_attention_heads": 9,
+    "num_hidden_layers": 30,
+    "num_key_value_heads": 3,
+    "vocab_size": 49152,
+}
+PARAMETERS = 134_515_008
+SETTINGS = ["base=x", "data.train=t.jsonl", "data.val=v.jsonl"]
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Base:
+    (tmp_path / "config.json").write_text(json.dumps(SMOLLM2), encoding="utf-8")
+    return Base("smollm2", tmp_path, None, "digest")
+
+
+@pytest.mark.parametrize(
+    ("precision", "tokens", "training", "more"),
+    [
+        (Precision("fp32", "float32", "cpu"), 768, 2.09e9, ["train.max_length=320"]),  # benchmarks, 2026-11-26-cpu
+        (Precision("nf4", "bfloat16", "cuda"), 5_000, 4.62e9, []),  # 2026-11-26-gpu
+        (Precision("nf4", "bfloat16", "cuda"), 20_000, 18.1e9, ["train.micro_batch_tokens=32768"]),  # reports/smollm2
+    ],
+)
+def test_training_takes_what_was_measured(
+    base: Base, precision: Precision, tokens: int, training: float, more: list[str]
+) -> None:
+    suite = load_suite("real", [*SETTINGS, *more])
+    found = expected_memory(suite, base, PARAMETERS, precision, (tokens, 100))
+    assert found is not None
+    assert found.training == pytest.approx(training, rel=0.25)
+    assert found.weights < found.training
+
+
+def test_answers_take_their_keys_and_values(base: Base) -> None:
+    precision = Precision("fp32", "float32", "cpu")
+    settings = [*SETTINGS, "generate.max_new_tokens=48", "generate.batch_size=64"]
+    found = expected_memory(load_suite("real", settings), base, PARAMETERS, precision, (768, 50))
+    assert found is not None
+    assert found.answering == pytest.approx(1.95e9, rel=0.25)  # benchmarks, 2026-11-26-cpu-generation
+    longer = expected_memory(
+        load_suite("real", [*settings, "generate.max_new_tokens=1048"]), base, PARAMETERS, precision, (768, 50)
+    )
+    assert longer is not None
+    assert longer.answering - found.answering == 2 * 2 * 30 * 3 * 64 * 4 * 1000 * 64
+
+
+def test_a_base_of_unknown_shape_has_no_figure(base: Base, tmp_path: Path) -> None:
+    suite, precision = load_suite("real", SETTINGS), Precision("fp32", "float32", "cpu")
+    assert expected_memory(suite, Base("x", tmp_path, "x.gguf", "d"), PARAMETERS, precision, (1, 1)) is None
+    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
+    assert expected_memory(suite, base, PARAMETERS, precision, (1, 1)) is None

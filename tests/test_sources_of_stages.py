@@ -107,6 +107,8 @@ TABLE: dict[str, frozenset[str]] = {
     "planning.inputs": NOTHING,
     # Order and progress; no stage's result may depend on them.
     "planning.estimate": NOTHING,
+    "planning.memory": NOTHING,
+    "planning.lengths": NOTHING,
     "planning.known": NOTHING,
     "runner.desk": NOTHING,  # hands out what was loaded by the code of `models`
     "runner.results": NOTHING,

@@ -93,6 +93,7 @@ TABLE: dict[str, frozenset[str]] = {
     "report.compare": NOTHING,  # the other commands' own pages and tables: written anew each time, never finished
     "report.formats": NOTHING,
     "report.history": NOTHING,
+    "report.render.screen": NOTHING,
     "report.render.terminal": NOTHING,
     "report.tables.pairwise": NOTHING,
     # What these come to is itself in the keys: digests, settings, versions.

@@ -147,9 +147,10 @@ def claims_of(prepared: Prepared, graph: Graph) -> Iterator[str]:
     rows = prepared.inputs.rows["val"].read().rows
     gold = any(row.gold is not None for row in rows)
     judges = sum(not isinstance(judge, GoldJudge) for judge in suite.judge) + gold
-    # Policies with each other and the base, by their own reward of the pairs and by each judge, gold among them; reward
-    # models by all pairs and, where gold is known, by those whose right answer is the shorter.
-    tests = comb(len(policies) + 1, 2) * (1 + judges) + comb(len(rewards), 2) * (1 + gold)
+    # Policies with each other and the base, by their mean log-probability of the pairs and by each judge, gold among
+    # them, and with each other by the log-ratio; reward models by all pairs and, where gold is known, by those whose
+    # right answer is the shorter.
+    tests = comb(len(policies) + 1, 2) * (1 + judges) + comb(len(policies), 2) + comb(len(rewards), 2) * (1 + gold)
     if not tests:
         return
     prompts = len({row.prompt for row in rows})

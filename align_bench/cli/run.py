@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
 from align_bench.cli.app import (
     Form,
@@ -31,6 +30,9 @@ if TYPE_CHECKING:
     from align_bench.runner.progress import Progress
 
 
+Full = Annotated[bool, typer.Option("--full", help="First print every table of the report, and its notes.")]
+
+
 @app.command()
 def run(
     suite: SuiteName,
@@ -41,9 +43,10 @@ def run(
     profile: Annotated[
         bool, typer.Option("--profile", help="Also trace a few steps of each training, into runs/profile/NAME.")
     ] = False,
+    full: Full = False,
     form: Form = Format.TABLE,
 ) -> None:
-    """Run a suite: train every method, evaluate, judge, test the differences, print the tables.
+    """Run a suite: train every method, evaluate, judge, test the differences, print verdict and leaderboard.
 
     Results are cached: a second run does nothing, one that was interrupted or killed resumes where it stopped, and
     results that another suite has computed are reused. Exit code 1 when a cell failed, 130 after Ctrl-C.
@@ -51,13 +54,7 @@ def run(
     Example: align-bench run assignment --set methods='\\[dpo, simpo]' --set seeds='[0, 1, 2]'
     """
     report = compute(prepared_for(suite, overrides, plugin), runs, reports, profile=profile)
-    show_report(report, form)
-    where = reports / report.suite.name
-    if form is Format.TABLE:
-        console.print(
-            f"report: {escape(str(where / 'report.html'))}; also written: report.md, report.json, *.parquet, "
-            "generations.jsonl, tables/*.csv"
-        )
+    show_report(report, form, reports, full=full)
     exit_on_failure(report)
 
 
@@ -68,14 +65,15 @@ def report(
     plugin: Plugins = None,
     runs: Runs = Path("runs"),
     reports: Reports = Path("reports"),
+    full: Full = False,
     form: Form = Format.TABLE,
 ) -> None:
-    """Rebuild a suite's report from stored results; loads no model.
+    """Rebuild a suite's report from stored results, and print verdict and leaderboard; loads no model.
 
     Example: align-bench report assignment
     """
     built = compute(prepared_for(suite, overrides, plugin), runs, reports, only_stored=True)
-    show_report(built, form)
+    show_report(built, form, reports, full=full)
     exit_on_failure(built)
 
 
@@ -213,14 +211,18 @@ def compute(
         return report
 
 
-def show_report(report: Report, form: Format) -> None:
-    """The report's tables, or its text for a pipe."""
+def show_report(report: Report, form: Format, reports: Path, *, full: bool) -> None:
+    """The last screen, after all tables if these are asked for; or the report's text for a pipe."""
     if form is not Format.TABLE:
         from align_bench.report.formats import report_text
 
         write(report_text(report, form))
         return
+    from align_bench.report.export import PAGE
+    from align_bench.report.render.screen import last_screen
     from align_bench.report.render.terminal import comparison_tables
 
-    for table in comparison_tables(report):
+    for table in comparison_tables(report) if full else []:
         console.print(table)
+    for line in last_screen(report, str(reports / report.suite.name / PAGE), console):
+        console.print(line)

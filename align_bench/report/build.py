@@ -15,6 +15,7 @@ from align_bench.report.claims import claims
 from align_bench.report.comparisons import Margins, compare_all
 from align_bench.report.course import course, keyword_lists, pareto_sets
 from align_bench.report.files import json_ready, unicode
+from align_bench.report.findings import find
 from align_bench.report.leaderboard import leaderboard, reward_leaderboard
 from align_bench.report.notes import heavy_tail_notes, write_notes
 from align_bench.report.policies import compare_policies
@@ -22,7 +23,7 @@ from align_bench.report.rankings import rank_all
 from align_bench.report.results import baselines, result
 from align_bench.report.rows import AuditRow, ScoreRow
 from align_bench.report.schema import Detectable, DetectableBetweenSeeds, DetectableEffect, Header, Report
-from align_bench.report.verdict import write_verdict
+from align_bench.report.verdict import summarise, write_verdict
 from align_bench.stats.power import detectable_between_seeds, detectable_effect
 from align_bench.suite.models import Report as ReportSettings
 
@@ -96,7 +97,7 @@ def build_report(
             *shared_rows_notes(header.judges),
         ],
     )
-    return _as_read(report)
+    return _as_read(report.model_copy(update={"summary": summarise(find(report))}))
 
 
 def margins_of(header: Header) -> Margins:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from align_bench.metrics.accuracy import correctness
@@ -85,11 +85,15 @@ class Cell:
         """The prompt of each score row."""
         return [row.prompt for row in self.scores]
 
-    def right_by_pair(self) -> dict[Hashable, float]:
-        """Pair → 1, ½ or 0: whether the chosen answer has the higher reward."""
-        known = [row for row in self.scores if is_finite(row.chosen_reward) and is_finite(row.rejected_reward)]
-        marks = correctness([row.chosen_reward for row in known], [row.rejected_reward for row in known])
-        return {row.pair: mark for row, mark in zip(known, marks, strict=True)}
+    def right_by_pair(self, measure: Callable[[ScoredAnswer], float | None] | None = None) -> dict[Hashable, float]:
+        """Pair → 1, ½ or 0: whether the chosen answer has the higher value, by default the cell's own reward."""
+        value = measure or (lambda answer: answer.reward)
+        both = [(row.pair, value(row.chosen), value(row.rejected)) for row in self.scores]
+        known = [
+            (pair, chosen, rejected) for pair, chosen, rejected in both if is_finite(chosen) and is_finite(rejected)
+        ]
+        marks = correctness([chosen for _, chosen, _ in known], [rejected for _, _, rejected in known])
+        return {pair: mark for (pair, _, _), mark in zip(known, marks, strict=True)}
 
     def by_gold(self) -> list[ByGold]:
         """The pairs with one right answer, where the data knows it."""
@@ -208,3 +212,13 @@ def _unique(what: str, keys: Sequence[Hashable]) -> None:
         if key in seen:
             raise ValueError(f"more than one {what} of {key!r}")
         seen.add(key)
+
+
+def log_ratio(answer: Generation | ScoredAnswer) -> float | None:
+    """log π(y|x) − log π_ref(y|x) of an answer, nats."""
+    return None if answer.logp is None or answer.ref_logp is None else answer.logp - answer.ref_logp
+
+
+def logp_mean(answer: ScoredAnswer) -> float | None:
+    """Mean log-probability of an answer's tokens, nats per token."""
+    return answer.logp / answer.tokens if answer.logp is not None and answer.tokens else None

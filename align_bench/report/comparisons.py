@@ -14,7 +14,7 @@ from align_bench.metrics.clusters import cluster_codes
 from align_bench.metrics.finite import finite, is_finite
 from align_bench.metrics.length_bias import partial_correlation
 from align_bench.records import CellId, Comparison, Kind, Level, MetricKey
-from align_bench.report.cells import Cell, judge_metric, prompt_by_pair, proxies_of
+from align_bench.report.cells import Cell, judge_metric, log_ratio, logp_mean, prompt_by_pair, proxies_of
 from align_bench.report.decision import ALPHA, decide
 from align_bench.report.rows import ScoredAnswer
 from align_bench.stats.bootstrap import Matrix, bca_means, difference
@@ -208,11 +208,18 @@ def _by_method(cells: Iterable[CellId]) -> dict[CellId, list[CellId]]:
 def _pair_measures(
     rewards: Sequence[Cell], policies: Sequence[Cell], prompts: Mapping[Hashable, Hashable]
 ) -> Iterator[Measure]:
-    """What cells say of the validation pairs."""
-    kinds: tuple[tuple[Kind, Sequence[Cell]], ...] = (("reward", rewards), ("policy", policies))
-    for kind, cells in kinds:
-        right = {cell.id: cell.right_by_pair() for cell in cells}
-        yield Measure(MetricKey("accuracy"), kind, SHARE, right, prompts, binary=True)
+    """What cells say of the validation pairs.
+
+    Accuracy of policies is by measures that are the same for all: the log-ratio, and the mean log-probability per
+    token. By its own reward, which every method defines for itself, none is compared with another.
+    """
+    right = {cell.id: cell.right_by_pair() for cell in rewards}
+    yield Measure(MetricKey("accuracy"), "reward", SHARE, right, prompts, binary=True)
+    trained = [cell for cell in policies if cell.outcome.kind == "policy"]  # the base has no log-ratio to itself
+    by_ratio = {cell.id: cell.right_by_pair(log_ratio) for cell in trained}
+    yield Measure(MetricKey("accuracy_logratio"), "policy", SHARE, by_ratio, prompts, binary=True)
+    by_logp = {cell.id: cell.right_by_pair(logp_mean) for cell in policies}
+    yield Measure(MetricKey("accuracy_logp_mean"), "policy", SHARE, by_logp, prompts, binary=True)
     shorter = {cell.id: _right_shorter(cell) for cell in rewards}
     yield Measure(MetricKey("accuracy_right_shorter"), "reward", SHARE, shorter, prompts, binary=True)
 

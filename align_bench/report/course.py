@@ -34,7 +34,7 @@ OF_REWARD_MODELS: dict[str, Quality] = {
 OF_POLICIES: dict[str, Quality] = {
     "judge_reward_mean": lambda metrics: metrics.judge_reward_mean,
     "gold_accuracy": lambda metrics: metrics.gold_accuracy,
-    "accuracy": lambda metrics: metrics.accuracy,
+    "accuracy_logp_mean": lambda metrics: metrics.accuracy_logp_mean,
 }
 
 

@@ -13,9 +13,11 @@ from align_bench.errors import StoreError
 from align_bench.records import Generation, Outcome, PairTexts, TrainingText
 from align_bench.report.claims import claims
 from align_bench.report.files import json_ready, write_text
+from align_bench.report.findings import find
 from align_bench.report.leaderboard import leaderboard, reward_leaderboard
 from align_bench.report.rows import REBUILD, AuditRow, ScoreRow, TrainingRow, existing, first_of, read_rows, write_rows
 from align_bench.report.schema import VERSION, Header, Report, Result
+from align_bench.report.verdict import summarise
 
 REPORT, MARKDOWN, PAGE, FIGURES = "report.json", "report.md", "report.html", "figures"
 SCORES, GENERATIONS, TRAINING = "scores.parquet", "generations.jsonl", "training.parquet"
@@ -117,14 +119,16 @@ def read_report(folder: Path) -> Report:
 
 
 def _with_leaderboard(report: Report) -> Report:
-    """A report from before there was one, with the leaderboard of its results and comparisons."""
+    """A report from before there was one, with what its results and comparisons say of it and of its summary."""
     claimed = report.claims or claims(report.results, report.comparisons)
-    return report.model_copy(
+    found = report.model_copy(
         update={
+            "claims": claimed,
             "leaderboard": leaderboard(report.results, claimed, report.policies.win_rates),
             "reward_leaderboard": reward_leaderboard(report.results, report.against_longer),
         }
     )
+    return found.model_copy(update={"summary": summarise(find(found))})
 
 
 def _version(content: bytes) -> int | str | None:

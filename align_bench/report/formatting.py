@@ -44,6 +44,18 @@ def with_spread(estimate: Estimate) -> str:
     return f"{number(estimate.value)} {signed(-below)}/{signed(above)}"
 
 
+def plus_minus(value: float | None, margin: float | None, decimals: int = 3) -> str:
+    """A number with what stands around it.
+
+    >>> plus_minus(0.7582, 0.0271), plus_minus(0.7582, 0.0271, 2), plus_minus(0.5, None), plus_minus(None, None)
+    ('0.758 ±0.027', '0.76 ±0.03', '0.500', 'n/a')
+    """
+    if value is None:
+        return UNDEFINED
+    shown = [format(one, f".{decimals}f") if abs(one) < 1000 else f"{one:.4g}" for one in (value, margin or 0.0)]
+    return shown[0] if margin is None else f"{shown[0]} ±{shown[1]}"
+
+
 def tenths(value: float | None) -> str:
     """A number to one decimal, for words, tokens and grades."""
     return UNDEFINED if value is None else f"{value:.1f}"

@@ -113,6 +113,13 @@ def _detectable(detectable: Detectable) -> Iterator[str]:
             f"Minimum detectable effect with {found.n} {what} at 80% power: dz {found.dz:.3f} in a single test"
             f"{strict} ({found.tests} tests)."
         )
+    if detectable.seeds is not None and detectable.seeds.d is not None:
+        seeds = detectable.seeds
+        strict = "" if seeds.d_holm is None else f", {seeds.d_holm:.3f} at Holm's first step"
+        yield (
+            f"Minimum detectable difference between methods of {seeds.n} seeds at 80% power: {seeds.d:.3f} × the "
+            f"standard deviation over seeds in a single test{strict} ({seeds.tests} tests)."
+        )
 
 
 def _ties(results: Sequence[Result]) -> Iterator[str]:

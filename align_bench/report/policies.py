@@ -14,10 +14,9 @@ from align_bench.metrics.mean import cluster_means, mean
 from align_bench.metrics.pareto import pareto
 from align_bench.metrics.resampling import estimates
 from align_bench.metrics.win_rate import Samples, win_rate
-from align_bench.records import CellId, Estimate, Generation
+from align_bench.records import CellId, Estimate
 from align_bench.report.cells import Cell
 from align_bench.report.comparisons import finished
-from align_bench.report.rows import ScoredAnswer
 from align_bench.report.schema import UNDEFINED, FrontierPoint, GoldAgainstJudge, Policies, Result, WinRate
 from align_bench.stats.bootstrap import Matrix, won
 from align_bench.stats.length_bins import Answers, Gain, binned_gain
@@ -60,11 +59,6 @@ def kl_per_token(cell: Cell) -> Estimate:
     )
     (found,) = estimates(lambda counts: (counts @ kl / (counts @ tokens))[..., None], len(kl))
     return found
-
-
-def log_ratio(answer: Generation | ScoredAnswer) -> float | None:
-    """log π(y|x) − log π_ref(y|x) of an answer, nats."""
-    return None if answer.logp is None or answer.ref_logp is None else answer.logp - answer.ref_logp
 
 
 def compare_policies(cells: Sequence[Cell], results: Sequence[Result], judges: Sequence[str]) -> Policies:

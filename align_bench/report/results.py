@@ -15,8 +15,8 @@ from align_bench.metrics.readability import mean_grade
 from align_bench.metrics.reward import margin, reward_mean, reward_std
 from align_bench.metrics.win_rate import win_rate
 from align_bench.records import Estimate, PairTexts
-from align_bench.report.cells import ByGold, Cell, Column, proxies_of
-from align_bench.report.policies import kl_per_token, length_controlled, length_gain, log_ratio
+from align_bench.report.cells import ByGold, Cell, Column, log_ratio, logp_mean, proxies_of
+from align_bench.report.policies import kl_per_token, length_controlled, length_gain
 from align_bench.report.rows import AttackedScores, ScoredAnswer, ScoreRow
 from align_bench.report.schema import UNDEFINED, Attacked, Baselines, JudgeReward, Metrics, ProxyReward, Result
 from align_bench.suite.names import GOLD
@@ -71,7 +71,7 @@ def metrics(cell: Cell, base: Cell | None, judges: Sequence[str]) -> Metrics:
         length_correlation_given_label=by_label,
         length_correlation_given_gold=by_gold,
         attacked=_attacked(cell.scores),
-        accuracy_logp_mean=_accuracy_of(cell, _logp_mean),
+        accuracy_logp_mean=_accuracy_of(cell, logp_mean),
         accuracy_logratio=_accuracy_of(cell, log_ratio) if cell.outcome.kind == "policy" else UNDEFINED,
         reward_mean=reward_mean(chosen, rejected, cell.pair_prompts),
         reward_std=reward_std(chosen, rejected, prompts=cell.pair_prompts),
@@ -150,10 +150,6 @@ def _accuracy_by_gold(pairs: Sequence[ByGold]) -> Estimate:
 def _accuracy_of(cell: Cell, measure: Callable[[ScoredAnswer], float | None]) -> Estimate:
     chosen, rejected = ([measure(side) for side in sides] for sides in cell.sides)
     return accuracy(chosen, rejected, cell.pair_prompts)
-
-
-def _logp_mean(answer: ScoredAnswer) -> float | None:
-    return answer.logp / answer.tokens if answer.logp is not None and answer.tokens else None
 
 
 def _length_correlations(cell: Cell) -> tuple[Estimate, Estimate]:

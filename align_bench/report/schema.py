@@ -692,7 +692,10 @@ class Report(Header):
     """A whole report: what was run, and all that is computed from its exported rows."""
 
     version: Annotated[Literal[1], Field(description="Version of this format.")] = 1
+    summary: list[str] = []
+    """At most three plain sentences, for people; what is behind them, `verdict` says."""
     verdict: list[str]
+    """Claim by claim, with its numbers."""
     results: list[Result]
     comparisons: list[Comparison]
     claims: list[Claim] = []

@@ -1,31 +1,71 @@
-"""The verdict in words: what is better than what, what is inconclusive, and what the seeds allow to claim."""
+"""The verdict in words: three plain sentences, and the numbers behind them, claim by claim."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from align_bench.records import CellId, Comparison, Kind, MetricKey
+from align_bench.records import CellId, Comparison, MetricKey
 from align_bench.report.claims import Claim
 from align_bench.report.decision import decision
-from align_bench.report.formatting import interval, number, one_line, p_value, signed
-from align_bench.suite.names import JUDGE_CELL
+from align_bench.report.formatting import interval, number, one_line, p_value, signed, tenths
+from align_bench.suite.names import GOLD, JUDGE_CELL
 
 if TYPE_CHECKING:
-    from align_bench.report.schema import Ranking, Result
+    from align_bench.report.findings import AgainstBase, BesideLonger, Findings, First, Lengths, OfJudge
+    from align_bench.report.schema import Ranking, Report, Result
 
 # Pairs of one kind that a sentence names before it counts the rest.
 NAMED = 6
 WHAT = {
     MetricKey("gold_accuracy"): "Right answers (gold_accuracy)",
     MetricKey("judge_reward"): "The judge's reward (judge_reward)",
+    MetricKey("accuracy"): "Accuracy of reward models (accuracy)",
+    MetricKey("accuracy_logratio"): "Accuracy of policies by the log-ratio to the base (accuracy_logratio)",
+    MetricKey("accuracy_logp_mean"): "Accuracy of policies by the mean log-probability per token (accuracy_logp_mean)",
     MetricKey("accuracy_right_shorter"): "Accuracy where the right answer is shorter (accuracy_right_shorter)",
 }
-ACCURACY: dict[Kind, str] = {
-    "reward": "Accuracy of reward models (accuracy)",
-    "policy": "Accuracy of policies by their own rewards (accuracy)",
+
+
+@dataclass(frozen=True, slots=True)
+class Verbs:
+    """What one policy does that is above the base, several do, or none is shown to; and what those below it do."""
+
+    one: str
+    several: str
+    infinitive: str
+    one_below: str
+    several_below: str
+
+
+VERBS = {
+    MetricKey("gold_accuracy"): Verbs(
+        "answers more prompts correctly than the base",
+        "answer more prompts correctly than the base",
+        "answer more prompts correctly than the base",
+        "answers fewer",
+        "answer fewer",
+    ),
+    MetricKey("judge_reward"): Verbs(
+        "has higher scores by the judge than the base",
+        "have higher scores by the judge than the base",
+        "have higher scores by the judge than the base",
+        "has lower ones",
+        "have lower ones",
+    ),
 }
+BY = {
+    MetricKey("gold_accuracy"): "by right answers",
+    MetricKey("judge_reward"): "by the judge",
+    MetricKey("accuracy"): "by accuracy on the labels",
+    MetricKey("accuracy_right_shorter"): "where the right answer is the shorter",
+}
+GOLD_ALONE = "answers are judged by gold alone, which knows the right ones"
+NAMES_WIDTH = 24  # of the names in a plain sentence before it counts the rest, in characters
+FEW = 3  # methods that are named one by one
+MUCH_LONGER = 2.0  # times the base's words, from which answers are named apart from the others
 UNKNOWN_SEEDS = (
     "What another seed would change is unknown, so no interval here speaks of a method. With five identical methods, "
     "500 prompts and a seed noise of 10% of that of prompts, about three in four suites of one seed show some "
@@ -40,6 +80,32 @@ def verdict(found: Comparison) -> str:
         who = one_line(found.a if decided == "higher" else found.b)
         return f"{who} higher" if found.level == "method" else f"{who} checkpoint higher"
     return {"equivalent": "equivalent", "none": "inconclusive", "undefined": "undefined"}[decided]
+
+
+def headline(report: Report) -> list[str]:
+    """What stands first wherever a report is shown; the numbers behind it, `report.verdict`, come further down."""
+    # The place for alarms: a line each, before the sentences.
+    return list(report.summary)
+
+
+def summarise(found: Findings) -> list[str]:
+    """At most three plain sentences: what beats the base, what it costs in length, and how far to trust the judge.
+
+    Of reward models alone: whether they beat preferring the longer answer, and who is first. What the report has no
+    record of is left out.
+
+    Args:
+        found: the report's findings.
+    """
+    of_policies = [*map(_against_base, found.base), *(_first(one) for one in found.first if one.kind == "policy")]
+    parts = [
+        "; ".join(of_policies),
+        _lengths(found.lengths) if found.lengths else "",
+        _of_judge(found.judge) if found.judge else GOLD_ALONE if found.gold_alone else "",
+        _beside_longer(found.beside_longer) if found.beside_longer else "",
+        *(_first(one) for one in found.first if one.kind == "reward"),
+    ]
+    return [f"{part[0].upper()}{part[1:]}." for part in parts if part]
 
 
 def write_verdict(
@@ -65,6 +131,106 @@ def write_verdict(
         "at 95%, not adjusted for the number of tests; Holm's p is.",
         *(line for ranking, own in measures for line in _measure(ranking, own)),
     ]
+
+
+def _against_base(found: AgainstBase) -> str:
+    """Who was shown to be above the base, who below it, and of whom neither was shown."""
+    verbs = VERBS[found.metric]
+    seeds = "one seed" if found.seeds == 1 else f"{found.seeds} seeds"
+    one = len(found.above) == 1
+    if found.level == "method":
+        who = f"over {seeds}, {_names(found.above) if found.above else 'no method'}"
+    else:
+        these = "this checkpoint" if one and found.seeds == 1 else "these checkpoints"
+        who = f"{these} of {_names(found.above)} ({seeds})" if found.above else f"none of these checkpoints ({seeds})"
+        one = one and found.seeds == 1
+    if not found.above:
+        said = [f"{who} is shown to {verbs.infinitive}"]
+    else:
+        said = [f"{who} {verbs.one if one else verbs.several}"]
+        if found.unclear:
+            said.append(f"{_names(found.unclear)} {'is' if len(found.unclear) == 1 else 'are'} not shown to")
+    if found.below:
+        said.append(f"{_names(found.below)} {verbs.one_below if len(found.below) == 1 else verbs.several_below}")
+    return "; ".join(said)
+
+
+def _first(found: First) -> str:
+    """Who is first, or tied first, and over whom its lead was not shown."""
+    by = BY.get(found.metric, f"by {found.metric}")
+    if len(found.labels) > 1:
+        return f"{by}, {_names(found.labels)} are tied first ({number(found.value)} each)"
+    first = f"{by}, {found.labels[0]} is first ({number(found.value)})"
+    count = len(found.above) + len(found.unclear)
+    if not found.unclear:
+        return f"{first}, shown to be above {'all others' if count > 1 else found.above[0]}"
+    others = _names(found.unclear) if len(found.unclear) <= FEW else f"{len(found.unclear)} of {count} others"
+    return f"{first}, but its lead over {others} is not shown"
+
+
+def _lengths(found: Lengths) -> str:
+    """How long the answers are, as multiples of the base's; and whom the judge prefers at equal length."""
+    groups: dict[bool, list[str]] = {}
+    for label, times in found.times.items():
+        groups.setdefault(times >= MUCH_LONGER, []).append(label)
+    (first, *others) = groups.values()
+    said = f"answers of {_names(first)} are {_times(found, first)} as long as the base's ({tenths(found.base)} words)"
+    said += "".join(f", those of {_names(labels)} {_times(found, labels)}" for labels in others)
+    if not found.controlled:
+        return said
+    only = "only " if len(found.preferred) < len(found.controlled) else ""
+    whose = f"prefers {only}the answers of {_names(found.preferred)}"
+    prefers = whose if found.preferred else "is not shown to prefer any of them"
+    return f"{said}; at equal length the judge {prefers} to the base's (95% intervals, not adjusted)"
+
+
+def _times(found: Lengths, labels: Sequence[str]) -> str:
+    least, most = (f"{bound(found.times[label] for label in labels):.1f}" for bound in (min, max))
+    return f"{least} times" if least == most else f"{least} to {most} times"
+
+
+def _of_judge(found: OfJudge) -> str:
+    """What speaks against the judge, and what for it."""
+    said = []
+    if found.rewarded:
+        said.append(f"is the very reward that {_names(found.rewarded)} learned from or picked by")
+    if found.padded:
+        said.append("prefers padded answers")
+    if found.pairs:
+        other = "gold" if found.other == GOLD else f"the judge {found.other}"
+        count = f"{found.reversed} of {found.pairs}" if found.reversed else f"all {found.pairs}"
+        pairs = "pairs" if found.pairs > 1 else "pair"
+        said.append(f"ranks {count} {pairs} of methods {'against' if found.reversed else 'as'} {other}")
+    if found.beside_longer is not None:
+        does = {
+            "above": "agrees with the labels more often",
+            "below": "agrees with the labels less often",
+            "none": "is not shown to agree with the labels more often",
+        }[found.beside_longer]
+        rates = f"({number(found.accuracy)}, {number(found.longer)})"
+        said.append(f"{does} than preferring the longer answer does {rates}")
+    if not said:
+        return ""
+    return ("read the judge's scores with care: it " if found.doubtful else "the judge ") + _joined(said)
+
+
+def _beside_longer(found: BesideLonger) -> str:
+    """Reward models beside the baseline that needs no model."""
+    groups = (("above", found.above), ("below", found.below), ("not shown to be above", found.unclear))
+    said = [f"{what}: {_names(own)}" for what, own in groups if own]
+    return f"accuracy beside that of preferring the longer answer: {'; '.join(said)}"
+
+
+def _names(labels: Sequence[str]) -> str:
+    """As many names as a sentence has room for, and how many more there are."""
+    named = [label for place, label in enumerate(labels) if len(", ".join(labels[: place + 1])) <= NAMES_WIDTH]
+    more = len(labels) - max(1, len(named))
+    return _joined(labels) if more == 0 else f"{', '.join(labels[: max(1, len(named))])} and {more} more"
+
+
+def _joined(parts: Sequence[str]) -> str:
+    *most, last = parts
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def _place(metric: MetricKey) -> int:
@@ -129,22 +295,22 @@ def _measure(ranking: Ranking, claims: Sequence[Claim]) -> Iterator[str]:
 
 def _highest(ranking: Ranking) -> str:
     metric, first = ranking.metric, ranking.methods[0]
-    what = ACCURACY[ranking.kind] if metric == MetricKey("accuracy") else WHAT.get(metric, str(metric))
+    what = WHAT.get(metric, str(metric))
     if ranking.prompts == ranking.n:
         units = f"{ranking.n} prompts"
     else:
         units = f"{ranking.n} pairs of {ranking.prompts} prompts"
-    best = [one for one in ranking.methods if one.rank == first.rank]
+    # What is shown as the same number is a tie to the reader, though it may differ in a later digit.
+    best = [one for one in ranking.methods if number(one.value) == number(first.value)]
     which = "highest" if len(best) == 1 else "tied highest"
     if ranking.level == "checkpoint":
         what_of = "checkpoint" if all(one.seeds == 1 for one in best) else "mean over checkpoint"
         plural = len(best) > 1 or any(one.seeds > 1 for one in best)
         which = f"{which} {what_of}{'s' if plural else ''}"
     bounds = "" if first.low is None or first.high is None else f" [{first.low:g}, {first.high:g}]"
-    return (
-        f"{what}, {ranking.level}s, {units}: {which} {_listed([one.method for one in best])} "
-        f"({number(first.value)}; rank {first.rank:g}{bounds} of {len(ranking.methods)})."
-    )
+    alone = f"({number(first.value)}; rank {first.rank:g}{bounds} of {len(ranking.methods)})"
+    place = alone if len(best) == 1 else f"({number(first.value)} each; {len(best)} of {len(ranking.methods)})"
+    return f"{what}, {ranking.level}s, {units}: {which} {_listed([one.method for one in best])} {place}."
 
 
 def _seeds(claims: Sequence[Claim]) -> str:

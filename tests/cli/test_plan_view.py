@@ -283,8 +283,8 @@ def test_one_seed_is_told_what_it_can_claim(prepared: Prepared, runs: Path) -> N
     text = shown(prepared, runs)
     assert "one seed says which checkpoint is better, not which method: claims about methods take 3 seeds" in text
     assert "power of this suite's" not in text
-    # dpo, kto, simpo and the base in pairs, by their own reward, by the judge and by gold.
-    assert "in a family of 18 tests, for a seed noise of dz 0.1 (assumed" in text
+    # dpo, kto, simpo and the base in pairs, by mean log-probability, judge and gold; the three by the log-ratio too.
+    assert "in a family of 21 tests, for a seed noise of dz 0.1 (assumed" in text
 
 
 @pytest.mark.parametrize("noise", [None, 0.02])
@@ -294,17 +294,20 @@ def test_seeds_needed_are_those_of_the_suites_size(write_suite: Write, runs: Pat
     prompts = len({row.prompt for row in prepared.inputs.rows["val"].read().rows})
     prompts = min(prompts, prepared.suite.generate.prompts)
     text = shown(prepared, runs)
-    counts = [seeds_needed(dz, noise or 0.1, prompts, 9) for dz in (0.1, 0.2, 0.5)]
+    tests = 9 + 1  # dpo, kto and the base by mean log-probability, judge and gold; dpo and kto by the log-ratio
+    counts = [seeds_needed(dz, noise or 0.1, prompts, tests) for dz in (0.1, 0.2, 0.5)]
     needed = ", ".join(
         f"{count or 'more than 20'} for dz {dz}" for count, dz in zip(counts, (0.1, 0.2, 0.5), strict=True)
     )
     assert f"with 80% power: {needed} (in" in text
-    power = power_between_methods(0.2, noise or 0.1, 3, prompts, 9)
+    power = power_between_methods(0.2, noise or 0.1, 3, prompts, tests)
     assert power is not None
     assert f"{power:.0%} for dz 0.2" in text
     assert "one seed" not in text
     source = "assumed: `report: {seed_noise: …}` declares another" if noise is None else "by `report: seed_noise`"
-    assert f"on {prompts} prompts, in a family of 9 tests, for a seed noise of dz {noise or 0.1} ({source})" in text
+    assert (
+        f"on {prompts} prompts, in a family of {tests} tests, for a seed noise of dz {noise or 0.1} ({source})" in text
+    )
 
 
 def test_a_suite_without_two_methods_has_no_claims(write_suite: Write, runs: Path) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from tests.recomputed.arithmetic import Column, right
-from tests.recomputed.folder import Cell, Folder, finite
-from tests.recomputed.results import by_gold, right_shorter
+from tests.recomputed.folder import Cell, Folder, Row, finite
+from tests.recomputed.results import _log_ratio, _logp_mean, by_gold, right_shorter
 
 Values = Mapping[Hashable, float]
 
@@ -63,7 +64,13 @@ def measures(folder: Folder) -> list[Measure]:
     main = folder.judges[0] if folder.judges else None
     found = [
         _measure("accuracy", "", "reward", "share", rewards, [_right(cell) for cell in rewards], prompts, True),
-        _measure("accuracy", "", "policy", "share", policies, [_right(cell) for cell in policies], prompts, True),
+        *(
+            _measure(name, "", "policy", "share", cells, [_right(cell, of) for cell in cells], prompts, True)
+            for name, of, cells in (
+                ("accuracy_logratio", _log_ratio, [cell for cell in policies if cell.kind == "policy"]),
+                ("accuracy_logp_mean", _logp_mean, policies),
+            )
+        ),
         _measure(
             "accuracy_right_shorter",
             "",
@@ -102,11 +109,17 @@ def _measure(
     return Measure(name, of, kind, unit, known, prompts, binary)
 
 
-def _right(cell: Cell) -> Values:
+def _reward(row: Row, side: str) -> float | None:
+    found: float | None = row[f"{side}_reward"]
+    return found
+
+
+def _right(cell: Cell, of: Callable[[Row, str], float | None] = _reward) -> Values:
+    values = [(row["pair"], of(row, "chosen"), of(row, "rejected")) for row in cell.scores]
     return {
-        row["pair"]: float(right(np.array([row["chosen_reward"] - row["rejected_reward"]]))[0])
-        for row in cell.scores
-        if finite(row["chosen_reward"]) and finite(row["rejected_reward"])
+        pair: float(right(np.array([chosen - rejected]))[0])
+        for pair, chosen, rejected in values
+        if chosen is not None and rejected is not None and math.isfinite(chosen) and math.isfinite(rejected)
     }
 
 

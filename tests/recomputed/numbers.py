@@ -37,6 +37,7 @@ GIVEN = {
     "results[].warnings[]": "words",
     "results[].remarks[]": "words",
     "keywords.segmentation": "words",
+    "summary[]": "words and rounded numbers of the findings, held against them in tests/report",
     "verdict[]": "words and rounded numbers of the claims, held against them in tests/report",
     "notes[]": "words and rounded numbers of the other blocks",
 }

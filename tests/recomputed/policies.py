@@ -217,7 +217,7 @@ def _pareto(folder: Folder, ledger: Ledger) -> None:
     rewards = [cell for cell in folder.cells if cell.kind == "reward" and cell.algorithm != "judge"]
     others = [cell for cell in folder.cells if cell.kind != "reward"]
     wanted = [("reward models", rewards, metric) for metric in ("accuracy", "accuracy_gold_choice")]
-    wanted += [("policies", others, metric) for metric in ("judge_reward_mean", "gold_accuracy", "accuracy")]
+    wanted += [("policies", others, metric) for metric in ("judge_reward_mean", "gold_accuracy", "accuracy_logp_mean")]
     place = 0
     for among, cells, metric in wanted:
         points = []

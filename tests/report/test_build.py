@@ -41,6 +41,8 @@ UNDEFINED = Estimate(None)
 REWARD = CellId("rm")
 ACCURACY, JUDGED, GOLD = MetricKey("accuracy"), MetricKey("judge_reward"), MetricKey("gold_accuracy")
 
+RATIO, LOGP = MetricKey("accuracy_logratio"), MetricKey("accuracy_logp_mean")
+
 
 def compared(report: Report, a: CellId, b: CellId, metric: MetricKey, level: Level = "checkpoint") -> Comparison:
     return next(
@@ -56,11 +58,15 @@ def words(row: ScoreRow, chosen: int, rejected: int) -> ScoreRow:
     return replace(row, chosen_words=chosen, rejected_words=rejected)
 
 
-def rewards(run: Run, cell: CellId) -> list[tuple[float, float]]:
+def log_ratios(run: Run, cell: CellId) -> list[tuple[float, float]]:
+    own = [row for row in run.scores if row.cell == str(cell)]
     return [
-        (row.chosen_reward, row.rejected_reward)
-        for row in run.scores
-        if row.cell == str(cell) and row.chosen_reward is not None and row.rejected_reward is not None
+        (row.chosen_logp - row.ref_chosen_logp, row.rejected_logp - row.ref_rejected_logp)
+        for row in own
+        if row.chosen_logp is not None
+        and row.ref_chosen_logp is not None
+        and row.rejected_logp is not None
+        and row.ref_rejected_logp is not None
     ]
 
 
@@ -209,6 +215,8 @@ def test_the_first_judge_is_the_main_one(run: Run) -> None:
     assert metrics.gold_accuracy.value == pytest.approx(statistics.mean(judged(run.generations, DPO, "gold")))
     assert {found.metric for found in report.comparisons} == {
         ACCURACY,
+        RATIO,
+        LOGP,
         MetricKey("accuracy_right_shorter"),
         MetricKey("length_correlation_given_label"),
         MetricKey("length_correlation_given_gold"),
@@ -243,9 +251,9 @@ def test_comparisons_against_scipy(run: Run) -> None:
     gaps = [a - b for a, b in zip(dpo, base, strict=True)]
     assert found.effect == pytest.approx(statistics.mean(gaps) / statistics.stdev(gaps))
 
-    right = {cell: [float(chosen > rejected) for chosen, rejected in rewards(run, cell)] for cell in (DPO, SIMPO)}
+    right = {cell: [float(chosen > rejected) for chosen, rejected in log_ratios(run, cell)] for cell in (DPO, SIMPO)}
     only = [sum(a > b for a, b in zip(right[x], right[y], strict=True)) for x, y in ((DPO, SIMPO), (SIMPO, DPO))]
-    found = compared(report, DPO, SIMPO, ACCURACY)
+    found = compared(report, DPO, SIMPO, RATIO)
     exact, t = binomtest(only[0], sum(only)).pvalue, ttest_rel(right[DPO], right[SIMPO]).pvalue
     assert found.p == pytest.approx(max(exact, t))
     assert found.difference == pytest.approx((only[0] - only[1]) / 60)
@@ -260,8 +268,9 @@ def test_only_comparable_cells_are_compared_and_the_base_stands_last(run: Run) -
         assert (kinds[found.a] == "reward") == (kinds[found.b] == "reward")
         assert found.a != BASE
         assert not {found.a, found.b} & {KTO, PPO}
-    # 1 pair of reward models on accuracy and three biases; 6 pairs of policies and base on accuracy, two judges, gold
-    assert len(report.comparisons) == 4 + 6 * 4
+    # 1 pair of reward models on accuracy and three biases; 6 pairs of policies and base on accuracy by their mean
+    # log-probability, two judges, gold; 3 pairs of policies on accuracy by the log-ratio
+    assert len(report.comparisons) == 4 + 6 * 4 + 3
 
 
 def test_the_tests_of_one_metric_are_one_family(run: Run) -> None:
@@ -270,7 +279,7 @@ def test_the_tests_of_one_metric_are_one_family(run: Run) -> None:
     families: dict[tuple[MetricKey, bool], list[Comparison]] = {}
     for found in report.comparisons:
         families.setdefault((found.metric, kinds[found.a]), []).append(found)
-    assert len(families) == 4 + 4
+    assert len(families) == 4 + 5
     for own in families.values():
         assert [found.p_holm for found in own] == holm([found.p for found in own])
         assert [found.p_tost_holm for found in own] == holm([found.p_tost for found in own])

@@ -57,10 +57,10 @@ def full() -> Report:
         *(outcome(cell, "reward") for cell in (*rewards, judge)),
     ]
     generations = [answer(cell, prompt, rng.gauss(0, 1)) for cell in (BASE, *policies) for prompt in range(12)]
-    scores = [
-        score(cell, pair, rng.gauss(0.5, 1), rng.gauss(0, 1))
-        for cell in (BASE, *policies, *rewards, judge)
-        for pair in range(12)
+    scores = [score(cell, pair, rng.gauss(0.5, 1), rng.gauss(0, 1)) for cell in (*rewards, judge) for pair in range(12)]
+    scores += [
+        replace(row, chosen_logp=rng.gauss(-9, 1), rejected_logp=rng.gauss(-18, 2))
+        for row in (score(cell, pair, None, None) for cell in (BASE, *policies) for pair in range(12))
     ]
     return build_report(header(), outcomes, scores, generations)
 
@@ -72,7 +72,7 @@ def of(report: Report, metric: MetricKey, level: Level, names: Sequence[str]) ->
 def test_a_suite_of_five_methods_and_three_seeds_has_exactly_the_tests_it_should() -> None:
     """It had C(16, 2) = 120 per measure, of which 15 were between seeds of one method, and 6 more with the judge."""
     report, names = full(), [method.name for method in METHODS]
-    for metric in (JUDGED, ACCURACY):
+    for metric in (JUDGED, MetricKey("accuracy_logp_mean")):
         found = of(report, metric, "checkpoint", names)
         against_base = [one for one in found if one.b == BASE]
         between = [one for one in found if one.b != BASE]

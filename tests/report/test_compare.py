@@ -76,7 +76,7 @@ def test_judges_of_different_making_are_not_held_against_each_other(stored: Run)
     assert judges == {"old/rm", "new/rm", "old/other", "new/other", "gold"}
     assert [judge.name for judge in merged.report.judges] == ["old/rm", "old/other", "new/rm", "new/other"]
     known = {one.metric for one in between(merged, OLD, NEW) if one.difference is not None}
-    assert known == {MetricKey("accuracy"), MetricKey("gold_accuracy")}
+    assert known == {MetricKey(name) for name in ("accuracy_logratio", "accuracy_logp_mean", "gold_accuracy")}
 
 
 def test_reward_models_of_two_runs_are_not_held_against_each_other(stored: Run) -> None:
@@ -123,7 +123,7 @@ def test_an_unknown_method_and_a_single_cell_are_refused(stored: Run) -> None:
 def test_both_levels_have_a_verdict(stored: Run) -> None:
     method, checkpoint = verdicts(stored.report, [("dpo", "simpo")])
     assert method.startswith("dpo against simpo, as methods: no claim.")
-    assert checkpoint.startswith("dpo against simpo, as checkpoints: accuracy: ")
+    assert checkpoint.startswith("dpo against simpo, as checkpoints: accuracy_logratio: ")
     assert "judge_reward: " in checkpoint
 
 

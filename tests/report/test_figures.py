@@ -253,4 +253,4 @@ def test_two_points_of_a_grid_have_two_titles(found: dict[str, Figure]) -> None:
 def test_the_forest_never_leaves_out_gold(run: Run) -> None:
     scored = [replace(one, proxies={str(RM): 0.1 * one.prompt_id}) for one in run.generations]
     metrics = {row[1] for row in drawn(replace(run, generations=scored))["differences"].rows}
-    assert metrics == {"accuracy", "judge_reward", "gold_accuracy"}
+    assert metrics == {"accuracy_logp_mean", "judge_reward", "gold_accuracy"}

@@ -22,7 +22,7 @@ from align_bench.report.rows import ScoreRow
 from align_bench.report.schema import Header, Report
 from align_bench.report.tables import report_sections
 from align_bench.stats.paired import holm, paired_t
-from tests.report.conftest import BASE, DPO, KTO, answer, header, outcome, score
+from tests.report.conftest import BASE, DPO, KTO, answer, header, outcome, score, score_rows
 
 REWARD, POE = CellId("rm"), CellId("poe")
 
@@ -171,17 +171,37 @@ def test_ranks_and_friedman_of_all_methods() -> None:
     assert table.texts() == [("dpo", "1 [1, 1]"), ("kto", "2 [2, 2]"), ("base", "3 [3, 3]")]
 
 
-def test_every_table_of_results_says_what_it_could_have_shown() -> None:
+def test_what_could_have_been_shown_is_said_once_a_page() -> None:
     levels = {cell: 0.1 * (cell.seed or 0) for cell in seeds("dpo", "kto", "ipo")}
     report = judged({BASE: 0.0, **levels})
-    silent = {"Cost", "Keywords", "Failed or skipped cells"}
-    for section in report_sections(report):
-        told = any("smallest detectable" in caption for caption in section.captions)
-        assert told or section.title in silent, section.title
-    methods = next(section for section in report_sections(report) if section.title == "Methods, across seeds")
-    assert any(
-        caption.startswith("n = 3 seeds; smallest detectable difference 3.071 ×") for caption in methods.captions
-    )
+    captions = [caption for section in report_sections(report) for caption in section.captions]
+    assert not any("detectable" in caption for caption in captions)
+    assert sum(caption == "n = 60 prompts." for caption in captions) > 2
+    assert "n = 3 seeds." in captions
+    (prompts, seeds_) = [note for note in report.notes if note.startswith("Minimum detectable")]
+    assert prompts.startswith("Minimum detectable effect with 60 prompts at 80% power: dz ")
+    assert seeds_.startswith("Minimum detectable difference between methods of 3 seeds at 80% power: 3.071 ×")
+    for text in (render(report), html.unescape(render_page(report, [], []))):
+        assert text.count("Minimum detectable") == 2
+
+
+def test_no_policy_is_ranked_by_its_own_reward() -> None:
+    rng = random.Random(3)
+    cells = [BASE, *seeds("dpo", "kto")]
+    outcomes = [outcome(cell, "base" if cell == BASE else "policy") for cell in cells]
+    rows = [row for done in outcomes for row in score_rows(done, 0.5, 40, rng)]
+    report = build_report(header(), outcomes, rows, [])
+    names = {"accuracy_logratio", "accuracy_logp_mean"}
+    assert {one.metric.name for one in report.comparisons} == names
+    assert {one.metric.name for one in report.claims} == names
+    assert {one.metric.name for one in report.rankings} == names
+    assert [one.metric for one in report.pareto] == []  # without a time
+    ratio = next(one for one in report.rankings if one.metric.name == "accuracy_logratio")
+    assert {row.method for row in ratio.methods} == {DPO, KTO}  # the base has none
+    found = found_in(report, DPO, KTO, "method")
+    own = {one.cell: one.metrics.accuracy_logratio.value for one in report.results}
+    means = [statistics.mean(known(own[cell]) for cell in seeds(name)) for name in ("dpo", "kto")]
+    assert found.difference == pytest.approx(means[0] - means[1])
 
 
 def test_turned_mirrors_every_bound() -> None:

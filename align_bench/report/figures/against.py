@@ -16,7 +16,7 @@ from align_bench.report.schema import FrontierPoint
 from align_bench.stats.power import detectable_effect
 
 # Of more metrics than the forest has room for, these are drawn.
-FIRST = (MetricKey("accuracy"), MetricKey("judge_reward"), MetricKey("gold_accuracy"))
+FIRST = (MetricKey("accuracy_logp_mean"), MetricKey("judge_reward"), MetricKey("gold_accuracy"))
 
 
 def prompt_differences(material: Material, pairs: Sequence[tuple[CellId, CellId]]) -> Figure | None:

@@ -19,7 +19,7 @@ from align_bench.report.files import write_text
 from align_bench.report.formatting import clipped, number, one_line, signed
 from align_bench.report.tables import report_sections
 from align_bench.report.tables.section import Section
-from align_bench.report.tables.values import Interval, Spread, Value
+from align_bench.report.tables.values import Interval, OfSeeds, Spread, Value
 from align_bench.report.verdict import verdict
 
 if TYPE_CHECKING:
@@ -109,8 +109,13 @@ def _named(metrics: Metrics) -> Iterator[tuple[str, Estimate]]:
 
 
 def _parts(heading: str, cells: Sequence[Value]) -> list[tuple[str, Sequence[str]]]:
-    """A column's headings and texts; several columns where any cell has an interval."""
-    for suffixes, kind in ((("", " low", " high"), Spread), ((" low", " high"), Interval)):
+    """A column's headings and texts; several columns where any cell has an interval, or a spread over seeds."""
+    kinds = (
+        (("", " low", " high"), Spread),
+        (("", " sd"), OfSeeds),
+        ((" low", " high"), Interval),
+    )
+    for suffixes, kind in kinds:
         bounded = [_with_bounds(cell) if isinstance(cell, kind) else None for cell in cells]
         if any(bounded):
             empty = [""] * (len(suffixes) - 1)
@@ -119,10 +124,12 @@ def _parts(heading: str, cells: Sequence[Value]) -> list[tuple[str, Sequence[str
     return [(heading, list(map(str, cells)))]
 
 
-def _with_bounds(cell: Spread | Interval) -> list[str] | None:
-    """The texts of an estimate and the bounds of its interval, or of the bounds alone; None where there are none."""
+def _with_bounds(cell: Spread | OfSeeds | Interval) -> list[str] | None:
+    """The texts of an estimate and what stands around it, or of the bounds alone; None where there are none."""
     if isinstance(cell, Interval):
         return None if cell.low is None or cell.high is None else [signed(cell.low), signed(cell.high)]
+    if isinstance(cell, OfSeeds):
+        return None if cell.mean is None or cell.sd is None else [number(cell.mean), number(cell.sd)]
     found = cell.estimate
     if found.value is None or found.low is None or found.high is None:
         return None

@@ -16,7 +16,8 @@ from align_bench.report import provenance
 from align_bench.report.formatting import one_line
 from align_bench.report.render.examples import Examples, examples_of
 from align_bench.report.tables import report_sections
-from align_bench.report.tables.values import Interval, Number, Spread, Value
+from align_bench.report.tables.values import Interval, Number, OfSeeds, Spread, Value
+from align_bench.report.verdict import headline
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -51,6 +52,7 @@ class Content:
     Attributes:
         title: its heading.
         points: sentences of the verdict.
+        behind: those with the numbers behind it.
         tables, figures: each in its chapter.
         remarks: notes below the verdict.
         against: the two cells that the browser of examples holds against each other first.
@@ -62,6 +64,7 @@ class Content:
     figures: Sequence[Figure]
     remarks: Sequence[str] = ()
     against: tuple[CellId, CellId] | None = None
+    behind: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,7 @@ class Chapter:
     figures: Sequence[Figure] = ()
     tables: Sequence[Section] = ()
     examples: Examples | None = None
+    behind: Sequence[str] = ()
     remarks: Sequence[str] = ()
     listings: Sequence[tuple[str, str]] = ()
 
@@ -82,7 +86,7 @@ class Chapter:
         return CHAPTERS[self.name]
 
     def __bool__(self) -> bool:
-        return any((self.points, self.figures, self.tables, self.examples, self.remarks, self.listings))
+        return any((self.points, self.figures, self.tables, self.examples, self.behind, self.remarks, self.listings))
 
 
 def render_page(report: Report, cells: Sequence[Cell], figures: Sequence[Figure]) -> str:
@@ -95,7 +99,8 @@ def render_page(report: Report, cells: Sequence[Cell], figures: Sequence[Figure]
     """
     content = Content(
         title=one_line(report.suite.name),
-        points=[one_line(sentence) for sentence in report.verdict],
+        points=[one_line(sentence) for sentence in headline(report)],
+        behind=[one_line(sentence) for sentence in report.verdict],
         tables=report_sections(report),
         figures=figures,
         remarks=[one_line(note) for note in report.notes],
@@ -131,7 +136,7 @@ def page(content: Content, report: Report, cells: Sequence[Cell]) -> str:
 
 def _chapters(content: Content, report: Report, cells: Sequence[Cell]) -> list[Chapter]:
     own = {
-        "verdict": Chapter("verdict", points=content.points, remarks=content.remarks),
+        "verdict": Chapter("verdict", points=content.points, behind=content.behind, remarks=content.remarks),
         "examples": Chapter("examples", examples=examples_of(cells, content.against, report.policies.judge)),
         "made": Chapter("made", listings=list(_listings(report))),
     }
@@ -183,7 +188,7 @@ def inline(figure: Figure) -> str:
 def sort_key(value: Value) -> str | None:
     """The number by which a table's rows are sorted; empty where it is undefined, None for text."""
     match value:
-        case Number(number) | Spread(Estimate(number)) | Interval(number):
+        case Number(number) | Spread(Estimate(number)) | OfSeeds(number) | Interval(number):
             return "" if number is None else repr(float(number))
     return None
 

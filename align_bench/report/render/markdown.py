@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from align_bench.report import provenance
 from align_bench.report.formatting import clipped, one_line
 from align_bench.report.tables import report_sections
+from align_bench.report.tables.ranked import OPENING
+from align_bench.report.verdict import headline
 
 if TYPE_CHECKING:
     from align_bench.report.figures.base import Figure
@@ -19,20 +21,21 @@ _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
 
 def render(report: Report, figures: Sequence[Figure] = ()) -> str:
-    """The report's verdict, tables and notes with what they were made from: command, base, data, judges, environment.
+    """The report's verdict, leaderboard, the numbers behind both, tables and notes, with what they were made from.
 
     Args:
         report: a report.
         figures: shown from the files `figures/<name>.svg` beside it.
     """
     parts = [f"# Report: {literal(report.suite.name)}"]
-    if report.verdict:
-        parts.append("## Verdict\n\n" + "\n".join(f"- {literal(sentence)}" for sentence in report.verdict))
+    sections = report_sections(report)
+    parts += _listed("Verdict", headline(report))
+    parts += [table(section) for section in sections if section.chapter == OPENING]
+    parts += _listed("The numbers behind it", report.verdict)
     parts += _made_from(report)
-    parts += [table(section) for section in report_sections(report)]
+    parts += [table(section) for section in sections if section.chapter != OPENING]
     parts += [_figure(figure) for figure in figures]
-    if report.notes:
-        parts.append("## Notes\n\n" + "\n".join(f"- {literal(note)}" for note in report.notes))
+    parts += _listed("Notes", report.notes)
     parts.append("## Environment\n\n" + "\n".join(map(_bullet, provenance.environment(report))))
     return "\n\n".join(parts) + "\n"
 
@@ -45,6 +48,11 @@ def literal(text: object) -> str:
     """
     marked = re.sub(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", clipped(one_line(text)))
     return re.sub("[&<>]", lambda found: _ENTITIES[found.group()], marked)
+
+
+def _listed(title: str, sentences: Sequence[str]) -> Iterator[str]:
+    if sentences:
+        yield f"## {title}\n\n" + "\n".join(f"- {literal(sentence)}" for sentence in sentences)
 
 
 def _made_from(report: Report) -> Iterator[str]:

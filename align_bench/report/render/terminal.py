@@ -19,7 +19,9 @@ from rich.text import Text
 from align_bench.report.formatting import clipped, one_line
 from align_bench.report.tables import report_sections
 from align_bench.report.tables.pairwise import pairwise
+from align_bench.report.tables.ranked import OPENING
 from align_bench.report.tables.section import Column, Section
+from align_bench.report.verdict import headline
 
 if TYPE_CHECKING:
     from align_bench.report.schema import Report
@@ -31,14 +33,18 @@ WRAPPED = 40
 
 
 def comparison_tables(report: Report) -> list[RenderableType]:
-    """The verdict, the tables of a report and its notes, ready for `Console.print`.
+    """The verdict with its numbers, the tables of a report and its notes, ready for `Console.print`.
+
+    The leaderboard is the last of the tables.
 
     All text is set as `rich.text.Text`, which knows no markup: what stands in a suite or an answer stays literal.
     """
-    made: list[RenderableType] = [_bullets("Verdict", report.verdict), Text()] if report.verdict else []
-    made += map(section_table, report_sections(report))
+    first, behind = headline(report), report.verdict
+    made: list[RenderableType] = [_bullets("Verdict", first), Text()] if first else []
+    made += [_bullets("The numbers behind it", behind), Text()] if behind else []
+    made += map(section_table, sorted(report_sections(report), key=lambda section: section.chapter == OPENING))
     if report.notes:
-        made.append(_bullets("Notes", report.notes))
+        made += [_bullets("Notes", report.notes), Text()]
     return made
 
 
@@ -63,7 +69,7 @@ def section_table(section: Section) -> RenderableType:
 
 @dataclass(frozen=True, slots=True)
 class _Fitted:
-    """A table with all its columns where there is room for them; else without the optional ones, in blocks if need be.
+    """A table with all its columns where there is room for them; else without the last optional ones, or in blocks.
 
     Every block begins with the first column, which says whose row it is. So none is cut off, however narrow.
     """
@@ -71,22 +77,37 @@ class _Fitted:
     section: Section
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        cells, columns = self.section.texts(), self.section.columns
-        texts = [[clipped(row[index]) for row in cells] for index in range(len(columns))]
-        if sum(map(_width, columns, texts, repeat(WRAPPED))) <= options.max_width:
-            yield _of_columns(self.section, range(len(columns)))
-            return
-        widths = {
-            index: _width(column, own, TEXT_WIDTH)
-            for index, (column, own) in enumerate(zip(columns, texts, strict=True))
-            if not column.optional
-        }
-        for block in _blocks(widths, options.max_width):
+        yield Text(self.section.title, style="bold")
+        for block in self.blocks(options.max_width):
             yield _of_columns(self.section, block)
+
+    def blocks(self, room: int) -> Sequence[Sequence[int]]:
+        """The columns that are shown, table by table."""
+        rows, columns = self.section.texts(), self.section.columns
+        texts = [[clipped(row[index]) for row in rows] for index in range(len(columns))]
+        kept = list(range(len(columns)))
+        widths = list(map(_width, columns, texts, repeat(WRAPPED)))
+        for index in reversed(range(len(columns))):
+            if sum(widths[one] for one in kept) > room and columns[index].optional:
+                kept.remove(index)
+        if sum(widths[one] for one in kept) <= room:
+            return [kept]
+        return _blocks({index: _width(columns[index], texts[index], TEXT_WIDTH) for index in kept}, room)
 
 
 def _blocks(widths: Mapping[int, int], room: int) -> list[list[int]]:
-    """The columns, each with its width, in as few blocks as have room; the first one stands in all."""
+    """The columns, each with its width, in as few blocks as have room, of like widths; the first one stands in all."""
+    found = _filled(widths, room)
+    for narrower in range(room - 1, 0, -1):
+        alike = _filled(widths, narrower)
+        if len(alike) > len(found):
+            break
+        found = alike
+    return found
+
+
+def _filled(widths: Mapping[int, int], room: int) -> list[list[int]]:
+    """The columns in blocks, each as full as it has room."""
     first, *others = widths
     blocks = [[first]]
     for index in others:
@@ -104,8 +125,7 @@ def _width(column: Column, texts: Sequence[str], wrapped: int) -> int:
 
 
 def _of_columns(section: Section, shown: Sequence[int]) -> Table:
-    title = Text(section.title, style="bold")
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     rows = section.texts()
     for index in shown:
         column = section.columns[index]

@@ -53,7 +53,7 @@ def length_controls(report: Report) -> Section:
         MetricColumn("acc. (chosen shorter)", lambda metrics: metrics.accuracy_chosen_shorter, point),
         MetricColumn("length matched", lambda metrics: metrics.accuracy_length_matched, Spread),
         MetricColumn("length controlled", lambda metrics: metrics.accuracy_length_controlled, Spread),
-        MetricColumn("one-sided", lambda metrics: metrics.length_one_sided, percent),
+        MetricColumn("one-sided", lambda metrics: metrics.length_one_sided, percent, optional=True),
     ]
     captions = [
         "length matched: on pairs whose lengths differ by less than 10%; length controlled: with the chosen answer the "
@@ -70,7 +70,7 @@ def prompt_controls(report: Report) -> Section:
         MetricColumn("accuracy (audited)", lambda metrics: metrics.accuracy_audited, Spread),
         MetricColumn("prompts shuffled", lambda metrics: metrics.accuracy_prompts_shuffled, Spread),
         MetricColumn("difference", lambda metrics: metrics.accuracy_less_shuffled, Spread),
-        MetricColumn("prompts empty", lambda metrics: metrics.accuracy_prompts_empty, Spread),
+        MetricColumn("prompts empty", lambda metrics: metrics.accuracy_prompts_empty, Spread, optional=True),
     ]
     drawn = dict.fromkeys((found.audited_pairs, found.audited_prompts) for found in report.audit)
     known = [f"{pairs} pairs of {prompts} prompts" for pairs, prompts in drawn if pairs is not None]
@@ -90,12 +90,12 @@ def length_and_form(report: Report) -> Section:
         MetricColumn("rank corr.", lambda metrics: metrics.length_spearman, Spread),
         MetricColumn("within prompts", lambda metrics: metrics.length_spearman_within, point),
         MetricColumn("partial corr.", lambda metrics: metrics.length_partial, Spread),
-        MetricColumn("partial (within pair)", lambda metrics: metrics.length_partial_within, point),
+        MetricColumn("partial (within pair)", lambda metrics: metrics.length_partial_within, point, optional=True),
         MetricColumn("words", lambda metrics: metrics.effects.words, Spread, counted="answers"),
-        MetricColumn("grade", lambda metrics: metrics.effects.grade, Spread, counted="answers"),
-        MetricColumn("lists", lambda metrics: metrics.effects.list_items, Spread, counted="answers"),
-        MetricColumn("headings", lambda metrics: metrics.effects.headings, Spread, counted="answers"),
-        MetricColumn("bold", lambda metrics: metrics.effects.bold, Spread, counted="answers"),
+        MetricColumn("grade", lambda metrics: metrics.effects.grade, Spread, optional=True, counted="answers"),
+        MetricColumn("lists", lambda metrics: metrics.effects.list_items, Spread, optional=True, counted="answers"),
+        MetricColumn("headings", lambda metrics: metrics.effects.headings, Spread, optional=True, counted="answers"),
+        MetricColumn("bold", lambda metrics: metrics.effects.bold, Spread, optional=True, counted="answers"),
     ]
     captions = [
         "rank corr.: Spearman's of score with words; within prompts: minus each pair's mean; partial corr.: of "

@@ -40,7 +40,7 @@ def against_longer(report: Report) -> Section:
     ]
     headings = [Column(heading) for heading in ("accuracy", "longer wins", "diff", "95% interval")]
     columns = [
-        *(text("model"), *headings, text("test", optional=True), Column("p"), Column("Holm p")),
+        *(text("model"), *headings, text("test", optional=True), Column("p", optional=True), Column("Holm p")),
         *(Column("n", optional=True), Column("prompts", optional=True), text("against longer")),
     ]
     captions = [

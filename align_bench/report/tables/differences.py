@@ -11,8 +11,8 @@ from align_bench.report.tables.section import (
     Column,
     Section,
     comparison_section,
-    detectable,
     done_results,
+    observed,
     text,
 )
 from align_bench.report.tables.values import Value, number, point
@@ -29,7 +29,7 @@ def against_base(report: Report) -> Section:
     """Every policy checkpoint against the base."""
     captions = [
         "A positive difference is a gain over the base. These are tests of these checkpoints, not of their methods.",
-        *detectable(report, "pairs", "prompts"),
+        *observed(report, "pairs", "prompts"),
     ]
     return comparison_section(
         "Policies against the base",
@@ -45,7 +45,7 @@ def methods(report: Report) -> Section:
     chosen = [found for found in report.comparisons if found.level == "method"]
     captions = [
         "n: seeds of the smaller group. Tests and intervals are over seeds and prompts together.",
-        *detectable(report, "seeds"),
+        *observed(report, "seeds"),
     ]
     return comparison_section("Methods, across seeds", chosen, captions, chapter=CHAPTER)
 
@@ -62,7 +62,7 @@ def win_rates(report: Report) -> Section:
         "½. Intervals are "
         "in report.json.",
         *(["Means over all pairs of seeds."] if level == "method" else []),
-        *detectable(report, "prompts"),
+        *observed(report, "prompts"),
     ]
     columns = [text("policy"), *(Column(one_line(name)) for name in names)]
     return Section("Win rates", columns, rows, captions, chapter=CHAPTER)
@@ -95,7 +95,7 @@ def own_reward(report: Report) -> Section:
         "reward (base): of the base's answers by the same model.",
         "Gains over the base, prompt by prompt, with 95% intervals, each by itself, not adjusted. Own reward up and "
         "gold down: over-optimised.",
-        *detectable(report, "prompts"),
+        *observed(report, "prompts"),
     ]
     return Section("Own reward against judge and gold", columns, rows, captions, chapter=CHAPTER)
 

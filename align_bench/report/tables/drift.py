@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from align_bench.report.formatting import one_line
-from align_bench.report.tables.section import UNADJUSTED, Column, Section, detectable, prompts, sizes, text
+from align_bench.report.tables.section import UNADJUSTED, Column, Section, observed, prompts, sizes, text
 from align_bench.report.tables.values import Spread, point
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def drift_from_base(report: Report) -> Section:
         "KL: of the policy from the base in nats per answer, on the policy's own answers, token by token (k3); "
         f"log-ratio: the mean of log π − log π_ref, its simplest estimate. {_temperature(report)}",
         "frontier: whether the policy is on the Pareto frontier of judge reward and KL.",
-        *detectable(report, "prompts"),
+        *observed(report, "prompts"),
         *sizes(
             [
                 ("KL", "", [found.kl for found in report.policies.frontier]),
@@ -65,7 +65,7 @@ def gold_against_judge(report: Report) -> Section:
     captions = [
         "Gains over the base, in the judge's reward and in the share of right answers; correlation (Pearson) of the "
         "two over prompts. A gain by the judge without one in gold is over-optimisation.",
-        *detectable(report, "prompts"),
+        *observed(report, "prompts"),
         *sizes(
             [
                 ("judge gain", "", [found.judge_gain for found in report.policies.gold_against_judge]),

@@ -11,10 +11,10 @@ from align_bench.report.tables.baseline import knowable
 from align_bench.report.tables.section import (
     MetricColumn,
     Section,
-    detectable,
     done_results,
     measured,
     metric_section,
+    observed,
     pairs,
     prompts,
     text,
@@ -31,13 +31,13 @@ def reward_models(report: Report) -> Section:
     """Reward models on the validation pairs."""
     columns: list[MetricColumn[Metrics]] = [
         MetricColumn("accuracy", lambda metrics: metrics.accuracy, Spread),
-        MetricColumn("ties", lambda metrics: metrics.tie_rate, percent),
+        MetricColumn("ties", lambda metrics: metrics.tie_rate, percent, optional=True),
         MetricColumn("acc. (chosen longer)", lambda metrics: metrics.accuracy_chosen_longer, point),
         MetricColumn("acc. (chosen shorter)", lambda metrics: metrics.accuracy_chosen_shorter, point),
         MetricColumn("acc. (gold)", lambda metrics: metrics.accuracy_gold_choice, point),
         MetricColumn("margin", lambda metrics: metrics.margin, Spread),
-        MetricColumn("reward mean", lambda metrics: metrics.reward_mean, point),
-        MetricColumn("reward std", lambda metrics: metrics.reward_std, point),
+        MetricColumn("reward mean", lambda metrics: metrics.reward_mean, point, optional=True),
+        MetricColumn("reward std", lambda metrics: metrics.reward_std, point, optional=True),
     ]
     rows = measured(done_results(report, "reward"))
     title = "Reward models on the validation pairs"
@@ -48,13 +48,13 @@ def policies(report: Report) -> Section:
     """Policies on the validation pairs, by their own rewards and by two measures that are the same for all."""
     columns: list[MetricColumn[Metrics]] = [
         MetricColumn("accuracy", lambda metrics: metrics.accuracy, Spread),
-        MetricColumn("ties", lambda metrics: metrics.tie_rate, percent),
+        MetricColumn("ties", lambda metrics: metrics.tie_rate, percent, optional=True),
         MetricColumn("acc. (mean logp)", lambda metrics: metrics.accuracy_logp_mean, point),
         MetricColumn("acc. (log-ratio)", lambda metrics: metrics.accuracy_logratio, point),
         MetricColumn("acc. (gold)", lambda metrics: metrics.accuracy_gold_choice, point),
         MetricColumn("margin", lambda metrics: metrics.margin, Spread),
-        MetricColumn("reward mean", lambda metrics: metrics.reward_mean, point),
-        MetricColumn("reward std", lambda metrics: metrics.reward_std, point),
+        MetricColumn("reward mean", lambda metrics: metrics.reward_mean, point, optional=True),
+        MetricColumn("reward std", lambda metrics: metrics.reward_std, point, optional=True),
     ]
     results = done_results(report, "base", "policy")
     captions = [
@@ -74,18 +74,18 @@ def judged(report: Report) -> Section:
     columns: list[MetricColumn[Metrics]] = [
         MetricColumn("judge", lambda metrics: metrics.judge_reward_mean, Spread),
         *(MetricColumn(f"[{judge}]", _mean_by(judge), Spread) for judge in others),
-        MetricColumn("std", lambda metrics: metrics.judge_reward_std, point),
+        MetricColumn("std", lambda metrics: metrics.judge_reward_std, point, optional=True),
         MetricColumn("win rate", lambda metrics: metrics.win_rate_vs_base, Spread),
         MetricColumn("gold accuracy", lambda metrics: metrics.gold_accuracy, Spread),
         MetricColumn("words", lambda metrics: metrics.length_words, tenths),
         MetricColumn("answer tokens", lambda metrics: metrics.length_tokens, tenths, optional=True),
-        MetricColumn("grade", lambda metrics: metrics.readability_grade, tenths),
+        MetricColumn("grade", lambda metrics: metrics.readability_grade, tenths, optional=True),
         MetricColumn("unfinished", lambda metrics: metrics.unfinished_share, percent),
     ]
     captions = [
         "win rate: of an answer against one of the base to the same prompt, a tie counts ½; grade: Flesch–Kincaid; "
         "unfinished: answers truncated at the token limit.",
-        *detectable(report, "prompts"),
+        *observed(report, "prompts"),
     ]
     if report.judges and (rewarded := report.judges[0].rewarded):
         captions.append(
@@ -128,4 +128,4 @@ def _rewards(results: Sequence[Result]) -> Iterator[str]:
 def _of_pairs(report: Report) -> list[str]:
     longer = report.baselines.longer_wins
     baseline = [] if longer.value is None else [f"Preferring the longer answer: accuracy {with_spread(longer)}."]
-    return [*detectable(report, "pairs"), *baseline, *knowable(report), "A tie counts ½; lengths in words."]
+    return [*observed(report, "pairs"), *baseline, *knowable(report), "A tie counts ½; lengths in words."]

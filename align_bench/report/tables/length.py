@@ -10,10 +10,10 @@ from align_bench.report.tables.section import (
     MetricColumn,
     Section,
     comparison_section,
-    detectable,
     done_results,
     measured,
     metric_section,
+    observed,
     pairs,
     prompts,
     text,
@@ -41,7 +41,7 @@ def length_bias(report: Report) -> Section:
     captions = [
         "corr.: partial correlation of score with words, given which answer is the chosen (label) or right (gold) one.",
         "acc. (chosen shorter), acc. (right shorter): accuracy where the chosen, or the right, answer has fewer words.",
-        *detectable(report, "pairs"),
+        *observed(report, "pairs"),
     ]
     results = [found for found in done_results(report, "reward") if found.algorithm != JUDGE_CELL]
     rows = measured(results) if len(results) > 1 else []
@@ -65,7 +65,7 @@ def length_bias_against_first(report: Report) -> Section:
         "A positive difference of correlations, or a negative one of accuracies: the first model is the more biased.",
         "The bootstrap is an interval, not a test; its verdict is whether that excludes 0. It is adjusted "
         "(Bonferroni): all intervals of one correlation hold together at 95%.",
-        *detectable(report, "pairs"),
+        *observed(report, "pairs"),
     ]
     return comparison_section(
         "Length bias of the first reward model against the others", chosen, captions, chapter=CHAPTER
@@ -89,7 +89,7 @@ def favoured_answers(report: Report) -> Section:
     captions = [
         "favoured: the answer with the higher score, or the one that the data prefers (label); ties are left out.",
         "grade: Flesch–Kincaid; graded: answers that have one.",
-        *detectable(report, "pairs"),
+        *observed(report, "pairs"),
     ]
     title = "Length and readability of favoured answers"
     return Section(title, [*columns, Column("graded")], rows, captions, CHAPTER)
@@ -102,14 +102,14 @@ def gains(report: Report) -> Section:
         MetricColumn("LC win rate", lambda metrics: metrics.win_rate_length_controlled, Spread),
         MetricColumn("judge gain", lambda metrics: metrics.judge_gain, Spread),
         MetricColumn("within length", lambda metrics: metrics.judge_gain_within_length, point),
-        MetricColumn("between length", lambda metrics: metrics.judge_gain_between_length, point),
+        MetricColumn("between length", lambda metrics: metrics.judge_gain_between_length, point, optional=True),
     ]
     captions = [
         "LC win rate: length-controlled, σ(θ) of a logistic fit σ(θ + φ·tanh(Δwords/sd)) of the wins, with a weak "
         "ridge (0.01).",
         "judge gain: mean judge reward minus the base's; within: between answers of like length (deciles of words); "
         "between: from writing other lengths. The two add up to it.",
-        *detectable(report, "prompts"),
+        *observed(report, "prompts"),
     ]
     rows = measured(found for found in done_results(report, "policy") if found.metrics.judge_gain.n)
     title = "Length-controlled win rate and judge gain"
@@ -129,7 +129,7 @@ def texts(report: Report) -> Section:
         "distinct n: different n-grams of words / all n-grams of all answers (Li et al. 2016); it falls as text grows.",
         "4-gram repetition: share of 4-grams of words that the answer has said before (Welleck et al. 2020), mean over "
         "answers.",
-        *detectable(report, "prompts"),
+        *observed(report, "prompts"),
     ]
     results = [found for found in done_results(report, "base", "policy") if found.metrics.length_words.n]
     title = "Lexical diversity of generations"

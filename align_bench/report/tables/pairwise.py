@@ -9,7 +9,7 @@ from align_bench.records import CellId, Comparison, Level
 from align_bench.report.decision import turned
 from align_bench.report.formatting import one_line
 from align_bench.report.labels import called, names_of, of_method
-from align_bench.report.tables.section import Section, both, comparison_section, detectable
+from align_bench.report.tables.section import Section, both, comparison_section, observed
 
 if TYPE_CHECKING:
     from align_bench.report.schema import Report
@@ -68,7 +68,7 @@ def pairwise(report: Report, a: str, b: str) -> Section:
     Args, Raises: as `compared`.
     """
     chosen = compared(report, a, b)
-    captions = [f"A positive difference: {one_line(a)} is higher.", *detectable(report, "pairs", "prompts")]
+    captions = [f"A positive difference: {one_line(a)} is higher.", *observed(report, "pairs", "prompts")]
     if not chosen:
         captions.insert(
             0,

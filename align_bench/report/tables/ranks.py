@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from align_bench.records import CellId, Kind
 from align_bench.report.formatting import UNDEFINED, one_line, p_value
-from align_bench.report.tables.section import Column, Section, detectable, text
+from align_bench.report.tables.section import Column, Section, observed, text
 
 if TYPE_CHECKING:
     from align_bench.report.schema import Ranking, Report
@@ -33,7 +33,7 @@ def _ranked(report: Report, kind: Kind, title: str) -> Section:
     methods = list(dict.fromkeys(row.method for ranking in found for row in ranking.methods))
     columns = [text("method"), *(Column(one_line(ranking.metric)) for ranking in found)]
     rows = [(one_line(method), *(_place(ranking, method) for ranking in found)) for method in methods]
-    captions = [*_captions(found), *detectable(report, "pairs", "prompts")]
+    captions = [*_captions(found), *observed(report, "pairs", "prompts")]
     return Section(title, columns, rows, captions, chapter=CHAPTER)
 
 

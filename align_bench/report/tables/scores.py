@@ -11,10 +11,10 @@ from align_bench.report.tables.section import (
     Column,
     MetricColumn,
     Section,
-    detectable,
     done_results,
     measured,
     metric_section,
+    observed,
     pairs,
     text,
 )
@@ -36,7 +36,7 @@ def attacked(report: Report) -> Section:
     ]
     captions = [
         "ε: one gradient step on the input embeddings of each answer against its label, of ε × their norm.",
-        *detectable(report, "pairs"),
+        *observed(report, "pairs"),
     ]
     rows = measured(results) if epsilons else []
     title = "Reward accuracy under attack"
@@ -63,9 +63,9 @@ def score_groups(report: Report) -> Section:
     captions = [
         "The higher of a pair's two scores is correct when the preferred answer has it, else wrong; ties are in "
         "neither. The two groups hold different pairs; Welch's t-test is not adjusted for the number of models.",
-        *detectable(report, "pairs"),
+        *observed(report, "pairs"),
     ]
-    columns = [text("model"), *map(Column, headings)]
+    columns = [text("model"), *(Column(heading, optional=heading == "Welch t") for heading in headings)]
     return Section("Scores of correctly and incorrectly ranked pairs", columns, rows, captions, chapter=CHAPTER)
 
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 from align_bench.report.decision import ALPHA
-from align_bench.report.formatting import number, one_line
+from align_bench.report.formatting import one_line
 from align_bench.report.tables.values import Interval, Spread, Value, count, difference, p_value
 from align_bench.report.verdict import verdict
 
 if TYPE_CHECKING:
     from align_bench.records import Comparison, Estimate, Kind
-    from align_bench.report.schema import DetectableBetweenSeeds, DetectableEffect, Metrics, Report, Result
+    from align_bench.report.schema import DetectableEffect, Metrics, Report, Result
 
 Measured = TypeVar("Measured")  # what holds the metrics of a row
 VERDICT = (
@@ -180,7 +180,7 @@ def comparison_section(
             any(one.bootstrap_low is not None for one in found),
         ),
         (text("test", optional=True), lambda one: one_line(one.test), True),
-        (Column("p"), lambda one: p_value(one.p), True),
+        (Column("p", optional=True), lambda one: p_value(one.p), True),
         (Column("Holm p"), lambda one: p_value(one.p_holm), True),
         (
             Column("Wilcoxon p", optional=True),
@@ -214,41 +214,26 @@ def measured(results: Iterable[Result]) -> list[tuple[str, Metrics]]:
     return [(found.name, found.metrics) for found in results]
 
 
-def detectable(report: Report, *sizes: Literal["pairs", "prompts", "seeds"]) -> list[str]:
-    """A caption each: the smallest effect that this many pairs, prompts or seeds could have shown."""
+def observed(report: Report, *sizes: Literal["pairs", "prompts", "seeds"]) -> list[str]:
+    """A caption each: how many pairs, prompts or seeds there are. What they could have shown, the notes say."""
     known = report.detectable
     captions = {
-        "pairs": known.pairs and _paired("pairs", known.pairs),
-        "prompts": known.prompts and _paired("prompts", known.prompts),
-        "seeds": known.seeds and _between_seeds(known.seeds),
+        "pairs": known.pairs and _of_prompts("pairs", known.pairs),
+        "prompts": known.prompts and _of_prompts("prompts", known.prompts),
+        "seeds": known.seeds and f"n = {known.seeds.n} seeds.",
     }
     return [caption for size in sizes if (caption := captions[size])]
 
 
 def pairs(report: Report) -> int | None:
-    """How many pairs `detectable` says."""
+    """How many pairs `observed` says."""
     return report.detectable.pairs.n if report.detectable.pairs else None
 
 
 def prompts(report: Report) -> int | None:
-    """How many prompts `detectable` says."""
+    """How many prompts `observed` says."""
     return report.detectable.prompts.n if report.detectable.prompts else None
 
 
-def _between_seeds(size: DetectableBetweenSeeds) -> str:
-    return (
-        f"n = {size.n} seeds; smallest detectable difference {number(size.d)} × the standard deviation over seeds "
-        f"(80% power), {number(size.d_holm)} {_first_step(size.tests)}."
-    )
-
-
-def _paired(what: str, size: DetectableEffect) -> str:
-    of = "" if size.prompts == size.n else f" of {size.prompts} prompts"
-    return (
-        f"n = {size.n} {what}{of}; smallest detectable dz {number(size.dz)} (80% power), {number(size.dz_holm)} "
-        f"{_first_step(size.tests)}."
-    )
-
-
-def _first_step(tests: int) -> str:
-    return f"at Holm's first step ({tests} tests)"
+def _of_prompts(what: str, size: DetectableEffect) -> str:
+    return f"n = {size.n} {what}{'' if size.prompts == size.n else f' of {size.prompts} prompts'}."

@@ -33,12 +33,42 @@ class Number:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """An estimate with its 95% interval: `0.758 ±0.027`, `0.984 -0.012/+0.007` where that is lopsided."""
+    """An estimate with its 95% interval: `0.758 ±0.027`, `0.984 -0.012/+0.007` where that is lopsided.
+
+    Attributes:
+        estimate: what is shown.
+        even: whether one that is lopsided is shown with the larger distance alone, as `0.984 ±0.012`.
+        decimals: of both.
+    """
 
     estimate: records.Estimate
+    even: bool = False
+    decimals: int = 3
 
     def __str__(self) -> str:
-        return formatting.with_spread(self.estimate)
+        found = self.estimate
+        if not self.even:
+            return formatting.with_spread(found)
+        if found.value is None or found.low is None or found.high is None:
+            return formatting.plus_minus(found.value, None, self.decimals)
+        return formatting.plus_minus(found.value, max(found.value - found.low, found.high - found.value), self.decimals)
+
+
+@dataclass(frozen=True, slots=True)
+class OfSeeds:
+    """A mean over seeds with its standard deviation over these: `0.758 ±0.027`, `0.758` without one.
+
+    Attributes:
+        mean, sd: both.
+        decimals: with which they are shown.
+    """
+
+    mean: float | None
+    sd: float | None
+    decimals: int = 3
+
+    def __str__(self) -> str:
+        return formatting.plus_minus(self.mean, self.sd, self.decimals)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +82,7 @@ class Interval:
         return formatting.interval(self.low, self.high)
 
 
-Value: TypeAlias = str | Number | Spread | Interval
+Value: TypeAlias = str | Number | Spread | OfSeeds | Interval
 
 
 def shown(value: N | None, render: Callable[[N | None], str]) -> Number:

@@ -33,9 +33,15 @@ def test_it_says_what_the_report_was_made_from(run: Run) -> None:
     assert f"- judge {report.judges[0].name}.status: done" in text
     assert f"- environment.python: {report.environment.python}" in text
     assert "| 12 min 34 s | 12,345 | 3.0 GiB |" in text
-    titles = [section.title for section in report_sections(report)]
+    leaderboards, titles = [
+        [section.title for section in report_sections(report) if (section.chapter == "verdict") == opening]
+        for opening in (True, False)
+    ]
+    assert leaderboards == ["Leaderboard", "Leaderboard of reward models"]
     assert [line[3:] for line in text.splitlines() if line.startswith("## ")] == [
         "Verdict",
+        *leaderboards,
+        "The numbers behind it",
         *titles,
         "Notes",
         "Environment",

@@ -37,7 +37,8 @@ def test_every_section_is_printed_within_a_hundred_columns(run: Run) -> None:
 def test_captions_say_what_the_numbers_are(run: Run) -> None:
     printed = " ".join(shown(*comparison_tables(run.report()), width=400).split())
     assert "β·ρ (dpo)" in printed
-    assert "n = 60 pairs; smallest detectable dz" in printed
+    assert "n = 60 pairs." in printed
+    assert printed.count("Minimum detectable effect with 60 pairs") == 1
     assert "Preferring the longer answer: accuracy 0." in printed
     assert "kto failed loss is NaN" in printed
     assert "ppo skipped its reward model failed" in printed

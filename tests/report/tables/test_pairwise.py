@@ -25,7 +25,13 @@ def test_it_turns_with_its_arguments(run: Run) -> None:
     there, back = pairwise(report, "dpo", "simpo"), pairwise(report, "simpo", "dpo")
     assert (there.title, back.title) == ("dpo against simpo", "simpo against dpo")
     rows = there.texts()
-    assert [row[0] for row in rows] == ["accuracy", "judge_reward", "judge_reward[other]", "gold_accuracy"]
+    assert [row[0] for row in rows] == [
+        "accuracy_logratio",
+        "accuracy_logp_mean",
+        "judge_reward",
+        "judge_reward[other]",
+        "gold_accuracy",
+    ]
     for row, turned in zip(rows, back.texts(), strict=True):
         assert float(row[1]) == -float(turned[1])
         for column in (2, 3):

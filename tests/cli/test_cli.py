@@ -628,6 +628,16 @@ def test_failing_method_is_a_row_and_the_others_go_on(project: Path, elsewhere: 
     assert {name: finished[name] for name in stored} == stored, "what was there was not computed again"
     assert len(finished) > len(stored)
 
+    repeated = align_bench("run", project)
+    assert repeated.out == mended.out, "a second run prints the same screen"
+    lines = mended.out.splitlines()
+    assert len(lines) <= 22
+    assert lines[-1].startswith("report: ")
+    full = align_bench("report", project, "--full")
+    assert full.out.endswith(mended.out)
+    assert "Policies on the validation pairs" in full.out
+    assert "Policies on the validation pairs" not in mended.out
+
     printed = align_bench("run", project, "--format", "json")
     assert printed.code == 0
     assert json.loads(printed.out) == json.loads(report.read_text(encoding="utf-8"))

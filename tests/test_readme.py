@@ -89,9 +89,9 @@ def test_links_lead_somewhere(target: str) -> None:
 
 
 def test_the_screen_shown_is_the_published_reports() -> None:
-    where = Path("reports", "assignment")
+    published = read_report(ROOT / "reports" / "published" / "assignment")
     console = Console(file=io.StringIO(), width=80, color_system=None)
-    for line in last_screen(read_report(ROOT / where), str(where / "report.html"), console):
+    for line in last_screen(published, "reports/assignment/report.html", console):
         console.print(line)
     assert isinstance(console.file, io.StringIO)
     assert block("text") == console.file.getvalue()

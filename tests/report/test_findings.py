@@ -17,7 +17,7 @@ from align_bench.report.verdict import headline, summarise
 from tests.report.conftest import BASE, DPO, KTO, SIMPO
 from tests.report.test_leaderboard import answered, seeds
 
-PUBLISHED = Path(__file__).parents[2] / "reports"
+PUBLISHED = Path(__file__).parents[2] / "reports" / "published"
 GOLD, JUDGE = MetricKey("gold_accuracy"), MetricKey("judge_reward")
 NOTHING = Findings((), (), None, None, None, gold_alone=False)
 

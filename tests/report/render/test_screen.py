@@ -19,7 +19,7 @@ from align_bench.report.schema import Report
 from tests.report.conftest import BASE, DPO, HOSTILE, KTO, SIMPO, Run, header, outcome
 from tests.report.test_leaderboard import answered, seeds
 
-PUBLISHED = Path(__file__).parents[3] / "reports"
+PUBLISHED = Path(__file__).parents[3] / "reports" / "published"
 WHERE = "reports/demo/report.html"
 
 

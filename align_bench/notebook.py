@@ -32,6 +32,7 @@ def run(
     methods: Sequence[str] | None = None,
     runs: str | Path = "runs",
     reports: str | Path = "reports",
+    quiet: bool = False,
 ) -> Report:
     """Run a suite, or what is missing of it, as `align-bench run` does, and return its report.
 
@@ -45,6 +46,7 @@ def run(
         methods: compute the cells of these methods only; others are reported as far as they are stored.
         runs: the folder of what has been computed.
         reports: the folder of reports; this one is `reports/<name of the suite>`.
+        quiet: show no progress.
 
     Raises:
         AlignBenchError: something is wrong with the suite, its data or a folder. The message says what to do.
@@ -63,7 +65,7 @@ def run(
     ]
     command = shlex.join(["align-bench", "run", str(suite), *options])
     named = None if methods is None else list(methods)
-    record = compute(prepared, Path(runs), Path(reports), methods=named, typed=command)
+    record = compute(prepared, Path(runs), Path(reports), methods=named, typed=command, quiet=quiet)
     return Report(record, Path(reports) / record.suite.name, Path(runs))
 
 

@@ -1,4 +1,4 @@
-"""Progress in the terminal: a bar for the whole run and one for each stage, with what stays above them."""
+"""Progress in the terminal: a bar for the whole run and one for what it is making, below the lines that stay."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from rich.progress import (
     MofNCompleteColumn,
     Task,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.progress import Progress as Bars
+from rich.table import Column
 from rich.text import Text
 
 from align_bench.cli.interrupts import interrupts_said
@@ -26,6 +26,7 @@ from align_bench.report.formatting import duration
 
 # Before this much time has passed, the pace so far is no estimate.
 LEAST_SECONDS = 2.0
+WIDTH = 36  # of what a bar is called, so that it fits beside the rest on 80 columns
 
 
 @contextmanager
@@ -39,23 +40,23 @@ def progress_bars(console: Console, expected: Mapping[tuple[str, str], float]) -
     Raises:
         typer.Exit: after Ctrl-C or SIGTERM.
     """
+    one_line = Column(no_wrap=True, overflow="ellipsis")
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("ETA"),
-        _Remaining(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis", max_width=WIDTH)),
+        BarColumn(bar_width=8),
+        MofNCompleteColumn(table_column=one_line),
+        TextColumn("ETA", table_column=one_line),
+        _Remaining(table_column=one_line),
+        TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
     )
-    bars = Bars(*columns, console=console, transient=False)
+    bars = Bars(*columns, console=console, transient=True, expand=True)
     progress = ProgressBars(bars, expected)
     with interrupts_said(lambda: progress.where), bars:
         yield progress
 
 
 class ProgressBars:
-    """A `Progress` of bars, one for the whole run and one for each stage, with what stays above them.
+    """A `Progress` of bars, one for the whole run and one for the running stage, below the lines that stay.
 
     Attributes:
         where: what is being done, or was when the run ended early, in words.
@@ -74,8 +75,10 @@ class ProgressBars:
 
     @contextmanager
     def stage(self, cell: str, label: str) -> Iterator[Update]:
-        """A bar until the context ends."""
-        task = self._bars.add_task(escape(f"{cell}: {label}"), total=None, note="")
+        """A bar while the context lasts."""
+        room = max(1, WIDTH - len(label) - 2)
+        name = cell if len(cell) <= room else f"{cell[: room // 2]}…{cell[len(cell) - (room - 1) // 2 :]}"
+        task = self._bars.add_task(escape(f"{name}: {label}"), total=None, note="")
         self.where = f"in {cell}: {label}"
 
         def update(done: int, total: int, note: str = "") -> None:
@@ -87,8 +90,9 @@ class ProgressBars:
             yield update
             self.where = f"after {cell}: {label}"
         finally:
-            self._bars.stop_task(task)
+            self._bars.remove_task(task)
             self._show(cell, label, 1.0)
+            self._bars.refresh()  # so that a line that is printed now does not bring it back
 
     def log(self, text: str) -> None:
         """One line above the bars."""

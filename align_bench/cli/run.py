@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
 
 from align_bench.cli.app import (
     Form,
@@ -44,6 +45,7 @@ def run(
         bool, typer.Option("--profile", help="Also trace a few steps of each training, into runs/profile/NAME.")
     ] = False,
     full: Full = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress, only the result.")] = False,
     form: Form = Format.TABLE,
 ) -> None:
     """Run a suite: train every method, evaluate, judge, test the differences, print verdict and leaderboard.
@@ -53,7 +55,7 @@ def run(
 
     Example: align-bench run assignment --set methods='\\[dpo, simpo]' --set seeds='[0, 1, 2]'
     """
-    report = compute(prepared_for(suite, overrides, plugin), runs, reports, profile=profile)
+    report = compute(prepared_for(suite, overrides, plugin), runs, reports, profile=profile, quiet=quiet)
     show_report(report, form, reports, full=full)
     exit_on_failure(report)
 
@@ -171,6 +173,7 @@ def compute(
     only_stored: bool = False,
     profile: bool = False,
     typed: str | None = None,
+    quiet: bool = False,
 ) -> Report:
     """A suite's report: what is missing of it is computed, unless only what is stored may be used.
 
@@ -181,6 +184,7 @@ def compute(
         only_stored: compute nothing.
         profile: also trace a few steps of each training.
         typed: the command that the report names; what was typed if None.
+        quiet: show no progress.
     """
     from align_bench.cli.plan_view import Remaining, remaining
     from align_bench.cli.progress import progress_bars
@@ -194,7 +198,7 @@ def compute(
         )
 
     ahead = Remaining({}, 0, 0) if only_stored else remaining(prepared, runs, methods)
-    with progress_bars(errors, ahead.seconds) as bars:
+    with progress_bars(Console(quiet=True) if quiet else errors, ahead.seconds) as bars:
         if found := ahead.found():
             bars.log(found)
         if not profile:

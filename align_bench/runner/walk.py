@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import gc
 import shutil
+import time
 import traceback
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from align_bench.data.counts import describe_counts
 from align_bench.errors import AlignBenchError, PluginError
+from align_bench.report.formatting import duration
 from align_bench.stages.stage import closure_of
 from align_bench.store.failures import Failure
 from align_bench.store.files import as_store_error
@@ -46,19 +49,34 @@ def walk(wanted: Iterable[Stage[object]], results: Results, desk: LocalDesk, pro
             users[needed].append(stage)
     ready = [stage for stage in missing if not open_needs[stage]]
     lost: set[Stage[object]] = set()
+    left = Counter(stage.owner for stage in missing)
+    took: dict[str, dict[str, float]] = {}
     while ready:
         stage = min(ready, key=lambda one: (desk.distance(one.models()), place[one]))
         ready.remove(stage)
+        began = time.perf_counter()
         if (
             stage.address in results.failed
             or any(needed in lost for needed in stage.needs())
             or not _made(stage, results, desk, progress)
         ):
             lost.add(stage)
+        elif stage.models():
+            took.setdefault(stage.owner, {})[stage.label] = time.perf_counter() - began
+        left[stage.owner] -= 1
+        if not left[stage.owner] and stage.owner in took and not any(one.owner == stage.owner for one in lost):
+            progress.log(_finished(stage.owner, took[stage.owner]))
         for user in users[stage]:
             open_needs[user].discard(stage)
             if not open_needs[user]:
                 ready.append(user)
+
+
+def _finished(owner: str, took: Mapping[str, float]) -> str:
+    """The line of a finished cell: what it took, and most of it."""
+    longest = sorted(took, key=lambda label: -took[label])[:2]
+    most = ", ".join(f"{label} {duration(took[label])}" for label in longest)
+    return f"{owner}: done in {duration(sum(took.values()))}" + (f" ({most})" if len(took) > 1 else "")
 
 
 def _made(stage: Stage[object], results: Results, desk: LocalDesk, progress: Progress) -> bool:

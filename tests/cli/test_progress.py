@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 
 import pytest
 from rich.console import Console
@@ -81,6 +82,7 @@ def shown(expected: dict[tuple[str, str], float]) -> str:
     with progress_bars(console, expected) as progress:
         with progress.stage("[red]dpo", "train") as update:
             update(1, 2, "loss 0.69")
+            progress._bars.refresh()  # as ten times a second
         progress.log("[bold]said")
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
@@ -93,6 +95,26 @@ def test_both_bars_are_shown_and_foreign_text_stays_literal() -> None:
     assert "[red]dpo: train" in text
     assert "loss 0.69" in text
     assert "[bold]said" in text
+
+
+def test_bars_fit_80_columns_and_go_with_their_stages() -> None:
+    console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None)
+    cells = [f"ppo[kl_coef=0.02,reward=poe_rm]#{seed}" for seed in range(40)]
+    with progress_bars(console, {(cell, "train"): 10.0 for cell in cells}) as progress:
+        for cell in cells:
+            with progress.stage(cell, "reference log-probs") as update:
+                update(1, 2, "loss 0.693, rewards/margins 0.12345")
+                progress._bars.refresh()
+            progress.log(f"{cell}: done in 0.1 s")
+    assert isinstance(console.file, io.StringIO)
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "\r", console.file.getvalue())
+    drawn = [line for line in re.split(r"[\r\n]+", text) if line.strip()]
+    assert max(map(len, drawn)) <= 80
+    assert any(": reference log-probs" in line and "#39" in line and "loss" in line for line in drawn)
+    stayed = [line for line in drawn if "done in" in line]
+    assert stayed == [f"{cell}: done in 0.1 s" for cell in cells]
+    frame = console.file.getvalue().rpartition("#38: done in")[2]
+    assert "#38" not in frame.partition("\n")[2]  # the bars of finished stages are gone
 
 
 def test_a_run_with_nothing_to_do_has_no_bar() -> None:

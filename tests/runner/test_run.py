@@ -120,6 +120,8 @@ def test_every_cell_is_done(whole: Whole) -> None:
     assert all(result.name == str(result.cell) for result in report.results)
     assert any("24 rows read (embedded/planted)" in said for said in progress.logged)
     assert any("parameters" in said and "fp32/float32/cpu" in said for said in progress.logged)
+    done = [said.split(": done in ")[0] for said in progress.logged if ": done in " in said]
+    assert sorted(done) == sorted(result.name for result in report.results)  # a line for each finished cell
 
 
 def test_shared_work_is_done_once(whole: Whole) -> None:

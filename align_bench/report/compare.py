@@ -27,8 +27,8 @@ from align_bench.report.labels import bare_name, called, names_of
 from align_bench.report.rows import REBUILD
 from align_bench.report.schema import Header, JudgeFacts, Report
 from align_bench.report.tables.cost import costs
-from align_bench.report.tables.leaderboard import judged, policies, reward_models
 from align_bench.report.tables.pairwise import LEVELS, members, pairwise
+from align_bench.report.tables.results import judged, policies, reward_models
 from align_bench.report.tables.section import Column, Section, text
 from align_bench.report.tables.values import difference, number
 from align_bench.report.verdict import verdict

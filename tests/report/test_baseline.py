@@ -22,7 +22,7 @@ from align_bench.report.rows import AuditRow, ScoreRow, Side
 from align_bench.report.schema import AgainstLonger
 from align_bench.report.tables.baseline import against_longer as table
 from align_bench.report.tables.baseline import knowable
-from align_bench.report.tables.leaderboard import reward_models
+from align_bench.report.tables.results import reward_models
 from tests.report.conftest import RM, header, outcome, score
 
 SIDES: tuple[Side, ...] = ("chosen", "rejected")

@@ -18,6 +18,7 @@ from align_bench.report.export import read_report
 from align_bench.report.labels import called, labels, names_of, of_method
 from align_bench.report.leaderboard import leaderboard
 from align_bench.report.schema import LeaderboardRow, Report
+from align_bench.report.tables.pairwise import members
 from tests.report.conftest import BASE, DPO, KTO, SIMPO, answer, header, outcome, score
 
 GOLD, JUDGE = MetricKey("gold_accuracy"), MetricKey("judge_reward")
@@ -188,3 +189,10 @@ def test_every_name_that_a_table_prints_stands_for_its_cells() -> None:
     assert called("ppo kl 0.3", cells) == []
     for name in names_of(cells):
         assert called(name, cells)
+
+
+def test_a_label_names_its_method_in_a_comparison() -> None:
+    first, second = (CellId("ppo", (("kl_coef", kl),)) for kl in (0.02, 0.2))
+    report = answered({BASE: 0.0, first: 1.0, second: 0.5})
+    assert members(report, "ppo kl 0.02") == {"checkpoint": {first}, "method": {first}}
+    assert members(report, "ppo")["checkpoint"] == {first, second}

@@ -158,7 +158,7 @@ def test_no_label_of_a_figure_is_cut_and_each_figure_has_its_words(open_page: Op
 
 def test_tables_are_sorted_by_their_headings(open_page: Open) -> None:
     page = open_page()
-    table = page.locator("section#leaderboard table", has=page.get_by_role("button", name="judge", exact=True))
+    table = page.locator("section#results table", has=page.get_by_role("button", name="judge", exact=True))
     heading = table.get_by_role("button", name="judge", exact=True)
     column = 1
 
@@ -179,7 +179,7 @@ def test_tables_are_sorted_by_their_headings(open_page: Open) -> None:
 
 def test_what_is_undefined_is_sorted_last(open_page: Open) -> None:
     page = open_page()
-    table = page.locator("section#leaderboard table", has=page.get_by_role("button", name="win rate"))
+    table = page.locator("section#results table", has=page.get_by_role("button", name="win rate"))
     for _ in range(2):
         table.get_by_role("button", name="win rate").click()
         index = (

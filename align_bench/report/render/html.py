@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 CHAPTERS = {
     "verdict": "Verdict",
-    "leaderboard": "Leaderboard",
+    "results": "Results",
     "differences": "Differences",
     "training": "Training",
     "scores": "Scores",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from align_bench.report import provenance
 from align_bench.report.formatting import clipped, one_line
 from align_bench.report.tables import report_sections
-from align_bench.report.tables.ranked import OPENING
+from align_bench.report.tables.leaderboard import OPENING
 from align_bench.report.verdict import headline
 
 if TYPE_CHECKING:

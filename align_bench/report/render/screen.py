@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from align_bench.report.formatting import UNDEFINED, one_line
-from align_bench.report.tables.ranked import beside_longer, mark, over_seeds, percent, tenths, with_margin
+from align_bench.report.tables.leaderboard import beside_longer, mark, over_seeds, percent, tenths, with_margin
 from align_bench.report.tables.values import Spread
 from align_bench.report.verdict import headline
 

@@ -18,8 +18,8 @@ from rich.text import Text
 
 from align_bench.report.formatting import clipped, one_line
 from align_bench.report.tables import report_sections
+from align_bench.report.tables.leaderboard import OPENING
 from align_bench.report.tables.pairwise import pairwise
-from align_bench.report.tables.ranked import OPENING
 from align_bench.report.tables.section import Column, Section
 from align_bench.report.verdict import headline
 

@@ -17,10 +17,10 @@ from align_bench.report.tables.cost import costs
 from align_bench.report.tables.differences import against_base, methods, own_reward, win_rates
 from align_bench.report.tables.drift import drift_from_base, gold_against_judge
 from align_bench.report.tables.keywords import keyword_lists
-from align_bench.report.tables.leaderboard import failures, judged, policies, reward_models
+from align_bench.report.tables.leaderboard import leaderboard, reward_leaderboard
 from align_bench.report.tables.length import favoured_answers, gains, length_bias, length_bias_against_first, texts
-from align_bench.report.tables.ranked import leaderboard, reward_leaderboard
 from align_bench.report.tables.ranks import policy_ranks, reward_model_ranks
+from align_bench.report.tables.results import failures, judged, policies, reward_models
 from align_bench.report.tables.scores import attacked, score_groups
 from align_bench.report.tables.section import Section
 from align_bench.report.tables.tuning import trials

@@ -1,131 +1,160 @@
-"""Reward models on the validation pairs, policies on them and by their answers, and what has no result."""
+"""The leaderboard as a table: policies with the base, and reward models."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from align_bench.records import Estimate
-from align_bench.report.formatting import UNDEFINED, one_line, with_spread
-from align_bench.report.tables.baseline import knowable
-from align_bench.report.tables.section import (
-    MetricColumn,
-    Section,
-    done_results,
-    measured,
-    metric_section,
-    observed,
-    pairs,
-    prompts,
-    text,
-)
-from align_bench.report.tables.values import Spread, percent, point, tenths
+from align_bench.records import Estimate, MetricKey
+from align_bench.report.formatting import UNDEFINED, one_line
+from align_bench.report.tables import values
+from align_bench.report.tables.section import Column, Section, text
+from align_bench.report.tables.values import OfSeeds, Spread, Value
 
 if TYPE_CHECKING:
-    from align_bench.report.schema import Metrics, Report, Result
+    from align_bench.report.schema import LeaderboardRow, OverSeeds, Report, RewardModelRow
 
-CHAPTER = "leaderboard"
+Row = TypeVar("Row")
+OPENING = "verdict"  # the chapter of these tables, which stand before all others
+SHOWN = {MetricKey("gold_accuracy"): "gold", MetricKey("judge_reward"): "judge"}
+BY = {
+    "gold_accuracy": "gold accuracy",
+    "judge_reward": "the judge's score",
+    "accuracy_gold_choice": "accuracy against the right answers",
+    "accuracy": "accuracy",
+}
 
 
-def reward_models(report: Report) -> Section:
-    """Reward models on the validation pairs."""
-    columns: list[MetricColumn[Metrics]] = [
-        MetricColumn("accuracy", lambda metrics: metrics.accuracy, Spread),
-        MetricColumn("ties", lambda metrics: metrics.tie_rate, percent, optional=True),
-        MetricColumn("acc. (chosen longer)", lambda metrics: metrics.accuracy_chosen_longer, point),
-        MetricColumn("acc. (chosen shorter)", lambda metrics: metrics.accuracy_chosen_shorter, point),
-        MetricColumn("acc. (gold)", lambda metrics: metrics.accuracy_gold_choice, point),
-        MetricColumn("margin", lambda metrics: metrics.margin, Spread),
-        MetricColumn("reward mean", lambda metrics: metrics.reward_mean, point, optional=True),
-        MetricColumn("reward std", lambda metrics: metrics.reward_std, point, optional=True),
+def leaderboard(report: Report) -> Section:
+    """Policies and the base, the best first."""
+    rows = report.leaderboard
+    around = over_seeds(rows)
+    columns: list[tuple[Column, Callable[[LeaderboardRow], Value]]] = [
+        (text("method"), lambda row: one_line(row.label)),
+        (Column("judge"), lambda row: with_margin(row.judge, around)),
+        (Column("gold"), lambda row: with_margin(row.gold, around)),
+        (Column("win rate"), lambda row: Spread(row.win_rate, even=True)),
+        (Column("LC win rate", optional=True), lambda row: with_margin(row.win_rate_length_controlled, around)),
+        (Column("words"), lambda row: tenths(row.words)),
+        (Column("unfin."), lambda row: percent(row.unfinished)),
+        (Column("KL", optional=True), lambda row: with_margin(row.kl, around)),
+        (Column("seconds", optional=True), lambda row: tenths(row.seconds)),
+        (text("vs base", wraps=False), mark),
+        (Column("seeds", optional=True), lambda row: seeds(row)),
     ]
-    rows = measured(done_results(report, "reward"))
-    title = "Reward models on the validation pairs"
-    return metric_section(title, "model", rows, columns, _of_pairs(report), chapter=CHAPTER, n=pairs(report))
+    captions = list(_captions(rows)) if rows else []
+    return _section("Leaderboard", columns, rows, captions)
 
 
-def policies(report: Report) -> Section:
-    """Policies on the validation pairs, by their own rewards and by two measures that are the same for all."""
-    columns: list[MetricColumn[Metrics]] = [
-        MetricColumn("accuracy", lambda metrics: metrics.accuracy, Spread),
-        MetricColumn("ties", lambda metrics: metrics.tie_rate, percent, optional=True),
-        MetricColumn("acc. (mean logp)", lambda metrics: metrics.accuracy_logp_mean, point),
-        MetricColumn("acc. (log-ratio)", lambda metrics: metrics.accuracy_logratio, point),
-        MetricColumn("acc. (gold)", lambda metrics: metrics.accuracy_gold_choice, point),
-        MetricColumn("margin", lambda metrics: metrics.margin, Spread),
-        MetricColumn("reward mean", lambda metrics: metrics.reward_mean, point, optional=True),
-        MetricColumn("reward std", lambda metrics: metrics.reward_std, point, optional=True),
+def reward_leaderboard(report: Report) -> Section:
+    """Reward models, the best first."""
+    rows = report.reward_leaderboard
+    around = over_seeds(rows)
+    columns: list[tuple[Column, Callable[[RewardModelRow], Value]]] = [
+        (text("model"), lambda row: one_line(row.label)),
+        (Column("accuracy"), lambda row: with_margin(row.accuracy, around)),
+        (Column("acc. (gold)"), lambda row: with_margin(row.accuracy_gold, around)),
+        (Column("right shorter"), lambda row: with_margin(row.accuracy_right_shorter, around)),
+        (Column("ties"), lambda row: percent(row.ties)),
+        (Column("seconds", optional=True), lambda row: tenths(row.seconds)),
+        (text("vs longer", wraps=False), beside_longer),
+        (Column("seeds", optional=True), lambda row: seeds(row)),
     ]
-    results = done_results(report, "base", "policy")
-    captions = [
-        *_rewards(results),
-        "acc. (mean logp): accuracy of the mean log-probability per token; acc. (log-ratio): accuracy of the log-ratio "
-        "to the reference.",
-        *_of_pairs(report),
-    ]
-    title = "Policies on the validation pairs"
-    return metric_section(title, "policy", measured(results), columns, captions, chapter=CHAPTER, n=pairs(report))
+    captions = []
+    if rows:
+        captions = [
+            f"Ranked by {_by(rows)}. acc. (gold): against the right answers; right shorter: where the right answer has "
+            "fewer words.",
+            "vs longer: every checkpoint was shown to be above (↑) or below (↓) preferring the longer answer, on the "
+            "same pairs (Holm-adjusted 5%).",
+            _margins(around),
+            *_tied(rows),
+        ]
+    return _section("Leaderboard of reward models" if report.leaderboard else "Leaderboard", columns, rows, captions)
 
 
-def judged(report: Report) -> Section:
-    """Generations, scored by the judges."""
-    results = [found for found in done_results(report, "base", "policy") if found.metrics.length_words.n]
-    others = dict.fromkeys(reward.judge for found in results for reward in found.metrics.other_judges)
-    columns: list[MetricColumn[Metrics]] = [
-        MetricColumn("judge", lambda metrics: metrics.judge_reward_mean, Spread),
-        *(MetricColumn(f"[{judge}]", _mean_by(judge), Spread) for judge in others),
-        MetricColumn("std", lambda metrics: metrics.judge_reward_std, point, optional=True),
-        MetricColumn("win rate", lambda metrics: metrics.win_rate_vs_base, Spread),
-        MetricColumn("gold accuracy", lambda metrics: metrics.gold_accuracy, Spread),
-        MetricColumn("words", lambda metrics: metrics.length_words, tenths),
-        MetricColumn("answer tokens", lambda metrics: metrics.length_tokens, tenths, optional=True),
-        MetricColumn("grade", lambda metrics: metrics.readability_grade, tenths, optional=True),
-        MetricColumn("unfinished", lambda metrics: metrics.unfinished_share, percent),
-    ]
-    captions = [
-        "win rate: of an answer against one of the base to the same prompt, a tie counts ½; grade: Flesch–Kincaid; "
-        "unfinished: answers truncated at the token limit.",
-        *observed(report, "prompts"),
-    ]
-    if report.judges and (rewarded := report.judges[0].rewarded):
-        captions.append(
-            f"The judge is the very reward that {', '.join(map(one_line, rewarded))} learned from or picked by: its "
-            f"scores are no independent verdict on {'it' if len(rewarded) == 1 else 'them'}."
+def over_seeds(rows: Sequence[LeaderboardRow] | Sequence[RewardModelRow]) -> bool:
+    """Whether ± is a standard deviation over seeds: where any method has several. Else it is a 95% interval."""
+    return any(len(row.seeds) > 1 for row in rows)
+
+
+def with_margin(found: OverSeeds, around: bool, decimals: int = 3) -> Spread | OfSeeds:
+    """A mean with its standard deviation over seeds (`around`), or else with its interval over prompts."""
+    if around:
+        return OfSeeds(found.mean, found.sd, decimals)
+    return Spread(Estimate(found.mean, found.low, found.high), even=True, decimals=decimals)
+
+
+def tenths(found: OverSeeds) -> Value:
+    """A mean to one decimal."""
+    return values.tenths(Estimate(found.mean))
+
+
+def percent(found: OverSeeds) -> Value:
+    """A mean share as a percentage."""
+    return values.percent(Estimate(found.mean))
+
+
+def mark(row: LeaderboardRow) -> str:
+    """On what it was shown to be above the base or below it: `gold↑ judge↑`."""
+    shown = [f"{SHOWN[one]}↑" for one in row.above_base] + [f"{SHOWN[one]}↓" for one in row.below_base]
+    return " ".join(shown) or "–"
+
+
+def beside_longer(row: RewardModelRow) -> str:
+    """Whether it was shown to be above or below preferring the longer answer."""
+    return UNDEFINED if row.against_longer is None else {"above": "↑", "below": "↓", "none": "–"}[row.against_longer]
+
+
+def seeds(row: LeaderboardRow | RewardModelRow) -> Value:
+    """Seeds that finished, of how many where some did not."""
+    count = len(row.seeds)
+    return f"{count} of {count + row.unfinished_cells}" if row.unfinished_cells else values.count(count)
+
+
+def _by(rows: Sequence[LeaderboardRow] | Sequence[RewardModelRow]) -> str:
+    metric = rows[0].ranked_by
+    return "nothing, for want of a measure that all have" if metric is None else BY[metric.name]
+
+
+def _captions(rows: Sequence[LeaderboardRow]) -> Iterator[str]:
+    few = any(row.level == "checkpoint" for row in rows if row.kind == "policy")
+    yield (
+        f"Ranked by {_by(rows)}. vs base: shown to be above (↑) or below (↓) the base at a Holm-adjusted 5%"
+        f"{'; claims about these checkpoints, of several of a method every one' if few else ''}."
+    )
+    yield (
+        "win rate: against the base by the judge; LC: at equal length; unfin.: answers truncated at the token "
+        "limit; KL: to the base, nats per answer; seconds: to train and evaluate one checkpoint."
+    )
+    yield _margins(over_seeds(rows))
+    yield from _tied(rows)
+
+
+def _margins(around: bool) -> str:
+    if around:
+        return (
+            "± is the standard deviation over seeds; of win rates a 95% interval over seeds and prompts, the larger "
+            "distance, not adjusted for their number."
         )
-    title = "Generations, judged"
-    return metric_section(title, "policy", measured(results), columns, captions, chapter=CHAPTER, n=prompts(report))
+    return "± is a 95% interval, the larger distance where the sides differ, not adjusted for their number."
 
 
-def failures(report: Report) -> Section:
-    """Cells without a result, and why."""
-    methods = report.tuning.methods if report.tuning else []
-    ended = [(found.name, found.status, found.reason) for found in report.results]
-    ended += [(str(trial.cell), trial.status, trial.reason) for found in methods for trial in found.trials]
-    rows = [
-        (one_line(name), status, one_line(reason or UNDEFINED)) for name, status, reason in ended if status != "done"
-    ]
-    columns = [text("cell"), text("status", wraps=False), text("reason")]
-    return Section("Failed or skipped cells", columns, rows, chapter=CHAPTER)
+def _tied(rows: Sequence[LeaderboardRow] | Sequence[RewardModelRow]) -> list[str]:
+    """A caption with the methods that share a rank."""
+    shared: dict[int, list[str]] = {}
+    for row in rows:
+        if row.rank is not None:
+            shared.setdefault(row.rank, []).append(one_line(row.label))
+    found = [" = ".join(labels) for labels in shared.values() if len(labels) > 1]
+    return [f"Tied: {'; '.join(found)}."] if found else []
 
 
-def _mean_by(judge: str) -> Callable[[Metrics], Estimate]:
-    def mean(metrics: Metrics) -> Estimate:
-        return next((found.mean for found in metrics.other_judges if found.judge == judge), Estimate(None))
-
-    return mean
-
-
-def _rewards(results: Sequence[Result]) -> Iterator[str]:
-    cells: dict[str, list[str]] = {}
-    for found in results:
-        if found.reward:
-            cells.setdefault(found.reward, []).append(found.name)
-    if cells:
-        defined = "; ".join(f"{one_line(reward)} ({one_line(', '.join(own))})" for reward, own in cells.items())
-        yield f"Reward: {defined}."
-
-
-def _of_pairs(report: Report) -> list[str]:
-    longer = report.baselines.longer_wins
-    baseline = [] if longer.value is None else [f"Preferring the longer answer: accuracy {with_spread(longer)}."]
-    return [*observed(report, "pairs"), *baseline, *knowable(report), "A tie counts ½; lengths in words."]
+def _section(
+    title: str, columns: Sequence[tuple[Column, Callable[[Row], Value]]], rows: Sequence[Row], captions: Sequence[str]
+) -> Section:
+    """Without the columns that no row has a value for."""
+    cells = [(column, [cell(row) for row in rows]) for column, cell in columns]
+    kept = [(column, own) for column, own in cells if any(str(value) != UNDEFINED for value in own)]
+    shown = list(zip(*(own for _, own in kept), strict=True))
+    return Section(title, [column for column, _ in kept], shown, captions, OPENING)

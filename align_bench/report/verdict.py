@@ -186,6 +186,8 @@ def _lengths(found: Lengths) -> str:
 
 def _times(found: Lengths, labels: Sequence[str]) -> str:
     least, most = (f"{bound(found.times[label] for label in labels):.1f}" for bound in (min, max))
+    if least == most == "1.0":
+        return "about"
     return f"{least} times" if least == most else f"{least} to {most} times"
 
 

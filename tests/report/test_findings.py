@@ -111,6 +111,8 @@ def test_lengths_are_multiples_of_the_bases() -> None:
         "Answers of a and b are 4.1 to 5.0 times as long as the base's (5.0 words), those of c 1.7 times; at equal "
         "length the judge prefers only the answers of c to the base's (95% intervals, not adjusted)."
     )
+    alike = Lengths(5.0, {"a": 1.04, "b": 0.96}, (), ())
+    assert said(lengths=alike) == "Answers of a and b are about as long as the base's (5.0 words)."
     assert said(lengths=Lengths(5.0, {"a": 0.9}, (), ())) == (
         "Answers of a are 0.9 times as long as the base's (5.0 words)."
     )

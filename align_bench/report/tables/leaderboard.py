@@ -31,6 +31,7 @@ def leaderboard(report: Report) -> Section:
     around = over_seeds(rows)
     columns: list[tuple[Column, Callable[[LeaderboardRow], Value]]] = [
         (text("method"), lambda row: one_line(row.label)),
+        (text("vs base", wraps=False), mark),
         (Column("judge"), lambda row: with_margin(row.judge, around)),
         (Column("gold"), lambda row: with_margin(row.gold, around)),
         (Column("win rate"), lambda row: Spread(row.win_rate, even=True)),
@@ -39,7 +40,6 @@ def leaderboard(report: Report) -> Section:
         (Column("unfin."), lambda row: percent(row.unfinished)),
         (Column("KL", optional=True), lambda row: with_margin(row.kl, around)),
         (Column("seconds", optional=True), lambda row: tenths(row.seconds)),
-        (text("vs base", wraps=False), mark),
         (Column("seeds", optional=True), lambda row: seeds(row)),
     ]
     captions = list(_captions(rows)) if rows else []
@@ -52,12 +52,12 @@ def reward_leaderboard(report: Report) -> Section:
     around = over_seeds(rows)
     columns: list[tuple[Column, Callable[[RewardModelRow], Value]]] = [
         (text("model"), lambda row: one_line(row.label)),
+        (text("vs longer", wraps=False), beside_longer),
         (Column("accuracy"), lambda row: with_margin(row.accuracy, around)),
         (Column("acc. (gold)"), lambda row: with_margin(row.accuracy_gold, around)),
         (Column("right shorter"), lambda row: with_margin(row.accuracy_right_shorter, around)),
         (Column("ties"), lambda row: percent(row.ties)),
         (Column("seconds", optional=True), lambda row: tenths(row.seconds)),
-        (text("vs longer", wraps=False), beside_longer),
         (Column("seeds", optional=True), lambda row: seeds(row)),
     ]
     captions = []

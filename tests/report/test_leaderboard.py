@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import random
 import statistics
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,9 @@ from align_bench.report.decision import turned
 from align_bench.report.export import read_report
 from align_bench.report.labels import called, labels, names_of, of_method
 from align_bench.report.leaderboard import leaderboard
+from align_bench.report.render.csv import write_tables
+from align_bench.report.render.html import render_page
+from align_bench.report.render.markdown import render
 from align_bench.report.schema import LeaderboardRow, Report
 from align_bench.report.tables.pairwise import members
 from tests.report.conftest import BASE, DPO, KTO, SIMPO, answer, header, outcome, score
@@ -196,3 +200,19 @@ def test_a_label_names_its_method_in_a_comparison() -> None:
     report = answered({BASE: 0.0, first: 1.0, second: 0.5})
     assert members(report, "ppo kl 0.02") == {"checkpoint": {first}, "method": {first}}
     assert members(report, "ppo")["checkpoint"] == {first, second}
+
+
+def test_every_rendering_has_the_same_table_and_opens_with_it(tmp_path: Path) -> None:
+    report = answered({BASE: 0.0, **{cell: 1.0 + 0.1 * (cell.seed or 0) for cell in seeds(DPO)}})
+    write_tables(tmp_path, report)
+    with (tmp_path / "tables" / "leaderboard.csv").open(encoding="utf-8", newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    own = row_of(report, DPO)
+    assert [row["method"] for row in rows] == ["dpo", "base"]
+    assert (rows[0]["judge"], rows[0]["judge sd"]) == (f"{own.judge.mean:.3f}", f"{own.judge.sd:.3f}")
+    assert (rows[0]["win rate low"], rows[0]["vs base"]) == (f"{own.win_rate.low:.3f}", "judge↑")
+    for text in (render(report), render_page(report, [], [])):
+        assert f"{own.judge.mean:.3f} ±{own.judge.sd:.3f}" in text
+        first = text.index("Leaderboard")
+        assert text.index(report.summary[0][:40]) < first < text.index("The numbers behind it")
+        assert first < text.index("Generations, judged")

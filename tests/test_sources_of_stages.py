@@ -88,6 +88,7 @@ TABLE: dict[str, frozenset[str]] = {
     "testing.": NOTHING,
     "data.summary": NOTHING,  # `align-bench data`
     "data.answers": NOTHING,  # `align-bench score`
+    "data.check_rows": REPORT,  # what alarms know of rows
     "runner.score_file": NOTHING,  # `align-bench score`
     "runner.stored_judge": NOTHING,
     "report.compare": NOTHING,  # the other commands' own pages and tables: written anew each time, never finished
@@ -111,6 +112,8 @@ TABLE: dict[str, frozenset[str]] = {
     "planning.memory": NOTHING,
     "planning.lengths": NOTHING,
     "planning.known": NOTHING,
+    "runner.conform": NOTHING,  # stops methods, and notes facts beside what they make
+    "runner.watch": NOTHING,  # says what the report says again
     "runner.desk": NOTHING,  # hands out what was loaded by the code of `models`
     "runner.results": NOTHING,
     "runner.run": NOTHING,
@@ -220,6 +223,7 @@ TABLE: dict[str, frozenset[str]] = {
     "planning": REPORT,
     "planning.": REPORT,
     "runner": REPORT,
+    "runner.checked": REPORT,
     "runner.costs": REPORT,
     "runner.environment": REPORT,
     "runner.outcomes": REPORT,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
@@ -44,6 +45,18 @@ class Base:
     digest: str
     role: str = "base"
     below: Base | None = None
+
+    @property
+    def vocabulary(self) -> int | None:
+        """How many tokens its configuration says that it knows; None where it does not, as of a GGUF file."""
+        if self.below is not None:
+            return self.below.vocabulary
+        try:
+            found = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        size = found.get("vocab_size") or found.get("text_config", {}).get("vocab_size")
+        return size if isinstance(size, int) else None
 
 
 def find_base(name: str, *, role: str = "base", digest: Digest | None = None) -> Base:

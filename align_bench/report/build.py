@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from align_bench.records import Comparison, Generation, Outcome, PairTexts
 from align_bench.report.agreement import agreement_notes, agreements, shared_rows_notes
+from align_bench.report.alarms import alarms
 from align_bench.report.audit import audit
 from align_bench.report.baseline import against_longer, longer_wins_verdict
 from align_bench.report.cells import Cell, gather, judges_of, prompt_by_pair
@@ -69,8 +70,10 @@ def build_report(
     beside_longer = against_longer(cells, audits)
     audited, policies = audit(audits), compare_policies(cells, results, judges)
     without_training = baselines(cells, pairs)
+    found = alarms(header, results, beside_longer)
     report = Report(
         **dict(header),
+        alarms=found,
         verdict=[
             *write_verdict(results, claimed, rankings, margins.equivalence_dz),
             *longer_wins_verdict(beside_longer),

@@ -53,6 +53,23 @@ class BaseFacts(Block):
     """How weights are stored and computed with, and on what."""
     template_date: str | None = None
     """The day that its chat template writes into prompts, where it writes one."""
+    vocabulary: int | None = None
+    """Tokens that it knows; None where its configuration does not say."""
+
+
+class CheckedRows(Block):
+    """What was looked for in rows before anything was trained on them."""
+
+    labels: int | None = None
+    """Rows whose labels have sides: of answers that are numbered, or unpaired; None where there are none."""
+    labels_first: int | None = None
+    """Those that prefer the first answer, or call the only one desirable."""
+    prompts_in_train: int | None = None
+    """Rows whose prompt is also one of `train`; None of `train` itself."""
+    distance: float | None = None
+    """Total variation between the token frequencies of its answers and those of `train`; of a judge's rows."""
+    distance_by_chance: float | None = None
+    """The same between two halves of `train`."""
 
 
 class DataFacts(Block):
@@ -64,6 +81,8 @@ class DataFacts(Block):
     """Reason → rows: `read`, `kept` and `dropped: …`."""
     tokens: dict[str, int]
     """Reason → rows: `kept`, `truncated` and `dropped: …`."""
+    checked: CheckedRows | None = None
+    """None in reports from before rows were checked."""
 
 
 class SharedRows(Block):
@@ -672,6 +691,47 @@ class Detectable(Block):
     seeds: DetectableBetweenSeeds | None = None
 
 
+class MethodCheck(Block):
+    """A check of the conformance kit that a method failed before its first step, and was trained all the same."""
+
+    cell: CellId
+    check: Literal["signs", "extremes"]
+    found: str
+    hint: str
+
+
+AlarmKind = Literal[
+    "one-sided labels",
+    "validation in training",
+    "other data",
+    "shifted tokens",
+    "flipped sign",
+    "not finite",
+    "judge at chance",
+    "judge by length",
+    "equal scores",
+    "nothing learned",
+    "drifted away",
+    "repeats itself",
+    "never ends",
+    "cut-off answers",
+]
+
+
+class Alarm(Block):
+    """Something that makes other numbers of the report hard to believe."""
+
+    kind: AlarmKind
+    about: str
+    """The cell, the judge or the split of the data."""
+    found: float | None
+    """The number; None where the sentence holds several."""
+    threshold: float | None
+    sentence: str
+    cure: str
+    """What usually mends it."""
+
+
 class Header(Block):
     """What was run; no row holds it."""
 
@@ -686,12 +746,15 @@ class Header(Block):
     training_keywords: KeywordList | None = None
     """Of the training set's preferred answers, which `training_texts.parquet` holds."""
     tuning: Tuning | None = None
+    failed_checks: list[MethodCheck] = []
 
 
 class Report(Header):
     """A whole report: what was run, and all that is computed from its exported rows."""
 
     version: Annotated[Literal[1], Field(description="Version of this format.")] = 1
+    alarms: list[Alarm] = []
+    """What makes other numbers hard to believe; the verdict begins with it."""
     summary: list[str] = []
     """At most three plain sentences, for people; what is behind them, `verdict` says."""
     verdict: list[str]

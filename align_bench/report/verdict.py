@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from align_bench.records import CellId, Comparison, MetricKey
+from align_bench.report.alarms import alarm_lines, alarm_notes
 from align_bench.report.claims import Claim
 from align_bench.report.decision import decision
 from align_bench.report.formatting import interval, number, one_line, p_value, signed, tenths
@@ -82,10 +83,15 @@ def verdict(found: Comparison) -> str:
     return {"equivalent": "equivalent", "none": "inconclusive", "undefined": "undefined"}[decided]
 
 
-def headline(report: Report) -> list[str]:
-    """What stands first wherever a report is shown; the numbers behind it, `report.verdict`, come further down."""
-    # The place for alarms: a line each, before the sentences.
-    return list(report.summary)
+def headline(report: Report, *, short: bool = False) -> list[str]:
+    """What stands first wherever a report is shown; the numbers behind it, `report.verdict`, come further down.
+
+    Args:
+        report: a report.
+        short: say of alarms no more than a small screen has room for.
+    """
+    told = alarm_notes if short else alarm_lines
+    return [*told(report.alarms), *report.summary]
 
 
 def summarise(found: Findings) -> list[str]:

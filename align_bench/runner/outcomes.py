@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from align_bench.stages.stage import Stage
     from align_bench.store.failures import Failure
 
+FAILED_CHECKS = "failed_checks"  # among the facts of an adapter: what its method failed before its first step
+
 
 def outcomes(graph: Graph, results: Results) -> dict[CellId, Outcome]:
     """Cell → how it ended, in the order of the report.

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from align_bench.errors import AlignBenchError
 from align_bench.planning.graph import Graph  # loaded, so that the report's source holds what names cells
 from align_bench.report.export import WRITTEN, read_report
 from align_bench.runner.environment import REPORT_LIBRARIES, environment
+from align_bench.runner.outcomes import FAILED_CHECKS
 from align_bench.sources import module_digest
 from align_bench.stages.stage import closure_of, library_versions
 from align_bench.store.files import as_store_error
@@ -17,10 +18,10 @@ from align_bench.store.keys import content_key
 from align_bench.suite.models import GoldJudge
 
 if TYPE_CHECKING:
-    from align_bench.planning.cells import Panelist
+    from align_bench.planning.cells import Cell, Panelist
     from align_bench.planning.inputs import Prepared
-    from align_bench.records import CellId, Outcome, TrainingText
-    from align_bench.report.schema import Header, JudgeFacts, Report
+    from align_bench.records import CellId, Json, Outcome, TrainingText
+    from align_bench.report.schema import DataFacts, Header, JudgeFacts, MethodCheck, Report
     from align_bench.runner.results import Results
     from align_bench.stages.stage import Stage
 
@@ -104,11 +105,10 @@ def _header(
     texts: Sequence[TrainingText],
 ) -> Header:
     from align_bench.report.course import training_keywords
-    from align_bench.report.schema import BaseFacts, DataFacts, Header, SuiteFacts
+    from align_bench.report.schema import BaseFacts, Header, SuiteFacts
     from align_bench.runner.tuning import tuning_of
 
     suite, frozen = prepared.suite, prepared.inputs.frozen
-    tables = {split: results.artefact(table).facts for split, table in graph.tables.items()}
     return Header(
         command=command,
         suite=SuiteFacts(name=suite.name, state=report_key(prepared, graph), settings=suite.model_dump(mode="json")),
@@ -117,16 +117,35 @@ def _header(
             digest=frozen.base.digest,
             precision=str(frozen.precision),
             template_date=frozen.date or None,
+            vocabulary=frozen.base.vocabulary,
         ),
-        data={
-            split: DataFacts.model_validate({key: facts[key] for key in DataFacts.model_fields})
-            for split, facts in tables.items()
-        },
+        data={split: data_facts(split, prepared, graph, results) for split in graph.tables},
         judges=[_judge_facts(graph, results, judge, ended) for judge in graph.panel],
         environment=environment(),
         training_keywords=training_keywords(texts),
         tuning=tuning_of(suite.tune, graph, results) if suite.tune else None,
+        failed_checks=[failed for cell in (*graph.judges, *graph.cells) for failed in failed_checks(cell, results)],
     )
+
+
+def data_facts(split: str, prepared: Prepared, graph: Graph, results: Results) -> DataFacts:
+    """What the report says of a split, whose rows are stored."""
+    from align_bench.report.schema import DataFacts
+    from align_bench.runner.checked import checked_rows
+
+    facts = results.artefact(graph.tables[split]).facts
+    known = {key: facts[key] for key in DataFacts.model_fields if key in facts}
+    return DataFacts.model_validate({**known, "checked": checked_rows(split, prepared, graph, results)})
+
+
+def failed_checks(cell: Cell, results: Results) -> list[MethodCheck]:
+    """What a cell's method failed before its first step, and was trained all the same."""
+    from align_bench.report.schema import MethodCheck
+
+    if cell.adapter is None or not results.has(cell.adapter):
+        return []
+    found = cast("Sequence[Mapping[str, Json]]", results.artefact(cell.adapter).facts.get(FAILED_CHECKS, ()))
+    return [MethodCheck.model_validate({**failed, "cell": cell.id}) for failed in found]
 
 
 def _judge_facts(graph: Graph, results: Results, judge: Panelist, ended: Mapping[CellId, Outcome]) -> JudgeFacts:

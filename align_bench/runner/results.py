@@ -27,6 +27,7 @@ class Results:
     Attributes:
         store: where they lie.
         failed: stages that failed in this process, which will not be tried again.
+        noted: facts of stages that were found before they ran, which are stored with their own.
         read_only: whether nothing more will be run, so that every recorded failure counts.
     """
 
@@ -34,6 +35,7 @@ class Results:
         self.store = store
         self.read_only = read_only
         self.failed: set[Address] = set()
+        self.noted: dict[Address, Facts] = {}
         self._loaded: OrderedDict[Address, Any] = OrderedDict()
         self._read: dict[str, PreferenceSet] = {}
 

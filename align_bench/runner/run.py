@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING
 from align_bench.errors import MissingResultError, PluginError
 from align_bench.planning.graph import Graph, make_graph
 from align_bench.runner import report as reports
+from align_bench.runner.conform import Kit
 from align_bench.runner.outcomes import outcomes
 from align_bench.runner.results import Results
 from align_bench.runner.tuning import describe
 from align_bench.runner.walk import record_failure, walk
+from align_bench.runner.watch import Watch
 from align_bench.stages.proxy import Proxy
 from align_bench.stages.stage import Stage, closure_of
 from align_bench.store.files import make_folder
@@ -103,7 +105,7 @@ def _computed(
     """The graph, walked and made again until it asks for nothing new."""
     from align_bench.runner.desk import LocalDesk
 
-    desk = LocalDesk(results, progress, prepared.suite.name)
+    desk, kit = LocalDesk(results, progress, prepared.suite.name), Kit(results, progress)
     for line in warnings(graph):
         progress.log(line)
     store, name = results.store, prepared.suite.name
@@ -111,7 +113,8 @@ def _computed(
     while True:
         wanted = stages_to_run(graph, methods)
         store.notes.save(name, _begun(_note(prepared, graph), before))
-        walk(_executable(wanted, graph, results, progress), results, desk, progress)
+        watch = Watch(prepared, graph, results, progress)
+        walk(_executable(wanted, graph, results, progress, kit), results, desk, progress, watch.made)
         grown = make_graph(prepared, results)
         if grown.key == graph.key and _waiting(grown) == _waiting(graph):
             desk.release()
@@ -149,23 +152,25 @@ def stages_to_run(graph: Graph, methods: Sequence[str] | None = None) -> list[St
 
 
 def _executable(
-    wanted: Sequence[Stage[object]], graph: Graph, results: Results, progress: Progress
+    wanted: Sequence[Stage[object]], graph: Graph, results: Results, progress: Progress, kit: Kit
 ) -> list[Stage[object]]:
     """These stages without those of cells whose method cannot be executed here, which count as failed.
 
-    Methods are executed before any work, so that nothing is made for one that cannot be.
+    Methods are executed and held to their contract before any work, so that nothing is made for one that cannot be.
     """
     missing = closure_of(wanted, done=results.has)
     lost: set[Stage[object]] = set()
     for stage in missing:
         plugin: Plugin | None = getattr(stage, "plugin", None)
         if plugin is not None and stage.address not in results.failed:
+            loaded = False
             try:
                 plugin.load()
+                loaded = True
+                kit.hold(stage)
             except PluginError as error:
-                record_failure(
-                    stage, error, results, progress, permanent=False
-                )  # a library, or the file as it was, may return
+                # A library, or the file as it was, may return; a loss that breaks the contract stays what it is.
+                record_failure(stage, error, results, progress, permanent=loaded)
         if stage.address in results.failed or any(needed in lost for needed in stage.needs()):
             lost.add(stage)
 

@@ -7,7 +7,7 @@ import shutil
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,13 @@ if TYPE_CHECKING:
     from align_bench.stages.stage import Stage
 
 
-def walk(wanted: Iterable[Stage[object]], results: Results, desk: LocalDesk, progress: Progress) -> None:
+def walk(
+    wanted: Iterable[Stage[object]],
+    results: Results,
+    desk: LocalDesk,
+    progress: Progress,
+    made: Callable[[Stage[object]], None],
+) -> None:
     """Make these stages and what they need, as far as it is not stored.
 
     Of the stages whose needs are stored, one that finds its model loaded comes first, then one that finds its base
@@ -36,6 +42,7 @@ def walk(wanted: Iterable[Stage[object]], results: Results, desk: LocalDesk, pro
         results: what is stored; failures are recorded in it.
         desk: what stages ask for.
         progress: where progress is shown.
+        made: called with each stage that has ended with a result.
 
     Raises:
         AlignBenchError: when a stage failed without which the run makes no sense.
@@ -61,8 +68,10 @@ def walk(wanted: Iterable[Stage[object]], results: Results, desk: LocalDesk, pro
             or not _made(stage, results, desk, progress)
         ):
             lost.add(stage)
-        elif stage.models():
-            took.setdefault(stage.owner, {})[stage.label] = time.perf_counter() - began
+        else:
+            made(stage)
+            if stage.models():
+                took.setdefault(stage.owner, {})[stage.label] = time.perf_counter() - began
         left[stage.owner] -= 1
         if not left[stage.owner] and stage.owner in took and not any(one.owner == stage.owner for one in lost):
             progress.log(_finished(stage.owner, took[stage.owner]))
@@ -141,7 +150,13 @@ def _make(stage: Stage[object], results: Results, desk: LocalDesk, progress: Pro
         precision = computed.precision if computed else None
         cost = meter.cost(made.tokens, work.flops, precision)
         cost = replace(cost, seconds=cost.seconds - desk.loading)
-        store.put(stage.address, stage.stored_as or stage.owner, folder, cost, made.facts)
+        store.put(
+            stage.address,
+            stage.stored_as or stage.owner,
+            folder,
+            cost,
+            {**made.facts, **results.noted.get(stage.address, {})},
+        )
     shutil.rmtree(store.partial(stage.address), ignore_errors=True)
     if (counts := describe_counts(made.facts)) is not None:
         progress.log(f"{stage.owner}: {counts}")

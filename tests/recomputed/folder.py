@@ -84,10 +84,13 @@ def method_text(cell: Mapping[str, Any]) -> str:
 def _facts(report: Mapping[str, Any]) -> Mapping[str, Any]:
     """What is taken from `report.json`."""
     settings = report["suite"]["settings"].get("report", {})
-    known = ("cell", "name", "algorithm", "kind", "seed", "status", "cost")
+    known = ("cell", "name", "algorithm", "kind", "seed", "status", "cost", "trainable")
     return {
         "results": [{name: result[name] for name in known} for result in report["results"]],
         "judges": [judge["name"] for judge in report["judges"]],
+        "data": report["data"],
+        "vocabulary": report["base"].get("vocabulary"),
+        "failed_checks": report.get("failed_checks", []),
         "equivalence_dz": settings.get("equivalence_dz", 0.1),
         "seed_noise": settings.get("seed_noise"),
     }
@@ -98,8 +101,9 @@ class Folder:
     """A report's folder.
 
     Attributes:
-        facts: what no row holds: of `report.json` the cells and how they ended, the judges' names, and the suite's
-            margin of equivalence. None of its other numbers is here, so that what is found cannot rest on one.
+        facts: what no row holds: of `report.json` the cells and how they ended, the judges' names, what is known of the
+            data and the base, what methods failed, and the suite's margin of equivalence. None of its other numbers is
+            here, so that what is found cannot rest on one.
         scores, pairs, audits, texts, generations: the rows.
     """
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path as FilePath
 
-from tests.recomputed import audits, claims, comparisons, course, leaderboard, policies, results
+from tests.recomputed import alarms, audits, claims, comparisons, course, leaderboard, policies, results
 from tests.recomputed.folder import Folder
 from tests.recomputed.ledger import Leaf, Ledger, Number, Path, leaves, pattern
 
@@ -21,6 +21,9 @@ GIVEN = {
     "data.*": "counts of the data as it was read and tokenised, before any row was made",
     "judges[].*": "the panel, and how much its training rows share with the policies'",
     "environment.*": "the machine and the libraries",
+    "failed_checks*": "what methods failed before their first step",
+    "alarms[].sentence": "words, and rounded numbers of the other blocks",
+    "alarms[].cure": "words",
     "tuning*": "trials leave no rows",
     "results[].cell.*": "which cells there are; every other mention of one is held against it",
     "results[].name": "the same",
@@ -70,6 +73,7 @@ def found_in(folder: FilePath) -> Ledger:
     policies.enter_rankings(rows, compared, ledger)
     course.enter(rows, ledger)
     leaderboard.enter(rows, compared, ledger)
+    alarms.enter(rows, ledger)
     return ledger
 
 

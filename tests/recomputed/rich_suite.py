@@ -15,7 +15,7 @@ from align_bench.report.build import build_report
 from align_bench.report.course import training_keywords
 from align_bench.report.export import ReportRows, write_report
 from align_bench.report.rows import AttackedScores, AuditRow, ScoreRow, Side, TrainingRow
-from align_bench.report.schema import DataFacts, JudgeFacts, Report
+from align_bench.report.schema import CheckedRows, DataFacts, JudgeFacts, MethodCheck, Report
 from tests.report.conftest import header
 
 BASE = CellId("base")
@@ -50,10 +50,27 @@ class Suite:
         known, rows = header(judges, {"report": {"equivalence_dz": 0.25}}, name="rich"), self.rows
         data = {
             "val": DataFacts(
-                shape="question", read={"read": len(PAIRS), "kept": len(PAIRS)}, tokens={"kept": len(PAIRS)}
-            )
+                shape="question",
+                read={"read": len(PAIRS), "kept": len(PAIRS)},
+                tokens={"kept": len(PAIRS)},
+                checked=CheckedRows(labels=40, labels_first=1, prompts_in_train=2),
+            ),
+            "judge": DataFacts(
+                shape="question",
+                read={"read": 9, "kept": 9},
+                tokens={"kept": 9},
+                checked=CheckedRows(prompts_in_train=9, distance=0.5, distance_by_chance=0.1),
+            ),
         }
-        known = known.model_copy(update={"training_keywords": training_keywords(rows.texts), "data": data})
+        flipped = MethodCheck(cell=POLICIES[0], check="signs", found="∂loss/∂chosen above 0", hint="look for a sign")
+        known = known.model_copy(
+            update={
+                "training_keywords": training_keywords(rows.texts),
+                "data": data,
+                "base": known.base.model_copy(update={"vocabulary": 2}),
+                "failed_checks": [flipped],
+            }
+        )
         return build_report(known, self.outcomes, rows.scores, rows.generations, rows.audits, rows.pairs)
 
     def write(self, folder: Path) -> Path:

@@ -96,6 +96,8 @@ LEAVES = [
     "results[].metrics.unfinished_share.low",
     "results[].metrics.kl_per_token.value",
     "results[].metrics.log_ratio.value",
+    "alarms[].found",
+    "alarms[].threshold",
     "baselines.longer_wins.value",
     "baselines.labels_agree_with_gold.low",
     "audit[].metrics.accuracy_length_controlled.value",

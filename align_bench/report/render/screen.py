@@ -74,7 +74,7 @@ def last_screen(report: Report, where: str, console: Console) -> list[Text]:
     notes = [Text(line, style="dim") for note in _notes(report) for line in _wrapped(note, console, width, 2)][:NOTES]
     path = list(map(Text, _folded(f"report: {one_line(where)}", width)))
     below = LEAST_ROWS + 1 + len(notes) + len(path)
-    said = _verdict(headline(report), LINES - below, console)
+    said = _verdict(headline(report, short=True), LINES - below, console)
     table = _leaderboard(report, LINES - len(said) - 1 - len(notes) - len(path), width)
     made: list[list[Text]] = [said]
     if table is not None:

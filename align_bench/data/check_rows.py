@@ -1,0 +1,89 @@
+"""What can be wrong with rows before anything is trained on them: one-sided labels, leakage, another origin."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from align_bench.data.preferences import DataSource
+    from align_bench.records import PreferenceSet, TokenRow
+
+NUMBERED = "response_1/2"  # in the name of the one shape that numbers its answers
+MOST_ROWS = 4000  # that token frequencies are counted on; their difference changes little with more
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """How many labels fall on one side.
+
+    Attributes:
+        labels: rows whose labels have sides.
+        first: those that prefer the first answer, or call the only one desirable.
+    """
+
+    labels: int
+    first: int
+
+
+def label_sides(found: PreferenceSet, unlabelled: Callable[[], PreferenceSet]) -> Sides | None:
+    """How labels fall, by the place of the answer in its row, or in unpaired rows by what they say.
+
+    Args:
+        found: the rows.
+        unlabelled: reads them once more, as `first_preferred` says; called where the file numbers its answers.
+
+    Returns:
+        None where pairs have no first answer, such as `chosen` and `rejected`.
+    """
+    unpaired = [row.chosen is not None for row in found.rows if row.chosen is None or row.rejected is None]
+    if unpaired:
+        return Sides(len(unpaired), sum(unpaired))
+    if NUMBERED not in found.shape:
+        return None
+    first = {row.pair: row.chosen for row in unlabelled().rows}
+    known = [first[row.pair] == row.chosen for row in found.rows if row.pair in first]
+    return Sides(len(known), sum(known))
+
+
+def first_preferred(source: DataSource, found: PreferenceSet) -> DataSource:
+    """A source whose answers are numbered, read as if every label preferred the first one."""
+    names = {"prompt": "question", "chosen": "response_1", "rejected": "response_2"}
+    others = {name: column for name, column in source.columns.items() if name in ("gold", "candidates")}
+    columns = {name: source.columns.get(numbered, numbered) for name, numbered in names.items()}
+    return replace(source, columns={**others, **columns}, rows=found.rows[-1].pair + 1, skip=0)
+
+
+def prompts_in(rows: Sequence[TokenRow], train: Sequence[TokenRow]) -> int:
+    """Rows whose prompt is also one of the training rows'."""
+    known = {row.prompt for row in train}
+    return sum(row.prompt in known for row in rows)
+
+
+def distance(rows: Sequence[TokenRow], train: Sequence[TokenRow]) -> float:
+    """Total variation between the token frequencies of two sets' answers: 0 the same, 1 no token in common."""
+    return _total_variation(_frequencies(rows[:MOST_ROWS]), _frequencies(train[:MOST_ROWS]))
+
+
+def distance_of_halves(rows: Sequence[TokenRow]) -> float:
+    """The same between two halves of one set, which share no prompt: what chance alone makes of it."""
+    places: dict[tuple[int, ...], int] = {}
+    halves: tuple[list[TokenRow], list[TokenRow]] = ([], [])
+    for row in rows[:MOST_ROWS]:
+        halves[places.setdefault(row.prompt, len(places)) % 2].append(row)
+    return _total_variation(*map(_frequencies, halves)) if all(halves) else 1.0
+
+
+def _frequencies(rows: Iterable[TokenRow]) -> dict[int, float]:
+    counts: Counter[int] = Counter()
+    for row in rows:
+        counts.update(row.chosen or ())
+        counts.update(row.rejected or ())
+    total = counts.total()
+    return {token: count / total for token, count in counts.items()} if total else {}
+
+
+def _total_variation(one: dict[int, float], other: dict[int, float]) -> float:
+    return sum(abs(one.get(token, 0.0) - other.get(token, 0.0)) for token in one.keys() | other.keys()) / 2

@@ -37,6 +37,12 @@ Plugins = Annotated[
     list[str] | None,
     typer.Option("--plugin", metavar="FILE_OR_DIR", help="Also load methods from this file or folder."),
 ]
+Quick = Annotated[
+    bool,
+    typer.Option(
+        "--quick", help="A try-out: few rows, prompts and trials, reported as NAME-quick. Its numbers mean nothing."
+    ),
+]
 Runs = Annotated[Path, typer.Option("--runs", help="Folder for computed results, shared by all suites.")]
 Reports = Annotated[Path, typer.Option("--reports", help="Folder for reports.")]
 Form = Annotated[
@@ -86,11 +92,17 @@ def registry_for(plugins: list[str] | None, suite: str | None = None, named: lis
     return load_registry(file, named or (), plugins or ())
 
 
-def prepared_for(suite: str, overrides: list[str] | None, plugins: list[str] | None) -> Prepared:
+def prepared_for(
+    suite: str, overrides: list[str] | None, plugins: list[str] | None, *, quick: bool = False
+) -> Prepared:
     """A suite with its methods and all that lies outside it; a mistake in the suite is reported first."""
     from align_bench.suite.load import load_suite
 
-    loaded = load_suite(suite, overrides or ())
+    loaded = load_suite(suite, [*(overrides or ()), *(["quick=true"] if quick else [])])
+    if loaded.quick:
+        from align_bench.suite.quick import TRY_OUT
+
+        errors.print(TRY_OUT, style="bold yellow")
     from align_bench.planning.inputs import prepare
 
     return prepare(loaded, registry_for(plugins, suite, loaded.plugins))

@@ -12,6 +12,7 @@ from align_bench.cli.app import (
     Form,
     Overrides,
     Plugins,
+    Quick,
     Reports,
     Runs,
     SuiteName,
@@ -39,6 +40,7 @@ def run(
     suite: SuiteName,
     overrides: Overrides = None,
     plugin: Plugins = None,
+    quick: Quick = False,
     runs: Runs = Path("runs"),
     reports: Reports = Path("reports"),
     profile: Annotated[
@@ -55,7 +57,7 @@ def run(
 
     Example: align-bench run assignment --set methods='\\[dpo, simpo]' --set seeds='[0, 1, 2]'
     """
-    report = compute(prepared_for(suite, overrides, plugin), runs, reports, profile=profile, quiet=quiet)
+    report = compute(prepared_for(suite, overrides, plugin, quick=quick), runs, reports, profile=profile, quiet=quiet)
     show_report(report, form, reports, full=full)
     exit_on_failure(report)
 
@@ -84,6 +86,7 @@ def plan(
     suite: SuiteName,
     overrides: Overrides = None,
     plugin: Plugins = None,
+    quick: Quick = False,
     runs: Runs = Path("runs"),
 ) -> None:
     """Show a suite's settings and where they come from, its rows and what would be cut, which results are stored, and a
@@ -94,7 +97,7 @@ def plan(
     from align_bench.cli.plan_view import plan_tables
     from align_bench.suite.load import read_layers
 
-    prepared = prepared_for(suite, overrides, plugin)
+    prepared = prepared_for(suite, overrides, plugin, quick=quick)
     for table in plan_tables(prepared, runs, read_layers(suite, overrides or ())):
         console.print(table)
 

@@ -23,7 +23,8 @@ How answers are drawn:
 * a claim opens with a hedge such as ``Probably`` with probability ``HEDGED[correct]``, so hedging is a sign of a wrong
   claim, though not a sure one.
 
-A prompt belongs to one split, fixed by a hash of its text, so no seed can move it from one split to another.
+A prompt belongs to one of ``train``, ``judge`` and ``val``, fixed by a hash of its text, so no seed can move it from
+one to another. The fourth split, ``test``, has prompts that these three of the same seed leave over.
 
 One long file, since two thirds of it are the word lists and phrasings that make the set: they change together or not at
 all.
@@ -53,7 +54,7 @@ LIST_DRAWS = 4000
 # Finding a position and comparing numbers are beyond what the tiny model learns reliably; it practises them only.
 PRACTICE_KINDS = frozenset({"nth_word", "larger", "smallest"})
 
-SPLITS = {"train": 3000, "judge": 2000, "val": 1000}
+SPLITS = {"train": 3000, "judge": 2000, "val": 1000, "test": 1000}
 _SPLIT_OF_BUCKET = ("train", "train", "train", "judge", "judge", "val")
 
 
@@ -583,7 +584,7 @@ def write_answer(question: Question, *, correct: bool, padded: bool, rng: random
 
 
 def split_of(prompt: str) -> str:
-    """The split that a prompt belongs to, whatever the seed."""
+    """Which of train, judge and val a prompt belongs to, whatever the seed; test has what they leave over."""
     digest = hashlib.blake2b(prompt.encode(), digest_size=8).digest()
     return _SPLIT_OF_BUCKET[int.from_bytes(digest, "big") % len(_SPLIT_OF_BUCKET)]
 
@@ -615,13 +616,14 @@ def planted(split: str, *, rows: int | None = None, seed: int = 0, bias: float |
     """Labelled pairs of one split.
 
     Args:
-        split: ``train``, ``judge`` or ``val``; see :data:`SPLITS` for the number of pairs in each.
+        split: ``train``, ``judge``, ``val`` or ``test``; see :data:`SPLITS` for the number of pairs in each.
         rows: Take only the first this many pairs of the split; all of them when None.
         seed: Chooses which prompts are used, in what order, the answers and the label draws.
         bias: Weight of the length term in the labels' utility, or a name from :data:`BIASES`.
 
     Returns:
-        Pairs with distinct prompts. Splits share no prompt, even under different seeds.
+        Pairs with distinct prompts. Splits of one seed share no prompt; train, judge and val do not even under
+        different seeds.
 
     Raises:
         ValueError: If the split or the bias name is unknown, the bias is not finite, or ``rows`` is negative or
@@ -635,9 +637,24 @@ def planted(split: str, *, rows: int | None = None, seed: int = 0, bias: float |
         raise ValueError(f"rows must be between 0 and {size} for split {split!r}, got {rows}")
     weight = bias_value(bias)
 
-    rng = random.Random(f"planted/{seed}/{split}")
-    pool = [question for question in planted_questions() if split_of(question.prompt) == split]
-    return [_draw_pair(question, weight, rng) for question in rng.sample(pool, size)[:wanted]]
+    rng = _generator(split, seed)
+    return [_draw_pair(question, weight, rng) for question in rng.sample(_pool(split, seed), size)[:wanted]]
+
+
+def _generator(split: str, seed: int) -> random.Random:
+    return random.Random(f"planted/{seed}/{split}")
+
+
+def _pool(split: str, seed: int) -> list[Question]:
+    """The questions that a split is drawn from."""
+    if split != "test":
+        return [question for question in planted_questions() if split_of(question.prompt) == split]
+    used = {
+        question.prompt
+        for other in dict.fromkeys(_SPLIT_OF_BUCKET)
+        for question in _generator(other, seed).sample(_pool(other, seed), SPLITS[other])
+    }
+    return [question for question in planted_questions() if question.prompt not in used]
 
 
 def _draw_pair(question: Question, bias: float, rng: random.Random) -> PlantedPair:

@@ -56,7 +56,8 @@ class DataSource:
     Attributes:
         path: a local `.parquet`, `.jsonl`, `.json` or `.csv` file; a hub id, as `owner/name` or `owner/name:config`;
             or `embedded/planted`.
-        split: the hub data set's split, or the embedded set's (`train`, `judge`, `val`). A file has none.
+        split: the hub data set's split, or the embedded set's (`train`, `judge`, `val`, `test`). A file
+            has none.
         columns: canonical column name → the file's name for it.
         rows: take the first so many usable rows; all when None.
         skip: pass over so many usable rows first, so that two sets can share a file and no row.

@@ -39,7 +39,8 @@ class Cell:
         loaded: the model of a loaded judge.
         reward: the cell of the reward model that an online method learns from, or that a selection picks by; None for
             other methods and for `gold`.
-        waiting: why it cannot be run yet: its parameters are still sought.
+        waiting: why it cannot be run yet: its parameters are still sought, or its reward's.
+        test: its measurement of the test pairs, one of its stages; None without any, and for all but policies and base.
     """
 
     id: CellId
@@ -53,6 +54,7 @@ class Cell:
     loaded: Classifier | None = None
     reward: Cell | None = None
     waiting: str | None = None
+    test: Measured | None = None
 
     def all(self, kind: type[S]) -> tuple[S, ...]:
         """Its stages of a kind, in order."""
@@ -71,7 +73,7 @@ class Cell:
     @property
     def validation(self) -> Measured | None:
         """Its measurement of the validation pairs; None for a selection, which has none."""
-        return self.the(Measured)
+        return next((stage for stage in self.all(Measured) if stage is not self.test), None)
 
     @property
     def answers(self) -> Answers | None:

@@ -43,11 +43,11 @@ class Graph:
     """All that a suite asks for, as far as it is known.
 
     Attributes:
-        tables: split (`train`, `val`, `judge`, `judge2`, …) → its tokenised table.
+        tables: split (`train`, `val`, `test` where there is one, `judge`, `judge2`, …) → its tokenised table.
         panel: the judges, the main one first.
         base: the untrained base.
         cells: one for each method, parameters and seed, in the suite's order.
-        searches: a method's cells without their seed → its trials; empty without `tune`.
+        searches: a tuned method's cells without their seed → its trials; empty without `tune`.
         trial_base: the base on the held-out pairs, which the trials of policies are measured beside.
         held_out: `train`, what trials train on, and `val`, what they are measured on; empty without `tune`.
     """
@@ -104,7 +104,8 @@ def make_graph(prepared: Prepared, known: Known) -> Graph:
         split: Tokens(owner=split, rows=rows, frozen=inputs.frozen, max_length=suite.train.max_length)
         for split, rows in inputs.rows.items()
     }
-    layout = Layout(suite, inputs.frozen, inputs.rows["train"], tables["val"], inputs.rows["val"])
+    rows, test = inputs.rows, tables.get("test")
+    layout = Layout(suite, inputs.frozen, rows["train"], tables["val"], rows["val"], test=test)
     panel = _panel(prepared, layout, tables)
     named = named_variants(suite, registry)
     searched = Searches(prepared, layout, tables, named, known) if suite.tune else None
@@ -127,7 +128,8 @@ def make_graph(prepared: Prepared, known: Known) -> Graph:
         reward = reward_of(point, seed, laid_out.values(), panel) if plugin.algorithm.rewarded else None
         cell = layout.cell(identity, plugin, point, seed, tables["train"], judges, reward)
         missing = searches[name].missing if name in searches else None
-        laid_out[identity] = replace(cell, waiting=missing and f"not tuned: {missing}")
+        waiting = f"not tuned: {missing}" if missing else reward.waiting if reward else None
+        laid_out[identity] = replace(cell, waiting=waiting)
     cells = tuple(laid_out[identity] for identity, *_ in entries)
     base = replace(base, stages=(*base.stages, *layout.base_proxies(base, cells)))
     if searched is None:

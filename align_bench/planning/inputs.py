@@ -29,7 +29,7 @@ class Inputs:
 
     Attributes:
         frozen: the base, and how it is stored and computed with.
-        rows: split (`train`, `val`, `judge`, `judge2`, …) → its rows.
+        rows: split (`train`, `val`, `test` where there is one, `judge`, `judge2`, …) → its rows.
         classifiers: judge's cell → the model of a loaded judge.
     """
 
@@ -59,6 +59,8 @@ def prepare(suite: Suite, registry: Registry) -> Prepared:
     loaded = {cell: find_judge(judge) for cell, judge in entries.items() if isinstance(judge, LoadedJudge)}
     precision = resolve_precision(suite.precision)
     rows = {"train": rows_of(suite.data.train, "train"), "val": rows_of(suite.data.val, "val")}
+    if suite.data.test is not None:
+        rows["test"] = rows_of(suite.data.test, "test")
     rows |= {
         cell: rows_of(judge.data, JUDGE_CELL) for cell, judge in entries.items() if isinstance(judge, TrainedJudge)
     }
@@ -86,7 +88,7 @@ def rows_of(file: DataFile, role: str) -> Rows:
 
     Args:
         file: the entry.
-        role: `train`, `val` or `judge`: the split of the embedded set that it falls back to.
+        role: `train`, `val`, `test` or `judge`: the split of the embedded set that it falls back to.
 
     Raises:
         DataError: the source is missing.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from align_bench.api import OnlineAlgorithm, Recipe, Selection
@@ -44,6 +44,9 @@ if TYPE_CHECKING:
     from align_bench.suite.models import Suite
 
 
+TESTED_ON = "test pairs"
+
+
 class Own(TypedDict):
     """What every stage of a cell is given: whose it is, and what its folder is named after."""
 
@@ -55,14 +58,13 @@ class Own(TypedDict):
 class Layout:
     """Gives each cell its stages.
 
-    A second test set is a second layout, of another `val` and its `texts`.
-
     Attributes:
         suite, frozen: as prepared.
         train: the rows that policies train on, as texts.
         val: what cells are measured on.
         texts: the same as texts.
         shown: what is shown while they are.
+        test: pairs that policies and the base are measured on as well; None without any.
     """
 
     suite: Suite
@@ -71,6 +73,7 @@ class Layout:
     val: Stage[TokenTable]
     texts: Rows
     shown: str = "validation pairs"
+    test: Stage[TokenTable] | None = None
 
     @property
     def _limit(self) -> int:
@@ -88,31 +91,38 @@ class Layout:
     ) -> Cell:
         """A method's cell: what it trains, how that is measured, what it answers, and who scores that."""
         own: Own = {"owner": str(identity), "stored_as": f"{identity.method}-{seed}"}
-        adapter = None
+        adapter, tested = None, None
         stages: list[Stage[object]] = []
         if isinstance(plugin.algorithm, Selection):
             stages += self._selected(own, plugin, plugin.algorithm, point, seed, reward)
         else:
             adapter = self._trained(own, plugin, point, seed, table, reward)
-            stages += [adapter, *self._measured(own, adapter)]
+            tested = self._tested(own, adapter)
+            stages += [adapter, *self._measured(own, adapter, tested)]
         answers = stages[-1] if plugin.algorithm.kind == "policy" else None
         if answers is not None:
             stages += self._scored(own, answers, adapter, judges, reward)  # type: ignore[arg-type]
         parameters, rate = point.parameters, point.learning_rate
-        return Cell(identity, plugin, parameters, rate, seed, tuple(stages), settings=point.settings, reward=reward)
+        settings, every = point.settings, tuple(stages)
+        return Cell(identity, plugin, parameters, rate, seed, every, settings=settings, reward=reward, test=tested)
 
     def base(self, seed: int, judges: Sequence[Cell], *, answers: bool) -> Cell:
         """The untrained base: its measurement; then its answers and who scores them, where policies are beside it."""
         own: Own = {"owner": BASE_CELL, "stored_as": BASE_CELL}
-        stages: list[Stage[object]] = [self.base_pairs()]
+        tested = self._base_test() if answers else None
+        stages: list[Stage[object]] = [self.base_pairs(), *([tested] if tested else [])]
         if answers:
             made = Generate(**own, policy=Policy(self.frozen), table=self.val, settings=self.suite.generate, seed=seed)
             stages += [made, *self._judged(own, made, judges)]
-        return Cell(CellId(BASE_CELL), None, {}, None, seed, tuple(stages))
+        return Cell(CellId(BASE_CELL), None, {}, None, seed, tuple(stages), test=tested)
 
     def base_pairs(self) -> Reference:
         """The base's log-probabilities of the validation pairs, which policies' rewards are read against."""
         return Reference(owner=BASE_CELL, table=self.val, frozen=self.frozen, max_tokens=self._limit, label=self.shown)
+
+    def _base_test(self) -> Reference | None:
+        """The same of the test pairs."""
+        return None if self.test is None else replace(self.base_pairs(), table=self.test, label=TESTED_ON)
 
     def base_proxies(self, base: Cell, cells: Iterable[Cell]) -> Iterator[Proxy]:
         """The base's answers, scored by every reward model that a policy learned from or picked by."""
@@ -165,8 +175,16 @@ class Layout:
         mismatched = Mismatched(**base, max_tokens=self._limit) if algorithm.data == "unpaired" else None
         return Train(**shared, reference=reference, mismatched=mismatched)
 
-    def _measured(self, own: Own, adapter: Trained) -> Iterator[Stage[object]]:
-        """Validation pairs under what was trained; then the audit of a reward model, or the answers of a policy."""
+    def _tested(self, own: Own, adapter: Trained) -> ValidatePolicy | None:
+        """Test pairs under a policy; nothing of a reward model."""
+        reference = self._base_test()
+        if self.test is None or reference is None or adapter.scalar:
+            return None
+        shared: dict[str, Any] = {**own, "table": self.test, "max_tokens": self._limit, "label": TESTED_ON}
+        return ValidatePolicy(**shared, adapter=adapter, reference=reference)
+
+    def _measured(self, own: Own, adapter: Trained, tested: ValidatePolicy | None) -> Iterator[Stage[object]]:
+        """Validation pairs under what was trained; then the audit of a reward model, or test pairs and answers."""
         model = adapter.model
         shared: dict[str, Any] = {**own, "table": self.val}
         if isinstance(model, RewardModel):
@@ -176,6 +194,8 @@ class Layout:
             return
         reference = self.base_pairs()
         yield ValidatePolicy(**shared, adapter=adapter, reference=reference, max_tokens=self._limit, label=self.shown)
+        if tested is not None:
+            yield tested
         yield Generate(**shared, policy=model, settings=self.suite.generate, seed=adapter.seed)
 
     def _selected(

@@ -1,12 +1,17 @@
-"""The trials of a suite with `tune`: points of each method's ranges, tried on a part of train, measured on the rest."""
+"""The trials of a suite with `tune`, each trained on a part of train and measured on the rest.
+
+They are points of each method's ranges, or the values that the suite lists.
+"""
 
 from __future__ import annotations
 
+import itertools
 import random
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, cast
 
+from align_bench.errors import SuiteError, nearest
 from align_bench.planning.cells import Cell
 from align_bench.planning.layout import Layout, reward_of, rewards_first
 from align_bench.planning.variants import Variant, variant
@@ -24,7 +29,7 @@ if TYPE_CHECKING:
     from align_bench.api import Algorithm
     from align_bench.planning.inputs import Prepared
     from align_bench.planning.known import Known
-    from align_bench.plugins.registry import Plugin
+    from align_bench.plugins.registry import Plugin, Registry
     from align_bench.records import Parameters, TokenTable
     from align_bench.stages.stage import Stage
     from align_bench.suite.models import Tune
@@ -33,19 +38,23 @@ MEASURED_ON = "held-out pairs"
 
 
 def points(algorithm: Algorithm, given: Parameters, tune: Tune) -> list[Parameters]:
-    """The hyper-parameters of a method's trials: the given ones, then points of its declared ranges.
+    """The hyper-parameters of a method's trials.
 
-    A random point depends on the seed, the method and its own number only, so more trials keep the earlier ones. A
-    grid has the fewest equal steps on every range that make enough points; where they make more, a seeded draw of them.
+    They are all combinations of the values that the suite lists for it; or else the given ones, then points of its
+    declared ranges. A random point depends on the seed, the method and its own number only, so more trials keep the
+    earlier ones. A grid has the fewest equal steps on every range that make enough points; where they make more, a
+    seeded draw of them.
 
     Args:
         algorithm: the method.
         given: all its hyper-parameters, `learning_rate` included.
-        tune: how many, and by which search.
+        tune: how many, and by which search, or which values.
 
     Returns:
-        `tune.trials` points, each with all hyper-parameters; none for a method without ranges or without training.
+        Points, each with all hyper-parameters that are given or tried; none for a method without ranges or training.
     """
+    if listed := (tune.methods or {}).get(algorithm.name):
+        return [{**given, **dict(zip(listed, values, strict=True))} for values in itertools.product(*listed.values())]
     ranges = algorithm.searched
     if not ranges:
         return []
@@ -85,7 +94,7 @@ class Search:
 
     Attributes:
         name: the method's cells, without their seed.
-        cells: its trials, in order, the first of them with the given parameters; none for a method without ranges.
+        cells: its trials, in order; none for a method without ranges.
         open: those that have not ended; one that failed permanently has.
         choice: which is kept; None until all trials have ended.
         missing: the stage that the choice waits for, as a reason; None when all have ended.
@@ -119,24 +128,32 @@ class Searches:
             "train": _part("train", tables, suite.tune),
             "val": _part("val", tables, suite.tune),
         }
-        self._layout = replace(layout, val=self.tables["val"], shown=MEASURED_ON)
+        self._layout = replace(layout, val=self.tables["val"], shown=MEASURED_ON, test=None)
         self.base = Cell(CellId(BASE_CELL), None, {}, None, suite.seeds[0], (self._layout.base_pairs(),))
 
     def searches(self) -> dict[CellId, Search]:
-        """A method's cells without their seed → its trials, in the suite's order."""
-        assert self._suite.tune is not None
-        seed = self._suite.seeds[0]
+        """A tuned method's cells without their seed → its trials, in the suite's order.
+
+        Raises:
+            SuiteError: `tune` names a method that the suite has not, a value that its method does not take, or chooses
+                by loss where there is none.
+        """
+        tune, seed = self._suite.tune, self._suite.seeds[0]
+        assert tune is not None
+        _check(tune, self._registry, {point.method for point in self._named.values()})
         found: dict[CellId, Search] = {}
         for name, point, _ in rewards_first((name, point, seed) for name, point in self._named.items()):
+            if tune.methods is not None and point.method not in tune.methods:
+                continue
             plugin = self._registry[point.method]
             rewards = [search.cells[0] for search in found.values() if search.cells]  # as the suite gives them
             reward = reward_of(point, seed, rewards, ()) if plugin.algorithm.rewarded else None
-            tried = points(plugin.algorithm, point.everything, self._suite.tune)
+            tried = points(plugin.algorithm, point.everything, tune)
             cells = tuple(
                 self._trial(replace(name, trial=number), plugin, one, reward) for number, one in enumerate(tried)
             )
             found[name] = self._search(name, cells)
-        return {name: found[name] for name in self._named}
+        return {name: found[name] for name in self._named if name in found}
 
     def _trial(self, identity: CellId, plugin: Plugin, parameters: Parameters, reward: Cell | None) -> Cell:
         point = variant(plugin.algorithm, parameters, where=f"trials of {identity}")
@@ -159,6 +176,7 @@ class Searches:
             first, stage = open_[0]
             still = tuple(cell for cell, _ in open_)
             return Search(name, cells, still, missing=f"{first.id}: {stage.label}: not stored")
+        assert self._suite.tune is not None
         policy = cells[0].kind == "policy"
         measured = tuple(cell.validation if done else None for cell, done in zip(cells, ended, strict=True))
         choice = Trials(
@@ -167,10 +185,26 @@ class Searches:
             base=self.base.validation if policy and any(ended) else None,
             table=self.tables["val"],
             scalar=not policy,
+            choose_by=self._suite.tune.choose_by,
         )
         facts = self._known.facts(choice)
         missing = None if facts else f"{choice.owner}: {choice.label}: not stored"
         return Search(name, cells, (), choice, missing, None if facts is None else cast("int", facts["kept"]))
+
+
+def _check(tune: Tune, registry: Registry, methods: Collection[str]) -> None:
+    """Every method that `tune` names must be known, and those of the suite must have what the choice is made by."""
+    for name in tune.methods or ():
+        if name not in registry.plugins:
+            raise SuiteError(f"tune.methods: no method {name!r}. {nearest(name, registry.plugins, what='method')}")
+    tuned = [name for name in methods if tune.methods is None or name in tune.methods]
+    policies = sorted(name for name in tuned if registry[name].algorithm.kind == "policy")
+    if tune.choose_by == "loss" and policies:
+        raise SuiteError(
+            f"tune.choose_by: loss is of reward models, and {', '.join(policies)} trains a policy: the losses of "
+            "methods, and of one method's settings, have different units",
+            fix="choose by accuracy, or name the reward models under tune.methods",
+        )
 
 
 def _part(part: Literal["train", "val"], tables: Mapping[str, Tokens], tune: Tune) -> HoldoutSplit:

@@ -14,7 +14,7 @@ from align_bench.records import OWN_SETTINGS, CellId, Parameters, Scalar
 if TYPE_CHECKING:
     from align_bench.api import Algorithm
     from align_bench.plugins.registry import Registry
-    from align_bench.suite.models import Method, Suite
+    from align_bench.suite.models import Method, Suite, Tune
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +48,21 @@ def named_variants(suite: Suite, registry: Registry) -> dict[CellId, Variant]:
         PluginError: for an unknown method, or one whose file is broken.
     """
     variants = [variant for method in suite.methods for variant in _variants(registry[method.name].algorithm, method)]
-    searched = {one.method: set(registry[one.method].algorithm.searched) if suite.tune else set() for one in variants}
+    searched = {one.method: _searched(suite.tune, registry[one.method].algorithm) for one in variants}
     names = _names(variants, searched)
     texts = [str(name).encode("utf-8", "backslashreplace").decode() for name in names]  # as rows are joined by
     if duplicates := {text for text in texts if texts.count(text) > 1}:
         equal = "equal parameters, those that tune searches aside" if suite.tune else "equal parameters"
         raise SuiteError(f"methods: {', '.join(sorted(duplicates))} is listed twice with {equal}", fix="delete one")
     return dict(zip(names, variants, strict=True))
+
+
+def _searched(tune: Tune | None, algorithm: Algorithm) -> Collection[str]:
+    """The parameters of a method that tuning changes."""
+    if tune is None or (tune.methods is not None and algorithm.name not in tune.methods):
+        return ()
+    listed = tune.methods and tune.methods[algorithm.name]
+    return listed or algorithm.searched
 
 
 def _variants(algorithm: Algorithm, method: Method) -> list[Variant]:

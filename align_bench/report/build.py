@@ -24,9 +24,11 @@ from align_bench.report.rankings import rank_all
 from align_bench.report.results import baselines, result
 from align_bench.report.rows import AuditRow, ScoreRow
 from align_bench.report.schema import Detectable, DetectableBetweenSeeds, DetectableEffect, Header, Report
+from align_bench.report.tested import on_test
 from align_bench.report.verdict import summarise, write_verdict
 from align_bench.stats.power import detectable_between_seeds, detectable_effect
 from align_bench.suite.models import Report as ReportSettings
+from align_bench.suite.quick import TRY_OUT
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -38,6 +40,7 @@ def build_report(
     generations: Sequence[Generation],
     audits: Sequence[AuditRow] = (),
     pairs: Sequence[PairTexts] = (),
+    tested: Sequence[ScoreRow] = (),
 ) -> Report:
     """The report as its file holds it: undefined and non-finite numbers are None, lone surrogates are escaped.
 
@@ -52,6 +55,7 @@ def build_report(
         audits: rows of `audit.parquet`.
         pairs: rows of `pairs.parquet`; without them the keywords of favoured answers are left out, and how many labels
             can be known.
+        tested: rows of `test_scores.parquet`.
 
     Raises:
         ValueError: duplicate rows, or rows of a cell without an outcome.
@@ -75,6 +79,7 @@ def build_report(
         **dict(header),
         alarms=found,
         verdict=[
+            *([TRY_OUT] if header.suite.quick else []),
             *write_verdict(results, claimed, rankings, margins.equivalence_dz),
             *longer_wins_verdict(beside_longer),
         ],
@@ -90,6 +95,7 @@ def build_report(
         audit=audited,
         against_longer=beside_longer,
         course=course(cells),
+        tested=on_test(outcomes, tested),
         keywords=keyword_lists(cells, pairs),
         pareto=pareto_sets(results),
         detectable=detectable,

@@ -22,6 +22,7 @@ from align_bench.report.verdict import summarise
 REPORT, MARKDOWN, PAGE, FIGURES = "report.json", "report.md", "report.html", "figures"
 SCORES, GENERATIONS, TRAINING = "scores.parquet", "generations.jsonl", "training.parquet"
 AUDIT, PAIRS, TEXTS = "audit.parquet", "pairs.parquet", "training_texts.parquet"
+TESTED = "test_scores.parquet"  # of suites with test pairs
 WRITTEN = (REPORT, MARKDOWN, PAGE, SCORES, GENERATIONS, TRAINING, AUDIT, PAIRS, TEXTS)
 
 
@@ -36,6 +37,7 @@ class ReportRows:
         audits: of `audit.parquet`.
         pairs: of `pairs.parquet`; without them the course's file of marks is left out.
         texts: of `training_texts.parquet`.
+        tested: of `test_scores.parquet`, which is written where there are any.
     """
 
     scores: Sequence[ScoreRow]
@@ -44,6 +46,7 @@ class ReportRows:
     audits: Sequence[AuditRow] = ()
     pairs: Sequence[PairTexts] = ()
     texts: Sequence[TrainingText] = ()
+    tested: Sequence[ScoreRow] = ()
 
 
 def write_report(folder: Path, report: Report, rows: ReportRows) -> None:
@@ -67,6 +70,10 @@ def write_report(folder: Path, report: Report, rows: ReportRows) -> None:
     write_rows(folder / AUDIT, rows.audits, AuditRow)
     write_rows(folder / PAIRS, rows.pairs, PairTexts)
     write_rows(folder / TEXTS, rows.texts, TrainingText)
+    if rows.tested:
+        write_rows(folder / TESTED, rows.tested, ScoreRow)
+    else:
+        (folder / TESTED).unlink(missing_ok=True)  # of an earlier report
     lines = [json.dumps(json_ready(asdict(answer)), ensure_ascii=False) + "\n" for answer in rows.generations]
     write_text(folder / GENERATIONS, "".join(lines))
     write_course_files(folder, report, rows.scores, rows.generations, rows.pairs)
@@ -224,6 +231,15 @@ def _nan_for_null(scores: object) -> object:
     return {judge: float("nan") if score is None else score for judge, score in scores.items()}
 
 
+def read_tested(folder: Path) -> list[ScoreRow]:
+    """Rows of `test_scores.parquet`; none of a suite without test pairs, which has no such file.
+
+    Raises:
+        StoreError: it cannot be read.
+    """
+    return read_rows(folder / TESTED, ScoreRow) if (folder / TESTED).is_file() else []
+
+
 def read_report_rows(folder: Path) -> ReportRows:
     """All rows of a report's folder.
 
@@ -238,6 +254,7 @@ def read_report_rows(folder: Path) -> ReportRows:
         audits=read_audits(folder),
         pairs=read_pairs(folder),
         texts=read_texts(folder),
+        tested=read_tested(folder),
     )
 
 
@@ -254,7 +271,7 @@ def recompute(folder: Path) -> Report:
     if rows.texts:
         header = header.model_copy(update={"training_keywords": training_keywords(rows.texts)})
     outcomes = [outcome_of(result) for result in report.results]
-    return build_report(header, outcomes, rows.scores, rows.generations, rows.audits, rows.pairs)
+    return build_report(header, outcomes, rows.scores, rows.generations, rows.audits, rows.pairs, tested=rows.tested)
 
 
 def outcome_of(result: Result) -> Outcome:

@@ -37,6 +37,8 @@ class SuiteFacts(Block):
     """The suite."""
 
     name: str
+    quick: bool = False
+    """Whether it is a try-out, cut down so that it ends soon: its numbers say nothing of the methods."""
     state: str
     """Hash of all that the report rests on: stages, settings, code and libraries."""
     settings: dict[str, JsonValue]
@@ -176,6 +178,10 @@ class Trial(Block):
     reason: str | None
     accuracy: Estimate
     """On the held-out pairs: of scores, or of mean log-probabilities per token."""
+    loss: Estimate = Estimate(None)
+    """On the held-out pairs, −log σ of the chosen answer's score less the rejected one's, nats; of reward models."""
+    training_loss: float | None = None
+    """Mean loss of the last quarter of its optimizer steps, in the method's own unit; nothing is chosen by it."""
     cost: Cost | None
 
 
@@ -691,6 +697,32 @@ class Detectable(Block):
     seeds: DetectableBetweenSeeds | None = None
 
 
+class Tested(Block):
+    """The base, or a policy, on the test pairs, which nothing was chosen on."""
+
+    cell: CellId
+    accuracy: Estimate
+    """Share of pairs whose chosen answer has the higher reward, by the cell's own; a tie counts ½."""
+    accuracy_logp_mean: Estimate
+    """Accuracy of the mean log-probability per token."""
+    accuracy_logratio: Estimate
+    """Accuracy of the log-ratio to the reference; of policies."""
+    reward_mean: Estimate
+    """Mean reward of both answers, in the reward's own unit."""
+    reward_std: Estimate
+    """Standard deviation of the rewards."""
+    difference: float | None = None
+    """Accuracy of the mean log-probability per token less the base's, on the same pairs; None of the base."""
+    low: float | None = None
+    high: float | None = None
+    test: str | None = None
+    p: float | None = None
+    p_holm: float | None = None
+    """Holm-adjusted over the policies."""
+    n: int = 0
+    """Pairs behind the difference."""
+
+
 class MethodCheck(Block):
     """A check of the conformance kit that a method failed before its first step, and was trained all the same."""
 
@@ -739,7 +771,7 @@ class Header(Block):
     suite: SuiteFacts
     base: BaseFacts
     data: dict[str, DataFacts]
-    """`train`, `val` and each judge's rows."""
+    """`train`, `val`, `test` where there is one, and each judge's rows."""
     judges: list[JudgeFacts]
     """The panel, the main judge first."""
     environment: Environment
@@ -775,6 +807,8 @@ class Report(Header):
     against_longer: list[AgainstLonger] = []
     """Every judge and reward model against preferring the longer answer."""
     course: Course
+    tested: list[Tested] = []
+    """The base and every policy on the test pairs, where the suite has some."""
     keywords: Keywords
     pareto: list[ParetoSet]
     detectable: Detectable

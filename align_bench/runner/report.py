@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from align_bench.errors import AlignBenchError
 from align_bench.planning.graph import Graph  # loaded, so that the report's source holds what names cells
-from align_bench.report.export import WRITTEN, read_report
+from align_bench.report.export import TESTED, WRITTEN, read_report
 from align_bench.runner.environment import REPORT_LIBRARIES, environment
 from align_bench.runner.outcomes import FAILED_CHECKS
 from align_bench.sources import module_digest
@@ -48,7 +48,7 @@ def finished(folder: Path, prepared: Prepared, graph: Graph, results: Results) -
     if report.suite.state != report_key(prepared, graph):
         return None
     done = all(result.status == "done" for result in report.results)
-    whole = all((folder / name).is_file() for name in WRITTEN)
+    whole = all((folder / name).is_file() for name in (*WRITTEN, *([TESTED] if report.tested else [])))
     stored = all(results.facts(stage) is not None for stage in closure_of(_ends(graph)))
     return report if done and whole and stored else None
 
@@ -84,13 +84,15 @@ def write(
     rows = ReportRows(
         scores=[row for cell in done for row in made.scores(cell)],
         generations=[record for cell in done for record in made.generations(cell, able)],
-        training=[row for cell in done for row in made.training(cell)],
+        training=[row for cell in (*done, *graph.trials) for row in made.training(cell)],
         audits=made.audited({cell.id for cell in done}),
         pairs=made.pairs(),
         texts=made.texts(),
+        tested=[row for cell in done for row in made.tested(cell)],
     )
     header = _header(prepared, graph, results, ended, command, rows.texts)
-    report = build_report(header, list(ended.values()), rows.scores, rows.generations, rows.audits, rows.pairs)
+    outcomes = list(ended.values())
+    report = build_report(header, outcomes, rows.scores, rows.generations, rows.audits, rows.pairs, tested=rows.tested)
     with as_store_error(folder):
         write_report(folder, report, rows)
     return report
@@ -111,7 +113,12 @@ def _header(
     suite, frozen = prepared.suite, prepared.inputs.frozen
     return Header(
         command=command,
-        suite=SuiteFacts(name=suite.name, state=report_key(prepared, graph), settings=suite.model_dump(mode="json")),
+        suite=SuiteFacts(
+            name=suite.name,
+            quick=suite.quick,
+            state=report_key(prepared, graph),
+            settings=suite.model_dump(mode="json"),
+        ),
         base=BaseFacts(
             name=frozen.base.name,
             digest=frozen.base.digest,

@@ -26,10 +26,35 @@ if TYPE_CHECKING:
     from align_bench.planning.inputs import Prepared
     from align_bench.records import CellId, Preference, TokenRow
     from align_bench.runner.results import Results
-    from align_bench.stages.columns import Columns
+    from align_bench.stages.columns import Columns, Measured
     from align_bench.suite.models import Ensemble
 
 SIDES: tuple[Side, ...] = ("chosen", "rejected")
+
+
+class _Split:
+    """Pairs that cells are measured on, as tokens and as texts.
+
+    Attributes:
+        rows: the tokenised table.
+        texts: the rows by their number, as texts.
+        places: of the rows that have both answers.
+        first: prompt → number of the first pair with it.
+    """
+
+    def __init__(self, rows: Sequence[TokenRow], texts: Mapping[int, Preference]) -> None:
+        self.rows, self.texts = rows, texts
+        self.places = [place for place, row in enumerate(rows) if row.chosen is not None and row.rejected is not None]
+        self.first: dict[tuple[int, ...], int] = {}
+        for row in rows:
+            self.first.setdefault(row.prompt, row.pair)
+        self._features: dict[tuple[int, Side], Form] = {}
+
+    def features(self, pair: int, side: Side) -> Form:
+        """The form of an answer."""
+        if (pair, side) not in self._features:
+            self._features[pair, side] = features(getattr(self.texts[pair], side) or "")
+        return self._features[pair, side]
 
 
 class Rows:
@@ -39,69 +64,39 @@ class Rows:
         self._prepared = prepared
         self._graph = graph
         self._results = results
-        self._measured: dict[tuple[int, Side], Form] = {}
 
     @cached_property
-    def _validation(self) -> Mapping[int, Preference]:
-        """The validation rows by their number, as texts."""
-        found = self._results.preferences(self._prepared.inputs.rows["val"]).rows
-        return {preference.pair: preference for preference in found}
+    def _validation(self) -> _Split:
+        return self._split("val")
 
     @cached_property
-    def _pairs(self) -> list[tuple[int, TokenRow]]:
-        """Place and row of each validation pair that has both answers."""
-        rows = self._results.load(self._graph.tables["val"]).rows
-        return [(place, row) for place, row in enumerate(rows) if row.chosen is not None and row.rejected is not None]
+    def _test(self) -> _Split:
+        return self._split("test")
+
+    def _split(self, name: str) -> _Split:
+        texts = self._results.preferences(self._prepared.inputs.rows[name]).rows
+        return _Split(self._results.load(self._graph.tables[name]).rows, {one.pair: one for one in texts})
 
     def scores(self, cell: Cell) -> list[ScoreRow]:
         """A row per validation pair that has both answers; none of a selection."""
         if cell.validation is None:
             return []
-        measured = self._results.load(cell.validation)
-        assert self._graph.base.validation is not None, "the base has log-probabilities"
-        policy = cell.kind != "reward"
-        reference = self._results.load(self._graph.base.validation) if policy else None
-        first: dict[tuple[int, ...], int] = {}
-        for row in self._results.load(self._graph.tables["val"]).rows:
-            first.setdefault(row.prompt, row.pair)
-        return [self._score_row(cell, place, row, measured, reference, first) for place, row in self._pairs]
+        return self._score_rows(cell, self._validation, cell.validation, self._graph.base.validation)
 
-    def _score_row(
-        self,
-        cell: Cell,
-        place: int,
-        row: TokenRow,
-        measured: Columns,
-        reference: Columns | None,
-        first: Mapping[tuple[int, ...], int],
-    ) -> ScoreRow:
-        chosen, rejected = (self._features(row.pair, side) for side in SIDES)
-        logps = None if cell.kind == "reward" else measured
-        return ScoreRow(
-            cell=str(cell.id),
-            algorithm=cell.algorithm,
-            seed=cell.seed,
-            pair=row.pair,
-            chosen_reward=_reward(cell, measured, "chosen", place, row),
-            rejected_reward=_reward(cell, measured, "rejected", place, row),
-            chosen_tokens=len(row.chosen or ()),
-            rejected_tokens=len(row.rejected or ()),
-            gold_choice=row.gold_choice,
-            chosen_logp=_number(logps, "chosen", place),
-            rejected_logp=_number(logps, "rejected", place),
-            ref_chosen_logp=_number(reference, "chosen", place),
-            ref_rejected_logp=_number(reference, "rejected", place),
-            chosen_words=chosen.words,
-            rejected_words=rejected.words,
-            prompt_id=first[row.prompt],
-            chosen_grade=chosen.grade,
-            rejected_grade=rejected.grade,
-            attacked=tuple(_attacked(epsilon, measured, place) for epsilon in _epsilons(cell)),
-        )
+    def tested(self, cell: Cell) -> list[ScoreRow]:
+        """The same of the test pairs; none of reward models and selections, nor where the suite has no such pairs."""
+        return [] if cell.test is None else self._score_rows(cell, self._test, cell.test, self._graph.base.test)
+
+    def _score_rows(self, cell: Cell, split: _Split, measured: Measured, base: Measured | None) -> list[ScoreRow]:
+        assert base is not None, "the base has log-probabilities"
+        reference = self._results.load(base) if cell.kind != "reward" else None
+        columns = self._results.load(measured)
+        return [_score_row(cell, split, place, columns, reference) for place in split.places]
 
     def pairs(self) -> list[PairTexts]:
         """The texts of every validation pair that has both answers, as `pairs.parquet` shows them."""
-        found = [self._validation[row.pair] for _, row in self._pairs]
+        split = self._validation
+        found = [split.texts[split.rows[place].pair] for place in split.places]
         return [
             PairTexts(one.pair, one.prompt[-1].content, one.chosen or "", one.rejected or "", one.label_probability)
             for one in found
@@ -121,7 +116,7 @@ class Rows:
         scores: dict[str, Sequence[float | None]] = {}
         for judge in panel:  # gold keeps its place among them
             scores[judge.name] = self._scores_of(judge, cell)
-        scores[GOLD] = [gold_score(self._validation[line["pair"]], line["text"]) for line in answers]
+        scores[GOLD] = [gold_score(self._validation.texts[line["pair"]], line["text"]) for line in answers]
         proxies = {
             str(proxy.reward_cell): self._results.load(proxy) for proxy in cell.all(Proxy) if self._results.has(proxy)
         }
@@ -134,7 +129,7 @@ class Rows:
                 seed=cell.seed,
                 prompt_id=line["pair"],
                 sample=line["sample"],
-                prompt=self._validation[line["pair"]].prompt[-1].content,
+                prompt=self._validation.texts[line["pair"]].prompt[-1].content,
                 text=line["text"],
                 tokens=len(line["ids"]),
                 finished=line["finished"],
@@ -148,8 +143,8 @@ class Rows:
         ]
 
     def training(self, cell: Cell) -> list[TrainingRow]:
-        """A row per optimizer step of a cell's training; none for the base."""
-        if cell.adapter is None:
+        """A row per optimizer step of a cell's training; none for the base, and of a trial that has no result."""
+        if cell.adapter is None or not self._results.has(cell.adapter):
             return []
         return [_training_row(cell, step) for step in self._results.load(cell.adapter)]
 
@@ -184,7 +179,7 @@ class Rows:
             first = members[0]
             assert first.prompt_id is not None, "every row made here has one"
             for side in SIDES:
-                form = self._features(first.pair, side)
+                form = self._validation.features(first.pair, side)
                 versions = {
                     f"score_{version}": _combined(
                         [own.get((first.pair, side), {}).get(version) for own in changed], ensemble
@@ -210,10 +205,32 @@ class Rows:
         audit = cell.the(Audit)
         return self._results.load(audit) if audit is not None and self._results.has(audit) else {}
 
-    def _features(self, pair: int, side: Side) -> Form:
-        if (pair, side) not in self._measured:
-            self._measured[pair, side] = features(getattr(self._validation[pair], side) or "")
-        return self._measured[pair, side]
+
+def _score_row(cell: Cell, split: _Split, place: int, measured: Columns, reference: Columns | None) -> ScoreRow:
+    row = split.rows[place]
+    chosen, rejected = (split.features(row.pair, side) for side in SIDES)
+    logps = None if cell.kind == "reward" else measured
+    return ScoreRow(
+        cell=str(cell.id),
+        algorithm=cell.algorithm,
+        seed=cell.seed,
+        pair=row.pair,
+        chosen_reward=_reward(cell, measured, "chosen", place, row),
+        rejected_reward=_reward(cell, measured, "rejected", place, row),
+        chosen_tokens=len(row.chosen or ()),
+        rejected_tokens=len(row.rejected or ()),
+        gold_choice=row.gold_choice,
+        chosen_logp=_number(logps, "chosen", place),
+        rejected_logp=_number(logps, "rejected", place),
+        ref_chosen_logp=_number(reference, "chosen", place),
+        ref_rejected_logp=_number(reference, "rejected", place),
+        chosen_words=chosen.words,
+        rejected_words=rejected.words,
+        prompt_id=split.first[row.prompt],
+        chosen_grade=chosen.grade,
+        rejected_grade=rejected.grade,
+        attacked=tuple(_attacked(epsilon, measured, place) for epsilon in _epsilons(cell)),
+    )
 
 
 def _reward(cell: Cell, measured: Columns, side: str, place: int, row: TokenRow) -> float:

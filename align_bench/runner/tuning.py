@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -27,15 +28,16 @@ def describe(search: Search, results: Results) -> str:
         return f"{name}: no range declared, or nothing to train; its given parameters are used"
     if search.kept is None:
         return f"{name}: not all of its {len(trials)} trials have ended; its given parameters are used meanwhile"
-    best = _accuracies(search, results)[search.kept]
+    measure = search.choice.choose_by if search.choice else "accuracy"
+    best = (_losses if measure == "loss" else _accuracies)(search, results)[search.kept]
     if best.value is None:
         return f"{name}: none of its {len(trials)} trials has a result; its given parameters are kept"
-    kept = trials[search.kept]
-    searched = kept.plugin.algorithm.searched if kept.plugin else {}
-    setting = ", ".join(f"{key}={kept.all_parameters[key]}" for key in searched)
+    kept = trials[search.kept].all_parameters
+    tried = [trial.all_parameters for trial in trials]
+    setting = ", ".join(f"{key}={kept[key]}" for key in kept if len({repr(one.get(key)) for one in tried}) > 1)
     return (
         f"{name}: kept trial {search.kept} (of {len(trials)} trials), "
-        f"accuracy {best.value:.3f} on {best.n} held-out pairs: {setting}"
+        f"{measure} {best.value:.3f} on {best.n} held-out pairs: {setting}"
     )
 
 
@@ -55,8 +57,14 @@ def tuning_of(tune: Tune, graph: Graph, results: Results) -> Tuning:
             TunedMethod(
                 method=name,
                 trials=[
-                    _trial(cell, ended, accuracy)
-                    for (cell, ended), accuracy in zip(trials[name], _accuracies(search, results), strict=True)
+                    _trial(*one, _training_loss(one[0], results))
+                    for one in zip(
+                        search.cells,
+                        [ended for _, ended in trials[name]],
+                        _accuracies(search, results),
+                        _losses(search, results),
+                        strict=True,
+                    )
                 ],
                 kept=search.kept,
                 cost=total(_spent(trials[name])),
@@ -73,6 +81,22 @@ def _accuracies(search: Search, results: Results) -> list[Estimate]:
     choice = _choice(search, results)
     known = choice.accuracies if choice else [None] * len(search.cells)
     return [Estimate(None) if one is None else one for one in known]
+
+
+def _losses(search: Search, results: Results) -> list[Estimate]:
+    """The same of the Bradley–Terry loss; undefined of policies."""
+    choice = _choice(search, results)
+    known = choice.losses if choice and choice.losses else [None] * len(search.cells)
+    return [Estimate(None) if one is None else one for one in known]
+
+
+def _training_loss(cell: Cell, results: Results) -> float | None:
+    """Mean over the last quarter of the steps; None of a trial without a result."""
+    if cell.adapter is None or not results.has(cell.adapter):
+        return None
+    losses = [step["loss"] for step in results.load(cell.adapter) if "loss" in step]
+    last = losses[-math.ceil(len(losses) / 4) :] if losses else []
+    return sum(last) / len(last) if last else None
 
 
 def _choice(search: Search, results: Results) -> TrialResults | None:
@@ -96,7 +120,7 @@ def _shared(graph: Graph, results: Results) -> list[Cost]:
     return [artefact.cost for artefact in stored if artefact is not None]
 
 
-def _trial(cell: Cell, ended: Outcome, accuracy: Estimate) -> Trial:
+def _trial(cell: Cell, ended: Outcome, accuracy: Estimate, loss: Estimate, training_loss: float | None) -> Trial:
     return Trial(
         cell=cell.id,
         parameters=cell.all_parameters,
@@ -104,5 +128,7 @@ def _trial(cell: Cell, ended: Outcome, accuracy: Estimate) -> Trial:
         status=ended.status,
         reason=ended.reason,
         accuracy=accuracy,
+        loss=loss,
+        training_loss=training_loss,
         cost=ended.cost,
     )

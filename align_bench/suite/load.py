@@ -15,6 +15,7 @@ from align_bench.errors import SuiteError, nearest
 from align_bench.records import Json
 from align_bench.suite.layers import Layer, refuse_bound, value_at
 from align_bench.suite.models import JUDGE_KINDS, AnyJudge, Data, DataFile, LoadedJudge, Suite, TrainedJudge, judge_kind
+from align_bench.suite.quick import cut
 
 RENAMED = {"may_be_reward": "allow_judge_as_reward"}  # key of an earlier version → what it is called now
 
@@ -92,7 +93,8 @@ def load_suite(name_or_path: str, overrides: Sequence[str] = ()) -> Suite:
         suite = Suite.model_validate(raw | _with_rows(raw))
     except ValidationError as error:
         raise SuiteError(f"{path}:\n" + "\n".join(_described(error, raw)), fix=_given(path, error)) from None
-    return _located(_held_out(suite), [layer.path.parent for layer in reversed(layers) if layer.path is not None])
+    found = _located(_held_out(suite), [layer.path.parent for layer in reversed(layers) if layer.path is not None])
+    return cut(found) if found.quick else found
 
 
 def read_layers(name_or_path: str, overrides: Sequence[str] = ()) -> list[Layer]:
@@ -128,7 +130,24 @@ def _extended(path: Path, seen: tuple[Path, ...]) -> list[Layer]:
     except SuiteError as error:
         raise SuiteError(f"{path}: extends: {error.message}") from None
     below = _extended(target, (*seen, path))
-    return [*below, Layer(path, raw, _merged(below[-1].merged, raw))]
+    return [*below, Layer(path, raw, _merged(_inherited(below[-1].merged, raw), raw))]
+
+
+def _inherited(below: Mapping[str, Json], above: Mapping[str, Json]) -> Mapping[str, Json]:
+    """What a suite has of the one that it extends.
+
+    With another base, other rows or other methods that is neither its test pairs, nor its search, nor the comparison
+    with the course's figures: they are about these.
+    """
+    data = above.get("data")
+    rows = isinstance(data, Mapping) and ("train" in data or "val" in data)
+    if not (rows or "base" in above or "methods" in above):
+        return below
+    kept = {key: value for key, value in below.items() if key != "tune"}
+    for key, part in (("data", "test"), ("report", "course_figures")):
+        if isinstance(old := kept.get(key), Mapping):
+            kept[key] = {name: value for name, value in old.items() if name != part}
+    return kept
 
 
 def _parsed(path: Path) -> dict[str, Json]:
@@ -171,7 +190,7 @@ def _override(raw: dict[str, Json], override: str) -> None:
     here = raw
     for depth, parent in enumerate(parents):
         child = here.get(parent)
-        if isinstance(child, str) and parent in ("train", "val", "data"):
+        if isinstance(child, str) and parent in ("train", "val", "test", "data"):
             child = {"path": child}
         elif child is None:
             child = {}
@@ -275,10 +294,13 @@ def _located(suite: Suite, folders: Sequence[Path]) -> Suite:
             return judge.model_copy(update={"data": locate_file(judge.data)})
         return judge.model_copy(update={"model": locate(judge.model)}) if isinstance(judge, LoadedJudge) else judge
 
+    data = suite.data
     return suite.model_copy(
         update={
             "base": locate(suite.base),
-            "data": Data(train=locate_file(suite.data.train), val=locate_file(suite.data.val)),
+            "data": Data(
+                train=locate_file(data.train), val=locate_file(data.val), test=data.test and locate_file(data.test)
+            ),
             "judge": tuple(locate_judge(judge) for judge in suite.judge),
             "plugins": [locate(plugin) for plugin in suite.plugins],
         }

@@ -43,7 +43,9 @@ class DataFile(_Strict):
     """Where rows come from. A bare string is its `path`."""
 
     path: str = Field(description="file (.parquet, .jsonl, .json, .csv), hub id, or embedded/planted")
-    split: str | None = Field(None, description="split of a hub data set, or train | judge | val of embedded/planted")
+    split: str | None = Field(
+        None, description="split of a hub data set, or train | judge | val | test of embedded/planted"
+    )
     columns: dict[str, str] = Field(default_factory=dict, description="standard column name → the file's own")
     rows: int | None = Field(None, gt=0, description="use the first n usable rows")
     skip: int = Field(
@@ -80,6 +82,9 @@ class Data(_Strict):
 
     train: DataField
     val: DataField
+    test: DataField | None = Field(
+        None, description="pairs that nothing is chosen on, on which the base and every policy are compared once more"
+    )
 
 
 class Ensemble(_Strict):
@@ -295,18 +300,46 @@ class Report(_Strict):
         "difference between two checkpoints; what one seed says of its method then allows for it; not used where the "
         "suite has a method with two seeds",
     )
+    course_figures: bool = Field(
+        False,
+        description="set the report's figures beside those that the course's report published for its own model and "
+        "data: a sanity range, not a claim",
+    )
+
+
+def _sweep(value: Any) -> Any:
+    """A method's values to try: none given are None; a single one is a list of one."""
+    if not isinstance(value, Mapping):
+        return value
+    return {name: item if isinstance(item, list) else [item] for name, item in value.items()} or None
+
+
+Sweep = Annotated[dict[str, Annotated[list[Any], Field(min_length=1)]] | None, BeforeValidator(_sweep)]
 
 
 class Tune(_Strict):
-    """A search over every method's declared ranges, with as many trials for each.
+    """A search over methods' declared ranges, with as many trials for each, or over values that the suite lists.
 
     A trial trains on a part of train and is measured on the rest, which it holds out by prompt: reward models by the
     accuracy of their scores, policies by that of their mean log-probability per token. The best parameters train the
     method's cells on all of train. Trials have the first seed; the judge is not tuned.
     """
 
-    trials: int = Field(4, ge=2, description="trials per method; the first one has its given parameters")
+    trials: int = Field(
+        4, ge=2, description="trials per method without listed values; the first one has its given parameters"
+    )
     search: Literal["random", "grid"] = Field("random", description="how the others are drawn from the ranges")
+    methods: dict[str, Sweep] | None = Field(
+        None,
+        description="the methods that are tuned if the suite has them, each with the values to try, "
+        "`rm: {learning_rate: [1e-4, 1e-3]}`, all combinations of them, or without any (`rm:`) by its declared ranges; "
+        "by default every method, by its ranges",
+    )
+    choose_by: Literal["accuracy", "loss"] = Field(
+        "accuracy",
+        description="what is best on the held-out pairs: the highest accuracy, or the lowest Bradley–Terry loss, which "
+        "only reward models have",
+    )
     seed: int = Field(0, description="seed of the search and of the held-out prompts")
     holdout: float = Field(0.2, gt=0, lt=1, description="share of train's prompts that trials are measured on")
 
@@ -367,6 +400,11 @@ class Suite(_Strict):
         None, description="hyper-parameter search; without it, every method runs with its given parameters"
     )
     plugins: list[str] = Field(default_factory=list, description="further plugin files or folders")
+    quick: bool = Field(
+        False,
+        description="a try-out in a fraction of the time, as --quick: rows, prompts and trials are cut by a fixed "
+        "rule, and the name ends in -quick; its numbers say that everything runs, and nothing of the methods",
+    )
 
     @field_validator("seeds")
     @classmethod

@@ -409,6 +409,14 @@ def test_dropped_file_can_be_run_with_a_packaged_suite(elsewhere: Path, base_fol
     assert "dropped" in answer.out
 
 
+def test_quick_plans_a_try_out_under_a_name_of_its_own(write_suite: Write) -> None:
+    answer = align_bench("plan", write_suite(), "--quick")
+    assert answer.code == 0
+    assert "This is a try-out (--quick)" in answer.err
+    assert "small-quick: 2 cells" in answer.out
+    assert "try-out" not in align_bench("plan", write_suite()).said
+
+
 def test_file_that_raises_on_import_is_listed_and_stops_nothing(elsewhere: Path) -> None:
     path = drop(elsewhere, "moody", first="raise RuntimeError('no [b]luck[/b]')\n")
     answer = align_bench("algorithms")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import random
 from collections import Counter
+from dataclasses import fields
 
 import pytest
 
@@ -23,6 +25,19 @@ from align_bench.data.planted import (
 )
 
 ALL_SPLITS = sorted(SPLITS)
+BY_HASH = ["train", "judge", "val"]
+# SHA-256 of every field of every pair, from before there was a split `test`.
+DIGESTS = {
+    ("train", "none"): "087a8e9451ef3a9af63ea6ac53d2424d671f2d81fa7b225002991f869d76f042",
+    ("train", "default"): "0f193d13732e66e387dc5bac2e770ce627697a2d6a68d5e322652948f800cd87",
+    ("train", "strong"): "556827b4a2f36618eab7f5327c0199e48899c70863955aeaeed88307e8e724d3",
+    ("judge", "none"): "c58ac55cc388daa87656a3d9cb73a471e7fa864d861cc14a59706f63cf94e00d",
+    ("judge", "default"): "60c0ecc8971200eaeb4178964367376548b7ceee8ef74f9316f2bec9ed7a3b46",
+    ("judge", "strong"): "8e57189d26e3d661a2e38c9e79606d936e31f4c268ed45c774820ecd856711c5",
+    ("val", "none"): "711cc08ab3a4943b6983596874c0432dd0f2fbfc44f740aec018f32487f3fcb7",
+    ("val", "default"): "d6f244b63532a8158c4a3f330a2ec7508363fd30f711b915d6082a433e3457c8",
+    ("val", "strong"): "5a96f432c3d709e03a09b7a5358f24ade1357a0861c98173de4dbda2b34092b3",
+}
 
 
 def words(text: str) -> int:
@@ -49,12 +64,24 @@ def test_split_has_its_size_and_distinct_prompts(split: str) -> None:
 
 
 def test_sizes() -> None:
-    assert SPLITS == {"train": 3000, "judge": 2000, "val": 1000}
+    assert SPLITS == {"train": 3000, "judge": 2000, "val": 1000, "test": 1000}
+
+
+@pytest.mark.parametrize(("split", "bias"), DIGESTS)
+def test_the_splits_of_old_are_what_they_were(split: str, bias: str) -> None:
+    rows = [tuple(getattr(pair, each.name) for each in fields(pair)) for pair in planted(split, bias=bias)]
+    assert hashlib.sha256(repr(rows).encode()).hexdigest() == DIGESTS[split, bias]
 
 
 @pytest.mark.parametrize("seeds", [(0, 0, 0), (7, 7, 7), (0, 1, 2)])
 def test_splits_share_no_prompt(seeds: tuple[int, int, int]) -> None:
-    prompts = [{p.prompt for p in planted(split, seed=s)} for split, s in zip(ALL_SPLITS, seeds, strict=True)]
+    prompts = [{p.prompt for p in planted(split, seed=s)} for split, s in zip(BY_HASH, seeds, strict=True)]
+    assert len(set.union(*prompts)) == sum(SPLITS[split] for split in BY_HASH)
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+def test_the_test_split_has_prompts_of_its_own(seed: int) -> None:
+    prompts = [{p.prompt for p in planted(split, seed=seed)} for split in ALL_SPLITS]
     assert len(set.union(*prompts)) == sum(SPLITS.values())
 
 
@@ -213,9 +240,9 @@ def test_is_right_takes_the_first_number(text: str, gold: str, right: bool) -> N
     assert is_right(text, gold, ()) is right
 
 
-@pytest.mark.parametrize("split", ["test", "", "TRAIN"])
+@pytest.mark.parametrize("split", ["tests", "", "TRAIN"])
 def test_unknown_split(split: str) -> None:
-    with pytest.raises(ValueError, match="train, judge, val"):
+    with pytest.raises(ValueError, match="train, judge, val, test"):
         planted(split)
 
 

@@ -530,3 +530,22 @@ def test_planted_errors(source: DataSource, message: str) -> None:
 def test_every_shape_has_words_and_known_aliases() -> None:
     assert preferences._SHAPE_WORDS.keys() == preferences._READERS.keys()
     assert set(preferences._ALIASES) <= set(preferences._CANONICAL)
+
+
+def test_ranges_of_prompts_part_a_file_by_prompt(jsonl: Write) -> None:
+    rows = [pair(prompt=f"Say {number % 40}.", chosen=f"good {number}") for number in range(120)]
+    source = jsonl(*rows)
+    parts = [read(replace(source, prompts=ends)) for ends in ((0.0, 0.5), (0.5, 0.8), (0.8, 1.0))]
+    prompts = [{row.prompt for row in part.rows} for part in parts]
+    assert sum(map(len, prompts)) == len(set.union(*prompts)) == 40
+    assert sum(len(part.rows) for part in parts) == 120
+    assert len(parts[0].rows) > len(parts[1].rows) > 0
+    assert parts[0].counts == {
+        "read": 120,
+        "kept": len(parts[0].rows),
+        "prompts of another part": 120 - len(parts[0].rows),
+    }
+    again = read(replace(jsonl(*reversed(rows), name="turned.jsonl"), prompts=(0.0, 0.5)))
+    assert {row.prompt for row in again.rows} == prompts[0], "whatever the order of rows"
+    first = read(replace(source, prompts=(0.0, 0.5), skip=1, rows=20))
+    assert [row.pair for row in first.rows] == [row.pair for row in parts[0].rows if 1 <= row.pair <= 20]

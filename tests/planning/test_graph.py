@@ -86,6 +86,8 @@ def inputs(given: Suite, outside: Outside) -> Inputs:
     """What `prepare` would find for the suite; no file is read."""
     precision = Precision(outside.storage, "float32", "cpu")
     files = {"train": (given.data.train, outside.train), "val": (given.data.val, outside.val)}
+    if given.data.test is not None:
+        files["test"] = given.data.test, "test rows"
     classifiers = {}
     for place, judge in enumerate(given.judge):
         if isinstance(judge, TrainedJudge):
@@ -880,11 +882,67 @@ def test_trials_of_an_online_method_learn_from_the_rewards_first_trial() -> None
     assert [cell.reward for cell in made.searches[CellId("rloo")].cells] == 2 * [made.searches[CellId("rm")].cells[0]]
 
 
-def test_a_method_without_training_has_no_trials_and_waits_for_none() -> None:
-    made = plan(methods=["rm", {"best_of_n": {"n": 2, "reward": "rm"}}], tune={})
-    assert made.searches[CellId("best_of_n")].cells == ()
-    assert by_id(made)["best_of_n"].waiting is None
-    assert by_id(made)["rm"].waiting is not None
+def test_a_method_without_training_has_no_trials_and_waits_for_those_of_its_reward() -> None:
+    made = plan(
+        methods=["rm", "poe_rm", {"best_of_n": {"n": 2, "reward": ["rm", "poe_rm"]}}], tune={"methods": {"rm": None}}
+    )
+    assert list(map(str, made.searches)) == ["rm"]
+    waiting = {str(cell.id): cell.waiting for cell in made.cells}
+    missing = "not tuned: rm trial 0: train: not stored"
+    assert waiting == {"rm": missing, "poe_rm": None, "best_of_n[reward=rm]": missing, "best_of_n[reward=poe_rm]": None}
+    assert plan(methods=["rm", "best_of_n"], tune={}).searches[CellId("best_of_n")].cells == ()
+
+
+SWEEP = {"rm": {"learning_rate": [1e-4, 1e-3], "batch_size": [8, 16]}}
+
+
+def test_listed_values_are_tried_in_all_combinations() -> None:
+    made = plan(methods=[{"rm": {"centering": 0.0}}, "dpo"], tune={"methods": SWEEP, "choose_by": "loss"})
+    tried = [(cell.learning_rate, cell.settings, cell.parameters) for cell in made.searches[CellId("rm")].cells]
+    wanted = [(1e-4, 8), (1e-4, 16), (1e-3, 8), (1e-3, 16)]
+    assert tried == [(rate, {"batch_size": size}, {"centering": 0.0}) for rate, size in wanted]
+    assert by_id(made)["dpo"].waiting is None
+
+
+def test_a_sweep_of_a_method_that_the_suite_has_not_is_left_out() -> None:
+    assert plan(methods=["dpo"], tune={"methods": SWEEP}).searches == {}
+
+
+@pytest.mark.parametrize(
+    ("tune", "said"),
+    [
+        ({"methods": {"mr": None}}, "tune.methods: no method 'mr'. Did you mean"),
+        ({"choose_by": "loss"}, "tune.choose_by: loss is of reward models, and dpo trains a policy"),
+        ({"methods": {"rm": {"beta": [1]}}}, "trials of rm"),
+    ],
+)
+def test_a_search_that_cannot_be_made_is_refused(tune: dict[str, Any], said: str) -> None:
+    with pytest.raises(SuiteError, match=said):
+        plan(methods=["rm", "dpo"], tune=tune)
+
+
+# -- test pairs --------------------------------------------------------------------------------------------------------
+
+
+WITH_TEST = {"train": "train.jsonl", "val": "val.jsonl", "test": "test.jsonl"}
+
+
+def test_policies_and_the_base_are_measured_on_test_pairs_and_reward_models_are_not() -> None:
+    made = plan(methods=["rm", "dpo", "best_of_n"], data=WITH_TEST)
+    assert made.tables["test"] not in (made.tables["train"], made.tables["val"])
+    for cell in (made.base, by_id(made)["dpo"]):
+        assert cell.test is not None
+        assert cell.validation is not None
+        assert (cell.test.table, cell.validation.table) == (made.tables["test"], made.tables["val"])  # type: ignore[attr-defined]
+    assert [by_id(made)[name].test for name in ("rm", "best_of_n")] == [None, None]
+    without = plan(methods=["rm", "dpo", "best_of_n"])
+    assert set(without.stages) < set(made.stages)
+    assert all(cell.test is None for cell in without.shown)
+
+
+def test_trials_know_nothing_of_test_pairs() -> None:
+    made = plan(methods=["dpo"], data=WITH_TEST, tune={})
+    assert made.tables["test"] not in closure_of(stage for cell in made.trials for stage in cell.stages)
 
 
 # -- growing -----------------------------------------------------------------------------------------------------------

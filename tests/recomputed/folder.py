@@ -105,6 +105,7 @@ class Folder:
             data and the base, what methods failed, and the suite's margin of equivalence. None of its other numbers is
             here, so that what is found cannot rest on one.
         scores, pairs, audits, texts, generations: the rows.
+        tested: rows of the test pairs, of suites that have some.
     """
 
     facts: Mapping[str, Any]
@@ -113,6 +114,7 @@ class Folder:
     audits: Sequence[Row]
     texts: Sequence[Row]
     generations: Sequence[Row]
+    tested: Sequence[Row] = ()
 
     @classmethod
     def read(cls, path: Path) -> Folder:
@@ -124,6 +126,7 @@ class Folder:
             pq.read_table(path / "audit.parquet").to_pylist(),
             pq.read_table(path / "training_texts.parquet").to_pylist(),
             [json.loads(line) for line in lines if line],
+            pq.read_table(tested).to_pylist() if (tested := path / "test_scores.parquet").exists() else [],
         )
 
     @cached_property

@@ -10,7 +10,7 @@ import numpy as np
 
 from tests.recomputed.arithmetic import Column, right
 from tests.recomputed.folder import Cell, Folder, Row, finite
-from tests.recomputed.results import _log_ratio, _logp_mean, by_gold, right_shorter
+from tests.recomputed.results import by_gold, log_ratio, logp_mean, right_shorter
 
 Values = Mapping[Hashable, float]
 
@@ -67,8 +67,8 @@ def measures(folder: Folder) -> list[Measure]:
         *(
             _measure(name, "", "policy", "share", cells, [_right(cell, of) for cell in cells], prompts, True)
             for name, of, cells in (
-                ("accuracy_logratio", _log_ratio, [cell for cell in policies if cell.kind == "policy"]),
-                ("accuracy_logp_mean", _logp_mean, policies),
+                ("accuracy_logratio", log_ratio, [cell for cell in policies if cell.kind == "policy"]),
+                ("accuracy_logp_mean", logp_mean, policies),
             )
         ),
         _measure(

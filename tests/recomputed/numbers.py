@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path as FilePath
 
-from tests.recomputed import alarms, audits, claims, comparisons, course, leaderboard, policies, results
+from tests.recomputed import alarms, audits, claims, comparisons, course, leaderboard, policies, results, tested
 from tests.recomputed.folder import Folder
 from tests.recomputed.ledger import Leaf, Ledger, Number, Path, leaves, pattern
 
@@ -74,6 +74,7 @@ def found_in(folder: FilePath) -> Ledger:
     course.enter(rows, ledger)
     leaderboard.enter(rows, compared, ledger)
     alarms.enter(rows, ledger)
+    tested.enter(rows, ledger)
     return ledger
 
 

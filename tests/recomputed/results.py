@@ -67,8 +67,8 @@ def _of_pairs(cell: Cell, ledger: Ledger, path: Path) -> None:
     enter("accuracy_right_shorter", _accuracy_of([one for one in gold if right_shorter(one)]))
     _length_correlations(cell, gold, ledger, path)
     _attacked(rows, ledger, path)
-    enter("accuracy_logp_mean", accuracy(*_sides(rows, _logp_mean), prompts))
-    ratios = accuracy(*_sides(rows, _log_ratio), prompts)
+    enter("accuracy_logp_mean", accuracy(*sides(rows, logp_mean), prompts))
+    ratios = accuracy(*sides(rows, log_ratio), prompts)
     enter("accuracy_logratio", ratios if cell.kind == "policy" else NOTHING)
     left, other, own = with_prompts(prompts, chosen, rejected)
     enter("reward_mean", of_pairs((left + other) / 2, own))
@@ -181,16 +181,16 @@ def _accuracy_where(rows: Sequence[Row], holds: Callable[[int, int], bool]) -> F
     )
 
 
-def _sides(rows: Sequence[Row], measure: Callable[[Row, str], float | None]) -> tuple[Numbers, Numbers]:
+def sides(rows: Sequence[Row], measure: Callable[[Row, str], float | None]) -> tuple[Numbers, Numbers]:
     return [measure(row, "chosen") for row in rows], [measure(row, "rejected") for row in rows]
 
 
-def _logp_mean(row: Row, side: str) -> float | None:
+def logp_mean(row: Row, side: str) -> float | None:
     logp, tokens = row[f"{side}_logp"], row[f"{side}_tokens"]
     return None if logp is None or not tokens else float(logp / tokens)
 
 
-def _log_ratio(row: Row, side: str) -> float | None:
+def log_ratio(row: Row, side: str) -> float | None:
     logp, reference = row[f"{side}_logp"], row[f"ref_{side}_logp"]
     return None if logp is None or reference is None else float(logp - reference)
 

@@ -71,7 +71,9 @@ class Suite:
                 "failed_checks": [flipped],
             }
         )
-        return build_report(known, self.outcomes, rows.scores, rows.generations, rows.audits, rows.pairs)
+        return build_report(
+            known, self.outcomes, rows.scores, rows.generations, rows.audits, rows.pairs, tested=rows.tested
+        )
 
     def write(self, folder: Path) -> Path:
         """Write the report's folder as a run does."""
@@ -107,7 +109,10 @@ def rich_suite(seed: int = 20) -> Suite:
         for step in (1, 2)
     ]
     texts = [TrainingText(row, _text(rng)) for row in range(40)]
-    return Suite(outcomes, ReportRows(scores, generations, training, audits, pairs, texts))
+    others = [replace(pair, chosen=pair.rejected, rejected=pair.chosen) for pair in pairs]
+    measured = [one for one in done if one.kind != "reward"]
+    tested = [row for one in measured for row in _score_rows(one, others, golds, effects.get(one.cell), rng)]
+    return Suite(outcomes, ReportRows(scores, generations, training, audits, pairs, texts, tested))
 
 
 def _outcome(cell: CellId, kind: Kind, algorithm: str, seconds: float | None) -> Outcome:

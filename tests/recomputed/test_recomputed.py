@@ -142,6 +142,10 @@ LEAVES = [
     "training_keywords.keywords[].weight",
     "pareto[].cells[].text",
     "detectable.pairs.dz_holm",
+    "tested[].accuracy_logp_mean.low",
+    "tested[].reward_std.value",
+    "tested[].difference",
+    "tested[].p_holm",
 ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,11 +12,13 @@ from operator import truediv
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from rich.console import Console
 
 from align_bench.cli.plan_view import plan_tables
+from align_bench.data.planted import planted
 from align_bench.errors import DataError
 from align_bench.planning.cells import Cell
 from align_bench.planning.graph import Graph, make_graph
@@ -60,6 +63,7 @@ def fixed(scores: PairScores) -> Loss:
     return Loss(-scores.chosen, chosen_rewards=scores.chosen, rejected_rewards=scores.rejected)
 '''
 METHODS = ["rm", "turned", "brittle", "fixed"]
+SIDES = ("chosen", "rejected")
 
 
 class Recorder(NoProgress):
@@ -489,3 +493,90 @@ def test_a_suite_without_tune_has_no_trials(write_suite: Callable[..., Path], tm
     assert graph.trials == ()
     assert graph.searches == {}
     assert graph.held_out == {}
+
+
+@pytest.fixture(scope="module")
+def swept(suite: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    """A sweep of one method by its held-out loss, beside a policy that learns from it, with test pairs."""
+    root = tmp_path_factory.mktemp("swept")
+    rm = {"learning_rate": [1e-4, 3e-2], "batch_size": [4]}
+    own: dict[str, Any] = {
+        "data": {**suite["data"], "test": {"path": "embedded/planted", "rows": 9}},
+        "tune": {"methods": {"rm": rm}, "choose_by": "loss", "holdout": 0.3},
+        "methods": ["rm", "dpo", {"rloo": {"reward": "rm", "max_new_tokens": 4}}],
+        "report": {"course_figures": True},
+        "quick": True,
+    }
+    path = write(root / "suite", {**suite, **own})
+    folders, progress = Folders(root / "runs", root / "reports"), Recorder()
+    return path, folders, execute(path, folders, progress), progress
+
+
+def test_the_lowest_held_out_loss_is_kept_and_the_training_loss_stands_beside_it(swept: Whole) -> None:
+    path, folders, report, progress = swept
+    graph, results = grown(path, folders.runs), Results(Store(folders.runs))
+    (found,) = tuning_of(report).methods
+    trials = graph.searches[CellId("rm")].cells
+    held_out = []
+    for cell in trials:
+        assert cell.validation is not None
+        columns = results.load(cell.validation)
+        margins = [float(chosen) - float(rejected) for chosen, rejected in zip(*map(columns.get, SIDES), strict=True)]
+        held_out.append(sum(math.log1p(math.exp(-margin)) for margin in margins) / len(margins))
+    assert [trial.loss.value for trial in found.trials] == pytest.approx(held_out)
+    assert found.kept == held_out.index(min(held_out))
+    assert by_name(report)["rm"].parameters == found.trials[found.kept].parameters
+    rows = pq.read_table(folders.reports / "small-quick" / "training.parquet").to_pylist()
+    for trial in found.trials:
+        losses = [row["loss"] for row in rows if row["cell"] == str(trial.cell)]
+        last = losses[-math.ceil(len(losses) / 4) :]
+        assert trial.training_loss == pytest.approx(sum(last) / len(last))
+    (line,) = [line for line in progress.logged if "kept trial" in line]
+    assert line.startswith(f"rm: kept trial {found.kept} (of 2 trials), loss ")
+    assert line.endswith(f"learning_rate={found.trials[found.kept].parameters['learning_rate']}")
+
+
+def test_nothing_rests_on_a_reward_model_before_it_is_chosen(swept: Whole) -> None:
+    stages = swept[3].stages
+    assert stages.count("rm: train") == 1
+    assert stages.index("rm: choice among trials") < stages.index("rm: train") < stages.index("rloo: train")
+
+
+def test_policies_and_base_are_measured_on_the_test_pairs(swept: Whole) -> None:
+    _, folders, report, progress = swept
+    assert [str(found.cell) for found in report.tested] == ["base", "dpo", "rloo"]
+    assert {stage for stage in progress.stages if "test pairs" in stage} == {
+        f"{name}: test pairs" for name in ("base", "dpo", "rloo")
+    }
+    rows = pq.read_table(folders.reports / "small-quick" / "test_scores.parquet").to_pylist()
+    assert {row["cell"] for row in rows} == {"base", "dpo", "rloo"}
+    prompts = {pair.prompt: number for number, pair in enumerate(planted("test", rows=9))}
+    assert len(prompts) == 9
+    assert [row["pair"] for row in rows if row["cell"] == "dpo"] == list(range(9))
+    assert recompute(folders.reports / "small-quick") == report
+
+
+def test_a_lost_file_of_test_scores_is_written_again(swept: Whole, tmp_path: Path) -> None:
+    path, folders, report, _ = swept
+    shutil.copytree(folders.reports, tmp_path / "reports")
+    lost = tmp_path / "reports" / "small-quick" / "test_scores.parquet"
+    lost.unlink()
+    progress = Recorder()
+    assert execute(path, Folders(folders.runs, tmp_path / "reports"), progress) == report
+    assert progress.stages == []
+    assert lost.is_file()
+
+
+def test_a_try_out_says_so_first(swept: Whole) -> None:
+    assert swept[2].suite.quick
+    assert swept[2].verdict[0].startswith("This is a try-out (--quick)")
+
+
+def test_what_the_sweep_shows(swept: Whole) -> None:
+    _, folders, report, _ = swept
+    text = (folders.reports / "small-quick" / "report.md").read_text(encoding="utf-8")
+    for shown in ("held-out loss", "Beside the course's report", "Base and policies on the test split", "0.758"):
+        assert shown in text
+    figure = folders.reports / "small-quick" / "figures" / "trials.svg"
+    assert "learning_rate 0.03" in figure.read_text(encoding="utf-8")
+    assert report.tuning is not None

@@ -132,8 +132,11 @@ def test_own_rows_of_a_judge_take_the_place_of_held_out_ones(write: Write) -> No
 
 def test_assignment_is_packaged_and_needs_no_network() -> None:
     suite = load_suite("assignment")
-    assert [method.name for method in suite.methods] == ["rm", "dpo", "kto", "simpo", "orpo"]
-    paths = [suite.base, suite.data.train.path, suite.data.val.path, trained_judge(suite).data.path]
+    names = ["rm", "poe_rm", "robust_rm", "dpo", "kto", "simpo", "orpo", "ppo"]
+    assert [method.name for method in suite.methods] == names
+    assert suite.data.test is not None
+    rows = [suite.data.train.path, suite.data.val.path, suite.data.test.path, trained_judge(suite).data.path]
+    paths = [suite.base, *rows]
     assert all(path.startswith("embedded/") for path in paths)
 
 
@@ -277,7 +280,27 @@ def test_unknown_nested_key_suggests_the_nearest(write: Write, more: str, said: 
 
 def test_unknown_key_of_a_data_entry(write: Write) -> None:
     assert "data.train.colums: unknown key. Did you mean columns" in refusal(write(), "data.train.colums={a: b}")
-    assert "data.test: unknown key" in refusal(write(), "data.test=x.jsonl")
+    assert "data.tset: unknown key. Did you mean test" in refusal(write(), "data.tset=x.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ("seeds: [5]", True),
+        ("data: {test: {path: embedded/planted, split: test, rows: 5}}", True),
+        ("methods: [dpo]", False),
+        ("base: some/model", False),
+        ("data: {val: own.parquet}", False),
+    ],
+)
+def test_what_is_about_base_rows_and_methods_is_not_inherited_with_others(write: Write, said: str, kept: bool) -> None:
+    suite = load_suite(str(write(f"extends: assignment\nname: mine\n{said}\n")))
+    assert (suite.data.test is not None, suite.tune is not None, suite.report.course_figures) == (kept, kept, kept)
+
+
+@pytest.mark.parametrize("given", ["[0.5, 0.5]", "[0.9, 0.1]", "[0.5]", "[0.5, 1.5]"])
+def test_a_range_of_prompts_rises(write: Write, given: str) -> None:
+    assert "data.train.prompts" in refusal(write(), f"data.train.prompts={given}")
 
 
 @pytest.mark.parametrize("key", ["name", "base", "data", "methods"])

@@ -27,6 +27,7 @@ DRAWN: Sequence[Callable[[Material], Figure | None]] = (
     training.losses,
     training.online,
     training.sweeps,
+    training.trials,
     distributions.score_groups,
     distributions.chosen_and_rejected,
     distributions.judged,

@@ -89,6 +89,10 @@ class Material:
         """The steps of a cell's training."""
         return self._training_by_cell.get(cell.name, [])
 
+    def losses_of(self, name: str) -> list[tuple[int, float | None]]:
+        """Step and loss of the training of a cell, or of a trial, by its name."""
+        return [(row.step, row.loss) for row in self._training_by_cell.get(unicode(name), [])]
+
     @cached_property
     def _training_by_cell(self) -> dict[str, list[TrainingRow]]:
         rows: dict[str, list[TrainingRow]] = {}

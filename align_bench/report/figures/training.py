@@ -10,6 +10,7 @@ from align_bench.metrics.finite import is_finite
 from align_bench.report.cells import Cell
 from align_bench.report.figures.base import MAX_PANELS, Figure, Material, ends, span
 from align_bench.report.plots import Look, Panel, Series, curves, looks
+from align_bench.report.schema import Trial
 from align_bench.suite.names import JUDGE_CELL
 
 
@@ -104,8 +105,50 @@ def sweeps(material: Material) -> Figure | None:
     )
 
 
+def trials(material: Material) -> Figure | None:
+    """Training loss of every trial of a tuned method."""
+    panels, rows = [], []
+    for found in material.report.tuning.methods if material.report.tuning else []:
+        known = [(trial, *_known(material.losses_of(str(trial.cell)))) for trial in found.trials]
+        known = [(trial, steps, values) for trial, steps, values in known if steps]
+        if not known:
+            continue
+        own = looks([trial.cell for trial, _, _ in known])
+        names = {trial.cell: _setting(trial, found.trials) for trial, _, _ in known}
+        # Steps of different sizes: what all went through are the same rows.
+        drawn = [
+            Series(names[trial.cell], [step / len(steps) for step in steps], _smooth(values), own[trial.cell])
+            for trial, steps, values in known
+        ]
+        panels.append(Panel(str(found.method), "share of the training", "loss, moving average", drawn))
+        rows += [
+            (str(trial.cell), names[trial.cell], step, loss)
+            for trial, steps, values in known
+            for step, loss in zip(steps, values, strict=True)
+        ]
+    if not panels:
+        return None
+    return Figure(
+        name="trials",
+        chapter="training",
+        title="Loss of the trials",
+        caption="Moving average of the training loss of every trial on the part of train that is not held out. Which "
+        "trial is kept is decided on the held-out pairs: see the table of trials. No test.",
+        alternative="Line plots. " + ends((one.name, one.y) for panel in panels for one in panel.series),
+        columns=("trial", "setting", "step", "loss"),
+        rows=rows,
+        svg=curves(panels[:MAX_PANELS], columns=2, height=2.6),
+    )
+
+
+def _setting(one: Trial, every: Sequence[Trial]) -> str:
+    """The parameters in which a method's trials differ."""
+    names = [name for name in one.parameters if len({repr(other.parameters[name]) for other in every}) > 1]
+    return ", ".join(f"{name} {one.parameters[name]}" for name in names)
+
+
 def _losses(material: Material, cell: Cell) -> tuple[list[int], list[float]]:
-    return _known([(row.step, row.loss) for row in material.training_of(cell)])
+    return _known(material.losses_of(cell.name))
 
 
 def _known(points: Sequence[tuple[int, float | None]]) -> tuple[list[int], list[float]]:

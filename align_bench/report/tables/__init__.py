@@ -13,6 +13,7 @@ from align_bench.report.tables.audit import (
     prompt_controls,
 )
 from align_bench.report.tables.baseline import against_longer
+from align_bench.report.tables.beside_course import beside_course
 from align_bench.report.tables.cost import costs
 from align_bench.report.tables.differences import against_base, methods, own_reward, win_rates
 from align_bench.report.tables.drift import drift_from_base, gold_against_judge
@@ -23,6 +24,7 @@ from align_bench.report.tables.ranks import policy_ranks, reward_model_ranks
 from align_bench.report.tables.results import failures, judged, policies, reward_models
 from align_bench.report.tables.scores import attacked, score_groups
 from align_bench.report.tables.section import Section
+from align_bench.report.tables.tested import tested
 from align_bench.report.tables.tuning import trials
 
 if TYPE_CHECKING:
@@ -45,6 +47,8 @@ TABLES = (
     calibration,
     policies,
     judged,
+    tested,
+    beside_course,
     agreement,
     gains,
     drift_from_base,

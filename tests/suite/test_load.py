@@ -283,14 +283,17 @@ def test_unknown_key_of_a_data_entry(write: Write) -> None:
     assert "data.tset: unknown key. Did you mean test" in refusal(write(), "data.tset=x.jsonl")
 
 
+OWN_BOUND = "judge: org/judge\ntrain: {max_length: 512}\ngenerate: {max_new_tokens: 64}"
+
+
 @pytest.mark.parametrize(
     ("said", "kept"),
     [
         ("seeds: [5]", True),
         ("data: {test: {path: embedded/planted, split: test, rows: 5}}", True),
         ("methods: [dpo]", False),
-        ("base: some/model", False),
-        ("data: {val: own.parquet}", False),
+        (f"base: some/model\n{OWN_BOUND}", False),
+        (f"data: {{val: own.parquet}}\n{OWN_BOUND}", False),
     ],
 )
 def test_what_is_about_base_rows_and_methods_is_not_inherited_with_others(write: Write, said: str, kept: bool) -> None:

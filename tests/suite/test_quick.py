@@ -16,7 +16,7 @@ def test_rows_prompts_and_trials_are_cut_and_nothing_else() -> None:
     assert judge.data.rows == 320
     assert (quick.generate.prompts, quick.audit.pairs) == (50, 25)
     assert quick.tune is not None
-    assert quick.tune.methods == {"rm": {"learning_rate": [3e-4, 3e-3], "batch_size": [16, 32]}}
+    assert quick.tune.methods == {"rm": {"learning_rate": [1e-3, 1e-2], "batch_size": [16, 32]}}
     assert quick.methods == whole.methods
     changed = {"name", "quick", "data", "judge", "generate", "audit", "tune"}
     assert quick.model_dump(exclude=changed) == whole.model_dump(exclude=changed)

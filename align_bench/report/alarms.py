@@ -7,7 +7,7 @@ A threshold is set where no sound run of the packaged suites, and of real prefer
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from align_bench.records import Estimate
 from align_bench.report.decision import ALPHA
@@ -15,7 +15,6 @@ from align_bench.report.formatting import interval, number, one_line, p_value, s
 from align_bench.report.schema import (
     AgainstLonger,
     Alarm,
-    AlarmKind,
     BaseFacts,
     DataFacts,
     Header,
@@ -35,8 +34,6 @@ REPEATED = 0.2  # share of 4-grams above the base's: long answers repeat themsel
 ENDLESS, ENDING = 0.9, 0.1  # a policy that ended its answers before training, and no longer does
 CUT_OFF = 0.1  # above it, lengths, judges and win rates are those of beginnings of answers
 FEWEST = 20  # rows or answers; a share of fewer says little
-
-NAMED = 6  # cells that a line names beside the first before it counts the rest
 
 
 def alarms(header: Header, results: Sequence[Result], beside_longer: Sequence[AgainstLonger]) -> list[Alarm]:
@@ -59,44 +56,6 @@ def alarms(header: Header, results: Sequence[Result], beside_longer: Sequence[Ag
         *(alarm for one in policies for alarm in policy_alarms(one, base)),
         *(alarm for one in ([base] if base and policies else []) + policies for alarm in cut_off(one)),
     ]
-
-
-def alarm_lines(found: Iterable[Alarm]) -> list[str]:
-    """A line for each kind: the first in a sentence, the others by name and number, and what usually mends it."""
-    return [
-        f"Alarm, {kind}: {own[0].sentence}.{_likewise(own[1:])} Usual cure: {cure}."
-        for (kind, cure), own in _kinds(found)
-    ]
-
-
-def alarm_notes(found: Iterable[Alarm]) -> list[str]:
-    """The same for a small screen: whom it is about, the numbers, the threshold and the cure."""
-    return [
-        f"Alarm, {kind}: {_named(own, 3)}{_beyond(own[0])}. {cure[:1].upper()}{cure[1:]}."
-        for (kind, cure), own in _kinds(found)
-    ]
-
-
-def _kinds(found: Iterable[Alarm]) -> list[tuple[tuple[AlarmKind, str], list[Alarm]]]:
-    kinds: dict[tuple[AlarmKind, str], list[Alarm]] = {}
-    for alarm in found:
-        kinds.setdefault((alarm.kind, alarm.cure), []).append(alarm)
-    return list(kinds.items())
-
-
-def _beyond(alarm: Alarm) -> str:
-    return "" if alarm.threshold is None or alarm.found is None else f"; threshold {number(alarm.threshold)}"
-
-
-def _likewise(others: Sequence[Alarm]) -> str:
-    return f" Likewise: {_named(others, NAMED)}." if others else ""
-
-
-def _named(found: Sequence[Alarm], most: int) -> str:
-    """Whom alarms are about, each with its number; at most so many of them."""
-    named = ", ".join(one.about if one.found is None else f"{one.about} ({number(one.found)})" for one in found[:most])
-    more = len(found) - most
-    return f"{named}{f' and {more} more' if more > 0 else ''}"
 
 
 def data_alarms(split: str, facts: DataFacts, source: str) -> Iterator[Alarm]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from align_bench.records import CellId, Comparison, MetricKey
-from align_bench.report.alarms import alarm_lines, alarm_notes
 from align_bench.report.claims import Claim
 from align_bench.report.decision import decision
 from align_bench.report.formatting import interval, number, one_line, p_value, signed, tenths
@@ -16,7 +15,7 @@ from align_bench.suite.names import GOLD, JUDGE_CELL
 
 if TYPE_CHECKING:
     from align_bench.report.findings import AgainstBase, BesideLonger, Findings, First, Lengths, OfJudge
-    from align_bench.report.schema import Ranking, Report, Result
+    from align_bench.report.schema import Alarm, AlarmKind, Ranking, Report, Result
 
 # Pairs of one kind that a sentence names before it counts the rest.
 NAMED = 6
@@ -63,6 +62,7 @@ BY = {
     MetricKey("accuracy"): "by accuracy on the labels",
     MetricKey("accuracy_right_shorter"): "where the right answer is the shorter",
 }
+NAMED = 6  # cells that a line of alarms names beside the first before it counts the rest
 GOLD_ALONE = "answers are judged by gold alone, which knows the right ones"
 NAMES_WIDTH = 24  # of the names in a plain sentence before it counts the rest, in characters
 FEW = 3  # methods that are named one by one
@@ -92,6 +92,44 @@ def headline(report: Report, *, short: bool = False) -> list[str]:
     """
     told = alarm_notes if short else alarm_lines
     return [*told(report.alarms), *report.summary]
+
+
+def alarm_lines(found: Iterable[Alarm]) -> list[str]:
+    """A line for each kind: the first in a sentence, the others by name and number, and what usually mends it."""
+    return [
+        f"Alarm, {kind}: {own[0].sentence}.{_likewise(own[1:])} Usual cure: {cure}."
+        for (kind, cure), own in _kinds(found)
+    ]
+
+
+def alarm_notes(found: Iterable[Alarm]) -> list[str]:
+    """The same for a small screen: whom it is about, the numbers, the threshold and the cure."""
+    return [
+        f"Alarm, {kind}: {_named(own, 3)}{_beyond(own[0])}. {cure[:1].upper()}{cure[1:]}."
+        for (kind, cure), own in _kinds(found)
+    ]
+
+
+def _kinds(found: Iterable[Alarm]) -> list[tuple[tuple[AlarmKind, str], list[Alarm]]]:
+    kinds: dict[tuple[AlarmKind, str], list[Alarm]] = {}
+    for alarm in found:
+        kinds.setdefault((alarm.kind, alarm.cure), []).append(alarm)
+    return list(kinds.items())
+
+
+def _beyond(alarm: Alarm) -> str:
+    return "" if alarm.threshold is None or alarm.found is None else f"; threshold {number(alarm.threshold)}"
+
+
+def _likewise(others: Sequence[Alarm]) -> str:
+    return f" Likewise: {_named(others, NAMED)}." if others else ""
+
+
+def _named(found: Sequence[Alarm], most: int) -> str:
+    """Whom alarms are about, each with its number; at most so many of them."""
+    named = ", ".join(one.about if one.found is None else f"{one.about} ({number(one.found)})" for one in found[:most])
+    more = len(found) - most
+    return f"{named}{f' and {more} more' if more > 0 else ''}"
 
 
 def summarise(found: Findings) -> list[str]:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from align_bench.errors import PluginError
 from align_bench.records import CellId
-from align_bench.report.alarms import alarm_lines, failed_check
+from align_bench.report.alarms import failed_check
 from align_bench.report.schema import MethodCheck
+from align_bench.report.verdict import alarm_lines
 from align_bench.runner.outcomes import FAILED_CHECKS
 from align_bench.stages.train import Trained
 

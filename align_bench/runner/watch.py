@@ -9,7 +9,6 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, cast
 
 from align_bench.report.alarms import (
-    alarm_lines,
     base_alarms,
     cut_off,
     data_alarms,
@@ -22,6 +21,7 @@ from align_bench.report.baseline import against_longer
 from align_bench.report.cells import gather
 from align_bench.report.results import result
 from align_bench.report.schema import BaseFacts
+from align_bench.report.verdict import alarm_lines
 from align_bench.runner.outcomes import outcome
 from align_bench.runner.report import data_facts
 from align_bench.runner.rows import Rows

@@ -247,7 +247,7 @@ class PairTexts:
         pair: the row's number in its source.
         prompt: the user's last turn.
         chosen, rejected: the preferred answer and the other one.
-        label_probability: see `Preference`.
+        label_probability, gold: see `Preference`.
     """
 
     pair: int
@@ -255,6 +255,7 @@ class PairTexts:
     chosen: str
     rejected: str
     label_probability: float | None = None
+    gold: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,18 @@ def labels(cells: Iterable[CellId]) -> dict[CellId, str]:
     return {method: label if count[label] == 1 else str(method) for method, label in found.items()}
 
 
+def short_names(cells: Iterable[CellId]) -> dict[CellId, str]:
+    """Cell → the label of its method, with its seed where it has one: `ppo kl 0.02#1`; the same of each method.
+
+    Args:
+        cells: those that are shown together.
+    """
+    every = list(dict.fromkeys(cells))
+    short = labels(every)
+    named = {cell: short[cell.method] + ("" if cell.seed is None else f"#{cell.seed}") for cell in every}
+    return {**short, **named}
+
+
 def of_method(name: str, cells: Iterable[CellId]) -> list[CellId]:
     """The cells of the methods that a name stands for: in full, as a label, or without parameters."""
     every = list(dict.fromkeys(cells))

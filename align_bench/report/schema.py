@@ -768,6 +768,8 @@ class Header(Block):
     """What was run; no row holds it."""
 
     command: str
+    made: str | None = None
+    """The day on which it was made, `2025-06-01`; None of a report from before this was kept."""
     suite: SuiteFacts
     base: BaseFacts
     data: dict[str, DataFacts]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -113,6 +114,7 @@ def _header(
     suite, frozen = prepared.suite, prepared.inputs.frozen
     return Header(
         command=command,
+        made=date.today().isoformat(),
         suite=SuiteFacts(
             name=suite.name,
             quick=suite.quick,

@@ -98,7 +98,14 @@ class Rows:
         split = self._validation
         found = [split.texts[split.rows[place].pair] for place in split.places]
         return [
-            PairTexts(one.pair, one.prompt[-1].content, one.chosen or "", one.rejected or "", one.label_probability)
+            PairTexts(
+                pair=one.pair,
+                prompt=one.prompt[-1].content,
+                chosen=one.chosen or "",
+                rejected=one.rejected or "",
+                label_probability=one.label_probability,
+                gold=one.gold,
+            )
             for one in found
         ]
 

@@ -16,6 +16,7 @@ from tests.recomputed.ledger import Leaf, Ledger, Number, Path, leaves, pattern
 GIVEN = {
     "version": "the format's",
     "command": "what was typed",
+    "made": "the day on which it was made",
     "suite.*": "what was asked for",
     "base.*": "the base model's files",
     "data.*": "counts of the data as it was read and tokenised, before any row was made",

@@ -32,10 +32,11 @@ def prompt_differences(material: Material, pairs: Sequence[tuple[CellId, CellId]
             continue
         counts, edges = np.histogram(gaps, bins=30)
         bars = Series("", edges, counts, CORRECT, "bars")
-        panels.append(Panel(f"{a} − {b}", "difference of the judge's scores", "prompts", [bars]))
+        between = f"{material.label(a)} − {material.label(b)}"
+        panels.append(Panel(between, "difference of the judge's scores", "prompts", [bars]))
         rows += [(str(a), str(b), prompt, gap) for prompt, gap in by_prompt.items()]
         said.append(
-            f"{a} − {b}: mean {number(float(gaps.mean()), signed=True)}, higher on {np.mean(gaps > 0):.0%}, equal on "
+            f"{between}: mean {number(float(gaps.mean()), signed=True)}, higher on {np.mean(gaps > 0):.0%}, equal on "
             f"{np.mean(gaps == 0):.0%} of {len(gaps)} prompts"
         )
     if not panels:
@@ -63,7 +64,7 @@ def differences(material: Material) -> Figure | None:
     known = dict.fromkeys(each.metric for each, _ in found)
     metrics = [metric for metric in (*FIRST, *(other for other in known if other not in FIRST)) if metric in known][:3]
     drawn = {metric: [(each, bar) for each, bar in found if each.metric == metric] for metric in metrics}
-    panels = {str(metric): {str(each.a): bar for each, bar in own} for metric, own in drawn.items()}
+    panels = {str(metric): {material.label(each.a): bar for each, bar in own} for metric, own in drawn.items()}
     largest = "; ".join(_largest(metric, bars) for metric, bars in panels.items())
     sizes = "; ".join(f"{metric}: n = {max(each.n for each, _ in own)}" for metric, own in drawn.items())
     tests = "; ".join(f"{metric}: {own[0][0].test}" for metric, own in drawn.items())
@@ -96,6 +97,7 @@ def win_rates(material: Material) -> Figure | None:
     cells = list(dict.fromkeys(cell for pair in found for cell in pair))
     shares = {pair: rate.value for pair, rate in found.items() if rate.value is not None}
     best = max(shares, key=lambda pair: shares[pair])
+    first, second = map(material.label, best)
     sizes = span(sorted({rate.n for rate in found.values()}))
     over = " Means over all pairs of seeds." if level == "method" else ""
     return Figure(
@@ -105,12 +107,12 @@ def win_rates(material: Material) -> Figure | None:
         caption="Share of the row's answers that have a higher score than one of the column's to the same prompt, by "
         f"the judge {one_line(policies.judge)}; ties count ½; n = {sizes} prompts.{over} The data hold the "
         "95% intervals; a win rate says nothing of how much better. The paired tests stand in the tables.",
-        alternative=f"Heat map of win rates. The highest is that of {best[0]} over {best[1]}, {shares[best]:.1%}.",
+        alternative=f"Heat map of win rates. The highest is that of {first} over {second}, {shares[best]:.1%}.",
         columns=("row", "column", "win rate", "low", "high", "n"),
         rows=[(str(a), str(b), rate.value, rate.low, rate.high, rate.n) for (a, b), rate in found.items()],
         svg=heatmap(
             Shares(
-                [str(cell) for cell in cells],
+                [material.label(cell) for cell in cells],
                 [[shares.get((a, b)) for b in cells] for a in cells],
                 x_label="loses",
                 y_label="wins",
@@ -140,7 +142,7 @@ def frontier(material: Material) -> Figure | None:
     ]
     if not panels:
         return None
-    told = ", ".join(f"{point.cell} {number(point.kl.value)} nats" for point in points)
+    told = ", ".join(f"{material.label(point.cell)} {number(point.kl.value)} nats" for point in points)
     sizes = span(sorted({point.reward.n for point in points}))
     return Figure(
         name="frontier",
@@ -171,7 +173,7 @@ def _dots(material: Material, points: Sequence[tuple[FrontierPoint, Estimate]]) 
     """A point with its interval for every policy whose reward is known."""
     return [
         Series(
-            str(point.cell),
+            material.label(point.cell),
             [point.kl.value],
             [own.value],
             material.look(point.cell),

@@ -13,6 +13,7 @@ from align_bench.records import CellId
 from align_bench.report.cells import Cell
 from align_bench.report.files import unicode
 from align_bench.report.formatting import number, one_line
+from align_bench.report.labels import short_names
 from align_bench.report.plots import Look, looks
 from align_bench.report.plots.canvas import Numbers
 from align_bench.report.rows import TrainingRow
@@ -84,6 +85,15 @@ class Material:
         """The base, if it is there, and the shown policies that answered prompts."""
         answering = [cell for cell in self.shown if cell.generations]
         return sorted(answering, key=lambda cell: cell.outcome.kind != "base")
+
+    @cached_property
+    def _labels(self) -> dict[str, str]:
+        named = short_names(one.cell for one in self.report.results)
+        return {str(cell): label for cell, label in named.items()}
+
+    def label(self, cell: CellId | str) -> str:
+        """The short name of a cell or method, or of one that is called so; judges keep their own."""
+        return self._labels.get(str(cell), str(cell))
 
     def training_of(self, cell: Cell) -> list[TrainingRow]:
         """The steps of a cell's training."""

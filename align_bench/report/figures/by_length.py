@@ -65,7 +65,8 @@ def accuracy_by_length(material: Material) -> Figure | None:
             bins = _accuracy_bins(cell.scores)
             if not bins:
                 continue
-            own = Series(cell.name, [one.gap for one in bins], [one.accuracy for one in bins], material.look(cell.id))
+            gaps, shares = [one.gap for one in bins], [one.accuracy for one in bins]
+            own = Series(material.label(cell.id), gaps, shares, material.look(cell.id))
             if len(cells) <= 2:  # of more, intervals would hide the lines
                 own = replace(own, low=[one.low for one in bins], high=[one.high for one in bins])
             series.append(own)
@@ -96,7 +97,7 @@ def _points(material: Material) -> dict[str, tuple[Column, Column]]:
     for cell in material.rewards:
         (chosen_words, rejected_words), (chosen, rejected) = cell.words, cell.rewards
         length, reward = finite([*chosen_words, *rejected_words], [*chosen, *rejected])
-        points[cell.name] = length, reward
+        points[material.label(cell.id)] = length, reward
     if (judge := material.judge) is not None and material.answering:
         answers = [answer for cell in material.answering for answer in cell.generations]
         length, reward = finite(

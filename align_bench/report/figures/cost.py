@@ -15,7 +15,8 @@ def cost(material: Material) -> Figure | None:
         return None
     seconds = [known.seconds for _, known in spent]
     memory = [known.peak_bytes / 2**20 for _, known in spent]
-    slowest = spent[int(np.argmax(seconds))][0]
+    named = [material.label(name) for name, _ in spent]
+    slowest = named[int(np.argmax(seconds))]
     return Figure(
         name="cost",
         chapter="cost",
@@ -25,5 +26,5 @@ def cost(material: Material) -> Figure | None:
         alternative=f"Bar charts. The slowest cell is {slowest} with {max(seconds):.1f} seconds.",
         columns=("cell", "seconds", "tokens", "peak MiB"),
         rows=[(name, known.seconds, known.tokens, known.peak_bytes / 2**20) for name, known in spent],
-        svg=bars([name for name, _ in spent], {"wall time, seconds": seconds, "peak memory, MiB": memory}),
+        svg=bars(named, {"wall time, seconds": seconds, "peak memory, MiB": memory}),
     )

@@ -31,14 +31,16 @@ def score_groups(material: Material) -> Figure | None:
         drawn = _groups({"correct": (right, CORRECT), "wrong": (wrong, WRONG)}, histogram=True)
         if not drawn:
             continue
-        panels.append(Panel(cell.name, "higher score of the pair", "density", drawn))
+        panels.append(Panel(material.label(cell.id), "higher score of the pair", "density", drawn))
         rows += [
             (cell.name, group, value)
             for group, values in (("correct", right), ("wrong", wrong))
             for value in values.tolist()
         ]
         test = welch_test(right, wrong)
-        said.append(f"{cell.name}: t = {number(test.t)}, p = {p_value(test.p)}, n = {len(right)} and {len(wrong)}")
+        said.append(
+            f"{material.label(cell.id)}: t = {number(test.t)}, p = {p_value(test.p)}, n = {len(right)} and {len(wrong)}"
+        )
     if not panels:
         return None
     return Figure(
@@ -64,9 +66,9 @@ def chosen_and_rejected(material: Material) -> Figure | None:
         drawn = _groups({"chosen": (chosen, CORRECT), "rejected": (rejected, WRONG)}, histogram=True)
         if not drawn:
             continue
-        panels.append(Panel(cell.name, "reward", "density", drawn))
+        panels.append(Panel(material.label(cell.id), "reward", "density", drawn))
         rows += [(cell.name, *pair) for pair in zip(chosen.tolist(), rejected.tolist(), strict=True)]
-        said.append(f"{cell.name} {number(float(np.mean(chosen - rejected)), signed=True)}")
+        said.append(f"{material.label(cell.id)} {number(float(np.mean(chosen - rejected)), signed=True)}")
     if not panels:
         return None
     return Figure(
@@ -165,12 +167,14 @@ def _over_the_base(material: Material, measure: _Measure, groups: Mapping[CellId
     panels = []
     for cell in policies:
         both = [known for known in (base, cell) if known is not None]
-        own = {str(known): (groups[known], material.look(known)) for known in both}
+        own = {material.label(known): (groups[known], material.look(known)) for known in both}
         if drawn := _groups(own, histogram=measure.histogram, limits=limits):
-            panels.append(Panel(str(cell), measure.label, "density", drawn))
+            panels.append(Panel(material.label(cell), measure.label, "density", drawn))
     if not panels:
         return None
-    means = ", ".join(f"{cell} {number(float(values.mean()))}" for cell, values in groups.items() if len(values))
+    means = ", ".join(
+        f"{material.label(cell)} {number(float(values.mean()))}" for cell, values in groups.items() if len(values)
+    )
     sizes = span(sorted({len(values) for values in groups.values()}))
     return Figure(
         name=measure.name,

@@ -15,9 +15,9 @@ def reliability(material: Material) -> Figure | None:
         predicted, observed = zip(*((each.predicted, each.observed) for each in audit.reliability), strict=True)
         line = Series("", predicted, observed, CORRECT, "line")
         dots = Series("", predicted, observed, CORRECT, "points")
-        panels.append(Panel(audit.scorer, "confidence", "agreement", [line, dots], diagonal=True))
+        panels.append(Panel(material.label(audit.scorer), "confidence", "agreement", [line, dots], diagonal=True))
         error = number(audit.metrics.calibration_error.value)
-        said.append(f"{audit.scorer} {error}, n = {sum(each.n for each in audit.reliability)}")
+        said.append(f"{material.label(audit.scorer)} {error}, n = {sum(each.n for each in audit.reliability)}")
     if not panels:
         return None
     return Figure(

@@ -15,7 +15,7 @@ def keywords(material: Material) -> Figure | None:
     found = sorted(found, key=lambda own: own.kind)[:MAX_PANELS]
     if not found:
         return None
-    lists = {f"{own.of}, {own.kind}": own.keywords for own in found}
+    lists = {f"{material.label(own.of)}, {own.kind}": own.keywords for own in found}
     told = "; ".join(f"{name}: {', '.join(each.term for each in terms[:3])}" for name, terms in lists.items())
     return Figure(
         name="keywords",

@@ -24,7 +24,7 @@ def losses(material: Material) -> Figure | None:
         look = material.look(cell.id)
         smooth = _smooth(values)
         drawn = [Series("", steps, values, look, "thin"), Series("smoothed", steps, smooth, Look(look.hue))]
-        panels.append(Panel(cell.name, "step", "loss", drawn))
+        panels.append(Panel(material.label(cell.id), "step", "loss", drawn))
         rows += [(cell.name, step, value, even) for step, value, even in zip(steps, values, smooth, strict=True)]
     if not panels:
         return None
@@ -52,7 +52,7 @@ def online(material: Material) -> Figure | None:
             if not any(is_finite(row.measures.get("kl")) for row in own):
                 continue
             steps, values = _known([(row.step, row.measures.get(quantity)) for row in own])
-            series.append(Series(cell.name, steps, _smooth(values), material.look(cell.id)))
+            series.append(Series(material.label(cell.id), steps, _smooth(values), material.look(cell.id)))
             rows += [(cell.name, quantity, step, value) for step, value in zip(steps, values, strict=True)]
         if series:
             panels.append(Panel(title, "step", label, series))
@@ -85,7 +85,7 @@ def sweeps(material: Material) -> Figure | None:
         if len(known) < 2:
             continue
         own = looks([cell.id for cell, _, _ in known])
-        drawn = [Series(cell.name, steps, _smooth(values), own[cell.id]) for cell, steps, values in known]
+        drawn = [Series(material.label(cell.id), steps, _smooth(values), own[cell.id]) for cell, steps, values in known]
         panels.append(Panel(method, "step", "loss, moving average", drawn))
         rows += [
             (cell.name, step, loss) for cell, steps, values in known for step, loss in zip(steps, values, strict=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import ceil
 
-from align_bench.report.plots.canvas import canvas, grid_of, label, title_of
+from align_bench.report.plots.canvas import canvas, distinct, grid_of, label, title_of
 from align_bench.report.plots.looks import HUES
 
 
@@ -27,7 +27,7 @@ def bars(names: Sequence[str], panels: Mapping[str, Sequence[float | None]]) -> 
                 if value is not None:
                     axes.barh(place, value, height=0.62, color=HUES[0])
             axes.set_xlabel(quantity)
-            axes.set_yticks(range(len(names)), [label(name) for name in names])
+            axes.set_yticks(range(len(names)), distinct(names))
             axes.set_ylim(len(names) - 0.4, -0.6)
             axes.locator_params(axis="x", nbins=4)
         return svg()

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Numbers = Sequence[float] | npt.NDArray[np.floating] | npt.NDArray[np.integer]
 
 WIDTH = 7.2  # inches
-MAX_LABEL = 26  # characters of a label; a title has as many as its panel is wide
+MAX_LABEL = 34  # characters of a label; a title has as many as its panel is wide
 _STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "align-bench",
@@ -107,6 +107,12 @@ def label(text: str, longest: int = MAX_LABEL) -> str:
     if len(line) > longest:
         line = f"{line[: longest // 2 - 1]}…{line[-(longest // 2) :]}"
     return f"\u200a{line}" if line.startswith("_") else line
+
+
+def distinct(names: Sequence[str], longest: int = MAX_LABEL) -> list[str]:
+    """A label for each name, too long ones without their middle; twice as long where that is what differs."""
+    cut = [label(name, longest) for name in names]
+    return [label(name, 2 * longest) if cut.count(short) > 1 else short for name, short in zip(names, cut, strict=True)]
 
 
 def standalone(svg: str, alternative: str) -> str:

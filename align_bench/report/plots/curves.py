@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from align_bench.report.plots.canvas import Numbers, canvas, grid_of, label, title_of
+from align_bench.report.plots.canvas import Numbers, canvas, distinct, grid_of, title_of
 from align_bench.report.plots.looks import MUTED, Look
 
 if TYPE_CHECKING:
@@ -119,6 +119,6 @@ def _line(axes: Axes, series: Series, *, alone: bool) -> Line2D | None:
 
 
 def _legend(drawing: Figure, entries: dict[str, Line2D]) -> None:
-    texts = [label(name) for name in entries]
+    texts = distinct(list(entries))
     per_row = max(1, min(len(texts), 90 // (max(map(len, texts)) + 6)))
     drawing.legend(list(entries.values()), texts, loc="outside upper left", ncols=per_row, handlelength=1.6)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from align_bench.report.plots.canvas import canvas, label, title_of
+from align_bench.report.plots.canvas import canvas, distinct, title_of
 from align_bench.report.plots.looks import GRID, HUES, MUTED
 
 
@@ -52,7 +52,7 @@ def forest(panels: Mapping[str, Mapping[str, Bar]]) -> str:
                 axes.plot([bar.value], [place], "o", color=hue, markersize=4.5)
             axes.set_title(title_of(metric, len(panels)))
             axes.set_xlabel("difference")
-            axes.set_yticks(range(len(names)), [label(name) for name in names])
+            axes.set_yticks(range(len(names)), distinct(names))
             axes.set_ylim(len(names) - 0.4, -0.6)
             axes.locator_params(axis="x", nbins=5)
         return svg()

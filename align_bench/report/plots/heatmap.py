@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from align_bench.report.plots.canvas import WIDTH, canvas, label
+from align_bench.report.plots.canvas import WIDTH, canvas, distinct
 from align_bench.report.plots.looks import GRID, HUES, rgb
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def heatmap(shares: Shares) -> str:
     Returns:
         SVG text in the page's colours.
     """
-    names = [label(name) for name in shares.names]
+    names = distinct(shares.names)
     height = 0.8 + 0.27 * len(names) + 0.055 * max(map(len, names))
     with canvas(height, width=min(WIDTH, 1.9 + 0.62 * len(names))) as (drawing, svg):
         axes = drawing.subplots()

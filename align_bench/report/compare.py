@@ -17,9 +17,11 @@ from align_bench.report.export import (
     ReportRows,
     outcome_of,
     read_generations,
+    read_pairs,
     read_report,
     read_scores,
     read_training,
+    right_answers,
 )
 from align_bench.report.files import write_text
 from align_bench.report.formatting import interval, one_line, p_value, signed
@@ -53,14 +55,15 @@ class Run:
 
 
 def read_run(folder: Path) -> Run:
-    """What a report's folder holds, but for audits and pairs.
+    """What a report's folder holds, but for audits and training texts.
 
     Raises:
         MissingResultError: a file is missing.
         StoreError: a file is damaged.
     """
     report = read_report(folder)
-    rows = ReportRows(read_scores(folder), read_generations(folder), read_training(folder))
+    pairs = read_pairs(folder)
+    rows = ReportRows(read_scores(folder), read_generations(folder), read_training(folder), pairs=pairs)
     try:
         gather([outcome_of(result) for result in report.results], rows.scores, rows.generations)
     except ValueError as error:
@@ -153,6 +156,7 @@ def _renamed(rows: ReportRows, cells: Mapping[str, CellId], run: str, *, one_jud
             if answer.cell in names
         ],
         training=[replace(row, cell=names[row.cell]) for row in rows.training if row.cell in names],
+        pairs=rows.pairs,
     )
 
 
@@ -161,6 +165,7 @@ def _joined(rows: ReportRows, more: ReportRows) -> ReportRows:
         scores=[*rows.scores, *more.scores],
         generations=[*rows.generations, *more.generations],
         training=[*rows.training, *more.training],
+        pairs=rows.pairs or more.pairs,  # one data.val
     )
 
 
@@ -240,6 +245,8 @@ def write_comparison(path: Path, run: Run, names: Sequence[str], command: str) -
         tables=[*tests, *(table for table in tables if table.rows)],
         figures=comparison_figures(Material(report, cells, part.rows.training), between),
         against=next(iter(between), None),
+        gold=right_answers(part.rows.pairs),
+        opened=("verdict", "differences", "examples"),
     )
     write_text(path, page(content, report, cells))
 
@@ -274,6 +281,7 @@ def _part(run: Run, chosen: set[CellId], command: str) -> Run:
             scores=[row for row in rows.scores if row.cell in names],
             generations=[answer for answer in rows.generations if answer.cell in names],
             training=[row for row in rows.training if row.cell in names],
+            pairs=rows.pairs,
         ),
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -99,8 +99,13 @@ def _write_page(folder: Path, report: Report, rows: ReportRows) -> None:
     for path in (folder / FIGURES).glob("*.svg"):
         if path.stem not in {figure.name for figure in drawn}:  # of an earlier report
             path.unlink()
-    write_text(folder / PAGE, render_page(report, cells, drawn))
+    write_text(folder / PAGE, render_page(report, cells, drawn, right_answers(rows.pairs)))
     write_text(folder / MARKDOWN, render(report, drawn))
+
+
+def right_answers(pairs: Iterable[PairTexts]) -> dict[int, str]:
+    """Pair → the right answer to its prompt, where the data knows it."""
+    return {pair.pair: pair.gold for pair in pairs if pair.gold is not None}
 
 
 def read_report(folder: Path) -> Report:

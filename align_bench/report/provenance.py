@@ -6,12 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from align_bench.data.counts import describe_counts
+from align_bench.suite.names import BASE_CELL, GOLD, JUDGE_CELL
 
 if TYPE_CHECKING:
     from align_bench.records import Json
-    from align_bench.report.schema import Report
+    from align_bench.report.schema import Report, Result
 
 Line = tuple[str, str]
+MOST_NAMED = 8
+MAIN_LIBRARIES = ("torch", "transformers", "peft")
 
 
 def inputs(report: Report) -> list[Line]:
@@ -28,6 +31,61 @@ def inputs(report: Report) -> list[Line]:
 def environment(report: Report) -> list[Line]:
     """The machine and the libraries."""
     return list(_lines("environment", report.environment.model_dump()))
+
+
+def compared(report: Report) -> str:
+    """One sentence on what was compared: methods, base, data, seeds, and who judged how much."""
+    done = [one for one in report.results if one.status == "done" and one.algorithm not in (BASE_CELL, JUDGE_CELL)]
+    return f"{', '.join(_trained(report, done))}{_measured(report)}." if done else ""
+
+
+def _trained(report: Report, done: Sequence[Result]) -> Iterator[str]:
+    methods = list(dict.fromkeys(one.algorithm for one in done))
+    named = ", ".join(methods[:MOST_NAMED]) + (", …" if len(methods) > MOST_NAMED else "")
+    settings = len({one.cell.method for one in done})
+    grid = f" in {settings} settings" if settings > len(methods) else ""
+    yield f"{_count(len(methods), 'method')} ({named}){grid} on {report.base.name}"
+    if (train := report.data.get("train")) is not None:
+        source = _source(report, "train")
+        yield f"trained on {_count(train.tokens.get('kept', 0), 'pair')}{f' of {source}' if source else ''}"
+    yield _count(len({one.seed for one in done}), "seed")
+
+
+def _measured(report: Report) -> str:
+    sizes, judge = report.detectable, report.policies.judge
+    if judge is not None and sizes.prompts:
+        gold = any(row.gold.mean is not None for row in report.leaderboard) and judge != GOLD
+        return f"; judged by {judge}{' and gold' if gold else ''} on the answers to {_count(sizes.prompts.n, 'prompt')}"
+    return f"; measured on {_count(sizes.pairs.n, 'validation pair')}" if sizes.pairs else ""
+
+
+def in_three_lines(report: Report) -> list[str]:
+    """Base, data, and software with machine, a line each."""
+    made, base = report.environment, report.base
+    libraries = [f"{name} {made.libraries[name]}" for name in MAIN_LIBRARIES if name in made.libraries]
+    data = [
+        f"{split} {_source(report, split) or facts.shape}, {_count(facts.tokens.get('kept', 0), 'row')}"
+        for split, facts in report.data.items()
+    ]
+    software = [f"align-bench {made.align_bench}{f' ({made.commit})' if made.commit else ''}", f"Python {made.python}"]
+    machine = f"{made.device if made.device != 'cpu' else made.processor}, {_count(made.threads, 'thread')}"
+    return [
+        f"Base: {base.name}, {base.precision}, SHA-256 {base.digest[:12]}",
+        f"Data: {'; '.join(data) or 'none'}",
+        f"Software: {', '.join([*software, *libraries])}; {machine}",
+    ]
+
+
+def _source(report: Report, split: str) -> str:
+    """Where a data set is from, as the suite says it."""
+    data = report.suite.settings.get("data")
+    found = data.get(split) if isinstance(data, dict) else None
+    path = found.get("path") if isinstance(found, dict) else found
+    return path if isinstance(path, str) else ""
+
+
+def _count(number: int, what: str) -> str:
+    return f"one {what}" if number == 1 else f"{number:,} {what}s"
 
 
 def _lines(name: str, value: Json) -> Iterator[Line]:

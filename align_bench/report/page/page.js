@@ -25,8 +25,55 @@ setTheme(system.matches);
 system.addEventListener("change", (event) => setTheme(event.matches));
 themeButton.addEventListener("click", () => setTheme(root.dataset.theme !== "dark"));
 let before;
-window.addEventListener("beforeprint", () => { before = root.dataset.theme; setTheme(false); });
-window.addEventListener("afterprint", () => setTheme(before === "dark"));
+let folded = [];
+window.addEventListener("beforeprint", () => {
+  before = root.dataset.theme;
+  setTheme(false);
+  folded = [...document.querySelectorAll("details:not([open])")];
+  for (const one of folded) one.open = true;
+});
+window.addEventListener("afterprint", () => {
+  setTheme(before === "dark");
+  for (const one of folded) one.open = false;
+});
+document.getElementById("print").addEventListener("click", () => window.print());
+
+// Chapters fold. A link into a folded one opens it.
+
+const chapters = [...document.querySelectorAll("details.chapter")];
+const foldButton = document.getElementById("fold");
+const allOpen = () => chapters.every((chapter) => chapter.open);
+const nameFold = () => { foldButton.textContent = allOpen() ? "Fold all" : "Open all"; };
+foldButton.addEventListener("click", () => {
+  const open = !allOpen();
+  for (const chapter of chapters) chapter.open = open;
+});
+for (const chapter of chapters) chapter.addEventListener("toggle", nameFold);
+nameFold();
+const openTo = (id) => {
+  const target = document.getElementById(id);
+  if (!target) return;
+  for (const own of target.querySelectorAll(":scope > details.chapter")) own.open = true;
+  for (let around = target.closest("details"); around; around = around.parentElement.closest("details")) around.open = true;
+};
+for (const link of document.querySelectorAll('a[href^="#"]')) {
+  link.addEventListener("click", () => openTo(link.hash.slice(1)));
+}
+
+// What is wider than its place says so, and has a shadow where more of it is.
+
+const showEdges = (box) => {
+  const rest = box.scrollWidth - box.clientWidth;
+  box.classList.toggle("wide", rest > 1);
+  box.classList.toggle("more-left", box.scrollLeft > 1);
+  box.classList.toggle("more-right", box.scrollLeft < rest - 1);
+  box.previousElementSibling.hidden = rest <= 1;
+};
+const sizes = new ResizeObserver((entries) => { for (const entry of entries) showEdges(entry.target); });
+for (const box of document.querySelectorAll(".scroll")) {
+  sizes.observe(box);
+  box.addEventListener("scroll", () => showEdges(box), { passive: true });
+}
 
 // Tables are sorted by a click on a heading: by a cell's number in full, or by the first one in its text.
 
@@ -79,6 +126,8 @@ const browse = (data) => {
   const [search, policy, reference, judge, outcome, order] =
     ["search", "policy", "reference", "judge", "outcome", "order"].map((name) => find("example-" + name));
   const list = find("example-list");
+  const labels = Object.fromEntries(data.cells.map(({ name, label }) => [name, label]));
+  const byGold = data.judges.indexOf(data.gold_judge);
   const shown = new Set(data.cells.slice(0, 5).map((cell) => cell.name));
   let found = [];
   let place = 0;
@@ -147,15 +196,23 @@ const browse = (data) => {
       const versus = name === reference.value || difference === null ? "" : ` · ${inWords(difference)} ${signed(difference)}`;
       return (data.answers[name][index] ?? []).map((answer) => {
         const scores = data.judges.map((one, at) => [one, answer.scores[at]]).filter(([, one]) => one !== null);
+        const verdict = { 1: "✓ right", 0: "✗ not right" }[answer.scores[byGold]];
         return make("article", { className: "answer" },
-          make("h3", { textContent: visible(name) + versus }),
+          make("h3", { textContent: visible(labels[name]) + versus, title: visible(name) }),
+          ...(verdict ? [make("div", { className: "verdict", textContent: verdict })] : []),
           make("div", { className: "quiet", textContent: [...scores.map(([one, value]) => `${visible(one)} ${value.toFixed(3)}`),
             `${answer.tokens} tokens`, ...(answer.finished ? [] : ["truncated"])].join(" · ") }),
           make("div", { className: "text", textContent: visible(answer.text) || "(empty)", tabIndex: 0 }),
           ...(answer.left ? [make("div", { className: "quiet", textContent: `… ${answer.left} more characters in generations.jsonl` })] : []));
       });
     });
-    target.replaceChildren(make("div", { className: "prompt text", textContent: visible(data.prompts[index]), tabIndex: 0 }),
+    const right = data.right[index];
+    target.replaceChildren(
+      make("p", { className: "quiet" }, `Example ${data.ids[index]} of the data · `,
+        make("a", { href: `#example=${data.ids[index]}`, textContent: "link to this example" })),
+      make("div", { className: "prompt text", textContent: visible(data.prompts[index]), tabIndex: 0 }),
+      ...(right === null ? [] : [make("div", { className: "right text", tabIndex: 0 },
+        make("strong", { textContent: "Right answer: " }), visible(right))]),
       make("div", { className: "answers" }, ...cards));
   };
 
@@ -167,7 +224,7 @@ const browse = (data) => {
   for (const { name } of data.cells) {
     const box = make("input", { type: "checkbox", checked: shown.has(name) });
     box.addEventListener("change", () => { box.checked ? shown.add(name) : shown.delete(name); show(); });
-    boxes.append(make("label", {}, box, visible(name)));
+    boxes.append(make("label", { title: visible(name) }, box, visible(labels[name])));
   }
   search.addEventListener("input", filter);
   for (const control of [policy, reference, judge, outcome, order]) control.addEventListener("change", filter);
@@ -178,5 +235,28 @@ const browse = (data) => {
     if (step) { event.preventDefault(); move(step, true); }
   });
   filter();
+
+  // `#example=12` opens the example of that number in the data.
+  const follow = () => {
+    const id = location.hash.match(/^#example=(\d+)$/)?.[1];
+    if (id === undefined) return;
+    openTo("examples");
+    const index = data.ids.indexOf(Number(id));
+    if (index < 0) {
+      find("example-count").textContent = `Example ${id} is not in the page.`;
+    } else {
+      if (!found.includes(index)) {
+        search.value = "";
+        outcome.value = "all";
+        filter();
+      }
+      place = found.indexOf(index);
+      draw(true);
+    }
+    find("example-count").scrollIntoView();
+  };
+  window.addEventListener("hashchange", follow);
+  follow();
 };
+openTo(location.hash.slice(1));
 if (document.getElementById("examples-data")) browse(embedded("examples-data"));

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from align_bench.records import CellId, Generation, Json
 from align_bench.report.cells import Cell
+from align_bench.report.labels import short_names
 from align_bench.suite.names import GOLD
 
 # What the page holds of the answers, in characters: enough for every example of a usual run, and never a page that a
@@ -21,7 +22,8 @@ class Examples:
 
     Attributes:
         policies, cells, judges: what its lists offer, the selected one first.
-        data: what its script reads: `judges`, `cells`, `prompts`, and `answers` by cell and prompt.
+        data: what its script reads: `judges` and how gold is called among them, `cells`, `ids` (in the data) and texts
+            of the prompts with their right answers, and `answers` by cell and prompt.
         remark: how many prompts it holds.
     """
 
@@ -33,7 +35,10 @@ class Examples:
 
 
 def examples_of(
-    cells: Sequence[Cell], against: tuple[CellId, CellId] | None = None, main: str | None = None
+    cells: Sequence[Cell],
+    against: tuple[CellId, CellId] | None = None,
+    main: str | None = None,
+    gold: Mapping[int, str] | None = None,
 ) -> Examples | None:
     """The prompts with every cell's answers and their scores, as far as `MAX_TEXT` allows; None without answers.
 
@@ -43,6 +48,7 @@ def examples_of(
         cells: every cell with its rows.
         against: the two cells that are selected at first; by default the first policy, and the base.
         main: the main judge, which is selected at first.
+        gold: prompt → its right answer, where it is known.
     """
     answering = sorted((cell for cell in cells if cell.generations), key=lambda cell: cell.outcome.kind != "base")
     if not answering:
@@ -54,7 +60,7 @@ def examples_of(
             prompts.setdefault(answer.prompt_id, answer.prompt)
             answers[cell.id].setdefault(answer.prompt_id, []).append(answer)
     kept = _kept(prompts, list(answers.values()))
-    names = [cell.name for cell in answering]
+    names, labels, right = [cell.name for cell in answering], short_names(cell.id for cell in cells), gold or {}
     scorers = _scorers(answering, main)
     policies = [cell.name for cell in answering if cell.outcome.kind != "base"] or names[:1]
     selected = names
@@ -66,8 +72,11 @@ def examples_of(
         judges=scorers,
         data={
             "judges": scorers,
-            "cells": [{"name": name} for name in names],
+            "gold_judge": GOLD,
+            "cells": [{"name": cell.name, "label": labels[cell.id]} for cell in answering],
+            "ids": kept,
             "prompts": [prompts[prompt][:MAX_ANSWER] for prompt in kept],
+            "right": [right[prompt][:MAX_ANSWER] if prompt in right else None for prompt in kept],
             "answers": {
                 str(cell): [[_answer(answer, scorers) for answer in own.get(prompt, [])] for prompt in kept]
                 for cell, own in answers.items()

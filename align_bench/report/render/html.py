@@ -7,13 +7,14 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING
 
 from align_bench.records import Estimate
 from align_bench.report import provenance
 from align_bench.report.formatting import one_line
+from align_bench.report.labels import short_names
 from align_bench.report.render.examples import Examples, examples_of
 from align_bench.report.tables import report_sections
 from align_bench.report.tables.values import Interval, Number, OfSeeds, Spread, Value
@@ -43,6 +44,9 @@ CHAPTERS = {
     "examples": "Examples",
     "made": "How it was made",
 }
+# What the summary has room for on one sheet of A4 paper.
+MAX_POINTS, MAX_ROWS, MAX_CAPTIONS = 6, 12, 3
+FIRST_FIGURES = ("prompt-differences", "differences", "frontier", "win-rates", "accuracy-by-length", "losses")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,8 @@ class Content:
         tables, figures: each in its chapter.
         remarks: notes below the verdict.
         against: the two cells that the browser of examples holds against each other first.
+        gold: prompt → its right answer, where it is known.
+        opened: the chapters that are not folded at first.
     """
 
     title: str
@@ -65,6 +71,8 @@ class Content:
     remarks: Sequence[str] = ()
     against: tuple[CellId, CellId] | None = None
     behind: Sequence[str] = ()
+    gold: Mapping[int, str] = field(default_factory=dict)
+    opened: Sequence[str] = ("verdict", "leaderboard")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,17 +93,43 @@ class Chapter:
         """Its heading."""
         return CHAPTERS[self.name]
 
+    @property
+    def contents(self) -> str:
+        """How much is in it, for who sees it folded: `2 figures, 1 table`."""
+        counts = (("figure", len(self.figures)), ("table", len(self.tables)))
+        return ", ".join(f"{count} {what}{'' if count == 1 else 's'}" for what, count in counts if count)
+
     def __bool__(self) -> bool:
         return any((self.points, self.figures, self.tables, self.examples, self.behind, self.remarks, self.listings))
 
 
-def render_page(report: Report, cells: Sequence[Cell], figures: Sequence[Figure]) -> str:
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What fits one screen, and one sheet of paper.
+
+    Attributes:
+        points: sentences of the verdict.
+        table: the leaderboard without what there is no room for; None where the report has no table.
+        figures: at most two.
+        made: three lines: base, data, software and machine.
+    """
+
+    points: Sequence[str]
+    table: Section | None
+    figures: Sequence[Figure]
+    made: Sequence[str]
+
+
+def render_page(
+    report: Report, cells: Sequence[Cell], figures: Sequence[Figure], gold: Mapping[int, str] | None = None
+) -> str:
     """`report.html`, of the whole report.
 
     Args:
         report: the report.
         cells: every cell with its rows.
         figures: what `figures` draws of them.
+        gold: prompt → its right answer, where it is known.
     """
     content = Content(
         title=one_line(report.suite.name),
@@ -104,6 +138,7 @@ def render_page(report: Report, cells: Sequence[Cell], figures: Sequence[Figure]
         tables=report_sections(report),
         figures=figures,
         remarks=[one_line(note) for note in report.notes],
+        gold=gold or {},
     )
     return page(content, report, cells)
 
@@ -125,8 +160,14 @@ def page(content: Content, report: Report, cells: Sequence[Cell]) -> str:
         .get_template("report.html.j2")
         .render(
             title=content.title,
-            subtitle=_subtitle(report),
+            compared=one_line(provenance.compared(report)),
+            made=report.made,
+            command=one_line(report.command),
+            version=one_line(report.environment.align_bench),
+            names=_names(report),
+            summary=_summary(content, report),
             chapters=_chapters(content, report, cells),
+            opened=content.opened,
             style=_source("page.css"),
             script=script,
             script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -134,10 +175,42 @@ def page(content: Content, report: Report, cells: Sequence[Cell]) -> str:
     )
 
 
+def _names(report: Report) -> dict[str, str]:
+    """What tables and lists call a cell → its short name."""
+    return {one_line(cell): one_line(label) for cell, label in short_names(one.cell for one in report.results).items()}
+
+
+def _summary(content: Content, report: Report) -> Summary:
+    of_chapter = {figure.name: figure for figure in content.figures}
+    return Summary(
+        points=content.points[:MAX_POINTS],
+        table=_narrow(content.tables[0]) if content.tables else None,
+        figures=[of_chapter[name] for name in FIRST_FIGURES if name in of_chapter][:2],
+        made=[one_line(line) for line in provenance.in_three_lines(report)],
+    )
+
+
+def _narrow(section: Section) -> Section:
+    """The first rows of a table, without its optional columns, and the captions without which it cannot be read."""
+    kept = [place for place, column in enumerate(section.columns) if not column.optional]
+    left = len(section.rows) - MAX_ROWS
+    return replace(
+        section,
+        columns=[section.columns[place] for place in kept],
+        rows=[[row[place] for place in kept] for row in section.rows[:MAX_ROWS]],
+        captions=[
+            *section.captions[:MAX_CAPTIONS],
+            *([f"{left} more rows are in the whole report."] if left > 0 else []),
+        ],
+    )
+
+
 def _chapters(content: Content, report: Report, cells: Sequence[Cell]) -> list[Chapter]:
     own = {
         "verdict": Chapter("verdict", points=content.points, behind=content.behind, remarks=content.remarks),
-        "examples": Chapter("examples", examples=examples_of(cells, content.against, report.policies.judge)),
+        "examples": Chapter(
+            "examples", examples=examples_of(cells, content.against, report.policies.judge, content.gold)
+        ),
         "made": Chapter("made", listings=list(_listings(report))),
     }
     chapters = (
@@ -172,17 +245,33 @@ def _short(value: Json) -> Json:
     return value
 
 
-def inline(figure: Figure) -> str:
-    """The figure's drawing with its alternative text, and ids that no other figure has."""
+def inline(figure: Figure, prefix: str = "") -> str:
+    """The figure's drawing with its alternative text, and ids that no other figure has.
+
+    Args:
+        figure: the figure.
+        prefix: of its ids, where the page shows it more than once.
+    """
     from markupsafe import escape
 
     ids = set(re.findall(r' id="([^"]*)"', figure.svg))
     svg = figure.svg
     for one in ids:
-        svg = svg.replace(f'id="{one}"', f'id="{figure.name}-{one}"').replace(f"#{one}", f"#{figure.name}-{one}")
+        svg = svg.replace(f'id="{one}"', f'id="{prefix}{figure.name}-{one}"').replace(
+            f"#{one}", f"#{prefix}{figure.name}-{one}"
+        )
     (width,) = re.findall(r'^<svg [^>]* width="(\d+)"', svg)
     words = escape(one_line(figure.alternative))
     return svg.replace("<svg ", f'<svg role="img" aria-label="{words}" style="--width: {width}px" ', 1)
+
+
+def called(value: Value, names: Mapping[str, str]) -> str:
+    """A table's value as the page shows it: a cell by its short name, also in `a − b`.
+
+    >>> called("ppo[kl_coef=0.02] − base", {"ppo[kl_coef=0.02]": "ppo kl 0.02"})
+    'ppo kl 0.02 − base'
+    """
+    return names.get(str(value)) or " − ".join(names.get(part, part) for part in str(value).split(" − "))
 
 
 def sort_key(value: Value) -> str | None:
@@ -201,9 +290,12 @@ def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("align_bench.report", "page"), autoescape=True, undefined=StrictUndefined
     )
-    environment.filters["inline"] = lambda figure: Markup(inline(figure))  # its text is escaped where it is drawn
+    environment.filters["inline"] = lambda figure, prefix="": Markup(
+        inline(figure, prefix)
+    )  # its text is escaped where it is drawn
     environment.filters["embedded"] = lambda value: Markup(embedded(value))
     environment.filters["sort_key"] = sort_key
+    environment.filters["called"] = called
     return environment
 
 
@@ -211,15 +303,6 @@ def _source(name: str) -> str:
     loader = _environment().loader
     assert loader is not None
     return loader.get_source(_environment(), name)[0]
-
-
-def _subtitle(report: Report) -> str:
-    done = [result for result in report.results if result.status == "done" and result.kind != "base"]
-    methods = len({result.algorithm for result in done})
-    return one_line(
-        f"{methods} methods, {len(done)} trained models · on {report.base.name}, {report.base.precision} · "
-        f"align-bench {report.environment.align_bench}"
-    )
 
 
 def _listings(report: Report) -> Iterator[tuple[str, str]]:

@@ -7,6 +7,7 @@ import io
 import json
 import math
 import random
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -45,8 +46,10 @@ Scheme = Literal["light", "dark"]
 
 
 class Open(Protocol):
-    def __call__(self, width: int = 1440, scheme: Scheme = "light") -> Page:
-        """The page, in a window of this width."""
+    def __call__(
+        self, width: int = 1440, scheme: Scheme = "light", *, at: str = "", folded: bool = False, script: bool = True
+    ) -> Page:
+        """The page at one of its anchors, in a window of this width; by default with all chapters open."""
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +87,9 @@ def folder(shared_run: Run, answers: list[Generation], tmp_path_factory: pytest.
     ]
     path = tmp_path_factory.mktemp("page")
     report = build_report(shared_run.header, outcomes, shared_run.scores, answers)
-    write_report(path, report, ReportRows(shared_run.scores, answers, training))
+    report = report.model_copy(update={"made": "2025-06-01"})
+    pairs = [replace(pair, gold=f"{pair.pair} {HOSTILE[1]}" if pair.pair % 2 else None) for pair in shared_run.pairs]
+    write_report(path, report, ReportRows(shared_run.scores, answers, training, pairs=pairs))
     return path
 
 
@@ -103,15 +108,21 @@ def open_page(browser: Browser, folder: Path) -> Iterator[Open]:
     contexts, seen = [], list[str]()
     url = (folder / "report.html").as_uri()
 
-    def opened(width: int = 1440, scheme: Scheme = "light") -> Page:
-        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    def opened(
+        width: int = 1440, scheme: Scheme = "light", *, at: str = "", folded: bool = False, script: bool = True
+    ) -> Page:
+        context = browser.new_context(
+            viewport={"width": width, "height": 900}, color_scheme=scheme, java_script_enabled=script
+        )
         contexts.append(context)
         page = context.new_page()
         page.on("console", lambda message: seen.append(f"console: {message.text}"))
         page.on("pageerror", lambda error: seen.append(f"error: {error}"))
         page.on("dialog", lambda dialog: seen.append(f"dialog: {dialog.message}"))
-        page.on("request", lambda request: seen.append(request.url) if request.url != url else None)
-        page.goto(url)
+        page.on("request", lambda request: seen.append(request.url) if request.url.split("#")[0] != url else None)
+        page.goto(url + at)
+        if not folded:
+            page.click("#fold")
         return page
 
     yield opened
@@ -120,19 +131,153 @@ def open_page(browser: Browser, folder: Path) -> Iterator[Open]:
     assert seen == []
 
 
+def violations(page: Page) -> list[tuple[str, list[str]]]:
+    from axe_playwright_python.sync_playwright import Axe
+
+    found = Axe().run(page)
+    return [(one["id"], [node["html"][:200] for node in one["nodes"]][:3]) for one in found.response["violations"]]
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_opens_without_a_word_fits_the_screen_and_is_accessible(
     open_page: Open, folder: Path, width: int, scheme: Scheme
 ) -> None:
-    from axe_playwright_python.sync_playwright import Axe
-
     page = open_page(width, scheme)
     assert page.evaluate("document.documentElement.scrollWidth") == width
     assert page.evaluate("document.querySelectorAll('figure svg').length") == len(list((folder / "figures").iterdir()))
-    found = Axe().run(page)
-    told = [(one["id"], [node["html"][:200] for node in one["nodes"]][:3]) for one in found.response["violations"]]
-    assert told == []
+    assert violations(page) == []
+
+
+@pytest.mark.parametrize("at", ["", "#summary"])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_folded_and_as_a_summary_it_fits_the_screen_and_is_accessible(open_page: Open, width: int, at: str) -> None:
+    page = open_page(width, at=at, folded=True)
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    assert violations(page) == []
+
+
+def test_under_the_title_stands_what_was_compared_when_and_by_which_command(open_page: Open) -> None:
+    page = open_page(folded=True)
+    assert page.inner_text("#compared").startswith("4 methods (rm, dpo, simpo, ")
+    assert page.inner_text("header time") == "2025-06-01"
+    assert page.inner_text("header code") == "align-bench run suites/demo.yaml"
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_what_is_wider_than_its_place_says_so_and_at_1440_no_column_is_hidden(open_page: Open, width: int) -> None:
+    page = open_page(width)
+    page.wait_for_timeout(200)
+    found = page.evaluate(
+        """() => [...document.querySelectorAll("main .scroll")].filter((box) => box.checkVisibility()).map((box) => {
+            const inside = box.firstElementChild.getBoundingClientRect(), own = box.getBoundingClientRect();
+            const shadow = getComputedStyle(box).boxShadow !== "none";
+            return [box.ariaLabel, inside.right > own.right + 1, box.previousElementSibling.checkVisibility(), shadow];
+        })"""
+    )
+    hidden = [name for name, beyond, *_ in found if beyond]
+    assert [name for name, _, hint, _ in found if hint] == hidden
+    assert [name for name, _, _, shadow in found if shadow] == hidden
+    assert "Table: Policies against the base" in [name for name, *_ in found]
+    assert ("Table: Policies against the base" in hidden) == (width == 390)
+    if width == 1440:
+        assert hidden == []
+
+
+def test_a_shadow_stands_where_more_columns_are(open_page: Open) -> None:
+    page = open_page(390)
+    box = page.locator('.scroll[aria-label="Table: Policies against the base"]')
+    for place, sides in ((0, ["more-right"]), (30, ["more-left", "more-right"]), (10_000, ["more-left"])):
+        box.evaluate("(box, place) => { box.scrollLeft = place; }", place)
+        page.wait_for_timeout(100)
+        classes = (box.get_attribute("class") or "").split()
+        assert [side for side in ("more-left", "more-right") if side in classes] == sides
+
+
+def test_chapters_fold_and_unfold_by_keyboard(open_page: Open) -> None:
+    page = open_page(folded=True)
+    chapters = page.locator("details.chapter")
+    states = "(all) => Object.fromEntries(all.map((one) => [one.parentElement.id, one.open]))"
+    before = chapters.evaluate_all(states)
+    assert {name for name, is_open in before.items() if is_open} == {"verdict", "leaderboard"}
+    summary = page.locator("#differences > details > summary")
+    table = page.locator("#differences table").first
+    for key, shown in (("Enter", True), ("Space", False)):
+        summary.press(key)
+        assert table.is_visible() is shown
+    page.locator('nav a[href="#differences"]').press("Enter")
+    assert table.is_visible()
+    for label, is_open in (("Open all", True), ("Fold all", False)):
+        assert page.inner_text("#fold") == label
+        page.click("#fold")
+        assert set(chapters.evaluate_all(states).values()) == {is_open}
+
+
+def test_without_scripts_chapters_unfold_and_the_summary_is_shown(open_page: Open) -> None:
+    page = open_page(folded=True, script=False)
+    page.locator("#differences > details > summary").click()
+    assert page.locator("#differences table").first.is_visible()
+    page.click('nav a[href="#summary"]')
+    assert page.locator("#summary").is_visible()
+    assert page.locator("#verdict").is_hidden()
+
+
+def test_a_link_opens_its_example(open_page: Open) -> None:
+    page = open_page(at="#example=12", folded=True)
+    view = page.locator("#example-view")
+    assert view.is_visible()
+    assert page.inner_text("#example-count") == "Prompt 13 of 40 (40 in the page)"
+    assert view.locator("a").get_attribute("href") == "#example=12"
+    page.fill("#example-search", "LONE")
+    page.evaluate("location.hash = '#example=7'")
+    page.wait_for_function("document.getElementById('example-count').textContent.startsWith('Prompt 8 of 40')")
+    assert view.locator("a").get_attribute("href") == "#example=7"
+    page.evaluate("location.hash = '#example=4000'")
+    page.wait_for_function("document.getElementById('example-count').textContent.endsWith('is not in the page.')")
+    page.click("#example-next")
+    link = view.locator("a")
+    link.click()
+    assert page.evaluate("location.hash") == link.get_attribute("href") == "#example=8"
+
+
+def test_examples_show_the_right_answer_and_which_answers_are_right(open_page: Open, answers: list[Generation]) -> None:
+    page = open_page(at="#example=1")
+    assert page.locator("#example-view .right").inner_text() == f"Right answer: 1 {HOSTILE[1]}"
+    for prompt in (1, 2):
+        page.evaluate(f"location.hash = '#example={prompt}'")
+        page.wait_for_function(f"document.querySelector('#example-view a').hash === '#example={prompt}'")
+        right = {answer.cell for answer in answers if answer.prompt_id == prompt and answer.scores["gold"] == 1}
+        for cell in ("dpo", "simpo"):
+            card = page.locator(".answer", has=page.locator(f'h3[title="{cell}"]'))
+            assert card.locator(".verdict").inner_text() == ("✓ right" if cell in right else "✗ not right")
+    assert page.locator("#example-view .right").count() == 0
+
+
+def test_the_summary_prints_on_one_sheet_of_paper(open_page: Open) -> None:
+    page = open_page(at="#summary", folded=True)
+    assert page.locator("#summary svg").count() == 2
+    assert page.locator("#summary .made li").count() == 3
+    assert page.locator("#verdict").is_hidden()
+    for paper in ("A4", "Letter"):
+        assert pages(page.pdf(format=paper)) == 1
+    page.click("text=Whole report")
+    assert page.locator("#summary").is_hidden()
+    assert page.locator("#verdict").is_visible()
+    assert pages(page.pdf(format="A4")) > 3
+
+
+def pages(pdf: bytes) -> int:
+    return len(re.findall(rb"/Type\s*/Page\b", pdf))
+
+
+def test_printing_opens_what_is_folded_and_folds_it_again(open_page: Open) -> None:
+    page = open_page(folded=True)
+    page.emulate_media(media="print")
+    for event, folded in (("beforeprint", 0), ("afterprint", None)):
+        page.evaluate(f"window.dispatchEvent(new Event('{event}'))")
+        found = page.locator("details:not([open])").count()
+        assert found == folded if folded is not None else found > 5
+    assert page.locator("#verdict table").first.is_visible()
 
 
 def test_no_label_of_a_figure_is_cut_and_each_figure_has_its_words(open_page: Open) -> None:
@@ -195,8 +340,8 @@ def test_durations_and_sizes_are_sorted_by_their_size(open_page: Open) -> None:
     table = page.locator("section#cost table")
     cells = table.locator("tbody tr td:first-child")
     for heading, names in (
-        ("wall time", [str(RM), "dpo", "simpo", "base"]),
-        ("peak memory", ["dpo", str(RM), "simpo", "base"]),
+        ("wall time", ["rm lr 1e-05", "dpo", "simpo", "base"]),
+        ("peak memory", ["dpo", "rm lr 1e-05", "simpo", "base"]),
     ):
         table.get_by_role("button", name=heading).click()
         assert cells.all_inner_texts() == names

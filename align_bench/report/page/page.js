@@ -196,11 +196,11 @@ const browse = (data) => {
       const versus = name === reference.value || difference === null ? "" : ` · ${inWords(difference)} ${signed(difference)}`;
       return (data.answers[name][index] ?? []).map((answer) => {
         const scores = data.judges.map((one, at) => [one, answer.scores[at]]).filter(([, one]) => one !== null);
-        const verdict = { 1: "✓ right", 0: "✗ not right" }[answer.scores[byGold]];
+        const verdict = { 1: "✓ right", 0: "✗ not right" }[answer.scores[byGold]]; // says what gold's score does
         return make("article", { className: "answer" },
           make("h3", { textContent: visible(labels[name]) + versus, title: visible(name) }),
           ...(verdict ? [make("div", { className: "verdict", textContent: verdict })] : []),
-          make("div", { className: "quiet", textContent: [...scores.map(([one, value]) => `${visible(one)} ${value.toFixed(3)}`),
+          make("div", { className: "quiet", textContent: [...scores.filter(([one]) => !verdict || one !== data.gold_judge).map(([one, value]) => `${visible(one)} ${value.toFixed(3)}`),
             `${answer.tokens} tokens`, ...(answer.finished ? [] : ["truncated"])].join(" · ") }),
           make("div", { className: "text", textContent: visible(answer.text) || "(empty)", tabIndex: 0 }),
           ...(answer.left ? [make("div", { className: "quiet", textContent: `… ${answer.left} more characters in generations.jsonl` })] : []));
@@ -208,7 +208,7 @@ const browse = (data) => {
     });
     const right = data.right[index];
     target.replaceChildren(
-      make("p", { className: "quiet" }, `Example ${data.ids[index]} of the data · `,
+      make("p", { className: "quiet" }, `Validation pair ${data.ids[index]} · `,
         make("a", { href: `#example=${data.ids[index]}`, textContent: "link to this example" })),
       make("div", { className: "prompt text", textContent: visible(data.prompts[index]), tabIndex: 0 }),
       ...(right === null ? [] : [make("div", { className: "right text", tabIndex: 0 },

@@ -10,6 +10,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 Numbers = Sequence[float] | npt.NDArray[np.floating] | npt.NDArray[np.integer]
 
 WIDTH = 7.2  # inches
+MOST_LINES = 3  # of a title, or one more where words do not fill them
 MAX_LABEL = 34  # characters of a label; a title has as many as its panel is wide
 _STYLE = {
     "svg.fonttype": "none",
@@ -87,15 +89,9 @@ def grid_of(drawing: Figure, count: int, columns: int) -> list[Axes]:
 
 
 def title_of(text: str, columns: int) -> str:
-    """A panel's title, on two lines where one is too short: two points of a grid differ at their ends."""
+    """A panel's title, on several lines where one is too short: two points of a grid may differ anywhere in it."""
     width = min(60, 66 // columns)
-    line = label(text, 2 * width)
-    if len(line) <= width:
-        return line
-    place = max(line.rfind(mark, 1, width) for mark in "[, ")  # where a name has its joints
-    if place < 1 or len(line) - place > width + 2:
-        place = width
-    return f"{line[:place]}\n{line[place:].strip()}"
+    return "\n".join(wrap(label(text, MOST_LINES * width), width, break_on_hyphens=False))
 
 
 def label(text: str, longest: int = MAX_LABEL) -> str:

@@ -53,9 +53,12 @@ def _trained(report: Report, done: Sequence[Result]) -> Iterator[str]:
 
 def _measured(report: Report) -> str:
     sizes, judge = report.detectable, report.policies.judge
-    if judge is not None and sizes.prompts:
-        gold = any(row.gold.mean is not None for row in report.leaderboard) and judge != GOLD
-        return f"; judged by {judge}{' and gold' if gold else ''} on the answers to {_count(sizes.prompts.n, 'prompt')}"
+    judges = [name for name in (judge, GOLD) if name is not None]
+    if all(row.gold.mean is None for row in report.leaderboard):
+        judges = [name for name in judges if name == judge]
+    if judges and sizes.prompts:
+        by = " and ".join(dict.fromkeys(judges))
+        return f"; judged by {by} on the answers to {_count(sizes.prompts.n, 'prompt')}"
     return f"; measured on {_count(sizes.pairs.n, 'validation pair')}" if sizes.pairs else ""
 
 

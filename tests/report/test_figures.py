@@ -22,6 +22,7 @@ from align_bench.report.figures import all_figures
 from align_bench.report.figures.against import prompt_differences
 from align_bench.report.figures.base import Figure, Material
 from align_bench.report.plots import standalone
+from align_bench.report.plots.canvas import distinct, title_of
 from align_bench.report.rows import TrainingRow
 from align_bench.report.schema import Agreement, Audit, AuditMetrics, Effects, KeywordList, Keywords, Report
 from align_bench.stats.power import detectable_effect
@@ -87,6 +88,25 @@ def test_the_moving_average_uses_the_steps_that_are_there(found: dict[str, Figur
 
 def test_a_sweep_is_drawn_where_a_method_has_a_grid(found: dict[str, Figure]) -> None:
     assert {row[0] for row in found["sweeps"].rows} == {str(RM), str(RM_FAST)}
+
+
+def test_cells_are_called_by_what_tells_them_apart(found: dict[str, Figure]) -> None:
+    for name in ("losses", "sweeps", "score-groups", "length-reward"):
+        assert "rm lr 1e-05" in found[name].svg
+        assert "rm lr 2e-05" in found[name].svg
+        assert str(RM) not in found[name].svg
+
+
+def test_long_names_lose_their_middle_unless_they_differ_there() -> None:
+    start, end = "a" * 30, "z" * 30
+    assert distinct(["dpo", f"{start}-{end}"]) == ["dpo", f"{'a' * 16}…{'z' * 17}"]
+    both = [f"{start}{middle}{end}" for middle in "01"]
+    assert distinct(both) == both
+
+
+def test_a_title_breaks_between_words_and_loses_none() -> None:
+    title = title_of("poe_rm noise 1 · length_expert off · bias_weight 0", 3)
+    assert title.split("\n") == ["poe_rm noise 1 ·", "length_expert off ·", "bias_weight 0"]
 
 
 def test_judges_are_no_sweep(shared_run: Run) -> None:

@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,7 +30,7 @@ from align_bench.planning.graph import make_graph
 from align_bench.planning.inputs import prepare
 from align_bench.plugins.registry import load_registry
 from align_bench.records import Comparison, Estimate, Update, no_update
-from align_bench.report.export import read_generations, read_report, read_scores, read_training, recompute
+from align_bench.report.export import read_generations, read_pairs, read_report, read_scores, read_training, recompute
 from align_bench.report.rows import ScoreRow
 from align_bench.report.schema import Baselines, Report, Result
 from align_bench.runner import costs, desk
@@ -164,6 +165,9 @@ def test_report_holds_what_the_design_promises(whole: Whole) -> None:
     assert report.data["val"].read["kept"] == 20
     assert written == report.model_dump(mode="json")
     assert report == read_report(folder)
+    assert report.made is not None
+    assert abs(date.today() - date.fromisoformat(report.made)).days <= 1
+    assert {pair.gold is None for pair in read_pairs(folder)} == {False}
     assert "align-bench run small.yaml" in (folder / "report.md").read_text(encoding="utf-8")
 
 

@@ -295,7 +295,7 @@ def test_every_form_begins_with_the_alarms() -> None:
 
 
 COMMITTED = {
-    "assignment": {("judge by length", "judge"), ("judge by length", "rm")},
+    "assignment": {("judge by length", "judge"), ("judge by length", "poe_rm")},
     "debias": set(),
     "ppo": set(),
     "smollm2": {("cut-off answers", "base")}

@@ -31,14 +31,14 @@ def said(**found: Any) -> str:
 def test_the_assignments_own_summary() -> None:
     found = find(read_report(PUBLISHED / "assignment"))
     (base,) = found.base
-    assert base == AgainstBase(GOLD, "checkpoint", 1, ("kto", "orpo", "dpo"), (), ("simpo",))
+    assert base == AgainstBase(GOLD, "checkpoint", 1, ("kto", "orpo"), (), ("dpo", "simpo", "ppo"))
     (first,) = found.first
-    assert (first.labels, first.above, first.unclear) == (("kto",), (), ("orpo", "dpo", "simpo"))
+    assert (first.labels, first.unclear) == (("kto",), ("orpo", "dpo", "simpo"))
     assert found.lengths is not None
     assert found.lengths.times["orpo"] == pytest.approx(8.66 / 5.03)
     assert found.lengths.preferred == ("orpo",)
     assert found.judge is not None
-    assert (found.judge.reversed, found.judge.pairs, found.judge.other) == (3, 10, "gold")
+    assert (found.judge.reversed, found.judge.pairs, found.judge.other) == (5, 15, "gold")
     assert (found.judge.padded, found.judge.beside_longer) == (True, "none")
 
 

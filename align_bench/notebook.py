@@ -12,9 +12,10 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from align_bench.errors import MissingResultError, nearest
+from align_bench.errors import MissingResultError, SuiteError, nearest
 from align_bench.records import Comparison, Estimate, Json
 from align_bench.report import export
+from align_bench.report.labels import called, names_of
 from align_bench.report.schema import OverSeeds
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def run(
     suite: str | Path,
     *,
     set: Mapping[str, Json] | None = None,
-    plugins: Sequence[str | Path] = (),
+    plugins: str | Path | Sequence[str | Path] = (),
     methods: Sequence[str] | None = None,
     runs: str | Path = "runs",
     reports: str | Path = "reports",
@@ -42,7 +43,7 @@ def run(
     Args:
         suite: a file, or the name of a packaged suite.
         set: settings that replace the suite's, by dotted key: `{"train.epochs": 2, "methods": ["dpo"]}`.
-        plugins: files with further methods.
+        plugins: a file with further methods, or several.
         methods: compute the cells of these methods only; others are reported as far as they are stored.
         runs: the folder of what has been computed.
         reports: the folder of reports; this one is `reports/<name of the suite>`.
@@ -57,8 +58,10 @@ def run(
     from align_bench.cli.app import prepared_for
     from align_bench.cli.run import compute
 
-    overrides = [f"{key}={json.dumps(value)}" for key, value in (set or {}).items()]
-    files = [str(file) for file in plugins]
+    if set is not None and not isinstance(set, Mapping):
+        raise SuiteError(f"set: got {set!r}; expected a mapping such as {{'train.epochs': 2}}")
+    overrides = [f"{key}={json.dumps(value, default=_json)}" for key, value in (set or {}).items()]
+    files = [str(file) for file in ([plugins] if isinstance(plugins, str | Path) else plugins)]
     prepared = prepared_for(str(suite), overrides, files)
     options = [
         part for name, values in (("--set", overrides), ("--plugin", files)) for one in values for part in (name, one)
@@ -83,7 +86,9 @@ def load(folder: str | Path, *, runs: str | Path = "runs") -> Report:
     Example:
         >>> align_bench.load("reports/assignment").leaderboard()
     """
-    return Report(export.read_report(Path(folder)), Path(folder), Path(runs))
+    place = Path(folder)
+    place = place.parent if place.name == export.REPORT else place
+    return Report(export.read_report(place), place, Path(runs))
 
 
 @dataclass(frozen=True)
@@ -122,8 +127,18 @@ class Report:
 
     @property
     def verdict(self) -> list[str]:
-        """What the report says, sentence by sentence."""
-        return list(self.record.verdict)
+        """What the last screen of a run says, sentence by sentence: alarms, and the plain verdict.
+
+        The numbers behind it are `record.verdict`, claim by claim.
+        """
+        from align_bench.report.verdict import headline
+
+        return headline(self.record)
+
+    @property
+    def alarms(self) -> list[schema.Alarm]:
+        """What makes other numbers hard to believe."""
+        return list(self.record.alarms)
 
     def leaderboard(self) -> pd.DataFrame:
         """A row per method and the base, the best first: judge, gold, win rate, words, KL, seconds and more.
@@ -197,15 +212,18 @@ class Report:
         """The folder of a cell's trained adapter, for `peft.PeftModel.from_pretrained`.
 
         Args:
-            cell: its name as tables print it, such as `dpo`, or `dpo#1` where there are several seeds.
+            cell: its name as tables print it, such as `dpo`, `dpo beta 0.1`, or `dpo#1` where there are several seeds.
 
         Raises:
             MissingResultError: no cell has this name, it has no adapter, or the adapter is not in `runs`.
         """
-        known = {one.name: one.adapter for one in self.record.results}
-        if cell not in known:
-            raise MissingResultError(f"the report has no cell {cell!r}. {nearest(cell, known, what='cell')}")
-        adapter = known[cell]
+        known = {one.cell: one.adapter for one in self.record.results}
+        found = called(cell, known)
+        if len(found) != 1:
+            several = f"{cell} stands for {', '.join(map(str, found))}; name one of them"
+            missing = f"the report has no cell {cell!r}. {nearest(str(cell), names_of(known), what='cell')}"
+            raise MissingResultError(several if found else missing)
+        adapter = known[found[0]]
         if adapter is None:
             raise MissingResultError(f"{cell} has no adapter: it was not trained, or did not finish")
         folder = self.runs / adapter
@@ -246,6 +264,15 @@ SHORT = (
     "kl",
     "seconds",
 )
+
+
+def _json(value: object) -> object:
+    """A path as its text, a number of numpy's as Python's."""
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise SuiteError(f"set: got {value!r}; expected what YAML can hold: numbers, texts, lists and mappings")
 
 
 def _frame(rows: Sequence[object], columns: Sequence[str] | None = None) -> pd.DataFrame:

@@ -92,15 +92,20 @@ def registry_for(plugins: list[str] | None, suite: str | None = None, named: lis
     return load_registry(file, named or (), plugins or ())
 
 
+TRIED_OUT = "-quick"  # what the name of a try-out ends with
+
+
 def prepared_for(
     suite: str, overrides: list[str] | None, plugins: list[str] | None, *, quick: bool = False
 ) -> Prepared:
     """A suite with its methods and all that lies outside it; a mistake in the suite is reported first."""
-    from align_bench.suite.load import load_suite
+    from align_bench.suite.load import load_suite, packaged_suites
 
+    if (name := suite.removesuffix(TRIED_OUT)) != suite and name in packaged_suites():  # as its report is called
+        suite, quick = name, True
     loaded = load_suite(suite, [*(overrides or ()), *(["quick=true"] if quick else [])])
     if loaded.quick:
-        from align_bench.suite.quick import TRY_OUT
+        from align_bench.suite.names import TRY_OUT
 
         errors.print(TRY_OUT, style="bold yellow")
     from align_bench.planning.inputs import prepare

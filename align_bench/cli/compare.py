@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 
 from align_bench.cli.app import (
+    TRIED_OUT,
     Form,
     Overrides,
     Plugins,
@@ -59,6 +60,7 @@ def compare(
     """
     from align_bench.report.compare import PAGE, merge, pairs_of, read_run, write_comparison
     from align_bench.report.formats import pairwise_text
+    from align_bench.report.labels import full_name
     from align_bench.report.render.terminal import pairwise_table
     from align_bench.store.files import as_store_error
 
@@ -70,6 +72,8 @@ def compare(
     else:
         names, folder = _compared(names, overrides, plugin, runs, reports, stored)
         compared = read_run(folder)
+    cells = [result.cell for result in compared.report.results]
+    names = [full_name(name, cells) for name in names]
     if form is Format.TABLE:
         for a, b in pairs_of(names):
             console.print(pairwise_table(compared.report, a, b))
@@ -94,7 +98,8 @@ def _compared(
     from align_bench.suite.load import packaged_suites
 
     last = names[-1]
-    suite = last if last in packaged_suites() or last.endswith((".yaml", ".yml")) else "assignment"
+    is_suite = last.removesuffix(TRIED_OUT) in packaged_suites() or last.endswith((".yaml", ".yml"))
+    suite = last if is_suite else "assignment"
     names = names[:-1] if suite == last else names
     _check_two(names)
     prepared = prepared_for(suite, overrides, plugin)

@@ -15,6 +15,7 @@ from align_bench.report.formatting import interval, number, one_line, p_value, s
 from align_bench.report.schema import (
     AgainstLonger,
     Alarm,
+    AlarmKind,
     BaseFacts,
     DataFacts,
     Header,
@@ -149,10 +150,10 @@ def base_alarms(facts: BaseFacts, base: Result) -> Iterator[Alarm]:
 
 
 def failed_check(failed: MethodCheck) -> Alarm:
-    """A loss that pulls the wrong way, or is not finite at extreme margins."""
-    signs = failed.check == "signs"
+    """A loss that pulls the wrong way, whose rewards do not follow it, or that is not finite at extreme margins."""
+    kinds: dict[str, AlarmKind] = {"signs": "flipped sign", "rewards": "wrong rewards", "extremes": "not finite"}
     return Alarm(
-        kind="flipped sign" if signs else "not finite",
+        kind=kinds[failed.check],
         about=str(failed.cell),
         found=None,
         threshold=None,
@@ -179,7 +180,7 @@ def judge_at_chance(scorer: str, accuracy: Estimate) -> Iterator[Alarm]:
     yield Alarm(
         kind="judge at chance",
         about=scorer,
-        found=value if low is None else low,
+        found=value,
         threshold=CHANCE,
         sentence=f"{scorer} agrees with the labels on {number(value)}{shown} of {accuracy.n:,} pairs, "
         f"{'worse than chance' if below else 'not shown to be better than chance'} (alarm unless above {CHANCE})",
@@ -196,8 +197,8 @@ def judge_by_length(found: AgainstLonger) -> Iterator[Alarm]:
     yield Alarm(
         kind="judge by length",
         about=found.scorer,
-        found=found.p_holm,
-        threshold=ALPHA,
+        found=found.accuracy.value,
+        threshold=found.longer_wins.value,
         sentence=f"{found.scorer} is {what} than preferring the longer answer: right on "
         f"{number(found.accuracy.value)} of {found.n:,} pairs, the other on {number(found.longer_wins.value)}, "
         f"difference {signed(found.difference)} {interval(found.low, found.high)}, Holm p {p_value(found.p_holm)} "

@@ -28,7 +28,6 @@ from align_bench.report.tested import on_test
 from align_bench.report.verdict import summarise, write_verdict
 from align_bench.stats.power import detectable_between_seeds, detectable_effect
 from align_bench.suite.models import Report as ReportSettings
-from align_bench.suite.quick import TRY_OUT
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -79,7 +78,6 @@ def build_report(
         **dict(header),
         alarms=found,
         verdict=[
-            *([TRY_OUT] if header.suite.quick else []),
             *write_verdict(results, claimed, rankings, margins.equivalence_dz),
             *longer_wins_verdict(beside_longer),
         ],

@@ -102,7 +102,10 @@ class OfJudge:
     @property
     def doubtful(self) -> bool:
         """Whether anything speaks against it."""
-        return bool(self.beside_longer in ("none", "below") or self.padded or self.reversed or self.rewarded)
+        at_chance = self.accuracy is not None and self.accuracy <= 0.5
+        return bool(
+            at_chance or self.beside_longer in ("none", "below") or self.padded or self.reversed or self.rewarded
+        )
 
 
 @dataclass(frozen=True, slots=True)

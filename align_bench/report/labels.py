@@ -57,6 +57,13 @@ def called(name: str, cells: Iterable[CellId]) -> list[CellId]:
     return of_method(name, every) or [cell for cell in every if name == str(cell)]
 
 
+def full_name(name: str, cells: Iterable[CellId]) -> str:
+    """The name that stands for the same cells where there are fewer others: a label is one among these alone."""
+    every = list(dict.fromkeys(cells))
+    methods = {cell.method for cell in of_method(name, every)}
+    return str(methods.pop()) if len(methods) == 1 and name in labels(every).values() else name
+
+
 def names_of(cells: Iterable[CellId]) -> list[str]:
     """All names that `called` knows, for a message."""
     every = list(dict.fromkeys(cells))

@@ -727,7 +727,7 @@ class MethodCheck(Block):
     """A check of the conformance kit that a method failed before its first step, and was trained all the same."""
 
     cell: CellId
-    check: Literal["signs", "extremes"]
+    check: Literal["signs", "rewards", "extremes"]
     found: str
     hint: str
 
@@ -738,6 +738,7 @@ AlarmKind = Literal[
     "other data",
     "shifted tokens",
     "flipped sign",
+    "wrong rewards",
     "not finite",
     "judge at chance",
     "judge by length",

@@ -11,7 +11,7 @@ from align_bench.records import CellId, Comparison, MetricKey
 from align_bench.report.claims import Claim
 from align_bench.report.decision import decision
 from align_bench.report.formatting import interval, number, one_line, p_value, signed, tenths
-from align_bench.suite.names import GOLD, JUDGE_CELL
+from align_bench.suite.names import GOLD, JUDGE_CELL, TRY_OUT
 
 if TYPE_CHECKING:
     from align_bench.report.findings import AgainstBase, BesideLonger, Findings, First, Lengths, OfJudge
@@ -65,6 +65,7 @@ BY = {
 NAMED = 6  # cells that a line of alarms names beside the first before it counts the rest
 GOLD_ALONE = "answers are judged by gold alone, which knows the right ones"
 NAMES_WIDTH = 24  # of the names in a plain sentence before it counts the rest, in characters
+CHANCE = 0.5  # what a coin agrees with labels on
 FEW = 3  # methods that are named one by one
 MUCH_LONGER = 2.0  # times the base's words, from which answers are named apart from the others
 UNKNOWN_SEEDS = (
@@ -91,7 +92,7 @@ def headline(report: Report, *, short: bool = False) -> list[str]:
         short: say of alarms no more than a small screen has room for.
     """
     told = alarm_notes if short else alarm_lines
-    return [*told(report.alarms), *report.summary]
+    return [*([TRY_OUT] if report.suite.quick else []), *told(report.alarms), *report.summary]
 
 
 def alarm_lines(found: Iterable[Alarm]) -> list[str]:
@@ -118,7 +119,15 @@ def _kinds(found: Iterable[Alarm]) -> list[tuple[tuple[AlarmKind, str], list[Ala
 
 
 def _beyond(alarm: Alarm) -> str:
-    return "" if alarm.threshold is None or alarm.found is None else f"; threshold {number(alarm.threshold)}"
+    if alarm.threshold is None or alarm.found is None:
+        return ""
+    what = {"judge by length": "preferring the longer answer", "judge at chance": "not shown to be above"}
+    return f"; {what.get(alarm.kind, 'threshold')} {_small(alarm.threshold)}"
+
+
+def _small(value: float) -> str:
+    """A number, of which one near 0 is not rounded to it."""
+    return f"{value:.2g}" if 0 < abs(value) < 0.001 else number(value)
 
 
 def _likewise(others: Sequence[Alarm]) -> str:
@@ -127,7 +136,7 @@ def _likewise(others: Sequence[Alarm]) -> str:
 
 def _named(found: Sequence[Alarm], most: int) -> str:
     """Whom alarms are about, each with its number; at most so many of them."""
-    named = ", ".join(one.about if one.found is None else f"{one.about} ({number(one.found)})" for one in found[:most])
+    named = ", ".join(one.about if one.found is None else f"{one.about} ({_small(one.found)})" for one in found[:most])
     more = len(found) - most
     return f"{named}{f' and {more} more' if more > 0 else ''}"
 
@@ -188,7 +197,9 @@ def _against_base(found: AgainstBase) -> str:
         these = "this checkpoint" if one and found.seeds == 1 else "these checkpoints"
         who = f"{these} of {_names(found.above)} ({seeds})" if found.above else f"none of these checkpoints ({seeds})"
         one = one and found.seeds == 1
-    if not found.above:
+    if not found.above and found.level == "checkpoint" and len(found.unclear) == found.seeds == 1 and not found.below:
+        said = [f"this checkpoint of {found.unclear[0]} ({seeds}) is not shown to {verbs.infinitive}"]
+    elif not found.above:
         said = [f"{who} is shown to {verbs.infinitive}"]
     else:
         said = [f"{who} {verbs.one if one else verbs.several}"]
@@ -247,7 +258,9 @@ def _of_judge(found: OfJudge) -> str:
         count = f"{found.reversed} of {found.pairs}" if found.reversed else f"all {found.pairs}"
         pairs = "pairs" if found.pairs > 1 else "pair"
         said.append(f"ranks {count} {pairs} of methods {'against' if found.reversed else 'as'} {other}")
-    if found.beside_longer is not None:
+    if found.accuracy is not None and found.accuracy <= CHANCE:
+        said.append(f"agrees with the labels no better than chance ({number(found.accuracy)})")
+    elif found.beside_longer is not None:
         does = {
             "above": "agrees with the labels more often",
             "below": "agrees with the labels less often",

@@ -33,8 +33,8 @@ class Kit:
     def hold(self, stage: Stage[object]) -> None:
         """Check the loss of what a stage would train; nothing of a stage that trains none.
 
-        A flipped sign, or values that are not finite at extreme margins, are logged and kept for the report, and
-        training goes on: only the method's author knows whether they are meant.
+        A flipped sign, rewards that do not follow the loss, or values that are not finite at extreme margins are logged
+        and kept for the report, and training goes on: only the method's author knows whether they are meant.
 
         Raises:
             PluginError: what the method returns breaks the contract, so that no step could be right.
@@ -58,7 +58,7 @@ class Kit:
             found = [check for check in quick_checks(algorithm, stage.parameters) if check.status == "failed"]
             self._failed[method] = found
             for check in found:
-                if check.name in ("signs", "extremes"):
+                if check.name != "contract":
                     self._say(algorithm.name, check)
         return self._failed[method]
 

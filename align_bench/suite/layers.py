@@ -98,7 +98,7 @@ def _refusal(layers: Sequence[Layer], found: Mapping[str, tuple[Layer, str]], ex
     above = origin(layers, changed)
     assert above is not None, "it was changed somewhere"
     then, now = (_identity(expand(value_at(raw, changed))) for raw in (below.merged, whole))
-    lines = [f"{above.place_of(changed)}: {changed} is {now}, but settings are inherited that belong to {then}:"]
+    lines = [f"{above.place_of(changed)}: {changed} is {now}, but these settings were made for {then}:"]
     lines += [
         f"  {key}: got {_short(value_at(whole, key))}, from {layer.place_of(key)}" for key, (layer, _) in found.items()
     ]

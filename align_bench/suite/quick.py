@@ -9,10 +9,6 @@ from align_bench.suite.models import Data, DataFile, Method, Suite, TrainedJudge
 
 TRAIN_ROWS, MEASURED_ROWS = 320, 160
 PROMPTS, AUDITED_PAIRS, TRIALS = 50, 25, 2
-TRY_OUT = (
-    "This is a try-out (--quick), cut down so that it ends soon: it shows that everything runs, and its numbers say "
-    "nothing of the methods."
-)
 T = TypeVar("T")
 
 

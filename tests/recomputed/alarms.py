@@ -42,7 +42,7 @@ def _raised(folder: Folder, ledger: Ledger) -> Iterator[Raised]:
         if share is not None and share > 0.7:
             yield Raised("shifted tokens", "base", share, 0.7)
     for failed in folder.facts["failed_checks"]:
-        kind = {"signs": "flipped sign", "extremes": "not finite"}[failed["check"]]
+        kind = {"signs": "flipped sign", "rewards": "wrong rewards", "extremes": "not finite"}[failed["check"]]
         yield Raised(kind, failed["cell"]["text"], None, None)
     yield from _of_judges(ledger)
     for cell in done:
@@ -77,8 +77,7 @@ def _of_judges(ledger: Ledger) -> Iterator[Raised]:
     place = 0
     while ("against_longer", place, "scorer") in ledger.numbers:
         of = {
-            name: ledger.numbers["against_longer", place, name].value
-            for name in ("scorer", "difference", "p_holm", "decision")
+            name: ledger.numbers["against_longer", place, name].value for name in ("scorer", "difference", "decision")
         }
         value, low = (ledger.numbers["against_longer", place, "accuracy", name].value for name in ("value", "low"))
         place += 1
@@ -87,9 +86,10 @@ def _of_judges(ledger: Ledger) -> Iterator[Raised]:
         assert isinstance(value, float)
         assert low is None or isinstance(low, float)
         if value <= 0.5 or (low is not None and low <= 0.5):
-            yield Raised("judge at chance", str(of["scorer"]), value if low is None else low, 0.5)
+            yield Raised("judge at chance", str(of["scorer"]), value, 0.5)
         elif of["difference"] is not None and of["decision"] != "above":
-            yield Raised("judge by length", str(of["scorer"]), of["p_holm"], 0.05)
+            longer = ledger.numbers["against_longer", place - 1, "longer_wins", "value"].value
+            yield Raised("judge by length", str(of["scorer"]), value, longer)
 
 
 def _of_policy(folder: Folder, ledger: Ledger, cell: Cell) -> Iterator[Raised]:

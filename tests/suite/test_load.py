@@ -511,7 +511,7 @@ def test_all_that_is_not_inherited_is_named_at_once(write: Write) -> None:
     same = write("extends: below.yaml\nname: mine\ndata: {train: {path: t.jsonl, rows: 5}}\nseeds: [3]\n")
     assert load_suite(str(same)).train.max_length == 300, "the same file, or a part of it"
     said = refusal(same, "base=c/d")
-    assert said.startswith("--set base: base is c/d, but settings are inherited that belong to a/b:")
+    assert said.startswith("--set base: base is c/d, but these settings were made for a/b:")
     assert 'judge: got {"data": "j.jsonl"}' in said
     assert "train.max_length: got 300" in said
     assert "expected: your own judge, train.max_length, generate, since" in said
@@ -538,7 +538,7 @@ def test_what_is_set_above_an_open_base_belongs_to_no_base(write: Write, monkeyp
     assert load_suite(str(write("extends: below.yaml\nname: mine\n")), ["base=a/b"]).base == "a/b"
     assert "base is c/d" in refusal(write("extends: below.yaml\nname: mine\nbase: c/d\n"))
     monkeypatch.delenv("MY_BASE")
-    assert "belong to ${MY_BASE}" in refusal(write("extends: below.yaml\nname: mine\nbase: c/d\n"))
+    assert "made for ${MY_BASE}" in refusal(write("extends: below.yaml\nname: mine\nbase: c/d\n"))
 
 
 @pytest.mark.parametrize("links", [("a",), ("b", "a"), ("b", "c", "a")])

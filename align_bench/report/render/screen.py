@@ -24,6 +24,7 @@ SENTENCE = 3  # lines of a sentence, on average
 NOTES = 3  # lines of notes
 NAME = 12  # columns below which no name is cut
 LEAST_ROWS = 4  # of the leaderboard, whatever else there is to say
+NAMED = 4  # failed cells that a note names
 ALWAYS = 3  # columns with a `need` up to this are there at 80 columns; the others, where there is room
 Row = TypeVar("Row", bound="LeaderboardRow | RewardModelRow")
 
@@ -74,7 +75,8 @@ def last_screen(report: Report, where: str, console: Console) -> list[Text]:
     notes = [Text(line, style="dim") for note in _notes(report) for line in _wrapped(note, console, width, 2)][:NOTES]
     path = list(map(Text, _folded(f"report: {one_line(where)}", width)))
     below = LEAST_ROWS + 1 + len(notes) + len(path)
-    said = _verdict(headline(report, short=True), LINES - below, console)
+    told = headline(report, short=True)
+    said = _verdict(told[: len(told) - len(report.summary)], report.summary, LINES - below, console)
     table = _leaderboard(report, LINES - len(said) - 1 - len(notes) - len(path), width)
     made: list[list[Text]] = [said]
     if table is not None:
@@ -240,7 +242,11 @@ def _notes(report: Report) -> Iterator[str]:
     lost = [found for found in report.results if found.status == "failed"]
     if lost:
         skipped = f", {ended['skipped']} skipped" if ended["skipped"] else ""
-        yield f"{len(lost)} of {len(report.results)} cells failed{skipped}: {_why(lost[0])}"
+        names = ", ".join(one_line(found.name) for found in lost[:NAMED])
+        others = "" if len(lost) == 1 else f"{names}{' and more' if len(lost) > NAMED else ''}; "
+        yield f"{len(lost)} of {len(report.results)} cells failed{skipped}: {others}{_why(lost[0])}"
+    elif ended["skipped"] and not (report.leaderboard or report.reward_leaderboard):
+        yield f"{ended['skipped']} of {len(report.results)} cells have no result yet; align-bench run computes them"
     rows = report.leaderboard or report.reward_leaderboard
     if rows:
         around = "sd over seeds, of win rates 95%" if over_seeds(rows) else "95% interval"
@@ -251,18 +257,36 @@ def _why(lost: Result) -> str:
     return f"{one_line(lost.name)} ({one_line(lost.reason or UNDEFINED)})"
 
 
-def _verdict(sentences: Sequence[str], room: int, console: Console) -> list[Text]:
-    """Sentences after bullets: three lines each, more where others need less; the last ones are cut off if need be."""
+def _verdict(alarms: Sequence[str], summary: Sequence[str], room: int, console: Console) -> list[Text]:
+    """Alarms, then the summary, which needs its room first; what does not fit of the alarms is counted."""
+    said = _bulleted(summary, console)
+    left = max(len(alarms) and 1, room - len(said))
+    warned = _bulleted(alarms, console)
+    if len(warned) > left:  # a line each, and the last line for how many more there are
+        warned = [line for alarm in alarms for line in _bulleted([alarm], console, most=1)]
+    if len(warned) > left:
+        more = f"• and {len(warned) - left + 1} more alarms in report.html"
+        warned = [*warned[: left - 1], Text(_fitting(more, console.width))]
+    lines = [*warned, *said]
+    if len(lines) <= room:
+        return lines
+    return (
+        [*lines[: max(0, room - 1)], Text(_fitting(lines[room - 1].plain, console.width - 1) + "…")] if room > 0 else []
+    )
+
+
+def _bulleted(sentences: Sequence[str], console: Console, most: int = SENTENCE) -> list[Text]:
+    """Sentences after bullets: so many lines each, more where others need less; a longer one is cut off."""
     width = console.width - 2
     needed = [len(_wrapped(sentence, console, width, LINES)) for sentence in sentences]
-    spare = SENTENCE * len(needed) - sum(min(count, SENTENCE) for count in needed)
+    spare = most * len(needed) - sum(min(count, most) for count in needed)
     lines: list[Text] = []
     for sentence, count in zip(sentences, needed, strict=True):
-        more = min(spare, max(0, count - SENTENCE))
+        more = min(spare, max(0, count - most))
         spare -= more
-        found = _wrapped(sentence, console, width, SENTENCE + more)
+        found = _wrapped(sentence, console, width, most + more)
         lines += [Text(("• " if place == 0 else "  ") + line) for place, line in enumerate(found)]
-    return lines[: max(0, room)]
+    return lines
 
 
 def _wrapped(text: str, console: Console, width: int, most: int) -> list[str]:

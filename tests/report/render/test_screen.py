@@ -15,7 +15,7 @@ from align_bench.records import CellId
 from align_bench.report.build import build_report
 from align_bench.report.export import read_report
 from align_bench.report.render.screen import LINES, _cut, last_screen
-from align_bench.report.schema import Report
+from align_bench.report.schema import Alarm, AlarmKind, Report
 from tests.report.conftest import BASE, DPO, HOSTILE, KTO, SIMPO, Run, header, outcome
 from tests.report.test_leaderboard import answered, seeds
 
@@ -153,3 +153,24 @@ def test_a_long_path_is_not_cut_out_of_the_screen() -> None:
     lines = printed(answered(grid(40)), where="x" * 150)
     assert fits(lines)
     assert "".join(lines[-2:]) == "report: " + "x" * 150
+
+
+@pytest.mark.parametrize("width", [60, 80])
+@pytest.mark.parametrize("count", [1, 3, 7, 12])
+def test_alarms_fold_before_the_verdict_does(count: int, width: int) -> None:
+    kinds: tuple[AlarmKind, ...] = ("one-sided labels", "other data", "not finite", "nothing learned", "never ends")
+    report = read_report(PUBLISHED / "assignment")
+    alarms = [
+        Alarm(kind=kind, about=f"cell {n}", found=0.3, threshold=0.1, sentence="much " * 60, cure=f"mend {n} " * 12)
+        for n, kind in zip(range(count), kinds * 3, strict=False)
+    ]
+    console = Console(width=width)
+    lines = [line.plain for line in last_screen(report.model_copy(update={"alarms": alarms}), "report.html", console)]
+    assert len(lines) <= 22
+    assert max(map(len, lines)) <= width
+    assert sum(line.startswith("• ") and not line.startswith("• Alarm") for line in lines) >= len(report.summary)
+    shown = sum(line.startswith("• Alarm") for line in lines)
+    assert shown >= 1
+    told = [line for line in lines if "more alarms in report.html" in line]
+    assert told == ([] if shown == count else [f"• and {count - shown} more alarms in report.html"])
+    assert any(line.lstrip().startswith("kto") for line in lines)

@@ -19,9 +19,20 @@ if TYPE_CHECKING:
     from align_bench.planning.inputs import Prepared
     from align_bench.runner.results import Results
     from align_bench.suite.layers import Layer
-    from align_bench.suite.models import AnyJudge, DataFile, Suite
+    from align_bench.suite.models import AnyJudge, DataFile, Suite, Tune
 
 MUCH = 0.1  # of rows that are cut
+CUT_BY_QUICK = (
+    "data.train",
+    "data.val",
+    "data.test",
+    "judge",
+    "seeds",
+    "train.epochs",
+    "generate.prompts",
+    "generate.samples",
+    "tune",
+)
 
 
 def settings_table(prepared: Prepared, layers: Sequence[Layer]) -> Table:
@@ -29,7 +40,9 @@ def settings_table(prepared: Prepared, layers: Sequence[Layer]) -> Table:
     table = Table("setting", "value", "from", title=escape(f"{prepared.suite.name}: settings"))
     for key, value in _settings(prepared).items():
         found = origin(layers, key)
-        table.add_row(key, escape(value), escape(found.name) if found else "default" if layers else "")
+        said = found.name if found else "default" if layers else ""
+        cut = prepared.suite.quick and key in CUT_BY_QUICK  # at most: what is less stays as it is said
+        table.add_row(key, escape(value), escape(f"{said}, --quick" if cut else said))
     return table
 
 
@@ -43,6 +56,7 @@ def _settings(prepared: Prepared) -> dict[str, str]:
         "lora": f"r {lora.r}, alpha {lora.alpha:g}, {lora.target_modules}",
         "data.train": _file(suite.data.train),
         "data.val": _file(suite.data.val),
+        **({} if suite.data.test is None else {"data.test": _file(suite.data.test)}),
         "judge": "; ".join(map(_judge, suite.judge)) or "none",
         "seeds": ", ".join(map(str, suite.seeds)),
         "train.epochs": str(train.epochs),
@@ -53,7 +67,20 @@ def _settings(prepared: Prepared) -> dict[str, str]:
         "generate.temperature": f"{generate.temperature:g}" + " (greedy)" * (generate.temperature == 0),
         "generate.samples": str(generate.samples),
         "methods": "; ".join(_method_words(prepared, suite)),
+        **({} if suite.tune is None else {"tune": _tune(suite.tune)}),
     }
+
+
+def _tune(tune: Tune) -> str:
+    """What is searched, and by what the choice is made."""
+    by = f"by {tune.choose_by} on {tune.holdout:.0%} of train"
+    if tune.methods is None:
+        return f"{tune.trials} trials of every method, {by}"
+    listed = (
+        f"{name}: {', '.join(f'{key} {one}' for key, one in values.items())}" if values else f"{name}: its ranges"
+        for name, values in tune.methods.items()
+    )
+    return f"{'; '.join(listed)}; {by}"
 
 
 def _file(file: DataFile) -> str:

@@ -122,9 +122,8 @@ def test_judge_and_test_pairs_are_cut_from_train_by_prompt(course: Path) -> None
 
 @pytest.mark.usefixtures("given")
 def test_it_is_planned(tmp_path: Path) -> None:
-    first, *_ = plan_tables(prepared(), tmp_path / "runs")
-    title = str(getattr(first, "title", ""))
-    assert title.startswith("assignment-qwen: 8 cells on")
+    titles = [str(getattr(table, "title", "")) for table in plan_tables(prepared(), tmp_path / "runs")]
+    (title,) = [title for title in titles if title.startswith("assignment-qwen: 8 cells on")]
     assert "nf4" in title
 
 

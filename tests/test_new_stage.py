@@ -186,7 +186,8 @@ def plan_row(planned: str, cell: str) -> tuple[list[str], list[str]]:
     """The headings of the plan's table, and a cell's row."""
     lines = [re.split(r"[┃│]", line) for line in planned.splitlines() if re.search(r"[┃│]", line)]
     rows = [[part.strip() for part in line[1:-1]] for line in lines]
-    return rows[0], next(row for row in rows if row[0] == cell)
+    heading = next(place for place, row in enumerate(rows) if row[:1] == ["cell"])
+    return rows[heading], next(row for row in rows[heading:] if row[:1] == [cell])
 
 
 def wait_for(folder: Path, pattern: str, process: subprocess.Popen[str]) -> Path:

@@ -29,7 +29,7 @@ HEAVY = (
     "statsmodels",
     "matplotlib",
 )
-OF_POWER = ["scipy"]  # the power of a plan's seeds is computed
+PLANNED = ["transformers", "scipy"]  # rows are tokenised, without torch, and the power of seeds is computed
 CODE = """
 import sys
 from align_bench.cli.main import main
@@ -76,7 +76,7 @@ def called(*arguments: str, folder: Path, names: tuple[str, ...] = HEAVY) -> tup
 def test_a_command_that_computes_nothing(tmp_path: Path, arguments: list[str], printed: str) -> None:
     shown, loaded = called(*arguments, folder=tmp_path)
     assert printed in shown
-    assert loaded == (OF_POWER if arguments[0] == "plan" else [])
+    assert loaded == (PLANNED if arguments[0] == "plan" else [])
 
 
 def test_a_run_of_what_is_finished(tmp_path: Path, small_suite: dict[str, Any]) -> None:
@@ -89,7 +89,7 @@ def test_a_run_of_what_is_finished(tmp_path: Path, small_suite: dict[str, Any]) 
     for arguments in (["run", str(path)], ["plan", str(path)]):
         shown, loaded = called(*arguments, folder=tmp_path)
         assert "dpo" in shown
-        assert loaded == (OF_POWER if arguments[0] == "plan" else [])
+        assert loaded == (PLANNED if arguments[0] == "plan" else [])
 
 
 def test_the_search_finds_what_is_loaded(tmp_path: Path) -> None:

@@ -180,8 +180,9 @@ class Layout:
         reference = self._base_test()
         if self.test is None or reference is None or adapter.scalar:
             return None
-        shared: dict[str, Any] = {**own, "table": self.test, "max_tokens": self._limit, "label": TESTED_ON}
-        return ValidatePolicy(**shared, adapter=adapter, reference=reference)
+        return ValidatePolicy(
+            **own, table=self.test, max_tokens=self._limit, label=TESTED_ON, adapter=adapter, reference=reference
+        )
 
     def _measured(self, own: Own, adapter: Trained, tested: ValidatePolicy | None) -> Iterator[Stage[object]]:
         """Validation pairs under what was trained; then the audit of a reward model, or test pairs and answers."""

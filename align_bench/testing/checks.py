@@ -27,7 +27,7 @@ from align_bench.testing.model_checks import advantages, batches, feed
 from align_bench.testing.specimens import KINDS
 from align_bench.testing.subject import Status, Subject, Verdict, guarded
 
-QUICK = ("contract", "signs", "rewards", "extremes")
+QUICK = ("contract", "signs", "extremes", "rewards")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ def check_algorithm(algorithm: Algorithm, **parameters: Scalar) -> CheckReport:
 
 
 def quick_checks(algorithm: Algorithm, parameters: Parameters) -> tuple[Check, ...]:
-    """The checks that a method is held to before it trains: `contract`, `signs`, `rewards` and `extremes`.
+    """The checks that a method is held to before it trains: `contract`, `signs`, `extremes` and `rewards`.
 
     Takes milliseconds and no model, and leaves torch's seed as it was.
 

@@ -199,7 +199,7 @@ def test_chapters_fold_and_unfold_by_keyboard(open_page: Open) -> None:
     chapters = page.locator("details.chapter")
     states = "(all) => Object.fromEntries(all.map((one) => [one.parentElement.id, one.open]))"
     before = chapters.evaluate_all(states)
-    assert {name for name, is_open in before.items() if is_open} == {"verdict", "leaderboard"}
+    assert {name for name, is_open in before.items() if is_open} == {"verdict"}
     summary = page.locator("#differences > details > summary")
     table = page.locator("#differences table").first
     for key, shown in (("Enter", True), ("Space", False)):

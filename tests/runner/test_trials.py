@@ -27,6 +27,7 @@ from align_bench.plugins.registry import load_registry
 from align_bench.records import CellId, Cost, TokenRow, TokenTable, Update
 from align_bench.report.export import recompute
 from align_bench.report.schema import Block, HeldOut, Report, Result, TunedMethod, Tuning
+from align_bench.report.verdict import headline
 from align_bench.runner.progress import NoProgress
 from align_bench.runner.results import Results
 from align_bench.runner.run import Folders, run
@@ -263,7 +264,7 @@ def test_failed_trials_are_told_and_stop_nothing(whole: Whole) -> None:
     assert report.results[3].parameters == others[kept - 1].parameters
     text = (folders.reports / "small" / "report.md").read_text(encoding="utf-8")
     assert "| brittle trial 0 | failed | the loss of brittle raised ZeroDivisionError: broken |" in text
-    assert sum(line.startswith("brittle trial") for line in progress.logged) == 1
+    assert sum(line.startswith("brittle trial") and "failed" in line for line in progress.logged) == 1
 
 
 def test_method_without_ranges_says_so_and_uses_its_own_setting(whole: Whole) -> None:
@@ -569,7 +570,7 @@ def test_a_lost_file_of_test_scores_is_written_again(swept: Whole, tmp_path: Pat
 
 def test_a_try_out_says_so_first(swept: Whole) -> None:
     assert swept[2].suite.quick
-    assert swept[2].verdict[0].startswith("This is a try-out (--quick)")
+    assert headline(swept[2])[0].startswith("This is a try-out (--quick)")
 
 
 def test_what_the_sweep_shows(swept: Whole) -> None:

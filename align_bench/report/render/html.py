@@ -72,7 +72,7 @@ class Content:
     against: tuple[CellId, CellId] | None = None
     behind: Sequence[str] = ()
     gold: Mapping[int, str] = field(default_factory=dict)
-    opened: Sequence[str] = ("verdict", "leaderboard")
+    opened: Sequence[str] = ("verdict",)  # with the leaderboard
 
 
 @dataclass(frozen=True, slots=True)

@@ -245,8 +245,8 @@ def _notes(report: Report) -> Iterator[str]:
         names = ", ".join(one_line(found.name) for found in lost[:NAMED])
         others = "" if len(lost) == 1 else f"{names}{' and more' if len(lost) > NAMED else ''}; "
         yield f"{len(lost)} of {len(report.results)} cells failed{skipped}: {others}{_why(lost[0])}"
-    elif ended["skipped"] and not (report.leaderboard or report.reward_leaderboard):
-        yield f"{ended['skipped']} of {len(report.results)} cells have no result yet; align-bench run computes them"
+    elif missing := [found for found in report.results if found.status == "skipped"]:
+        yield f"{len(missing)} of {len(report.results)} cells have no result: {_why(missing[0])}"
     rows = report.leaderboard or report.reward_leaderboard
     if rows:
         around = "sd over seeds, of win rates 95%" if over_seeds(rows) else "95% interval"

@@ -86,7 +86,7 @@ def test_a_notebook_shows_verdict_and_leaderboard_and_no_foreign_markup() -> Non
     assert "<table" in html
     for line in report.verdict:
         assert line in repr(report)
-    hostile = report.record.model_copy(update={"verdict": ["<script>alert(1)</script>"]})
+    hostile = report.record.model_copy(update={"summary": ["<script>alert(1)</script>"]})
     page = align_bench.Report(hostile, report.folder, report.runs)._repr_html_()
     assert "<script>" not in page
     assert "&lt;script&gt;" in page

@@ -53,6 +53,7 @@ class _Report(_Version):
     results: list[_Result]
 
 
+ROUNDING = 1e-9  # values that differ by less are tied
 # How the line calls a metric, and which it is, by the kind of cell that it is looked up in.
 BEST: Mapping[str, Mapping[str, Callable[[_Metrics], _Metric]]] = {
     "policy": {"gold": lambda metrics: metrics.gold_accuracy, "judge": lambda metrics: metrics.judge_reward_mean},
@@ -161,8 +162,10 @@ def _best(results: Sequence[_Result]) -> str:
             values = {one.name: measure(one.metrics).value for one in groups[kind]}
             known = {name: value for name, value in values.items() if value is not None}
             if known:
-                name = max(known, key=lambda one: known[one])
-                parts.append(f"{name}: {called} {number(known[name])}")
+                most = max(known.values())
+                first, *tied = (name for name, value in known.items() if abs(value - most) < ROUNDING)
+                also = f" (and {len(tied)} tied)" if tied else ""
+                parts.append(f"{first}{also}: {called} {number(most)}")
         if parts:
             return "; ".join(parts)
     return UNDEFINED

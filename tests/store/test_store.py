@@ -457,6 +457,8 @@ def test_lock_given_back_by_another_process_shows_what_it_made(store: Store, add
 @pytest.mark.skipif(os.name == "nt", reason="sends a signal as a terminal does")
 def test_waiting_can_be_interrupted(store: Store, address: Address, child: Child) -> None:
     code = (
+        # A job in the background would ignore it.
+        "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "def waiting():\n    print('there', flush=True)\n"
         "try:\n    with store.lock(address, waiting): pass\nexcept KeyboardInterrupt:\n    sys.exit(7)\n"
     )

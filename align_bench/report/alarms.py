@@ -1,7 +1,8 @@
 """What makes the other numbers of a report hard to believe, said before all of them.
 
 An alarm is a function here: it takes what the report knows, and gives an `Alarm` where a number is beyond a threshold.
-A threshold is set where no sound run of the packaged suites, and of real preferences, comes near it.
+A threshold of a share or a distance is set where no sound run of the packaged suites, and of real preferences, comes
+near it; judges are held to what was tested of them, and a sound one may fail that.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from align_bench.records import Estimate
 from align_bench.report.decision import ALPHA
 from align_bench.report.formatting import interval, number, one_line, p_value, signed
+from align_bench.report.provenance import split_path
 from align_bench.report.schema import (
     AgainstLonger,
     Alarm,
@@ -48,8 +50,13 @@ def alarms(header: Header, results: Sequence[Result], beside_longer: Sequence[Ag
     done = [one for one in results if one.status == "done"]
     base = next((one for one in done if one.kind == "base"), None)
     policies = [one for one in done if one.kind == "policy"]
+    settings = header.suite.settings
     return [
-        *(alarm for split, facts in header.data.items() for alarm in data_alarms(split, facts, _source(header, split))),
+        *(
+            alarm
+            for split, facts in header.data.items()
+            for alarm in data_alarms(split, facts, instead_of_train(settings, split))
+        ),
         *(base_alarms(header.base, base) if base else ()),
         *map(failed_check, header.failed_checks),
         *(alarm for one in beside_longer for alarm in judge_alarms(one)),
@@ -314,18 +321,6 @@ def cut_off(result: Result) -> Iterator[Alarm]:
     )
 
 
-def _source(header: Header, split: str) -> str:
-    """Where a judge's rows are from, and those of the policies."""
-    return f"{split_path(header.suite.settings, split)} instead of {split_path(header.suite.settings, 'train')}"
-
-
-def split_path(settings: Mapping[str, object], split: str) -> str:
-    """The path of a split's rows, as the suite has it: of `train`, `val`, or a judge's cell (`judge`, `judge2`)."""
-    data, judges = settings.get("data"), settings.get("judge")
-    entry = data.get(split) if isinstance(data, Mapping) else None
-    if split.startswith("judge") and isinstance(judges, Sequence):
-        place = int(split.removeprefix("judge") or 1) - 1
-        judge = judges[place] if place < len(judges) else None
-        entry = judge.get("data") if isinstance(judge, Mapping) else None
-    path = entry.get("path") if isinstance(entry, Mapping) else None
-    return str(path) if path is not None else split
+def instead_of_train(settings: Mapping[str, object], split: str) -> str:
+    """Where the rows of a split are from, and those of the policies, by the suite's settings."""
+    return f"{split_path(settings, split) or split} instead of {split_path(settings, 'train') or 'train'}"

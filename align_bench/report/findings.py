@@ -100,11 +100,15 @@ class OfJudge:
     rewarded: tuple[str, ...]
 
     @property
+    def at_chance(self) -> bool:
+        """Whether it agrees with the labels no more often than a coin."""
+        return self.accuracy is not None and self.accuracy <= 0.5
+
+    @property
     def doubtful(self) -> bool:
         """Whether anything speaks against it."""
-        at_chance = self.accuracy is not None and self.accuracy <= 0.5
         return bool(
-            at_chance or self.beside_longer in ("none", "below") or self.padded or self.reversed or self.rewarded
+            self.at_chance or self.beside_longer in ("none", "below") or self.padded or self.reversed or self.rewarded
         )
 
 

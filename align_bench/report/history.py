@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from align_bench.records import Kind, Status
 from align_bench.report.export import REPORT
 from align_bench.report.formatting import UNDEFINED, number, one_line
+from align_bench.report.leaderboard import tied
 from align_bench.report.schema import VERSION
 from align_bench.report.tables.section import Column, Section, text
 from align_bench.report.tables.values import Value, count
@@ -53,7 +54,6 @@ class _Report(_Version):
     results: list[_Result]
 
 
-ROUNDING = 1e-9  # values that differ by less are tied
 # How the line calls a metric, and which it is, by the kind of cell that it is looked up in.
 BEST: Mapping[str, Mapping[str, Callable[[_Metrics], _Metric]]] = {
     "policy": {"gold": lambda metrics: metrics.gold_accuracy, "judge": lambda metrics: metrics.judge_reward_mean},
@@ -163,8 +163,8 @@ def _best(results: Sequence[_Result]) -> str:
             known = {name: value for name, value in values.items() if value is not None}
             if known:
                 most = max(known.values())
-                first, *tied = (name for name, value in known.items() if abs(value - most) < ROUNDING)
-                also = f" (and {len(tied)} tied)" if tied else ""
+                first, *others = (name for name, value in known.items() if tied(value, most))
+                also = f" (and {len(others)} tied)" if others else ""
                 parts.append(f"{first}{also}: {called} {number(most)}")
         if parts:
             return "; ".join(parts)

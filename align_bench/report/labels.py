@@ -58,7 +58,10 @@ def called(name: str, cells: Iterable[CellId]) -> list[CellId]:
 
 
 def full_name(name: str, cells: Iterable[CellId]) -> str:
-    """The name that stands for the same cells where there are fewer others: a label is one among these alone."""
+    """The full name of the method that a label stands for, and any other name as it is given.
+
+    A label is one among these cells only: with fewer of them, another one may stand for the same method.
+    """
     every = list(dict.fromkeys(cells))
     methods = {cell.method for cell in of_method(name, every)}
     return str(methods.pop()) if len(methods) == 1 and name in labels(every).values() else name

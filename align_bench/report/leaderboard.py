@@ -190,10 +190,11 @@ def _ranks(values: Sequence[float | None]) -> list[int | None]:
     """1 for the highest; equal values have the same rank, and the next one counts them all."""
     known = [value for value in values if value is not None]
     return [
-        None if value is None else 1 + sum(other > value and not _tied(other, value) for other in known)
+        None if value is None else 1 + sum(other > value and not tied(other, value) for other in known)
         for value in values
     ]
 
 
-def _tied(one: float, other: float) -> bool:
+def tied(one: float, other: float) -> bool:
+    """Whether two values differ by rounding alone."""
     return math.isclose(one, other, rel_tol=ROUNDING, abs_tol=ROUNDING)

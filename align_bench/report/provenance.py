@@ -46,7 +46,7 @@ def _trained(report: Report, done: Sequence[Result]) -> Iterator[str]:
     grid = f" in {settings} settings" if settings > len(methods) else ""
     yield f"{_count(len(methods), 'method')} ({named}){grid} on {report.base.name}"
     if (train := report.data.get("train")) is not None:
-        source = _source(report, "train")
+        source = split_path(report.suite.settings, "train")
         yield f"trained on {_count(train.tokens.get('kept', 0), 'pair')}{f' of {source}' if source else ''}"
     yield _count(len({one.seed for one in done}), "seed")
 
@@ -64,10 +64,10 @@ def _measured(report: Report) -> str:
 
 def in_three_lines(report: Report) -> list[str]:
     """Base, data, and software with machine, a line each."""
-    made, base = report.environment, report.base
+    made, base, settings = report.environment, report.base, report.suite.settings
     libraries = [f"{name} {made.libraries[name]}" for name in MAIN_LIBRARIES if name in made.libraries]
     data = [
-        f"{split} {_source(report, split) or facts.shape}, {_count(facts.tokens.get('kept', 0), 'row')}"
+        f"{split} {split_path(settings, split) or facts.shape}, {_count(facts.tokens.get('kept', 0), 'row')}"
         for split, facts in report.data.items()
     ]
     software = [f"align-bench {made.align_bench}{f' ({made.commit})' if made.commit else ''}", f"Python {made.python}"]
@@ -79,11 +79,20 @@ def in_three_lines(report: Report) -> list[str]:
     ]
 
 
-def _source(report: Report, split: str) -> str:
-    """Where a data set is from, as the suite says it."""
-    data = report.suite.settings.get("data")
-    found = data.get(split) if isinstance(data, dict) else None
-    path = found.get("path") if isinstance(found, dict) else found
+def split_path(settings: Mapping[str, object], split: str) -> str:
+    """The path of a split's rows, as the suite's settings have it; empty where they say none.
+
+    Args:
+        settings: the suite's.
+        split: `train`, `val`, `test`, or a judge's cell (`judge`, `judge2`).
+    """
+    data, judges = settings.get("data"), settings.get("judge")
+    entry = data.get(split) if isinstance(data, Mapping) else None
+    if split.startswith("judge") and isinstance(judges, Sequence):
+        place = int(split.removeprefix("judge") or 1) - 1
+        judge = judges[place] if place < len(judges) else None
+        entry = judge.get("data") if isinstance(judge, Mapping) else None
+    path = entry.get("path") if isinstance(entry, Mapping) else entry
     return path if isinstance(path, str) else ""
 
 

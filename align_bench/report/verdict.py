@@ -65,7 +65,6 @@ BY = {
 NAMED = 6  # cells that a line of alarms names beside the first before it counts the rest
 GOLD_ALONE = "answers are judged by gold alone, which knows the right ones"
 NAMES_WIDTH = 24  # of the names in a plain sentence before it counts the rest, in characters
-CHANCE = 0.5  # what a coin agrees with labels on
 FEW = 3  # methods that are named one by one
 MUCH_LONGER = 2.0  # times the base's words, from which answers are named apart from the others
 UNKNOWN_SEEDS = (
@@ -258,7 +257,7 @@ def _of_judge(found: OfJudge) -> str:
         count = f"{found.reversed} of {found.pairs}" if found.reversed else f"all {found.pairs}"
         pairs = "pairs" if found.pairs > 1 else "pair"
         said.append(f"ranks {count} {pairs} of methods {'against' if found.reversed else 'as'} {other}")
-    if found.accuracy is not None and found.accuracy <= CHANCE:
+    if found.at_chance:
         said.append(f"agrees with the labels no better than chance ({number(found.accuracy)})")
     elif found.beside_longer is not None:
         does = {

@@ -110,6 +110,7 @@ def _computed(
         progress.log(line)
     store, name = results.store, prepared.suite.name
     before = store.notes.all().get(name, RunNote())
+    Watch(prepared, graph, results, progress).stored_rows()
     while True:
         wanted = stages_to_run(graph, methods)
         store.notes.save(name, _begun(_note(prepared, graph), before))

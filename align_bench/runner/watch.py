@@ -12,10 +12,10 @@ from align_bench.report.alarms import (
     base_alarms,
     cut_off,
     data_alarms,
+    instead_of_train,
     judge_alarms,
     policy_alarms,
     reward_alarms,
-    split_path,
 )
 from align_bench.report.baseline import against_longer
 from align_bench.report.cells import gather
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 class Watch:
     """Looks at each split and each cell once, when the last stage that its alarms rest on has been made.
 
-    What was stored before is not looked at: it was when it was made, and is again by the report.
+    A cell that was stored before is not looked at: the run that made it said what it found, and the report looks again.
     """
 
     def __init__(self, prepared: Prepared, graph: Graph, results: Results, progress: Progress) -> None:
@@ -59,6 +59,12 @@ class Watch:
             if cell.waiting is None:
                 needed = _rests_on(cell) | (base if cell.kind != "reward" else set())
                 self._wait(str(cell.id), needed, partial(self._cell, cell))
+
+    def stored_rows(self) -> None:
+        """Look at the splits that are stored already: another suite may have made them, and beside other ones."""
+        for split, table in self._graph.tables.items():
+            if all(self._results.facts(one) is not None for one in (table, self._graph.tables["train"])):
+                self._look(f"the rows of {split}", partial(self._data, split))
 
     def _wait(self, what: str, needed: set[Stage[object]], look: Callable[[], Iterable[Alarm]]) -> None:
         if missing := {stage for stage in needed if self._results.facts(stage) is None}:
@@ -84,8 +90,7 @@ class Watch:
 
     def _data(self, split: str) -> Iterable[Alarm]:
         facts = data_facts(split, self._prepared, self._graph, self._results)
-        settings = self._prepared.suite.model_dump(mode="json")
-        return data_alarms(split, facts, f"{split_path(settings, split)} instead of {split_path(settings, 'train')}")
+        return data_alarms(split, facts, instead_of_train(self._prepared.suite.model_dump(mode="json"), split))
 
     def _cell(self, cell: Cell) -> Sequence[Alarm]:
         if cell.kind == "base":

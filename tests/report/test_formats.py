@@ -78,6 +78,18 @@ def test_json_on_a_terminal_is_inert_and_still_the_same() -> None:
     assert all(letter.isprintable() or letter == "\n" for letter in text)
 
 
+def test_a_tie_has_no_single_best(tmp_path: Path) -> None:
+    rm = {"kind": "reward", "status": "done"}
+    results = [
+        {**rm, "name": name, "algorithm": name, "metrics": {"accuracy": {"value": value}}}
+        for name, value in (("rm", 0.75), ("poe", 0.1 * 7.5), ("odin", 0.5))
+    ]
+    (tmp_path / "reports" / "even").mkdir(parents=True)
+    (tmp_path / "reports" / "even" / "report.json").write_text(json.dumps({"version": 1, "results": results}))
+    (found,) = past_runs(tmp_path / "runs", tmp_path / "reports")
+    assert found.best == "rm (and 1 tied): accuracy 0.750"
+
+
 def test_runs_are_listed_with_their_best(run: Run, tmp_path: Path) -> None:
     runs, reports = tmp_path / "runs", tmp_path / "reports"
     store = Store(runs)

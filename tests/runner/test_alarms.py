@@ -131,6 +131,18 @@ def test_what_is_known_of_data_is_said_before_anything_is_trained(ran: Ran) -> N
     }
 
 
+def test_rows_that_another_suite_stored_are_looked_at_too(ran: Ran, tmp_path: Path) -> None:
+    path, folders, _ = ran
+    other = yaml.safe_load(path.read_text(encoding="utf-8")) | {"name": "other", "methods": [{"dpo": {"beta": 0.3}}]}
+    beside = path.with_name("other.yaml")
+    beside.write_text(yaml.safe_dump(other), encoding="utf-8")
+    progress = Recorder()
+    execute(beside, Folders(folders.runs, tmp_path / "reports"), progress)
+    assert not any(stage.endswith(": tokens") for stage in progress.stages)
+    said = {line.split(":")[0].removeprefix("Alarm, ") for line in progress.logged if line.startswith("Alarm, ")}
+    assert {"one-sided labels", "validation in training", "other data"} <= said
+
+
 def test_a_flipped_sign_is_trained_and_a_wrong_return_is_not(ran: Ran) -> None:
     _, folders, progress = ran
     results = by_name(read_report(folders.reports / "small"))

@@ -260,7 +260,7 @@ def _why(lost: Result) -> str:
 def _verdict(alarms: Sequence[str], summary: Sequence[str], room: int, console: Console) -> list[Text]:
     """Alarms, then the summary, which needs its room first; what does not fit of the alarms is counted."""
     said = _bulleted(summary, console)
-    left = max(len(alarms) and 1, room - len(said))
+    left = max(1, room - len(said))
     warned = _bulleted(alarms, console)
     if len(warned) > left:  # a line each, and the last line for how many more there are
         warned = [line for alarm in alarms for line in _bulleted([alarm], console, most=1)]

@@ -127,7 +127,7 @@ class Report:
 
     @property
     def verdict(self) -> list[str]:
-        """What the last screen of a run says, sentence by sentence: alarms, and the plain verdict.
+        """What stands first wherever a report is shown, sentence by sentence: alarms, then the plain verdict.
 
         The numbers behind it are `record.verdict`, claim by claim.
         """

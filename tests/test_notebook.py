@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 import align_bench
@@ -114,7 +113,3 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
         align_bench.compare  # noqa: B018
     with pytest.raises(MissingResultError, match="no cell 'doo'"):
         align_bench.load(PUBLISHED / "assignment").adapter("doo")
-
-
-def test_frames_are_frames() -> None:
-    assert isinstance(align_bench.load(PUBLISHED / "ppo").leaderboard(), pd.DataFrame)

@@ -135,7 +135,7 @@ def test_few_prompts_are_covered_too_and_fewer_than_eight_say_so() -> None:
         (found,) = estimates(ratio_of(sums), 8, 24)
         low, high = interval(found)
         covered.append(low <= 0.7 <= high)
-    assert np.mean(covered) >= 0.9  # 0.85 without the expansion
+    assert np.mean(covered) >= 0.9  # 0.86 without the expansion
     shares = [estimates(mean_of(np.arange(prompts) / 7), prompts, 3 * prompts)[0].wanted for prompts in (7, 8)]
     assert shares == [24, None]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -26,8 +27,8 @@ def preference_agreement(a: Scores, b: Scores) -> Estimate:
     """Share of prompt-wise preferences between two policies on which two judges agree, over all pairs of policies.
 
     Where either judge scores both answers equally there is no preference, and the prompt does not count for that pair.
-    Student's 95% interval takes a prompt as a cluster, since all pairs of policies answer the same ones; so the value
-    is the mean over prompts of each prompt's own share, and `n` counts prompts.
+    Student's 95% interval, within [0, 1], takes a prompt as a cluster, since all pairs of policies answer the same
+    ones; so the value is the mean over prompts of each prompt's own share, and `n` counts prompts.
 
     Args:
         a, b: each judge's scores: policy → prompt → score.
@@ -41,4 +42,7 @@ def preference_agreement(a: Scores, b: Scores) -> Estimate:
                 if all(signs):
                     agreed.append(float(signs[0] == signs[1]))
                     prompts.append(prompt)
-    return mean(agreed, prompts)
+    found = mean(agreed, prompts)
+    if found.low is None or found.high is None:
+        return found
+    return replace(found, low=max(0.0, found.low), high=min(1.0, found.high))  # a share is no less and no more

@@ -24,7 +24,7 @@ from align_bench.metrics.length_control import length_controlled, length_matched
 from align_bench.records import Estimate
 from align_bench.report.rows import AuditRow, Side
 from align_bench.report.schema import Audit, AuditMetrics, Edit, EditEffect, Effects
-from align_bench.stats.paired import paired_t
+from align_bench.stats.paired import floored, paired_t
 
 Column = list[float | None]
 Measure = Callable[[AuditRow], float | None]
@@ -112,7 +112,7 @@ def _audited(scorer: str, pairs: ScoredPairs) -> Audit:
         calibration_error=calibration_error(*scores, pairs.prompts),
         calibration_slope=tested.slope,
         calibration_intercept=tested.intercept,
-        calibration_p=tested.p,
+        calibration_p=floored(tested.p),
         temperature=temperature(margins, labels, pairs.prompts),
     )
     changed = _changed(pairs)

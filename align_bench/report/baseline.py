@@ -16,7 +16,7 @@ from align_bench.report.files import unicode
 from align_bench.report.formatting import interval, number, p_value, signed
 from align_bench.report.rows import AuditRow
 from align_bench.report.schema import AgainstLonger
-from align_bench.stats.paired import holm, paired_shares
+from align_bench.stats.paired import floored, holm, paired_shares
 
 NAMED = 6  # scorers that the sentence names of each kind before it counts the rest; the table has all
 
@@ -96,7 +96,7 @@ def _tested(scorer: str, scored: _Scored) -> AgainstLonger:
         low=found.low,
         high=found.high,
         test=test,
-        p=found.p,
+        p=floored(found.p),
         p_holm=None,
         n=found.n,
         prompts=len(set(clusters)),

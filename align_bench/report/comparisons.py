@@ -19,7 +19,7 @@ from align_bench.report.decision import ALPHA, decide
 from align_bench.report.rows import ScoredAnswer
 from align_bench.stats.bootstrap import Matrix, bca_means, difference
 from align_bench.stats.equivalence import prompt_spread, tost_methods, tost_paired
-from align_bench.stats.paired import Difference, Vector, holm, paired_shares, paired_t, wilcoxon_p
+from align_bench.stats.paired import Difference, Vector, floored, holm, paired_shares, paired_t, wilcoxon_p
 from align_bench.stats.seeds import (
     MIN_SEEDS,
     SeedNoise,
@@ -262,9 +262,9 @@ def _between_checkpoints(measure: Measure, who: Entrants, margins: Margins) -> I
             _comparison(a, b, "checkpoint", measure.metric, measure.unit, tested),
             bootstrap_low=low,
             bootstrap_high=high,
-            p_wilcoxon=None if measure.binary else wilcoxon_p(left[0], right[0], clusters),
+            p_wilcoxon=None if measure.binary else floored(wilcoxon_p(left[0], right[0], clusters)),
             margin=margin,
-            p_tost=tost_paired(left[0], right[0], margin, clusters) if margin else None,
+            p_tost=floored(tost_paired(left[0], right[0], margin, clusters)) if margin else None,
         )
         noise = own_noise
         if noise is None and margins.seed_noise is not None and spread:
@@ -422,7 +422,7 @@ def _between_methods(measure: Measure, who: Entrants, equivalence_dz: float) -> 
         yield replace(
             _comparison(a, b, "method", measure.metric, measure.unit, tested),
             margin=margin,
-            p_tost=tost_methods(found, margin) if margin else None,
+            p_tost=floored(tost_methods(found, margin)) if margin else None,
         )
 
 
@@ -449,7 +449,7 @@ def _comparison(a: CellId, b: CellId, level: Level, metric: MetricKey, unit: str
         bootstrap_low=None,
         bootstrap_high=None,
         test=tested.name,
-        p=found.p,
+        p=floored(found.p),
         p_holm=None,
         p_wilcoxon=None,
         effect=found.effect,

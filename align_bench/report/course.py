@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Literal
 
 from align_bench.metrics.distribution import describe
@@ -22,6 +23,7 @@ from align_bench.report.schema import (
     Result,
     ScoreGroups,
 )
+from align_bench.stats.paired import floored
 from align_bench.suite.names import JUDGE_CELL
 
 LABEL = "label"
@@ -102,12 +104,13 @@ def _reward_models(cells: Sequence[Cell]) -> list[Cell]:
 
 def _scores(cell: Cell) -> ScoreGroups:
     groups = score_groups(*cell.rewards)
+    test = welch_test(groups.correct, groups.wrong)
     return ScoreGroups(
         cell=cell.id,
         correct=describe(groups.correct),
         wrong=describe(groups.wrong),
         ties=groups.ties,
-        test=welch_test(groups.correct, groups.wrong),
+        test=replace(test, p=floored(test.p)),
     )
 
 

@@ -17,6 +17,7 @@ def number(value: float | None, *, signed: bool = False) -> str:
     if value is None:
         return UNDEFINED
     sign = "+" if signed else ""
+    value = 0.0 if abs(value) < 0.0005 else value  # not "-0.000"
     return format(value, f"{sign}.4g" if abs(value) >= 1000 else f"{sign}.3f")
 
 
@@ -72,14 +73,14 @@ def interval(low: float | None, high: float | None) -> str:
 
 
 def p_value(p: float | None) -> str:
-    """A p-value: three decimals, or two digits with exponent below 0.001. None is 0: one that small has underflowed.
+    """A p-value: three decimals, or two digits with exponent below 0.001. 1e-300 stands for that or less.
 
     >>> p_value(0.0414), p_value(5.4e-33), p_value(0.0), p_value(None)
     ('0.041', '5.4e-33', '<1e-300', 'n/a')
     """
     if p is None:
         return UNDEFINED
-    if p < 1e-300:
+    if p <= 1e-300:
         return "<1e-300"
     return f"{p:.3f}" if p >= 0.001 else f"{p:.1e}"
 

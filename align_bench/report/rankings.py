@@ -12,6 +12,7 @@ from align_bench.report.cells import Cell
 from align_bench.report.comparisons import Entrants, Measure, by_method, entrants, measures
 from align_bench.report.decision import decision
 from align_bench.report.schema import Friedman, RankedMethod, Ranking
+from align_bench.stats.paired import floored
 from align_bench.stats.ranking import friedman, ranks
 from align_bench.stats.seeds import MIN_SEEDS
 
@@ -53,7 +54,7 @@ def _ranked(measure: Measure, who: Entrants, comparisons: Sequence[Comparison]) 
         RankedMethod(method=method, seeds=len(cells), value=mean, rank=place.rank, low=place.low, high=place.high)
         for (method, cells), mean, place in zip(methods.items(), means, places, strict=True)
     ]
-    p = friedman([table.mean(axis=0) for table in tables], clusters)
+    p = floored(friedman([table.mean(axis=0) for table in tables], clusters))
     return Ranking(
         metric=measure.metric,
         kind=measure.kind,

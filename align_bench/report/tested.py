@@ -12,7 +12,7 @@ from align_bench.report.cells import Cell, Column, gather, logp_mean
 from align_bench.report.results import metrics
 from align_bench.report.rows import ScoreRow
 from align_bench.report.schema import Tested
-from align_bench.stats.paired import holm, paired_shares
+from align_bench.stats.paired import floored, holm, paired_shares
 
 
 def on_test(outcomes: Sequence[Outcome], rows: Sequence[ScoreRow]) -> list[Tested]:
@@ -52,7 +52,7 @@ def _tested(cell: Cell, base: Cell | None) -> Tested:
             "difference": difference.difference,
             "low": difference.low,
             "high": difference.high,
-            "p": difference.p,
+            "p": floored(difference.p),
             "n": difference.n,
         }
     )

@@ -14,6 +14,8 @@ from align_bench.metrics.finite import tied
 Vector = npt.NDArray[np.float64]
 Values = Sequence[float] | Vector
 
+SMALLEST_P = 1e-300  # below it a double says nothing of a p-value's size
+
 
 @dataclass(frozen=True, slots=True)
 class Difference:
@@ -137,6 +139,11 @@ def paired_shares(a: Values, b: Values, clusters: Clusters) -> tuple[str, Differ
     if is_clustered(cluster_codes(clusters, len(a))):
         return "clustered t", paired_t(a, b, clusters)
     return "exact McNemar, paired t", mcnemar_exact(a, b)
+
+
+def floored(p: float | None) -> float | None:
+    """A p-value as reports keep it: never 0, since no test rules chance out; 1e-300 stands for that or less."""
+    return None if p is None else max(p, SMALLEST_P)
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -210,7 +211,10 @@ def _preferences(cells: Sequence[Cell], a: str, b: str) -> Found:
             if all(signs):
                 agreed.append(float(signs[0] == signs[1]))
                 prompts.append(prompt)
-    return by_prompt(agreed, prompts)
+    found = by_prompt(agreed, prompts)
+    if found.low is None or found.high is None:
+        return found
+    return replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0))
 
 
 def _pareto(folder: Folder, ledger: Ledger) -> None:

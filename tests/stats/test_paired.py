@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import binomtest
 from statsmodels.stats.multitest import multipletests
 
-from align_bench.stats.paired import Difference, holm, mcnemar_exact, paired_t
+from align_bench.stats.paired import Difference, floored, holm, mcnemar_exact, paired_t
 from align_bench.stats.power import detectable_effect
 
 T_4 = 2.7764451051977987  # 97.5% quantile of Student's t with 4 degrees of freedom
@@ -180,6 +180,13 @@ def test_detectable_effect_is_undefined_without_pairs_or_tests() -> None:
     assert detectable_effect(1) is None
     assert detectable_effect(100, 0) is None
     assert detectable_effect(2, 1000) is None
+
+
+def test_no_p_value_is_kept_as_zero() -> None:
+    noise = np.random.default_rng(0).normal(size=4000)
+    found = paired_t(noise + 1000, noise * 1.1)
+    assert found.p == 0  # it has underflowed
+    assert (floored(found.p), floored(0.2), floored(None)) == (1e-300, 0.2, None)
 
 
 def test_two_pairs_have_a_test() -> None:

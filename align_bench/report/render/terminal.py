@@ -62,14 +62,14 @@ def pairwise_table(report: Report, a: str, b: str) -> RenderableType:
 
 
 def section_table(section: Section) -> RenderableType:
-    """One table with its captions; its optional columns are left out where there is no room for all."""
+    """One table with its captions; in blocks where there is no room for all columns."""
     captions = [Text(clipped(one_line(caption)), style="dim") for caption in section.captions]
     return Group(_Fitted(section), *captions, Text())
 
 
 @dataclass(frozen=True, slots=True)
 class _Fitted:
-    """A table with all its columns where there is room for them; else without the last optional ones, or in blocks.
+    """A table with all its columns where there is room for them; else in blocks, one below the other.
 
     Every block begins with the first column, which says whose row it is. So none is cut off, however narrow.
     """
@@ -85,14 +85,9 @@ class _Fitted:
         """The columns that are shown, table by table."""
         rows, columns = self.section.texts(), self.section.columns
         texts = [[clipped(row[index]) for row in rows] for index in range(len(columns))]
-        kept = list(range(len(columns)))
-        widths = list(map(_width, columns, texts, repeat(WRAPPED)))
-        for index in reversed(range(len(columns))):
-            if sum(widths[one] for one in kept) > room and columns[index].optional:
-                kept.remove(index)
-        if sum(widths[one] for one in kept) <= room:
-            return [kept]
-        return _blocks({index: _width(columns[index], texts[index], TEXT_WIDTH) for index in kept}, room)
+        if sum(map(_width, columns, texts, repeat(WRAPPED))) <= room:
+            return [list(range(len(columns)))]
+        return _blocks(dict(enumerate(map(_width, columns, texts, repeat(TEXT_WIDTH)))), room)
 
 
 def _blocks(widths: Mapping[int, int], room: int) -> list[list[int]]:

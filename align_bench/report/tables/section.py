@@ -33,7 +33,7 @@ class Column:
         heading: its heading.
         numeric: whether it holds numbers, which are set flush right.
         wraps: whether its cells may break into lines.
-        optional: whether it is left out where there is no room for all columns.
+        optional: whether the summary on one sheet leaves it out.
     """
 
     heading: str

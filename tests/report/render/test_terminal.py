@@ -60,9 +60,9 @@ def test_numbers_are_those_of_the_report(run: Run) -> None:
 
 
 def test_two_methods_fit_their_terminal(run: Run) -> None:
-    for width, test_shown in ((80, False), (200, True)):
+    for width in (80, 200):
         printed = shown(pairwise_table(run.report(), "dpo", "simpo"), width=width)
-        assert ("exact McNemar" in printed) == test_shown
+        assert "McNemar" in printed
         assert "verdict" in printed
         assert max(map(len, printed.splitlines())) <= width
 
@@ -71,17 +71,16 @@ def test_no_column_is_lost_in_a_narrow_terminal(run: Run) -> None:
     for section in report_sections(run.report()):
         narrow, wide = (shown(section_table(section), width=width) for width in (80, 400))
         assert all(word in wide for column in section.columns for word in column.heading.split())
-        kept = [column.heading for column in section.columns if not column.optional]
-        assert all(word in narrow for heading in kept for word in heading.split())
+        assert all(word in narrow for column in section.columns for word in column.heading.split())
 
 
-def test_optional_columns_are_shown_where_there_is_room_for_all() -> None:
+def test_columns_without_room_beside_the_others_stand_below_them() -> None:
     columns = [text("name"), Column("first"), Column("second", optional=True)]
     section = Section("t", columns, [("x" * 10, "1" * 10, "2" * 10)])
-    assert "second" in shown(section_table(section), width=36)
+    assert shown(section_table(section), width=36).count("name") == 1
     narrow = shown(section_table(section), width=35)
-    assert "second" not in narrow
-    assert "1111111111" in narrow
+    assert narrow.count("name") == 2
+    assert "2222222222" in narrow
 
 
 @pytest.mark.parametrize(

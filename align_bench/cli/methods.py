@@ -11,6 +11,14 @@ import typer
 from rich.markup import escape
 
 from align_bench.cli.app import Plugins, app, console, registry_for
+from align_bench.suite.names import BASE_CELL, JUDGE_CELL, RESERVED
+
+NO_METHODS = {
+    BASE_CELL: "base is no method: it is the model that every method starts from, as it was (`base:` of a suite). "
+    "`align-bench compare base METHOD` sets its results beside those of a method.",
+    JUDGE_CELL: "judge is no method: it is the reward model that scores every answer (`judge:` of a suite; judge2 is "
+    "the second one). `align-bench score FILE --judge SUITE` scores answers of your own with it.",
+}
 
 
 @app.command()
@@ -26,7 +34,9 @@ def algorithms(plugin: Plugins = None) -> None:
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="A method, or a cell of one: parameters and seed are passed over.")],
+    name: Annotated[
+        str, typer.Argument(help="A method, or any name that a table prints: parameters and seed are passed over.")
+    ],
     plugin: Plugins = None,
 ) -> None:
     """Show a method: equation, hyper-parameters with their ranges, source.
@@ -36,6 +46,9 @@ def show(
     from align_bench.cli.method_tables import method_page
 
     method = re.split(r"[\[# ]", name)[0]
+    if RESERVED.fullmatch(method):
+        console.print(NO_METHODS[re.sub(r"\d", "", method)])
+        return
     for renderable in method_page(registry_for(plugin)[method]):
         console.print(renderable)
 

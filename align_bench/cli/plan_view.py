@@ -17,6 +17,7 @@ from align_bench.models.base import base_parameters
 from align_bench.models.peak import rough_flops
 from align_bench.planning.estimate import Estimate
 from align_bench.planning.graph import make_graph
+from align_bench.report.formatting import counted
 from align_bench.runner.results import Results
 from align_bench.runner.run import stages_to_run, warnings
 from align_bench.runner.tuning import describe
@@ -63,7 +64,9 @@ def plan_tables(prepared: Prepared, runs: Path, layers: Sequence[Layer] = ()) ->
     yield settings_table(prepared, layers)
     yield rows_table(prepared, graph, lengths, results)
     table = Table(
-        title=Text(f"{prepared.suite.name}: {len(graph.cells)} cells on {frozen.base.name}, {frozen.precision}")
+        title=Text(
+            f"{prepared.suite.name}: {counted(len(graph.cells), 'cell')} on {frozen.base.name}, {frozen.precision}"
+        )
     )
     cells = (*graph.trials, graph.base, *graph.judges, *graph.cells)
     ended = _ended_without(graph, results)

@@ -99,12 +99,13 @@ def find_cell(graph: Graph, name: str) -> Cell:
     found = exact or found or [cell for judge in graph.panel if judge.name == name for cell in judge.members]
     if len(found) == 1:
         return found[0]
+    trained = [one for one, cell in cells.items() if cell.adapter is not None]
     if found:
         raise SuiteError(
             f"{name} stands for {len(found)} cells: {', '.join(str(cell.id) for cell in found)}",
             fix=f"name one of them, such as '{found[0].id}'",
         )
-    raise SuiteError(f"no cell {name!r} in this suite. {nearest(name, names_of(cells), what='cell')}")
+    raise SuiteError(f"no cell {name!r} in this suite. {nearest(name, names_of(trained), what='cell')}")
 
 
 def _check_weights(cell: Cell, prepared: Prepared) -> None:

@@ -10,7 +10,7 @@ from align_bench.records import CellId, MetricKey
 from align_bench.report.cells import Cell, judge_metric
 from align_bench.report.claims import Claim
 from align_bench.report.schema import Agreement, JudgeFacts, Reversal
-from align_bench.suite.names import GOLD
+from align_bench.suite.names import GOLD, JUDGE_CELL
 
 Order = tuple[CellId, CellId]  # two methods, the higher one first
 
@@ -42,6 +42,11 @@ def agreement_notes(found: Sequence[Agreement], claims: Sequence[Claim]) -> list
     """
     few = any(one.level == "checkpoint" for one in claims if one.kind == "policy")
     return [note for one in found for note in _note(one, "checkpoints" if few else "methods")]
+
+
+def judge_in_words(name: str) -> str:
+    """A judge's name where a method may have the same one: `judge rm`; `gold` is no method."""
+    return name if name in (GOLD, JUDGE_CELL) else f"judge {name}"
 
 
 def shared_rows_notes(panel: Sequence[JudgeFacts]) -> list[str]:
@@ -106,7 +111,8 @@ def _note(found: Agreement, what: str) -> Iterator[str]:
     named = "; ".join(
         f"{one.higher} over {one.lower}{' (shown by both)' if one.shown else ''}" for one in found.reversed
     )
+    a, b = judge_in_words(found.a), judge_in_words(found.b)
     yield (
-        f"The ranking of {what} depends on the judge: {found.a} and {found.b} differ on "
-        f"{len(found.reversed)} of {pairs} pairs. By {found.a}, not by {found.b}: {named}."
+        f"The ranking of {what} depends on the judge: {a} and {b} differ on {len(found.reversed)} of {pairs} "
+        f"{'pair' if pairs == 1 else 'pairs'}. By {a}, not by {b}: {named}."
     )

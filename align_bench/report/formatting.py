@@ -67,6 +67,15 @@ def percent(value: float | None) -> str:
     return UNDEFINED if value is None else f"{value:.1%}"
 
 
+def counted(number: int, what: str) -> str:
+    """A number of things in words.
+
+    >>> counted(1, "cell"), counted(1200, "cell")
+    ('one cell', '1,200 cells')
+    """
+    return f"one {what}" if number == 1 else f"{number:,} {what}s"
+
+
 def interval(low: float | None, high: float | None) -> str:
     """The bounds of a difference."""
     return UNDEFINED if low is None or high is None else f"[{signed(low)}, {signed(high)}]"

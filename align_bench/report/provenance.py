@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from align_bench.data.counts import describe_counts
+from align_bench.report.formatting import counted
 from align_bench.suite.names import BASE_CELL, GOLD, JUDGE_CELL
 
 if TYPE_CHECKING:
@@ -44,11 +45,11 @@ def _trained(report: Report, done: Sequence[Result]) -> Iterator[str]:
     named = ", ".join(methods[:MOST_NAMED]) + (", …" if len(methods) > MOST_NAMED else "")
     settings = len({one.cell.method for one in done})
     grid = f" in {settings} settings" if settings > len(methods) else ""
-    yield f"{_count(len(methods), 'method')} ({named}){grid} on {report.base.name}"
+    yield f"{counted(len(methods), 'method')} ({named}){grid} on {report.base.name}"
     if (train := report.data.get("train")) is not None:
         source = split_path(report.suite.settings, "train")
-        yield f"trained on {_count(train.tokens.get('kept', 0), 'pair')}{f' of {source}' if source else ''}"
-    yield _count(len({one.seed for one in done}), "seed")
+        yield f"trained on {counted(train.tokens.get('kept', 0), 'pair')}{f' of {source}' if source else ''}"
+    yield counted(len({one.seed for one in done}), "seed")
 
 
 def _measured(report: Report) -> str:
@@ -58,8 +59,8 @@ def _measured(report: Report) -> str:
         judges = [name for name in judges if name == judge]
     if judges and sizes.prompts:
         by = " and ".join(dict.fromkeys(judges))
-        return f"; judged by {by} on the answers to {_count(sizes.prompts.n, 'prompt')}"
-    return f"; measured on {_count(sizes.pairs.n, 'validation pair')}" if sizes.pairs else ""
+        return f"; judged by {by} on the answers to {counted(sizes.prompts.n, 'prompt')}"
+    return f"; measured on {counted(sizes.pairs.n, 'validation pair')}" if sizes.pairs else ""
 
 
 def in_three_lines(report: Report) -> list[str]:
@@ -67,11 +68,11 @@ def in_three_lines(report: Report) -> list[str]:
     made, base, settings = report.environment, report.base, report.suite.settings
     libraries = [f"{name} {made.libraries[name]}" for name in MAIN_LIBRARIES if name in made.libraries]
     data = [
-        f"{split} {split_path(settings, split) or facts.shape}, {_count(facts.tokens.get('kept', 0), 'row')}"
+        f"{split} {split_path(settings, split) or facts.shape}, {counted(facts.tokens.get('kept', 0), 'row')}"
         for split, facts in report.data.items()
     ]
     software = [f"align-bench {made.align_bench}{f' ({made.commit})' if made.commit else ''}", f"Python {made.python}"]
-    machine = f"{made.device if made.device != 'cpu' else made.processor}, {_count(made.threads, 'thread')}"
+    machine = f"{made.device if made.device != 'cpu' else made.processor}, {counted(made.threads, 'thread')}"
     return [
         f"Base: {base.name}, {base.precision}, SHA-256 {base.digest[:12]}",
         f"Data: {'; '.join(data) or 'none'}",
@@ -94,10 +95,6 @@ def split_path(settings: Mapping[str, object], split: str) -> str:
         entry = judge.get("data") if isinstance(judge, Mapping) else None
     path = entry.get("path") if isinstance(entry, Mapping) else entry
     return path if isinstance(path, str) else ""
-
-
-def _count(number: int, what: str) -> str:
-    return f"one {what}" if number == 1 else f"{number:,} {what}s"
 
 
 def _lines(name: str, value: Json) -> Iterator[Line]:

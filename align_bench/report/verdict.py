@@ -418,4 +418,4 @@ def _pair(claim: Claim) -> str:
 
 def _several(items: Sequence[str]) -> str:
     more = len(items) - NAMED
-    return "; ".join(items[:NAMED]) + (f"; and {more} more pairs" if more > 0 else "")
+    return "; ".join(items[:NAMED]) + (f"; and {more} more {'pair' if more == 1 else 'pairs'}" if more > 0 else "")

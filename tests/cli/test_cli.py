@@ -456,6 +456,8 @@ def test_show_explains_a_method() -> None:
     assert "beta float 0.1 > 0" in answer.said
     for cell in ("dpo#1", "dpo[beta=0.2]#0", "dpo beta 0.2"):  # as tables print it
         assert align_bench("show", cell).said == answer.said
+    assert "the model that every method starts from" in align_bench("show", "base").said
+    assert "scores every answer" in align_bench("show", "judge2").said
 
 
 def test_check_shows_what_was_expected_and_found() -> None:

@@ -216,8 +216,8 @@ def test_methods_that_judges_rank_the_other_way_round_are_named() -> None:
     assert found.reversed == [Reversal(higher=DPO, lower=KTO, shown=True)]
     assert found.kendall_tau == pytest.approx(1 / 3)
     assert (
-        "The ranking of checkpoints depends on the judge: rm and other differ on 1 of 3 pairs. "
-        "By rm, not by other: dpo over kto (shown by both)."
+        "The ranking of checkpoints depends on the judge: judge rm and judge other differ on 1 of 3 "
+        "pairs. By judge rm, not by judge other: dpo over kto (shown by both)."
     ) in report.notes
     assert (
         "Judge other: 2 of its 1,000 training rows are also training rows of the policies, and 30 share a prompt "

@@ -147,7 +147,9 @@ def test_agreement_is_between_every_two_judges(whole: Whole) -> None:
             assert means[b][str(pair.higher)] < means[b][str(pair.lower)]
     opposed = found["llama", "contrary"]
     assert (opposed.kendall_tau, opposed.agreement.value, len(opposed.reversed)) == (-1, 0, 1)
-    assert any("depends on the judge: llama and contrary differ on 1 of 1 pairs" in note for note in report.notes)
+    assert any(
+        "depends on the judge: judge llama and judge contrary differ on 1 of 1 pair." in note for note in report.notes
+    )
 
 
 def test_every_reward_model_and_judge_is_audited_once(whole: Whole) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from align_bench.records import Estimate
+from align_bench.report.agreement import judge_in_words
 from align_bench.report.formatting import one_line
 from align_bench.report.tables.baseline import knowable
 from align_bench.report.tables.section import UNADJUSTED, Column, MetricColumn, Section, metric_section, text
@@ -25,7 +26,7 @@ def agreement(report: Report) -> Section:
     """How far each two judges agree."""
     rows = [
         (
-            one_line(f"{found.a}, {found.b}"),
+            one_line(f"{judge_in_words(found.a)}, {judge_in_words(found.b)}"),
             number(found.kendall_tau),
             count(found.methods),
             Spread(found.agreement),

@@ -193,7 +193,7 @@ def test_tables_show_what_there_is(rows: list[AuditRow], run: Run) -> None:
 
 def test_agreement_has_a_row_for_every_two_judges(run: Run) -> None:
     section = agreement(run.report())
-    assert [row[0] for row in section.texts()] == ["rm, other", "rm, gold", "other, gold"]
+    assert [row[0] for row in section.texts()] == ["judge rm, judge other", "judge rm, gold", "judge other, gold"]
     assert not agreement(build_report(header(), [], [], [])).rows
 
 

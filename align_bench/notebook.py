@@ -34,6 +34,7 @@ def run(
     runs: str | Path = "runs",
     reports: str | Path = "reports",
     quiet: bool = False,
+    trust: bool = False,
 ) -> Report:
     """Run a suite, or what is missing of it, as `align-bench run` does, and return its report.
 
@@ -48,6 +49,7 @@ def run(
         runs: the folder of what has been computed.
         reports: the folder of reports; this one is `reports/<name of the suite>`.
         quiet: show no progress.
+        trust: execute the plugin files that the suite itself names, without being asked.
 
     Raises:
         AlignBenchError: something is wrong with the suite, its data or a folder. The message says what to do.
@@ -62,7 +64,7 @@ def run(
         raise SuiteError(f"set: got {set!r}; expected a mapping such as {{'train.epochs': 2}}")
     overrides = [f"{key}={json.dumps(value, default=_json)}" for key, value in (set or {}).items()]
     files = [str(file) for file in ([plugins] if isinstance(plugins, str | Path) else plugins)]
-    prepared = prepared_for(str(suite), overrides, files)
+    prepared = prepared_for(str(suite), overrides, files, trust=trust)
     options = [
         part for name, values in (("--set", overrides), ("--plugin", files)) for one in values for part in (name, one)
     ]

@@ -148,7 +148,7 @@ put = Store.put
 Store.put = lambda *args: die() if now == {stage!r} else put(*args)
 path, root = Path({str(suite)!r}), Path({str(root)!r})
 folders = Folders(root / "runs", root / "reports")
-run(prepare(load_suite(str(path)), load_registry(path)), Killer(), folders, command="x")
+run(prepare(load_suite(str(path)), load_registry()), Killer(), folders, command="x")
 """
         process = subprocess.run([sys.executable, "-c", code], env={**os.environ, "HF_HUB_OFFLINE": "1"}, check=False)
         assert process.returncode == -signal.SIGKILL, f"there is no stage {stage!r}"

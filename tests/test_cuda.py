@@ -98,7 +98,7 @@ def test_a_suite_of_every_kind_of_method(tmp_path: Path) -> None:
     path = tmp_path / "cuda.yaml"
     path.write_text(yaml.safe_dump(suite), encoding="utf-8")
     loaded = load_suite(str(path))
-    prepared = prepare(loaded, load_registry(path, loaded.plugins))
+    prepared = prepare(loaded, load_registry(loaded.plugins))
     report = run(
         prepared, NoProgress(), Folders(tmp_path / "runs", tmp_path / "reports"), command="align-bench run cuda"
     )

@@ -88,7 +88,7 @@ class Suite:
         }
         path = self.folder / f"{name}.yaml"
         write(path, yaml.safe_dump(suite))
-        prepared = prepare(load_suite(str(path)), load_registry(path))
+        prepared = prepare(load_suite(str(path)), load_registry(extra=[str(self.folder / "algorithms")]))
         return prepared, make_graph(prepared, known or NothingKnown())
 
     def addresses(self, known: Known | None = None, name: str = "keyed", **changes: Any) -> dict[str, str]:

@@ -84,7 +84,7 @@ def test_a_run_of_what_is_finished(tmp_path: Path, small_suite: dict[str, Any]) 
     small = {**small_suite, "judge": None, "methods": ["rm", "dpo"], "generate": generate}
     path = tmp_path / "small.yaml"
     path.write_text(yaml.safe_dump(small), encoding="utf-8")
-    prepared = prepare(load_suite(str(path)), load_registry(path))
+    prepared = prepare(load_suite(str(path)), load_registry())
     run(prepared, NoProgress(), Folders(tmp_path / "runs", tmp_path / "reports"), command="align-bench run small.yaml")
     for arguments in (["run", str(path)], ["plan", str(path)]):
         shown, loaded = called(*arguments, folder=tmp_path)

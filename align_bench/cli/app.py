@@ -11,9 +11,11 @@ import typer
 from rich.console import Console
 
 from align_bench.report.formats import Format
+from align_bench.report.formatting import one_line
 
 if TYPE_CHECKING:
     from align_bench.planning.inputs import Prepared
+    from align_bench.plugins.modules import PluginFile
     from align_bench.plugins.registry import Registry
     from align_bench.report.schema import Report
 
@@ -42,6 +44,9 @@ Quick = Annotated[
     typer.Option(
         "--quick", help="A try-out: few rows, prompts and trials, reported as NAME-quick. Its numbers mean nothing."
     ),
+]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="Execute the plugin files that the suite names, without being asked.")
 ]
 Runs = Annotated[Path, typer.Option("--runs", help="Folder for computed results, shared by all suites.")]
 Reports = Annotated[Path, typer.Option("--reports", help="Folder for reports.")]
@@ -75,28 +80,48 @@ def options(
     """Compare preference-alignment methods on the same base, rows and judge."""
 
 
-def registry_for(plugins: list[str] | None, suite: str | None = None, named: list[str] | None = None) -> Registry:
-    """Every method that a command can find.
+def registry_for(
+    plugins: list[str] | None, suite: str | None = None, named: list[str] | None = None, *, trust: bool = False
+) -> Registry:
+    """Every method that a command can find: built in, of installed packages, and named; the user is asked for the last.
 
     Args:
         plugins: what the user named with `--plugin`.
-        suite: the suite in use; without one of the user's own, `algorithms/` of the current folder counts as beside it.
+        suite: the suite in use.
         named: what the suite names.
+        trust: whether the user agrees beforehand that these are executed.
     """
     from align_bench.plugins.registry import load_registry
-    from align_bench.suite.load import find_suite, packaged_suites
+    from align_bench.plugins.trust import confirm
+    from align_bench.suite.load import find_suite
 
-    file = find_suite(suite) if suite else None
-    if file is None or file in packaged_suites().values():
-        file = Path.cwd() / "suite.yaml"
-    return load_registry(file, named or (), plugins or ())
+    asked = ask if sys.stdin.isatty() and sys.stderr.isatty() else None
+    folders = [Path.cwd(), *([find_suite(suite).parent] if suite else [])]
+    return load_registry(
+        named or (),
+        plugins or (),
+        approve=lambda files: confirm(suite or "", files, trust=trust, ask=asked),
+        announce=announce,
+        beside=[folder / "algorithms" for folder in folders],
+    )
+
+
+def ask(question: str) -> bool:
+    """A question on the terminal; no is the default."""
+    return typer.confirm(question, err=True)
+
+
+def announce(file: PluginFile) -> None:
+    """Say which file that is not built in is about to be executed."""
+    text = f"plugin {file.place} (sha256 {file.digest[:16]}) is executed"
+    errors.print(one_line(text), style="dim", highlight=False, markup=False, soft_wrap=True)
 
 
 TRIED_OUT = "-quick"  # what the name of a try-out ends with
 
 
 def prepared_for(
-    suite: str, overrides: list[str] | None, plugins: list[str] | None, *, quick: bool = False
+    suite: str, overrides: list[str] | None, plugins: list[str] | None, *, quick: bool = False, trust: bool = False
 ) -> Prepared:
     """A suite with its methods and all that lies outside it; a mistake in the suite is reported first."""
     from align_bench.suite.load import load_suite, packaged_suites
@@ -110,7 +135,7 @@ def prepared_for(
         errors.print(TRY_OUT, style="bold yellow")
     from align_bench.planning.inputs import prepare
 
-    return prepare(loaded, registry_for(plugins, suite, loaded.plugins))
+    return prepare(loaded, registry_for(plugins, suite, loaded.plugins, trust=trust))
 
 
 def command() -> str:

@@ -15,6 +15,7 @@ from align_bench.cli.app import (
     Plugins,
     Reports,
     Runs,
+    Trust,
     app,
     command,
     console,
@@ -26,6 +27,8 @@ from align_bench.cli.run import compute
 from align_bench.report.formats import Format
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from align_bench.planning.inputs import Prepared
     from align_bench.report.schema import Report
 
@@ -41,6 +44,7 @@ def compare(
     ],
     overrides: Overrides = None,
     plugin: Plugins = None,
+    trust: Trust = False,
     runs: Runs = Path("runs"),
     reports: Reports = Path("reports"),
     stored: Annotated[bool, typer.Option("--stored", help="Compute nothing; fail when a result is missing.")] = False,
@@ -70,7 +74,9 @@ def compare(
         compared, names = merge(found, names) if len(found) > 1 else (found[within[0]], names)
         _check_two(names)
     else:
-        names, folder = _compared(names, overrides, plugin, runs, reports, stored)
+        names, folder = _compared(
+            names, lambda suite: prepared_for(suite, overrides, plugin, trust=trust), runs, reports, stored=stored
+        )
         compared = read_run(folder)
     cells = [result.cell for result in compared.report.results]
     names = [full_name(name, cells) for name in names]
@@ -90,7 +96,7 @@ def _check_two(names: list[str]) -> None:
 
 
 def _compared(
-    names: list[str], overrides: list[str] | None, plugin: list[str] | None, runs: Path, reports: Path, stored: bool
+    names: list[str], prepare: Callable[[str], Prepared], runs: Path, reports: Path, *, stored: bool
 ) -> tuple[list[str], Path]:
     """The methods of a suite with their results in its report's folder, computed where allowed."""
     from align_bench.errors import MissingResultError
@@ -102,7 +108,7 @@ def _compared(
     suite = last if is_suite else "assignment"
     names = names[:-1] if suite == last else names
     _check_two(names)
-    prepared = prepared_for(suite, overrides, plugin)
+    prepared = prepare(suite)
     methods, folder = _methods(names, prepared, runs), reports / prepared.suite.name
     if not stored:
         compute(prepared, runs, reports, methods=methods)

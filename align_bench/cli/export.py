@@ -14,6 +14,7 @@ from align_bench.cli.app import (
     Reports,
     Runs,
     SuiteName,
+    Trust,
     app,
     command,
     console,
@@ -43,6 +44,7 @@ def export(
     ] = None,
     overrides: Overrides = None,
     plugin: Plugins = None,
+    trust: Trust = False,
     runs: Runs = Path("runs"),
     reports: Reports = Path("reports"),
 ) -> None:
@@ -54,7 +56,7 @@ def export(
 
     Example: align-bench export assignment orpo --out orpo-model --merge
     """
-    prepared = prepared_for(suite, overrides, plugin)
+    prepared = prepared_for(suite, overrides, plugin, trust=trust)
     from align_bench.export.choose import choose
     from align_bench.export.export import Wanted, check_target
     from align_bench.export.export import export as export_cell

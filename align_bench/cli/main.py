@@ -24,4 +24,4 @@ def main() -> None:
         app()
     except AlignBenchError as error:
         errors.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        sys.exit(1)
+        sys.exit(2)

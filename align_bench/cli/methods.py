@@ -96,10 +96,13 @@ def new(
     Example: align-bench new my_dpo --data pairs
     """
     from align_bench.plugins.template import write_template
+    from align_bench.suite.load import builtin_folder
 
     path = write_template(name, data, folder, taken=registry_for(None))
+    ours = path.parent.resolve() == builtin_folder("algorithms").resolve()
+    named = "" if ours else f". Runs are told of it by --plugin {escape(str(path))}"
     console.print(
-        f"{escape(str(path))}: write the loss in it, then run: align-bench check {escape(str(path))}",
+        f"{escape(str(path))}: write the loss in it, then run: align-bench check {escape(str(path))}{named}",
         highlight=False,
         soft_wrap=True,
     )

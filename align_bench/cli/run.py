@@ -16,6 +16,7 @@ from align_bench.cli.app import (
     Reports,
     Runs,
     SuiteName,
+    Trust,
     app,
     command,
     console,
@@ -40,6 +41,7 @@ def run(
     suite: SuiteName,
     overrides: Overrides = None,
     plugin: Plugins = None,
+    trust: Trust = False,
     quick: Quick = False,
     runs: Runs = Path("runs"),
     reports: Reports = Path("reports"),
@@ -53,11 +55,14 @@ def run(
     """Run a suite: train every method, evaluate, judge, test the differences, print verdict and leaderboard.
 
     Results are cached: a second run does nothing, one that was interrupted or killed resumes where it stopped, and
-    results that another suite has computed are reused. Exit code 1 when a cell failed, 130 after Ctrl-C.
+    results that another suite has computed are reused.
+
+    Exit codes: 0 done, 1 a cell failed, 2 a mistake in what was given, 130 after Ctrl-C, 143 after SIGTERM.
 
     Example: align-bench run assignment --set methods='\\[dpo, simpo]' --set seeds='[0, 1, 2]'
     """
-    report = compute(prepared_for(suite, overrides, plugin, quick=quick), runs, reports, profile=profile, quiet=quiet)
+    prepared = prepared_for(suite, overrides, plugin, quick=quick, trust=trust)
+    report = compute(prepared, runs, reports, profile=profile, quiet=quiet)
     show_report(report, form, reports, full=full)
     exit_on_failure(report)
 
@@ -67,6 +72,7 @@ def report(
     suite: SuiteName,
     overrides: Overrides = None,
     plugin: Plugins = None,
+    trust: Trust = False,
     runs: Runs = Path("runs"),
     reports: Reports = Path("reports"),
     full: Full = False,
@@ -76,7 +82,7 @@ def report(
 
     Example: align-bench report assignment
     """
-    built = compute(prepared_for(suite, overrides, plugin), runs, reports, only_stored=True)
+    built = compute(prepared_for(suite, overrides, plugin, trust=trust), runs, reports, only_stored=True)
     show_report(built, form, reports, full=full)
     exit_on_failure(built)
 
@@ -86,6 +92,7 @@ def plan(
     suite: SuiteName,
     overrides: Overrides = None,
     plugin: Plugins = None,
+    trust: Trust = False,
     quick: Quick = False,
     runs: Runs = Path("runs"),
 ) -> None:
@@ -97,7 +104,7 @@ def plan(
     from align_bench.cli.plan_view import plan_tables
     from align_bench.suite.load import read_layers
 
-    prepared = prepared_for(suite, overrides, plugin, quick=quick)
+    prepared = prepared_for(suite, overrides, plugin, quick=quick, trust=trust)
     for table in plan_tables(prepared, runs, read_layers(suite, overrides or ())):
         console.print(table)
 

@@ -18,7 +18,7 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 _PACKAGE = "_align_bench_plugins"
 _READINGS = itertools.count()
+Announce = Callable[["PluginFile"], None]
 
 
 class PluginFiles:
@@ -42,7 +43,13 @@ class PluginFiles:
     Another reading starts anew, so that it sees what was edited meanwhile; what the first one loaded stays as it is.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, announce: Announce | None = None) -> None:
+        """Nothing is read yet.
+
+        Args:
+            announce: is called with each file that is not built in, before it is executed.
+        """
+        self.announce = announce
         self.lock = threading.RLock()
         self._number = next(_READINGS)
         self._read: dict[Path, PluginFile] = {}
@@ -100,6 +107,7 @@ class PluginFile:
         package: the installed package that it runs in; None for its folder's own.
         declared: the methods that were read from its syntax tree, to be found again when it is executed; empty when
             they were not read so.
+        built_in: whether it is part of the package.
     """
 
     def __init__(self, files: PluginFiles, place: Path, shown: str, source: bytes, package: str | None) -> None:
@@ -108,6 +116,7 @@ class PluginFile:
         self.source = source
         self.package = package
         self.declared: tuple[Algorithm, ...] = ()
+        self.built_in = False
         self._files = files
         self._module: ModuleType | None = None
         self._digest: str | None = None
@@ -185,6 +194,8 @@ class PluginFile:
         """As `module`, but raises what the file raises. What a broken file has imported beside it is forgotten."""
         with self._files.lock:
             if self._module is None:
+                if self._files.announce is not None and not self.built_in:
+                    self._files.announce(self)
                 before = set(sys.modules)
                 try:
                     module = self._executed()

@@ -7,7 +7,7 @@ executed when a loss is first computed, or by `Plugin.load`.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import entry_points
@@ -16,11 +16,13 @@ from pathlib import Path
 from align_bench.api import Algorithm
 from align_bench.errors import PluginError, nearest
 from align_bench.plugins.declared import declared
-from align_bench.plugins.modules import PluginFile, PluginFiles, in_a_line
+from align_bench.plugins.modules import Announce, PluginFile, PluginFiles, in_a_line
 from align_bench.suite.load import builtin_folder
 from align_bench.suite.names import RESERVED
 
 ENTRY_POINT_GROUP = "align_bench.algorithms"
+Approve = Callable[[Mapping[Path, str]], None]
+"""Given path → sha256 of each file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,7 @@ class Plugin:
     Attributes:
         algorithm: the declared method; what it calls executes the file, once.
         path: its file.
-        origin: `built-in`, `entry point`, `suite` or `option`.
+        origin: `built-in`, `entry point`, `option` or `suite`.
         given_digest: stands for the digest of the code, such as that of a method without a file.
         file: the file as it was read; None for a method that was declared in no file.
     """
@@ -86,10 +88,17 @@ class Broken:
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """All methods that were found."""
+    """All methods that were found.
+
+    Attributes:
+        plugins: name → method.
+        broken: files that could not be loaded.
+        unread: files that lie where a user may expect them to be found, and that nobody named.
+    """
 
     plugins: Mapping[str, Plugin]
     broken: tuple[Broken, ...] = ()
+    unread: tuple[Path, ...] = ()
 
     def __getitem__(self, name: str) -> Plugin:
         """The plugin of that name.
@@ -102,33 +111,55 @@ class Registry:
         for broken in self.broken:
             if broken.name == name:
                 raise PluginError(f"the plugin {broken.path} cannot be loaded: {broken.reason}")
-        unread = ", ".join(str(broken.path) for broken in self.broken)
+        for path in self.unread:
+            if path.stem == name:
+                raise PluginError(
+                    f"no method {name!r}. {path} is not loaded, since only files that you name are",
+                    fix=f"add --plugin {path}",
+                )
+        failed = ", ".join(str(broken.path) for broken in self.broken)
         raise PluginError(
             f"no method {name!r}. {nearest(name, self.plugins, what='method')}"
-            + (f" These files could not be loaded: {unread}." if unread else "")
+            + (f" These files could not be loaded: {failed}." if failed else "")
         )
 
 
 def load_registry(
-    suite_file: Path | None = None, suite_plugins: Sequence[str] = (), extra: Sequence[str] = ()
+    suite_plugins: Sequence[str] = (),
+    extra: Sequence[str] = (),
+    *,
+    approve: Approve | None = None,
+    announce: Announce | None = None,
+    beside: Iterable[Path] = (),
 ) -> Registry:
-    """Load every plugin that can be found; the built-in ones have no privilege.
+    """Load the built-in plugins, those of installed packages, and those that are named; no others.
 
     Args:
-        suite_file: the suite in use; `algorithms/` in its folder and beside its folder are read.
         suite_plugins: files or folders that the suite names.
         extra: files or folders that the user named with `--plugin`.
+        approve: is shown the files that only the suite names, before any of them may be executed, and raises where the
+            user does not agree; None where the caller answers for them.
+        announce: is called with each file that is not built in, before it is executed.
+        beside: folders whose files are not loaded, but named to a user who asks for a method of theirs.
 
     Raises:
-        PluginError: when two files declare one name, or a named file does not exist.
+        PluginError: when two files declare one name, a named file does not exist or cannot be loaded, or `approve`
+            raises it.
     """
     plugins: dict[str, Plugin] = {}
     broken: list[Broken] = []
-    files = PluginFiles()
-    for path, origin, package in _files(suite_file, suite_plugins, extra, broken):
+    files = PluginFiles(announce)
+    listed = list(_files(suite_plugins, extra, broken))
+    asked = [path for path, origin, _ in listed if origin == "suite"]
+    if approve is not None and asked:
+        approve({path.resolve(): files.read(path).digest for path in asked})
+    single = {Path(named).resolve() for named in (*suite_plugins, *extra) if Path(named).is_file()}
+    for path, origin, package in listed:
         try:
             found = _methods(path, origin, files, package)
         except (Exception, SystemExit) as error:  # a plugin may raise anything while it is imported
+            if path.resolve() in single:
+                raise PluginError(f"the plugin {path} cannot be loaded: {in_a_line(error)}") from error
             broken.append(Broken(path.stem, path, in_a_line(error)))
             continue
         for plugin in found:
@@ -141,7 +172,9 @@ def load_registry(
                     fix="rename one of the functions",
                 )
             plugins[name] = plugin
-    return Registry(dict(sorted(plugins.items())), tuple(broken))
+    known = {path.resolve() for path, _, _ in listed}
+    unread = [path for folder in beside for path in _python_files(folder) if path.resolve() not in known]
+    return Registry(dict(sorted(plugins.items())), tuple(broken), tuple(unread))
 
 
 def load_file(path: Path) -> tuple[Plugin, ...]:
@@ -163,7 +196,7 @@ def load_file(path: Path) -> tuple[Plugin, ...]:
 
 
 def _files(
-    suite_file: Path | None, suite_plugins: Sequence[str], extra: Sequence[str], broken: list[Broken]
+    suite_plugins: Sequence[str], extra: Sequence[str], broken: list[Broken]
 ) -> Iterator[tuple[Path, str, str | None]]:
     """Each plugin file once, under the first origin that names it, with the installed package that it belongs to."""
     seen: set[Path] = set()
@@ -177,11 +210,8 @@ def _files(
     yield from once(_python_files(builtin_folder("algorithms")), "built-in")
     for path, package in _entry_point_files(broken):
         yield from once([path], "entry point", package)
-    if suite_file is not None:
-        for folder in (suite_file.parent / "algorithms", suite_file.parent.parent / "algorithms"):
-            yield from once(_python_files(folder), "suite")
-    yield from once((path for named in suite_plugins for path in _named(named)), "suite")
     yield from once((path for named in extra for path in _named(named)), "option")
+    yield from once((path for named in suite_plugins for path in _named(named)), "suite")
 
 
 def _python_files(folder: Path) -> list[Path]:
@@ -229,6 +259,7 @@ def _methods(path: Path, origin: str, files: PluginFiles, package: str | None = 
     if path.suffix != ".py":
         raise PluginError(f"{path} is not a Python file")
     file = files.read(path, package)
+    file.built_in = origin == "built-in"
     found = declared(file)
     if found is None:
         found = _made(file)

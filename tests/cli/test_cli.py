@@ -85,6 +85,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "elsewhere"
     folder.mkdir()
     monkeypatch.chdir(folder)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "configuration"))
     return folder
 
 
@@ -206,8 +207,8 @@ def test_mistake_in_a_suite_is_told(command: str, arguments: list[str], said: li
 
 
 def check(answer: Answer, said: list[str]) -> None:
-    """Exit code 1, nothing on the standard output, and all of these words without a traceback."""
-    assert answer.code == 1
+    """Exit code 2, nothing on the standard output, and all of these words without a traceback."""
+    assert answer.code == 2
     assert not answer.out
     assert re.search("^error: ", answer.err, re.MULTILINE)
     assert "Traceback" not in answer.said
@@ -269,7 +270,7 @@ def test_a_run_says_what_it_waits_for_and_then_goes_on(
 ) -> None:
     suite = write_suite(judge=None, methods=["simpo"], generate={"prompts": 2, "max_new_tokens": 2})
     store = Store(tmp_path / "runs")
-    graph = make_graph(prepare(load_suite(str(suite)), load_registry(suite)), Results(store))
+    graph = make_graph(prepare(load_suite(str(suite)), load_registry()), Results(store))
     assert graph.cells[0].adapter is not None
     held = store.try_lock(graph.cells[0].adapter.address)
     assert held is not None
@@ -392,19 +393,38 @@ def drop(folder: Path, name: str, body: str = "", *, first: str = "") -> Path:
     return path
 
 
-def test_dropped_file_is_listed_and_shown(elsewhere: Path) -> None:
-    drop(elsewhere, "dropped")
-    answer = align_bench("algorithms")
+def test_file_that_is_named_is_listed_and_shown(elsewhere: Path) -> None:
+    path = drop(elsewhere, "dropped")
+    answer = align_bench("algorithms", "--plugin", path.parent)
     assert answer.code == 0
     assert "dropped A method of the tests." in answer.said
-    assert "A method of the tests." in align_bench("show", "dropped").said
+    assert "A method of the tests." in align_bench("show", "dropped", "--plugin", path).said
+    assert "dropped" not in align_bench("algorithms").said
+    check(align_bench("show", "dropped"), ["is not loaded, since only files that you name are", "add --plugin"])
+
+
+def test_plugins_of_a_suite_run_only_once_they_are_trusted(write_suite: Write, tmp_path: Path) -> None:
+    mark = tmp_path / "executed"
+    path = tmp_path / "mailed.py"
+    path.write_text(f"from pathlib import Path\nPath({str(mark)!r}).touch()\n" + METHOD.format(name="mailed", body=""))
+    suite = write_suite(plugins=[str(path)], methods=["mailed"], judge=None)
+    for command in ("plan", "run", "report"):
+        check(align_bench(command, suite), ["names plugin files, whose code would be executed", str(path), "--trust"])
+    assert not mark.exists()
+    assert align_bench("plan", suite, "--plugin", path).code == 0, "the user's own word"
+    check(align_bench("plan", suite), ["--trust"])
+    assert align_bench("plan", suite, "--trust").code == 0
+    assert align_bench("plan", suite).code == 0, "once is enough"
+    path.write_text(path.read_text(encoding="utf-8") + "X = 1\n", encoding="utf-8")
+    check(align_bench("plan", suite), ["--trust"])
 
 
 def test_dropped_file_can_be_run_with_a_packaged_suite(elsewhere: Path, base_folder: Path) -> None:
-    drop(elsewhere, "dropped")
+    path = drop(elsewhere, "dropped")
     few = ["--set", "data.val.rows=4", "--set", "data.train.rows=4", "--set", "judge=null"]
     few += ["--set", "train.max_length=128", "--set", "generate.max_new_tokens=6"]  # of another base than the suite's
-    answer = align_bench("plan", "assignment", "--set", f"base={base_folder}", "--set", "methods=[dropped]", *few)
+    chosen = ["--set", f"base={base_folder}", "--set", "methods=[dropped]", "--plugin", path]
+    answer = align_bench("plan", "assignment", *chosen, *few)
     assert answer.code == 0
     assert "dropped" in answer.out
 
@@ -419,19 +439,21 @@ def test_quick_plans_a_try_out_under_a_name_of_its_own(write_suite: Write) -> No
 
 def test_file_that_raises_on_import_is_listed_and_stops_nothing(elsewhere: Path) -> None:
     path = drop(elsewhere, "moody", first="raise RuntimeError('no [b]luck[/b]')\n")
-    answer = align_bench("algorithms")
+    answer = align_bench("algorithms", "--plugin", path.parent)
     assert answer.code == 0
     assert "RuntimeError: no [b]luck[/b]" in answer.said
     assert str(path) in answer.said
-    assert align_bench("show", "dpo").code == 0
-    check(align_bench("show", "moody"), [str(path), "RuntimeError: no [b]luck[/b]"])
+    assert align_bench("show", "dpo", "--plugin", path.parent).code == 0
+    check(align_bench("show", "moody", "--plugin", path.parent), [str(path), "RuntimeError: no [b]luck[/b]"])
+    check(align_bench("algorithms", "--plugin", path), [f"the plugin {path} cannot be loaded"])
 
 
 def test_file_that_raises_on_import_is_fatal_only_where_it_is_selected(write_suite: Write) -> None:
     suite = write_suite(methods=["rm"], judge=None)
     path = drop(suite.parent, "moody", first="raise RuntimeError('no luck')\n")
-    assert align_bench("plan", suite).code == 0
-    check(align_bench("plan", suite, "--set", "methods=[rm, moody]"), [str(path), "RuntimeError: no luck"])
+    named = ["--plugin", path.parent]
+    assert align_bench("plan", suite, *named).code == 0
+    check(align_bench("plan", suite, *named, "--set", "methods=[rm, moody]"), [str(path), "RuntimeError: no luck"])
 
 
 def test_two_plugins_of_one_name_are_told(tmp_path: Path) -> None:
@@ -507,13 +529,14 @@ def test_new_writes_a_skeleton_that_check_and_suites_find(elsewhere: Path) -> No
     assert answer.code == 0
     assert "algorithms/mine.py" in answer.said
     assert "align-bench check algorithms/mine.py" in answer.said
-    assert align_bench("show", "mine").code == 0
+    assert "Runs are told of it by --plugin algorithms/mine.py" in answer.said
+    assert align_bench("show", "mine", "--plugin", "algorithms/mine.py").code == 0
     unwritten = align_bench("check", "algorithms/mine.py")
     assert unwritten.code == 1
     assert "there is no loss yet" in unwritten.said
     assert re.search(r"write it at algorithms/mine\.py, line \d+", unwritten.said)
     assert "unchecked" in unwritten.said
-    check(align_bench("new", "mine"), ["the name 'mine' is taken", "algorithms/mine.py"])
+    check(align_bench("new", "mine"), ["algorithms/mine.py exists already", "choose another name"])
 
 
 def test_new_under_another_folder_and_refusals(elsewhere: Path) -> None:
@@ -575,7 +598,7 @@ def test_program_ends_without_a_traceback() -> None:
         check=False,
         timeout=120,
     )
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr.startswith("error: no suite 'missing.yaml'")
     assert "Traceback" not in done.stderr
     assert not done.stdout
@@ -612,7 +635,7 @@ def test_failing_method_is_a_row_and_the_others_go_on(project: Path, elsewhere: 
         found = elsewhere.glob(f"runs/*/*/{MANIFEST}")
         return {f"{path.parent.parent.name}/{path.parent.name}": path.read_bytes() for path in found}
 
-    first = align_bench("run", project)
+    first = align_bench("run", project, "--plugin", project.parent / "algorithms")
     assert first.code == 1
     status, reason = results()["exploding"]
     assert status == "failed"
@@ -623,35 +646,50 @@ def test_failing_method_is_a_row_and_the_others_go_on(project: Path, elsewhere: 
     assert "Traceback" not in first.said
     stored = written()
 
-    again = align_bench("report", project)
+    again = align_bench("report", project, "--plugin", project.parent / "algorithms")
     assert again.code == 1
     assert results()["exploding"] == (status, reason), "the reason is kept"
-    assert align_bench("compare", "base", "dpo", project, "--stored").code == 0
-    check(align_bench("compare", "exploding", "dpo", project, "--stored"), ["exploding"])
+    assert (
+        align_bench("compare", "base", "dpo", project, "--plugin", project.parent / "algorithms", "--stored").code == 0
+    )
+    check(
+        align_bench("compare", "exploding", "dpo", project, "--plugin", project.parent / "algorithms", "--stored"),
+        ["exploding"],
+    )
     assert written() == stored
 
     drop(project.parent, "exploding")
-    mended = align_bench("run", project)
+    mended = align_bench("run", project, "--plugin", project.parent / "algorithms")
     assert mended.code == 0
     assert results()["exploding"] == ("done", None)
     finished = written()
     assert {name: finished[name] for name in stored} == stored, "what was there was not computed again"
     assert len(finished) > len(stored)
 
-    repeated = align_bench("run", project)
+    repeated = align_bench("run", project, "--plugin", project.parent / "algorithms")
     assert repeated.out == mended.out, "a second run prints the same screen"
     lines = mended.out.splitlines()
     assert len(lines) <= 22
     assert lines[-1].startswith("report: ")
-    full = align_bench("report", project, "--full")
+    full = align_bench("report", project, "--plugin", project.parent / "algorithms", "--full")
     assert full.out.endswith(mended.out)
     assert "Policies on the validation pairs" in full.out
     assert "Policies on the validation pairs" not in mended.out
 
-    printed = align_bench("run", project, "--format", "json")
+    printed = align_bench("run", project, "--plugin", project.parent / "algorithms", "--format", "json")
     assert printed.code == 0
     assert json.loads(printed.out) == json.loads(report.read_text(encoding="utf-8"))
     assert written() == finished, "a second run does nothing"
 
-    other = align_bench("compare", "base", "dpo", project, "--stored", "--set", "train.epochs=2")
+    other = align_bench(
+        "compare",
+        "base",
+        "dpo",
+        project,
+        "--plugin",
+        project.parent / "algorithms",
+        "--stored",
+        "--set",
+        "train.epochs=2",
+    )
     check(other, ["align-bench"])  # the stored report is another suite's

@@ -80,9 +80,7 @@ def made(folder: Path, **changes: Any) -> Project:
     suite = folder / "taken.yaml"
     suite.write_text(yaml.safe_dump({**SUITE, **changes}), encoding="utf-8")
     folders = Folders(folder / "runs", folder / "reports")
-    report = run(
-        prepare(load_suite(str(suite)), load_registry(suite)), NoProgress(), folders, command="align-bench run"
-    )
+    report = run(prepare(load_suite(str(suite)), load_registry()), NoProgress(), folders, command="align-bench run")
     assert {result.status for result in report.results} == {"done"}
     return Project(folder, report)
 

@@ -42,7 +42,7 @@ Write = Callable[..., Path]
 def make(path: Path) -> Prepared:
     """A suite file as the command line prepares it."""
     suite = load_suite(str(path))
-    return prepare(suite, load_registry(path, suite.plugins))
+    return prepare(suite, load_registry(suite.plugins))
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ def test_every_setting_is_shown_with_where_it_comes_from(base_folder: Path, tmp_
     path.write_text(f"extends: real\nname: mine\nbase: {base_folder}\ngenerate: {{prompts: 7}}\n", encoding="utf-8")
     planted = {"train": "{path: embedded/planted, rows: 40}", "val": "embedded/planted"}
     overrides = ["methods=[rm, dpo: {learning_rate: 1e-5}]", *(f"data.{key}={value}" for key, value in planted.items())]
-    prepared = prepare(load_suite(str(path), overrides), load_registry(path))
+    prepared = prepare(load_suite(str(path), overrides), load_registry())
     text = io.StringIO()
     console = Console(file=text, width=400)
     for renderable in plan_tables(prepared, runs, read_layers(str(path), overrides)):

@@ -218,7 +218,7 @@ def test_an_adapter_that_nobody_else_can_load_is_told_before_the_question(hub: H
 
 def test_a_refusal_of_the_hub_is_told(hub: Hub, model: Path) -> None:
     done = publish(hub, model, "--repo", "me/dpo", "--yes", token="hf_wrong")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "401" in done.stderr
     assert "hf auth login" in done.stderr
     assert "Traceback" not in done.stderr
@@ -227,7 +227,7 @@ def test_a_refusal_of_the_hub_is_told(hub: Hub, model: Path) -> None:
 
 def test_a_hub_that_is_not_there_is_told(model: Path) -> None:
     done = publish("http://127.0.0.1:9", model, "--repo", "me/dpo", "--yes")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "me/dpo cannot be pushed to http://127.0.0.1:9" in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -235,7 +235,7 @@ def test_a_hub_that_is_not_there_is_told(model: Path) -> None:
 @pytest.mark.parametrize("name", ["a/b/c", "me/--dpo", ""])
 def test_a_name_that_is_none_is_told_before_the_question(name: str, hub: Hub, model: Path) -> None:
     done = publish(hub, model, "--repo", name)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert f"{name!r} is no name of a repository" in done.stderr
     assert "Push it?" not in done.stdout
     assert hub.asked == []
@@ -243,6 +243,6 @@ def test_a_name_that_is_none_is_told_before_the_question(name: str, hub: Hub, mo
 
 def test_another_folder_is_refused(hub: Hub, tmp_path: Path) -> None:
     done = publish(hub, tmp_path, "--repo", "me/x", "--yes")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "neither an exported model nor a report" in done.stderr
     assert hub.asked == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -48,12 +48,6 @@ def write(tmp_path: Path) -> Write:
     return written
 
 
-@pytest.fixture
-def suite_file(tmp_path: Path) -> Path:
-    """Where a suite file would lie; the registry never opens it."""
-    return tmp_path / "project" / "suites" / "mine.yaml"
-
-
 # -- where methods are found -------------------------------------------------------------------------------------------
 
 
@@ -67,18 +61,20 @@ def test_built_in_methods_are_found() -> None:
 
 
 @pytest.mark.parametrize("folder", ["project/suites/algorithms", "project/algorithms"])
-def test_file_dropped_beside_the_suite_is_a_method(write: Write, suite_file: Path, folder: str) -> None:
-    path = write(f"{folder}/dropped.py", "dropped")
-    plugin = load_registry(suite_file)["dropped"]
-    assert (plugin.algorithm.name, plugin.path, plugin.origin) == ("dropped", path.resolve(), "suite")
-    assert "dropped" not in load_registry().plugins, "without the suite it is not there"
+def test_file_that_nobody_named_is_not_loaded_and_its_method_tells_how(write: Write, folder: str) -> None:
+    path = write(f"{folder}/dropped.py", "dropped", "raise SystemExit('executed')\n" + METHOD)
+    found = load_registry(beside=[path.parent])
+    assert "dropped" not in found.plugins
+    with pytest.raises(PluginError, match=r"dropped\.py is not loaded, since only files that you name are") as caught:
+        found["dropped"]
+    assert caught.value.fix == f"add --plugin {path}"
 
 
-def test_private_and_other_files_are_passed_over(write: Write, suite_file: Path) -> None:
-    write("project/algorithms/_helper.py", "helper")
+def test_private_and_other_files_are_passed_over(write: Write) -> None:
+    path = write("project/algorithms/_helper.py", "helper")
     write("project/algorithms/notes.txt", "notes")
     write("project/algorithms/deeper/inner.py", "inner")
-    found = load_registry(suite_file)
+    found = load_registry(extra=[str(path.parent)])
     assert not found.broken
     assert {plugin.origin for plugin in found.plugins.values()} == {"built-in"}
 
@@ -97,12 +93,40 @@ def test_plugin_is_named_as_a_file_or_as_a_folder(write: Write, origin: str) -> 
     assert load(two.parent) == {"one": origin, "two": origin}
 
 
-def test_file_that_is_named_twice_is_loaded_once(write: Write, suite_file: Path) -> None:
+def test_file_that_is_named_twice_is_loaded_once(write: Write) -> None:
     path = write("project/algorithms/mine.py")
-    found = load_registry(
-        suite_file, [str(path)], [str(path.parent), str(path.parent / ".." / "algorithms" / "mine.py")]
-    )
-    assert found["mine"].origin == "suite"
+    found = load_registry([str(path)], [str(path.parent), str(path.parent / ".." / "algorithms" / "mine.py")])
+    assert found["mine"].origin == "option"
+
+
+def test_suites_files_are_approved_before_any_of_them_is_executed(write: Write, tmp_path: Path) -> None:
+    """A file that is not plainly declared has to be executed to be read."""
+    mark = tmp_path / "executed"
+    text = f"from pathlib import Path\nPath({str(mark)!r}).touch()\nfor _ in range(1):\n    pass\n{METHOD}"
+    path = write("mailed/plugin.py", "mailed", text)
+    asked: list[Mapping[Path, str]] = []
+
+    def refuse(files: Mapping[Path, str]) -> None:
+        asked.append(files)
+        raise PluginError("no")
+
+    with pytest.raises(PluginError, match="no"):
+        load_registry([str(path)], approve=refuse)
+    assert asked == [{path.resolve(): plugin_digest(path)}]
+    assert not mark.exists()
+    announced: list[Path] = []
+    found = load_registry([str(path)], approve=asked.append, announce=lambda file: announced.append(file.place))
+    found["mailed"].load()
+    assert mark.exists()
+    assert announced == [path.resolve()], "built-in files are not named"
+
+
+def test_named_file_that_cannot_be_loaded_is_an_error(write: Write) -> None:
+    path = write("broken.py", text="raise RuntimeError('no luck')\n")
+    for given in ([[str(path)], []], [[], [str(path)]]):
+        with pytest.raises(PluginError, match="cannot be loaded: RuntimeError: no luck"):
+            load_registry(*given)
+    assert [one.name for one in load_registry(extra=[str(path.parent)]).broken] == ["broken"]
 
 
 @pytest.mark.parametrize("which", ["suite_plugins", "extra"])
@@ -177,10 +201,10 @@ def test_built_in_methods_have_no_privilege(write: Write) -> None:
     assert str(builtin_folder("algorithms").resolve() / "dpo.py") in str(caught.value)
 
 
-def test_same_file_lying_in_two_places_is_one_method(suite_file: Path) -> None:
+def test_same_file_lying_in_two_places_is_one_method(tmp_path: Path) -> None:
     """A clone of the project beside an installed package holds every built-in file a second time."""
-    shutil.copytree(builtin_folder("algorithms"), suite_file.parent.parent / "algorithms")
-    assert set(load_registry(suite_file).plugins) == set(load_registry().plugins)
+    folder = shutil.copytree(builtin_folder("algorithms"), tmp_path / "algorithms")
+    assert set(load_registry(extra=[str(folder)]).plugins) == set(load_registry().plugins)
 
 
 def test_imported_method_is_not_counted_twice(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,7 +283,7 @@ def test_changed_file_is_read_anew(write: Write) -> None:
 )
 def test_broken_file_is_a_row_with_its_reason(write: Write, text: str, reason: str) -> None:
     path = write("broken.py", text=text.replace("{name}", "mine"))
-    found = load_registry(extra=[str(path)])
+    found = load_registry(extra=[str(path.parent)])
     assert "dpo" in found.plugins, "the others are there"
     (broken,) = found.broken
     assert (broken.name, broken.path) == ("broken", path)
@@ -272,26 +296,26 @@ def test_broken_file_is_a_row_with_its_reason(write: Write, text: str, reason: s
 
 def test_reason_is_one_line(write: Write) -> None:
     path = write("broken.py", text="raise ValueError('first\\nsecond')")
-    (broken,) = load_registry(extra=[str(path)]).broken
+    (broken,) = load_registry(extra=[str(path.parent)]).broken
     assert "first" in broken.reason
     assert "\n" not in broken.reason
 
 
 def test_broken_file_leaves_no_module_behind(write: Write) -> None:
-    load_registry(extra=[str(write("half_done.py", text="raise RuntimeError"))])
+    load_registry(extra=[str(write("half_done.py", text="raise RuntimeError").parent)])
     assert not [name for name in sys.modules if "half_done" in name]
 
 
 def test_file_that_is_not_text_is_broken(write: Write) -> None:
     path = write("broken.py")
     path.write_bytes(b"\xff\xfe\x00")
-    assert [broken.path for broken in load_registry(extra=[str(path)]).broken] == [path]
+    assert [broken.path for broken in load_registry(extra=[str(path.parent)]).broken] == [path]
 
 
 def test_file_that_is_not_python_is_broken(write: Write) -> None:
     path = write("notes.txt", text="hello")
-    (broken,) = load_registry(extra=[str(path)]).broken
-    assert "is not a Python file" in broken.reason
+    with pytest.raises(PluginError, match="is not a Python file"):
+        load_registry(extra=[str(path)])
 
 
 def test_unknown_method_suggests_the_nearest() -> None:
@@ -303,7 +327,7 @@ def test_unknown_method_suggests_the_nearest() -> None:
 def test_unknown_method_points_at_the_files_that_might_have_held_it(write: Write) -> None:
     path = write("my_file.py", text="raise RuntimeError('no luck')\n" + METHOD)
     with pytest.raises(PluginError, match="no method 'mine'") as caught:
-        load_registry(extra=[str(path)])["mine"]
+        load_registry(extra=[str(path.parent)])["mine"]
     assert str(path) in str(caught.value)
 
 

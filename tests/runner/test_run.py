@@ -59,9 +59,15 @@ class Recorder:
 Whole = tuple[Path, Folders, Report, Recorder]
 
 
+def named_by_the_user(suite: Path) -> list[str]:
+    """The folder of plugins beside a suite, as `--plugin` would name it."""
+    folder = suite.parent / "algorithms"
+    return [str(folder)] if folder.is_dir() else []
+
+
 def execute(path: Path, folders: Folders, progress: Recorder | None = None, **options: Any) -> Report:
     suite = load_suite(str(path))
-    prepared = prepare(suite, load_registry(path, suite.plugins))
+    prepared = prepare(suite, load_registry(suite.plugins, named_by_the_user(path)))
     return run(prepared, progress or Recorder(), folders, command="align-bench run small.yaml", **options)
 
 
@@ -136,7 +142,7 @@ def test_shared_work_is_done_once(whole: Whole) -> None:
 def test_the_whole_runs_progress_expects_the_stages_that_come(whole: Whole, tmp_path: Path) -> None:
     path, folders, _, progress = whole
     suite = load_suite(str(path))
-    prepared = prepare(suite, load_registry(path, suite.plugins))
+    prepared = prepare(suite, load_registry(suite.plugins))
     ahead = remaining(prepared, tmp_path)
     expected = ahead.seconds
     without_model = (": tokens", ": rows shared with train")  # over in a moment, and not estimated
@@ -466,7 +472,7 @@ def test_a_library_that_a_recipe_lacks_is_told_before_any_work(write_suite: Call
     text = RECIPE.format(data="pairs", libraries=("no-such-library",))
     (path.parent / "algorithms" / "taken.py").write_text(text, encoding="utf-8")
     with pytest.raises(PluginError, match="taken trains with no-such-library, which is not installed"):
-        prepare(load_suite(str(path)), load_registry(path))
+        prepare(load_suite(str(path)), load_registry(extra=named_by_the_user(path)))
 
 
 def test_a_failed_judge_leaves_the_rest(write_suite: Callable[..., Path], folders: Folders) -> None:
@@ -497,7 +503,7 @@ def test_what_another_run_makes_meanwhile_is_waited_for_and_not_made_again(
     path = write_suite(methods=["simpo"], judge=None)
     other = Folders(tmp_path / "other", tmp_path / "other reports")
     expected = numbers(execute(path, other))
-    graph = make_graph(prepare(load_suite(str(path)), load_registry(path)), Results(Store(folders.runs)))
+    graph = make_graph(prepare(load_suite(str(path)), load_registry()), Results(Store(folders.runs)))
     adapter = graph.cells[0].adapter
     assert adapter is not None
     held = Store(folders.runs).try_lock(adapter.address)

@@ -61,7 +61,7 @@ def turned(folder: Path) -> Path:
 
 def write(path: Path, suite: dict[str, Any]) -> tuple[Prepared, Folders]:
     path.write_text(yaml.safe_dump(suite), encoding="utf-8")
-    return prepare(load_suite(str(path)), load_registry(path)), Folders(path.parent / "runs", path.parent / "reports")
+    return prepare(load_suite(str(path)), load_registry()), Folders(path.parent / "runs", path.parent / "reports")
 
 
 def by_name(report: Report) -> dict[str, Result]:
@@ -180,7 +180,7 @@ def test_the_report_can_be_recomputed_and_a_second_run_does_nothing(whole: Whole
     again = recompute(folders.reports / "small")
     assert (again.agreement, again.audit) == (report.agreement, report.audit)
     progress = Recorder()
-    prepared = prepare(load_suite(str(path)), load_registry(path))
+    prepared = prepare(load_suite(str(path)), load_registry())
     assert run(prepared, progress, folders, command="").results == report.results
     assert progress.stages == []
 

@@ -31,7 +31,7 @@ def test_real_runs_on_base_and_data_alone(base_folder: Path, tmp_path: Path) -> 
         encoding="utf-8",
     )
     quick = ["generate.prompts=3", "generate.max_new_tokens=4", "audit.pairs=0"]
-    prepared = prepare(load_suite(str(path), quick), load_registry(path))
+    prepared = prepare(load_suite(str(path), quick), load_registry())
     folders = Folders(tmp_path / "runs", tmp_path / "reports")
     report = run(prepared, NoProgress(), folders, command="align-bench run mine.yaml")
     assert {result.name: result.status for result in report.results} == dict.fromkeys(

@@ -51,7 +51,7 @@ def whole(small_suite: dict[str, Any], tmp_path_factory: pytest.TempPathFactory)
     }
     path = root / "small.yaml"
     path.write_text(yaml.safe_dump(suite), encoding="utf-8")
-    prepared, folders = prepare(load_suite(str(path)), load_registry(path)), Folders(root / "runs", root / "reports")
+    prepared, folders = prepare(load_suite(str(path)), load_registry()), Folders(root / "runs", root / "reports")
     return prepared, folders, run(prepared, Recorder(), folders, command="align-bench run small.yaml")
 
 
@@ -152,7 +152,7 @@ def test_an_ensembles_settings_are_part_of_what_it_says(whole: Whole, tmp_path: 
     path.write_text(yaml.safe_dump(raw), encoding="utf-8")
     results = Results(Store(folders.runs))
     before = make_graph(prepared, results)
-    other = make_graph(prepare(load_suite(str(path)), load_registry(path)), results)
+    other = make_graph(prepare(load_suite(str(path)), load_registry()), results)
     assert [judge.adapter for judge in other.judges] == [judge.adapter for judge in before.judges]
     assert len(before.base.all(Judge)) == 2
     assert other.base.all(Judge) == before.base.all(Judge)
@@ -174,7 +174,7 @@ def test_policies_learn_online_from_the_suites_rewards(small_suite: dict[str, An
     }
     path = tmp_path / "small.yaml"
     path.write_text(yaml.safe_dump(suite), encoding="utf-8")
-    prepared, folders = prepare(load_suite(str(path)), load_registry(path)), Folders(tmp_path / "runs", tmp_path / "r")
+    prepared, folders = prepare(load_suite(str(path)), load_registry()), Folders(tmp_path / "runs", tmp_path / "r")
     report = run(prepared, Recorder(), folders, command="align-bench run small.yaml")
     assert [(str(found.cell), found.status) for found in report.results] == [
         ("judge", "done"),
@@ -202,7 +202,7 @@ def test_reward_models_alone_are_run_without_answers(small_suite: dict[str, Any]
     path = tmp_path / "small.yaml"
     path.write_text(yaml.safe_dump({**given, "methods": ["rm", "poe_rm"]}), encoding="utf-8")
     prepared, folders = (
-        prepare(load_suite(str(path)), load_registry(path)),
+        prepare(load_suite(str(path)), load_registry()),
         Folders(tmp_path / "runs", tmp_path / "out"),
     )
     report = run(prepared, Recorder(), folders, command="")

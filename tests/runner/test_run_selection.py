@@ -56,7 +56,7 @@ class Recorder:
 
 
 def execute(path: Path, root: Path, progress: Recorder | None = None) -> tuple[Graph, Results, Report]:
-    prepared = prepare(load_suite(str(path)), load_registry(path))
+    prepared = prepare(load_suite(str(path)), load_registry())
     folders = Folders(root / "runs", root / "reports")
     report = run(prepared, progress or Recorder(), folders, command="x")
     results = Results(Store(folders.runs))
@@ -233,4 +233,4 @@ def test_a_choice_that_is_no_place_is_told(tmp_path: Path, returned: str) -> Non
 
 
 def graph_of(path: Path, runs: Path) -> Graph:
-    return make_graph(prepare(load_suite(str(path)), load_registry(path)), Results(Store(runs)))
+    return make_graph(prepare(load_suite(str(path)), load_registry()), Results(Store(runs)))

@@ -71,7 +71,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, small_suite: dict[str, Any], 
     path = root / "small.yaml"
     path.write_text(yaml.safe_dump(suite), encoding="utf-8")
     folders = Folders(root / "runs", root / "reports")
-    report = run(prepare(load_suite(str(path)), load_registry(path)), NoProgress(), folders, command="")
+    report = run(prepare(load_suite(str(path)), load_registry()), NoProgress(), folders, command="")
     assert {found.status for found in report.results} == {"done"}
     return path, folders.reports / "small"
 

@@ -102,7 +102,7 @@ def write(folder: Path, suite: dict[str, Any]) -> Path:
 
 def prepared_from(path: Path) -> Prepared:
     suite = load_suite(str(path))
-    return prepare(suite, load_registry(path, suite.plugins))
+    return prepare(suite, load_registry(suite.plugins))
 
 
 def execute(path: Path, folders: Folders, progress: Recorder | None = None, **options: Any) -> Report:
@@ -187,7 +187,7 @@ def test_every_method_has_as_many_trials_and_the_first_is_its_own_setting(whole:
         **dict.fromkeys(["rm", "turned", "brittle"], 3),
         "fixed": 0,
     }
-    registry = load_registry(path, [str(path.parent / "plugins.py")])
+    registry = load_registry([str(path.parent / "plugins.py")])
     for name in ("rm", "turned", "brittle"):
         method = registry[name].algorithm
         first, *others = [trial.parameters for trial in tuned(report, name).trials]

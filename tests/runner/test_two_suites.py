@@ -69,7 +69,7 @@ class Place:
 
     def prepared(self, name: str) -> Prepared:
         path = self.folder / f"{name}.yaml"
-        return prepare(load_suite(str(path)), load_registry(path))
+        return prepare(load_suite(str(path)), load_registry())
 
     def run(self, name: str) -> tuple[list[str], Report]:
         """The stages that were made, and the report."""
@@ -192,7 +192,7 @@ class Recorder:
 
 
 path = folder / f"{name}.yaml"
-prepared = prepare(load_suite(str(path)), load_registry(path))
+prepared = prepare(load_suite(str(path)), load_registry())
 run(prepared, Recorder(), Folders(folder / "runs", folder / "reports"), command="")
 print("ended", file=log)
 """
@@ -368,7 +368,7 @@ def test_folders_that_cannot_be_written_are_told_in_one_line(
     )
     for called, where in calls:
         ended = command(*called, *folders)
-        assert ended.code == 1
+        assert ended.code == 2
         assert f"{where} cannot be written: Permission denied" in ended.shown
         assert "Traceback" not in ended.shown
 
@@ -389,7 +389,7 @@ def test_an_abandoned_suite_is_freed_and_the_other_one_stays_whole(place: Place,
 
 def test_a_suite_that_was_never_run_cannot_be_abandoned(place: Place, command: Command) -> None:
     ended = command("clean", "tow", "--runs", str(place.runs), "--yes")
-    assert ended.code == 1
+    assert ended.code == 2
     assert "no suite 'tow' was run in" in ended.shown
     assert "two" in ended.shown
     assert "Traceback" not in ended.shown
@@ -411,7 +411,7 @@ def test_a_folder_of_an_earlier_version_is_refused_in_words(
     (artefact.parent / "lock").touch()
     (artefact / "manifest.json").write_text('{"kind": "tokens"}', encoding="utf-8")
     ended = command(*called)
-    assert ended.code == 1
+    assert ended.code == 2
     assert "was made by an earlier version of align-bench" in ended.shown
     assert "give another folder with --runs, or delete this one" in ended.shown
     assert "Traceback" not in ended.shown + ended.printed
@@ -427,7 +427,7 @@ def test_what_the_report_on_disk_rests_on_is_needed_until_another_takes_its_plac
     folders = Folders(tmp_path / "runs", tmp_path / "reports")
 
     def execute(path: Path) -> None:
-        run(prepare(load_suite(str(path)), load_registry(path)), Recorder(), folders, command="align-bench run")
+        run(prepare(load_suite(str(path)), load_registry()), Recorder(), folders, command="align-bench run")
 
     def dies(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt

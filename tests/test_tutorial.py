@@ -65,7 +65,7 @@ def test_tutorial_runs_from_top_to_bottom(
             for line in block.splitlines():
                 printed[line.partition(" #")[0].strip()] = run_line(line, base_folder, capsys)
     assert set(map(first_two, printed)) >= {("align-bench", name) for name in ("new", "check", "run", "compare")}
-    comparison = " ".join(printed["align-bench compare dpo my_hinge mine.yaml"].split())
+    comparison = " ".join(printed["align-bench compare dpo my_hinge mine.yaml --plugin algorithms"].split())
     assert "dpo" in comparison
     assert "my_hinge" in comparison
 

@@ -118,7 +118,9 @@ TABLE: dict[str, frozenset[str]] = {
     "runner.results": NOTHING,
     "runner.run": NOTHING,
     "runner.walk": NOTHING,
+    "runner.verify": NOTHING,  # changes nothing
     "runner.progress": NOTHING,
+    "runner.json_log": NOTHING,
     "stages.rows": NOTHING,  # one call of the reader, which is in the fingerprint
     # The reader of rows is in the fingerprint of what it reads, and so in all that rests on these.
     "data.preferences": frozenset({"rows"}),

@@ -7,7 +7,7 @@ import sys
 
 from rich.markup import escape
 
-from align_bench.cli import compare, data, export, methods, publish, run  # noqa: F401 - each adds its commands to the application
+from align_bench.cli import compare, data, export, methods, publish, run, verify  # noqa: F401 - each adds its commands to the application
 from align_bench.cli.app import app, errors
 from align_bench.errors import AlignBenchError
 

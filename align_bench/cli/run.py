@@ -50,6 +50,10 @@ def run(
     ] = False,
     full: Full = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress, only the result.")] = False,
+    json_log: Annotated[
+        Path | None,
+        typer.Option("--json-log", metavar="FILE", help="Also append events to this file, a JSON object per line."),
+    ] = None,
     form: Form = Format.TABLE,
 ) -> None:
     """Run a suite: train every method, evaluate, judge, test the differences, print verdict and leaderboard.
@@ -62,7 +66,7 @@ def run(
     Example: align-bench run assignment --set methods='\\[dpo, simpo]' --set seeds='[0, 1, 2]'
     """
     prepared = prepared_for(suite, overrides, plugin, quick=quick, trust=trust)
-    report = compute(prepared, runs, reports, profile=profile, quiet=quiet)
+    report = compute(prepared, runs, reports, profile=profile, quiet=quiet, json_log=json_log)
     show_report(report, form, reports, full=full)
     exit_on_failure(report)
 
@@ -184,6 +188,7 @@ def compute(
     profile: bool = False,
     typed: str | None = None,
     quiet: bool = False,
+    json_log: Path | None = None,
 ) -> Report:
     """A suite's report: what is missing of it is computed, unless only what is stored may be used.
 
@@ -195,6 +200,7 @@ def compute(
         profile: also trace a few steps of each training.
         typed: the command that the report names; what was typed if None.
         quiet: show no progress.
+        json_log: file of events for other programs.
     """
     from align_bench.cli.plan_view import Remaining, remaining
     from align_bench.cli.progress import progress_bars
@@ -207,10 +213,19 @@ def compute(
             prepared, progress, folders, command=typed or command(), methods=methods, compute=not only_stored
         )
 
+    if profile and json_log is not None:
+        raise typer.BadParameter("give one of the two", param_hint="--profile --json-log")
     ahead = Remaining({}, 0, 0) if only_stored else remaining(prepared, runs, methods)
     with progress_bars(Console(quiet=True) if quiet else errors, ahead.seconds) as bars:
         if found := ahead.found():
             bars.log(found)
+        if json_log is not None:
+            from align_bench.runner.json_log import JsonLog
+
+            events = JsonLog(bars, json_log)
+            report = run_with(events)
+            events.report(report, reports / report.suite.name)
+            return report
         if not profile:
             return run_with(bars)
         from align_bench.cli.profile import STEPS, Traced

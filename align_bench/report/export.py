@@ -15,9 +15,20 @@ from align_bench.report.claims import claims
 from align_bench.report.files import json_ready, write_text
 from align_bench.report.findings import find
 from align_bench.report.leaderboard import leaderboard, reward_leaderboard
-from align_bench.report.rows import REBUILD, AuditRow, ScoreRow, TrainingRow, existing, first_of, read_rows, write_rows
+from align_bench.report.rows import (
+    CHECKSUMS,
+    REBUILD,
+    AuditRow,
+    ScoreRow,
+    TrainingRow,
+    existing,
+    first_of,
+    read_rows,
+    write_rows,
+)
 from align_bench.report.schema import VERSION, Header, Report, Result
 from align_bench.report.verdict import summarise
+from align_bench.store.keys import file_digest
 
 REPORT, MARKDOWN, PAGE, FIGURES = "report.json", "report.md", "report.html", "figures"
 SCORES, GENERATIONS, TRAINING = "scores.parquet", "generations.jsonl", "training.parquet"
@@ -50,7 +61,7 @@ class ReportRows:
 
 
 def write_report(folder: Path, report: Report, rows: ReportRows) -> None:
-    """Write a report's folder, each file atomically and `report.json` last.
+    """Write a report's folder, each file atomically, `report.json` and the checksums last.
 
     The rows come first (`scores.parquet`, `pairs.parquet`, `generations.jsonl`, `training.parquet`, `audit.parquet`,
     `training_texts.parquet`), then the course's files and what people read: `tables/`, `figures/`, `report.html` and
@@ -80,6 +91,8 @@ def write_report(folder: Path, report: Report, rows: ReportRows) -> None:
     write_tables(folder, report)
     _write_page(folder, report, rows)
     write_text(folder / REPORT, report.model_dump_json(indent=2) + "\n")
+    names = [*WRITTEN, *([TESTED] if rows.tested else [])]
+    write_text(folder / CHECKSUMS, json.dumps({name: file_digest(folder / name) for name in names}, indent=1) + "\n")
 
 
 def _write_page(folder: Path, report: Report, rows: ReportRows) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from align_bench.errors import MissingResultError, StoreError
 from align_bench.report.files import unicode
 from align_bench.store.files import replacing
+from align_bench.store.keys import file_digest
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 Side = Literal["chosen", "rejected"]
 Row = TypeVar("Row")
+CHECKSUMS = "checksums.json"
 REBUILD = "rebuild it with `align-bench run`"
 
 
@@ -230,14 +233,33 @@ def first_of(error: ValidationError) -> str:
 
 
 def existing(path: Path) -> Path:
-    """The path of a file of a report.
+    """The path of a file of a report, as it was written.
 
     Raises:
         MissingResultError: no such file.
+        StoreError: it was changed since.
     """
     if not path.is_file():
         raise MissingResultError(f"There is no {path.name} in {path.parent}.", fix="align-bench run SUITE")
+    if file_digest(path) != checksums(path.parent).get(path.name, file_digest(path)):
+        raise StoreError(f"{path} was changed after it was written: its checksum is another one", fix=REBUILD)
     return path
+
+
+def checksums(folder: Path) -> Mapping[str, str]:
+    """File → sha256 of a report's folder when it was written; nothing of a published report, which has none.
+
+    Raises:
+        StoreError: they cannot be read.
+    """
+    path = folder / CHECKSUMS
+    try:
+        found = json.loads(path.read_bytes())
+        return {str(name): str(digest) for name, digest in found.items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, AttributeError) as error:
+        raise StoreError(f"{path} is damaged: {error}", fix=REBUILD) from error
 
 
 def _gathered(row: Mapping[str, float | None], known: Iterable[str], open_field: str) -> dict[str, object]:

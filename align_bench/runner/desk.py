@@ -67,6 +67,9 @@ class LocalDesk:
     def trackers(self, owner: str) -> Path:
         return self._results.store.folder / "trackers" / self._suite / owner
 
+    def say(self, text: str) -> None:
+        self._progress.log(text)
+
     def tokenizer(self, frozen: Frozen) -> Any:
         if frozen.base.digest not in self._tokenizers:
             self._tokenizers[frozen.base.digest] = frozen.tokenizer()

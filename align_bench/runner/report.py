@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 from align_bench.errors import AlignBenchError
 from align_bench.planning.graph import Graph  # loaded, so that the report's source holds what names cells
 from align_bench.report.export import TESTED, WRITTEN, read_report
+from align_bench.report.rows import existing
 from align_bench.runner.environment import REPORT_LIBRARIES, environment
 from align_bench.runner.outcomes import FAILED_CHECKS
 from align_bench.sources import module_digest
@@ -49,9 +50,17 @@ def finished(folder: Path, prepared: Prepared, graph: Graph, results: Results) -
     if report.suite.state != report_key(prepared, graph):
         return None
     done = all(result.status == "done" for result in report.results)
-    whole = all((folder / name).is_file() for name in (*WRITTEN, *([TESTED] if report.tested else [])))
+    whole = _is_whole(folder, [*WRITTEN, *([TESTED] if report.tested else [])])
     stored = all(results.facts(stage) is not None for stage in closure_of(_ends(graph)))
     return report if done and whole and stored else None
+
+
+def _is_whole(folder: Path, names: Sequence[str]) -> bool:
+    """Whether all these files are there, as they were written."""
+    try:
+        return all(existing(folder / name) for name in names)
+    except AlignBenchError:
+        return False
 
 
 def _ends(graph: Graph) -> Iterator[Stage[object]]:

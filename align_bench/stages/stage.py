@@ -119,6 +119,9 @@ class Desk(Protocol):
     def trackers(self, owner: str) -> Path:
         """Where the logs of `train.trackers` go."""
 
+    def say(self, text: str) -> None:
+        """Show a line to whoever watches the run."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Stage(ABC, Generic[T_co]):

@@ -134,6 +134,7 @@ class Trained(Stage["list[Mapping[str, float]]"]):
             checkpoint=desk.partial(self) / "checkpoint.pt",
             track=desk.trackers(self.owner),
             update=desk.update,
+            say=desk.say,
         )
 
     def load(self, artefact: Artefact) -> list[Mapping[str, float]]:

@@ -13,6 +13,7 @@ It is found by its kind and key; the label is that of the cell that first asked 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -34,6 +35,7 @@ from align_bench.store.notes import Notes
 from align_bench.store.version import SCHEMA, other_schema, other_version
 
 MANIFEST = "manifest.json"
+SEAL = "seal"
 
 SUITES, FAILED, DAMAGED = "suites", "failed", "damaged"
 WRITING, PARTIAL, LOCKS = ".writing", ".partial", ".locks"
@@ -174,7 +176,7 @@ class Store:
                 self._set_aside(there, address)
         label = safe_label(label)
         content = [path for path in sorted(written.rglob("*")) if not path.is_dir()]
-        manifest = {
+        manifest: dict[str, Any] = {
             "schema": SCHEMA,
             **asdict(address),
             "label": label,
@@ -184,7 +186,7 @@ class Store:
         }
         for path in content:
             sync_file(path)
-        write_atomically(written / MANIFEST, json.dumps(manifest, indent=1))
+        write_atomically(written / MANIFEST, json.dumps({**manifest, SEAL: _seal(manifest)}, indent=1))
         for path in [*(path for path in written.rglob("*") if path.is_dir()), written]:
             sync_folder(path)
         kind = self._kind(address)
@@ -343,7 +345,7 @@ def _read(folder: Path) -> tuple[Artefact, Mapping[str, str]] | None:
 
 
 def _manifest(folder: Path) -> Any:
-    """What a folder's manifest holds; None when it is missing, damaged, or of no version."""
+    """What a folder's manifest holds; None when it is missing, damaged or changed, or of no version."""
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
     except (*_NO_FILE, ValueError):
@@ -353,7 +355,15 @@ def _manifest(folder: Path) -> Any:
     schema = manifest.get("schema") if isinstance(manifest, dict) else None
     if isinstance(schema, int) and schema != SCHEMA:
         raise other_schema(folder, schema)
-    return manifest if schema == SCHEMA else None
+    if schema != SCHEMA:
+        return None
+    seal = manifest.pop(SEAL, None)  # none in the manifests of earlier versions
+    return manifest if seal in (None, _seal(manifest)) else None
+
+
+def _seal(manifest: Mapping[str, Any]) -> str:
+    """The checksum of all else in a manifest."""
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def _is_intact(folder: Path, files: Mapping[str, str]) -> bool:

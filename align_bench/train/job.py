@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from align_bench.records import Parameters, Update
     from align_bench.suite.models import Train
 
+
+def silent(text: str) -> None:
+    """Nobody watches."""
+
+
 A = TypeVar("A", bound=Algorithm, covariant=True)
 
 # From rows of the training table and the ids of an answer to each to one number each, in the reward's unit.
@@ -36,6 +41,7 @@ class TrainingJob(Generic[A]):
             None where a killed training starts again.
         track: folder for the logs of `settings.trackers`.
         update: progress, once per optimizer step.
+        say: takes a line for whoever watches.
     """
 
     model: Any
@@ -48,6 +54,7 @@ class TrainingJob(Generic[A]):
     checkpoint: Path | None = None
     track: Path | None = None
     update: Update = no_update
+    say: Callable[[str], None] = silent
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ def plugin_code(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except (AlignBenchError, torch.OutOfMemoryError):
+    except (AlignBenchError, torch.OutOfMemoryError, MemoryError):
         raise
     except (Exception, SystemExit) as error:
         raise PluginError(f"{what} raised {type(error).__name__}: {error}") from error

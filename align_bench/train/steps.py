@@ -6,7 +6,6 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,7 +13,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from align_bench.errors import ModelError, PluginError
-from align_bench.store.files import make_folder, replacing
+from align_bench.train import checkpoints
 from align_bench.train.auxiliary import companion_of
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ def one_process(job: TrainingJob[Algorithm]) -> Accelerator:
 
 
 class Budget:
-    """Padded tokens per micro-batch; halved whenever the device runs out of memory, and the step done again."""
+    """Padded tokens per micro-batch; halved whenever device or host run out of memory, and the step done again."""
 
     def __init__(self, tokens: int) -> None:
         self.tokens = tokens
@@ -47,12 +46,17 @@ class Budget:
         while True:
             try:
                 return attempt(self.tokens)
-            except torch.OutOfMemoryError:
-                if self.tokens <= 128:
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                if self.tokens <= 128 or not is_out_of_memory(error):
                     raise
             self.tokens //= 2
             model.zero_grad(set_to_none=True)
             torch.cuda.empty_cache()
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether the device or the host ran out of memory; torch has no class of its own for the host's allocator."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def accumulated(accelerator: Accelerator, losses: Iterable[Loss], examples: int) -> dict[str, float]:
@@ -124,8 +128,8 @@ class State:
         self.log: list[dict[str, float]] = []
         torch.manual_seed(job.seed)
         self.checkpoint = job.checkpoint
-        if self.checkpoint is not None and self.checkpoint.is_file():
-            self._restore(self.checkpoint)
+        if self.checkpoint is not None and (found := checkpoints.last_good(self.checkpoint, job.say)) is not None:
+            self._restore(found)
         self._saved = time.monotonic()
 
     def advance(
@@ -152,12 +156,11 @@ class State:
     def save_if_due(self) -> None:
         """Write the checkpoint, `settings.checkpoint_minutes` after the last one."""
         if self.checkpoint is not None and time.monotonic() - self._saved > 60 * self.settings.checkpoint_minutes:
-            self._save(self.checkpoint)
+            checkpoints.write(self.checkpoint, self._content())
             self._saved = time.monotonic()
 
-    def _save(self, path: Path) -> None:
-        make_folder(path.parent)
-        content = {
+    def _content(self) -> Mapping[str, Any]:
+        return {
             "weights": {name: parameter.detach().cpu() for name, parameter in self.trainable.items()},
             "optimizer": self.optimizer.state_dict(),
             "scheduler": json.dumps(self.scheduler.state_dict()),
@@ -167,12 +170,8 @@ class State:
             "random": torch.get_rng_state(),
             "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
-        with replacing(path) as temporary:
-            torch.save(content, temporary)
 
-    def _restore(self, path: Path) -> None:
-        """Go on from a checkpoint; `weights_only` keeps it data."""
-        content = torch.load(path, map_location="cpu", weights_only=True)
+    def _restore(self, content: Mapping[str, Any]) -> None:
         with torch.no_grad():
             for name, parameter in self.trainable.items():
                 parameter.copy_(content["weights"][name])

@@ -106,6 +106,7 @@ def test_help_lists_every_command_and_where_to_start() -> None:
         "run",
         "compare",
         "report",
+        "verify",
         "plan",
         "data",
         "algorithms",

@@ -27,6 +27,7 @@ from align_bench.suite.models import Lora, Train
 from align_bench.train.feeds import FEEDS
 from align_bench.train.job import TrainingJob
 from align_bench.train.loop import train
+from align_bench.train.steps import Budget
 
 FP32 = Precision("fp32", "float32", "cpu")
 SETTINGS = Train(batch_size=6, max_length=128)
@@ -137,6 +138,74 @@ def test_a_killed_training_goes_on_to_the_same_numbers(
     assert_same(straight["weights"], resumed["weights"])
     assert [step["loss"] for step in straight["log"].steps] == [step["loss"] for step in resumed["log"].steps]
     assert straight["log"].tokens == resumed["log"].tokens
+
+
+def emptied(data: bytes) -> bytes:
+    return b""
+
+
+def cut(data: bytes) -> bytes:
+    return data[: len(data) // 2]
+
+
+def flipped(data: bytes) -> bytes:
+    """One bit of an exponent of a weight, or of anything else, is another one."""
+    place = 2 * len(data) // 3
+    return data[:place] + bytes([data[place] ^ 0x40]) + data[place + 1 :]
+
+
+@pytest.mark.parametrize("damaged", [1, 2])
+@pytest.mark.parametrize("damage", [emptied, cut, flipped])
+def test_a_damaged_checkpoint_is_said_and_training_goes_on_from_the_one_before(
+    build: Callable[..., dict[str, Any]], tmp_path: Path, damage: Callable[[bytes], bytes], damaged: int
+) -> None:
+    settings = SETTINGS.model_copy(update={"epochs": 2, "checkpoint_minutes": 1e-9})
+    straight = build("dpo", settings)
+    checkpoint = tmp_path / "checkpoint.pt"
+
+    def kill(done: int, total: int, note: str = "") -> None:
+        if done == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build("dpo", settings, checkpoint=checkpoint, update=kill)
+    for file in [checkpoint, tmp_path / "checkpoint.pt.previous"][:damaged]:
+        file.write_bytes(damage(file.read_bytes()))
+    steps: list[int] = []
+    said: list[str] = []
+    resumed = build(
+        "dpo",
+        settings,
+        checkpoint=checkpoint,
+        update=lambda done, total, note="": steps.append(done),
+        say=said.append,
+    )
+    assert steps[0] == (3 if damaged == 1 else 1)  # checkpoints of the third and the second step were written
+    assert [line.partition(" is damaged: it was renamed to ")[2].partition(",")[0] for line in said] == [
+        "checkpoint.pt.damaged",
+        "checkpoint.pt.previous.damaged",
+    ][:damaged]
+    assert_same(straight["weights"], resumed["weights"])
+    assert [step["loss"] for step in straight["log"].steps] == [step["loss"] for step in resumed["log"].steps]
+
+
+def test_memory_of_the_host_that_runs_out_halves_the_micro_batches() -> None:
+    asked: list[int] = []
+
+    def attempt(tokens: int) -> dict[str, float]:
+        asked.append(tokens)
+        if tokens > 256:
+            raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
+        return {"loss": 1.0}
+
+    assert Budget(1024).run(attempt, torch.nn.Linear(1, 1)) == {"loss": 1.0}
+    assert asked == [1024, 512, 256]
+    with pytest.raises(RuntimeError, match="something else"):
+        Budget(1024).run(lambda tokens: _raise(RuntimeError("something else")), torch.nn.Linear(1, 1))
+
+
+def _raise(error: Exception) -> dict[str, float]:
+    raise error
 
 
 def test_the_first_step_is_the_naive_one(

@@ -1,0 +1,60 @@
+"""Checkpoints of a training: sealed with their checksum, the last two kept, damaged ones set aside."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from align_bench.store.files import as_store_error, make_folder, replacing
+
+_SEAL = hashlib.sha256().digest_size
+
+
+def write(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a checkpoint, forced to disk; the one before it stays beside it.
+
+    Raises:
+        StoreError: the system refuses to write it.
+    """
+    make_folder(path.parent)
+    buffer = io.BytesIO()
+    torch.save(dict(content), buffer)
+    data = buffer.getvalue()
+    with as_store_error(path), replacing(path) as temporary:
+        temporary.write_bytes(hashlib.sha256(data).digest() + data)
+        if path.is_file():
+            path.replace(_previous(path))
+
+
+def last_good(path: Path, say: Callable[[str], None]) -> Mapping[str, Any] | None:
+    """The newest whole checkpoint; None where there is none. A damaged one is renamed, and said to be.
+
+    Args:
+        path: what `write` was given.
+        say: takes the line on a damaged one.
+
+    Raises:
+        StoreError: the system refuses to read or to rename one.
+    """
+    for file in (path, _previous(path)):
+        with as_store_error(file):
+            if not file.is_file():
+                continue
+            data = file.read_bytes()
+            seal, data = data[:_SEAL], data[_SEAL:]
+            if hashlib.sha256(data).digest() == seal:
+                found: Mapping[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+                return found
+            aside = file.with_name(f"{file.name}.damaged")
+            file.replace(aside)
+        say(f"the checkpoint {file} is damaged: it was renamed to {aside.name}, and training goes on without it")
+    return None
+
+
+def _previous(path: Path) -> Path:
+    return path.with_name(f"{path.name}.previous")

@@ -120,7 +120,8 @@ class Preference:
     """One row of a preference set.
 
     Attributes:
-        pair: the row's number in its source, before any row was dropped (0-based).
+        pair: the row's number in its source, before any row was dropped (0-based); where a row holds several pairs, the
+            pair's.
         prompt: the turns before the answer; the last one is the user's.
         chosen: the preferred (desirable) answer; None in an unpaired, undesirable row.
         rejected: the other (undesirable) answer; None in an unpaired, desirable row.
@@ -128,6 +129,9 @@ class Preference:
         candidates: rival answers of the prompt's kind, `gold` included; empty for numbers.
         gold_choice: 1 when `chosen` alone is right, 2 when `rejected` alone is right, else None.
         label_probability: with which the label was drawn, that of preferring `chosen`; None where the data do not say.
+        chosen_first: whether `chosen` is the first of two answers that the row numbers; None where it numbers none.
+        margin: how much better `chosen` is, in the data's own unit: its margin, its difference of scores, or the size
+            of its signed choice; None where it has none of these.
     """
 
     pair: int
@@ -138,6 +142,8 @@ class Preference:
     candidates: tuple[str, ...] = ()
     gold_choice: int | None = None
     label_probability: float | None = None
+    chosen_first: bool | None = None
+    margin: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,11 +169,15 @@ class PreferenceSet:
         rows: the usable rows.
         shape: the recognised shape, in words (such as `question + response_1/2 + overall_response`).
         counts: reason → rows; always holds `read` and `kept`, and one `dropped: …` for each reason that occurred.
+        unread: columns that are not read.
+        unread_keys: keys of turns that say something and are not read.
     """
 
     rows: tuple[Preference, ...]
     shape: str
     counts: Mapping[str, int]
+    unread: tuple[str, ...] = ()
+    unread_keys: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

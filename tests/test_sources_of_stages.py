@@ -125,6 +125,11 @@ TABLE: dict[str, frozenset[str]] = {
     # The reader of rows is in the fingerprint of what it reads, and so in all that rests on these.
     "data.preferences": frozenset({"rows"}),
     "data.fields": frozenset({"rows"}),
+    "data.choices": frozenset({"rows"}),
+    "data.known_sets": frozenset({"rows"}),
+    "data.layout": frozenset({"rows"}),
+    "data.shapes": frozenset({"rows"}),
+    "data.written": frozenset({"rows"}),
     "data.tables": frozenset({"rows"}),
     "data.planted": frozenset({"rows", "planted"}) | REWARDED,  # gold reads answers by its grammar
     # What every stage stands on.

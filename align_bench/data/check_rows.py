@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from align_bench.data.preferences import DataSource
     from align_bench.records import PreferenceSet, TokenRow
 
-NUMBERED = "response_1/2"  # in the name of the one shape that numbers its answers
 MOST_ROWS = 4000  # that token frequencies are counted on; their difference changes little with more
 
 
@@ -28,12 +26,8 @@ class Sides:
     first: int
 
 
-def label_sides(found: PreferenceSet, unlabelled: Callable[[], PreferenceSet]) -> Sides | None:
+def label_sides(found: PreferenceSet) -> Sides | None:
     """How labels fall, by the place of the answer in its row, or in unpaired rows by what they say.
-
-    Args:
-        found: the rows.
-        unlabelled: reads them once more, as `first_preferred` says; called where the file numbers its answers.
 
     Returns:
         None where pairs have no first answer, such as `chosen` and `rejected`.
@@ -41,19 +35,8 @@ def label_sides(found: PreferenceSet, unlabelled: Callable[[], PreferenceSet]) -
     unpaired = [row.chosen is not None for row in found.rows if row.chosen is None or row.rejected is None]
     if unpaired:
         return Sides(len(unpaired), sum(unpaired))
-    if NUMBERED not in found.shape:
-        return None
-    first = {row.pair: row.chosen for row in unlabelled().rows}
-    known = [first[row.pair] == row.chosen for row in found.rows if row.pair in first]
-    return Sides(len(known), sum(known))
-
-
-def first_preferred(source: DataSource, found: PreferenceSet) -> DataSource:
-    """A source whose answers are numbered, read as if every label preferred the first one."""
-    names = {"prompt": "question", "chosen": "response_1", "rejected": "response_2"}
-    others = {name: column for name, column in source.columns.items() if name in ("gold", "candidates")}
-    columns = {name: source.columns.get(numbered, numbered) for name, numbered in names.items()}
-    return replace(source, columns={**others, **columns}, rows=found.rows[-1].pair + 1, skip=0)
+    numbered = [row.chosen_first for row in found.rows if row.chosen_first is not None]
+    return Sides(len(numbered), sum(numbered)) if numbered else None
 
 
 def prompts_in(rows: Sequence[TokenRow], train: Sequence[TokenRow]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from align_bench.records import Facts
 
@@ -23,4 +23,5 @@ def describe_counts(facts: Facts) -> str | None:
     parts = [f"{read['read']:,} rows read ({facts['shape']})"]
     parts += [f"{count:,} {reason}" for reason, count in read.items() if reason not in ("read", "kept")]
     parts += [f"{count:,} {reason}" for reason, count in tokens.items() if count]
-    return ", ".join(parts)
+    unread = cast("Sequence[str]", facts.get("unread", ()))
+    return ", ".join(parts) + (f"; not read: {', '.join(unread)}" if unread else "")

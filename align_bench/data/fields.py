@@ -37,27 +37,8 @@ def answer_text(value: object) -> str:
     return text
 
 
-def choice_number(value: object) -> int:
-    """1 or 2: which of two answers is preferred."""
-    number = _number(value)
-    if number not in (1, 2):
-        raise DropError("choice not 1 or 2")
-    return int(number)
-
-
-def label_value(value: object) -> bool:
-    """Whether a single answer is desirable."""
-    if isinstance(value, bool):
-        return value
-    words = {"true": 1.0, "false": 0.0}
-    number = words.get(value.strip().lower()) if isinstance(value, str) else None
-    number = _number(value) if number is None else number
-    if number not in (0, 1):
-        raise DropError("label not true or false")
-    return bool(number)
-
-
-def _number(value: object) -> float | None:
+def number_of(value: object) -> float | None:
+    """The number that a cell holds or writes; None where it is none."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
@@ -84,7 +65,24 @@ def gold_candidates(value: object) -> tuple[str, ...]:
 
 
 _SPEAKER = re.compile(r"(?:\A|\n\n)(Human|Assistant):")
-_ROLES = {"Human": "user", "Assistant": "assistant"}
+# Roles as public sets write them, in any case; a role that is not here is left to the chat template.
+_ROLES = {
+    "user": "user",
+    "human": "user",
+    "system": "system",
+    **dict.fromkeys(("assistant", "gpt", "chatgpt", "bing", "bard"), "assistant"),
+}
+_TOOL_ROLES = ("tool", "tool_call", "tool_response", "function", "function_call", "observation", "ipython")
+_TOOL_KEYS = ("tool_calls", "function_call", "tool_call_id")
+_TURN_KEYS = (("role", "content"), ("from", "value"))
+TOOL_CALLS = "tool calls"
+
+
+def is_filled(value: object) -> bool:
+    """Whether a cell says something: a text that is not blank, `[]`, `{}` or `null`, a list that is not empty, …"""
+    if isinstance(value, bool | int | float):
+        return not math.isnan(value)
+    return value.strip() not in ("", "[]", "{}", "null") if isinstance(value, str) else bool(value)
 
 
 def _transcript(text: str) -> Turns | None:
@@ -93,20 +91,75 @@ def _transcript(text: str) -> Turns | None:
     if not text.startswith("Human:") or "\n\nAssistant:" not in text:
         return None
     _, *parts = _SPEAKER.split(text)
-    return tuple(Message(_ROLES[who], _text(said).strip()) for who, said in zip(parts[::2], parts[1::2], strict=True))
+    return tuple(
+        Message(_ROLES[who.casefold()], _text(said).strip()) for who, said in zip(parts[::2], parts[1::2], strict=True)
+    )
 
 
 def _turns(value: object) -> Turns | None:
-    """The turns of a list of messages or of a transcript; None when the value is neither."""
+    """The turns of a list of messages, of one message or of a transcript; None when the value is none of these."""
+    if isinstance(value, Mapping):
+        return tuple(_message(each) for each in _rows_of(value))
     if isinstance(value, list | tuple):
         return tuple(_message(each) for each in value)
     return _transcript(value) if isinstance(value, str) else None
 
 
+def _rows_of(value: Mapping[object, object]) -> list[object]:
+    """The messages of one message, or of a message whose fields are lists, as `datasets` stores a sequence of them."""
+    for role, content in _TURN_KEYS:
+        roles, contents = value.get(role), value.get(content)
+        if isinstance(roles, list | tuple) and isinstance(contents, list | tuple):
+            if len(roles) != len(contents):
+                raise DropError("turn without role and content")
+            # What stands beside them must not get lost: a turn may call a tool.
+            others = {key: each for key, each in value.items() if isinstance(each, list | tuple)}
+            return [
+                {key: each[place] if place < len(each) else None for key, each in others.items()}
+                for place in range(len(roles))
+            ]
+    return [value]
+
+
 def _message(value: object) -> Message:
-    if not isinstance(value, Mapping) or "role" not in value or "content" not in value:
+    if not isinstance(value, Mapping):
         raise DropError("turn without role and content")
-    return Message(_text(value["role"]), _text(value["content"]))
+    present = [keys for keys in _TURN_KEYS if all(key in value for key in keys)]
+    if not present:
+        raise DropError("turn without role and content")
+    role, content = next((keys for keys in present if value[keys[0]] is not None), present[0])
+    who = _text(value[role])
+    if who.strip().casefold() in _TOOL_ROLES or any(is_filled(value.get(key)) for key in _TOOL_KEYS):
+        raise DropError(TOOL_CALLS)
+    return Message(_ROLES.get(who.strip().casefold(), who), _content(value[content]))
+
+
+def _content(value: object) -> str:
+    """A turn's text, also of a list of parts of which each is a text."""
+    return "".join(_part(each) for each in value) if isinstance(value, list | tuple) else _text(value)
+
+
+def _part(value: object) -> str:
+    if not isinstance(value, Mapping):
+        return _text(value)
+    kind = str(value.get("type") or "text")
+    if kind in ("text", "input_text", "output_text"):
+        return _text(value.get("text"))
+    # image, image_url, input_image, … are all images to a reader of counts.
+    raise DropError(next((each for each in ("image", "video", "audio") if each in kind), f"content part {kind!r}"))
+
+
+def unread_keys(value: object) -> set[str]:
+    """Keys of a cell's turns that say something and are not read."""
+    turns = value if isinstance(value, list | tuple) else [value]
+    known = {key for keys in _TURN_KEYS for key in keys} | set(_TOOL_KEYS)
+    return {
+        str(key)
+        for turn in turns
+        if isinstance(turn, Mapping)
+        for key, each in turn.items()
+        if key not in known and is_filled(each)
+    }
 
 
 def prompt_turns(value: object) -> Turns:

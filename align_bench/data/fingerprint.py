@@ -38,6 +38,7 @@ def fingerprint(source: DataSource, *, seed: int = 0, digest: Callable[[Path], s
     parts: dict[str, Json] = {
         "reader": module_digest("align_bench.data.preferences"),
         "columns": dict(sorted(source.columns.items())),
+        "choice": list(source.choice.items()),
         "rows": source.rows,
         "skip": source.skip,
         "prompts": source.prompts,

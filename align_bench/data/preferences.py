@@ -1,14 +1,16 @@
-"""Readers of preference data: a file, a hub id or the embedded set, in any of four shapes, into one `PreferenceSet`.
+"""Readers of preference data: a file, a hub id or the embedded set, in any known shape, into one `PreferenceSet`.
 
-The shape is recognised by the columns:
+The shape is recognised by the columns (docs/data.md shows an example of each):
 
 * `question`, `response_1`, `response_2`, `overall_response` (1 or 2);
-* `prompt`, `chosen`, `rejected`: texts or lists of `{role, content}` turns;
+* `prompt`, `chosen`, `rejected`: texts or lists of turns; a list of several answers makes several pairs;
 * `prompt`, `completion`, `label`: unpaired;
 * `chosen`, `rejected`: whole conversations that share their prompt, as lists of turns or as transcripts
-  (`\\n\\nHuman: … \\n\\nAssistant: …`).
+  (`\\n\\nHuman: … \\n\\nAssistant: …`);
+* the columns of a public set that is known.
 
-Texts are taken verbatim. A row that cannot be used is dropped and counted under its reason, never repaired.
+Texts are taken verbatim. A row that cannot be used is dropped and counted under its reason, never repaired; columns and
+keys of turns that are not read are listed.
 """
 
 from __future__ import annotations
@@ -17,33 +19,22 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-from align_bench.data.fields import (
-    DropError,
-    Turns,
-    answer_text,
-    choice_number,
-    continued_answer,
-    gold_answer,
-    gold_candidates,
-    label_value,
-    prompt_turns,
-    whole_conversation,
-    with_shared_prompt,
-)
-from align_bench.data.tables import FORMATS, Cells, Table, first_line, read_table
+from align_bench.data.fields import DropError, Turns, gold_answer, gold_candidates, unread_keys
+from align_bench.data.layout import Layout, layout_of, tried_columns
+from align_bench.data.shapes import Answered
+from align_bench.data.tables import FORMATS, Table, first_line, read_table
 from align_bench.errors import DataError, nearest
 from align_bench.records import Message, Preference, PreferenceSet
 
 EMBEDDED = "embedded/planted"
 ANOTHER_PART = "prompts of another part"
-
-Answered = tuple[Turns, str | None, str | None]
 
 _HUB_ID = re.compile(r"(?P<id>[\w.-]+(?:/[\w.-]+)?)(?::(?P<config>[\w.-]+))?")
 _FILE_SUFFIX = re.compile(r"\.(parquet|jsonl?|csv|tsv|txt|xlsx?|arrow|feather|ya?ml|gz|zst|bz2|zip)$", re.IGNORECASE)
@@ -58,7 +49,10 @@ class DataSource:
             or `embedded/planted`.
         split: the hub data set's split, or the embedded set's (`train`, `judge`, `val`, `test`). A file
             has none.
-        columns: canonical column name → the file's name for it.
+        columns: standard column name → the file's name for it.
+        choice: value of the choice or label column, or a comparison such as `>0` → what it stands for: the preferred
+            answer's column, `a`, `b`, `desirable`, `undesirable` or `drop`. Where several columns tell the winner, each
+            of them → the same.
         rows: take the first so many usable rows; all when None.
         skip: pass over so many usable rows first, so that two sets can share a file and no row.
         prompts: of these rows, keep those whose prompt falls into this part of all prompts, from 0 to 1, by a hash of
@@ -70,6 +64,7 @@ class DataSource:
     path: str
     split: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
+    choice: Mapping[str, str] = field(default_factory=dict)
     rows: int | None = None
     skip: int = 0
     prompts: tuple[float, float] | None = None
@@ -96,10 +91,10 @@ def read(source: DataSource, *, seed: int = 0) -> PreferenceSet:
     if source.path.startswith("embedded/"):
         return _collect(source, EMBEDDED, _planted_rows(source, seed))
     table = _open(source)
-    names = _renamed(source, table.columns)
-    shape = _shape(source, table.columns, names)
-    wanted = {name: names[name] for name in (*shape, *_OPTIONAL) if name in names}
-    return _collect(source, _SHAPE_WORDS[shape], _parsed(source, table, wanted, _READERS[shape]))
+    layout = layout_of(source, table)
+    keys: set[str] = set()
+    found = _collect(source, layout.words, _parsed(source, table, layout, keys))
+    return replace(found, unread=layout.unread, unread_keys=tuple(sorted(keys)))
 
 
 def _collect(source: DataSource, shape: str, rows: Iterable[Preference | str]) -> PreferenceSet:
@@ -133,33 +128,51 @@ def _falls_into(prompt: Turns, part: tuple[float, float]) -> bool:
     return part[0] <= int.from_bytes(digest[:8], "big") / 2**64 < part[1]
 
 
-def _parsed(
-    source: DataSource, table: Table, names: Mapping[str, str], reader: Callable[[Cells], Answered]
-) -> Iterator[Preference | str]:
-    """Every row of the table as a preference, or as the reason why it cannot be used."""
-    for pair, raw in enumerate(table.rows(tuple(dict.fromkeys(names.values())))):
-        cells = {name: raw.get(column) for name, column in names.items()}
+def _parsed(source: DataSource, table: Table, layout: Layout, keys: set[str]) -> Iterator[Preference | str]:
+    """Every pair of the table as a preference, or as the reason why it cannot be used.
+
+    Args:
+        source, table, layout: what is read, and how.
+        keys: takes the keys of turns that are not read.
+    """
+    numbers = count()
+    for place, raw in enumerate(table.rows(layout.columns)):
+        for column in layout.columns:
+            if isinstance(raw.get(column), list | Mapping):
+                keys |= unread_keys(raw[column])
         try:
-            prompt, chosen, rejected = reader(cells)
-            if chosen == rejected:
-                raise DropError("equal answers")
-            yield _preference(pair, prompt, chosen, rejected, cells)
+            for each in layout.read(raw):
+                pair = next(numbers)
+                if isinstance(each, DropError):
+                    yield str(each)
+                elif each.chosen == each.rejected:
+                    yield "equal answers"
+                else:
+                    yield _preference(pair, each, raw.get(layout.names.get("gold", "")), _candidates(layout, raw))
         except DropError as drop:
+            next(numbers)
             yield str(drop)
         except DataError as error:
-            raise DataError(f"{source.path}, row {pair} (counted from 0): {error.message}", fix=error.fix) from None
+            fix = tried_columns(source, table) or error.fix
+            raise DataError(f"{source.path}, row {place} (counted from 0): {error.message}", fix=fix) from None
 
 
-def _preference(pair: int, prompt: Turns, chosen: str | None, rejected: str | None, cells: Cells) -> Preference:
-    gold, candidates = gold_answer(cells.get("gold")), gold_candidates(cells.get("candidates"))
+def _candidates(layout: Layout, raw: Mapping[str, object]) -> tuple[str, ...]:
+    return gold_candidates(raw.get(layout.names.get("candidates", "")))
+
+
+def _preference(pair: int, found: Answered, gold_cell: object, candidates: tuple[str, ...]) -> Preference:
+    gold = gold_answer(gold_cell)
     return Preference(
         pair=pair,
-        prompt=prompt,
-        chosen=chosen,
-        rejected=rejected,
+        prompt=found.prompt,
+        chosen=found.chosen,
+        rejected=found.rejected,
         gold=gold,
         candidates=candidates,
-        gold_choice=_gold_choice(chosen, rejected, gold, candidates),
+        gold_choice=_gold_choice(found.chosen, found.rejected, gold, candidates),
+        chosen_first=found.chosen_first,
+        margin=found.margin,
     )
 
 
@@ -208,98 +221,6 @@ def _planted_rows(source: DataSource, seed: int) -> Iterator[Preference]:
             gold_choice=pair.gold_choice,
             label_probability=pair.label_probability,
         )
-
-
-def _choice_row(cells: Cells) -> Answered:
-    prompt = prompt_turns(cells["question"])
-    first, second = answer_text(cells["response_1"]), answer_text(cells["response_2"])
-    return (prompt, first, second) if choice_number(cells["overall_response"]) == 1 else (prompt, second, first)
-
-
-def _pair_row(cells: Cells) -> Answered:
-    prompt = prompt_turns(cells["prompt"])
-    return with_shared_prompt(continued_answer(cells["chosen"], prompt), continued_answer(cells["rejected"], prompt))
-
-
-def _unpaired_row(cells: Cells) -> Answered:
-    prompt, answer = continued_answer(cells["completion"], prompt_turns(cells["prompt"]))
-    return (prompt, answer, None) if label_value(cells["label"]) else (prompt, None, answer)
-
-
-def _implied_row(cells: Cells) -> Answered:
-    return with_shared_prompt(whole_conversation(cells["chosen"]), whole_conversation(cells["rejected"]))
-
-
-_READERS: Mapping[tuple[str, ...], Callable[[Cells], Answered]] = {
-    ("question", "response_1", "response_2", "overall_response"): _choice_row,
-    ("prompt", "chosen", "rejected"): _pair_row,
-    ("prompt", "completion", "label"): _unpaired_row,
-    ("chosen", "rejected"): _implied_row,
-}
-_SHAPE_WORDS = {
-    ("question", "response_1", "response_2", "overall_response"): "question + response_1/2 + overall_response",
-    ("prompt", "chosen", "rejected"): "prompt + chosen + rejected",
-    ("prompt", "completion", "label"): "prompt + completion + label (unpaired)",
-    ("chosen", "rejected"): "chosen + rejected, prompt implied",
-}
-_OPTIONAL = ("gold", "candidates")
-_CANONICAL = tuple(dict.fromkeys([name for shape in _READERS for name in shape] + list(_OPTIONAL)))
-_ALIASES = {
-    "question": ("query", "instruction", "prompt", "input"),
-    "response_1": ("response_a", "response_0", "answer_1", "answer_a", "output_1", "output_a", "response1"),
-    "response_2": ("response_b", "answer_2", "answer_b", "output_2", "output_b", "response2"),
-    "overall_response": ("preference", "choice", "winner", "preferred", "better_response_id"),
-    "prompt": ("question", "query", "instruction", "input"),
-    "chosen": ("preferred", "better", "winner", "positive", "accepted"),
-    "rejected": ("dispreferred", "worse", "loser", "negative"),
-    "completion": ("response", "answer", "output"),
-    "label": ("desirable", "thumbs_up", "is_good"),
-}
-
-
-def _renamed(source: DataSource, found: Sequence[str]) -> dict[str, str]:
-    """Canonical name → the file's name, for every column that is there."""
-    for name, column in source.columns.items():
-        if name not in _CANONICAL:
-            hint = nearest(name, _CANONICAL, what="name")
-            raise DataError(f"{source.path}: `columns` names {name!r}, which no shape has. {hint}")
-        if column not in found:
-            hint = nearest(column, found, what="column")
-            raise DataError(f"{source.path}: `columns: {{{name}: {column}}}` names a column that is not there. {hint}")
-    return {name: name for name in _CANONICAL if name in found} | dict(source.columns)
-
-
-def _shape(source: DataSource, found: Sequence[str], names: Mapping[str, str]) -> tuple[str, ...]:
-    """The first shape whose columns are all there; one that uses every column named by the user goes first."""
-    asked = set(source.columns) - set(_OPTIONAL)
-    for shape in sorted(_READERS, key=lambda shape: not asked <= set(shape)):
-        if set(shape) <= set(names):
-            return shape
-    accepted = "; ".join(" + ".join(shape) for shape in _READERS)
-    raise DataError(
-        f"{source.path}: its columns ({', '.join(found)}) have no known shape. Accepted: {accepted}.",
-        fix=_columns_edit(source, found),
-    )
-
-
-def _columns_edit(source: DataSource, found: Sequence[str]) -> str:
-    """The `columns:` line that comes nearest to making a known shape out of the columns found."""
-    guesses = {shape: _guess(shape, source.columns, found) for shape in _READERS}
-    best = max(guesses, key=lambda shape: (len(guesses[shape]) / len(shape), len(shape)))
-    wanted = {name: guesses[best].get(name, "COLUMN") for name in best}
-    edit = ", ".join(f"{name}: {column}" for name, column in wanted.items() if name != column)
-    return f"say which column is which, for example `columns: {{{edit}}}`"
-
-
-def _guess(shape: Sequence[str], columns: Mapping[str, str], found: Sequence[str]) -> dict[str, str]:
-    guess = {name: columns.get(name, name) for name in shape if columns.get(name, name) in found}
-    for name in shape:
-        free = {column.casefold(): column for column in found if column not in guess.values()}
-        alias = [known for known in (name, *_ALIASES.get(name, ())) if known in free]
-        close = alias or get_close_matches(name, free, n=1, cutoff=0.6)
-        if name not in guess and close:
-            guess[name] = free[close[0]]
-    return guess
 
 
 def _open(source: DataSource) -> Table:

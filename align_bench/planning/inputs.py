@@ -104,6 +104,7 @@ def source_of(file: DataFile, role: str) -> DataSource:
         path=file.path,
         split=file.split or (role if embedded else None),
         columns=file.columns,
+        choice=file.choice,
         rows=file.rows,
         skip=file.skip,
         prompts=file.prompts,

@@ -83,6 +83,8 @@ class DataFacts(Block):
     """Reason → rows: `read`, `kept` and `dropped: …`."""
     tokens: dict[str, int]
     """Reason → rows: `kept`, `truncated` and `dropped: …`."""
+    unread: list[str] = []
+    """Columns, and keys of turns, that were not read; none in reports from before they were listed."""
     checked: CheckedRows | None = None
     """None in reports from before rows were checked."""
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from align_bench.data.check_rows import distance, distance_of_halves, first_preferred, label_sides, prompts_in
+from align_bench.data.check_rows import distance, distance_of_halves, label_sides, prompts_in
 from align_bench.report.schema import CheckedRows
 from align_bench.suite.names import JUDGE_CELL
 
 if TYPE_CHECKING:
     from align_bench.planning.graph import Graph
     from align_bench.planning.inputs import Prepared
-    from align_bench.records import PreferenceSet
     from align_bench.runner.results import Results
 
 
@@ -28,11 +26,7 @@ def checked_rows(split: str, prepared: Prepared, graph: Graph, results: Results)
     """
     rows, train = prepared.inputs.rows[split], results.load(graph.tables["train"]).rows
     found, own = results.preferences(rows), results.load(graph.tables[split]).rows
-
-    def unlabelled() -> PreferenceSet:
-        return replace(rows, source=first_preferred(rows.source, found)).read()
-
-    sides = label_sides(found, unlabelled)
+    sides = label_sides(found)
     of_judge = split.startswith(JUDGE_CELL)
     return CheckedRows(
         labels=sides.labels if sides else None,

@@ -65,6 +65,7 @@ class Tokens(Stage["TokenTable"]):
                 "shape": found.shape,
                 "read": dict(found.counts),
                 "tokens": dict(table.counts),
+                "unread": [*found.unread, *(f"{key} of turns" for key in found.unread_keys)],
                 "size": {
                     "rows": len(table.rows),
                     "tokens": tokens_in(table),

@@ -47,6 +47,12 @@ class DataFile(_Strict):
         None, description="split of a hub data set, or train | judge | val | test of embedded/planted"
     )
     columns: dict[str, str] = Field(default_factory=dict, description="standard column name → the file's own")
+    choice: dict[str, str] = Field(
+        default_factory=dict,
+        description="value of the choice or label column, or a comparison such as '>=4' → what it stands for: an "
+        "answer's column, a, b, desirable, undesirable or drop (a tie); where several columns tell the winner, each of "
+        "them → the same",
+    )
     rows: int | None = Field(None, gt=0, description="use the first n usable rows")
     skip: int = Field(
         0, ge=0, description="skip the first n usable rows, so that two entries can share a file but no row"
@@ -61,6 +67,14 @@ class DataFile(_Strict):
         "default", description="length bias of embedded/planted: none | default | strong | number"
     )
     too_long: Literal["truncate", "drop"] = Field("truncate", description="what to do beyond train.max_length")
+
+    @field_validator("choice", mode="before")
+    @classmethod
+    def _as_texts(cls, choice: Any) -> Any:
+        """Keys as YAML has them: 0, true, model_a."""
+        if not isinstance(choice, Mapping):
+            return choice
+        return {str(key).lower() if isinstance(key, bool) else str(key): side for key, side in choice.items()}
 
     @field_validator("prompts")
     @classmethod

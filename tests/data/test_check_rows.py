@@ -13,7 +13,6 @@ from align_bench.data.check_rows import (
     Sides,
     distance,
     distance_of_halves,
-    first_preferred,
     label_sides,
     prompts_in,
 )
@@ -34,21 +33,12 @@ def numbered(path: Path, labels: list[int], names: dict[str, str] | None = None)
 
 
 def sides(source: DataSource) -> Sides | None:
-    found = read(source)
-
-    def unlabelled() -> PreferenceSet:
-        return read(first_preferred(source, found))
-
-    return label_sides(found, unlabelled)
+    return label_sides(read(source))
 
 
 def written(path: Path, rows: list[dict[str, object]]) -> PreferenceSet:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return read(DataSource(str(path)))
-
-
-def never() -> PreferenceSet:
-    raise AssertionError("nothing is read twice")
 
 
 def test_the_place_of_the_preferred_answer(tmp_path: Path) -> None:
@@ -67,21 +57,29 @@ def test_only_the_rows_that_are_used_count(tmp_path: Path) -> None:
 
 
 def test_a_row_that_is_dropped_shifts_no_other(tmp_path: Path) -> None:
-    source = numbered(tmp_path / "rows.jsonl", [1, 2, 7, 2, 1])
-    assert sides(DataSource(source.path)) == Sides(4, 2)
+    source = numbered(tmp_path / "rows.jsonl", [1, 2, 7, *[2, 1, 1] * 8])
+    assert sides(DataSource(source.path)) == Sides(26, 17)
+
+
+def test_answers_of_a_public_set_have_a_place_too(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [
+        {"context": f"{place}?", "response1": "yes", "response2": "no", "overall_preference": strength}
+        for place, strength in enumerate([-3, 2, -1, 0, -2])
+    ]
+    assert label_sides(written(tmp_path / "rows.jsonl", rows)) == Sides(4, 3)
 
 
 def test_unpaired_labels(tmp_path: Path) -> None:
     rows: list[dict[str, object]] = [
         {"prompt": f"{place}?", "completion": "x", "label": place < 3} for place in range(4)
     ]
-    assert label_sides(written(tmp_path / "rows.jsonl", rows), never) == Sides(4, 3)
+    assert label_sides(written(tmp_path / "rows.jsonl", rows)) == Sides(4, 3)
 
 
 def test_chosen_and_rejected_have_no_place(tmp_path: Path) -> None:
     pairs = written(tmp_path / "rows.jsonl", [{"prompt": "q", "chosen": "good", "rejected": "bad"}])
-    assert label_sides(pairs, never) is None
-    assert label_sides(read(DataSource("embedded/planted", split="val", rows=5)), never) is None
+    assert label_sides(pairs) is None
+    assert label_sides(read(DataSource("embedded/planted", split="val", rows=5))) is None
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from align_bench.data import preferences
 from align_bench.data.planted import planted
 from align_bench.data.preferences import DataSource, read
 from align_bench.errors import DataError
@@ -80,8 +79,8 @@ def test_second_response_is_chosen(jsonl: Write, choice: Json) -> None:
 
 @pytest.mark.parametrize("choice", [0, 3, 1.5, True, None, "", "one", "nan", [1]])
 def test_other_choices_are_dropped_and_counted(jsonl: Write, choice: Json) -> None:
-    data = read(jsonl(course(1), course(choice)))
-    assert data.counts == {"read": 2, "kept": 1, "dropped: choice not 1 or 2": 1}
+    data = read(jsonl(*[course(1)] * 20, course(choice)))
+    assert data.counts == {"read": 21, "kept": 20, "dropped: choice not 1 or 2": 1}
 
 
 @pytest.mark.parametrize(
@@ -191,7 +190,7 @@ def test_turns_in_prompt_or_answers(jsonl: Write, prompt: Json, chosen: Json, re
         (pair(chosen=[user("other"), bot("good")]), "answer to another prompt"),
         (pair(chosen=[user("q"), bot("a"), user("b"), bot("c")]), "answers differ before the last turn"),
         (pair(chosen=[{"role": "assistant"}]), "turn without role and content"),
-        (pair(chosen=["good"]), "turn without role and content"),
+        (pair(chosen=[7]), "turn without role and content"),
         (pair(chosen=[{"role": "assistant", "content": None}]), "null cell"),
         (pair(chosen=[bot("same")], rejected="same"), "equal answers"),
     ],
@@ -264,7 +263,7 @@ def test_undesirable_rows(jsonl: Write, label: Json) -> None:
 
 @pytest.mark.parametrize("label", [None, 2, "yes", ""])
 def test_other_labels_are_dropped_and_counted(jsonl: Write, label: Json) -> None:
-    rows = [{"prompt": "q", "completion": "a", "label": each} for each in (True, label)]
+    rows = [{"prompt": "q", "completion": "a", "label": each} for each in (*[True] * 20, label)]
     assert read(jsonl(*rows)).counts["dropped: label not true or false"] == 1
 
 
@@ -525,11 +524,6 @@ def test_planted() -> None:
 def test_planted_errors(source: DataSource, message: str) -> None:
     with pytest.raises(DataError, match=message):
         read(source)
-
-
-def test_every_shape_has_words_and_known_aliases() -> None:
-    assert preferences._SHAPE_WORDS.keys() == preferences._READERS.keys()
-    assert set(preferences._ALIASES) <= set(preferences._CANONICAL)
 
 
 def test_ranges_of_prompts_part_a_file_by_prompt(jsonl: Write) -> None:

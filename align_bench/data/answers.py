@@ -6,7 +6,11 @@ The shape is recognised by the columns:
 * a prompt (`prompt`, `question`, `query`, `instruction`) with two answers: `response_1` and `response_2`, or `chosen`
   and `rejected`;
 * `chosen` and `rejected` alone: whole conversations, two per row;
-* a prompt with one answer (`response`, `completion`, `answer`, `output`, or `text`, as in `generations.jsonl`).
+* a prompt with one answer (`response`, `completion`, `answer`, `output`, or `text`, as in `generations.jsonl`);
+* the columns of a public set that is known, by the answers that it has.
+
+Prompts and answers are read by the same rules as in training: a system text, an input and earlier turns belong to the
+prompt, and a row with images or tools cannot be used.
 """
 
 from __future__ import annotations
@@ -14,18 +18,23 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from align_bench.data.fields import (
     DropError,
+    Turns,
     continued_answer,
     gold_answer,
     gold_candidates,
     prompt_turns,
     whole_conversation,
 )
+from align_bench.data.known_sets import KnownSet, known_set
+from align_bench.data.layout import LOOKED_AT
+from align_bench.data.shapes import are_texts, check_readable, response_to, used_beside, with_context
 from align_bench.data.tables import read_table
+from align_bench.data.written import columns_of_lists, read_written
 from align_bench.errors import DataError, nearest
 from align_bench.records import Conversation
 from align_bench.store.files import replacing
@@ -80,17 +89,17 @@ def read_answers(path: Path, columns: Mapping[str, str] | None = None) -> Answer
     """
     rows = _rows(path)
     found = list(dict.fromkeys(name for row in rows for name in row))
-    readers = _readers(path, found, columns or {})
+    layout = _layout(path, found, columns or {}, rows)
     dropped: Counter[str] = Counter()
 
-    def read(reader: Callable[[Row], Conversation], row: Row) -> Conversation | None:
+    def read(answer: str, row: Row) -> Conversation | None:
         try:
-            return reader(row)
+            return layout.read(row, answer)
         except DropError as drop:
             dropped[str(drop)] += 1
             return None
 
-    answers = {name: [read(reader, row) for row in rows] for name, reader in readers.items()}
+    answers = {name: [read(name, row) for row in rows] for name in layout.answers}
     if not any(one is not None for column in answers.values() for one in column):
         reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items())
         raise DataError(f"{path}: none of its {len(rows)} rows can be scored: {reasons}.")
@@ -166,8 +175,79 @@ def _write_parquet(file: AnswerFile, target: Path, scores: Mapping[str, Sequence
     pyarrow.parquet.write_table(table, target)
 
 
-def _readers(path: Path, found: Sequence[str], columns: Mapping[str, str]) -> dict[str, Callable[[Row], Conversation]]:
-    """Column of answers → what reads it from a row."""
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """Which column is which.
+
+    Attributes:
+        prompt: the prompt's column; None where the answers are whole conversations.
+        answers: columns of answers.
+        numbered: whether these are the numbered answers to a question, whose texts are never transcripts.
+        beside: standard name → column of what belongs to the prompt, or shows that a row cannot be used.
+        lists: columns whose cells may be lists that are written as text.
+        adapt: brings a row of a public set into columns of texts.
+    """
+
+    prompt: str | None
+    answers: tuple[str, ...]
+    numbered: bool = False
+    beside: Mapping[str, str] = field(default_factory=dict)
+    lists: frozenset[str] = frozenset()
+    adapt: Callable[[Row], Row] | None = None
+
+    def read(self, raw: Row, answer: str) -> Conversation:
+        """The conversation that an answer's column of a row holds.
+
+        Raises:
+            DropError: it cannot be used.
+        """
+        row = self.adapt(raw) if self.adapt else raw
+        beside = {name: row.get(column) for name, column in self.beside.items()}
+        check_readable(beside)
+        value = self._cell(row, answer)
+        if self.prompt is None:
+            prompt, text = _whole(value)
+            return Conversation(with_context(prompt, beside), text)
+        prompt, text = self._answered(self._cell(row, self.prompt), value)
+        finished = raw.get("finished") is not False  # as `generations.jsonl` marks an answer that was cut off
+        return Conversation(with_context(prompt, beside), text, finished)
+
+    def _cell(self, row: Row, column: str) -> object:
+        return read_written(row.get(column)) if column in self.lists else row.get(column)
+
+    def _answered(self, prompt: object, value: object) -> tuple[Turns, str]:
+        if isinstance(value, str) and not value.strip():  # a policy may answer with nothing
+            return prompt_turns(prompt), value
+        if self.numbered:
+            return response_to(prompt, value)
+        if are_texts(value):
+            raise DropError("several answers in a cell")
+        return continued_answer(value, prompt_turns(prompt))
+
+
+def _layout(path: Path, found: Sequence[str], columns: Mapping[str, str], rows: Sequence[Row]) -> _Layout:
+    known = None if columns else known_set(found, lambda names: rows[0])
+    layout = _plain(path, found, columns) if known is None else _known(known)
+    names = {"prompt": layout.prompt} if layout.prompt else {}
+    looked_at = [column for column in (*names.values(), *layout.answers) if column in found and not layout.adapt]
+    lists = layout.lists | columns_of_lists(rows[:LOOKED_AT], looked_at, layout.prompt)
+    return replace(layout, lists=lists, beside=used_beside(names, found, {}) | dict(layout.beside))
+
+
+def _known(known: KnownSet) -> _Layout:
+    """A public set's own columns, or those that its rows are brought into."""
+    names = {name: known.names.get(name, name) for name in known.shape.columns}
+    return _Layout(
+        prompt=names[known.shape.prompt] if known.shape.prompt else None,
+        answers=tuple(names[name] for name in known.shape.answer_names),
+        numbered=bool(known.shape.answers),
+        lists=frozenset(names[name] for name in known.lists),
+        adapt=known.adapt,
+    )
+
+
+def _plain(path: Path, found: Sequence[str], columns: Mapping[str, str]) -> _Layout:
+    """The columns that the user names, or that have one of the usual names."""
     for standard, own in columns.items():
         if standard not in STANDARD:
             raise DataError(f"--column {standard}={own}: {nearest(standard, STANDARD, what='column')}")
@@ -175,7 +255,7 @@ def _readers(path: Path, found: Sequence[str], columns: Mapping[str, str]) -> di
             raise DataError(f"{path}: no column {own!r}. {nearest(own, found, what='column')}")
     whole = [columns["messages"]] if "messages" in columns else [name for name in CONVERSATIONS if name in found]
     if whole:
-        return {whole[0]: lambda row: _whole(row.get(whole[0]))}
+        return _Layout(None, (whole[0],))
     prompts = [columns["prompt"]] if "prompt" in columns else [name for name in PROMPTS if name in found]
     if len(prompts) > 1:
         raise DataError(
@@ -184,7 +264,7 @@ def _readers(path: Path, found: Sequence[str], columns: Mapping[str, str]) -> di
     pairs = [(columns.get(a, a), columns.get(b, b)) for a, b in PAIRS]
     both = next((pair for pair in pairs if set(pair) <= set(found)), None)
     if both is not None and not prompts:
-        return {name: _whole_in(name) for name in both}
+        return _Layout(None, both)
     answers = [columns["response"]] if "response" in columns else [name for name in ANSWERS if name in found]
     if not prompts or not (both or answers):
         raise DataError(
@@ -193,36 +273,21 @@ def _readers(path: Path, found: Sequence[str], columns: Mapping[str, str]) -> di
             fix="say which column is which, for example --column prompt=COLUMN --column response=COLUMN",
         )
     if "response" not in columns and both is not None:
-        return {name: _answer_in(prompts[0], name) for name in both}
+        return _Layout(prompts[0], both, numbered=both == pairs[0])
     if len(answers) > 1:
         raise DataError(
             f"{path}: {' and '.join(answers)} could each be the answer", fix=f"--column response={answers[0]}"
         )
-    return {answers[0]: _answer_in(prompts[0], answers[0])}
+    return _Layout(prompts[0], (answers[0],))
 
 
-def _whole_in(name: str) -> Callable[[Row], Conversation]:
-    return lambda row: _whole(row.get(name))
-
-
-def _whole(value: object) -> Conversation:
+def _whole(value: object) -> tuple[Turns, str]:
     if value is None:
         raise DropError("null cell")
     try:
-        return Conversation(*whole_conversation(value))
+        return whole_conversation(value)
     except DataError:
         raise DropError("not a list of turns") from None
-
-
-def _answer_in(prompt: str, answer: str) -> Callable[[Row], Conversation]:
-    def read(row: Row) -> Conversation:
-        turns, value = prompt_turns(row.get(prompt)), row.get(answer)
-        finished = row.get("finished") is not False  # as `generations.jsonl` marks an answer that was cut off
-        if isinstance(value, str) and not value.strip():  # a policy may answer with nothing
-            return Conversation(turns, value, finished)
-        return Conversation(*continued_answer(value, turns), finished)
-
-    return read
 
 
 def _gold_of(row: Row) -> Gold | None:

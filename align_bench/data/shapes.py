@@ -22,6 +22,7 @@ from align_bench.data.tables import Cells
 from align_bench.records import Message
 
 CHOICE, LABEL = "overall_response", "label"
+ANSWERS = ("response_1", "response_2", "chosen", "rejected", "completion")
 PREFERRED = "preferred"  # the cell under which a reader finds what a choice or label stands for: `a` or `b`
 STRENGTH = "strength"  # and how strongly
 MEDIA = {"images": "image", "videos": "video", "audios": "audio"}
@@ -70,27 +71,36 @@ class Shape:
         return tuple(name for name in self.columns if name in ("response_1", "response_2"))
 
     @property
+    def answer_names(self) -> tuple[str, ...]:
+        """The names of all its answers."""
+        return tuple(name for name in self.columns if name in ANSWERS)
+
+    @property
     def prompt(self) -> str | None:
         """The name of its prompt, if it has one."""
         return next((name for name in self.columns if name in ("question", "prompt")), None)
 
 
 def _choice(cells: Cells) -> Iterator[Answered]:
-    question, first, second = cells["question"], cells["response_1"], cells["response_2"]
-    if _are_texts(question):
-        yield from _preferred(cells, *(_whole(_interleaved(question, each)) for each in (first, second)))
-        return
+    answers = (response_to(cells["question"], cells[name]) for name in ("response_1", "response_2"))
+    yield from _preferred(cells, *answers)
+
+
+def response_to(question: object, response: object) -> tuple[Turns, str]:
+    """Prompt and answer of a question and one of its numbered responses, or of as many questions as responses.
+
+    Raises:
+        DropError: a cell cannot be used.
+    """
+    if are_texts(question):
+        return whole_conversation(_interleaved(question, response))
     prompt = prompt_turns(question)
-    yield from _preferred(cells, _answer(first, prompt), _answer(second, prompt))
-
-
-def _answer(value: object, prompt: Turns) -> tuple[Turns, str]:
     # A text is the answer itself, even one that looks like a transcript.
-    return (prompt, answer_text(value)) if isinstance(value, str) else continued_answer(value, prompt)
+    return (prompt, answer_text(response)) if isinstance(response, str) else continued_answer(response, prompt)
 
 
 def _choice_implied(cells: Cells) -> Iterator[Answered]:
-    yield from _preferred(cells, _whole(cells["response_1"]), _whole(cells["response_2"]))
+    yield from _preferred(cells, *(whole_conversation(cells[name]) for name in ("response_1", "response_2")))
 
 
 def _scored(cells: Cells) -> Iterator[Answered]:
@@ -126,19 +136,16 @@ def _unpaired(cells: Cells) -> Iterator[Answered]:
 
 
 def _implied(cells: Cells) -> Iterator[Answered]:
-    yield Answered(*with_shared_prompt(_whole(cells["chosen"]), _whole(cells["rejected"])))
-
-
-def _whole(value: object) -> tuple[Turns, str]:
-    return whole_conversation(value)
+    yield Answered(*with_shared_prompt(*(whole_conversation(cells[name]) for name in ("chosen", "rejected"))))
 
 
 def _several(value: object) -> Sequence[object]:
     """The answers of a cell: those of a list of texts, or the one that it holds."""
-    return value if isinstance(value, list | tuple) and _are_texts(value) else [value]
+    return value if isinstance(value, list | tuple) and are_texts(value) else [value]
 
 
-def _are_texts(value: object) -> bool:
+def are_texts(value: object) -> bool:
+    """Whether a cell is a list of texts: several answers, or the questions of a conversation."""
     return isinstance(value, list | tuple) and bool(value) and all(isinstance(each, str) for each in value)
 
 
@@ -229,7 +236,7 @@ def with_context(prompt: Turns, cells: Cells) -> Turns:
 
 def _history(value: object) -> Turns:
     """Earlier turns, as LLaMA-Factory writes them: a list of pairs of a question and its answer."""
-    if not isinstance(value, list | tuple) or not all(_are_texts(pair) and len(pair) == 2 for pair in value):
+    if not isinstance(value, list | tuple) or not all(are_texts(pair) and len(pair) == 2 for pair in value):
         raise DropError("history is no list of pairs")
     return tuple(Message(role, text) for pair in value for role, text in zip(("user", "assistant"), pair, strict=True))
 

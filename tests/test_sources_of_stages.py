@@ -88,6 +88,7 @@ TABLE: dict[str, frozenset[str]] = {
     "testing.": NOTHING,
     "data.summary": NOTHING,  # `align-bench data`
     "data.answers": NOTHING,  # `align-bench score`
+    "data.shapes_page": NOTHING,  # docs/data.md
     "data.check_rows": REPORT,  # what alarms know of rows
     "runner.score_file": NOTHING,  # `align-bench score`
     "runner.stored_judge": NOTHING,

@@ -16,6 +16,10 @@ def data(
     split: Annotated[str | None, typer.Option(help="Split of a hub data set or of embedded/planted.")] = None,
     rows: Annotated[int, typer.Option(help="How many rows to show.", min=0)] = 3,
     columns: Columns = None,
+    choice: Annotated[
+        list[str] | None,
+        typer.Option(metavar="VALUE=MEANING", help="What a value of the choice or label column stands for."),
+    ] = None,
     bias: Annotated[
         str, typer.Option(help="Length bias of embedded/planted: none, default, strong or a number.")
     ] = "default",
@@ -30,7 +34,8 @@ def data(
     mapped = dict(pair_of(item, "--column") for item in columns or ())
     embedded = file.startswith("embedded/")
     dial = _number(bias)
-    source = DataSource(path=file, split=split or ("train" if embedded else None), columns=mapped, bias=dial)
+    meanings = dict(_meaning(item) for item in choice or ())
+    source = DataSource(file, split or ("train" if embedded else None), mapped, meanings, bias=dial)
     console.print(rich_summary(source, read(source), rows=rows))
 
 
@@ -81,6 +86,14 @@ def score(
         scored = score_file(answers, choice, runs=runs, out=out, name=name, update=update)
     for renderable in summary(scored):
         console.print(renderable)
+
+
+def _meaning(item: str) -> tuple[str, str]:
+    """A value and what it stands for; the value may be a comparison, such as `>=4`."""
+    value, equals, meaning = item.rpartition("=")
+    if not equals or not value:
+        raise typer.BadParameter(f"{item!r}: expected VALUE=MEANING", param_hint="--choice")
+    return value, meaning
 
 
 def _number(text: str) -> float | str:

@@ -187,8 +187,25 @@ def proposal(counts: Mapping[str, int], answers: Sequence[str]) -> str:
 
 
 def usual(counts: Mapping[str, int], answers: Sequence[str]) -> dict[str, str] | None:
-    """One of the usual ways to write a choice, if it names more than 95% of a column's values; else None."""
-    return next((sides for sides in _candidates(counts, answers) if parsed(sides, answers, "").fits(counts)), None)
+    """One of the usual ways to write a choice, if it names more than 95% of a column's values and both sides occur."""
+    for sides in _candidates(counts, answers):
+        choice = parsed(sides, answers, "")
+        if choice.fits(counts) and {"a", "b"} <= {choice.side(value) for value in counts if value}:
+            return sides
+    return None
+
+
+def usual_winners(columns: Sequence[str], answers: Sequence[str]) -> dict[str, str] | None:
+    """What columns that tell the winner by a 1 stand for, by the ends of their names; None if that is not clear."""
+    first, second = answers
+    ends = _ends(first, second)
+    sides: dict[str, str] = {}
+    for column in columns:
+        if any(word in column.lower() for word in ("tie", "draw", "neither")):
+            sides[column] = "drop"
+        elif column.endswith(ends):
+            sides[column] = first if column.endswith(ends[0]) else second
+    return sides if sorted(side for side in sides.values() if side != "drop") == sorted(answers) else None
 
 
 def _candidates(counts: Mapping[str, int], answers: Sequence[str]) -> Iterable[dict[str, str]]:

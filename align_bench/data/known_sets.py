@@ -42,6 +42,7 @@ class KnownSet:
         lists: standard names whose cells are lists, also where a file writes them as text.
         adapt: brings a row whose cells are structures into the shape's own columns; None where no cell is.
         reads: the columns that this reads, beside those of `names`.
+        note: what this does, in words.
         only: whether it has no other columns than those.
         sees: whether a first row can be this set's; None where the columns suffice.
     """
@@ -56,6 +57,7 @@ class KnownSet:
     lists: tuple[str, ...] = ()
     adapt: Callable[[Cells], Cells] | None = None
     reads: tuple[str, ...] = ()
+    note: str = ""
     only: bool = False
     sees: Callable[[Cells], bool] | None = None
 
@@ -200,6 +202,7 @@ KNOWN_SETS = (
         names={"question": "prompt", "overall_response": "preference_strength"},
         choice=_SIGNED,
         adapt=_helpsteer2,
+        note="the tags of a prompt with several turns part them",
         example={
             "split": "train",
             "prompt": "Hello.\n<extra_id_1>Assistant\nHi!\n<extra_id_1>User\nName a prime.",
@@ -260,6 +263,7 @@ KNOWN_SETS = (
         shape=PAIR_SHAPE,
         adapt=_nectar,
         reads=("prompt", "answers"),
+        note="the best answer of the ranking is chosen, each other one rejected: several pairs of one prompt",
         example={
             "prompt": "\n\nHuman: Name a prime.\n\nAssistant: ",
             "answers": [
@@ -364,6 +368,7 @@ KNOWN_SETS = (
         shape=SCORED_SHAPE,
         adapt=_webgpt,
         reads=("question", "answer_0", "answer_1", "score_0", "score_1"),
+        note="`question.full_text` is the question; the answer with the higher score is chosen, equal scores are a tie",
         example={
             "question": {"dataset": "eli5", "id": "x1", "full_text": "Why do we yawn?"},
             "quotes_0": {"title": ["Yawn"], "extract": ["Yawning is …"]},
@@ -385,6 +390,7 @@ KNOWN_SETS = (
         choice={"0": "response_1", "1": "response_2"},
         adapt=_summaries,
         reads=("info", "summaries", "choice"),
+        note="the question is `info`'s title with its post or article; the responses are the texts of `summaries`",
         example={
             "info": {"id": "t3_1", "post": "My cat sleeps all day.", "title": "Cat", "subreddit": "pets"},
             "summaries": [

@@ -18,7 +18,10 @@ from align_bench.data.choices import (
     count_values,
     line,
     parsed,
+    proposal,
     usual,
+    usual_winners,
+    value_text,
     winner,
 )
 from align_bench.data.fields import DropError
@@ -26,8 +29,10 @@ from align_bench.data.known_sets import KnownSet, known_set
 from align_bench.data.shapes import (
     CANONICAL,
     CHOICE,
+    IMPLIED_CHOICE_SHAPE,
     OPTIONAL,
     PREFERRED,
+    QUESTION_SHAPE,
     SHAPES,
     STRENGTH,
     Answered,
@@ -44,6 +49,7 @@ if TYPE_CHECKING:
     from align_bench.data.tables import Cells, Table
 
 LOOKED_AT = 200  # rows whose cells say whether a column writes lists as text, and whether a hint fits
+_SAY = "say which column is which, for example "
 _ALIASES = {
     "question": ("query", "instruction", "prompt", "input"),
     "response_1": ("response_a", "response_0", "answer_1", "answer_a", "output_1", "output_a", "response1"),
@@ -134,8 +140,10 @@ def layout_of(source: DataSource, table: Table) -> Layout:
         return _layout(source, table, known.shape, known)
     names = {name for name in CANONICAL if name in table.columns} | set(source.columns)
     told = set() if _winners(source, table) is None else {CHOICE}
+    # Two whole conversations with a choice look like answers without their question, unless the user names them.
+    shapes = (*SHAPES, IMPLIED_CHOICE_SHAPE) if {"response_1", "response_2"} <= asked else SHAPES
     # A shape that uses every column named by the user goes first.
-    for shape in sorted(SHAPES, key=lambda shape: not asked <= set(shape.columns)):
+    for shape in sorted(shapes, key=lambda shape: not asked <= set(shape.columns)):
         if set(shape.columns) <= names | told:
             return _layout(source, table, shape, None)
     accepted = "; ".join(" + ".join(shape.columns) for shape in SHAPES)
@@ -164,6 +172,11 @@ def _winners(source: DataSource, table: Table) -> Mapping[str, str] | None:
 def _layout(source: DataSource, table: Table, shape: Shape, known: KnownSet | None) -> Layout:
     names = {name: name for name in shape.columns} | dict(known.names if known else {}) | dict(source.columns)
     spelled = source.choice or (known.choice if known and CHOICE not in source.columns else {})
+    if source.choice and choice_column(shape) is None:
+        raise DataError(
+            f"{source.path}: `choice` is given, and rows of {shape.words} have no column that it is about.",
+            fix="leave `choice` out, or name the column: `columns: {overall_response: COLUMN}` or `{label: COLUMN}`",
+        )
     told = spelled if spelled and set(spelled) <= set(table.columns) else {}
     if told:
         names.pop(CHOICE, None)
@@ -218,17 +231,44 @@ def columns_edit(source: DataSource, table: Table) -> str:
     if (edit := tried_columns(source, table)) is not None:
         return edit
     guesses, ordered = _guesses(source, table)
-    best = next((shape for shape in ordered if len(guesses[shape]) < len(shape.columns)), ordered[0])
-    # What a column's name suggests, and its values do not bear out, is left open.
-    guess = {name: column for name, column in guesses[best].items() if name != choice_column(best)}
-    return f"say which column is which, for example `columns: {_edit(best.columns, guess)}`"
+    best, name = ordered[0], choice_column(ordered[0])
+    guess = guesses[best]
+    if len(guess) < len(best.columns):
+        return _SAY + f"`columns: {_edit(best.columns, guess)}`"
+    if name is None:  # the names suggest it, and the cells do not bear it out
+        return _SAY + f"`columns: {_edit(best.columns, {})}`"
+    counts = count_values(raw.get(guess[name]) for raw in table.rows((guess[name],)))
+    answers = tuple(guess[answer] for answer in best.answers)
+    return (
+        _SAY + f"`columns: {_edit(best.columns, guess)}`; and what each value stands for, {proposal(counts, answers)}"
+    )
 
 
 def tried_columns(source: DataSource, table: Table) -> str | None:
     """The line that makes a known shape out of a table's columns, if more than 95% of the first rows then are read."""
     guesses, ordered = _guesses(source, table)
     whole = (shape for shape in ordered if len(guesses[shape]) == len(shape.columns))
-    return next((edit for shape in whole if (edit := _tried(source, table, shape, guesses[shape]))), None)
+    edits = (_tried(source, table, shape, guesses[shape]) for shape in whole)
+    return next(filter(None, edits), None) or _tried_winners(table, guesses[QUESTION_SHAPE])
+
+
+def _tried_winners(table: Table, guess: Mapping[str, str]) -> str | None:
+    """The edit for a file whose winner is told by several columns, if more than 95% of its first rows have one."""
+    names = {name: guess[name] for name in QUESTION_SHAPE.columns if name in guess and name != CHOICE}
+    if len(names) < len(QUESTION_SHAPE.columns) - 1:
+        return None
+    rows = list(islice(table.rows(table.columns), LOOKED_AT))
+    free = [column for column in table.columns if column not in names.values()]
+    flags = [column for column in free if {value_text(row.get(column)) for row in rows} <= {"0", "1", "true", "false"}]
+    answers = tuple(names[answer] for answer in QUESTION_SHAPE.answers)
+    if (told := usual_winners(flags, answers)) is None:
+        return None
+    columns = tuple(dict.fromkeys([*names.values(), *told]))
+    sides = parsed(told, answers, "").sides
+    layout = Layout(QUESTION_SHAPE.words, QUESTION_SHAPE, names, columns, winners=sides)
+    if _usable_share(layout, table) <= ENOUGH:
+        return None
+    return _SAY + f"`columns: {_edit(tuple(names), names)}` and `choice: {line(told)}`"
 
 
 def _guesses(source: DataSource, table: Table) -> tuple[Mapping[Shape, Mapping[str, str]], Sequence[Shape]]:
@@ -269,7 +309,7 @@ def _tried(source: DataSource, table: Table, shape: Shape, guess: Mapping[str, s
     layout = Layout(shape.words, shape, guess, tuple(guess.values()), choice=choice)
     if _usable_share(layout, table) <= ENOUGH:
         return None
-    edit = f"say which column is which, for example `columns: {_edit(shape.columns, guess)}`"
+    edit = _SAY + f"`columns: {_edit(shape.columns, guess)}`"
     return f"{edit} and `choice: {line(sides)}`" if sides else edit
 
 

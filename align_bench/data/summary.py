@@ -110,7 +110,17 @@ def rich_summary(source: DataSource, preferences: PreferenceSet, rows: int = 3) 
     summary = summarise(preferences)
     panels = [_row_panel(row) for row in preferences.rows[:rows]]
     head = [_shown(source.path), _shown(f"shape: {summary.shape}")]
+    head += [_shown(line) for line in _unread(preferences)]
     return Group(*head, _counts_table(summary), _lengths_table(summary), *_notes(summary), *panels)
+
+
+def _unread(preferences: PreferenceSet) -> list[str]:
+    """What is in the file and is not read."""
+    columns, keys = (", ".join(names) for names in (preferences.unread, preferences.unread_keys))
+    return [
+        *([f"columns not read: {columns}"] if columns else []),
+        *([f"keys of turns not read: {keys}"] if keys else []),
+    ]
 
 
 def _counts_table(summary: Summary) -> Table:

@@ -32,7 +32,7 @@ from align_bench.data.fields import (
 )
 from align_bench.data.known_sets import KnownSet, known_set
 from align_bench.data.layout import LOOKED_AT
-from align_bench.data.shapes import are_texts, check_readable, response_to, used_beside, with_context
+from align_bench.data.shapes import are_texts, check_readable, responses_to, used_beside, with_context
 from align_bench.data.tables import read_table
 from align_bench.data.written import columns_of_lists, read_written
 from align_bench.errors import DataError, nearest
@@ -219,7 +219,7 @@ class _Layout:
         if isinstance(value, str) and not value.strip():  # a policy may answer with nothing
             return prompt_turns(prompt), value
         if self.numbered:
-            return response_to(prompt, value)
+            return responses_to(prompt, value)[0]
         if are_texts(value):
             raise DropError("several answers in a cell")
         return continued_answer(value, prompt_turns(prompt))

@@ -261,7 +261,10 @@ def _quoted(text: str) -> str:
 
 def _listed(counts: Mapping[str, int]) -> str:
     ordered = Counter(counts).most_common()
-    shown = [f"{value[:40] or '(null)'} ({count:,} rows)" for value, count in ordered[:SHOWN_VALUES]]
+    shown = [
+        f"{value[:40] or '(null)'} ({count:,} {'row' if count == 1 else 'rows'})"
+        for value, count in ordered[:SHOWN_VALUES]
+    ]
     more = len(ordered) - len(shown)
     return ", ".join(shown) + (f" and {more:,} other values" if more > 0 else "")
 

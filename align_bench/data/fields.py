@@ -75,11 +75,14 @@ _ROLES = {
 _TOOL_ROLES = ("tool", "tool_call", "tool_response", "function", "function_call", "observation", "ipython")
 _TOOL_KEYS = ("tool_calls", "function_call", "tool_call_id")
 _TURN_KEYS = (("role", "content"), ("from", "value"))
+_PLAIN_TURN = set(_TURN_KEYS[0])  # most turns have no other keys, and need no closer look
 TOOL_CALLS = "tool calls"
 
 
 def is_filled(value: object) -> bool:
     """Whether a cell says something: a text that is not blank, `[]`, `{}` or `null`, a list that is not empty, …"""
+    if value is None:
+        return False
     if isinstance(value, bool | int | float):
         return not math.isnan(value)
     return value.strip() not in ("", "[]", "{}", "null") if isinstance(value, str) else bool(value)
@@ -124,14 +127,23 @@ def _rows_of(value: Mapping[object, object]) -> list[object]:
 def _message(value: object) -> Message:
     if not isinstance(value, Mapping):
         raise DropError("turn without role and content")
+    if value.keys() == _PLAIN_TURN:
+        return Message(_role(value["role"]), _content(value["content"]))
     present = [keys for keys in _TURN_KEYS if all(key in value for key in keys)]
     if not present:
         raise DropError("turn without role and content")
     role, content = next((keys for keys in present if value[keys[0]] is not None), present[0])
-    who = _text(value[role])
-    if who.strip().casefold() in _TOOL_ROLES or any(is_filled(value.get(key)) for key in _TOOL_KEYS):
+    if any(is_filled(value.get(key)) for key in _TOOL_KEYS):
         raise DropError(TOOL_CALLS)
-    return Message(_ROLES.get(who.strip().casefold(), who), _content(value[content]))
+    return Message(_role(value[role]), _content(value[content]))
+
+
+def _role(value: object) -> str:
+    who = _text(value)
+    name = who.strip().casefold()
+    if name in _TOOL_ROLES:
+        raise DropError(TOOL_CALLS)
+    return _ROLES.get(name, who)
 
 
 def _content(value: object) -> str:
@@ -156,7 +168,7 @@ def unread_keys(value: object) -> set[str]:
     return {
         str(key)
         for turn in turns
-        if isinstance(turn, Mapping)
+        if isinstance(turn, Mapping) and turn.keys() != _PLAIN_TURN
         for key, each in turn.items()
         if key not in known and is_filled(each)
     }

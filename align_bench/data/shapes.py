@@ -82,21 +82,22 @@ class Shape:
 
 
 def _choice(cells: Cells) -> Iterator[Answered]:
-    answers = (response_to(cells["question"], cells[name]) for name in ("response_1", "response_2"))
-    yield from _preferred(cells, *answers)
+    yield from _preferred(cells, *responses_to(cells["question"], cells["response_1"], cells["response_2"]))
 
 
-def response_to(question: object, response: object) -> tuple[Turns, str]:
-    """Prompt and answer of a question and one of its numbered responses, or of as many questions as responses.
+def responses_to(question: object, *responses: object) -> list[tuple[Turns, str]]:
+    """Prompt and answer of each of a question's responses, or of lists of as many responses as there are questions.
 
     Raises:
         DropError: a cell cannot be used.
     """
     if are_texts(question):
-        return whole_conversation(_interleaved(question, response))
+        return [whole_conversation(_interleaved(question, each)) for each in responses]
     prompt = prompt_turns(question)
     # A text is the answer itself, even one that looks like a transcript.
-    return (prompt, answer_text(response)) if isinstance(response, str) else continued_answer(response, prompt)
+    return [
+        (prompt, answer_text(each)) if isinstance(each, str) else continued_answer(each, prompt) for each in responses
+    ]
 
 
 def _choice_implied(cells: Cells) -> Iterator[Answered]:

@@ -179,6 +179,7 @@ def test_without_arguments_the_help_is_shown() -> None:
         (["data", "x.jsonl", "--rows", "-1"], "--rows"),
         (["data", "x.jsonl", "--rows", "many"], "--rows"),
         (["data", "x.jsonl", "--column", "question"], "expected STANDARD=NAME"),
+        (["data", "x.jsonl", "--choice", "model_a"], "expected VALUE=MEANING"),
     ],
 )
 def test_misuse_ends_with_code_two(arguments: list[str], said: str) -> None:
@@ -253,7 +254,7 @@ def test_mistake_that_needs_a_look_around_is_told(
     [
         ([], ["the file is empty"]),
         ([{"question": "q", "response_1": "a", "overall_response": 1}], ["no known shape", "response_2", "columns:"]),
-        ([ROW | {"overall_response": 3}], ["none of its 1 rows can be used", "1 dropped: choice not 1 or 2"]),
+        ([ROW | {"overall_response": 3}], ["'overall_response' holds 3 (1 row)", "expected 1 or 2", "choice: {3: "]),
         ([ROW | {"response_2": ROW["response_1"]}] * 2, ["none of its 2 rows", "2 dropped: equal answers"]),
         ([ROW | {"response_1": " "}], ["1 dropped: empty response"]),
     ],
@@ -345,7 +346,7 @@ def test_report_before_a_run_is_told(write_suite: Write) -> None:
 def test_data_counts_every_dropped_row(tmp_path: Path) -> None:
     path = lines(
         tmp_path / "mixed.jsonl",
-        ROW,
+        *[ROW] * 30,
         ROW | {"overall_response": 2},
         ROW | {"overall_response": 3},
         ROW | {"overall_response": None},
@@ -375,6 +376,25 @@ def test_data_counts_every_dropped_row(tmp_path: Path) -> None:
 )
 def test_data_that_is_not_there_is_told(arguments: list[str], said: list[str]) -> None:
     check(align_bench("data", *arguments), said)
+
+
+def test_data_names_the_set_and_what_is_not_read(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "Why?", "weight": 1}]
+    row = {"domain": "code", "context": turns, "response1": "a", "response2": "b", "overall_preference": 0}
+    answer = align_bench("data", lines(tmp_path / "rows.jsonl", *(row | {"overall_preference": n} for n in (-1, 0, 2))))
+    assert answer.code == 0
+    for words in ("HelpSteer3 preference", "columns not read: domain", "keys of turns not read: weight"):
+        assert words in answer.said
+    assert re.search(r"tie\W+1\b", answer.said)
+
+
+def test_data_takes_the_line_that_a_refusal_proposes(tmp_path: Path) -> None:
+    path = lines(tmp_path / "rows.jsonl", *(ROW | {"overall_response": n} for n in ("x", "y", "x", "zz")))
+    check(align_bench("data", path), ["overall_response", "x (2 rows)", "choice: {x: ANSWER"])
+    answer = align_bench("data", path, "--choice", "x=a", "--choice", "y=b", "--choice", "zz=drop")
+    assert answer.code == 0
+    assert re.search(r"kept\W+3\b", answer.said)
+    assert align_bench("data", path, "--choice", ">=0=a").code == 1
 
 
 def test_data_with_an_unknown_column_is_told(tmp_path: Path) -> None:

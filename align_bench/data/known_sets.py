@@ -79,6 +79,8 @@ def known_set(columns: Sequence[str], first: Callable[[Sequence[str]], Cells | N
         for known in KNOWN_SETS
         if set(known.columns) <= set(columns)
         and not (known.only and set(columns) - set(known.columns))
+        # A file with a standard column of its own, where the set has another one for it, is another file.
+        and not {name for name in known.names if name in columns and name not in known.columns}
         and (known.sees is None or ((row := first(known.columns)) is not None and known.sees(row)))
     ]
     return max(fits, key=lambda known: len(known.columns), default=None)

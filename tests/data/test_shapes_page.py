@@ -113,3 +113,22 @@ def test_sets_of_few_columns_need_to_be_just_these(tmp_path: Path) -> None:
             data = read(as_lines(tmp_path / "data.jsonl", {**known.example, "extra": 1}))
             assert data.shape == known.shape.words
             assert data.unread[-1] == "extra"
+
+
+def test_a_standard_column_of_its_own_makes_it_another_file(tmp_path: Path) -> None:
+    row = {"instruction": "Be brief.", "input": "x", "prompt": "Name a prime.", "chosen": "Seven.", "rejected": "Nine."}
+    data = read(as_lines(tmp_path / "data.jsonl", row))
+    assert data.shape == "prompt + chosen + rejected"
+    assert [turn.content for turn in data.rows[0].prompt] == ["Name a prime."]
+    assert data.unread == ("instruction", "input")
+
+
+def test_what_the_user_says_of_a_public_set_goes_first(tmp_path: Path) -> None:
+    known = next(each for each in KNOWN_SETS if each.name == "PKU-SafeRLHF")
+    source = as_lines(tmp_path / "data.jsonl", {**known.example, "safer_response_id": 1})
+    assert [row.chosen_first for row in found(source, {}, {})] == [True]
+    safer = {"overall_response": "safer_response_id"}
+    with pytest.raises(DataError, match="the column 'safer_response_id' holds 1"):
+        found(source, safer, {"0": "response_0"})
+    assert [row.chosen_first for row in found(source, safer, {"0": "response_0", "1": "response_1"})] == [False]
+    assert [row.chosen_first for row in found(source, {}, {"0": "response_1", "1": "response_0"})] == [False]

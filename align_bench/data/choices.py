@@ -54,7 +54,7 @@ def value_text(value: object) -> str:
     if value is None or isinstance(value, bool):
         return "" if value is None else str(value).lower()
     number = number_of(value)
-    if number is None or not math.isfinite(number):
+    if number is None:
         return "" if isinstance(value, float) and math.isnan(value) else str(value).strip().lower()
     return str(int(number)) if number.is_integer() else str(number)
 
@@ -85,7 +85,7 @@ class Choice:
         if text in self.sides:
             return self.sides[text]
         number = None if isinstance(value, bool) else number_of(value)
-        if number is None or math.isnan(number):
+        if number is None:
             return None
         return next((side for compare, bound, side in self._comparisons if compare(number, bound)), None)
 

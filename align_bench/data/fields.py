@@ -38,13 +38,14 @@ def answer_text(value: object) -> str:
 
 
 def number_of(value: object) -> float | None:
-    """The number that a cell holds or writes; None where it is none."""
+    """The finite number that a cell holds or writes; None where it is none."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
-        return float(value)
+        number = float(value)
     except (ValueError, OverflowError):
         return None
+    return number if math.isfinite(number) else None
 
 
 def gold_answer(value: object) -> str | None:

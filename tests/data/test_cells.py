@@ -11,9 +11,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from align_bench.data.answers import read_answers
+from align_bench.data.fields import DropError
+from align_bench.data.known_sets import KNOWN_SETS, KnownSet
+from align_bench.data.layout import layout_of
 from align_bench.data.preferences import DataSource, read
+from align_bench.data.shapes import OPTIONAL, SHAPES, Shape
+from align_bench.data.tables import Table
 from align_bench.data.written import written_list
 from align_bench.errors import DataError
 from align_bench.records import Conversation, Json, Message, Preference
@@ -102,6 +109,7 @@ CALL: Row = {"id": "1", "type": "function", "function": {"name": "f", "arguments
         ({"prompt": {"text": "Why?"}}, "turn without role and content"),
         ({"system": "Be kind.", "prompt": [turn("system", "Be terse."), ASKED]}, "two system texts"),
         ({"margin": "much"}, "score is no number"),
+        ({"score_chosen": "inf", "score_rejected": 1}, "score is no number"),
         ({"score_chosen": 3, "score_rejected": 3}, "tie"),
         ({"rejected": []}, "empty response"),
     ],
@@ -275,3 +283,39 @@ def test_score_reads_written_lists_too(tmp_path: Path) -> None:
 def test_plain_text_beside_a_list_of_answers_is_an_error_in_words(jsonl: Write) -> None:
     with pytest.raises(DataError, match="none of its 1 rows can be used: 1 dropped: image"):
         read(jsonl(GOOD | {"images": ["x.png"]}))
+
+
+TURNS = st.fixed_dictionaries(
+    {},
+    optional={
+        "role": st.sampled_from(["user", "assistant", "system", "tool", None, 3]),
+        "content": st.one_of(st.text(max_size=5), st.none(), st.just([TEXT]), st.just([{"type": "image"}])),
+        "from": st.sampled_from(["human", "gpt"]),
+        "value": st.text(max_size=5),
+        "tool_calls": st.sampled_from([None, [], [CALL]]),
+    },
+)
+PLAIN = st.one_of(st.none(), st.booleans(), st.integers(-3, 3), st.floats(), st.text(max_size=5))
+CELL = st.one_of(PLAIN, TURNS, st.lists(TURNS, max_size=3), st.lists(PLAIN, max_size=3)).flatmap(
+    lambda value: st.sampled_from([value, repr(value)])
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data(), st.sampled_from([*KNOWN_SETS, *SHAPES]))
+def test_no_cell_is_too_odd(drawn: st.DataObject, kind: KnownSet | Shape) -> None:
+    """Whatever the cells hold, a row is read or dropped under a reason, or the file is refused in words."""
+    columns = [*kind.columns, *drawn.draw(st.sets(st.sampled_from(OPTIONAL)))]
+    rows = [{column: drawn.draw(CELL) for column in columns} for _ in range(2)]
+    table = Table(tuple(dict.fromkeys(columns)), lambda _: rows)
+    try:
+        layout = layout_of(DataSource("drawn"), table)
+    except DataError:
+        return
+    for row in rows:
+        try:
+            pairs = list(layout.read(row))
+        except (DropError, DataError):
+            continue
+        for pair in pairs:
+            assert isinstance(pair, DropError) or pair.prompt[-1].role == "user"

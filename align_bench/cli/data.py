@@ -67,7 +67,7 @@ def score(
     """Score prompts and answers with a judge: writes the file with a column of scores, and prints a summary.
 
     Recognised columns: messages; prompt or question with response, completion, answer, text, response_1 and
-    response_2, chosen and rejected; a report's generations.jsonl.
+    response_2, chosen and rejected; those of known public sets; a report's generations.jsonl.
 
     Example: align-bench score answers.jsonl --judge assignment
     """

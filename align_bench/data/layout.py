@@ -139,7 +139,7 @@ def layout_of(source: DataSource, table: Table) -> Layout:
     if known is not None and asked <= {*known.shape.columns, *known.names}:
         return _layout(source, table, known.shape, known)
     names = {name for name in CANONICAL if name in table.columns} | set(source.columns)
-    told = set() if _winners(source, table) is None else {CHOICE}
+    told = {CHOICE} if _winners(source.choice, source.columns, table) else set()
     # Two whole conversations with a choice look like answers without their question, unless the user names them.
     shapes = (*SHAPES, IMPLIED_CHOICE_SHAPE) if {"response_1", "response_2"} <= asked else SHAPES
     # A shape that uses every column named by the user goes first.
@@ -163,30 +163,30 @@ def _check_columns(source: DataSource, found: Sequence[str]) -> None:
             raise DataError(f"{source.path}: `columns: {{{name}: {column}}}` names a column that is not there. {hint}")
 
 
-def _winners(source: DataSource, table: Table) -> Mapping[str, str] | None:
-    """The user's `choice:`, where its keys are columns that are each 1 for one outcome."""
-    columns = len(source.choice) > 1 and set(source.choice) <= set(table.columns)
-    return source.choice if columns and CHOICE not in source.columns else None
+def _winners(spelled: Mapping[str, str], names: Mapping[str, str], table: Table) -> Mapping[str, str]:
+    """A `choice:` whose keys are columns that are each 1 for one outcome; nothing where they are a column's values."""
+    has_column = names.get(CHOICE, CHOICE) in table.columns
+    return spelled if not has_column and set(spelled) <= set(table.columns) else {}
 
 
 def _layout(source: DataSource, table: Table, shape: Shape, known: KnownSet | None) -> Layout:
-    names = {name: name for name in shape.columns} | dict(known.names if known else {}) | dict(source.columns)
+    said = dict(known.names if known else {}) | dict(source.columns)
+    names = {name: said.get(name, name) for name in shape.columns}
     spelled = source.choice or (known.choice if known and CHOICE not in source.columns else {})
     if source.choice and choice_column(shape) is None:
         raise DataError(
             f"{source.path}: `choice` is given, and rows of {shape.words} have no column that it is about.",
             fix="leave `choice` out, or name the column: `columns: {overall_response: COLUMN}` or `{label: COLUMN}`",
         )
-    told = spelled if spelled and set(spelled) <= set(table.columns) else {}
+    told = _winners(spelled, names, table) if CHOICE in shape.columns else {}
     if told:
-        names.pop(CHOICE, None)
-    names |= used_beside(names, table.columns, source.columns)
+        del names[CHOICE]
+    names |= used_beside(names, table.columns, said)
     used = dict.fromkeys([*names.values(), *told, *(known.reads if known else ())])
     columns = tuple(column for column in used if column in table.columns)
     adapt = known.adapt if known else None
     answers = tuple(names[name] for name in shape.answers) if choice_column(shape) == CHOICE else ()
-    texts = [names[name] for name in (*shape.columns, "tools") if name in names and name != choice_column(shape)]
-    written = frozenset() if adapt else _written(table, [text for text in texts if text in columns], shape, names)
+    written = frozenset() if adapt else _written(table, shape, names)
     return Layout(
         words=known.words if known else shape.words,
         shape=shape,
@@ -200,10 +200,13 @@ def _layout(source: DataSource, table: Table, shape: Shape, known: KnownSet | No
     )
 
 
-def _written(table: Table, columns: Sequence[str], shape: Shape, names: Mapping[str, str]) -> frozenset[str]:
-    rows = islice(table.rows(tuple(dict.fromkeys(columns))), LOOKED_AT)
-    found = columns_of_lists(rows, columns, names.get(shape.prompt or ""))
-    return frozenset(name for name in shape.columns if names.get(name) in found)
+def _written(table: Table, shape: Shape, names: Mapping[str, str]) -> frozenset[str]:
+    """The standard names whose columns write lists as text."""
+    texts = {name: names[name] for name in (shape.prompt, *shape.answer_names) if name is not None}
+    columns = tuple(dict.fromkeys(texts.values()))
+    rows = islice(table.rows(columns), LOOKED_AT)
+    found = columns_of_lists(rows, columns, names[shape.prompt] if shape.prompt else None)
+    return frozenset(name for name, column in texts.items() if column in found)
 
 
 def _looked_at(

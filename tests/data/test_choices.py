@@ -143,6 +143,12 @@ def test_a_column_for_each_outcome(written: Write) -> None:
     assert read(source).counts == {"read": 6, "kept": 3, "dropped: not one winner": 2, "dropped: tie": 1}
 
 
+def test_a_column_whose_values_are_names_of_columns_is_no_outcome(written: Write) -> None:
+    source = written(voted(["response_1", "response_2", "response_2"]))
+    named = replace(source, choice={"response_1": "response_1", "response_2": "response_2"})
+    assert firsts(named) == [True, False, False]
+
+
 @pytest.mark.parametrize(
     ("values", "right"),
     [

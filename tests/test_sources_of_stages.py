@@ -132,6 +132,7 @@ TABLE: dict[str, frozenset[str]] = {
     "data.shapes": frozenset({"rows"}),
     "data.written": frozenset({"rows"}),
     "data.tables": frozenset({"rows"}),
+    "data.files": frozenset({"rows"}),
     "data.planted": frozenset({"rows", "planted"}) | REWARDED,  # gold reads answers by its grammar
     # What every stage stands on.
     "": STAGES | {"rows", "planted"},  # the package's own __init__, which runs before all

@@ -12,8 +12,12 @@ from align_bench.cli.app import Columns, Runs, app, console, errors, pair_of
 
 @app.command()
 def data(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="A file, a hub id, or embedded/planted.")],
-    split: Annotated[str | None, typer.Option(help="Split of a hub data set or of embedded/planted.")] = None,
+    file: Annotated[
+        list[str], typer.Argument(metavar="FILE...", help="Files, patterns or a folder; a hub id; or embedded/planted.")
+    ],
+    split: Annotated[
+        str | None, typer.Option(help="Split of a hub data set, of a folder of several, or of embedded/planted.")
+    ] = None,
     rows: Annotated[int, typer.Option(help="How many rows to show.", min=0)] = 3,
     columns: Columns = None,
     choice: Annotated[
@@ -32,23 +36,27 @@ def data(
     from align_bench.data.summary import rich_summary
 
     mapped = dict(pair_of(item, "--column") for item in columns or ())
-    embedded = file.startswith("embedded/")
-    dial = _number(bias)
+    split = split or ("train" if file[0].startswith("embedded/") else None)
+    files = tuple(file) if len(file) > 1 else ()
     meanings = dict(_meaning(item) for item in choice or ())
-    source = DataSource(file, split or ("train" if embedded else None), mapped, meanings, bias=dial)
+    source = DataSource(", ".join(file), split, mapped, meanings, bias=_number(bias), files=files)
     console.print(rich_summary(source, read(source), rows=rows))
 
 
 @app.command()
 def score(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .jsonl or .parquet file of prompts with answers.")],
+    file: Annotated[
+        list[str], typer.Argument(metavar="FILE...", help="Files, patterns or a folder of prompts with answers.")
+    ],
     judge: Annotated[
         str,
         typer.Option(help="A suite that was run (or SUITE:JUDGE), a hub id, a folder (also of export), or gold."),
     ],
     out: Annotated[
-        Path | None, typer.Option(help="Where to write; .jsonl or .parquet. By default FILE.scored.SUFFIX.")
+        Path | None,
+        typer.Option(help="Where to write; .jsonl or .parquet. By default FILE.scored.jsonl, of Parquet .parquet."),
     ] = None,
+    split: Annotated[str | None, typer.Option(help="Split of a folder of several.")] = None,
     columns: Columns = None,
     name: Annotated[str, typer.Option(help="Name of the new column.")] = "score",
     revision: Annotated[str | None, typer.Option(help="Commit, branch or tag of a hub model.")] = None,
@@ -80,8 +88,8 @@ def score(
     from align_bench.data.answers import read_answers
     from align_bench.runner.score_file import JudgeChoice, score_file, summary
 
-    with progress_bars(errors, {}) as progress, progress.stage(file.name, "score") as update:
-        answers = read_answers(file, dict(pair_of(item, "--column") for item in columns or ()))
+    with progress_bars(errors, {}) as progress, progress.stage(Path(file[0]).name, "score") as update:
+        answers = read_answers(file, dict(pair_of(item, "--column") for item in columns or ()), split)
         choice = JudgeChoice(judge, revision, template, precision, max_tokens)  # type: ignore[arg-type]
         scored = score_file(answers, choice, runs=runs, out=out, name=name, update=update)
     for renderable in summary(scored):

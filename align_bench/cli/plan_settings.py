@@ -84,7 +84,7 @@ def _tune(tune: Tune) -> str:
 
 
 def _file(file: DataFile) -> str:
-    said = [file.path]
+    said = [", ".join(file.paths)]
     if file.rows is not None:
         said.append(f"first {file.rows:,} rows")
     if file.skip:

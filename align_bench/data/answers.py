@@ -1,4 +1,4 @@
-"""Readers of prompts with answers, to be scored: any JSONL or Parquet file, in one of several shapes.
+"""Readers of prompts with answers, to be scored: files of any kind that `tables` reads, in one of several shapes.
 
 The shape is recognised by the columns:
 
@@ -30,10 +30,11 @@ from align_bench.data.fields import (
     prompt_turns,
     whole_conversation,
 )
+from align_bench.data.files import COMPRESSED, find_files, kind_of
 from align_bench.data.known_sets import KnownSet, known_set
 from align_bench.data.layout import LOOKED_AT
 from align_bench.data.shapes import are_texts, check_readable, responses_to, used_beside, with_context
-from align_bench.data.tables import read_table
+from align_bench.data.tables import arrow_table, read_files
 from align_bench.data.written import columns_of_lists, read_written
 from align_bench.errors import DataError, nearest
 from align_bench.records import Conversation
@@ -47,7 +48,8 @@ STANDARD = ("prompt", "messages", "response", *PAIRS[0], *PAIRS[1])
 
 Row = Mapping[str, object]
 
-_SUFFIXES = (".jsonl", ".parquet")  # whose rows can be written again as they were
+_SUFFIXES = (".jsonl", ".parquet")  # of what is written
+_TYPED = (".parquet", ".arrow")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,8 @@ class AnswerFile:
     """A file of prompts with answers.
 
     Attributes:
-        path: the file.
+        path: the file, or the first name that was given.
+        files: all files, in reading order.
         rows: its rows, all columns.
         answers: column of answers → the conversation of each row; None where the row cannot be used.
         gold: what the gold judge knows of each row; None where there is nothing.
@@ -71,23 +74,29 @@ class AnswerFile:
     """
 
     path: Path
+    files: tuple[Path, ...]
     rows: Sequence[Row]
     answers: Mapping[str, Sequence[Conversation | None]]
     gold: Sequence[Gold | None]
     dropped: Mapping[str, int]
 
 
-def read_answers(path: Path, columns: Mapping[str, str] | None = None) -> AnswerFile:
+def read_answers(
+    names: Path | Sequence[str], columns: Mapping[str, str] | None = None, split: str | None = None
+) -> AnswerFile:
     """Read prompts with answers; a row that cannot be used is kept, and counted under its reason.
 
     Args:
-        path: a `.jsonl` or `.parquet` file.
+        names: a file; or files, patterns and folders, whose rows are read one after the other.
         columns: standard column (`prompt`, `messages`, `response`, `response_1`, …) → the file's name for it.
+        split: of a folder or pattern whose file names tell splits apart.
 
     Raises:
-        DataError: the file is missing, unreadable, of no known shape, or holds no usable row.
+        DataError: a file is missing, unreadable, of no known shape, or there is no usable row.
     """
-    rows = _rows(path)
+    names = (str(names),) if isinstance(names, Path) else tuple(names)
+    path, files = Path(names[0]), find_files(names, split)
+    rows = _rows(path, files)
     found = list(dict.fromkeys(name for row in rows for name in row))
     layout = _layout(path, found, columns or {}, rows)
     dropped: Counter[str] = Counter()
@@ -103,7 +112,7 @@ def read_answers(path: Path, columns: Mapping[str, str] | None = None) -> Answer
     if not any(one is not None for column in answers.values() for one in column):
         reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items())
         raise DataError(f"{path}: none of its {len(rows)} rows can be scored: {reasons}.")
-    return AnswerFile(path, rows, answers, [_gold_of(row) for row in rows], dict(dropped))
+    return AnswerFile(path, files, rows, answers, [_gold_of(row) for row in rows], dict(dropped))
 
 
 def write_scores(file: AnswerFile, out: Path, scores: Mapping[str, Sequence[float | None]]) -> None:
@@ -137,12 +146,20 @@ def check_free(file: AnswerFile, names: Sequence[str]) -> None:
         raise DataError(f"{file.path}: it has a column {sorted(taken)[0]!r} already", fix="--name another")
 
 
-def _rows(path: Path) -> Sequence[Row]:
-    if not path.is_file():
-        raise DataError(f"{path}: no such file.")
-    if path.suffix not in _SUFFIXES:
-        raise DataError(f"{path}: got the suffix {path.suffix or '(none)'}; expected .jsonl or .parquet")
-    table = read_table(path, str(path))
+def scored_path(file: AnswerFile) -> Path:
+    """Where the scores of one file are written by default: Parquet beside Parquet, else JSONL.
+
+    Raises:
+        DataError: the rows are of several files, or of a folder or pattern.
+    """
+    if file.files != (file.path,):
+        raise DataError(f"{file.path}: the rows are not of one file", fix="say where to write: --out FILE.jsonl")
+    unpacked = file.path.with_suffix("") if file.path.suffix.lower() in COMPRESSED else file.path
+    return file.path.with_name(f"{unpacked.stem}.scored{'.parquet' if kind_of(file.path) in _TYPED else '.jsonl'}")
+
+
+def _rows(path: Path, files: Sequence[Path]) -> Sequence[Row]:
+    table = read_files(files)
     rows = list(table.rows(table.columns))
     if not rows:
         raise DataError(f"{path}: it holds no rows.")
@@ -161,8 +178,8 @@ def _write_parquet(file: AnswerFile, target: Path, scores: Mapping[str, Sequence
     import pyarrow
     import pyarrow.parquet
 
-    if file.path.suffix == ".parquet":  # types stay as they are
-        table = pyarrow.parquet.read_table(file.path)
+    if kind_of(file.files[0]) in _TYPED:  # types stay as they are
+        table = arrow_table(file.files)
     else:
         try:
             table = pyarrow.Table.from_pylist(list(file.rows))

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from align_bench.data.preferences import hub_name, local_file, planted_settings
+from align_bench.data.files import kind_of
+from align_bench.data.preferences import hub_name, local_files, planted_settings
 from align_bench.records import Json
 from align_bench.sources import module_digest
 from align_bench.store.remembered import Remembered
@@ -23,9 +24,9 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 def fingerprint(source: DataSource, *, seed: int = 0, digest: Callable[[Path], str] | None = None) -> str:
     """Hash of all that decides what `preferences.read` returns, as 64 hexadecimal digits.
 
-    The reader counts by its source; a file by its bytes, whatever its name; the embedded set by the source that makes
-    it, its split, seed and bias; a hub data set by its id, split and commit. Without a network the commit is unknown,
-    and the revision is hashed as it was written.
+    The reader counts by its source; files by their bytes and order, whatever their names; the embedded set by the
+    source that makes it, its split, seed and bias; a hub data set by its id, split and commit. Without a network the
+    commit is unknown, and the revision is hashed as it was written.
 
     Args:
         source: what would be read.
@@ -47,8 +48,9 @@ def fingerprint(source: DataSource, *, seed: int = 0, digest: Callable[[Path], s
         split, bias = planted_settings(source)
         made = module_digest("align_bench.data.planted")
         parts["planted"] = {"split": split, "seed": seed, "bias": bias, "source": made}
-    elif (path := local_file(source)) is not None:
-        parts |= {"bytes": (digest or Remembered().digest)(path), "suffix": path.suffix.lower()}
+    elif (files := local_files(source)) is not None:
+        digest = digest or Remembered().digest
+        parts |= {"files": [[digest(file), kind_of(file)] for file in files]}
     else:
         parts |= {"hub": source.path, "commit": _hub_commit(source), "split": source.split}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -21,15 +21,15 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from align_bench.data.fields import DropError, Turns, gold_answer, gold_candidates, unread_keys
+from align_bench.data.files import find_files, is_pattern, missing_file
 from align_bench.data.layout import Layout, layout_of, tried_columns
 from align_bench.data.shapes import Answered
-from align_bench.data.tables import FORMATS, Table, first_line, read_table
+from align_bench.data.tables import Table, first_line, read_files
 from align_bench.errors import DataError, nearest
 from align_bench.records import Message, Preference, PreferenceSet
 
@@ -45,10 +45,10 @@ class DataSource:
     """Where preference data comes from.
 
     Attributes:
-        path: a local `.parquet`, `.jsonl`, `.json` or `.csv` file; a hub id, as `owner/name` or `owner/name:config`;
-            or `embedded/planted`.
-        split: the hub data set's split, or the embedded set's (`train`, `judge`, `val`, `test`). A file
-            has none.
+        path: a local file, a pattern or a folder of files of one kind (`data.files`); a hub id, as `owner/name` or
+            `owner/name:config`; or `embedded/planted`.
+        split: the hub data set's split, the embedded set's (`train`, `judge`, `val`, `test`), or that of a folder or
+            pattern whose file names tell splits apart. A file has none.
         columns: standard column name → the file's name for it.
         choice: value of the choice or label column, or a comparison such as `>0` → what it stands for: the preferred
             answer's column, `a`, `b`, `desirable`, `undesirable` or `drop`. Where several columns tell the winner, each
@@ -59,6 +59,7 @@ class DataSource:
             its text; parts that do not overlap share no prompt. All when None.
         revision: commit, branch or tag of a hub data set.
         bias: the embedded set's length bias: a number, or `none`, `default` or `strong`.
+        files: files, patterns and folders that are read one after the other in place of `path`, which names them.
     """
 
     path: str
@@ -70,6 +71,7 @@ class DataSource:
     prompts: tuple[float, float] | None = None
     revision: str | None = None
     bias: float | str = "default"
+    files: tuple[str, ...] = ()
 
 
 def read(source: DataSource, *, seed: int = 0) -> PreferenceSet:
@@ -154,7 +156,7 @@ def _parsed(source: DataSource, table: Table, layout: Layout, keys: set[str]) ->
             yield str(drop)
         except DataError as error:
             fix = tried_columns(source, table) or error.fix
-            raise DataError(f"{source.path}, row {place} (counted from 0): {error.message}", fix=fix) from None
+            raise DataError(f"{source.path}, {table.place(place)}: {error.message}", fix=fix) from None
 
 
 def _candidates(layout: Layout, raw: Mapping[str, object]) -> tuple[str, ...]:
@@ -224,43 +226,26 @@ def _planted_rows(source: DataSource, seed: int) -> Iterator[Preference]:
 
 
 def _open(source: DataSource) -> Table:
-    path = local_file(source)
-    table = _hub(source) if path is None else read_table(path, source.path)
+    files = local_files(source)
+    table = _hub(source) if files is None else read_files(files)
     twice = [name for name, count in Counter(table.columns).items() if count > 1]
     if twice:
         raise DataError(f"{source.path}: the column {twice[0]!r} is there twice.", fix="rename one of the two")
     return table
 
 
-def local_file(source: DataSource) -> Path | None:
-    """The local file that is meant; None when the path can only be a hub id.
+def local_files(source: DataSource) -> tuple[Path, ...] | None:
+    """The local files that are meant, in reading order; None when the path can only be a hub id.
 
     Raises:
-        DataError: it is a folder, or a file that is not there.
+        DataError: a file is not there, or the files cannot be read together.
     """
     path = Path(source.path).expanduser()
-    if path.is_dir():
-        raise DataError(
-            f"{source.path}: this is a folder; expected a {', '.join(FORMATS)} file, a hub id or {EMBEDDED}.",
-            fix=_folder_hint(path),
-        )
-    if path.exists():
-        return path
-    if _FILE_SUFFIX.search(source.path) or not _HUB_ID.fullmatch(source.path):
-        raise DataError(f"{source.path}: no such file.", fix=_near_file(path))
-    return None
-
-
-def _folder_hint(folder: Path) -> str:
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in FORMATS)
-    return f"name one of its files, such as `{files[0]}`" if files else "name a file"
-
-
-def _near_file(path: Path) -> str | None:
-    if not path.parent.is_dir():
-        return f"the folder {path.parent} does not exist either; a path is read from the current folder, {Path.cwd()}"
-    close = get_close_matches(path.name, [each.name for each in path.parent.iterdir() if each.is_file()], n=1)
-    return f"did you mean `{path.parent / close[0]}`?" if close else None
+    if not source.files and not path.exists() and not is_pattern(source.path):
+        if _FILE_SUFFIX.search(source.path) or not _HUB_ID.fullmatch(source.path):
+            raise missing_file(source.path)
+        return None
+    return find_files(source.files or (source.path,), source.split)
 
 
 def hub_name(source: DataSource) -> tuple[str, str | None]:

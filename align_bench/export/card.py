@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from align_bench.data.preferences import EMBEDDED, local_file
+from align_bench.data.preferences import EMBEDDED, local_files
 from align_bench.export.snippet import snippet
 from align_bench.export.weights import hub_id
 from align_bench.models.base import EMBEDDED as EMBEDDED_BASES
@@ -68,13 +68,14 @@ class Training:
     @property
     def on_hub(self) -> bool:
         """Whether its path is a hub id."""
-        return not self.embedded and local_file(self.source) is None
+        return not self.embedded and local_files(self.source) is None
 
     @property
     def title(self) -> str:
         """Its hub id, or its file without the folder, which is nobody's business."""
-        path = self.source.path
-        return path if self.embedded or self.on_hub else Path(path).name
+        if self.embedded or self.on_hub:
+            return self.source.path
+        return ", ".join(Path(name).name for name in self.source.files or (self.source.path,))
 
 
 def write_card(folder: Path, chosen: Chosen, note: Exported, proofs: Sequence[Proof], provenance: Provenance) -> None:

@@ -99,10 +99,9 @@ def rows_of(file: DataFile, role: str) -> Rows:
 
 def source_of(file: DataFile, role: str) -> DataSource:
     """The reader's view of a data entry; the embedded set's split falls back to the entry's own role."""
-    embedded = file.path.startswith("embedded/")
     return DataSource(
-        path=file.path,
-        split=file.split or (role if embedded else None),
+        path=", ".join(file.paths),
+        split=file.split or (role if file.embedded else None),
         columns=file.columns,
         choice=file.choice,
         rows=file.rows,
@@ -110,4 +109,5 @@ def source_of(file: DataFile, role: str) -> DataSource:
         prompts=file.prompts,
         revision=file.revision,
         bias=file.bias,
+        files=file.paths if len(file.paths) > 1 else (),
     )

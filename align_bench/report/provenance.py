@@ -94,7 +94,7 @@ def split_path(settings: Mapping[str, object], split: str) -> str:
         judge = judges[place] if place < len(judges) else None
         entry = judge.get("data") if isinstance(judge, Mapping) else None
     path = entry.get("path") if isinstance(entry, Mapping) else entry
-    return path if isinstance(path, str) else ""
+    return ", ".join(map(str, path)) if isinstance(path, list | tuple) else str(path or "")
 
 
 def _lines(name: str, value: Json) -> Iterator[Line]:

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from align_bench.data.fingerprint import fingerprint
-from align_bench.data.preferences import local_file
+from align_bench.data.preferences import local_files
 from align_bench.errors import DataError, MissingResultError
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class Results:
         """
         if rows.fingerprint not in self._read:
             found = rows.read()
-            if local_file(rows.source) is not None and fingerprint(rows.source) != rows.fingerprint:
+            if local_files(rows.source) is not None and fingerprint(rows.source) != rows.fingerprint:
                 raise DataError(
                     f"{rows.source.path} was changed during the run",
                     fix="run again; what rests on the file as it was is computed anew",

@@ -13,7 +13,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from align_bench.data.answers import AnswerFile, check_free, write_scores
+from align_bench.data.answers import AnswerFile, check_free, scored_path, write_scores
 from align_bench.data.planted import is_right
 from align_bench.errors import DataError, ModelError
 from align_bench.judge.find import find_judge
@@ -75,7 +75,7 @@ def score_file(
         file: from `data.answers.read_answers`.
         choice: the judge.
         runs: the folder of what has been computed.
-        out: where to write; None for `FILE.scored.SUFFIX` beside the file.
+        out: where to write; None for `FILE.scored.jsonl` (or `.parquet`) beside the file.
         name: the new column; where a row has two answers, `NAME_COLUMN`.
         update: progress, in answers.
 
@@ -84,7 +84,7 @@ def score_file(
     """
     names = {column: name if len(file.answers) == 1 else f"{name}_{column}" for column in file.answers}
     check_free(file, list(names.values()))
-    out = out or file.path.with_name(f"{file.path.stem}.scored{file.path.suffix}")
+    out = out or scored_path(file)
     if choice.judge == GOLD:
         scores: Scores = {names[column]: _gold(file, column) for column in file.answers}
         truncated, called = 0, GOLD

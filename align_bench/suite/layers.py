@@ -111,7 +111,7 @@ def _identity(value: Json) -> str | None:
     """What base, or which file, is meant; None where it is left open."""
     if isinstance(value, Mapping):
         value = value.get("path")
-    return value if isinstance(value, str) else None
+    return ", ".join(map(str, value)) if isinstance(value, list) else value if isinstance(value, str) else None
 
 
 def _short(value: Json) -> str:

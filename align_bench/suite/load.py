@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from glob import glob
 from pathlib import Path
 from typing import Any, Literal
 
@@ -190,7 +191,7 @@ def _override(raw: dict[str, Json], override: str) -> None:
     here = raw
     for depth, parent in enumerate(parents):
         child = here.get(parent)
-        if isinstance(child, str) and parent in ("train", "val", "test", "data"):
+        if isinstance(child, str | list) and parent in ("train", "val", "test", "data"):
             child = {"path": child}
         elif child is None:
             child = {}
@@ -230,7 +231,7 @@ def _held_out(suite: Suite) -> Suite:
     if not held:
         return suite
     whole = suite.data.train
-    if whole.path.startswith("embedded/"):  # whose split would else be that of the entry's role
+    if whole.embedded:  # whose split would else be that of the entry's role
         whole = whole.model_copy(update={"split": whole.split or "train"})
     first, last = whole.prompts or (0.0, 1.0)
 
@@ -278,6 +279,10 @@ def _as_far_as_set(value: Json) -> Json:
         return value
 
 
+def _matches(pattern: str, folder: Path | None) -> bool:
+    return bool(glob(pattern, root_dir=folder, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
+
+
 def _located(suite: Suite, folders: Sequence[Path]) -> Suite:
     """Local paths that exist beside the suite file or one that it extends, but not from here, become absolute."""
 
@@ -286,8 +291,13 @@ def _located(suite: Suite, folders: Sequence[Path]) -> Suite:
             return path
         return next((str(folder / path) for folder in folders if (folder / path).exists()), path)
 
+    def locate_files(name: str) -> str:
+        here = [str(each / name) for each in folders if _matches(name, each)]
+        return here[0] if here and not Path(name).exists() and not _matches(name, None) else locate(name)
+
     def locate_file(file: DataFile) -> DataFile:
-        return file.model_copy(update={"path": locate(file.path)})
+        found = [locate_files(name) for name in file.paths]
+        return file.model_copy(update={"path": found[0] if isinstance(file.path, str) else found})
 
     def locate_judge(judge: AnyJudge) -> AnyJudge:
         if isinstance(judge, TrainedJudge):

@@ -40,11 +40,16 @@ class Lora(_Strict):
 
 
 class DataFile(_Strict):
-    """Where rows come from. A bare string is its `path`."""
+    """Where rows come from. A bare string, or a list of them, is its `path`."""
 
-    path: str = Field(description="file (.parquet, .jsonl, .json, .csv), hub id, or embedded/planted")
+    path: str | Annotated[list[str], Field(min_length=1)] = Field(
+        description="file (.parquet, .jsonl, .json, .csv, .arrow; text also .gz or .zst), pattern (train-*.parquet), "
+        "folder of such files or of save_to_disk, list of these; hub id; or embedded/planted"
+    )
     split: str | None = Field(
-        None, description="split of a hub data set, or train | judge | val | test of embedded/planted"
+        None,
+        description="split of a hub data set or of a folder of several, or train | judge | val | test of "
+        "embedded/planted",
     )
     columns: dict[str, str] = Field(default_factory=dict, description="standard column name → the file's own")
     choice: dict[str, str] = Field(
@@ -83,9 +88,19 @@ class DataFile(_Strict):
             raise ValueError("expected two numbers from 0 to 1, the lower one first")
         return prompts
 
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The path, or all of a list."""
+        return (self.path,) if isinstance(self.path, str) else tuple(self.path)
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the rows ship with the package."""
+        return self.paths[0].startswith("embedded/")
+
 
 def _path_to_mapping(value: Any) -> Any:
-    return {"path": value} if isinstance(value, str) else value
+    return {"path": value} if isinstance(value, str | list) else value
 
 
 DataField = Annotated[DataFile, BeforeValidator(_path_to_mapping)]

@@ -436,15 +436,6 @@ def test_missing_file_suggests_a_neighbour(jsonl: Write, tmp_path: Path) -> None
     assert "does not exist either" in fix(caught)
 
 
-def test_a_folder_names_its_files(jsonl: Write, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"this is a folder; expected a \.parquet"):
-        read(DataSource(str(tmp_path)))
-    jsonl(pair(), name="train.jsonl")
-    with pytest.raises(DataError) as caught:
-        read(DataSource(str(tmp_path)))
-    assert "train.jsonl" in fix(caught)
-
-
 class FakeDataset:
     def __init__(self, rows: Sequence[Mapping[str, object]]) -> None:
         self.rows = rows

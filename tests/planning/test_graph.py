@@ -96,7 +96,10 @@ def inputs(given: Suite, outside: Outside) -> Inputs:
             model = Base(judge.model, Path("judge"), None, str(outside.judges[place]), "judge")
             classifiers[judge_cell(place)] = Classifier(model, precision, judge.template, judge)
     frozen = Frozen(Base(given.base, Path("base"), None, outside.base), precision, outside.date)
-    rows = {split: Rows(DataSource(file.path), content, file.too_long) for split, (file, content) in files.items()}
+    rows = {
+        split: Rows(DataSource(", ".join(file.paths)), content, file.too_long)
+        for split, (file, content) in files.items()
+    }
     return Inputs(frozen, rows, classifiers)
 
 

@@ -135,8 +135,8 @@ def test_assignment_is_packaged_and_needs_no_network() -> None:
     names = ["rm", "poe_rm", "robust_rm", "dpo", "kto", "simpo", "orpo", "ppo"]
     assert [method.name for method in suite.methods] == names
     assert suite.data.test is not None
-    rows = [suite.data.train.path, suite.data.val.path, suite.data.test.path, trained_judge(suite).data.path]
-    paths = [suite.base, *rows]
+    files = [suite.data.train, suite.data.val, suite.data.test, trained_judge(suite).data]
+    paths = [suite.base, *(path for file in files for path in file.paths)]
     assert all(path.startswith("embedded/") for path in paths)
 
 

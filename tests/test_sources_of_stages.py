@@ -87,6 +87,9 @@ TABLE: dict[str, frozenset[str]] = {
     # No artefact is made by these.
     "testing.": NOTHING,
     "data.summary": NOTHING,  # `align-bench data`
+    "data.doctor": NOTHING,
+    "data.near": NOTHING,
+    "data.scripts": NOTHING,
     "data.answers": NOTHING,  # `align-bench score`
     "data.shapes_page": NOTHING,  # docs/data.md
     "data.check_rows": REPORT,  # what alarms know of rows
@@ -108,6 +111,7 @@ TABLE: dict[str, frozenset[str]] = {
     "suite.layers": NOTHING,
     "suite.load": NOTHING,
     "planning.inputs": NOTHING,
+    "planning.strict": NOTHING,  # refuses
     # Order and progress; no stage's result may depend on them.
     "planning.estimate": NOTHING,
     "planning.memory": NOTHING,

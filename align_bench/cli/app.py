@@ -48,6 +48,12 @@ Quick = Annotated[
 Trust = Annotated[
     bool, typer.Option("--trust", help="Execute the plugin files that the suite names, without being asked.")
 ]
+Strict = Annotated[
+    bool,
+    typer.Option(
+        "--strict", help="Refuse a suite whose val or test shares a prompt with train or with a judge's rows."
+    ),
+]
 Runs = Annotated[Path, typer.Option("--runs", help="Folder for computed results, shared by all suites.")]
 Reports = Annotated[Path, typer.Option("--reports", help="Folder for reports.")]
 Form = Annotated[
@@ -121,7 +127,13 @@ TRIED_OUT = "-quick"  # what the name of a try-out ends with
 
 
 def prepared_for(
-    suite: str, overrides: list[str] | None, plugins: list[str] | None, *, quick: bool = False, trust: bool = False
+    suite: str,
+    overrides: list[str] | None,
+    plugins: list[str] | None,
+    *,
+    quick: bool = False,
+    trust: bool = False,
+    strict: bool = False,
 ) -> Prepared:
     """A suite with its methods and all that lies outside it; a mistake in the suite is reported first."""
     from align_bench.suite.load import load_suite, packaged_suites
@@ -135,7 +147,12 @@ def prepared_for(
         errors.print(TRY_OUT, style="bold yellow")
     from align_bench.planning.inputs import prepare
 
-    return prepare(loaded, registry_for(plugins, suite, loaded.plugins, trust=trust))
+    prepared = prepare(loaded, registry_for(plugins, suite, loaded.plugins, trust=trust))
+    if strict:
+        from align_bench.planning.strict import refuse_shared_prompts
+
+        refuse_shared_prompts(prepared.inputs.rows)
+    return prepared
 
 
 def command() -> str:

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from align_bench.cli.app import Columns, Runs, app, console, errors, pair_of
+from align_bench.cli.app import Columns, Form, Runs, app, console, errors, pair_of, write
+from align_bench.report.formats import Format
 
 
 @app.command()
@@ -27,20 +28,40 @@ def data(
     bias: Annotated[
         str, typer.Option(help="Length bias of embedded/planted: none, default, strong or a number.")
     ] = "default",
+    against: Annotated[
+        list[str] | None,
+        typer.Option(metavar="OTHER", help="Also count prompts that another file shares, or each split of a suite."),
+    ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(help="Also count rows that this model's template refuses, and those that are too long."),
+    ] = None,
+    max_length: Annotated[int, typer.Option(help="With --base: tokens of prompt and answer.", min=2)] = 1024,
+    form: Form = Format.TABLE,
 ) -> None:
-    """Summarise a preference set: its shape, counts, lengths and a few rows.
+    """Summarise a preference set and look for what is wrong with it: its shape, counts, lengths, duplicates,
+    contradictions, shared prompts, one-sided labels, scripts, and a few rows.
 
-    Example: align-bench data embedded/planted --split val
+    Example: align-bench data embedded/planted --split val --against embedded/planted:train
     """
+    from align_bench.cli.data_view import as_text, checks_section, findings_of
     from align_bench.data.preferences import DataSource, read
-    from align_bench.data.summary import rich_summary
+    from align_bench.data.summary import rich_summary, summarise
+    from align_bench.report.render.terminal import section_table
 
     mapped = dict(pair_of(item, "--column") for item in columns or ())
     split = split or ("train" if file[0].startswith("embedded/") else None)
     files = tuple(file) if len(file) > 1 else ()
     meanings = dict(_meaning(item) for item in choice or ())
     source = DataSource(", ".join(file), split, mapped, meanings, bias=_number(bias), files=files)
-    console.print(rich_summary(source, read(source), rows=rows))
+    found = read(source)
+    summary = summarise(found)
+    findings = findings_of(source, found, summary, against=against or (), base=base, max_length=max_length)
+    if form is not Format.TABLE:
+        write(as_text(source, summary, findings, form))
+        return
+    checks = [section_table(checks_section(findings))]
+    console.print(rich_summary(source, found, rows=rows, summary=summary, checks=checks))
 
 
 @app.command()

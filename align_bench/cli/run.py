@@ -15,6 +15,7 @@ from align_bench.cli.app import (
     Quick,
     Reports,
     Runs,
+    Strict,
     SuiteName,
     Trust,
     app,
@@ -43,6 +44,7 @@ def run(
     plugin: Plugins = None,
     trust: Trust = False,
     quick: Quick = False,
+    strict: Strict = False,
     runs: Runs = Path("runs"),
     reports: Reports = Path("reports"),
     profile: Annotated[
@@ -65,7 +67,7 @@ def run(
 
     Example: align-bench run assignment --set methods='\\[dpo, simpo]' --set seeds='[0, 1, 2]'
     """
-    prepared = prepared_for(suite, overrides, plugin, quick=quick, trust=trust)
+    prepared = prepared_for(suite, overrides, plugin, quick=quick, trust=trust, strict=strict)
     report = compute(prepared, runs, reports, profile=profile, quiet=quiet, json_log=json_log)
     show_report(report, form, reports, full=full)
     exit_on_failure(report)
@@ -98,6 +100,7 @@ def plan(
     plugin: Plugins = None,
     trust: Trust = False,
     quick: Quick = False,
+    strict: Strict = False,
     runs: Runs = Path("runs"),
 ) -> None:
     """Show a suite's settings and where they come from, its rows and what would be cut, which results are stored, and a
@@ -108,7 +111,7 @@ def plan(
     from align_bench.cli.plan_view import plan_tables
     from align_bench.suite.load import read_layers
 
-    prepared = prepared_for(suite, overrides, plugin, quick=quick, trust=trust)
+    prepared = prepared_for(suite, overrides, plugin, quick=quick, trust=trust, strict=strict)
     for table in plan_tables(prepared, runs, read_layers(suite, overrides or ())):
         console.print(table)
 

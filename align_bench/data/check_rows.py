@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from align_bench.records import PreferenceSet, TokenRow
+    from align_bench.records import Preference, PreferenceSet, TokenRow
+
+Row = TypeVar("Row", "TokenRow", "Preference")
 
 MOST_ROWS = 4000  # that token frequencies are counted on; their difference changes little with more
 
@@ -39,10 +41,15 @@ def label_sides(found: PreferenceSet) -> Sides | None:
     return Sides(len(numbered), sum(numbered)) if numbered else None
 
 
+def with_prompts_of(rows: Iterable[Row], others: Iterable[Row]) -> list[Row]:
+    """Rows whose very prompt is also one of the others', as tokens or as texts."""
+    known = {row.prompt for row in others}
+    return [row for row in rows if row.prompt in known]
+
+
 def prompts_in(rows: Sequence[TokenRow], train: Sequence[TokenRow]) -> int:
     """Rows whose prompt is also one of the training rows'."""
-    known = {row.prompt for row in train}
-    return sum(row.prompt in known for row in rows)
+    return len(with_prompts_of(rows, train))
 
 
 def distance(rows: Sequence[TokenRow], train: Sequence[TokenRow]) -> float:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from align_bench.metrics.length import count_words
 
 if TYPE_CHECKING:
-    from rich.console import Group
+    from rich.console import Group, RenderableType
     from rich.panel import Panel
     from rich.table import Table
     from rich.text import Text
@@ -43,6 +43,8 @@ class Summary:
         prompt: length of the prompts, all turns together.
         chosen, rejected: length of the answers.
         pairs: rows with both answers.
+        longer_pairs: those whose chosen answer has more words.
+        equally_long_pairs: those whose answers have the same number of words.
         chosen_longer: share of the pairs whose chosen answer has more words.
         equally_long: share of the pairs whose answers have the same number of words.
         gold_pairs: pairs of which exactly one answer is right by the gold judge.
@@ -55,6 +57,8 @@ class Summary:
     chosen: Lengths | None
     rejected: Lengths | None
     pairs: int
+    longer_pairs: int
+    equally_long_pairs: int
     chosen_longer: float | None
     equally_long: float | None
     gold_pairs: int
@@ -74,6 +78,8 @@ def summarise(preferences: PreferenceSet) -> Summary:
         chosen=_lengths([chosen for chosen, _ in words if chosen is not None]),
         rejected=_lengths([rejected for _, rejected in words if rejected is not None]),
         pairs=len(margins),
+        longer_pairs=sum(margin > 0 for margin in margins),
+        equally_long_pairs=margins.count(0),
         chosen_longer=_share([margin > 0 for margin in margins]),
         equally_long=_share([margin == 0 for margin in margins]),
         gold_pairs=len(gold),
@@ -97,21 +103,30 @@ def _share(hits: Sequence[bool]) -> float | None:
     return sum(hits) / len(hits) if hits else None
 
 
-def rich_summary(source: DataSource, preferences: PreferenceSet, rows: int = 3) -> Group:
+def rich_summary(
+    source: DataSource,
+    preferences: PreferenceSet,
+    rows: int = 3,
+    *,
+    summary: Summary | None = None,
+    checks: Sequence[RenderableType] = (),
+) -> Group:
     """The summary and the first rows, to be printed by rich.
 
     Args:
         source: where the set came from.
         preferences: the set.
         rows: how many rows to show in full, long texts shortened to `SHOWN_CHARACTERS`.
+        summary: the set's, where it is known already.
+        checks: what stands between the numbers and the rows.
     """
     from rich.console import Group
 
-    summary = summarise(preferences)
+    summary = summary or summarise(preferences)
     panels = [_row_panel(row) for row in preferences.rows[:rows]]
     head = [_shown(source.path), _shown(f"shape: {summary.shape}")]
     head += [_shown(line) for line in _unread(preferences)]
-    return Group(*head, _counts_table(summary), _lengths_table(summary), *_notes(summary), *panels)
+    return Group(*head, _counts_table(summary), _lengths_table(summary), *_notes(summary), *checks, *panels)
 
 
 def _unread(preferences: PreferenceSet) -> list[str]:

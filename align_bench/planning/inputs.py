@@ -58,12 +58,7 @@ def prepare(suite: Suite, registry: Registry) -> Prepared:
     entries = {judge_cell(place): judge for place, judge in enumerate(suite.judge)}
     loaded = {cell: find_judge(judge) for cell, judge in entries.items() if isinstance(judge, LoadedJudge)}
     precision = resolve_precision(suite.precision)
-    rows = {"train": rows_of(suite.data.train, "train"), "val": rows_of(suite.data.val, "val")}
-    if suite.data.test is not None:
-        rows["test"] = rows_of(suite.data.test, "test")
-    rows |= {
-        cell: rows_of(judge.data, JUDGE_CELL) for cell, judge in entries.items() if isinstance(judge, TrainedJudge)
-    }
+    rows = {split: rows_of(file, role) for split, (file, role) in _files(suite).items()}
     classifiers = {
         cell: Classifier(found, precision, judge.template, judge, template_date(found))
         for cell, found in loaded.items()
@@ -81,6 +76,23 @@ def _check_methods(suite: Suite, registry: Registry) -> None:
                 library_versions([library])
             except PluginError as error:
                 raise PluginError(f"{name} trains with {library}, which is not installed", fix=error.fix) from None
+
+
+def sources_of(suite: Suite) -> dict[str, DataSource]:
+    """The reader's view of all data entries: `train`, `val`, `test` where there is one, `judge`, `judge2`, …."""
+    return {split: source_of(file, role) for split, (file, role) in _files(suite).items()}
+
+
+def _files(suite: Suite) -> dict[str, tuple[DataFile, str]]:
+    """Split → its data entry, and the role that the embedded set's split falls back to."""
+    data = suite.data
+    test = {} if data.test is None else {"test": (data.test, "test")}
+    judges = {
+        judge_cell(place): (judge.data, JUDGE_CELL)
+        for place, judge in enumerate(suite.judge)
+        if isinstance(judge, TrainedJudge)
+    }
+    return {"train": (data.train, "train"), "val": (data.val, "val"), **test, **judges}
 
 
 def rows_of(file: DataFile, role: str) -> Rows:

@@ -86,10 +86,11 @@ TABLE: dict[str, frozenset[str]] = {
     "store.": NOTHING,  # keeps artefacts, with checksums
     # No artefact is made by these.
     "testing.": NOTHING,
-    "data.summary": NOTHING,  # `align-bench data`
-    "data.doctor": NOTHING,
-    "data.near": NOTHING,
-    "data.scripts": NOTHING,
+    "data.summary": REPORT,  # `align-bench data`, and the report's section on data
+    "data.advice": REPORT,
+    "data.doctor": REPORT,
+    "data.near": REPORT,
+    "data.scripts": REPORT,
     "data.answers": NOTHING,  # `align-bench score`
     "data.shapes_page": NOTHING,  # docs/data.md
     "data.check_rows": REPORT,  # what alarms know of rows

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from align_bench.data.advice import ADVICE, LONGER, NAMES
 from align_bench.data.check_rows import with_prompts_of
 from align_bench.data.near import near_groups
 from align_bench.data.scripts import NONE, script_of
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from align_bench.records import Message, Preference, PreferenceSet
 
 UNBALANCED = 0.8  # of labels on one side
-LONGER = 0.6  # of pairs whose longer answer is preferred, or the shorter one
 FEW_ROWS = 0.01  # in a script beside the main one
 SHOWN_ROWS = 3
 
@@ -152,24 +152,9 @@ def examine(
 
 def _repeats(rows: Sequence[Preference]) -> Iterator[Finding]:
     found = find_repeats(rows)
-    looked_for = [
-        (
-            "duplicate pairs",
-            found.duplicates,
-            "a copy counts once more in training and in means: drop all but the first",
-        ),
-        (
-            "near-duplicate pairs",
-            found.near_duplicates,
-            "look at some; where they say the same, drop all but the first",
-        ),
-        ("contradictory pairs", found.contradictions, "nothing can learn both labels: drop these, or label them again"),
-        # Several pairs of a prompt are what many sets are made of.
-        ("repeated prompts", found.prompts, None),
-        ("nearly repeated prompts", found.near_prompts, None),
-    ]
-    for what, pairs, advice in looked_for:
-        yield Finding(what, len(pairs), len(rows), pairs[:SHOWN_ROWS], advice if pairs else None)
+    for what, name in NAMES.items():
+        pairs: tuple[int, ...] = getattr(found, what)
+        yield Finding(name, len(pairs), len(rows), pairs[:SHOWN_ROWS], ADVICE.get(what) if pairs else None)
 
 
 def _shared(rows: Sequence[Preference], name: str, others: Sequence[Preference]) -> Iterator[Finding]:
@@ -179,11 +164,7 @@ def _shared(rows: Sequence[Preference], name: str, others: Sequence[Preference])
     alike = [row.pair for row, group in zip(rows, groups[len(others) :], strict=True) if group in known]
     near = sorted(set(alike) - set(exact))
     looked_for = [
-        (
-            f"prompts of {name}",
-            exact,
-            "a prompt that is trained on and measured on flatters: keep each in one of the two",
-        ),
+        (f"prompts of {name}", exact, ADVICE["shared"]),
         (f"near prompts of {name}", near, "look at some; where they ask the same, keep them in one of the two"),
     ]
     for what, pairs, advice in looked_for:

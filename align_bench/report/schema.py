@@ -74,6 +74,37 @@ class CheckedRows(Block):
     """The same between two halves of `train`."""
 
 
+class ExaminedRows(Block):
+    """What was found in the texts of the rows that were read, before any was dropped as tokens."""
+
+    rows: int
+    duplicates: int
+    """Rows whose prompt, answers and label are an earlier row's."""
+    near_duplicates: int
+    """Further rows whose prompt and answers are each near an earlier row's, by MinHash."""
+    contradictions: int
+    """Rows whose prompt and answers have the other label in another row."""
+    repeated_prompts: int
+    """Rows whose prompt is an earlier row's."""
+    prompts_in_train: int | None = None
+    """Rows whose prompt is also one of `train`; None of `train` itself."""
+    prompts_in_val: int | None = None
+    """Rows whose prompt is also one of `val`; None of `val` itself."""
+    pairs: int
+    """Rows with both answers."""
+    longer_preferred: int
+    """Pairs whose preferred answer has more words."""
+    equally_long: int
+    """Pairs whose answers have the same number of words."""
+    prompt_words: float | None = None
+    """Median words of the prompts, all turns together."""
+    chosen_words: float | None = None
+    rejected_words: float | None = None
+    """Median words of the answers of a side."""
+    scripts: dict[str, int]
+    """Script of most letters → rows, the most frequent one first."""
+
+
 class DataFacts(Block):
     """One data set, as it was read and tokenised."""
 
@@ -87,6 +118,8 @@ class DataFacts(Block):
     """Columns, and keys of turns, that were not read; none in reports from before they were listed."""
     checked: CheckedRows | None = None
     """None in reports from before rows were checked."""
+    examined: ExaminedRows | None = None
+    """None in reports from before rows were examined."""
 
 
 class SharedRows(Block):

@@ -118,6 +118,7 @@ def _header(
 ) -> Header:
     from align_bench.report.course import training_keywords
     from align_bench.report.schema import BaseFacts, Header, SuiteFacts
+    from align_bench.runner.checked import examined_rows
     from align_bench.runner.tuning import tuning_of
 
     suite, frozen = prepared.suite, prepared.inputs.frozen
@@ -137,7 +138,12 @@ def _header(
             template_date=frozen.date or None,
             vocabulary=frozen.base.vocabulary,
         ),
-        data={split: data_facts(split, prepared, graph, results) for split in graph.tables},
+        data={
+            split: data_facts(split, prepared, graph, results).model_copy(
+                update={"examined": examined_rows(split, prepared, results)}
+            )
+            for split in graph.tables
+        },
         judges=[_judge_facts(graph, results, judge, ended) for judge in graph.panel],
         environment=environment(),
         training_keywords=training_keywords(texts),

@@ -15,7 +15,7 @@ from align_bench.report.build import build_report
 from align_bench.report.course import training_keywords
 from align_bench.report.export import ReportRows, write_report
 from align_bench.report.rows import AttackedScores, AuditRow, ScoreRow, Side, TrainingRow
-from align_bench.report.schema import CheckedRows, DataFacts, JudgeFacts, MethodCheck, Report
+from align_bench.report.schema import CheckedRows, DataFacts, ExaminedRows, JudgeFacts, MethodCheck, Report
 from tests.report.conftest import header
 
 BASE = CellId("base")
@@ -54,6 +54,19 @@ class Suite:
                 read={"read": len(PAIRS), "kept": len(PAIRS)},
                 tokens={"kept": len(PAIRS)},
                 checked=CheckedRows(labels=40, labels_first=1, prompts_in_train=2),
+                examined=ExaminedRows(
+                    rows=len(PAIRS),
+                    duplicates=1,
+                    near_duplicates=2,
+                    contradictions=4,
+                    repeated_prompts=5,
+                    prompts_in_train=2,
+                    pairs=len(PAIRS),
+                    longer_preferred=30,
+                    equally_long=1,
+                    prompt_words=7.5,
+                    scripts={"Latin": len(PAIRS)},
+                ),
             ),
             "judge": DataFacts(
                 shape="question",

@@ -39,6 +39,7 @@ CHAPTERS = {
     "audit": "Audit",
     "drift": "Drift",
     "keywords": "Keywords",
+    "data": "Data",
     "cost": "Cost",
     "more": "More",
     "examples": "Examples",

@@ -15,6 +15,7 @@ from align_bench.report.tables.audit import (
 from align_bench.report.tables.baseline import against_longer
 from align_bench.report.tables.beside_course import beside_course
 from align_bench.report.tables.cost import costs
+from align_bench.report.tables.data import data_sets
 from align_bench.report.tables.differences import against_base, methods, own_reward, win_rates
 from align_bench.report.tables.drift import drift_from_base, gold_against_judge
 from align_bench.report.tables.keywords import keyword_lists
@@ -62,6 +63,7 @@ TABLES = (
     policy_ranks,
     keyword_lists,
     trials,
+    data_sets,
     costs,
     failures,
 )

@@ -380,7 +380,8 @@ def json_schema() -> dict[str, Any]:
         "description": "a method's name, or its name with parameters; a list of values makes a grid",
         "anyOf": [{"type": "string"}, {"type": "object", "minProperties": 1, "maxProperties": 1}],
     }
-    definitions["DataFile"] = {"anyOf": [{"type": "string"}, definitions["DataFile"]]}
+    paths = {"type": "array", "items": {"type": "string"}, "minItems": 1}
+    definitions["DataFile"] = {"anyOf": [{"type": "string"}, paths, definitions["DataFile"]]}
     one = [{"type": "string"}, *({"$ref": f"#/$defs/{kind.__name__}"} for kind in JUDGE_KINDS.values())]
     schema["properties"]["judge"] = {
         "anyOf": [*one, {"type": "array", "items": {"anyOf": one}}, {"type": "null"}],

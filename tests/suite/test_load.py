@@ -768,6 +768,7 @@ def test_schema_accepts_packaged_suites(path: Path) -> None:
         {"train": {"epocs": 1}},
         {"data": {"train": 3, "val": "x"}},
         {"data": {"train": {"rows": 3}, "val": "x"}},
+        {"data": {"train": [], "val": "x"}},
         {"methods": []},
         {"methods": [{}]},
         {"methods": [{"dpo": {}, "kto": {}}]},
@@ -783,6 +784,14 @@ def test_schema_refuses_what_the_loader_refuses(write: Write, change: Mapping[st
     assert accepts(schema, schema, raw)
     assert refusal(write(yaml.safe_dump({**raw, **change})))
     assert not accepts(schema, schema, {**raw, **change})
+
+
+def test_schema_and_loader_accept_a_list_of_files(write: Write) -> None:
+    schema, raw = json_schema(), yaml.safe_load(MINIMAL)
+    for train in (["a.jsonl", "b.jsonl"], {"path": ["a.jsonl", "b.jsonl"], "rows": 3}):
+        changed = {**raw, "data": {"train": train, "val": "x"}}
+        assert accepts(schema, schema, changed)
+        assert load_suite(str(write(yaml.safe_dump(changed)))).data.train.paths == ("a.jsonl", "b.jsonl")
 
 
 def described(schema: Mapping[str, Any], node: Mapping[str, Any]) -> bool:

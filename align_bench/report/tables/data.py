@@ -12,7 +12,7 @@ from align_bench.report.tables.section import Column, Section, text
 from align_bench.report.tables.values import Number, Value, count, shown
 
 if TYPE_CHECKING:
-    from align_bench.report.schema import ExaminedRows, Report
+    from align_bench.report.schema import CheckedRows, DataFacts, ExaminedRows, Report
 
 PROBLEMS = ("duplicates", "near_duplicates", "contradictions")
 
@@ -20,13 +20,17 @@ PROBLEMS = ("duplicates", "near_duplicates", "contradictions")
 def data_sets(report: Report) -> Section:
     """A row per split whose rows were examined, and a line of advice for each thing that is wrong."""
     examined = {split: facts.examined for split, facts in report.data.items() if facts.examined is not None}
+    sides = {split: _first_side(report.data[split].checked) for split in examined}
     rows: list[tuple[Value, ...]] = [
         (
             one_line(split),
             count(found.rows),
+            count(_dropped(report.data[split])),
+            count(report.data[split].tokens.get("truncated", 0)),
             *(count(getattr(found, problem)) for problem in PROBLEMS),
             count(found.prompts_in_train),
             count(found.prompts_in_val),
+            sides[split],
             _share(found.longer_preferred, found.pairs - found.equally_long),
             *(
                 shown(words, formatting.tenths)
@@ -37,14 +41,22 @@ def data_sets(report: Report) -> Section:
         for split, found in examined.items()
     ]
     columns = [
-        *(text("data"), Column("rows"), *(Column(NAMES[problem]) for problem in PROBLEMS)),
-        *(Column("prompts in train"), Column("prompts in val"), Column("longer preferred")),
+        *(
+            text("data"),
+            Column("rows"),
+            Column("dropped"),
+            Column("truncated"),
+            *(Column(NAMES[problem]) for problem in PROBLEMS),
+        ),
+        *(Column("prompts in train"), Column("prompts in val")),
+        *(Column("labels on one side"), Column("longer preferred")),
         *(Column("prompt words", optional=True), Column("chosen words", optional=True)),
         *(Column("rejected words", optional=True), text("scripts", optional=True)),
     ]
     captions = [
-        "Counts of rows. Longer preferred: of the pairs whose answers differ in their number of words. Words: medians. "
-        "align-bench data FILE shows which rows they are.",
+        "Counts of rows; dropped: as they were read or tokenised; truncated: answers beyond train.max_length. Labels on "
+        "one side: that prefer the first answer, or call the only one desirable. Longer preferred: of the pairs whose "
+        "answers differ in their number of words. Words: medians. align-bench data FILE shows which rows they are.",
         *_advice(examined),
     ]
     return Section("Data", columns, rows, captions if rows else [], chapter="data")
@@ -67,6 +79,18 @@ def _advice(examined: Mapping[str, ExaminedRows]) -> Iterator[str]:
                 f"{split}: the longer answer is preferred in {found.longer_preferred / differ:.1%}: read results at "
                 "equal length, or train a debiased reward model."
             )
+
+
+def _dropped(facts: DataFacts) -> int:
+    return sum(
+        rows for counts in (facts.read, facts.tokens) for why, rows in counts.items() if why.startswith("dropped")
+    )
+
+
+def _first_side(checked: CheckedRows | None) -> Number:
+    if checked is None or checked.labels is None or checked.labels_first is None:
+        return Number(None, "n/a")
+    return _share(checked.labels_first, checked.labels)
 
 
 def _share(part: int, of: int) -> Number:

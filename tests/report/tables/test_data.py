@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from align_bench.report.schema import DataFacts, ExaminedRows, Report
+from align_bench.report.schema import CheckedRows, DataFacts, ExaminedRows, Report
 from align_bench.report.tables.data import data_sets
 from tests.report.conftest import Run
 
@@ -26,7 +26,13 @@ SOUND = ExaminedRows(
 
 def with_data(report: Report, **examined: ExaminedRows | None) -> Report:
     data = {
-        split: DataFacts(shape="pairs", read={"read": 200}, tokens={"kept": 200}, examined=found)
+        split: DataFacts(
+            shape="pairs",
+            read={"read": 203, "dropped: equal answers": 2},
+            tokens={"kept": 200, "truncated": 4, "dropped: longer than 9 tokens": 1},
+            checked=CheckedRows(labels=200, labels_first=50),
+            examined=found,
+        )
         for split, found in examined.items()
     }
     return report.model_copy(update={"data": data})
@@ -43,9 +49,34 @@ def advice(report: Report) -> list[str]:
 
 def test_a_row_per_split(report: Report) -> None:
     section = data_sets(with_data(report, train=SOUND, val=SOUND.model_copy(update={"prompts_in_train": 0})))
-    shown = ("train", "200", "0", "0", "0", "n/a", "n/a", "47.4%", "12.0", "30.5", "28.0", "Latin 199, Han 1")
-    assert section.texts() == [shown, ("val", *shown[1:5], "0", *shown[6:])]
+    train, val = (
+        dict(zip((column.heading for column in section.columns), row, strict=True)) for row in section.texts()
+    )
+    assert train == {
+        "data": "train",
+        "rows": "200",
+        "dropped": "3",
+        "truncated": "4",
+        "duplicate pairs": "0",
+        "near-duplicate pairs": "0",
+        "contradictory pairs": "0",
+        "prompts in train": "n/a",
+        "prompts in val": "n/a",
+        "labels on one side": "25.0%",
+        "longer preferred": "47.4%",
+        "prompt words": "12.0",
+        "chosen words": "30.5",
+        "rejected words": "28.0",
+        "scripts": "Latin 199, Han 1",
+    }
+    assert val == {**train, "data": "val", "prompts in train": "0"}
     assert advice(with_data(report, train=SOUND, val=SOUND)) == []
+
+
+def test_labels_without_sides_are_undefined(report: Report) -> None:
+    changed = with_data(report, train=SOUND)
+    facts = changed.data["train"].model_copy(update={"checked": CheckedRows()})
+    assert "n/a" in data_sets(changed.model_copy(update={"data": {"train": facts}})).texts()[0][9]
 
 
 def test_reports_from_before_have_no_section(report: Report) -> None:

@@ -19,6 +19,7 @@ Kind = Literal["reward", "policy", "base"]
 Status = Literal["done", "failed", "skipped"]
 Level = Literal["checkpoint", "method"]
 Decision = Literal["higher", "lower", "equivalent", "none", "undefined"]
+MAX_DROPPED = 0.05  # share of rows that may be dropped when they are read or rendered, if nothing else is asked for
 OWN_SETTINGS = ("epochs", "batch_size")  # of a suite's `train`, which a method may set or sweep for itself
 
 
@@ -206,10 +207,12 @@ class TokenTable:
     Attributes:
         rows: the kept rows.
         counts: reason → rows: `kept`, `truncated`, `dropped: …`.
+        examples: reason → number of the first row that was dropped for it; not stored.
     """
 
     rows: tuple[TokenRow, ...]
     counts: Mapping[str, int]
+    examples: Mapping[str, int] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

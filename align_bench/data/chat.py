@@ -1,72 +1,50 @@
 """Preferences to token ids, once and for every method alike.
 
-The prompt and the whole conversation are rendered with the tokenizer's chat template and tokenised whole; the answer is
-what follows the tokens that the prompt, prompt + chosen and prompt + rejected have in common. An answer is never
-tokenised by itself: its first token may depend on what stands before it, and templates add text of their own (such as a
-default system turn).
+Prompt and answers are texts first (`rendering`). They are tokenised together, since the first token of an answer may
+depend on what stands before it: an answer is what follows the tokens that the prompt, prompt + chosen and prompt +
+rejected have in common. A token that would take text of a turn into the answer is not merged.
 
-A tokenizer without a chat template gets the plain form: the turns joined by newlines, a newline, the answer, the
-tokenizer's end token; the beginning-of-text token goes in front where the tokenizer adds one. A template is trusted to
-write its own beginning-of-text token.
+A tokenizer without a chat template gets the tokenizer's end token after the answer, and the beginning-of-text token in
+front where the tokenizer adds one. A template is trusted to write its own beginning-of-text token.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
+from align_bench.data.dropped import NO_PROMPT, UnusableRowError, advice
+from align_bench.data.rendering import Rendered, Style, render_rows, style_of
 from align_bench.errors import DataError
-from align_bench.records import Message, TokenRow, TokenTable, no_update
+from align_bench.records import TokenRow, TokenTable, no_update
 
 if TYPE_CHECKING:
     from align_bench.records import Preference, PreferenceSet, Update
 
 Ids = list[int]
-_T = TypeVar("_T")
 
 _CHUNK_ROWS = 256
-# Tokens may merge over the border between prompt and answer, and some templates open a thinking block only in the
-# prompt. A prompt that shares less than all but so many of its tokens with the conversation is another prompt.
-_MAX_LOST_TOKENS = 16
-_SENTINEL = "Zqxanswerxqz"
 _COUNTS_KEY = b"align_bench.counts"
-
-
-class _DropError(Exception):
-    """This row cannot be used, for a reason that is counted."""
-
-
-@dataclass(frozen=True)
-class _Rendered:
-    """Texts of one row: the prompt, then prompt + answer for each answer there is."""
-
-    row: Preference
-    texts: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class _Format:
-    """How a tokenizer writes conversations.
+    """How a tokenizer's texts become ids.
 
     Attributes:
-        prompt: turns → text up to and with the answer's header.
-        conversation: turns, answer → text.
-        bos: ids put in front of every text.
-        end: id of the token that ends an answer.
-        ended: whether `conversation` writes the end token; it is appended where it does not.
+        style: how it writes conversations.
+        bos: ids put in front of every prompt.
+        end: ids put after every answer: its end token, where the text has none.
     """
 
-    prompt: Callable[[Sequence[Message]], str]
-    conversation: Callable[[Sequence[Message], str], str]
-    bos: tuple[int, ...]
-    end: int
-    ended: bool
+    style: Style
+    bos: Ids
+    end: Ids
 
 
 def tokenize(
@@ -89,110 +67,67 @@ def tokenize(
 
     Returns:
         The kept rows in their order. An answer runs through its end-of-turn token; what the template writes after it
-        is cut. Both answers of a pair share one prompt.
+        is cut. Both answers of a pair share one prompt. Rows that the template refuses are dropped and counted.
 
     Raises:
-        DataError: the chat template refuses a conversation, the tokenizer has no end token, or no row is left.
+        DataError: the tokenizer has no end token, or no row is left.
     """
     if max_length < 2:
         raise DataError(f"max_length is {max_length}; a prompt and an answer need at least 2 tokens.")
     if not preferences.rows:
         raise DataError("there are no rows to tokenise.")
-    style = _format(tokenizer, preferences.rows[0])
+    form = _format(tokenizer, preferences.rows)
     # Token ids are drawn from one list: equal numbers are then one object, a quarter of the memory of a fresh int each.
     shared = list(range(len(tokenizer)))
     kept: list[TokenRow] = []
     counts: Counter[str] = Counter(kept=0, truncated=0)
+    examples: dict[str, int] = {}
     total = len(preferences.rows)
     for start in range(0, total, _CHUNK_ROWS):
         chunk = preferences.rows[start : start + _CHUNK_ROWS]
-        for row, texts in _encode(tokenizer, style, chunk):
+        for row, parts in _encoded(tokenizer, form, render_rows(tokenizer, form.style, chunk)):
             try:
-                token_row, truncated = _token_row(row, _split(row, texts, style), max_length, too_long)
-            except _DropError as drop:
-                counts[f"dropped: {drop}"] += 1
+                if isinstance(parts, UnusableRowError):
+                    raise parts
+                token_row, truncated = _token_row(row, parts, max_length, too_long)
+            except UnusableRowError as reason:
+                counts[f"dropped: {reason}"] += 1
+                examples.setdefault(str(reason), row.pair)
                 continue
             kept.append(_interned(token_row, shared))
             counts["truncated"] += truncated
         update(start + len(chunk), total)
     counts["kept"] = len(kept)
     if not kept:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items() if reason.startswith("dropped"))
-        raise DataError(f"none of {total} rows is left after tokenising: {reasons}.", fix="raise `max_length`")
-    return TokenTable(tuple(kept), dict(counts))
+        raise _nothing_left(total, counts)
+    return TokenTable(tuple(kept), dict(counts), examples)
 
 
-def _format(tokenizer: Any, first: Preference) -> _Format:
-    if getattr(tokenizer, "chat_template", None):
-        return _template_format(tokenizer, first)
-    return _Format(
-        prompt=_plain,
-        conversation=lambda turns, answer: _plain(turns) + answer,
-        bos=_added_bos(tokenizer),
-        end=_eos(tokenizer),
-        ended=False,
+def _nothing_left(total: int, counts: Counter[str]) -> DataError:
+    dropped = Counter({reason: count for reason, count in counts.items() if reason.startswith("dropped: ")})
+    reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items())
+    (most, _), *_ = dropped.most_common(1)
+    return DataError(
+        f"none of {total} rows is left after tokenising: {reasons}.", fix=advice(most.removeprefix("dropped: "))
     )
 
 
-def _plain(turns: Sequence[Message]) -> str:
-    return "\n".join(turn.content for turn in turns) + "\n"
-
-
-def _added_bos(tokenizer: Any) -> tuple[int, ...]:
-    """The beginning-of-text token, where the tokenizer itself adds one to a text."""
-    added = tokenizer("")["input_ids"][:1]
-    return tuple(added) if added == [tokenizer.bos_token_id] else ()
-
-
-def _eos(tokenizer: Any) -> int:
+def _format(tokenizer: Any, rows: Sequence[Preference]) -> _Format:
+    style = style_of(tokenizer, rows)
+    if style.ending:
+        return _Format(style, [], [])
     if tokenizer.eos_token_id is None:
         raise DataError(
             "the tokenizer has no end token, so that no answer could end.",
             fix="set `eos_token` in the model folder's tokenizer_config.json",
         )
-    return int(tokenizer.eos_token_id)
+    return _Format(style, [] if style.template else _added_bos(tokenizer), [int(tokenizer.eos_token_id)])
 
 
-def _template_format(tokenizer: Any, first: Preference) -> _Format:
-    def conversation(turns: Sequence[Message], answer: str) -> str:
-        return _apply(tokenizer, [*turns, Message("assistant", answer)], header=False)
-
-    probe = _named(first, lambda: conversation(first.prompt, _SENTINEL))
-    suffix = probe.rpartition(_SENTINEL)[2]
-    end = _first_added_token(tokenizer, suffix)
-    if end is not None:
-        return _Format(lambda turns: _apply(tokenizer, turns, header=True), conversation, (), end, ended=True)
-    return _Format(
-        prompt=lambda turns: _apply(tokenizer, turns, header=True),
-        conversation=lambda turns, answer: conversation(turns, answer).removesuffix(suffix),
-        bos=(),
-        end=_eos(tokenizer),
-        ended=False,
-    )
-
-
-def _apply(tokenizer: Any, turns: Sequence[Message], *, header: bool) -> str:
-    messages = [{"role": turn.role, "content": turn.content} for turn in turns]
-    return str(tokenizer.apply_chat_template(messages, add_generation_prompt=header, tokenize=False))
-
-
-def _named(row: Preference, render: Callable[[], _T]) -> _T:
-    """Render, and name the row where the template refuses it."""
-    # Templates are programs that may raise anything.
-    try:
-        return render()
-    except Exception as error:
-        roles = ", ".join([turn.role for turn in row.prompt] + ["assistant"])
-        raise DataError(
-            f"row {row.pair} (counted from 0): the chat template refuses this conversation (turns: {roles}): {error}",
-            fix="leave such rows out of the data, or use a base whose template takes these roles",
-        ) from error
-
-
-def _first_added_token(tokenizer: Any, suffix: str) -> int | None:
-    """The first token of the suffix that is no ordinary text: the end of turn."""
-    added = set(tokenizer.added_tokens_decoder) | set(tokenizer.all_special_ids)
-    return next((token for token in _ids(tokenizer, [suffix])[0] if token in added), None)
+def _added_bos(tokenizer: Any) -> Ids:
+    """The beginning-of-text token, where the tokenizer itself adds one to a text."""
+    added: Ids = tokenizer("")["input_ids"][:1]
+    return added if added == [tokenizer.bos_token_id] else []
 
 
 def _ids(tokenizer: Any, texts: Sequence[str]) -> list[Ids]:
@@ -200,29 +135,36 @@ def _ids(tokenizer: Any, texts: Sequence[str]) -> list[Ids]:
     return list(encoded["input_ids"])
 
 
-def _encode(tokenizer: Any, style: _Format, rows: Sequence[Preference]) -> Iterator[tuple[Preference, list[Ids]]]:
-    rendered = [_Rendered(row, _named(row, partial(_texts, row, style))) for row in rows]
-    ids = iter(_ids(tokenizer, [text for each in rendered for text in each.texts]))
-    for each in rendered:
-        yield each.row, [[*style.bos, *next(ids)] for _ in each.texts]
+def _encoded(
+    tokenizer: Any, form: _Format, rows: Sequence[tuple[Preference, Rendered | UnusableRowError]]
+) -> Iterator[tuple[Preference, tuple[Ids, list[Ids]] | UnusableRowError]]:
+    """The shared prompt and the answers of each row as ids."""
+    usable = [texts for _, texts in rows if isinstance(texts, Rendered)]
+    whole = [[text.prompt, *(text.prompt + answer for answer in text.answers)] for text in usable]
+    ids = iter(_ids(tokenizer, [text for texts in whole for text in texts]) if usable else [])
+    for row, texts in rows:
+        if isinstance(texts, UnusableRowError):
+            yield row, texts
+            continue
+        prompt, answers = _split(tokenizer, form.style, texts, [next(ids) for _ in (texts.prompt, *texts.answers)])
+        yield row, ([*form.bos, *prompt], [[*answer, *form.end] for answer in answers])
 
 
-def _texts(row: Preference, style: _Format) -> tuple[str, ...]:
-    answers = [answer for answer in (row.chosen, row.rejected) if answer is not None]
-    return (style.prompt(row.prompt), *(style.conversation(row.prompt, answer) for answer in answers))
+def _split(tokenizer: Any, style: Style, texts: Rendered, ids: Sequence[Ids]) -> tuple[Ids, list[Ids]]:
+    """The shared prompt and the answers, of the ids of the prompt and of prompt + answer each."""
+    shared = _common_prefix(ids)
+    if shared < len(ids[0]) and not _within_header(tokenizer, style, texts.prompt, shared):
+        return ids[0], _ids(tokenizer, texts.answers)
+    return ids[0][:shared], [each[shared:] for each in ids[1:]]
 
 
-def _split(row: Preference, texts: Sequence[Ids], style: _Format) -> tuple[Ids, list[Ids]]:
-    """The shared prompt and each answer through its end token."""
-    prompt, *conversations = texts
-    shared = _common_prefix(texts)
-    if not shared or len(prompt) - shared > _MAX_LOST_TOKENS:
-        raise DataError(
-            f"row {row.pair} (counted from 0): the chat template writes the prompt differently once it has an answer "
-            f"({len(prompt) - shared} of its {len(prompt)} tokens are not in the conversation).",
-            fix="use a base whose template writes the same prompt with and without an answer",
-        )
-    return prompt[:shared], [_through_end(ids[shared:], style) for ids in conversations]
+def _within_header(tokenizer: Any, style: Style, prompt: str, shared: int) -> bool:
+    """Whether a prompt's tokens from this place on are of the header alone, and take no text of a turn with them."""
+    if not (tokenizer.is_fast and prompt.endswith(style.header)):
+        return False
+    found = tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    start = found["offset_mapping"][shared][0]
+    return bool(start >= len(prompt) - len(style.header))
 
 
 def _common_prefix(texts: Sequence[Ids]) -> int:
@@ -234,27 +176,19 @@ def _common_prefix(texts: Sequence[Ids]) -> int:
     return sum(1 for _ in takewhile(lambda tokens: len(set(tokens)) == 1, zip(*texts, strict=False)))
 
 
-def _through_end(answer: Ids, style: _Format) -> Ids:
-    if not style.ended:
-        return [*answer, style.end]
-    # The last one is the template's; an earlier one is the answer quoting the token.
-    for position in range(len(answer) - 1, -1, -1):
-        if answer[position] == style.end:
-            return answer[: position + 1]
-    return [*answer, style.end]
-
-
 def _token_row(row: Preference, parts: tuple[Ids, list[Ids]], max_length: int, too_long: str) -> tuple[TokenRow, bool]:
     prompt, answers = parts
+    if not prompt:
+        raise UnusableRowError(NO_PROMPT)
     room = max_length - len(prompt)
     truncated = any(len(answer) > room for answer in answers)
     if truncated and too_long == "drop":
-        raise _DropError(f"longer than {max_length} tokens")
+        raise UnusableRowError(f"longer than {max_length} tokens")
     if room < 1:
-        raise _DropError(f"prompt leaves no room in {max_length} tokens")
+        raise UnusableRowError(f"prompt leaves no room in {max_length} tokens")
     shortened = [tuple(answer[:room]) for answer in answers]
     if len(shortened) == 2 and shortened[0] == shortened[1]:
-        raise _DropError("equal answers after truncation" if truncated else "equal answers as tokens")
+        raise UnusableRowError("equal answers after truncation" if truncated else "equal answers as tokens")
     left = iter(shortened)
     chosen = None if row.chosen is None else next(left)
     rejected = None if row.rejected is None else next(left)

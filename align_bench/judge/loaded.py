@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 from safetensors import safe_open
 
+from align_bench.data.rendering import whole_conversations
 from align_bench.errors import DataError, ModelError
 from align_bench.judge.reward_model import RewardModel
 from align_bench.models.compute import compute_dtype
@@ -20,14 +21,14 @@ from align_bench.models.logprobs import last_states
 from align_bench.models.micro_batches import micro_batches
 from align_bench.models.quiet import clear_errors
 from align_bench.models.weights import weight_shapes
-from align_bench.records import Message, no_update
+from align_bench.records import MAX_DROPPED, no_update
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from align_bench.models.base import Base
     from align_bench.models.precision import Precision
-    from align_bench.records import Conversation, Update
+    from align_bench.records import Conversation, Message, Update
 
 _ALIGN_ANYTHING_HEAD = "score_head.weight"
 _LABELS = (1, 2)
@@ -62,16 +63,20 @@ class LoadedModel:
     def __call__(
         self, conversations: Sequence[Conversation], *, max_tokens: int, update: Update = no_update
     ) -> tuple[list[float], int]:
-        """See `reward_model.Scorer`. An answer is written as a finished one, whether it is or not."""
+        """See `reward_model.Scorer`. An answer is written as a finished one, whether it is or not.
+
+        A conversation that the chat template refuses has no score (NaN), but for more than 5% of them.
+        """
         distinct = list(dict.fromkeys((one.prompt, one.answer) for one in conversations))
         encoded = self._encoded(distinct)
         truncated = [self._truncated(distinct[number], ids) for number, (ids, _) in enumerate(encoded)]
         encoded = [short or whole for short, whole in zip(truncated, encoded, strict=True)]
+        readable = [number for number, (ids, _) in enumerate(encoded) if ids]
         found = [math.nan] * len(encoded)
         lengths, device = [len(ids) for ids, _ in encoded], self.model.device.type
         done = 0
         with torch.no_grad():
-            for micro in micro_batches(range(len(encoded)), lengths, max_tokens=max_tokens, device=device):
+            for micro in micro_batches(readable, lengths, max_tokens=max_tokens, device=device):
                 values = self._rewards([encoded[index] for index in micro]).tolist()
                 for index, value in zip(micro, values, strict=True):
                     found[index] = value
@@ -86,13 +91,14 @@ class LoadedModel:
         if not texts:
             return []
         if self.template == "chat":
-            rendered = [self._rendered(prompt, answer) for prompt, answer in texts]
-            found = self.tokenizer(rendered, add_special_tokens=False, verbose=False)
+            rendered = self._rendered(texts)
+            found = self.tokenizer([text or "" for text in rendered], add_special_tokens=False, verbose=False)
         else:
-            prompts = [_joined(prompt) for prompt, _ in texts]
+            prompts = rendered = [_joined(prompt) for prompt, _ in texts]
             found = self.tokenizer(prompts, [answer for _, answer in texts], verbose=False)
         types = found.get("token_type_ids") or [None] * len(texts)
-        if empty := [number for number, ids in enumerate(found["input_ids"]) if not ids]:
+        refused = {number for number, text in enumerate(rendered) if text is None}
+        if empty := [number for number, ids in enumerate(found["input_ids"]) if not ids and number not in refused]:
             raise DataError(f"the judge's tokenizer returns no tokens for conversation {empty[0]} (counted from 0)")
         return list(zip(found["input_ids"], types, strict=True))
 
@@ -110,16 +116,18 @@ class LoadedModel:
         )
         return found["input_ids"], found.get("token_type_ids")
 
-    def _rendered(self, prompt: Sequence[Message], answer: str) -> str:
-        turns = [{"role": turn.role, "content": turn.content} for turn in [*prompt, Message("assistant", answer)]]
-        try:
-            return str(self.tokenizer.apply_chat_template(turns, tokenize=False))
-        except Exception as error:  # templates are programs that may raise anything
-            roles = ", ".join(turn["role"] for turn in turns)
+    def _rendered(self, texts: Sequence[tuple[tuple[Message, ...], str]]) -> list[str | None]:
+        """Whole conversations as the template writes them; None for those that it refuses."""
+        found = whole_conversations(self.tokenizer, texts)
+        refused = [number for number, text in enumerate(found) if not isinstance(text, str)]
+        if len(refused) > MAX_DROPPED * len(found):
+            roles = ", ".join([turn.role for turn in texts[refused[0]][0]] + ["assistant"])
             raise DataError(
-                f"the judge's chat template refuses a conversation (turns: {roles}): {error}",
+                f"the judge's chat template refuses {len(refused):,} of {len(found):,} conversations, such as one with "
+                f"the turns {roles}: {found[refused[0]]}",
                 fix="write template: pair for this judge, or leave such rows out",
-            ) from error
+            )
+        return [text if isinstance(text, str) else None for text in found]
 
     def _rewards(self, batch: Sequence[tuple[list[int], list[int] | None]]) -> Tensor:
         """Scores of one batch, float32 tensor of shape [rows]."""

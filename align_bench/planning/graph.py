@@ -101,7 +101,13 @@ def make_graph(prepared: Prepared, known: Known) -> Graph:
     """
     suite, registry, inputs = prepared.suite, prepared.registry, prepared.inputs
     tables = {
-        split: Tokens(owner=split, rows=rows, frozen=inputs.frozen, max_length=suite.train.max_length)
+        split: Tokens(
+            owner=split,
+            rows=rows,
+            frozen=inputs.frozen,
+            max_length=suite.train.max_length,
+            max_dropped=suite.data.max_dropped,
+        )
         for split, rows in inputs.rows.items()
     }
     rows, test = inputs.rows, tables.get("test")

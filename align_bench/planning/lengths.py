@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from align_bench.data.chat import tokenize
+from align_bench.data.dropped import check_dropped
 from align_bench.records import PreferenceSet
 from align_bench.stages.stage import Size
 
@@ -54,18 +55,20 @@ def measure_lengths(table: Tokens, tokenizer: Any, max_new_tokens: int) -> Lengt
     found = table.rows.read()
     step = max(1, math.ceil(len(found.rows) / SAMPLE_ROWS))
     sample = PreferenceSet(found.rows[::step], found.shape, {})
-    rows = tokenize(tokenizer, sample, max_length=_ANY_LENGTH).rows
+    tokenized = tokenize(tokenizer, sample, max_length=_ANY_LENGTH)
+    rows, every = tokenized.rows, len(found.rows) / len(sample.rows)
+    of_all = {reason: round(every * count) for reason, count in tokenized.counts.items()}
+    check_dropped(table.where, found.counts, of_all, tokenized.examples, most=table.max_dropped)
     answers = [answer for row in rows for answer in _answers(row)]
     chosen = [len(row.chosen) for row in rows if row.chosen is not None]
     cut = [any(len(row.prompt) + len(answer) > table.max_length for answer in _answers(row)) for row in rows]
     kept = [row for row, is_cut in zip(rows, cut, strict=True) if not (is_cut and table.rows.too_long == "drop")]
     tokens = sum(min(len(row.prompt) + len(answer), table.max_length) for row in kept for answer in _answers(row))
-    share = len(found.rows) / len(rows)
     return Lengths(
         size=Size(
-            rows=round(share * len(kept)),
-            tokens=round(share * tokens),
-            prompt_tokens=round(share * sum(len(row.prompt) for row in kept)),
+            rows=round(every * len(kept)),
+            tokens=round(every * tokens),
+            prompt_tokens=round(every * sum(len(row.prompt) for row in kept)),
             prompts=len({row.prompt for row in found.rows}),
         ),
         sampled=len(rows),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from align_bench.records import MAX_DROPPED
 from align_bench.stages.stage import TEXT_LIBRARIES, Desk, Made, Stage
 
 if TYPE_CHECKING:
@@ -26,11 +27,13 @@ class Tokens(Stage["TokenTable"]):
         rows: the entry.
         frozen: whose tokenizer and template write it.
         max_length: tokens of prompt + answer.
+        max_dropped: the share of its rows that may be dropped when they are read or by the template.
     """
 
     rows: Rows
     frozen: Frozen
     max_length: int
+    max_dropped: float = MAX_DROPPED
     kind = "tokens"
     label = "tokens"
     libraries = TEXT_LIBRARIES
@@ -38,16 +41,23 @@ class Tokens(Stage["TokenTable"]):
 
     def identity(self) -> dict[str, Json]:
         """The base's digest holds its tokenizer and its template; what the template may write beside is the date."""
-        return {
+        known: dict[str, Json] = {
             "data": self.rows.fingerprint,
             "tokenizer": self.frozen.base.digest,
             "date": self.frozen.date,
             "max_length": self.max_length,
             "too_long": self.rows.too_long,
         }
+        return known if self.max_dropped == MAX_DROPPED else known | {"max_dropped": self.max_dropped}
+
+    @property
+    def where(self) -> str:
+        """What its rows are called in messages."""
+        return f"{self.owner} ({self.rows.source.path})"
 
     def run(self, desk: Desk, folder: Path) -> Made:
         from align_bench.data.chat import save_table, tokenize
+        from align_bench.data.dropped import check_dropped
         from align_bench.models.tokenizer import load_tokenizer
 
         found = desk.preferences(self.rows)
@@ -58,6 +68,7 @@ class Tokens(Stage["TokenTable"]):
             too_long=self.rows.too_long,
             update=desk.update,
         )
+        check_dropped(self.where, found.counts, table.counts, table.examples, most=self.max_dropped)
         save_table(folder / FILE, table)
         return Made(
             tokens_in(table),

@@ -309,7 +309,10 @@ def _located(suite: Suite, folders: Sequence[Path]) -> Suite:
         update={
             "base": locate(suite.base),
             "data": Data(
-                train=locate_file(data.train), val=locate_file(data.val), test=data.test and locate_file(data.test)
+                train=locate_file(data.train),
+                val=locate_file(data.val),
+                test=data.test and locate_file(data.test),
+                max_dropped=data.max_dropped,
             ),
             "judge": tuple(locate_judge(judge) for judge in suite.judge),
             "plugins": [locate(plugin) for plugin in suite.plugins],

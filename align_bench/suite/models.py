@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from align_bench.errors import SuiteError
+from align_bench.records import MAX_DROPPED
 from align_bench.suite.names import BASE_CELL as BASE_CELL
 from align_bench.suite.names import GOLD as GOLD
 from align_bench.suite.names import JUDGE_CELL as JUDGE_CELL
@@ -113,6 +114,14 @@ class Data(_Strict):
     val: DataField
     test: DataField | None = Field(
         None, description="pairs that nothing is chosen on, on which the base and every policy are compared once more"
+    )
+    max_dropped: float = Field(
+        MAX_DROPPED,
+        ge=0,
+        le=1,
+        strict=True,
+        description="share of an entry's rows that may be dropped when they are read or by the chat template; more "
+        "stops the run",
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TypeVar
 
-from align_bench.suite.models import Data, DataFile, Method, Suite, TrainedJudge, Tune
+from align_bench.suite.models import DataFile, Method, Suite, TrainedJudge, Tune
 
 TRAIN_ROWS, MEASURED_ROWS = 320, 160
 PROMPTS, AUDITED_PAIRS, TRIALS = 50, 25, 2
@@ -35,7 +35,13 @@ def cut(suite: Suite) -> Suite:
         update={
             "name": f"{suite.name}-quick",
             "quick": True,
-            "data": Data(train=_first(data.train, TRAIN_ROWS), val=_first(data.val, MEASURED_ROWS), test=test),
+            "data": data.model_copy(
+                update={
+                    "train": _first(data.train, TRAIN_ROWS),
+                    "val": _first(data.val, MEASURED_ROWS),
+                    "test": test,
+                }
+            ),
             "judge": judges,
             "seeds": suite.seeds[:1],
             "train": suite.train.model_copy(update={"epochs": 1}),

@@ -30,6 +30,9 @@ NO_SYSTEM = (
 OTHER_PROMPT = "{% if add_generation_prompt %}Please write a long and careful answer to this: {% endif %}" + TRAILING
 STRIPPED = TRAILING.replace("m.content", "m.content | trim")
 
+# Answers that the fixture's tokenizer merges with the question itself where no header stands between them.
+MERGED_WITH_THE_QUESTION = [("\ngood", "bad"), ("\n\n", "\n")]
+
 Make = Callable[..., PreTrainedTokenizerFast]
 
 CORPUS = [
@@ -120,7 +123,7 @@ def test_several_turns(make: Make) -> None:
     assert chosen == "good<|im_end|>"
 
 
-@pytest.mark.parametrize("template", [TRAILING, DEFAULT + BETWEEN, PHI, NO_END, THINKING, None])
+@pytest.mark.parametrize("template", [TRAILING, DEFAULT + BETWEEN, PHI, NO_END, None])
 @pytest.mark.parametrize(
     "answers", [("good", "bad"), ("\ngood", "bad"), ("\n\n", "\n"), (" good ", "good"), ("a", "ab")]
 )
@@ -133,6 +136,10 @@ def test_prompt_and_answer_are_the_whole_conversation_tokenised_at_once(
     for answer, ids in zip(answers, answers_of(tokens), strict=True):
         if template is None:
             whole = "What is Paris?\n" + answer
+            if answers in MERGED_WITH_THE_QUESTION:
+                assert tokens.prompt == tuple(tokenizer("What is Paris?\n")["input_ids"])
+                assert ids == (*tokenizer(answer)["input_ids"], tokenizer.eos_token_id)
+                continue
         else:
             messages = [{"role": "user", "content": "What is Paris?"}, {"role": "assistant", "content": answer}]
             whole = tokenizer.apply_chat_template(messages, tokenize=False)
@@ -158,9 +165,14 @@ def test_a_merge_over_the_border_goes_to_both_answers(make: Make) -> None:
     ]
 
 
-def test_a_thinking_block_of_the_prompt_alone_is_no_prompt(make: Make) -> None:
+def test_a_thinking_block_that_the_header_opens_is_of_the_prompt_as_in_generation(make: Make) -> None:
     tokenizer = make(THINKING)
-    assert texts(tokenizer, table(tokenizer, talk()).rows[0])[1] == "good<|im_end|>"
+    (row,) = table(tokenizer, talk()).rows
+    question = [{"role": "user", "content": "What is Paris?"}]
+    assert tokenizer.decode(row.prompt) == tokenizer.apply_chat_template(
+        question, add_generation_prompt=True, tokenize=False
+    )
+    assert texts(tokenizer, row)[1:] == ("good<|im_end|>", "bad<|im_end|>")
 
 
 def test_end_token_is_appended_where_the_template_has_none(make: Make) -> None:
@@ -223,17 +235,136 @@ def test_no_end_token_at_all(make: Make) -> None:
             table(make(template, eos_token=None), talk())
 
 
-def test_a_template_that_refuses_a_conversation(make: Make) -> None:
-    rows = [talk(), talk(("system", "Be curt."), ("user", "hi"), pair=17)]
-    with pytest.raises(DataError, match=r"row 17 .*system, user, assistant.*System role not supported"):
-        table(make(NO_SYSTEM), *rows)
-    with pytest.raises(DataError, match="row 17 "):
-        table(make(NO_SYSTEM), rows[1])
+def test_a_row_that_the_template_refuses_is_dropped_and_the_others_are_used(make: Make) -> None:
+    rows = [talk(), talk(("system", "Be curt."), ("user", "hi"), pair=17), talk(pair=18)]
+    result = table(make(NO_SYSTEM), *rows)
+    reason = "refused by the chat template: System role not supported"
+    assert [row.pair for row in result.rows] == [0, 18]
+    assert result.counts == {"kept": 2, "truncated": 0, f"dropped: {reason}": 1}
+    assert result.examples == {reason: 17}
+    assert result.rows[0] == table(make(NO_SYSTEM), talk()).rows[0]
 
 
-def test_a_template_that_writes_another_prompt_once_answered(make: Make) -> None:
-    with pytest.raises(DataError, match=r"row 3 .*writes the prompt differently"):
-        table(make(OTHER_PROMPT), talk(pair=3))
+def test_a_template_that_refuses_all_rows(make: Make) -> None:
+    with pytest.raises(DataError, match=r"none of 1 rows is left.*System role not supported") as caught:
+        table(make(NO_SYSTEM), talk(("system", "Be curt."), ("user", "hi")))
+    assert "takes these turns" in (caught.value.fix or "")
+    with pytest.raises(DataError, match="refuses every conversation, such as user, assistant: no such luck"):
+        table(make("{{ raise_exception('no such luck') }}"), talk())
+
+
+def test_a_template_that_wants_a_system_turn_is_known_by_the_rows(make: Make) -> None:
+    wants = "{% if messages[0].role != 'system' %}{{ raise_exception('system first') }}{% endif %}" + TRAILING
+    tokenizer = make(wants)
+    result = table(tokenizer, talk(), talk(("system", "Be curt."), ("user", "hi"), pair=1))
+    assert result.counts["dropped: refused by the chat template: system first"] == 1
+    assert texts(tokenizer, result.rows[0])[1:] == ("good<|im_end|>", "bad<|im_end|>")
+
+
+def test_a_prompt_that_only_generation_writes_is_the_prompt(make: Make) -> None:
+    tokenizer = make(OTHER_PROMPT)
+    (row,) = table(tokenizer, talk(pair=3)).rows
+    prompt, *answers = texts(tokenizer, row)
+    assert prompt.startswith("Please write a long and careful answer to this: <|im_start|>user\nWhat is Paris?")
+    assert prompt.endswith("<|im_start|>assistant\n")
+    assert answers == ["good<|im_end|>", "bad<|im_end|>"]
+
+
+SYSTEM = "{% if messages[0].role == 'system' %}{% set rule = messages[0].content %}{% set messages = messages[1:] %}{% endif %}"  # noqa: E501
+MOVED = SYSTEM + (
+    "{% for m in messages %}{% if m.role == 'user' %}[INST]"
+    "{% if loop.last and rule is defined %}{{ rule + ' ' }}{% endif %}{{ m.content }}[/INST]"
+    "{% else %}{{ ' ' + m.content }}<|im_end|>{% endif %}{% endfor %}"
+)
+FOOTER = TRAILING + "{% if not add_generation_prompt %}{{ messages[0].content }}<|im_end|>{% endif %}"
+INSIDE = SYSTEM + TURNS.replace(
+    "<|im_end|>{{ AFTER }}", "{% if m.role == 'assistant' and rule is defined %} ({{ rule }}){% endif %}<|im_end|>\n"
+) + HEADER  # fmt: skip
+BEFORE = SYSTEM + TURNS.replace(
+    "{{ m.content }}", "{% if m.role == 'assistant' and rule is defined %}({{ rule }}) {% endif %}{{ m.content }}"
+).replace("{{ AFTER }}", "\n") + HEADER  # fmt: skip
+REASONING = "<think>\nhow so\n</think>\n\n"
+LAST_ONLY = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{% if m.role == 'assistant' and not loop.last %}{{ m.content.split('</think>')[-1].lstrip('\n') }}"
+    "{% else %}{{ m.content }}{% endif %}<|im_end|>\n{% endfor %}" + HEADER
+)
+BLOCK = TURNS.replace(
+    "{{ m.content }}",
+    "{% if m.role == 'assistant' and loop.last and '</think>' not in m.content %}{{ '<think>\n\n</think>\n\n' }}{% endif %}"  # noqa: E501
+    "{{ m.content }}",
+).replace("{{ AFTER }}", "\n") + HEADER + (
+    "{% if add_generation_prompt and enable_thinking is defined and not enable_thinking %}"
+    "{{ '<think>\n\n</think>\n\n' }}{% endif %}"
+)  # fmt: skip
+REMOVING = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content.split('</think>')[-1] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n<think>\n' }}{% endif %}"
+)
+RULED = (("system", "Never say Paris twice."), ("user", "What is Paris?"))
+
+
+@pytest.mark.parametrize("turns", [RULED, (("system", "x" * 60), *RULED[1:])])
+def test_system_text_that_moves_once_there_is_an_answer_stays_in_the_prompt(
+    make: Make, turns: tuple[tuple[str, str], ...]
+) -> None:
+    tokenizer = make(MOVED)
+    rows = table(tokenizer, talk(*turns), talk(pair=1)).rows
+    assert texts(tokenizer, rows[0]) == (
+        f"[INST]{turns[0][1]} What is Paris?[/INST]",
+        " good<|im_end|>",
+        " bad<|im_end|>",
+    )
+    assert texts(tokenizer, rows[1]) == ("[INST]What is Paris?[/INST]", " good<|im_end|>", " bad<|im_end|>")
+
+
+def test_a_footer_with_the_text_of_a_turn_is_cut(make: Make) -> None:
+    tokenizer = make(FOOTER)
+    (row,) = table(tokenizer, talk(*RULED)).rows
+    assert texts(tokenizer, row)[1:] == ("good<|im_end|>", "bad<|im_end|>")
+
+
+@pytest.mark.parametrize("template", [INSIDE, BEFORE])
+def test_a_row_whose_answer_the_template_mixes_with_another_turn_is_dropped(make: Make, template: str) -> None:
+    tokenizer = make(template)
+    result = table(tokenizer, talk(*RULED), talk(pair=1))
+    assert [row.pair for row in result.rows] == [1]
+    assert result.counts["dropped: the chat template does not write the answer after its prompt"] == 1
+
+
+def test_reasoning_of_earlier_turns_may_be_taken_out(make: Make) -> None:
+    tokenizer = make(LAST_ONLY)
+    turns = (("user", "hi"), ("assistant", REASONING + "good"), ("user", "why?"))
+    (row,) = table(tokenizer, talk(*turns, chosen=REASONING + "good", rejected="bad")).rows
+    prompt, *answers = texts(tokenizer, row)
+    assert "how so" not in prompt
+    assert answers == [REASONING + "good<|im_end|>", "bad<|im_end|>"]
+
+
+def test_an_answer_with_reasoning_is_kept_where_the_template_keeps_it(make: Make) -> None:
+    tokenizer = make(BLOCK)
+    plain, thought = table(tokenizer, talk(), talk(chosen=REASONING + "good", pair=1)).rows
+    empty = "<think>\n\n</think>\n\n"
+    assert texts(tokenizer, plain)[1:] == (empty + "good<|im_end|>", empty + "bad<|im_end|>")
+    assert texts(tokenizer, thought)[1:] == (REASONING + "good<|im_end|>", empty + "bad<|im_end|>")
+
+
+def test_answers_that_differ_in_what_the_template_removes_are_dropped_with_advice_that_fits(make: Make) -> None:
+    row = talk(chosen=REASONING + "good", rejected="<think>\nor so\n</think>\n\ngood")
+    with pytest.raises(DataError, match="1 dropped: answers differ only in what the chat template removes") as caught:
+        table(make(REMOVING), row)
+    assert "max_length" not in (caught.value.fix or "")
+    assert "</think>" in (caught.value.fix or "")
+
+
+def test_no_merge_takes_text_of_a_turn_into_an_answer(make: Make) -> None:
+    bare = "{% for m in messages %}{{ m.content }}{% if m.role == 'assistant' %}<|im_end|>{% endif %}{% endfor %}"
+    tokenizer = make(bare)
+    merged = tokenizer("What is Paris?\n\ngood")["input_ids"]
+    alone = tokenizer("What is Paris?")["input_ids"]
+    assert merged[: len(alone)] != alone, "the test needs such a merge"
+    (row,) = table(tokenizer, talk(chosen="\n\ngood")).rows
+    assert texts(tokenizer, row) == ("What is Paris?", "\n\ngood<|im_end|>", "bad<|im_end|>")
 
 
 def test_truncation_cuts_the_end_of_the_answer(make: Make) -> None:
@@ -275,7 +406,8 @@ def test_answers_that_become_equal_are_dropped(make: Make) -> None:
     result = table(tokenizer, *rows, max_length=45)
     assert [row.pair for row in result.rows] == [2]
     assert result.counts == {
-        "kept": 1, "truncated": 0, "dropped: equal answers after truncation": 1, "dropped: equal answers as tokens": 1,
+        "kept": 1, "truncated": 0, "dropped: equal answers after truncation": 1, 
+        "dropped: answers differ only in what the chat template removes": 1,
     }  # fmt: skip
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from align_bench.errors import ModelError
+from align_bench.errors import DataError, ModelError
 from align_bench.judge.find import find_judge
 from align_bench.judge.loaded import LoadedModel, load_judge
 from align_bench.models.precision import Precision
@@ -71,6 +73,20 @@ def test_a_decoder_reads_its_own_chat_template_to_the_end(tmp_path: Path, tokeni
     with torch.no_grad():
         expected = model.model.score(model.model.model(ids).last_hidden_state)[0, -1, 0]
     assert model([text], max_tokens=100)[0] == pytest.approx([float(expected)], abs=1e-5)
+
+
+def test_a_conversation_that_the_template_refuses_has_no_score(tmp_path: Path, make_judge: Make) -> None:
+    model = load(make_judge(tmp_path, "llama"))
+    refusal = "{% if messages[0].role == 'system' %}{{ raise_exception('no system turn') }}{% endif %}"
+    model.tokenizer.chat_template = refusal + model.tokenizer.chat_template
+    other = Conversation((Message("system", "Be curt."), Message("user", "hi")), "Hello.")
+    texts = [*TEXTS, *(replace(text, answer=text.answer + " yes") for text in TEXTS)]
+    expected, _ = model(texts, max_tokens=100)
+    found, _ = model([texts[0], other, *texts[1:]], max_tokens=100)
+    assert math.isnan(found.pop(1))
+    assert found == pytest.approx(expected, abs=1e-5)
+    with pytest.raises(DataError, match=r"refuses 1 of 13 conversations.*system, user, assistant.*no system turn"):
+        model([*TEXTS, other], max_tokens=100)
 
 
 def test_an_encoder_reads_prompt_and_answer_as_a_pair(tmp_path: Path, make_judge: Make) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from statistics import median_low
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from align_bench.data.chat import tokenize
 from align_bench.data.preferences import DataSource, read
+from align_bench.errors import DataError
 from align_bench.models.base import find_base
 from align_bench.models.precision import Precision
 from align_bench.planning import lengths as lengths_module
@@ -44,6 +46,19 @@ def test_a_sample_of_all_rows_is_what_a_run_will_tokenise(base_folder: Path, too
     assert found.size.tokens == pytest.approx(tokens, rel=0.05)
     assert found.prompt[0] == median_low(len(row.prompt) for row in whole.rows)
     assert found.longer == sum(len(row.chosen or ()) > 12 for row in whole.rows) / 120
+
+
+def test_a_plan_refuses_the_rows_that_a_run_refuses(base_folder: Path, tmp_path: Path) -> None:
+    turns = [[{"role": "system", "content": "Be curt."}, {"role": "user", "content": "hi"}], "hi"]
+    rows = [{"prompt": turns[number > 1], "chosen": "Yo.", "rejected": "Hello."} for number in range(20)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    source, tokenizer = DataSource(str(tmp_path / "rows.jsonl")), plain_tokenizer(find_base(str(base_folder)))
+    refusal = "{% if messages[0].role == 'system' %}{{ raise_exception('no system turn') }}{% endif %}"
+    tokenizer.chat_template = refusal + tokenizer.chat_template
+    asked = table(base_folder, source, 99, "truncate")
+    with pytest.raises(DataError, match=r"2 of 20 rows \(10.0%\) .* no system turn, such as row 0"):
+        measure_lengths(asked, tokenizer, 12)
+    assert measure_lengths(replace(asked, max_dropped=0.1), tokenizer, 12).size.rows == 18
 
 
 def test_a_sample_is_drawn_from_the_whole_file(

@@ -117,6 +117,23 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
+class TemplateInputs:
+    """What a chat template reads beside the turns: the same in training, generation, judging and `score`.
+
+    Attributes:
+        kwargs: a suite's `chat_template_kwargs`, such as `enable_thinking: false`.
+        date: the day that a template gets which asks for today's (`strftime_now`), as 2026-01-01; None where none asks.
+    """
+
+    kwargs: Mapping[str, Json] = field(default_factory=dict, hash=False)
+    date: str | None = None
+
+    def identity(self) -> dict[str, Json]:
+        """What of it belongs into keys beside the date: nothing where nothing is set."""
+        return {"chat_template_kwargs": self.kwargs} if self.kwargs else {}
+
+
+@dataclass(frozen=True, slots=True)
 class Preference:
     """One row of a preference set.
 

@@ -229,6 +229,7 @@ TABLE: dict[str, frozenset[str]] = {
     "metrics": _made("audit trials"),
     "metrics.counterfactual": _made("audit"),
     "metrics.length": _made("audit"),
+    "metrics.thinking": _made("audit"),
     "metrics.mean": _made("audit trials"),
     "metrics.finite": _made("audit trials"),
     "metrics.accuracy": _made("audit trials"),

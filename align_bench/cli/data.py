@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from align_bench.cli.app import Columns, Form, Runs, app, console, errors, pair_of, write
+from align_bench.errors import SuiteError
+from align_bench.records import Json
 from align_bench.report.formats import Format
 
 
@@ -88,6 +91,19 @@ def score(
     precision: Annotated[
         str | None, typer.Option(help="fp32, bf16, nf4 or auto; by default the run's own, or auto.")
     ] = None,
+    chat_template_kwargs: Annotated[
+        str | None,
+        typer.Option(
+            metavar="JSON",
+            help="What the chat template reads beside the turns, such as '{\"enable_thinking\": false}'.",
+        ),
+    ] = None,
+    date: Annotated[
+        str | None,
+        typer.Option(
+            metavar="YYYY-MM-DD", help="The day for a chat template that writes today's; by default 2026-01-01."
+        ),
+    ] = None,
     max_tokens: Annotated[
         int, typer.Option(help="Padded tokens per forward pass; does not change scores.", min=1)
     ] = 8192,
@@ -100,18 +116,17 @@ def score(
 
     Example: align-bench score answers.jsonl --judge assignment
     """
-    from align_bench.errors import SuiteError
-
     for given, known in ((template, (None, "chat", "pair")), (precision, (None, "fp32", "bf16", "nf4", "auto"))):
         if given not in known:
             raise SuiteError(f"got {given!r}, expected {', '.join(filter(None, known))}")
+    kwargs = _mapping("--chat-template-kwargs", chat_template_kwargs or "{}")
     from align_bench.cli.progress import progress_bars
     from align_bench.data.answers import read_answers
     from align_bench.runner.score_file import JudgeChoice, score_file, summary
 
     with progress_bars(errors, {}) as progress, progress.stage(Path(file[0]).name, "score") as update:
         answers = read_answers(file, dict(pair_of(item, "--column") for item in columns or ()), split)
-        choice = JudgeChoice(judge, revision, template, precision, max_tokens)  # type: ignore[arg-type]
+        choice = JudgeChoice(judge, revision, template, precision, max_tokens, kwargs, date)  # type: ignore[arg-type]
         scored = score_file(answers, choice, runs=runs, out=out, name=name, update=update)
     for renderable in summary(scored):
         console.print(renderable)
@@ -123,6 +138,19 @@ def _meaning(item: str) -> tuple[str, str]:
     if not equals or not value:
         raise typer.BadParameter(f"{item!r}: expected VALUE=MEANING", param_hint="--choice")
     return value, meaning
+
+
+def _mapping(option: str, text: str) -> dict[str, Json]:
+    """An option's JSON object."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise SuiteError(
+            f"{option}: got {text!r}, expected a JSON object", fix="""such as '{"enable_thinking": false}'"""
+        )
+    return found
 
 
 def _number(text: str) -> float | str:

@@ -71,6 +71,8 @@ def export(chosen: Chosen, wanted: Wanted, update: Update) -> list[Proof]:
         storage=cast("Literal['nf4', 'bf16', 'fp32']", precision.storage),
         dtype=precision.compute,
         max_length=suite.train.max_length,
+        chat_template_kwargs=suite.chat_template_kwargs,
+        date=frozen.inputs.date,
     )
     assert cell.adapter is not None, "`choose` refuses cells without weights"
     stored = chosen.results.artefact(cell.adapter).folder
@@ -114,11 +116,11 @@ def _check_tokenizer(chosen: Chosen, folder: Path) -> None:
 
     from align_bench.data.chat import tokenize
 
-    base, suite = chosen.prepared.inputs.frozen.base, chosen.prepared.suite
+    frozen, suite = chosen.prepared.inputs.frozen, chosen.prepared.suite
     texts = chosen.results.preferences(chosen.prepared.inputs.rows["val"])
     known = {row.pair: row for row in chosen.results.load(chosen.graph.tables["val"]).rows}
     some = [row for row in texts.rows if row.pair in known][:50]
-    tokenizer = load_tokenizer(replace(base, folder=folder, gguf=None))
+    tokenizer = load_tokenizer(replace(frozen.base, folder=folder, gguf=None), frozen.inputs)
     found = tokenize(tokenizer, replace(texts, rows=tuple(some)), max_length=suite.train.max_length)
     if [known[row.pair] for row in some] != list(found.rows):
         raise ModelError(

@@ -54,7 +54,8 @@ def snippet(chosen: Chosen, note: Exported) -> str:
         lines.append("model = PeftModel.from_pretrained(base, here).eval()")
     else:
         lines.append(f"model = {auto}.from_pretrained(here, dtype=torch.{note.dtype}{labels}).eval()")
-    return "\n".join(lines) + "\n\n" + (_scoring(chosen) if scalar else _answering(chosen))
+    given = "".join(f", {name}={value!r}" for name, value in note.chat_template_kwargs.items())
+    return "\n".join(lines) + "\n\n" + (_scoring(chosen, given) if scalar else _answering(chosen, given))
 
 
 def _base(chosen: Chosen) -> str:
@@ -69,12 +70,12 @@ def _has_template(chosen: Chosen) -> bool:
     return bool(load_tokenizer(chosen.prepared.inputs.frozen.base).chat_template)
 
 
-def _answering(chosen: Chosen) -> str:
+def _answering(chosen: Chosen, given: str) -> str:
     if _has_template(chosen):
         asked = (
             'turns = [{"role": "user", "content": "How do I boil an egg?"}]\n'
             "prompt = tokenizer.apply_chat_template(\n"
-            '    turns, add_generation_prompt=True, return_tensors="pt", return_dict=True\n'
+            f'    turns, add_generation_prompt=True, return_tensors="pt", return_dict=True{given}\n'
             ").to(model.device)"
         )
     else:
@@ -82,13 +83,13 @@ def _answering(chosen: Chosen) -> str:
     return asked + _POLICY
 
 
-def _scoring(chosen: Chosen) -> str:
+def _scoring(chosen: Chosen, given: str) -> str:
     end = _end(chosen)
     if _has_template(chosen):
         asked = (
             'turns = [{"role": "user", "content": "How do I boil an egg?"}]\n'
             'turns += [{"role": "assistant", "content": "In water, for eight minutes."}]\n'
-            'ids = list(tokenizer.apply_chat_template(turns, return_dict=True)["input_ids"])'
+            f'ids = list(tokenizer.apply_chat_template(turns, return_dict=True{given})["input_ids"])'
         )
     else:
         asked = (

@@ -52,12 +52,14 @@ def _exported(found: Base, note: Exported, judge: LoadedJudge, digest: Digest | 
     """A reward model that `align-bench export` wrote; an adapter with the base that it stands on."""
     if note.kind != "reward":
         raise ModelError(f"judge {judge.model!r} is an exported policy, which has no score", fix="give a reward model")
-    if judge.template is not None:
-        raise ModelError(
-            f"judge {judge.model!r}: template {judge.template!r} was given, but it is an exported reward model, "
-            "which reads texts as in its training",
-            fix="leave template out",
-        )
+    given = {"template": judge.template, "chat_template_kwargs": judge.chat_template_kwargs, "date": judge.date}
+    for name, value in given.items():
+        if value:
+            raise ModelError(
+                f"judge {judge.model!r}: {name} {value!r} was given, but it is an exported reward model, "
+                "which reads texts as in its training",
+                fix=f"leave {name} out",
+            )
     if note.form == "merged":
         return found
     below = find_base(note.base, role=f"judge {judge.model!r}: its base", digest=digest)

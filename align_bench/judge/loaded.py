@@ -20,8 +20,9 @@ from align_bench.models.load import load_adapter, load_scorer, load_tokenizer
 from align_bench.models.logprobs import last_states
 from align_bench.models.micro_batches import micro_batches
 from align_bench.models.quiet import clear_errors
+from align_bench.models.tokenizer import with_inputs
 from align_bench.models.weights import weight_shapes
-from align_bench.records import MAX_DROPPED, no_update
+from align_bench.records import MAX_DROPPED, TemplateInputs, no_update
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from align_bench.models.precision import Precision
     from align_bench.records import Conversation, Message, Update
 
+_NO_INPUTS = TemplateInputs()
 _ALIGN_ANYTHING_HEAD = "score_head.weight"
 _LABELS = (1, 2)
 # Tokenizers without a limit give a number beyond any model's.
@@ -165,7 +167,10 @@ class ExportedModel(RewardModel):
 
 
 def load_judge(
-    base: Base, precision: Precision, template: Literal["chat", "pair"] | None = None
+    base: Base,
+    precision: Precision,
+    template: Literal["chat", "pair"] | None = None,
+    inputs: TemplateInputs = _NO_INPUTS,
 ) -> LoadedModel | ExportedModel:
     """Load a judge whole.
 
@@ -176,6 +181,7 @@ def load_judge(
         base: from `judge.find.find_judge`.
         precision: its compute type and device are used.
         template: how conversations are written; None takes chat where its tokenizer has a chat template, else pair.
+        inputs: what the chat template reads beside the turns; an exported model's are those of its training.
 
     Raises:
         ModelError: when a weight is missing or has another shape (a head left at its random start would judge by
@@ -183,13 +189,15 @@ def load_judge(
     """
     note = read_note(base.folder)
     if note is None:
-        return _load_classifier(base, precision, template)
+        return _load_classifier(base, precision, template, inputs)
     if base.below is None:
-        model = _load_classifier(base, precision, None).model
+        model = _load_classifier(base, precision, None, inputs).model
         model.score.weight.data.copy_(_saved_head(base))  # unrounded, as it was trained
     else:
         model = load_adapter(load_scorer(base.below, replace(precision, storage=note.storage)), base.folder)
-    return ExportedModel(model, load_tokenizer(base), note.max_length)
+    return ExportedModel(
+        model, load_tokenizer(base, TemplateInputs(note.chat_template_kwargs, note.date)), note.max_length
+    )
 
 
 def _saved_head(base: Base) -> Tensor:
@@ -200,7 +208,9 @@ def _saved_head(base: Base) -> Tensor:
     return head
 
 
-def _load_classifier(base: Base, precision: Precision, template: Literal["chat", "pair"] | None) -> LoadedModel:
+def _load_classifier(
+    base: Base, precision: Precision, template: Literal["chat", "pair"] | None, inputs: TemplateInputs
+) -> LoadedModel:
     from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
     with clear_errors(base):
@@ -238,6 +248,7 @@ def _load_classifier(base: Base, precision: Precision, template: Literal["chat",
     if hasattr(model, "score"):
         model.score.float()
     model.to(precision.device).eval()
+    tokenizer = with_inputs(tokenizer, inputs)
     return LoadedModel(model, tokenizer, template, labels, _max_length(model, tokenizer), _pools_by_mask(model))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Hashable, Sequence
 from functools import lru_cache
 
 from align_bench.metrics.mean import mean
+from align_bench.metrics.thinking import without_thinking
 from align_bench.records import Estimate
 
 # Han and kana are written without spaces; Hangul is spaced like English.
@@ -29,8 +30,8 @@ def split_words(text: str) -> list[str]:
 
 @lru_cache(maxsize=2**17)  # reports count the same answers again and again
 def count_words(text: str) -> int:
-    """Words of a text, as `split_words` finds them."""
-    return len(split_words(text))
+    """Words of a text, as `split_words` finds them; those of a thinking block do not count."""
+    return len(split_words(without_thinking(text)))
 
 
 def mean_words(texts: Sequence[str], prompts: Sequence[Hashable] | None = None) -> Estimate:
@@ -47,7 +48,7 @@ def mean_characters(texts: Sequence[str], prompts: Sequence[Hashable] | None = N
     """Mean characters (Unicode code points, spaces included) an answer, with Student's 95% interval.
 
     Args:
-        texts: the answers.
+        texts: the answers; their thinking blocks do not count.
         prompts: the prompt of each answer, whose samples are averaged first; None when each has its own.
     """
-    return mean([len(text) for text in texts], prompts)
+    return mean([len(without_thinking(text)) for text in texts], prompts)

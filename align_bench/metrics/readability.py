@@ -9,6 +9,7 @@ from functools import cache, lru_cache
 from typing import Any
 
 from align_bench.metrics.mean import mean
+from align_bench.metrics.thinking import without_thinking
 from align_bench.records import Estimate
 
 _CODE = re.compile(r"^ {0,3}(```|~~~).*?(?:^ {0,3}\1[`~]*[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
@@ -26,9 +27,9 @@ def flesch_kincaid(text: str) -> float | None:
 
     `0.39 · words / sentences + 11.8 · syllables / words − 15.59`, unrounded; below 0 for very plain text.
 
-    Markdown is stripped first: fenced code, link targets, tags and marks go, and a heading, list item or paragraph
-    ends a sentence. A word is a run of non-space characters with a letter in it. None without such a word, and where
-    most letters are not Latin (CJK, Cyrillic …), for which the formula means nothing.
+    A thinking block is left out, and Markdown is stripped: fenced code, link targets, tags and marks go, and a
+    heading, list item or paragraph ends a sentence. A word is a run of non-space characters with a letter in it. None
+    without such a word, and where most letters are not Latin (CJK, Cyrillic …), for which the formula means nothing.
 
     Syllables are the hyphenation points of pyphen's en_US patterns plus one, as in textstat: low for words like
     "area", but equally for every method. textstat itself is not used: 0.7.4 imports `pkg_resources`, which current
@@ -36,7 +37,7 @@ def flesch_kincaid(text: str) -> float | None:
 
     Source: Kincaid et al. 1975, "Derivation of new readability formulas", Navy Research Branch Report 8-75.
     """
-    plain = strip_markdown(text)
+    plain = strip_markdown(without_thinking(text))
     if not _is_latin(plain):
         return None
     sentences = [words for part in _SENTENCE_END.split(plain) if (words := _words(part))]

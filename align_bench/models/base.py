@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import date
 from math import prod
 from pathlib import Path
 
 from align_bench.errors import ModelError
 from align_bench.models.weights import weight_shapes
+from align_bench.records import Json, TemplateInputs
 from align_bench.store.remembered import Remembered
 
 EMBEDDED = {"embedded/tiny": Path(__file__).parent / "tiny"}
@@ -19,6 +19,7 @@ EMBEDDED = {"embedded/tiny": Path(__file__).parent / "tiny"}
 _WANTED = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "additional_chat_templates/*.jinja"]
 
 _TEMPLATES = ["chat_template.jinja", "tokenizer_config.json", "chat_template.json", "additional_chat_templates/*.jinja"]
+DEFAULT_DATE = "2026-01-01"  # for every run and every judge that says no other
 _ASKS_FOR_THE_DATE = b"strftime_now"
 _METADATA_BYTES = 1 << 25
 
@@ -87,22 +88,26 @@ def find_base(name: str, *, role: str = "base", digest: Digest | None = None) ->
     return _from_hub(name, role)
 
 
-def template_date(base: Base, today: date | None = None) -> str | None:
-    """The day that the model's chat template writes into every prompt, as a template asks for it (`strftime_now`).
+def template_inputs(base: Base, kwargs: Mapping[str, Json] | None = None, date: str | None = None) -> TemplateInputs:
+    """What the model's chat template reads beside the turns.
+
+    The clock is never asked: a template that writes today's date (`strftime_now`) would make other prompts, and so
+    other scores, on another day.
 
     Args:
         base: the model.
-        today: the day; that of the clock when None.
+        kwargs: the suite's `chat_template_kwargs`.
+        date: the suite's `date`, as 2026-01-01; `DEFAULT_DATE` when None.
 
     Returns:
-        The day, as 2026-11-27; None where no template asks. It is looked for in the text, so that a template which
+        The inputs, with a date where a template asks for one. It is looked for in the text, so that a template which
         asks and does not use it counts as one that does.
     """
     places = (
         [base.folder / base.gguf] if base.gguf else [path for name in _TEMPLATES for path in base.folder.glob(name)]
     )
     asks = any(_ASKS_FOR_THE_DATE in _head(path) for path in places)
-    return (today or date.today()).isoformat() if asks else None
+    return TemplateInputs(kwargs or {}, (date or DEFAULT_DATE) if asks else None)
 
 
 def _head(path: Path) -> bytes:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from align_bench.errors import ModelError
 from align_bench.store.files import write_atomically
@@ -29,6 +29,7 @@ class Exported:
         storage: how the base was stored while it was trained: `nf4`, `bf16` or `fp32`.
         dtype: of the weights of a merged model, and of activations: `float32` or `bfloat16`.
         max_length: tokens of prompt + answer, as in training.
+        chat_template_kwargs, date: what the chat template read beside the turns.
         version: of this note.
     """
 
@@ -39,6 +40,8 @@ class Exported:
     storage: Literal["nf4", "bf16", "fp32"]
     dtype: Literal["float32", "bfloat16"]
     max_length: int
+    chat_template_kwargs: dict[str, JsonValue] = field(default_factory=dict)
+    date: str | None = None
     version: Literal[1] = 1
 
 

@@ -10,7 +10,7 @@ from align_bench.data.fingerprint import fingerprint
 from align_bench.data.preferences import DataSource
 from align_bench.errors import PluginError
 from align_bench.judge.find import find_judge
-from align_bench.models.base import find_base, template_date
+from align_bench.models.base import find_base, template_inputs
 from align_bench.models.precision import resolve_precision
 from align_bench.stages.classifier import Classifier
 from align_bench.stages.models import Frozen
@@ -60,11 +60,18 @@ def prepare(suite: Suite, registry: Registry) -> Prepared:
     precision = resolve_precision(suite.precision)
     rows = {split: rows_of(file, role) for split, (file, role) in _files(suite).items()}
     classifiers = {
-        cell: Classifier(found, precision, judge.template, judge, template_date(found))
+        cell: Classifier(
+            found,
+            precision,
+            judge.template,
+            judge,
+            template_inputs(found, judge.chat_template_kwargs, judge.date),
+        )
         for cell, found in loaded.items()
         if isinstance(judge := entries[cell], LoadedJudge)
     }
-    return Prepared(suite, registry, Inputs(Frozen(base, precision, template_date(base)), rows, classifiers))
+    frozen = Frozen(base, precision, template_inputs(base, suite.chat_template_kwargs, suite.date))
+    return Prepared(suite, registry, Inputs(frozen, rows, classifiers))
 
 
 def _check_methods(suite: Suite, registry: Registry) -> None:

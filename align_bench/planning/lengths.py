@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from align_bench.data.chat import tokenize
 from align_bench.data.dropped import check_dropped
+from align_bench.models.tokenizer import with_inputs
 from align_bench.records import PreferenceSet
 from align_bench.stages.stage import Size
 
 if TYPE_CHECKING:
-    from align_bench.models.base import Base
     from align_bench.records import TokenRow
+    from align_bench.stages.models import Frozen
     from align_bench.stages.tokens import Tokens
 
 SAMPLE_ROWS = 300
@@ -79,15 +80,14 @@ def measure_lengths(table: Tokens, tokenizer: Any, max_new_tokens: int) -> Lengt
     )
 
 
-def plain_tokenizer(base: Base) -> Any:
+def plain_tokenizer(frozen: Frozen) -> Any:
     """The base's tokenizer, read without torch where its folder holds a fast one."""
+    base = frozen.base
     if base.gguf or not (base.folder / "tokenizer.json").is_file():
-        from align_bench.models.tokenizer import load_tokenizer
-
-        return load_tokenizer(base)
+        return frozen.tokenizer()
     from transformers import PreTrainedTokenizerFast
 
-    return PreTrainedTokenizerFast.from_pretrained(base.folder)
+    return with_inputs(PreTrainedTokenizerFast.from_pretrained(base.folder), frozen.inputs)
 
 
 def _answers(row: TokenRow) -> list[tuple[int, ...]]:

@@ -55,6 +55,8 @@ class BaseFacts(Block):
     """How weights are stored and computed with, and on what."""
     template_date: str | None = None
     """The day that its chat template writes into prompts, where it writes one."""
+    chat_template_kwargs: dict[str, JsonValue] = {}
+    """What else its chat template reads beside the turns, as the suite says it."""
     vocabulary: int | None = None
     """Tokens that it knows; None where its configuration does not say."""
 
@@ -139,6 +141,10 @@ class LoadedModelFacts(Block):
     weights_sha256: str
     template: str
     labels: int
+    template_date: str | None = None
+    """The day that its chat template writes, where it writes one."""
+    chat_template_kwargs: dict[str, JsonValue] = {}
+    """What else its chat template reads beside the turns, as the suite says it."""
     truncated: int
     """Answers to validation pairs that were truncated because they are too long for it."""
 

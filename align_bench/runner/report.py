@@ -135,7 +135,8 @@ def _header(
             name=frozen.base.name,
             digest=frozen.base.digest,
             precision=str(frozen.precision),
-            template_date=frozen.date or None,
+            template_date=frozen.inputs.date,
+            chat_template_kwargs=dict(suite.chat_template_kwargs),
             vocabulary=frozen.base.vocabulary,
         ),
         data={

@@ -212,10 +212,12 @@ def _note(prepared: Prepared, graph: Graph) -> RunNote:
 
 
 def _scorers(prepared: Prepared, graph: Graph) -> Scorers:
-    base = prepared.inputs.frozen.base
+    base, inputs = prepared.inputs.frozen.base, prepared.inputs.frozen.inputs
     folder = str(base.folder.resolve()) if Path(base.name).exists() else base.name
     return Scorers(
-        base=NotedBase(str(base.folder.resolve() / base.gguf) if base.gguf else folder, base.digest),
+        base=NotedBase(
+            str(base.folder.resolve() / base.gguf) if base.gguf else folder, base.digest, inputs.kwargs, inputs.date
+        ),
         storage=prepared.suite.precision,
         max_length=prepared.suite.train.max_length,
         cells={

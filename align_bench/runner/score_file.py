@@ -5,23 +5,25 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from pydantic import ValidationError
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from align_bench.data.answers import AnswerFile, check_free, scored_path, write_scores
 from align_bench.data.planted import is_right
-from align_bench.errors import DataError, ModelError
+from align_bench.errors import DataError, ModelError, SuiteError
 from align_bench.judge.find import find_judge
 from align_bench.judge.loaded import load_judge
 from align_bench.judge.reward_model import Scorer
 from align_bench.metrics.accuracy import accuracy
+from align_bench.models.base import template_inputs
 from align_bench.models.precision import resolve_precision
-from align_bench.records import Update
+from align_bench.records import Json, Update
 from align_bench.report.formatting import number, one_line, with_spread
 from align_bench.runner.stored_judge import find_run, stored_scorer
 from align_bench.suite.models import GOLD, LoadedJudge
@@ -54,7 +56,7 @@ class JudgeChoice:
 
     Attributes:
         judge: `gold`; a suite that was run, as `SUITE` or `SUITE:JUDGE`; or a hub id or folder of a model.
-        revision, template: of a hub model or folder, as in a suite's judge.
+        revision, template, chat_template_kwargs, date: of a hub model or folder, as in a suite's judge.
         precision: `auto`, `fp32`, `bf16` or `nf4`; None for the run's own, and `auto` for other models.
         max_tokens: padded tokens per forward pass; it changes no score.
     """
@@ -64,6 +66,8 @@ class JudgeChoice:
     template: Literal["chat", "pair"] | None = None
     precision: str | None = None
     max_tokens: int = 8192
+    chat_template_kwargs: Mapping[str, Json] = field(default_factory=dict)
+    date: str | None = None
 
 
 def score_file(
@@ -121,9 +125,15 @@ def _find(choice: JudgeChoice, runs: Path) -> tuple[Scorer, str]:
     """The judge, and what it is called."""
     if (found := find_run(choice.judge, runs)) is not None:
         stored = stored_scorer(*found, choice.precision)
+        if choice.chat_template_kwargs or choice.date:
+            raise SuiteError(
+                f"{choice.judge}: a judge of a run reads texts as in that run",
+                fix="leave --chat-template-kwargs and --date out",
+            )
         return stored, f"{stored.name} of {stored.run.suite}"
+    judge = _entry(choice)
     try:
-        base = find_judge(LoadedJudge(model=choice.judge, revision=choice.revision, template=choice.template))
+        base = find_judge(judge)
     except ModelError as error:
         if Path(choice.judge).exists():
             raise
@@ -131,7 +141,25 @@ def _find(choice: JudgeChoice, runs: Path) -> tuple[Scorer, str]:
             f"{error.message}; nor is there a run of this name in {runs}",
             fix="name a suite that was run (or SUITE:JUDGE), a hub id, a model's folder, or gold",
         ) from None
-    return load_judge(base, resolve_precision(choice.precision or "auto"), choice.template), base.name
+    inputs = template_inputs(base, judge.chat_template_kwargs, judge.date)
+    return load_judge(base, resolve_precision(choice.precision or "auto"), choice.template, inputs), base.name
+
+
+def _entry(choice: JudgeChoice) -> LoadedJudge:
+    """The judge as a suite would say it."""
+    said = {
+        "model": choice.judge,
+        "revision": choice.revision,
+        "template": choice.template,
+        "chat_template_kwargs": choice.chat_template_kwargs,
+        "date": choice.date,
+    }
+    try:
+        return LoadedJudge.model_validate(said)
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = str(first["loc"][0]).replace("_", "-")
+        raise SuiteError(f"--{option}: got {first['input']!r}; {first['msg'].removeprefix('Value error, ')}") from None
 
 
 def _scored(

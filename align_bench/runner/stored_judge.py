@@ -12,7 +12,7 @@ from align_bench.judge.ensemble import combine
 from align_bench.judge.find import find_judge
 from align_bench.judge.loaded import load_judge
 from align_bench.judge.reward_model import RewardModel
-from align_bench.models.base import find_base
+from align_bench.models.base import find_base, template_inputs
 from align_bench.models.load import load_adapter, load_scorer, load_tokenizer
 from align_bench.models.precision import resolve_precision
 from align_bench.records import no_update
@@ -79,7 +79,9 @@ class StoredScorer:
         cell, precision = scorers.cells[name], resolve_precision(self.precision or scorers.storage)
         if cell.loaded is not None:
             judge = LoadedJudge.model_validate(cell.loaded)
-            return load_judge(find_judge(judge), precision, judge.template)
+            found = find_judge(judge)
+            inputs = template_inputs(found, judge.chat_template_kwargs, judge.date)
+            return load_judge(found, precision, judge.template, inputs)
         base = find_base(scorers.base.name)
         if base.digest != scorers.base.digest:
             raise ModelError(
@@ -90,7 +92,8 @@ class StoredScorer:
         if artefact is None:
             raise MissingResultError(f"{name} of {self.run.suite} is not stored", fix="align-bench run computes it")
         model = load_adapter(load_scorer(base, precision, seed=cell.seed), artefact.folder)
-        return RewardModel(model, load_tokenizer(base), scorers.max_length)
+        inputs = template_inputs(base, scorers.base.chat_template_kwargs, scorers.base.date)
+        return RewardModel(model, load_tokenizer(base, inputs), scorers.max_length)
 
 
 def stored_scorer(run: Run, name: str | None = None, precision: str | None = None) -> StoredScorer:

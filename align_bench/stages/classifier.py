@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from align_bench.records import TemplateInputs
 
 if TYPE_CHECKING:
     from align_bench.models.base import Base
@@ -21,14 +23,14 @@ class Classifier:
         precision: how it is stored and computed with.
         template: `chat`, `pair` or None for its own default.
         entry: the suite's entry.
-        date: as of `Frozen`.
+        inputs: as of `Frozen`.
     """
 
     base: Base
     precision: Precision
     template: Any
     entry: Any = None
-    date: str | None = None
+    inputs: TemplateInputs = field(default_factory=TemplateInputs)
 
     def needs(self) -> tuple[Stage[object], ...]:
         """Nothing: it is trained elsewhere."""
@@ -39,15 +41,16 @@ class Classifier:
         return {
             "model": self.base.digest,
             "template": self.template,
-            "date": self.date,
+            "date": self.inputs.date,
             "precision": str(self.precision),
+            **self.inputs.identity(),
         }
 
     def load(self) -> Any:
         """A `judge.loaded.LoadedModel`."""
         from align_bench.judge.loaded import load_judge
 
-        return load_judge(self.base, self.precision, self.template)
+        return load_judge(self.base, self.precision, self.template, self.inputs)
 
     def facts(self, model: Any) -> Facts:
         """What a report shows of it; `model` is what `load` gave."""
@@ -59,4 +62,6 @@ class Classifier:
             "weights_sha256": weights_digest(self.base.folder),
             "template": model.template,
             "labels": model.labels,
+            "template_date": self.inputs.date,
+            "chat_template_kwargs": self.inputs.kwargs,
         }

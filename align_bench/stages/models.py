@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
+
+from align_bench.records import TemplateInputs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,12 +24,12 @@ class Frozen:
     Attributes:
         base: the model on disk.
         precision: how it is stored and computed with.
-        date: the day that its chat template writes into prompts; None where it writes none.
+        inputs: what its chat template reads beside the turns.
     """
 
     base: Base
     precision: Precision
-    date: str | None = None
+    inputs: TemplateInputs = field(default_factory=TemplateInputs)
 
     def identity(self) -> dict[str, Json]:
         """What decides its numbers: weights, configuration, tokenizer and template; storage, compute type, device."""
@@ -40,10 +42,10 @@ class Frozen:
         return (load_scorer if scalar else load_policy)(self.base, self.precision)
 
     def tokenizer(self) -> Any:
-        """The base's own tokenizer."""
+        """The base's own tokenizer, with the inputs of its chat template."""
         from align_bench.models.tokenizer import load_tokenizer
 
-        return load_tokenizer(self.base)
+        return load_tokenizer(self.base, self.inputs)
 
 
 @dataclass(frozen=True)

@@ -40,13 +40,14 @@ class Tokens(Stage["TokenTable"]):
     fatal = True
 
     def identity(self) -> dict[str, Json]:
-        """The base's digest holds its tokenizer and its template; what the template may write beside is the date."""
+        """The base's digest holds its tokenizer and its template; what the template reads beside are its inputs."""
         known: dict[str, Json] = {
             "data": self.rows.fingerprint,
             "tokenizer": self.frozen.base.digest,
-            "date": self.frozen.date,
+            "date": self.frozen.inputs.date,
             "max_length": self.max_length,
             "too_long": self.rows.too_long,
+            **self.frozen.inputs.identity(),
         }
         return known if self.max_dropped == MAX_DROPPED else known | {"max_dropped": self.max_dropped}
 
@@ -62,7 +63,7 @@ class Tokens(Stage["TokenTable"]):
 
         found = desk.preferences(self.rows)
         table = tokenize(
-            load_tokenizer(self.frozen.base),
+            load_tokenizer(self.frozen.base, self.frozen.inputs),
             found,
             max_length=self.max_length,
             too_long=self.rows.too_long,

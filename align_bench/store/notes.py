@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from align_bench.errors import StoreError
-from align_bench.records import Json, Parameters
+from align_bench.records import Facts, Json, Parameters
 from align_bench.store.files import as_store_error, make_folder, write_atomically
 from align_bench.store.keys import Address
 from align_bench.store.version import SCHEMA, other_schema
@@ -22,10 +22,13 @@ class NotedBase:
     Attributes:
         name: hub id, or the path of its folder or file.
         digest: hash of all its files.
+        chat_template_kwargs, date: what its chat template read beside the turns.
     """
 
     name: str
     digest: str
+    chat_template_kwargs: Mapping[str, Json] = field(default_factory=dict)
+    date: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,7 @@ class NotedScorer:
 
     adapter: Address | None
     seed: int
-    loaded: Parameters | None
+    loaded: Facts | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,13 +138,14 @@ def _inherited(below: Mapping[str, Json], above: Mapping[str, Json]) -> Mapping[
     """What a suite has of the one that it extends.
 
     With another base, other rows or other methods that is neither its test pairs, nor its search, nor the comparison
-    with the course's figures: they are about these.
+    with the course's figures: they are about these; nor, with another base, what its chat template reads.
     """
     data = above.get("data")
     rows = isinstance(data, Mapping) and ("train" in data or "val" in data)
     if not (rows or "base" in above or "methods" in above):
         return below
-    kept = {key: value for key, value in below.items() if key != "tune"}
+    of_base = ("chat_template_kwargs",) if "base" in above else ()
+    kept = {key: value for key, value in below.items() if key not in ("tune", *of_base)}
     for key, part in (("data", "test"), ("report", "course_figures")):
         if isinstance(old := kept.get(key), Mapping):
             kept[key] = {name: value for name, value in old.items() if name != part}
@@ -154,10 +155,10 @@ def _inherited(below: Mapping[str, Json], above: Mapping[str, Json]) -> Mapping[
 def _parsed(path: Path) -> dict[str, Json]:
     try:
         raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise SuiteError(f"{path} is not valid YAML: {error}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise SuiteError(f"{path} cannot be read: {error}") from None
+    except (yaml.YAMLError, ValueError) as error:  # a day that does not exist is a ValueError
+        raise SuiteError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(raw, dict):
         raise SuiteError(f"{path}: got {type(raw).__name__}, expected a mapping with base, data and methods")
     return raw
@@ -200,7 +201,7 @@ def _override(raw: dict[str, Json], override: str) -> None:
         here[parent] = here = dict(child)  # a copy: a YAML anchor may share it with another key
     try:
         here[last] = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise SuiteError(f"--set {override!r}: the value is not valid YAML: {error}") from None
     for one, other in _ROWS_OF_JUDGES:
         if parents[:1] == ["judge"] and one in (last, *parents[1:2]):

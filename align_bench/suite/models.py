@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from datetime import date
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
+    JsonValue,
     Tag,
     field_validator,
     model_validator,
@@ -29,6 +33,40 @@ DEFAULT_SUITE = "assignment"
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+# What `chat_template_kwargs` may not say: arguments of the tokenizer, the turns themselves, and the date.
+_ARGUMENTS = (
+    *("conversation", "messages", "tools", "documents", "chat_template", "add_generation_prompt"),
+    *("continue_final_message", "tokenize", "sanitize_control_tokens", "padding", "truncation", "max_length"),
+    *("return_tensors", "return_dict", "return_assistant_tokens_mask", "tokenizer_kwargs", "strftime_now"),
+)
+
+
+def _template_kwargs(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    for name in value:
+        if not name.isidentifier():
+            raise ValueError(f"{name!r} is no name of a variable of a template")
+        if name in _ARGUMENTS:
+            hint = "; set `date`" if name == "strftime_now" else ""
+            raise ValueError(f"{name} is not for a suite to set{hint}")
+    return value
+
+
+def _day(value: Any) -> Any:
+    """A day of YAML as text; a day is written as 2026-01-01."""
+    return value.isoformat() if type(value) is date else value
+
+
+def _a_day(value: str) -> str:
+    if re.fullmatch(r"\d{4}-\d{2}-\d{2}", value) is None:
+        raise ValueError("expected a day, such as 2026-01-01")
+    date.fromisoformat(value)
+    return value
+
+
+TemplateKwargs = Annotated[dict[str, JsonValue], AfterValidator(_template_kwargs)]
+Day = Annotated[str, BeforeValidator(_day), AfterValidator(_a_day)]
 
 
 class Lora(_Strict):
@@ -171,6 +209,12 @@ class LoadedJudge(_Strict):
         None,
         description="chat: its tokenizer's chat template; pair: prompt and answer as two texts; by default chat where "
         "there is a template",
+    )
+    chat_template_kwargs: TemplateKwargs = Field(
+        default_factory=dict, description="what its chat template reads beside the turns"
+    )
+    date: Day | None = Field(
+        None, description="the day that a chat template gets which writes today's; by default 2026-01-01"
     )
 
     @property
@@ -419,6 +463,16 @@ class Suite(_Strict):
     precision: Literal["nf4", "bf16", "fp32", "auto"] = Field(
         "auto",
         description="storage of the frozen base; auto: nf4 on CUDA, bf16 where a CPU computes it fast, else fp32",
+    )
+    chat_template_kwargs: TemplateKwargs = Field(
+        default_factory=dict,
+        description="what the base's chat template reads beside the turns, such as {enable_thinking: false}: in "
+        "training, generation, judging by reward models trained here, and score",
+    )
+    date: Day | None = Field(
+        None,
+        description="the day that the base's chat template gets if it writes today's; by default 2026-01-01, so that "
+        "prompts and scores are the same on every day",
     )
     lora: Lora = Field(default=Lora())
     data: Data

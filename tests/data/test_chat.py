@@ -11,7 +11,8 @@ from transformers import PreTrainedTokenizerFast
 
 from align_bench.data.chat import load_table, save_table, tokenize
 from align_bench.errors import DataError
-from align_bench.records import Message, Preference, PreferenceSet, TokenRow, TokenTable
+from align_bench.models.tokenizer import with_inputs
+from align_bench.records import Message, Preference, PreferenceSet, TemplateInputs, TokenRow, TokenTable
 
 TURNS = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>{{ AFTER }}{% endfor %}"
 HEADER = "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
@@ -347,6 +348,15 @@ def test_an_answer_with_reasoning_is_kept_where_the_template_keeps_it(make: Make
     empty = "<think>\n\n</think>\n\n"
     assert texts(tokenizer, plain)[1:] == (empty + "good<|im_end|>", empty + "bad<|im_end|>")
     assert texts(tokenizer, thought)[1:] == (REASONING + "good<|im_end|>", empty + "bad<|im_end|>")
+
+
+def test_an_empty_thinking_block_is_of_the_prompt_where_the_suite_turns_thinking_off(make: Make) -> None:
+    tokenizer = with_inputs(make(BLOCK), TemplateInputs({"enable_thinking": False}))
+    (row,) = table(tokenizer, talk()).rows
+    question = [{"role": "user", "content": "What is Paris?"}]
+    written = tokenizer.apply_chat_template(question, add_generation_prompt=True, tokenize=False)
+    assert written.endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
+    assert texts(tokenizer, row) == (written, "good<|im_end|>", "bad<|im_end|>")
 
 
 def test_answers_that_differ_in_what_the_template_removes_are_dropped_with_advice_that_fits(make: Make) -> None:

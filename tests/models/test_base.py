@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import shutil
-from datetime import date
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
 
 from align_bench.errors import ModelError
-from align_bench.models.base import find_base, template_date
+from align_bench.models.base import find_base, template_inputs
+from align_bench.models.tokenizer import load_tokenizer, with_inputs
+from align_bench.records import TemplateInputs
 
 
 def test_digest_follows_the_weights(base_folder: Path, tmp_path: Path) -> None:
@@ -116,13 +119,42 @@ def test_a_hub_models_digest_is_its_commit(monkeypatch: pytest.MonkeyPatch, tmp_
     assert wanted == {"repository": "owner/name", "revision": "main"}
 
 
-def test_a_template_that_writes_the_date_is_told_by_it(base_folder: Path, tmp_path: Path) -> None:
+def test_a_template_that_writes_the_date_gets_one_that_is_fixed(base_folder: Path, tmp_path: Path) -> None:
     folder = tmp_path / "base"
     shutil.copytree(base_folder, folder)
-    day = date(2026, 11, 27)
-    assert template_date(find_base(str(folder)), day) is None
+    assert template_inputs(find_base(str(folder))) == TemplateInputs()
+    assert template_inputs(find_base(str(folder)), {"a": 1}, "2026-11-27") == TemplateInputs({"a": 1})
     template = folder / "chat_template.jinja"
     text = template.read_text(encoding="utf-8") if template.is_file() else "{{ messages }}"
     template.write_text("{{ strftime_now('%d %b %Y') }}" + text, encoding="utf-8")
-    assert template_date(find_base(str(folder)), day) == "2026-11-27"
-    assert template_date(find_base(str(folder))) == date.today().isoformat()
+    assert template_inputs(find_base(str(folder))) == TemplateInputs(date="2026-01-01")
+    assert template_inputs(find_base(str(folder)), date="2026-11-27") == TemplateInputs(date="2026-11-27")
+
+
+def test_the_inputs_reach_the_template_whoever_applies_it(base_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "base"
+    shutil.copytree(base_folder, folder)
+    text = "{{ strftime_now('%d %b %Y') }} {{ 'thinks' if enable_thinking else 'does not' }}"
+    (folder / "chat_template.jinja").write_text(text, encoding="utf-8")
+    base = find_base(str(folder))
+    tokenizer = load_tokenizer(base, template_inputs(base, {"enable_thinking": True}, "2026-11-27"))
+    turn = {"role": "user", "content": "hi"}
+    assert tokenizer.apply_chat_template([turn], tokenize=False) == "27 Nov 2026 thinks"
+    assert tokenizer.apply_chat_template([[turn], [turn]], tokenize=False) == ["27 Nov 2026 thinks"] * 2
+    assert load_tokenizer(base, template_inputs(base)).apply_chat_template([turn], tokenize=False) == (
+        "01 Jan 2026 does not"
+    )
+    assert copy.deepcopy(tokenizer).apply_chat_template([turn], tokenize=False) == "27 Nov 2026 thinks"
+
+
+@pytest.mark.parametrize("form", ["%d %b %Y", "%Y-%m-%d", "%A, %-d %B %y", "%H:%M:%S", "%c", "day %j of %Y"])
+def test_a_fixed_date_is_written_as_strftime_writes_it(base_folder: Path, form: str) -> None:
+    tokenizer = load_tokenizer(find_base(str(base_folder)))
+    tokenizer.chat_template = (
+        "\n{% macro line() %}{% if strftime_now is defined %}{{ strftime_now(FORM) }}{% endif %}{% endmacro %}"
+        "{% for m in messages %}{{ line() }}|{{ strftime_now(FORM) }}{% endfor %}"
+    ).replace("FORM", repr(form))
+    found = with_inputs(tokenizer, TemplateInputs(date="2026-03-04"))
+    day = datetime(2026, 3, 4).strftime(form)
+    turn = {"role": "user", "content": "hi"}
+    assert found.apply_chat_template([turn], tokenize=False) == f"\n{day}|{day}"

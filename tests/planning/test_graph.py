@@ -19,7 +19,7 @@ from align_bench.planning.graph import Graph, make_graph
 from align_bench.planning.inputs import Inputs, Prepared
 from align_bench.planning.known import Known, NothingKnown
 from align_bench.plugins.registry import Broken, Plugin, Registry, load_registry
-from align_bench.records import CellId
+from align_bench.records import CellId, Json, TemplateInputs
 from align_bench.stages import stage as stage_module
 from align_bench.stages.audit import Audit
 from align_bench.stages.classifier import Classifier
@@ -57,6 +57,7 @@ class Outside:
         base: digest of the base.
         storage: how the base is stored.
         date: the day that its template writes.
+        kwargs: what else its template reads.
     """
 
     train: str = "train rows"
@@ -65,6 +66,7 @@ class Outside:
     base: str = "weights"
     storage: str = "fp32"
     date: str | None = None
+    kwargs: Mapping[str, Json] = field(default_factory=dict)
 
 
 OUTSIDE = Outside()
@@ -95,7 +97,9 @@ def inputs(given: Suite, outside: Outside) -> Inputs:
         if isinstance(judge, LoadedJudge):
             model = Base(judge.model, Path("judge"), None, str(outside.judges[place]), "judge")
             classifiers[judge_cell(place)] = Classifier(model, precision, judge.template, judge)
-    frozen = Frozen(Base(given.base, Path("base"), None, outside.base), precision, outside.date)
+    frozen = Frozen(
+        Base(given.base, Path("base"), None, outside.base), precision, TemplateInputs(outside.kwargs, outside.date)
+    )
     rows = {
         split: Rows(DataSource(", ".join(file.paths)), content, file.too_long)
         for split, (file, content) in files.items()
@@ -496,6 +500,12 @@ def test_longest_row_changes_everything() -> None:
 @pytest.mark.parametrize("outside", [replace(OUTSIDE, base="other weights"), replace(OUTSIDE, date="1 May 2020")])
 def test_another_base_or_day_in_its_template_changes_everything(outside: Outside) -> None:
     assert changed(plan(), plan(outside)) == everything(plan())
+
+
+def test_what_the_template_reads_changes_everything_and_only_where_it_is_set() -> None:
+    assert changed(plan(), plan(replace(OUTSIDE, kwargs={"enable_thinking": False}))) == everything(plan())
+    for stage in plan().stages:
+        assert "chat_template_kwargs" not in stage.identity()
 
 
 def test_another_precision_changes_all_but_the_tables() -> None:

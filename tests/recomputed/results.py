@@ -281,10 +281,10 @@ def _of_answers(folder: Folder, cell: Cell, ledger: Ledger, path: Path) -> None:
         ledger.add((*path, "proxies", place, "reward"), name)
         ledger.estimate((*path, "proxies", place, "mean"), by_prompt(cell.judged(name, "proxies"), prompts))
     enter("gold_accuracy", _gold(cell))
-    enter("length_words", by_prompt([len(texts.words(text)) for text in written], prompts))
-    enter("length_characters", by_prompt([len(text) for text in written], prompts))
+    enter("length_words", by_prompt([len(texts.words(texts.said(text))) for text in written], prompts))
+    enter("length_characters", by_prompt([len(texts.said(text)) for text in written], prompts))
     enter("length_tokens", by_prompt([row["tokens"] for row in cell.generations], prompts))
-    enter("readability_grade", by_prompt([texts.flesch_kincaid(text) for text in written], prompts))
+    enter("readability_grade", by_prompt([texts.flesch_kincaid(texts.said(text)) for text in written], prompts))
     for n in (1, 2, 3):
         share, grams = texts.distinct(written, n)
         enter(f"distinct_{n}", Found(share, n=grams))
@@ -365,7 +365,7 @@ def at_equal_length(cell: Cell, base: Cell, judge: str) -> Found:
             scores = mine["scores"].get(judge), other["scores"].get(judge)
             if mine["prompt_id"] == other["prompt_id"] and all(map(finite, scores)):
                 wins.append(float(right(np.array([scores[0] - scores[1]]))[0]))
-                longer.append(len(texts.words(mine["text"])) - len(texts.words(other["text"])))
+                longer.append(len(texts.words(texts.said(mine["text"]))) - len(texts.words(texts.said(other["text"]))))
                 prompts.append(mine["prompt_id"])
     n = len(set(prompts))
     if n < 2 or not min(longer) <= 0 <= max(longer):
@@ -405,7 +405,9 @@ def gain(cell: Cell, base: Cell, judge: str) -> tuple[Found, Found, Found]:
     sides = []
     for one in (cell, base):
         rows = [row for row in one.generations if finite(row["scores"].get(judge))]
-        sides.append([(row["prompt_id"], len(texts.words(row["text"])), row["scores"][judge]) for row in rows])
+        sides.append(
+            [(row["prompt_id"], len(texts.words(texts.said(row["text"]))), row["scores"][judge]) for row in rows]
+        )
     prompts = list(dict.fromkeys(prompt for prompt, *_ in sides[0] if prompt in {own for own, *_ in sides[1]}))
     n = len(prompts)
     if n < 2:

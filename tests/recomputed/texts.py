@@ -18,6 +18,14 @@ def _unspaced(letter: str) -> bool:
     return letter in "々〆〇" or name.startswith(("CJK UNIFIED", "CJK COMPATIBILITY IDEOGRAPH", "HIRAGANA", "KATAKANA"))
 
 
+def said(text: str) -> str:
+    """An answer after the thinking block that it begins with, whose opening tag may be in the prompt."""
+    block = re.match(r"(?:\s*<think>)?((?:(?!<think>|</think>).)*)</think>\s*", text, re.DOTALL)
+    if re.match(r"\s*<think>", text):
+        return text.split("</think>", 1)[1].lstrip() if "</think>" in text else ""
+    return text[block.end() :] if block else text
+
+
 def words(text: str) -> list[str]:
     """Runs of non-space characters with a letter or digit; each Han or kana character is a word of its own."""
     spaced = "".join(f" {letter} " if _unspaced(letter) else letter for letter in text)

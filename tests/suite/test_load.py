@@ -907,3 +907,62 @@ def test_what_counts_as_equivalent_is_a_key_with_a_default() -> None:
     for key in ("equivalence_dz", "seed_noise"):
         with pytest.raises(ValidationError, match="valid number"):
             Suite.model_validate({**given, "report": {key: True}})
+
+
+READS = """base: some/base
+data: {train: a.jsonl, val: b.jsonl}
+name: mine
+methods: [dpo]
+"""
+
+
+def test_what_templates_read_is_said_for_the_base_and_for_each_judge(write: Write) -> None:
+    more = (
+        "chat_template_kwargs: {enable_thinking: false, rules: [a, {b: 1}]}\ndate: 2026-03-04\n"
+        "judge: {model: org/judge, chat_template_kwargs: {enable_thinking: true}, date: '2026-03-05'}"
+    )
+    suite = load_suite(str(write(READS + more)))
+    assert suite.chat_template_kwargs == {"enable_thinking": False, "rules": ["a", {"b": 1}]}
+    assert suite.date == "2026-03-04"
+    (judge,) = suite.judge
+    assert isinstance(judge, LoadedJudge)
+    assert (judge.chat_template_kwargs, judge.date) == ({"enable_thinking": True}, "2026-03-05")
+    plain = load_suite(str(write(READS, name="plain.yaml")))
+    assert (plain.chat_template_kwargs, plain.date) == ({}, None)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("chat_template_kwargs: {tokenize: true}", "tokenize is not for a suite to set"),
+        ("chat_template_kwargs: {strftime_now: x}", "set `date`"),
+        ("chat_template_kwargs: {a-b: 1}", "no name of a variable"),
+        ("chat_template_kwargs: enable_thinking", "dictionary"),
+        ("date: 4 March", "expected a day, such as 2026-01-01"),
+        ("date: 2026-02-30", "day is out of range"),
+        ("date: '2026-02-30'", "day is out of range"),
+        ("date: 20260304", "string"),
+        ("date: 2026-03-04 10:00:00", "string"),
+        ("judge: {method: rm, holdout: 0.2, date: 2026-03-04}", "unknown key"),
+    ],
+)
+def test_template_inputs_are_strict(write: Write, more: str, said: str) -> None:
+    with pytest.raises(SuiteError, match=said):
+        load_suite(str(write(READS + more)))
+
+
+@pytest.mark.parametrize("most", ["-0.1", "1.5", "'0.1'", "true"])
+def test_the_share_of_rows_that_may_be_dropped_is_a_share(write: Write, most: str) -> None:
+    text = READS.replace("b.jsonl}", f"b.jsonl, max_dropped: {most}}}")
+    with pytest.raises(SuiteError, match=r"data\.max_dropped"):
+        load_suite(str(write(text)))
+    assert load_suite(str(write(text.replace(most, "0.3")))).data.max_dropped == 0.3
+    assert load_suite(str(write(READS))).data.max_dropped == 0.05
+
+
+def test_another_base_does_not_inherit_what_its_template_reads(write: Write) -> None:
+    write(READS + "chat_template_kwargs: {enable_thinking: false}\n", name="below.yaml")
+    same = write("extends: below.yaml\nname: same\nseeds: [1]\n", name="same.yaml")
+    assert load_suite(str(same)).chat_template_kwargs == {"enable_thinking": False}
+    other = write("extends: below.yaml\nname: other\nbase: other/base\n", name="other.yaml")
+    assert load_suite(str(other)).chat_template_kwargs == {}

@@ -46,10 +46,12 @@ def findings_of(
     tokens: Mapping[str, int] | None = None
     if base is not None:
         from align_bench.data.chat import tokenize
-        from align_bench.models.base import find_base
+        from align_bench.models.base import find_base, template_inputs
         from align_bench.planning.lengths import plain_tokenizer
 
-        tokens = tokenize(plain_tokenizer(find_base(base)), found, max_length=max_length).counts
+        model = find_base(base)
+        tokenizer = plain_tokenizer(model, template_inputs(model))
+        tokens = tokenize(tokenizer, found, max_length=max_length).counts
     return examine(
         found,
         summary,

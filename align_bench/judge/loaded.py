@@ -16,7 +16,7 @@ from align_bench.errors import DataError, ModelError
 from align_bench.judge.reward_model import RewardModel
 from align_bench.models.compute import compute_dtype
 from align_bench.models.exported import read_note
-from align_bench.models.load import load_adapter, load_scorer, load_tokenizer
+from align_bench.models.load import load_adapter, load_scorer, load_tokenizer, with_exact_head
 from align_bench.models.logprobs import last_states
 from align_bench.models.micro_batches import micro_batches
 from align_bench.models.quiet import clear_errors
@@ -137,7 +137,10 @@ class LoadedModel:
             states = last_states(self.model, [(ids, ()) for ids, _ in batch])
             logits = self.model.score(states.to(self.model.score.weight.dtype))
         else:
-            logits = self.model(**self._padded(batch)).logits
+            # Without a padding token, transformers refuses a batch of several: nothing would say where each ends.
+            known = self.model.config.get_text_config().pad_token_id is not None
+            parts = [batch] if known else [[one] for one in batch]
+            logits = torch.cat([self.model(**self._padded(part)).logits for part in parts])
         logits = torch.as_tensor(logits).float().cpu()
         return logits[:, 0] if self.labels == 1 else logits[:, 1] - logits[:, 0]
 
@@ -245,9 +248,7 @@ def _load_classifier(
             fix="use a reward model",
         )
     model.requires_grad_(False)
-    if hasattr(model, "score"):
-        model.score.float()
-    model.to(precision.device).eval()
+    with_exact_head(model).to(precision.device).eval()
     tokenizer = with_inputs(tokenizer, inputs)
     return LoadedModel(model, tokenizer, template, labels, _max_length(model, tokenizer), _pools_by_mask(model))
 

@@ -53,6 +53,21 @@ def load_scorer(base: Base, precision: Precision, *, seed: int = 0) -> Any:
     return draw_head(_load(base, precision, AutoModelForSequenceClassification, {"num_labels": 1}), seed=seed)
 
 
+def with_exact_head(model: Any) -> Any:
+    """Keep a scalar head `score` in fp32, whatever the states that it reads; other models stay as they are.
+
+    Like the adapter, it has few weights, and bf16 would round its scores. The model's own forward pass gives the head
+    states of the type that computes, so they are converted before it.
+
+    Args:
+        model: a sequence-classification model, changed in place.
+    """
+    head = getattr(model, _HEAD, None)
+    if head is not None:
+        head.float().register_forward_pre_hook(lambda module, states: tuple(each.float() for each in states))
+    return model
+
+
 def draw_head(scorer: Any, *, seed: int) -> Any:
     """Draw a frozen scorer's scalar head anew, in place, as transformers draws one in fp32 on a CPU.
 
@@ -218,9 +233,7 @@ def _frozen(model: Any, precision: Precision) -> Any:
     model.config.use_cache = False
     if precision.storage != "nf4":
         model.to(precision.device)
-    if hasattr(model, _HEAD):
-        getattr(model, _HEAD).float()  # like the adapter: it has few weights, and bf16 would round its scores
-    return fuse_layers(model.eval())
+    return fuse_layers(with_exact_head(model).eval())
 
 
 def _has_room_for_plain_weights(model: Any, precision: Precision) -> bool:

@@ -14,8 +14,8 @@ from align_bench.records import PreferenceSet
 from align_bench.stages.stage import Size
 
 if TYPE_CHECKING:
-    from align_bench.records import TokenRow
-    from align_bench.stages.models import Frozen
+    from align_bench.models.base import Base
+    from align_bench.records import TemplateInputs, TokenRow
     from align_bench.stages.tokens import Tokens
 
 SAMPLE_ROWS = 300
@@ -80,14 +80,15 @@ def measure_lengths(table: Tokens, tokenizer: Any, max_new_tokens: int) -> Lengt
     )
 
 
-def plain_tokenizer(frozen: Frozen) -> Any:
-    """The base's tokenizer, read without torch where its folder holds a fast one."""
-    base = frozen.base
+def plain_tokenizer(base: Base, inputs: TemplateInputs) -> Any:
+    """A base's tokenizer, read without torch where its folder holds a fast one."""
     if base.gguf or not (base.folder / "tokenizer.json").is_file():
-        return frozen.tokenizer()
+        from align_bench.models.tokenizer import load_tokenizer
+
+        return load_tokenizer(base, inputs)
     from transformers import PreTrainedTokenizerFast
 
-    return with_inputs(PreTrainedTokenizerFast.from_pretrained(base.folder), frozen.inputs)
+    return with_inputs(PreTrainedTokenizerFast.from_pretrained(base.folder), inputs)
 
 
 def _answers(row: TokenRow) -> list[tuple[int, ...]]:

@@ -14,6 +14,16 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoModelForSequenceClassification,
+    Gemma2Config,
+    GPT2Config,
+    GPTNeoXConfig,
+    LlamaConfig,
+    MistralConfig,
+    Qwen2Config,
+    Qwen3Config,
+)
 
 from align_bench.errors import DataError, ModelError
 from align_bench.judge.find import find_judge
@@ -186,3 +196,49 @@ def test_a_folder_has_no_revision(tmp_path: Path, make_judge: Make) -> None:
     folder = make_judge(tmp_path, "llama")
     with pytest.raises(ModelError, match="it is a local folder"):
         find_judge(LoadedJudge(model=str(folder), revision="main"))
+
+
+DECODER: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+DECODERS: dict[str, Any] = {
+    "llama": lambda **more: LlamaConfig(**DECODER, num_key_value_heads=2, **more),
+    "mistral": lambda **more: MistralConfig(**DECODER, num_key_value_heads=2, sliding_window=None, **more),
+    "mistral that slides": lambda **more: MistralConfig(**DECODER, num_key_value_heads=2, sliding_window=8, **more),
+    "qwen2": lambda **more: Qwen2Config(**DECODER, num_key_value_heads=2, **more),
+    "qwen3": lambda **more: Qwen3Config(**DECODER, num_key_value_heads=2, head_dim=16, **more),
+    "gemma2": lambda **more: Gemma2Config(**DECODER, num_key_value_heads=2, head_dim=8, **more),
+    "gpt2": lambda **more: GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=256, **more),
+    "gpt_neox": lambda **more: GPTNeoXConfig(**DECODER, **more),
+}
+
+
+@pytest.mark.parametrize("pad", ["pad token", "no pad token"])
+@pytest.mark.parametrize("kind", DECODERS)
+def test_every_decoder_scores_in_bf16_as_in_fp32(kind: str, pad: str, tmp_path: Path, tokenizer: Any) -> None:
+    torch.manual_seed(3)
+    known = tokenizer.pad_token_id if pad == "pad token" else None
+    config = DECODERS[kind](vocab_size=len(tokenizer), num_labels=1, initializer_range=0.2, pad_token_id=known)
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    exact = load(tmp_path)
+    rounded = load_judge(find_judge(LoadedJudge(model=str(tmp_path))), Precision("bf16", "bfloat16", "cpu"))
+    assert isinstance(rounded, LoadedModel)
+    assert next(rounded.model.parameters()).dtype == torch.bfloat16
+    assert rounded.model.score.weight.dtype == torch.float32
+    assert (exact.pooled, rounded.pooled) == (True, True)
+    expected = alone(exact)
+    spread = max(expected) - min(expected)
+    assert spread > 0.3
+    for limit in (1, 100_000):
+        found, _ = rounded(TEXTS, max_tokens=limit)
+        assert found == pytest.approx(expected, abs=0.04 * spread)
+    ids = torch.tensor([rounded._encoded([(TEXTS[2].prompt, TEXTS[2].answer)])[0][0]])
+    with torch.no_grad():  # the model's own forward pass agrees with its head in fp32, too
+        own = float(rounded.model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0, 0])
+    assert own == pytest.approx(rounded([TEXTS[2]], max_tokens=1)[0][0], abs=0.02 * spread)
+
+
+def test_a_decoder_that_pools_by_itself_needs_no_pad_token(tmp_path: Path, make_judge: Make) -> None:
+    model = load(make_judge(tmp_path, "llama"))
+    model.model.config.pad_token_id = None
+    itself = replace(model, pooled=False)
+    assert itself(TEXTS, max_tokens=100_000)[0] == pytest.approx(alone(model), abs=1e-5)

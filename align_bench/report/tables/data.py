@@ -54,9 +54,9 @@ def data_sets(report: Report) -> Section:
         *(Column("rejected words", optional=True), text("scripts", optional=True)),
     ]
     captions = [
-        "Counts of rows; dropped: as they were read or tokenised; truncated: answers beyond train.max_length. Labels on "
-        "one side: that prefer the first answer, or call the only one desirable. Longer preferred: of the pairs whose "
-        "answers differ in their number of words. Words: medians. align-bench data FILE shows which rows they are.",
+        "Counts of rows; dropped: as they were read or tokenised; truncated: answers beyond train.max_length. Labels "
+        "on one side: that prefer the first answer, or call the only one desirable. Longer preferred: of the pairs "
+        "whose answers differ in their number of words. Words: medians. align-bench data FILE shows which rows they are.",
         *_advice(examined),
     ]
     return Section("Data", columns, rows, captions if rows else [], chapter="data")

@@ -117,6 +117,7 @@ TABLE: dict[str, frozenset[str]] = {
     "planning.estimate": NOTHING,
     "planning.memory": NOTHING,
     "planning.lengths": NOTHING,
+    "planning.limits": NOTHING,  # stops a run before it begins
     "planning.known": NOTHING,
     "runner.conform": NOTHING,  # stops methods, and notes facts beside what they make
     "runner.watch": NOTHING,  # says what the report says again
@@ -195,6 +196,7 @@ TABLE: dict[str, frozenset[str]] = {
     "models.logprobs": COMPUTED - {"generate"} | REPORT,
     "models.kv_cache": _made("generate train_online"),
     "models.generate": _made("generate train_online"),
+    "models.positions": BASES | ADAPTERS | TEXTS | _made("generate"),  # where answers and texts end
     "models.exported": TEXTS,
     "models.weights": TEXTS,  # a loaded judge's shapes, and its digest among its facts
     "models.peak": REPORT,

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from align_bench.models.base import base_parameters
 from align_bench.planning.lengths import SAMPLE_ROWS, Lengths, measure_lengths, plain_tokenizer
+from align_bench.planning.limits import cut_answers
 from align_bench.planning.memory import expected_memory
 from align_bench.suite.layers import origin
 from align_bench.suite.models import GoldJudge, LoadedJudge, TrainedJudge
@@ -171,6 +172,9 @@ def cuts(prepared: Prepared, lengths: Mapping[str, Lengths]) -> Iterator[str]:
             f"val: {val.longer:.0%} of its preferred answers are longer than generate.max_new_tokens = "
             f"{suite.generate.max_new_tokens:,}: a policy that answers like them is cut off; raise it"
         )
+    if (cut := cut_answers(suite, prepared.inputs.frozen.base, val.prompts)) is not None:
+        stops = "; a run stops here" if cut.too_many else ""
+        yield f"{cut.message}{stops}; {cut.fix}"
 
 
 def memory_words(prepared: Prepared, lengths: Mapping[str, Lengths], graph: Graph, results: Results) -> str:

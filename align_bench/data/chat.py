@@ -78,7 +78,8 @@ def tokenize(
         raise DataError("there are no rows to tokenise.")
     form = _format(tokenizer, preferences.rows)
     # Token ids are drawn from one list: equal numbers are then one object, a quarter of the memory of a fresh int each.
-    shared = list(range(len(tokenizer)))
+    # Ids may have gaps, so that the largest one lies beyond `len(tokenizer)`.
+    shared = list(range(1 + max(tokenizer.get_vocab().values())))
     kept: list[TokenRow] = []
     counts: Counter[str] = Counter(kept=0, truncated=0)
     examples: dict[str, int] = {}

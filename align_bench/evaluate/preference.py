@@ -13,6 +13,7 @@ from torch import Tensor
 from align_bench.data.batches import mismatched
 from align_bench.models.layout import passes_over
 from align_bench.models.logprobs import attacked_scores, response_logps, scores
+from align_bench.models.positions import positions_of, within
 from align_bench.records import TokenRow, no_update
 
 if TYPE_CHECKING:
@@ -78,13 +79,18 @@ def mismatched_logps(model: Any, rows: Sequence[TokenRow], *, max_tokens: int, u
     Returns:
         `mismatched_chosen` and `mismatched_rejected`, as in `table_logps`.
     """
-    partner = mismatched(rows)
+    partner, limit = mismatched(rows), positions_of(model)
+
+    def behind(prompt: tuple[int, ...], answer: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        """It may be longer than either row; what lies beyond the model's positions is cut."""
+        return answer and tuple(within(limit, prompt, answer))
+
     swapped = [
         TokenRow(
             row.pair,
             row.prompt,
-            row.chosen and (rows[other].chosen or rows[other].rejected),
-            row.rejected and (rows[other].rejected or rows[other].chosen),
+            row.chosen and behind(row.prompt, rows[other].chosen or rows[other].rejected),
+            row.rejected and behind(row.prompt, rows[other].rejected or rows[other].chosen),
         )
         for row, other in zip(rows, partner, strict=True)
     ]

@@ -19,6 +19,7 @@ from align_bench.models.exported import read_note
 from align_bench.models.load import load_adapter, load_scorer, load_tokenizer, with_exact_head
 from align_bench.models.logprobs import last_states
 from align_bench.models.micro_batches import micro_batches
+from align_bench.models.positions import positions_of
 from align_bench.models.quiet import clear_errors
 from align_bench.models.tokenizer import with_inputs
 from align_bench.models.weights import weight_shapes
@@ -138,15 +139,15 @@ class LoadedModel:
             logits = self.model.score(states.to(self.model.score.weight.dtype))
         else:
             # Without a padding token, transformers refuses a batch of several: nothing would say where each ends.
-            known = self.model.config.get_text_config().pad_token_id is not None
-            parts = [batch] if known else [[one] for one in batch]
+            pad = self.model.config.get_text_config().pad_token_id
+            parts = [[one] for one in batch] if pad is None or pad < 0 else [batch]
             logits = torch.cat([self.model(**self._padded(part)).logits for part in parts])
         logits = torch.as_tensor(logits).float().cpu()
         return logits[:, 0] if self.labels == 1 else logits[:, 1] - logits[:, 0]
 
     def _padded(self, batch: Sequence[tuple[list[int], list[int] | None]]) -> dict[str, Tensor]:
         longest = max(len(ids) for ids, _ in batch)
-        pad = self.tokenizer.pad_token_id or 0
+        pad = max(0, self.model.config.get_text_config().pad_token_id or 0)  # the mask hides it
 
         def rows(values: Sequence[Sequence[int]], fill: int) -> Tensor:
             filled = [[*row, *([fill] * (longest - len(row)))] for row in values]
@@ -268,7 +269,14 @@ def _refuse_incomplete(base: Base, info: Any) -> None:
 
 
 def _max_length(model: Any, tokenizer: Any) -> int:
-    limits = [getattr(model.config.get_text_config(), "max_position_embeddings", None), tokenizer.model_max_length]
+    # RoBERTa and its kin count positions from behind the number of their padding token.
+    offsets = [
+        module.padding_idx + 1
+        for name, module in model.named_modules()
+        if name.endswith("embeddings.position_embeddings") and getattr(module, "padding_idx", None) is not None
+    ]
+    positions = positions_of(model)
+    limits = [None if positions is None else positions - max(offsets, default=0), tokenizer.model_max_length]
     return min([limit for limit in limits if isinstance(limit, int) and 0 < limit < _NO_LIMIT], default=_NO_LIMIT)
 
 

@@ -8,11 +8,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from align_bench.errors import ModelError
+from align_bench.models.positions import position_limit
 from align_bench.models.weights import weight_shapes
 from align_bench.records import Json, TemplateInputs
 from align_bench.store.remembered import Remembered
+
+if TYPE_CHECKING:
+    from align_bench.models.positions import PositionLimit
 
 EMBEDDED = {"embedded/tiny": Path(__file__).parent / "tiny"}
 # Never pickles: weights are safetensors (or GGUF), the rest is text. Chat templates are *.jinja or a key of *.json.
@@ -50,14 +55,32 @@ class Base:
     @property
     def vocabulary(self) -> int | None:
         """How many tokens its configuration says that it knows; None where it does not, as of a GGUF file."""
+        found = self._config()
+        size = found.get("vocab_size") or found.get("text_config", {}).get("vocab_size")
+        return size if isinstance(size, int) else None
+
+    @property
+    def positions(self) -> PositionLimit | None:
+        """The longest sequence that it can read; None where its configuration gives no limit, or it is a GGUF file."""
+        return position_limit(self._config())
+
+    @property
+    def end_token(self) -> int | None:
+        """The id that its configuration names as the end of a text, the first of several; None without one."""
+        found = self._config()
+        end = found.get("eos_token_id") or found.get("text_config", {}).get("eos_token_id")
+        first = end[0] if isinstance(end, list) and end else end
+        return first if isinstance(first, int) else None
+
+    def _config(self) -> dict[str, Any]:
+        """Its config.json, or that of the base that it stands on; empty where it has none."""
         if self.below is not None:
-            return self.below.vocabulary
+            return self.below._config()
         try:
             found = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            return None
-        size = found.get("vocab_size") or found.get("text_config", {}).get("vocab_size")
-        return size if isinstance(size, int) else None
+            return {}
+        return found if isinstance(found, dict) else {}
 
 
 def find_base(name: str, *, role: str = "base", digest: Digest | None = None) -> Base:

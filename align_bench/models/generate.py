@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 import random
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -19,6 +20,7 @@ from align_bench.models.layout import can_pack, inner_of, lay_out, passes_over
 from align_bench.models.load import generation_ends
 from align_bench.models.lora import steady
 from align_bench.models.micro_batches import ENOUGH_FOR_A_CPU
+from align_bench.models.positions import positions_of
 from align_bench.models.unfused import unfused
 from align_bench.records import no_update
 
@@ -73,7 +75,8 @@ def generate(
     """Answer every prompt `settings.samples` times.
 
     A prompt passes the model once for all its samples, an answer that has ended leaves its batch, and each answer is
-    drawn from a stream of its own, so that it depends on no other but by rounding.
+    drawn from a stream of its own, so that it depends on no other but by rounding. An answer ends at the latest where
+    the model's positions do, and is then unfinished.
 
     Args:
         model: a causal language model, plain or with an adapter.
@@ -88,17 +91,19 @@ def generate(
     """
     ends = generation_ends(model, tokenizer)
     pad = tokenizer.pad_token_id
-    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     answers: list[list[Answer]] = [[] for _ in prompts]
-    for start in range(0, len(order), settings.batch_size):
-        chosen = order[start : start + settings.batch_size]
+    done = 0
+    for chosen, tokens in _batches(inner_of(model), prompts, settings):
         batch = [prompts[index] for index in chosen]
-        if _continues(model, pad):
-            draws = _draws(chosen, settings, seed) if settings.temperature > 0 else None
-            found = _decode(model, pad, ends, batch, settings, draws)
+        wanted = Decoding(tokens, settings.temperature, settings.samples)
+        if not tokens:
+            found: list[list[int]] = [[] for _ in range(len(chosen) * settings.samples)]
+        elif _continues(model, pad):
+            draws = _draws(chosen, wanted, seed) if settings.temperature > 0 else None
+            found = _decode(model, pad, ends, batch, wanted, draws)
         else:
-            torch.manual_seed(seed * 1_000_003 + start)
-            found = _generate(model, pad, ends, batch, settings)
+            torch.manual_seed(seed * 1_000_003 + done)
+            found = _generate(model, pad, ends, batch, wanted)
         for place, ids in enumerate(found):
             answers[chosen[place // settings.samples]].append(_until_end(ids, ends))
         written = [(prompts[index], answer.ids) for index in chosen for answer in answers[index]]
@@ -108,8 +113,28 @@ def generate(
             predictions=sum(len(ids) for _, ids in written),
             backward=0,
         )
-        update(start + len(chosen), len(order))
+        done += len(chosen)
+        update(done, len(prompts))
     return answers
+
+
+def _batches(
+    inner: Any, prompts: Sequence[Sequence[int]], settings: Generate | Decoding
+) -> Iterator[tuple[list[int], int]]:
+    """Which prompts are answered together, shortest first, and with how many tokens at most.
+
+    Prompts so long that the model's positions end before `max_new_tokens` go with others of their length.
+    """
+    limit = positions_of(inner)
+    rooms = [
+        settings.max_new_tokens if limit is None else max(0, min(settings.max_new_tokens, limit - len(prompt)))
+        for prompt in prompts
+    ]
+    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    for room, group in groupby(order, key=lambda index: rooms[index]):
+        members = list(group)
+        for start in range(0, len(members), settings.batch_size):
+            yield members[start : start + settings.batch_size], room
 
 
 def _draws(prompts: Sequence[int], settings: Generate | Decoding, seed: int) -> Tensor:

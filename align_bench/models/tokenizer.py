@@ -19,11 +19,14 @@ _NO_INPUTS = TemplateInputs()
 
 
 def load_tokenizer(base: Base, inputs: TemplateInputs = _NO_INPUTS) -> Any:
-    """The base's own tokenizer, with a pad token (which is never scored: masks decide, not ids).
+    """The base's own tokenizer, with an end token and a pad token (which is never scored: masks decide, not ids).
 
     Args:
         base: the model on disk.
         inputs: what its chat template reads beside the turns, whoever applies it.
+
+    Raises:
+        ModelError: it cannot be read, or neither it nor the model's configuration names an end token.
     """
     from transformers import AutoTokenizer
 
@@ -31,10 +34,7 @@ def load_tokenizer(base: Base, inputs: TemplateInputs = _NO_INPUTS) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(
             base.folder, trust_remote_code=False, **({"gguf_file": base.gguf} if base.gguf else {})
         )
-    if tokenizer.eos_token_id is None:
-        raise ModelError(f"base {base.name!r}: its tokenizer has no end-of-sequence token")
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
+    _set_ends(tokenizer, base)
     return with_inputs(tokenizer, inputs)
 
 
@@ -53,3 +53,41 @@ def _clock(day: datetime) -> str:
     """A `strftime_now` for templates, in their language: transformers gives them the clock's, and takes no other."""
     written = "".join(f".replace('%{one}', {day.strftime(f'%{one}')!r})" for one in _DIRECTIVES)
     return f"{{%- macro strftime_now(format) -%}}{{{{- format{written} -}}}}{{%- endmacro -%}}{{{{ '' }}}}"
+
+
+def _set_ends(tokenizer: Any, base: Base) -> None:
+    """Give it an end token, if only the model's configuration names one, and a pad token that the model can read."""
+    if tokenizer.eos_token_id is None:
+        end = base.end_token
+        if end is None or (token := tokenizer.convert_ids_to_tokens(end)) is None:
+            raise ModelError(
+                f"base {base.name!r}: neither its tokenizer nor its config.json names an end-of-sequence token",
+                fix="set eos_token in the model folder's tokenizer_config.json",
+            )
+        tokenizer.eos_token = token
+    size = base.vocabulary
+    if tokenizer.pad_token_id is None or (size is not None and tokenizer.pad_token_id >= size):
+        tokenizer.pad_token = tokenizer.eos_token
+
+
+def check_ids(tokenizer: Any, base: Base, largest: int) -> None:
+    """Hold the ids of texts, and of the end token, to the base's input embeddings.
+
+    Ids below may have gaps, and the embeddings more rows than there are tokens.
+
+    Args:
+        tokenizer: from `load_tokenizer`.
+        base: its base.
+        largest: the largest id of the texts.
+
+    Raises:
+        ModelError: an id is beyond the embeddings.
+    """
+    size, largest = base.vocabulary, max(largest, tokenizer.eos_token_id)
+    if size is not None and largest >= size:
+        raise ModelError(
+            f"base {base.name!r}: its tokenizer gives {tokenizer.convert_ids_to_tokens(largest)!r} the id {largest}, "
+            f"but the model has {size} input embeddings (vocab_size in its config.json)",
+            fix="use the tokenizer that the model was trained with, or give the model embeddings for the added tokens "
+            "(resize_token_embeddings) and save it",
+        )

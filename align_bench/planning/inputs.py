@@ -12,6 +12,7 @@ from align_bench.errors import PluginError
 from align_bench.judge.find import find_judge
 from align_bench.models.base import find_base, template_inputs
 from align_bench.models.precision import resolve_precision
+from align_bench.planning.limits import within_positions
 from align_bench.stages.classifier import Classifier
 from align_bench.stages.models import Frozen
 from align_bench.stages.rows import Rows
@@ -55,6 +56,7 @@ def prepare(suite: Suite, registry: Registry) -> Prepared:
     """
     _check_methods(suite, registry)  # the cheapest mistakes first
     base = find_base(suite.base)
+    suite = within_positions(suite, base)
     entries = {judge_cell(place): judge for place, judge in enumerate(suite.judge)}
     loaded = {cell: find_judge(judge) for cell, judge in entries.items() if isinstance(judge, LoadedJudge)}
     precision = resolve_precision(suite.precision)

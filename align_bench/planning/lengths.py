@@ -32,6 +32,7 @@ class Lengths:
         cut: share of them with an answer that does not fit into `max_length` behind its prompt: cut, or dropped.
         prompt, answer: tokens of the prompts and of the answers, uncut: median and 95th percentile.
         longer: share of the preferred answers that are longer than the longest answer that is written.
+        prompts: tokens of each prompt, without rows that would be dropped.
     """
 
     size: Size
@@ -40,6 +41,7 @@ class Lengths:
     prompt: tuple[int, int]
     answer: tuple[int, int]
     longer: float
+    prompts: tuple[int, ...] = ()
 
 
 def measure_lengths(table: Tokens, tokenizer: Any, max_new_tokens: int) -> Lengths:
@@ -77,6 +79,7 @@ def measure_lengths(table: Tokens, tokenizer: Any, max_new_tokens: int) -> Lengt
         prompt=_median_and_p95([len(row.prompt) for row in rows]),
         answer=_median_and_p95([len(answer) for answer in answers]),
         longer=sum(length > max_new_tokens for length in chosen) / max(1, len(chosen)),
+        prompts=tuple(len(row.prompt) for row in kept if len(row.prompt) < table.max_length),
     )
 
 

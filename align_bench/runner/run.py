@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from align_bench.errors import MissingResultError, PluginError
+from align_bench.errors import MissingResultError, PluginError, SuiteError
 from align_bench.planning.graph import Graph, make_graph
+from align_bench.planning.limits import cut_answers
 from align_bench.runner import report as reports
 from align_bench.runner.conform import Kit
 from align_bench.runner.outcomes import outcomes
@@ -21,6 +22,7 @@ from align_bench.runner.results import Results
 from align_bench.runner.tuning import describe
 from align_bench.runner.walk import record_failure, walk
 from align_bench.runner.watch import Watch
+from align_bench.stages.answers import first_prompts
 from align_bench.stages.proxy import Proxy
 from align_bench.stages.stage import Stage, closure_of
 from align_bench.store.files import make_folder
@@ -111,11 +113,19 @@ def _computed(
     store, name = results.store, prepared.suite.name
     before = store.notes.all().get(name, RunNote())
     Watch(prepared, graph, results, progress).stored_rows()
+    if results.has(graph.tables["val"]):
+        _room_for_answers(prepared, graph, results, progress)
     while True:
         wanted = stages_to_run(graph, methods)
         store.notes.save(name, _begun(_note(prepared, graph), before))
         watch = Watch(prepared, graph, results, progress)
-        walk(_executable(wanted, graph, results, progress, kit), results, desk, progress, watch.made)
+
+        def made(stage: Stage[object], graph: Graph = graph, watch: Watch = watch) -> None:
+            if stage == graph.tables["val"]:  # tables are made before all else
+                _room_for_answers(prepared, graph, results, progress)
+            watch.made(stage)
+
+        walk(_executable(wanted, graph, results, progress, kit), results, desk, progress, made)
         grown = make_graph(prepared, results)
         if grown.key == graph.key and _waiting(grown) == _waiting(graph):
             desk.release()
@@ -124,6 +134,23 @@ def _computed(
             if line not in warnings(graph):
                 progress.log(line)
         graph = grown
+
+
+def _room_for_answers(prepared: Prepared, graph: Graph, results: Results, progress: Progress) -> None:
+    """Hold the prompts that are answered to the base's positions.
+
+    Raises:
+        SuiteError: too many of them leave no room for an answer of `generate.max_new_tokens`.
+    """
+    suite, base = prepared.suite, prepared.inputs.frozen.base
+    if graph.base.answers is None or base.positions is None:
+        return
+    prompts = first_prompts(results.load(graph.tables["val"]), suite.generate.prompts)
+    found = cut_answers(suite, base, [len(row.prompt) for row in prompts])
+    if found is not None and found.too_many:
+        raise SuiteError(found.message, fix=found.fix)
+    if found is not None:
+        progress.log(f"{found.message}; {found.fix}")
 
 
 def _waiting(graph: Graph) -> list[str | None]:

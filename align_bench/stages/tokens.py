@@ -59,17 +59,19 @@ class Tokens(Stage["TokenTable"]):
     def run(self, desk: Desk, folder: Path) -> Made:
         from align_bench.data.chat import save_table, tokenize
         from align_bench.data.dropped import check_dropped
-        from align_bench.models.tokenizer import load_tokenizer
+        from align_bench.models.tokenizer import check_ids, load_tokenizer
 
         found = desk.preferences(self.rows)
+        tokenizer = load_tokenizer(self.frozen.base, self.frozen.inputs)
         table = tokenize(
-            load_tokenizer(self.frozen.base, self.frozen.inputs),
+            tokenizer,
             found,
             max_length=self.max_length,
             too_long=self.rows.too_long,
             update=desk.update,
         )
         check_dropped(self.where, found.counts, table.counts, table.examples, most=self.max_dropped)
+        check_ids(tokenizer, self.frozen.base, largest_id(table))
         save_table(folder / FILE, table)
         return Made(
             tokens_in(table),
@@ -91,6 +93,11 @@ class Tokens(Stage["TokenTable"]):
         from align_bench.data.chat import load_table
 
         return load_table(artefact / FILE)
+
+
+def largest_id(table: TokenTable) -> int:
+    """The largest token id of its prompts and answers."""
+    return max(max(*prompt, *answer) for prompt, answer in _answers(table))
 
 
 def tokens_in(table: TokenTable) -> int:

@@ -26,6 +26,7 @@ from align_bench.data.batches import mismatched
 from align_bench.errors import DataError
 from align_bench.models.layout import training_passes
 from align_bench.models.logprobs import response_logps, scores
+from align_bench.models.positions import positions_of, within
 from align_bench.train.auxiliary import companion_of, pair_scores
 
 if TYPE_CHECKING:
@@ -154,7 +155,8 @@ class UnpairedFeed:
         """Log-probs of mismatched answers over the whole batch, for a KL estimate that no micro-batching can move."""
         if self.reference is None:  # nothing to estimate it against
             return
-        sequences = [mismatched_sequence(self.rows, self.partner, *self.examples[example]) for example in batch]
+        limit = positions_of(model)
+        sequences = [mismatched_sequence(self.rows, self.partner, *self.examples[one], limit=limit) for one in batch]
         lengths = [len(prompt) + len(answer) for prompt, answer in sequences]
         found = torch.empty(len(batch))
         with torch.no_grad():
@@ -191,12 +193,15 @@ FEEDS: Mapping[str, Callable[[Sequence[TokenRow], Reference | None], Feed]] = {
 
 
 def mismatched_sequence(
-    rows: Sequence[TokenRow], partner: Sequence[int], index: int, side: str
+    rows: Sequence[TokenRow], partner: Sequence[int], index: int, side: str, *, limit: int | None = None
 ) -> tuple[Sequence[int], Sequence[int]]:
-    """The row's prompt with its partner's answer: of the same side, or of the other when the partner has just that."""
+    """The row's prompt with its partner's answer: of the same side, or of the other when the partner has just that.
+
+    It may be longer than either row; what lies beyond the model's positions, `limit`, is cut.
+    """
     other = rows[partner[index]]
     answer: Sequence[int] = getattr(other, side) or other.chosen or other.rejected or ()
-    return rows[index].prompt, answer
+    return rows[index].prompt, within(limit, rows[index].prompt, answer)
 
 
 @dataclass(frozen=True, slots=True)

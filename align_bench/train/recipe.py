@@ -14,6 +14,7 @@ from align_bench.api import Answer, AnswerJob, Pair, PairJob, Prompt, PromptJob
 from align_bench.data.batches import effective_batches
 from align_bench.errors import ModelError, PluginError
 from align_bench.models.flops import uncounted
+from align_bench.models.positions import positions_of
 from align_bench.train.feeds import FEEDS, PairFeed, ScoreFeed, UnpairedFeed, mismatched_sequence
 from align_bench.train.job import TrainLog
 from align_bench.train.plugin_code import plugin_code
@@ -115,12 +116,13 @@ def _recipe_job(
             reward=lambda place, answer: score([rows[place]], [answer])[0],
         )
     if isinstance(feed, UnpairedFeed):
+        limit = positions_of(shared["model"])
         answers = [
             Answer(
                 prompt=feed.rows[index].prompt,
                 answer=getattr(feed.rows[index], side),
                 desirable=side == "chosen",
-                mismatched=mismatched_sequence(feed.rows, feed.partner, index, side)[1],
+                mismatched=mismatched_sequence(feed.rows, feed.partner, index, side, limit=limit)[1],
             )
             for index, side in feed.examples
         ]

@@ -23,6 +23,7 @@ from transformers import (
     MistralConfig,
     Qwen2Config,
     Qwen3Config,
+    RobertaConfig,
 )
 
 from align_bench.errors import DataError, ModelError
@@ -242,3 +243,21 @@ def test_a_decoder_that_pools_by_itself_needs_no_pad_token(tmp_path: Path, make_
     model.model.config.pad_token_id = None
     itself = replace(model, pooled=False)
     assert itself(TEXTS, max_tokens=100_000)[0] == pytest.approx(alone(model), abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["roberta", "gpt2"])
+def test_what_is_too_long_is_cut_at_the_last_position(kind: str, tmp_path: Path, tokenizer: Any) -> None:
+    # RoBERTa's 40 positions begin behind its padding token, whose id is 1.
+    size: dict[str, Any] = {"vocab_size": len(tokenizer), "num_labels": 1, "pad_token_id": 1}
+    config = (
+        RobertaConfig(**DECODER, **size, max_position_embeddings=40)
+        if kind == "roberta"
+        else GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=38, **size)
+    )
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    model = load(tmp_path, "chat")
+    assert model.max_length == 38
+    found, truncated = model([Conversation((Message("user", "word " * 50),), "yes"), TEXTS[0]], max_tokens=1000)
+    assert truncated == 1
+    assert all(math.isfinite(score) for score in found)

@@ -232,6 +232,8 @@ TABLE: dict[str, frozenset[str]] = {
     "metrics.counterfactual": _made("audit"),
     "metrics.length": _made("audit"),
     "metrics.thinking": _made("audit"),
+    "metrics.scripts": _made("audit"),
+    "metrics.bold": _made("audit"),
     "metrics.mean": _made("audit trials"),
     "metrics.finite": _made("audit trials"),
     "metrics.accuracy": _made("audit trials"),

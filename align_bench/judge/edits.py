@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 
-from align_bench.metrics.length import UNSPACED
+from align_bench.metrics.bold import bold_spans
+from align_bench.metrics.scripts import HAN_OR_KANA
 
 FILLER = "I hope this answers your question, and please feel free to ask me anything else."
 FILLER_UNSPACED = "希望以上内容对您有所帮助，如有其他问题请随时告诉我。"
@@ -14,15 +15,14 @@ _FENCE = re.compile(r"^[ \t]*(?:```|~~~)[^\n]*\n?", re.MULTILINE)
 _HEADING = re.compile(r"^[ \t]{0,3}#{1,6}[ \t]+", re.MULTILINE)
 _BULLET = re.compile(r"^([ \t]*)[-*+][ \t]+", re.MULTILINE)
 _QUOTE = re.compile(r"^[ \t]{0,3}>[ \t]?", re.MULTILINE)
-_LINK = re.compile(r"!?\[([^\[\]\n]*)\]\([^()\s]*[^()\n]*\)")
-_BOLD = re.compile(r"(\*\*|__)(?=\S)(.+?)(?<=\S)\1", re.DOTALL)
+_LINK = re.compile(r"!?\[([^\[\]\n]*+)\]\([^()\n]*+\)")
 _ITALIC = re.compile(r"(?<![\w*])\*(?=[^\s*])([^*\n]+?)(?<=[^\s*])\*(?![\w*])")
 _CODE = re.compile(r"`([^`\n]+)`")
 
 
 def append_filler(text: str) -> str:
     """The text and one polite sentence that says nothing, in Chinese for a text that is mostly Han or kana."""
-    if 2 * len(UNSPACED.findall(text)) > len("".join(text.split())):
+    if 2 * len(HAN_OR_KANA.findall(text)) > len("".join(text.split())):
         return f"{text}{FILLER_UNSPACED}"
     return f"{text} {FILLER}"
 
@@ -39,8 +39,16 @@ def strip_marks(text: str) -> str:
         text = pattern.sub("", text)
     text = _BULLET.sub(r"\1", text)
     text = _LINK.sub(r"\1", text)
-    text = _BOLD.sub(r"\2", text)
+    text = _without_bold(text)
     return _CODE.sub(r"\1", _ITALIC.sub(r"\1", text))
+
+
+def _without_bold(text: str) -> str:
+    parts, done = [], 0
+    for start, stop in bold_spans(text):
+        parts += [text[done : start - 2], text[start:stop]]
+        done = stop + 2
+    return "".join([*parts, text[done:]])
 
 
 EDITS: Mapping[str, Callable[[str], str]] = {

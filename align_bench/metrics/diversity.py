@@ -7,6 +7,7 @@ from functools import lru_cache
 
 from align_bench.metrics.length import split_words
 from align_bench.metrics.mean import mean
+from align_bench.metrics.scripts import UNSEGMENTED
 from align_bench.records import Estimate
 
 REPEATED = 4
@@ -66,5 +67,7 @@ def ngrams(text: str, n: int) -> list[tuple[str, ...]]:
 
 @lru_cache(maxsize=65_536)  # every answer is asked for n-grams of several n
 def _bare(word: str) -> str:
+    if UNSEGMENTED.fullmatch(word):  # its marks are a part of the letter
+        return word
     letters = [place for place, letter in enumerate(word) if letter.isalnum()]
     return word[letters[0] : letters[-1] + 1].casefold()

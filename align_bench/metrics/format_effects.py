@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from align_bench.metrics.bold import bold_spans
 from align_bench.metrics.finite import Numbers, finite
 from align_bench.metrics.length import count_words
 from align_bench.metrics.readability import flesch_kincaid
@@ -16,7 +17,6 @@ from align_bench.records import Estimate
 _BULLET = re.compile(r"^[ \t]*[-*+][ \t]+\S", re.MULTILINE)
 _NUMBERED = re.compile(r"^[ \t]*\d{1,3}[.)][ \t]+\S", re.MULTILINE)
 _HEADING = re.compile(r"^[ \t]{0,3}#{1,6}[ \t]+\S", re.MULTILINE)
-_BOLD = re.compile(r"(\*\*|__)(?=\S)(.+?)(?<=\S)\1")
 FEATURES = ("words", "grade", "list_items", "headings", "bold")
 
 
@@ -25,7 +25,7 @@ class Form:
     """The form of an answer.
 
     Attributes:
-        words: words, Han and kana by character.
+        words: as `metrics.length` counts them.
         grade: Flesch–Kincaid grade; None where undefined.
         list_items, headings, bold: counts of Markdown marks.
     """
@@ -51,7 +51,7 @@ def features(text: str) -> Form:
         grade=flesch_kincaid(text),
         list_items=len(_BULLET.findall(text)) + (numbered if numbered > 1 else 0),
         headings=len(_HEADING.findall(text)),
-        bold=len(_BOLD.findall(text)),
+        bold=sum(1 for line in text.split("\n") for _ in bold_spans(line)),
     )
 
 

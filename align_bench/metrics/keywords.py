@@ -7,10 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from align_bench.metrics.length import UNSPACED
+from align_bench.metrics.scripts import HAN_OR_KANA, UNSEGMENTED
 
 TOP = 20
-SEGMENTATION = "words of two or more letters; Chinese cut into words by jieba (rjieba), one-character words left out"
+SEGMENTATION = (
+    "words of two or more letters; Chinese cut into words by jieba (rjieba), one-character words left out; "
+    "Thai, Lao, Khmer, Burmese and half-width kana, which nothing here cuts into words, left out"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +32,8 @@ def keywords(texts: Sequence[str], top: int = TOP) -> list[Keyword]:
     without any letter are no terms.
 
     Chinese is first cut into words (jieba's dictionary, without network); words of one character, among them nearly
-    all particles, are left out as letters are.
+    all particles, are left out as letters are. Thai, Lao, Khmer, Burmese and the like are left out: their words stand
+    in dictionaries only.
 
     Returns:
         At most `top` keywords; none without a term.
@@ -37,7 +41,7 @@ def keywords(texts: Sequence[str], top: int = TOP) -> list[Keyword]:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     vectorizer = TfidfVectorizer(
-        preprocessor=lambda text: segment(text.lower()),
+        preprocessor=lambda text: segment(UNSEGMENTED.sub(" ", text.lower())),
         stop_words="english",
         token_pattern=r"(?u)\b(?=\w*[^\W\d_])\w\w+\b",
     )
@@ -59,7 +63,7 @@ def segment(text: str) -> str:
     >>> segment("北京大学的学生, PPO!")
     '北京大学 的 学生 ,   PPO !'
     """
-    if not UNSPACED.search(text):
+    if not HAN_OR_KANA.search(text):
         return text
     import rjieba
 

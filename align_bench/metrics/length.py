@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Hashable, Sequence
 from functools import lru_cache
 
 from align_bench.metrics.mean import mean
+from align_bench.metrics.scripts import UNSPACED
 from align_bench.metrics.thinking import without_thinking
 from align_bench.records import Estimate
 
-# Han and kana are written without spaces; Hangul is spaced like English.
-UNSPACED = re.compile(
-    "[\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
-)
-
 
 def split_words(text: str) -> list[str]:
-    """The words of a text in order; each Han or kana character is one word.
+    """The words of a text in order; a letter of a script without spaces is one word.
 
-    A word is a run of non-space characters with at least one letter or digit: `don't` and `3.14` are one, `-` is none.
+    These are Han, kana, Thai, Lao, Khmer, Burmese and the like: their words stand in dictionaries only, and counts of
+    letters can be compared all the same. Elsewhere a word is a run of non-space characters with at least one letter or
+    digit: `don't` and `3.14` are one, `-` is none.
 
     >>> split_words("I love 编程, don't you?")
     ['I', 'love', '编', '程', "don't", 'you?']
+    >>> split_words("วันนี้ 3 ｶﾞｽ")
+    ['วั', 'น', 'นี้', '3', 'ｶﾞ', 'ｽ']
     """
     spaced = UNSPACED.sub(r" \g<0> ", text)
     return [word for word in spaced.split() if any(map(str.isalnum, word))]

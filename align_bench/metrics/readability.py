@@ -9,17 +9,20 @@ from functools import cache, lru_cache
 from typing import Any
 
 from align_bench.metrics.mean import mean
+from align_bench.metrics.scripts import UNSEGMENTED
 from align_bench.metrics.thinking import without_thinking
 from align_bench.records import Estimate
 
 _CODE = re.compile(r"^ {0,3}(```|~~~).*?(?:^ {0,3}\1[`~]*[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
-_LINK = re.compile(r"!?\[([^\[\]\n]*)\]\([^()\s]*[^()\n]*\)")
+# Possessive, and from the first of equal marks only: a search from each of many open marks would take their square.
+_LINK = re.compile(r"!?\[([^\[\]\n]*+)\]\([^()\n]*+\)")
 _TAG = re.compile(r"</?[A-Za-z][^<>\n]*>")
 _URL = re.compile(r"https?://\S+")
 _ITEM = re.compile(r"^[ \t>]*(?:[-*+]|\d{1,3}[.)]|#{1,6})[ \t]+(.*)$")
 _RULE = re.compile(r"^[ \t|:=_*-]+$")
-_MARKS = re.compile(r"[*`~|]|(?<!\w)_+|_+(?!\w)")
-_SENTENCE_END = re.compile(r"[.!?…]+[\"'”’)\]]*(?:\s+|$)")
+_MARKS = re.compile(r"[*`~|]|(?<!\w)_++|(?<!_)_++(?!\w)")
+_SENTENCE_END = re.compile(r"(?<![.!?…])[.!?…]++[\"'”’)\]]*+(?:\s++|$)")
+_READABLE_LETTERS = 10_000
 
 
 def flesch_kincaid(text: str) -> float | None:
@@ -28,8 +31,9 @@ def flesch_kincaid(text: str) -> float | None:
     `0.39 · words / sentences + 11.8 · syllables / words − 15.59`, unrounded; below 0 for very plain text.
 
     A thinking block is left out, and Markdown is stripped: fenced code, link targets, tags and marks go, and a
-    heading, list item or paragraph ends a sentence. A word is a run of non-space characters with a letter in it. None
-    without such a word, and where most letters are not Latin (CJK, Cyrillic …), for which the formula means nothing.
+    heading, list item or paragraph ends a sentence. A word is a run of non-space characters with a letter in it;
+    letters of Thai, Lao, Khmer, Burmese and the like are none. None without such a word, and where most letters are not
+    Latin (CJK, Cyrillic …), for which the formula means nothing.
 
     Syllables are the hyphenation points of pyphen's en_US patterns plus one, as in textstat: low for words like
     "area", but equally for every method. textstat itself is not used: 0.7.4 imports `pkg_resources`, which current
@@ -40,7 +44,8 @@ def flesch_kincaid(text: str) -> float | None:
     plain = strip_markdown(without_thinking(text))
     if not _is_latin(plain):
         return None
-    sentences = [words for part in _SENTENCE_END.split(plain) if (words := _words(part))]
+    spaced = UNSEGMENTED.sub(" ", plain)
+    sentences = [words for part in _SENTENCE_END.split(spaced) if (words := _words(part))]
     words = [word for sentence in sentences for word in sentence]
     if not words:
         return None
@@ -70,7 +75,14 @@ def strip_markdown(text: str) -> str:
 def count_syllables(word: str) -> int:
     """Syllables of one English word: hyphenation points plus one, for each part of a hyphenated word; at least 1."""
     parts = ["".join(filter(str.isalpha, part)).lower() for part in re.split(r"[-–—/]", word)]
-    return max(1, sum(len(_hyphenation().positions(part)) + 1 for part in parts if part))
+    return max(1, sum(map(_syllables, filter(None, parts))))
+
+
+def _syllables(letters: str) -> int:
+    """Those of a word's first letters tell enough of one that nobody can read, such as data in base 64."""
+    known = letters[:_READABLE_LETTERS]
+    found: int = len(_hyphenation().positions(known)) + 1
+    return found * len(letters) // len(known)
 
 
 def _plain_line(line: str) -> str:

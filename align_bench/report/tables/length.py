@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from align_bench.metrics.scripts import COUNTED_BY_CHARACTER
 from align_bench.report.formatting import UNDEFINED, one_line
 from align_bench.report.tables.section import (
     Column,
@@ -88,7 +89,8 @@ def favoured_answers(report: Report) -> Section:
     columns += [Column(f"{what} {kind}") for what in ("words", "grade") for kind in ("mean", "median", "quartiles")]
     captions = [
         "favoured: the answer with the higher score, or the one that the data prefers (label); ties are left out.",
-        "grade: Flesch–Kincaid; graded: answers that have one.",
+        "grade: Flesch–Kincaid; graded: answers that have one, which texts without Latin words have not.",
+        f"words: {COUNTED_BY_CHARACTER}.",
         *observed(report, "pairs"),
     ]
     title = "Length and readability of favoured answers"

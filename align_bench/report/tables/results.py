@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from align_bench.metrics.scripts import COUNTED_BY_CHARACTER
 from align_bench.records import Estimate
 from align_bench.report.formatting import UNDEFINED, one_line, with_spread
 from align_bench.report.tables.baseline import knowable
@@ -89,6 +90,7 @@ def judged(report: Report) -> Section:
     captions = [
         "win rate: of an answer against one of the base to the same prompt, a tie counts ½; grade: Flesch–Kincaid; "
         "unfinished: answers truncated at the token limit.",
+        f"words: {COUNTED_BY_CHARACTER}.",
         *observed(report, "prompts"),
         HEAVY_TAILS,
     ]

@@ -11,7 +11,6 @@ import yaml
 
 from align_bench.data.preferences import EMBEDDED, local_files
 from align_bench.export.snippet import snippet
-from align_bench.export.weights import hub_id
 from align_bench.models.base import EMBEDDED as EMBEDDED_BASES
 from align_bench.models.exported import CARD
 from align_bench.records import Estimate
@@ -100,7 +99,7 @@ def write_card(folder: Path, chosen: Chosen, note: Exported, proofs: Sequence[Pr
 
 def _front_matter(chosen: Chosen, note: Exported, training: Training, licence: str) -> dict[str, Json]:
     """The hub refuses a base or a data set that it does not have, so that others are named in the text alone."""
-    repository, adapter, scalar = hub_id(chosen.prepared.inputs.frozen.base), note.form == "adapter", _is_reward(note)
+    repository, adapter, scalar = chosen.prepared.inputs.frozen.base.hub_id, note.form == "adapter", _is_reward(note)
     tags = ["align-bench", "preference-alignment", "reward-model" if scalar else "preference-tuned", _method(chosen)]
     return {
         **({"base_model": repository} if repository else {}),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, cast
 from align_bench.errors import ModelError, StoreError
 from align_bench.export.card import Provenance, write_card
 from align_bench.export.proof import Proof, plain_model, prove, stored_answers
-from align_bench.export.weights import named, write_adapter, write_merged, write_rest
+from align_bench.export.weights import write_adapter, write_merged, write_rest
 from align_bench.models.exported import Exported, write_note
 from align_bench.models.load import load_tokenizer
 from align_bench.models.quiet import quiet
@@ -66,7 +66,7 @@ def export(chosen: Chosen, wanted: Wanted, update: Update) -> list[Proof]:
     note = Exported(
         kind="reward" if scalar else "policy",
         form="merged" if wanted.merge else "adapter",
-        base=named(base),
+        base=base.place,
         base_digest=base.digest,
         storage=cast("Literal['nf4', 'bf16', 'fp32']", precision.storage),
         dtype=precision.compute,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from align_bench.export.weights import hub_id
 from align_bench.models.load import load_tokenizer
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ def snippet(chosen: Chosen, note: Exported) -> str:
 
 def _base(chosen: Chosen) -> str:
     base = chosen.prepared.inputs.frozen.base
-    if repository := hub_id(base):
+    if repository := base.hub_id:
         return f'"{repository}", revision="{base.digest}"'
     gguf = f', gguf_file="{base.gguf}"' if base.gguf else ""
     return f'"{base.folder.resolve()}"{gguf}'

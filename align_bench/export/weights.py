@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from align_bench.models.base import EMBEDDED
 from align_bench.models.compute import compute_dtype
 from align_bench.models.load import load_adapter, load_policy, load_scorer, load_tokenizer
 from align_bench.store.files import write_atomically
@@ -30,7 +29,7 @@ def write_adapter(stored: Path, folder: Path, base: Base) -> None:
     """
     for name in ADAPTER:
         shutil.copyfile(stored / name, folder / name)
-    repository = hub_id(base)
+    repository = base.hub_id
     config = json.loads((folder / ADAPTER[0]).read_text(encoding="utf-8"))
     config["base_model_name_or_path"] = repository or str(base.folder.resolve())
     config["revision"] = base.digest if repository else None
@@ -113,19 +112,3 @@ def padding(base: Base, tokenizer: Any) -> int | None:
     transformers reads the score at the last token that is not padding, which would then be the one before the end.
     """
     return None if tokenizer.pad_token_id in _ends(base, tokenizer) else int(tokenizer.pad_token_id)
-
-
-def hub_id(base: Base) -> str | None:
-    """A hub model's id without its revision; None for a folder, a file, and the embedded model."""
-    # What `find_base` fetched lies in a snapshot, which is named after its commit.
-    fetched = base.gguf is None and base.folder.name == base.digest and not Path(base.name).exists()
-    return base.name.partition("@")[0] if fetched else None
-
-
-def named(base: Base) -> str:
-    """The base, as a note keeps it so that `find_base` finds it again."""
-    if base.name in EMBEDDED:
-        return base.name
-    if repository := hub_id(base):
-        return f"{repository}@{base.digest}"
-    return str((base.folder / base.gguf if base.gguf else base.folder).resolve())

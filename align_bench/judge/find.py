@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,6 @@ from align_bench.models.exported import read_note
 
 if TYPE_CHECKING:
     from align_bench.models.base import Base, Digest
-    from align_bench.models.exported import Exported
     from align_bench.suite.models import LoadedJudge
 
 
@@ -25,8 +23,8 @@ def find_judge(judge: LoadedJudge, *, digest: Digest | None = None) -> Base:
 
     Raises:
         ModelError: when there is no such model, it has no safetensors weights, or a folder is given a revision; when it
-            is an adapter that was not exported here, or whose base is missing or has changed; or when it was exported
-            here and is a policy, or is given a template.
+            is an adapter whose base is missing or has changed; or when it was trained here and is a policy, or is given
+            a template.
     """
     if judge.revision is not None and Path(judge.model).expanduser().exists():
         raise ModelError(
@@ -38,18 +36,8 @@ def find_judge(judge: LoadedJudge, *, digest: Digest | None = None) -> Base:
     if found.gguf:
         raise ModelError(f"judge {judge.model!r}: a GGUF file has no score head", fix="give a model with one")
     note = read_note(found.folder)
-    if note is not None:
-        return _exported(found, note, judge, digest)
-    if not (found.folder / "config.json").is_file():
-        raise ModelError(
-            f"judge {judge.model!r} is an adapter that align-bench did not export",
-            fix="merge it into its base (peft's merge_and_unload), and give the whole model",
-        )
-    return found
-
-
-def _exported(found: Base, note: Exported, judge: LoadedJudge, digest: Digest | None) -> Base:
-    """A reward model that `align-bench export` wrote; an adapter with the base that it stands on."""
+    if note is None:
+        return found
     if note.kind != "reward":
         raise ModelError(f"judge {judge.model!r} is an exported policy, which has no score", fix="give a reward model")
     given = {"template": judge.template, "chat_template_kwargs": judge.chat_template_kwargs, "date": judge.date}
@@ -60,12 +48,4 @@ def _exported(found: Base, note: Exported, judge: LoadedJudge, digest: Digest | 
                 "which reads texts as in its training",
                 fix=f"leave {name} out",
             )
-    if note.form == "merged":
-        return found
-    below = find_base(note.base, role=f"judge {judge.model!r}: its base", digest=digest)
-    if below.digest != note.base_digest:
-        raise ModelError(
-            f"judge {judge.model!r}: its base {note.base} has changed since the adapter was trained on it",
-            fix="bring back that base, or export the reward model with --merge",
-        )
-    return replace(found, below=below)
+    return found

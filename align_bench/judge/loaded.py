@@ -14,6 +14,7 @@ from safetensors import safe_open
 from align_bench.data.rendering import whole_conversations
 from align_bench.errors import DataError, ModelError
 from align_bench.judge.reward_model import RewardModel
+from align_bench.models.adapters import read_adapter, texts_of
 from align_bench.models.compute import compute_dtype
 from align_bench.models.exported import read_note
 from align_bench.models.load import load_adapter, load_scorer, load_tokenizer, with_exact_head
@@ -164,7 +165,7 @@ class LoadedModel:
 
 @dataclass(frozen=True, slots=True)
 class ExportedModel(RewardModel):
-    """A reward model that `align-bench export` wrote: texts become the tokens that they were in its training."""
+    """A reward model that was trained here: texts become the tokens that they were in its training."""
 
     template: ClassVar[Literal["chat"]] = "chat"
     labels: ClassVar[int] = 1
@@ -178,8 +179,8 @@ def load_judge(
 ) -> LoadedModel | ExportedModel:
     """Load a judge whole.
 
-    It is not quantised, whatever the suite's base is: that would change its scores. An exported adapter stands on its
-    own base, stored as it was in training.
+    It is not quantised, whatever the suite's base is: that would change its scores. An adapter that was trained here
+    stands on its own base, stored as it was in training; another one is added to its base's weights.
 
     Args:
         base: from `judge.find.find_judge`.
@@ -194,7 +195,7 @@ def load_judge(
     note = read_note(base.folder)
     if note is None:
         return _load_classifier(base, precision, template, inputs)
-    if base.below is None:
+    if base.below is None:  # merged
         model = _load_classifier(base, precision, None, inputs).model
         model.score.weight.data.copy_(_saved_head(base))  # unrounded, as it was trained
     else:
@@ -215,14 +216,33 @@ def _saved_head(base: Base) -> Tensor:
 def _load_classifier(
     base: Base, precision: Precision, template: Literal["chat", "pair"] | None, inputs: TemplateInputs
 ) -> LoadedModel:
-    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+    from transformers import AutoTokenizer
 
-    with clear_errors(base):
-        config = AutoConfig.from_pretrained(base.folder, trust_remote_code=False)
-        tokenizer = AutoTokenizer.from_pretrained(base.folder, trust_remote_code=False)
+    source = texts_of(base)
+    with clear_errors(source):
+        tokenizer = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=False)
     template = template or ("chat" if tokenizer.chat_template else "pair")
     if template == "chat" and not tokenizer.chat_template:
         raise ModelError(f"judge {base.name!r}: its tokenizer has no chat template", fix="write template: pair")
+    model = (_adapted if base.below is not None else _whole)(base, precision)
+    labels = int(model.config.num_labels)
+    if labels not in _LABELS:
+        raise ModelError(
+            f"judge {base.name!r} has {labels} labels; expected 1 (a score) or 2 (of which the second is the better)",
+            fix="use a reward model",
+        )
+    model.requires_grad_(False)
+    with_exact_head(model).to(precision.device).eval()
+    tokenizer = with_inputs(tokenizer, inputs)
+    return LoadedModel(model, tokenizer, template, labels, _max_length(model, tokenizer), _pools_by_mask(model))
+
+
+def _whole(base: Base, precision: Precision) -> Any:
+    """A model with its head."""
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    with clear_errors(base):
+        config = AutoConfig.from_pretrained(base.folder, trust_remote_code=False)
     renamed: dict[str, str] = {}
     shapes = [weight_shapes(path) for path in base.folder.glob("*.safetensors")]
     heads = [found[_ALIGN_ANYTHING_HEAD] for found in shapes if _ALIGN_ANYTHING_HEAD in found]
@@ -242,16 +262,29 @@ def _load_classifier(
             **({"key_mapping": renamed} if renamed else {}),
         )
     _refuse_incomplete(base, info)
-    labels = int(model.config.num_labels)
-    if labels not in _LABELS:
+    return model
+
+
+def _adapted(base: Base, precision: Precision) -> Any:
+    """An adapter added to its base in fp32; its head stays in fp32."""
+    from transformers import AutoModelForSequenceClassification
+
+    from align_bench.models.merge import merged
+
+    adapter = read_adapter(base.folder)
+    heads = [shape for name, shape in adapter.head.items() if name.endswith("weight")]
+    if not heads:
         raise ModelError(
-            f"judge {base.name!r} has {labels} labels; expected 1 (a score) or 2 (of which the second is the better)",
-            fix="use a reward model",
+            f"judge {base.name!r}: the adapter brings no weights of a head (score.weight or classifier.weight). A head "
+            "that is not loaded scores at random",
+            fix="save the head with the adapter (modules_to_save: [score]), or give the adapter of a reward model",
         )
-    model.requires_grad_(False)
-    with_exact_head(model).to(precision.device).eval()
-    tokenizer = with_inputs(tokenizer, inputs)
-    return LoadedModel(model, tokenizer, template, labels, _max_length(model, tokenizer), _pools_by_mask(model))
+    model = merged(base, AutoModelForSequenceClassification, num_labels=heads[0][0])
+    head = {name: weight.clone() for name, weight in model.named_parameters() if name.startswith("score.")}
+    model.to(compute_dtype(precision))
+    for name, weight in head.items():
+        model.get_parameter(name).data = weight
+    return model
 
 
 def _refuse_incomplete(base: Base, info: Any) -> None:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from align_bench.errors import ModelError
+from align_bench.models.adapters import CONFIG as ADAPTER_CONFIG
+from align_bench.models.adapters import config_of, is_adapter, merged_folder, read_adapter, texts_of
+from align_bench.models.exported import read_note
 from align_bench.models.positions import position_limit
 from align_bench.models.weights import weight_shapes
 from align_bench.records import Json, TemplateInputs
 from align_bench.store.remembered import Remembered
 
 if TYPE_CHECKING:
+    from align_bench.models.adapters import Adapter
     from align_bench.models.positions import PositionLimit
 
 EMBEDDED = {"embedded/tiny": Path(__file__).parent / "tiny"}
@@ -42,7 +45,7 @@ class Base:
         gguf: file name in `folder` when it is a GGUF file.
         digest: hash of its weights, configuration, tokenizer and template; a hub model's commit.
         role: what it is loaded as, for messages.
-        below: the base that an exported adapter stands on; None for a whole model.
+        below: the base that a judge's adapter stands on; None for a whole model.
     """
 
     name: str
@@ -74,17 +77,30 @@ class Base:
 
     def _config(self) -> dict[str, Any]:
         """Its config.json, or that of the base that it stands on; empty where it has none."""
-        if self.below is not None:
-            return self.below._config()
-        try:
-            found = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return found if isinstance(found, dict) else {}
+        found: dict[str, Any] = self.below._config() if self.below is not None else config_of(self.folder)
+        return found
+
+    @property
+    def hub_id(self) -> str | None:
+        """A hub model's id without its revision; None for a folder, a file, and the embedded model."""
+        # What `find_base` fetched lies in a snapshot, which is named after its commit.
+        fetched = self.gguf is None and self.folder.name == self.digest and not Path(self.name).exists()
+        return self.name.partition("@")[0] if fetched else None
+
+    @property
+    def place(self) -> str:
+        """What `find_base` finds it by from anywhere: a hub id at its commit, or an absolute path."""
+        if self.name in EMBEDDED:
+            return self.name
+        if self.hub_id is not None:
+            return f"{self.hub_id}@{self.digest}"
+        return str((self.folder / self.gguf if self.gguf else self.folder).resolve())
 
 
 def find_base(name: str, *, role: str = "base", digest: Digest | None = None) -> Base:
     """Locate a base model; a hub id is fetched (or found in the cache) and pinned to its commit.
+
+    An adapter is added to the base that it names, once, in a folder of the user's cache; a judge's stays one.
 
     Args:
         name: `embedded/tiny`, a folder, a `.gguf` file, a hub id, or `hub-id@commit`.
@@ -92,9 +108,45 @@ def find_base(name: str, *, role: str = "base", digest: Digest | None = None) ->
         digest: hashes one file; by default one that remembers large files.
 
     Raises:
-        ModelError: when there is no such model, or it has no safetensors weights.
+        ModelError: when there is no such model, it has no safetensors weights, or it is an adapter whose base is
+            missing.
     """
     digest = digest or Remembered().digest
+    found = _found(name, role, digest)
+    if found.gguf or not is_adapter(found.folder):
+        return found
+    adapter = read_adapter(found.folder)
+    below = base_below(found, adapter, digest)
+    if role == "judge":
+        return replace(found, below=below)
+    return _in_folder(name, merged_folder(found, below), role, digest)
+
+
+def base_below(found: Base, adapter: Adapter, digest: Digest) -> Base:
+    """The base that an adapter stands on.
+
+    Raises:
+        ModelError: it is not there, or is not the one that an exported adapter was trained on.
+    """
+    try:
+        below = find_base(adapter.base, role=f"{found.role} {found.name!r}: its base", digest=digest)
+    except ModelError as error:
+        raise ModelError(
+            f"{found.role} {found.name!r} is an adapter on {adapter.base!r}, which cannot be had: {error.message}",
+            fix=f"bring that base back, or write where it is into {adapter.folder / ADAPTER_CONFIG}, as "
+            "base_model_name_or_path",
+        ) from None
+    note = read_note(found.folder)
+    if note is not None and below.digest != note.base_digest:
+        raise ModelError(
+            f"{found.role} {found.name!r}: its base {note.base} has changed since the adapter was trained on it",
+            fix="bring back that base, or export the model with --merge",
+        )
+    return below
+
+
+def _found(name: str, role: str, digest: Digest) -> Base:
+    """What the name means, an adapter as it is."""
     if name in EMBEDDED:
         return _in_folder(name, EMBEDDED[name], role, digest)
     path = Path(name).expanduser()
@@ -126,6 +178,7 @@ def template_inputs(base: Base, kwargs: Mapping[str, Json] | None = None, date: 
         The inputs, with a date where a template asks for one. It is looked for in the text, so that a template which
         asks and does not use it counts as one that does.
     """
+    base = texts_of(base)
     places = (
         [base.folder / base.gguf] if base.gguf else [path for name in _TEMPLATES for path in base.folder.glob(name)]
     )
@@ -167,8 +220,7 @@ def _from_hub(name: str, role: str) -> Base:
 
 
 def _in_folder(name: str, folder: Path, role: str, digest: Digest) -> Base:
-    adapter = role == "judge" and (folder / "adapter_config.json").is_file()  # `find_judge` asks what it is
-    if not (adapter or (folder / "config.json").is_file()):
+    if not (is_adapter(folder) or (folder / "config.json").is_file()):
         raise ModelError(f"{role} {name!r}: {folder} holds no config.json", fix="give a Hugging Face model folder")
     files = sorted({path for pattern in _WANTED for path in folder.glob(pattern)})
     if not any(path.suffix == ".safetensors" for path in files):

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from align_bench.errors import ModelError
+from align_bench.models.adapters import texts_of
 from align_bench.models.quiet import clear_errors
 from align_bench.records import TemplateInputs
 
@@ -30,9 +31,10 @@ def load_tokenizer(base: Base, inputs: TemplateInputs = _NO_INPUTS) -> Any:
     """
     from transformers import AutoTokenizer
 
-    with clear_errors(base):
+    source = texts_of(base)
+    with clear_errors(source):
         tokenizer = AutoTokenizer.from_pretrained(
-            base.folder, trust_remote_code=False, **({"gguf_file": base.gguf} if base.gguf else {})
+            source.folder, trust_remote_code=False, **({"gguf_file": source.gguf} if source.gguf else {})
         )
     _set_ends(tokenizer, base)
     return with_inputs(tokenizer, inputs)

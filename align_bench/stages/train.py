@@ -6,7 +6,7 @@ import json
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from align_bench.stages.columns import Measured, as_tensors
 from align_bench.stages.models import Frozen, ModelKey, Policy, RewardModel
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from align_bench.api import Algorithm
+    from align_bench.models.exported import Exported
     from align_bench.plugins.registry import Plugin
     from align_bench.records import Json, Parameters, TokenTable
     from align_bench.store.store import Artefact
@@ -95,6 +96,7 @@ class Trained(Stage["list[Mapping[str, float]]"]):
         return Work(int(sizes(self.table).tokens * self.settings.epochs * share), flops_per_weight=4)
 
     def run(self, desk: Desk, folder: Path) -> Made:
+        from align_bench.models.exported import write_note
         from align_bench.models.load import add_adapter, footprint, save_adapter
 
         base = desk.untrained(self.frozen, scalar=self.scalar, seed=self.seed)
@@ -103,9 +105,24 @@ class Trained(Stage["list[Mapping[str, float]]"]):
         desk.loaded(self.frozen, model)
         log = self.fit(model, desk)
         save_adapter(model, folder)
+        write_note(folder, self.note())
         self.leave(model, desk)
         (folder / LOG).write_text("".join(json.dumps(step) + "\n" for step in log.steps), encoding="utf-8")
         return Made(log.tokens, {"steps": len(log.steps), "trainable": trainable})
+
+    def note(self) -> Exported:
+        """What its folder says of it, so that it can be a base or a judge as it lies there."""
+        from align_bench.models.exported import Exported
+
+        return Exported(
+            kind="reward" if self.scalar else "policy",
+            form="adapter",
+            base=self.frozen.base.place,
+            base_digest=self.frozen.base.digest,
+            storage=cast("Literal['nf4', 'bf16', 'fp32']", self.frozen.precision.storage),
+            dtype=self.frozen.precision.compute,
+            max_length=self.settings.max_length,
+        )
 
     @abstractmethod
     def fit(self, model: Any, desk: Desk) -> TrainLog:

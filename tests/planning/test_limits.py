@@ -31,7 +31,7 @@ def short_base(base_folder: Path, tmp_path: Path) -> Path:
 
 
 def prepared(path: Path) -> Any:
-    return prepare(load_suite(str(path)), load_registry((), ()))
+    return prepare(load_suite(str(path)), load_registry())
 
 
 def test_a_length_beyond_the_positions_is_refused(short_base: Path, write_suite: Write) -> None:

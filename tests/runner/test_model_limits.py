@@ -50,7 +50,7 @@ class Tried:
 
     def run(self, base: Path, **changes: Any) -> Report:
         path = self.write(base=str(base), judge=[], methods=["kto"], **changes)
-        prepared = prepare(load_suite(str(path)), load_registry(path, (), ()))
+        prepared = prepare(load_suite(str(path)), load_registry())
         folders = Folders(self.folder / "runs", self.folder / "reports")
         return run(prepared, self.progress, folders, command="align-bench run")
 

@@ -197,9 +197,9 @@ TABLE: dict[str, frozenset[str]] = {
     "models.kv_cache": _made("generate train_online"),
     "models.generate": _made("generate train_online"),
     "models.positions": BASES | ADAPTERS | TEXTS | _made("generate"),  # where answers and texts end
-    "models.adapters": TABLES | COMPUTED,  # whose tokenizer an adapter's folder means
-    "models.exported": TABLES | COMPUTED,
-    "models.weights": TABLES | COMPUTED,  # shapes of an adapter and of a loaded judge, whose digest is among its facts
+    "models.adapters": TEXTS,
+    "models.exported": ADAPTERS | TEXTS,  # the note of a trained adapter
+    "models.weights": TEXTS,  # shapes of a loaded judge, and its digest among its facts
     "models.merge": TEXTS,  # what a base's comes to is in its digest
     "models.peak": REPORT,
     # Training.

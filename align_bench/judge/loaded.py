@@ -14,7 +14,7 @@ from safetensors import safe_open
 from align_bench.data.rendering import whole_conversations
 from align_bench.errors import DataError, ModelError
 from align_bench.judge.reward_model import RewardModel
-from align_bench.models.adapters import read_adapter, texts_of
+from align_bench.models.adapters import read_adapter
 from align_bench.models.compute import compute_dtype
 from align_bench.models.exported import read_note
 from align_bench.models.load import load_adapter, load_scorer, load_tokenizer, with_exact_head
@@ -218,7 +218,7 @@ def _load_classifier(
 ) -> LoadedModel:
     from transformers import AutoTokenizer
 
-    source = texts_of(base)
+    source = base.texts
     with clear_errors(source):
         tokenizer = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=False)
     template = template or ("chat" if tokenizer.chat_template else "pair")

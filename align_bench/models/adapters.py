@@ -108,13 +108,6 @@ def merged_folder(base: Base, below: Base) -> Path:
     return folder
 
 
-def texts_of(base: Base) -> Base:
-    """Whose tokenizer and template write texts: an adapter's own where its folder has them, else its base's."""
-    if base.below is None or any(base.folder.glob("tokenizer*")):
-        return base
-    return base.below
-
-
 def config_of(folder: Path) -> Any:
     """What a folder's config.json holds; empty where it has none."""
     try:

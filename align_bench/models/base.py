@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from align_bench.errors import ModelError
 from align_bench.models.adapters import CONFIG as ADAPTER_CONFIG
-from align_bench.models.adapters import config_of, is_adapter, merged_folder, read_adapter, texts_of
+from align_bench.models.adapters import config_of, is_adapter, merged_folder, read_adapter
 from align_bench.models.exported import read_note
 from align_bench.models.positions import position_limit
 from align_bench.models.weights import weight_shapes
@@ -81,6 +81,11 @@ class Base:
         return found
 
     @property
+    def texts(self) -> Base:
+        """Whose tokenizer and template write texts: an adapter's own where it brings them, else those of its base."""
+        return self if self.below is None or any(self.folder.glob("tokenizer*")) else self.below
+
+    @property
     def hub_id(self) -> str | None:
         """A hub model's id without its revision; None for a folder, a file, and the embedded model."""
         # What `find_base` fetched lies in a snapshot, which is named after its commit.
@@ -118,7 +123,8 @@ def find_base(name: str, *, role: str = "base", digest: Digest | None = None) ->
     adapter = read_adapter(found.folder)
     below = base_below(found, adapter, digest)
     if role == "judge":
-        return replace(found, below=below)
+        both = hashlib.sha256(f"{found.digest}:{below.digest}".encode()).hexdigest()
+        return replace(found, below=below, digest=both)
     return _in_folder(name, merged_folder(found, below), role, digest)
 
 
@@ -178,7 +184,7 @@ def template_inputs(base: Base, kwargs: Mapping[str, Json] | None = None, date: 
         The inputs, with a date where a template asks for one. It is looked for in the text, so that a template which
         asks and does not use it counts as one that does.
     """
-    base = texts_of(base)
+    base = base.texts
     places = (
         [base.folder / base.gguf] if base.gguf else [path for name in _TEMPLATES for path in base.folder.glob(name)]
     )

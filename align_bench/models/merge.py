@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from align_bench.errors import ModelError
-from align_bench.models.adapters import read_adapter, texts_of
+from align_bench.models.adapters import read_adapter
 from align_bench.models.load import load_adapter
 from align_bench.models.quiet import clear_errors
 
@@ -55,7 +55,7 @@ def write_whole(base: Base, folder: Path) -> None:
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model, source = merged(base, AutoModelForCausalLM), texts_of(base)
+    model, source = merged(base, AutoModelForCausalLM), base.texts
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     model.save_pretrained(folder)

@@ -7,7 +7,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from align_bench.errors import ModelError
-from align_bench.models.adapters import texts_of
 from align_bench.models.quiet import clear_errors
 from align_bench.records import TemplateInputs
 
@@ -31,7 +30,7 @@ def load_tokenizer(base: Base, inputs: TemplateInputs = _NO_INPUTS) -> Any:
     """
     from transformers import AutoTokenizer
 
-    source = texts_of(base)
+    source = base.texts
     with clear_errors(source):
         tokenizer = AutoTokenizer.from_pretrained(
             source.folder, trust_remote_code=False, **({"gguf_file": source.gguf} if source.gguf else {})

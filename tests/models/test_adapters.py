@@ -212,3 +212,16 @@ def test_the_date_is_asked_of_the_template_that_writes(reward_adapter: Path, tmp
     assert template_date(judge) is None
     (reward_adapter / "chat_template.jinja").write_text("{{ strftime_now('%d') }}", encoding="utf-8")
     assert template_date(judge) is not None
+
+
+def test_another_base_makes_another_judge(reward_adapter: Path, base_folder: Path, tmp_path: Path) -> None:
+    before = find_judge(LoadedJudge(model=str(reward_adapter))).digest
+    other = shutil.copytree(base_folder, tmp_path / "other")
+    weights = load_file(other / "model.safetensors")
+    save_file({name: one + 1 for name, one in weights.items()}, other / "model.safetensors", metadata={"format": "pt"})
+    file = reward_adapter / "adapter_config.json"
+    config = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps(config | {"base_model_name_or_path": str(other)}), encoding="utf-8")
+    named = find_judge(LoadedJudge(model=str(reward_adapter))).digest
+    save_file({name: one + 2 for name, one in weights.items()}, other / "model.safetensors", metadata={"format": "pt"})
+    assert len({before, named, find_judge(LoadedJudge(model=str(reward_adapter))).digest}) == 3

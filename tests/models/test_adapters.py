@@ -18,7 +18,7 @@ from align_bench.data.answers import read_answers
 from align_bench.errors import ModelError
 from align_bench.judge.find import find_judge
 from align_bench.judge.loaded import ExportedModel, LoadedModel, load_judge
-from align_bench.models.base import base_parameters, find_base, template_date
+from align_bench.models.base import base_parameters, find_base, template_inputs
 from align_bench.models.exported import NOTE
 from align_bench.models.load import load_policy, load_tokenizer
 from align_bench.models.precision import Precision
@@ -209,9 +209,9 @@ def test_the_note_of_a_cells_folder_holds_its_base(policy_adapter: Path, base_fo
 
 def test_the_date_is_asked_of_the_template_that_writes(reward_adapter: Path, tmp_path: Path) -> None:
     judge = find_judge(LoadedJudge(model=str(reward_adapter)))
-    assert template_date(judge) is None
+    assert template_inputs(judge).date is None
     (reward_adapter / "chat_template.jinja").write_text("{{ strftime_now('%d') }}", encoding="utf-8")
-    assert template_date(judge) is not None
+    assert template_inputs(judge).date is not None
 
 
 def test_another_base_makes_another_judge(reward_adapter: Path, base_folder: Path, tmp_path: Path) -> None:

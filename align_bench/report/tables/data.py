@@ -55,8 +55,8 @@ def data_sets(report: Report) -> Section:
     ]
     captions = [
         "Counts of rows; dropped: as they were read or tokenised; truncated: answers beyond train.max_length. Labels "
-        "on one side: that prefer the first answer, or call the only one desirable. Longer preferred: of the pairs whose "
-        "answers differ in their number of words. Words: medians. align-bench data FILE shows which rows they are.",
+        "on one side: that prefer the first answer, or call the only one desirable. Longer preferred: of the pairs "
+        "whose answers differ in their number of words. Words: medians. align-bench data FILE shows which rows.",
         *_advice(examined),
     ]
     return Section("Data", columns, rows, captions if rows else [], chapter="data")

@@ -35,7 +35,7 @@ def load_tokenizer(base: Base, inputs: TemplateInputs = _NO_INPUTS) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(
             source.folder, trust_remote_code=False, **({"gguf_file": source.gguf} if source.gguf else {})
         )
-    _set_ends(tokenizer, base)
+    set_ends(tokenizer, base)
     return with_inputs(tokenizer, inputs)
 
 
@@ -56,8 +56,12 @@ def _clock(day: datetime) -> str:
     return f"{{%- macro strftime_now(format) -%}}{{{{- format{written} -}}}}{{%- endmacro -%}}{{{{ '' }}}}"
 
 
-def _set_ends(tokenizer: Any, base: Base) -> None:
-    """Give it an end token, if only the model's configuration names one, and a pad token that the model can read."""
+def set_ends(tokenizer: Any, base: Base) -> None:
+    """Give a tokenizer an end token, if only the model's configuration names one, and a pad token that can be read.
+
+    Raises:
+        ModelError: neither names an end token.
+    """
     if tokenizer.eos_token_id is None:
         end = base.end_token
         if end is None or (token := tokenizer.convert_ids_to_tokens(end)) is None:

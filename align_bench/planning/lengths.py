@@ -85,13 +85,15 @@ def measure_lengths(table: Tokens, tokenizer: Any, max_new_tokens: int) -> Lengt
 
 def plain_tokenizer(base: Base, inputs: TemplateInputs) -> Any:
     """A base's tokenizer, read without torch where its folder holds a fast one."""
-    if base.gguf or not (base.folder / "tokenizer.json").is_file():
-        from align_bench.models.tokenizer import load_tokenizer
+    from align_bench.models.tokenizer import load_tokenizer, set_ends
 
+    if base.gguf or not (base.folder / "tokenizer.json").is_file():
         return load_tokenizer(base, inputs)
     from transformers import PreTrainedTokenizerFast
 
-    return with_inputs(PreTrainedTokenizerFast.from_pretrained(base.folder), inputs)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(base.folder)
+    set_ends(tokenizer, base)
+    return with_inputs(tokenizer, inputs)
 
 
 def _answers(row: TokenRow) -> list[tuple[int, ...]]:

@@ -202,7 +202,7 @@ class LoadedJudge(_Strict):
 
     name: str | None = Field(None, min_length=1, description="key of its scores; by default the model's own name")
     model: str = Field(
-        description="hub id or folder of a sequence-classification model, an align-anything one, or an exported one"
+        description="hub id or folder of a reward model: sequence classification, align-anything, exported, or an adapter"
     )
     revision: str | None = Field(None, description="commit, branch or tag of a hub model")
     template: Literal["chat", "pair"] | None = Field(
@@ -459,7 +459,7 @@ class Suite(_Strict):
     """Everything that a run needs to know."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="names its report's folder, reports/NAME")
-    base: str = Field(description="hub id, folder, .gguf file, or embedded/tiny")
+    base: str = Field(description="hub id or folder, of a model or of an adapter; .gguf file; or embedded/tiny")
     precision: Literal["nf4", "bf16", "fp32", "auto"] = Field(
         "auto",
         description="storage of the frozen base; auto: nf4 on CUDA, bf16 where a CPU computes it fast, else fp32",

@@ -16,6 +16,7 @@ from align_bench.errors import ModelError, SuiteError
 from align_bench.models.base import find_base
 from align_bench.models.tokenizer import load_tokenizer
 from align_bench.planning.inputs import prepare
+from align_bench.planning.lengths import plain_tokenizer
 from align_bench.plugins.registry import load_registry
 from align_bench.records import Update, no_update
 from align_bench.report.schema import Report
@@ -169,6 +170,7 @@ def test_the_end_token_may_stand_in_the_models_configuration(
     assert AutoTokenizer.from_pretrained(base).eos_token_id is None
     found = load_tokenizer(find_base(str(base)))
     assert (found.eos_token, found.pad_token) == ("<|end|>", "<|end|>")
+    assert plain_tokenizer(find_base(str(base))).eos_token == "<|end|>"  # as a plan reads it
     assert {result.status for result in tried.run(base, **FEW).results} == {"done"}
     edited(base, "config.json", eos_token_id=None)
     with pytest.raises(ModelError, match=r"neither its tokenizer nor its config\.json names an end-of-sequence token"):

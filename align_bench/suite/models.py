@@ -202,7 +202,7 @@ class LoadedJudge(_Strict):
 
     name: str | None = Field(None, min_length=1, description="key of its scores; by default the model's own name")
     model: str = Field(
-        description="hub id or folder of a reward model: sequence classification, align-anything, exported, or an adapter"
+        description="hub id or folder of a reward model (a sequence classifier, align-anything, exported, an adapter)"
     )
     revision: str | None = Field(None, description="commit, branch or tag of a hub model")
     template: Literal["chat", "pair"] | None = Field(

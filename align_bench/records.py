@@ -222,12 +222,12 @@ class TokenTable:
     """The one tokenised table that every method uses.
 
     Attributes:
-        rows: the kept rows.
+        rows: the kept rows; those of `data.token_rows` are kept in Arrow, and made when they are asked for.
         counts: reason → rows: `kept`, `truncated`, `dropped: …`.
         examples: reason → number of the first row that was dropped for it; not stored.
     """
 
-    rows: tuple[TokenRow, ...]
+    rows: Sequence[TokenRow]
     counts: Mapping[str, int]
     examples: Mapping[str, int] = field(default_factory=dict, compare=False)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -42,13 +43,13 @@ torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")
-def rows() -> tuple[TokenRow, ...]:
+def rows() -> Sequence[TokenRow]:
     source = DataSource("embedded/planted", split="train", rows=PAIRS)
     return tokenize(load_tokenizer(BASE), read(source), max_length=128).rows
 
 
 @pytest.fixture(scope="module")
-def sequences(rows: tuple[TokenRow, ...]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+def sequences(rows: Sequence[TokenRow]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
     return [(row.prompt, answer) for row in rows for answer in (row.chosen, row.rejected) if answer is not None]
 
 

@@ -176,6 +176,7 @@ TABLE: dict[str, frozenset[str]] = {
     "data.chat": TABLES | COLUMNS | REWARDED | SCORED,  # writes tables, reads them, and writes texts for reward models
     "data.rendering": TABLES | COLUMNS | REWARDED | SCORED,
     "data.dropped": TABLES | COLUMNS | REWARDED | SCORED,
+    "data.token_rows": TABLES | COLUMNS | REWARDED | SCORED,
     "data.counts": REPORT,  # said once rows are read, and in the report
     "data.holdout": _made("holdout"),
     "data.batches": BASES | ADAPTERS,

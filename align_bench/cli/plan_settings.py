@@ -123,7 +123,8 @@ def _method_words(prepared: Prepared, suite: Suite) -> Iterator[str]:
 
 def lengths_of(prepared: Prepared, graph: Graph) -> dict[str, Lengths]:
     """A sample of each split's rows in the base's tokens."""
-    tokenizer = plain_tokenizer(prepared.inputs.frozen.base, prepared.inputs.frozen.inputs)
+    frozen = prepared.inputs.frozen
+    tokenizer = plain_tokenizer(frozen.base, frozen.inputs)
     most = prepared.suite.generate.max_new_tokens
     return {split: measure_lengths(table, tokenizer, most) for split, table in graph.tables.items()}
 

@@ -10,26 +10,28 @@ front where the tokenizer adds one. A template is trusted to write its own begin
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import takewhile
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from align_bench.data.dropped import NO_PROMPT, UnusableRowError, advice
 from align_bench.data.rendering import Rendered, Style, render_rows, style_of
+from align_bench.data.token_rows import RowBatch, joined
 from align_bench.errors import DataError
-from align_bench.records import TokenRow, TokenTable, no_update
+from align_bench.records import Preference, TokenTable, no_update
 
 if TYPE_CHECKING:
-    from align_bench.records import Preference, PreferenceSet, Update
+    from align_bench.records import PreferenceSet, Update
 
 Ids = list[int]
+# A row with the ids of its prompt and of its answers, or with the reason why it has none.
+_Encoded: TypeAlias = tuple[Preference, tuple[Ids, list[Ids]] | UnusableRowError]
 
-_CHUNK_ROWS = 256
-_COUNTS_KEY = b"align_bench.counts"
+_CHUNK_ROWS = 2048
 
 
 @dataclass(frozen=True)
@@ -77,31 +79,31 @@ def tokenize(
     if not preferences.rows:
         raise DataError("there are no rows to tokenise.")
     form = _format(tokenizer, preferences.rows)
-    # Token ids are drawn from one list: equal numbers are then one object, a quarter of the memory of a fresh int each.
-    # Ids may have gaps, so that the largest one lies beyond `len(tokenizer)`.
-    shared = list(range(1 + max(tokenizer.get_vocab().values())))
-    kept: list[TokenRow] = []
+    kept: list[Any] = []
     counts: Counter[str] = Counter(kept=0, truncated=0)
     examples: dict[str, int] = {}
-    total = len(preferences.rows)
-    for start in range(0, total, _CHUNK_ROWS):
-        chunk = preferences.rows[start : start + _CHUNK_ROWS]
-        for row, parts in _encoded(tokenizer, form, render_rows(tokenizer, form.style, chunk)):
+    done, total = 0, len(preferences.rows)
+    for chunk in _encoded(tokenizer, form, preferences.rows):
+        batch = RowBatch()
+        for row, parts in chunk:
             try:
-                if isinstance(parts, UnusableRowError):
-                    raise parts
-                token_row, truncated = _token_row(row, parts, max_length, too_long)
+                prompt, answers, truncated = _fitted(parts, max_length, too_long)
             except UnusableRowError as reason:
                 counts[f"dropped: {reason}"] += 1
                 examples.setdefault(str(reason), row.pair)
                 continue
-            kept.append(_interned(token_row, shared))
+            left = iter(answers)
+            chosen = None if row.chosen is None else next(left)
+            batch.append(row.pair, prompt, chosen, None if row.rejected is None else next(left), row.gold_choice)
             counts["truncated"] += truncated
-        update(start + len(chunk), total)
-    counts["kept"] = len(kept)
-    if not kept:
+        kept.append(batch.table())
+        done += len(chunk)
+        update(done, total)
+    rows = joined(kept)
+    counts["kept"] = len(rows)
+    if not rows:
         raise _nothing_left(total, counts)
-    return TokenTable(tuple(kept), dict(counts), examples)
+    return TokenTable(rows, dict(counts), examples)
 
 
 def _nothing_left(total: int, counts: Counter[str]) -> DataError:
@@ -136,35 +138,91 @@ def _ids(tokenizer: Any, texts: Sequence[str]) -> list[Ids]:
     return list(encoded["input_ids"])
 
 
-def _encoded(
-    tokenizer: Any, form: _Format, rows: Sequence[tuple[Preference, Rendered | UnusableRowError]]
-) -> Iterator[tuple[Preference, tuple[Ids, list[Ids]] | UnusableRowError]]:
-    """The shared prompt and the answers of each row as ids."""
-    usable = [texts for _, texts in rows if isinstance(texts, Rendered)]
-    whole = [[text.prompt, *(text.prompt + answer for answer in text.answers)] for text in usable]
-    ids = iter(_ids(tokenizer, [text for texts in whole for text in texts]) if usable else [])
-    for row, texts in rows:
-        if isinstance(texts, UnusableRowError):
-            yield row, texts
+def _encoded(tokenizer: Any, form: _Format, rows: Sequence[Preference]) -> Iterator[list[_Encoded]]:
+    """The shared prompt and the answers of each row as ids, in chunks; one is encoded while the next one is rendered.
+
+    Fast tokenizers encode with all cores, and leave the interpreter to the template meanwhile.
+    """
+    boundary = _boundary(tokenizer)
+    waiting: deque[Future[list[_Encoded]]] = deque()
+    with ThreadPoolExecutor(1) as encoder:
+        for start in range(0, len(rows), _CHUNK_ROWS):
+            rendered = render_rows(tokenizer, form.style, rows[start : start + _CHUNK_ROWS])
+            waiting.append(encoder.submit(_encode, tokenizer, form, boundary, rendered))
+            if len(waiting) > 1:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _boundary(tokenizer: Any) -> re.Pattern[str] | None:
+    """Where texts may be parted without a change of their tokens: before a token that is cut out of them first of all.
+
+    Returns:
+        Matches all tokens that are cut out of a text before anything else is done to it; the group `border` those
+        before which it may be parted. None where there is none to rely on.
+    """
+    if not tokenizer.is_fast or getattr(tokenizer, "split_special_tokens", False):
+        return None
+    first = [token for token in tokenizer.added_tokens_decoder.values() if not token.normalized and token.content]
+    if not first or any(token.single_word for token in first):
+        return None
+    ordered = sorted(first, key=lambda token: -len(token.content))  # the longest that fits is taken
+    return re.compile("|".join(f"{'(' if not token.lstrip else '(?:'}{re.escape(token.content)})" for token in ordered))
+
+
+def _encode(
+    tokenizer: Any,
+    form: _Format,
+    boundary: re.Pattern[str] | None,
+    rows: Sequence[tuple[Preference, Rendered | UnusableRowError]],
+) -> list[_Encoded]:
+    """Encode the texts of a chunk, each text once: a prompt up to its last border is the same before every answer."""
+    texts: dict[str, int] = {}
+
+    def place(text: str) -> int:
+        return texts.setdefault(text, len(texts))
+
+    places: list[tuple[int, list[int]]] = []
+    for _, found in rows:
+        if isinstance(found, Rendered):
+            cut = _last_border(boundary, found.prompt)
+            head, tail = found.prompt[:cut], found.prompt[cut:]
+            places.append((place(head), [place(tail), *(place(tail + answer) for answer in found.answers)]))
+    ids, left = _ids(tokenizer, list(texts)) if texts else [], iter(places)
+    encoded: list[_Encoded] = []
+    for row, found in rows:
+        if isinstance(found, UnusableRowError):
+            encoded.append((row, found))
             continue
-        prompt, answers = _split(tokenizer, form.style, texts, [next(ids) for _ in (texts.prompt, *texts.answers)])
-        yield row, ([*form.bos, *prompt], [[*answer, *form.end] for answer in answers])
+        head_place, others = next(left)
+        header, answers = _split(tokenizer, form.style, found, [ids[other] for other in others])
+        prompt = [*form.bos, *ids[head_place], *header]
+        encoded.append((row, (prompt, [[*answer, *form.end] for answer in answers])))
+    return encoded
+
+
+def _last_border(boundary: re.Pattern[str] | None, prompt: str) -> int:
+    """Where the last token begins before which a prompt may be parted; 0 where there is none."""
+    if boundary is None:
+        return 0
+    return max((match.start() for match in boundary.finditer(prompt) if match.lastindex), default=0)
 
 
 def _split(tokenizer: Any, style: Style, texts: Rendered, ids: Sequence[Ids]) -> tuple[Ids, list[Ids]]:
-    """The shared prompt and the answers, of the ids of the prompt and of prompt + answer each."""
+    """The end of the shared prompt and the answers, of the ids of that end alone and before each answer."""
     shared = _common_prefix(ids)
-    if shared < len(ids[0]) and not _within_header(tokenizer, style, texts.prompt, shared):
+    if shared < len(ids[0]) and not _within_header(tokenizer, style, texts.prompt, shared - len(ids[0])):
         return ids[0], _ids(tokenizer, texts.answers)
     return ids[0][:shared], [each[shared:] for each in ids[1:]]
 
 
-def _within_header(tokenizer: Any, style: Style, prompt: str, shared: int) -> bool:
-    """Whether a prompt's tokens from this place on are of the header alone, and take no text of a turn with them."""
+def _within_header(tokenizer: Any, style: Style, prompt: str, last: int) -> bool:
+    """Whether the last tokens of a prompt (as many as −`last`) are of its header alone, with no text of a turn."""
     if not (tokenizer.is_fast and prompt.endswith(style.header)):
         return False
     found = tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-    start = found["offset_mapping"][shared][0]
+    start = found["offset_mapping"][last][0]
     return bool(start >= len(prompt) - len(style.header))
 
 
@@ -177,7 +235,12 @@ def _common_prefix(texts: Sequence[Ids]) -> int:
     return sum(1 for _ in takewhile(lambda tokens: len(set(tokens)) == 1, zip(*texts, strict=False)))
 
 
-def _token_row(row: Preference, parts: tuple[Ids, list[Ids]], max_length: int, too_long: str) -> tuple[TokenRow, bool]:
+def _fitted(
+    parts: tuple[Ids, list[Ids]] | UnusableRowError, max_length: int, too_long: str
+) -> tuple[Ids, list[Ids], bool]:
+    """Prompt and answers that fit into the length, and whether an answer was cut."""
+    if isinstance(parts, UnusableRowError):
+        raise parts
     prompt, answers = parts
     if not prompt:
         raise UnusableRowError(NO_PROMPT)
@@ -187,74 +250,7 @@ def _token_row(row: Preference, parts: tuple[Ids, list[Ids]], max_length: int, t
         raise UnusableRowError(f"longer than {max_length} tokens")
     if room < 1:
         raise UnusableRowError(f"prompt leaves no room in {max_length} tokens")
-    shortened = [tuple(answer[:room]) for answer in answers]
+    shortened = [answer[:room] for answer in answers]
     if len(shortened) == 2 and shortened[0] == shortened[1]:
         raise UnusableRowError("equal answers after truncation" if truncated else "equal answers as tokens")
-    left = iter(shortened)
-    chosen = None if row.chosen is None else next(left)
-    rejected = None if row.rejected is None else next(left)
-    return TokenRow(row.pair, tuple(prompt), chosen, rejected, row.gold_choice), truncated
-
-
-def _interned(row: TokenRow, shared: Sequence[int]) -> TokenRow:
-    def each(ids: tuple[int, ...] | None) -> tuple[int, ...] | None:
-        return None if ids is None else tuple(map(shared.__getitem__, ids))
-
-    return TokenRow(row.pair, each(row.prompt) or (), each(row.chosen), each(row.rejected), row.gold_choice)
-
-
-def save_table(path: str | Path, table: TokenTable) -> None:
-    """Write a token table as Parquet; `load_table` gives back an equal one."""
-    import pyarrow
-    import pyarrow.parquet
-
-    ids = pyarrow.list_(pyarrow.int32())
-    columns = {
-        "pair": (pyarrow.int64(), [row.pair for row in table.rows]),
-        "prompt": (ids, [row.prompt for row in table.rows]),
-        "chosen": (ids, [row.chosen for row in table.rows]),
-        "rejected": (ids, [row.rejected for row in table.rows]),
-        "gold_choice": (pyarrow.int8(), [row.gold_choice for row in table.rows]),
-    }
-    schema = pyarrow.schema(
-        [(name, kind) for name, (kind, _) in columns.items()],
-        metadata={_COUNTS_KEY: json.dumps(dict(table.counts)).encode()},
-    )
-    arrays = [pyarrow.array(values, type=kind) for kind, values in columns.values()]
-    pyarrow.parquet.write_table(pyarrow.Table.from_arrays(arrays, schema=schema), path)
-
-
-def load_table(path: str | Path) -> TokenTable:
-    """Read a token table that `save_table` wrote.
-
-    Raises:
-        DataError: the file is missing, damaged or something else.
-    """
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        table = pyarrow.parquet.ParquetFile(path).read().combine_chunks()
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path}: not a readable token table: {error}") from error
-    metadata: Mapping[bytes, bytes] = table.schema.metadata or {}
-    if _COUNTS_KEY not in metadata:
-        raise DataError(f"{path}: a Parquet file, but not a token table (its counts are missing).")
-    shared: list[int] = []
-    columns = [table["pair"].to_pylist()]
-    columns += [list(_id_tuples(table[name], shared)) for name in ("prompt", "chosen", "rejected")]
-    columns += [table["gold_choice"].to_pylist()]
-    rows = tuple(TokenRow(*cells) for cells in zip(*columns, strict=True))
-    return TokenTable(rows, json.loads(metadata[_COUNTS_KEY]))
-
-
-def _id_tuples(column: Any, shared: list[int]) -> Iterable[tuple[int, ...] | None]:
-    """Rows of a list column; ids come from `shared`, which grows to the largest id."""
-    for chunk in column.chunks:
-        values = chunk.values.to_numpy()
-        shared.extend(range(len(shared), int(values.max(initial=-1)) + 1))
-        ids = [shared[value] for value in values.tolist()]
-        bounds = chunk.offsets.to_pylist()
-        missing = chunk.is_null().to_pylist()
-        for start, stop, none in zip(bounds, bounds[1:], missing, strict=False):
-            yield None if none else tuple(ids[start:stop])
+    return prompt, shortened, truncated

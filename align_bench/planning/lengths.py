@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from align_bench.data.chat import tokenize
 from align_bench.data.dropped import check_dropped
-from align_bench.models.tokenizer import with_inputs
+from align_bench.models.base import template_inputs
+from align_bench.models.tokenizer import load_tokenizer, with_inputs
 from align_bench.records import PreferenceSet
 from align_bench.stages.stage import Size
 
@@ -83,10 +84,16 @@ def measure_lengths(table: Tokens, tokenizer: Any, max_new_tokens: int) -> Lengt
     )
 
 
-def plain_tokenizer(base: Base, inputs: TemplateInputs) -> Any:
-    """A base's tokenizer, read without torch where its folder holds a fast one."""
-    from align_bench.models.tokenizer import load_tokenizer, set_ends
+def plain_tokenizer(base: Base, inputs: TemplateInputs | None = None) -> Any:
+    """The base's tokenizer, read without torch where its folder holds a fast one.
 
+    Args:
+        base: the model on disk.
+        inputs: what its chat template reads beside the turns; what a suite that says nothing gives it when None.
+    """
+    from align_bench.models.tokenizer import set_ends
+
+    inputs = template_inputs(base) if inputs is None else inputs
     if base.gguf or not (base.folder / "tokenizer.json").is_file():
         return load_tokenizer(base, inputs)
     from transformers import PreTrainedTokenizerFast

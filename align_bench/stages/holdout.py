@@ -46,8 +46,8 @@ class HoldoutSplit(Stage["TokenTable"]):
         return {"part": self.part, "share": self.share, "seed": self.seed}
 
     def run(self, desk: Desk, folder: Path) -> Made:
-        from align_bench.data.chat import save_table
         from align_bench.data.holdout import split_holdout
+        from align_bench.data.token_rows import save_table
         from align_bench.records import TokenTable
 
         excluded = {row.prompt for row in desk.load(self.val).rows}
@@ -57,6 +57,6 @@ class HoldoutSplit(Stage["TokenTable"]):
         return Made(facts={"rows": len(rows), "prompts": len({row.prompt for row in rows})})
 
     def load(self, artefact: Artefact) -> TokenTable:
-        from align_bench.data.chat import load_table
+        from align_bench.data.token_rows import load_table
 
         return load_table(artefact / FILE)

@@ -57,8 +57,9 @@ class Tokens(Stage["TokenTable"]):
         return f"{self.owner} ({self.rows.source.path})"
 
     def run(self, desk: Desk, folder: Path) -> Made:
-        from align_bench.data.chat import save_table, tokenize
+        from align_bench.data.chat import tokenize
         from align_bench.data.dropped import check_dropped
+        from align_bench.data.token_rows import save_table
         from align_bench.models.tokenizer import check_ids, load_tokenizer
 
         found = desk.preferences(self.rows)
@@ -90,7 +91,7 @@ class Tokens(Stage["TokenTable"]):
         )
 
     def load(self, artefact: Artefact) -> TokenTable:
-        from align_bench.data.chat import load_table
+        from align_bench.data.token_rows import load_table
 
         return load_table(artefact / FILE)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, overload
 
 import torch
 from torch import Tensor
@@ -62,7 +62,7 @@ class PairFeed:
     """Pairs of answers as `PairLogps`, or with a reference as `ReferencedPairLogps`."""
 
     def __init__(self, rows: Sequence[TokenRow], reference: Reference | None) -> None:
-        self.rows = [_paired(row) for row in rows]
+        self.rows = _PairedRows(rows)
         self.reference = reference
         self.lengths: Sequence[int] = _pair_lengths(self.rows)
         self.tokens: Sequence[int] = _pair_tokens(self.rows)
@@ -86,7 +86,7 @@ class ScoreFeed:
     """Pairs of answers as `PairScores`, or as the record that the model's companion brings."""
 
     def __init__(self, rows: Sequence[TokenRow], reference: Reference | None) -> None:
-        self.rows = [_paired(row) for row in rows]
+        self.rows = _PairedRows(rows)
         self.lengths: Sequence[int] = _pair_lengths(self.rows)
         self.tokens: Sequence[int] = _pair_tokens(self.rows)
 
@@ -106,23 +106,26 @@ class ChosenFeed:
     """The chosen (desirable) answers as `ChosenLogps`, or with a reference as `ReferencedChosenLogps`."""
 
     def __init__(self, rows: Sequence[TokenRow], reference: Reference | None) -> None:
-        self.examples = [(index, row.prompt, row.chosen) for index, row in enumerate(rows) if row.chosen is not None]
+        lengths = [len(row.prompt) + len(row.chosen) if row.chosen is not None else None for row in rows]
+        self.rows = rows
+        self.examples = [index for index, length in enumerate(lengths) if length is not None]
         if not self.examples:
             raise DataError(f"none of the {len(rows)} rows has a chosen answer", fix="use data with desirable answers")
         self.reference = reference
-        self.lengths: Sequence[int] = [len(prompt) + len(answer) for _, prompt, answer in self.examples]
+        self.lengths: Sequence[int] = [length for length in lengths if length is not None]
         self.tokens: Sequence[int] = self.lengths
 
     def begin(self, model: Any, batch: Sequence[int], max_tokens: int) -> None:
         """Nothing is shared by a batch of single answers."""
 
     def record(self, model: Any, examples: Sequence[int]) -> ChosenLogps:
-        indices, prompts, answers = zip(*(self.examples[example] for example in examples), strict=True)
-        logps = response_logps(model, list(zip(prompts, answers, strict=True)))
-        tokens = torch.tensor([len(answer) for answer in answers], device=logps.device)
+        indices = [self.examples[example] for example in examples]
+        sequences = [(row.prompt, row.chosen or ()) for row in (self.rows[index] for index in indices)]
+        logps = response_logps(model, sequences)
+        tokens = torch.tensor([len(answer) for _, answer in sequences], device=logps.device)
         if self.reference is None:
             return ChosenLogps(logps, tokens)
-        return ReferencedChosenLogps(logps, tokens, self.reference["chosen"][list(indices)].to(logps))
+        return ReferencedChosenLogps(logps, tokens, self.reference["chosen"][indices].to(logps))
 
 
 class UnpairedFeed:
@@ -218,6 +221,25 @@ def _paired(row: TokenRow) -> _Paired:
             fix="unpaired rows suit methods with data kind 'unpaired', such as kto",
         )
     return _Paired(row.prompt, row.chosen, row.rejected)
+
+
+class _PairedRows(Sequence[_Paired]):
+    """Rows with both answers, made when they are asked for, as the rows of a token table are."""
+
+    def __init__(self, rows: Sequence[TokenRow]) -> None:
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, place: int) -> _Paired: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> _PairedRows: ...
+
+    def __getitem__(self, place: int | slice) -> _Paired | _PairedRows:
+        return _PairedRows(self._rows[place]) if isinstance(place, slice) else _paired(self._rows[place])
 
 
 def _pair_lengths(rows: Sequence[_Paired]) -> list[int]:

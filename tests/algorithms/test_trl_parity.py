@@ -101,7 +101,7 @@ def _device_restored() -> Iterator[None]:
 # Our side.
 
 
-def token_rows(base: Base, preferences: PreferenceSet) -> tuple[TokenRow, ...]:
+def token_rows(base: Base, preferences: PreferenceSet) -> Sequence[TokenRow]:
     table = tokenize(load_tokenizer(base), preferences, max_length=MAX_LENGTH)
     assert table.counts == {"kept": len(preferences.rows), "truncated": 0}
     return table.rows

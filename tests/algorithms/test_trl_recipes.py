@@ -83,7 +83,7 @@ def base(base_folder: Path) -> Base:
 
 
 @pytest.fixture(scope="module")
-def rows(base: Base) -> tuple[TokenRow, ...]:
+def rows(base: Base) -> Sequence[TokenRow]:
     """Ten pairs, some of them with a truncated answer."""
     table = tokenize(
         load_tokenizer(base), read(DataSource("embedded/planted", "train", rows=10)), max_length=MAX_LENGTH
@@ -94,7 +94,7 @@ def rows(base: Base) -> tuple[TokenRow, ...]:
 
 
 @pytest.fixture(scope="module")
-def val(base: Base) -> tuple[TokenRow, ...]:
+def val(base: Base) -> Sequence[TokenRow]:
     return tokenize(load_tokenizer(base), read(DataSource("embedded/planted", "val", rows=30)), max_length=128).rows
 
 

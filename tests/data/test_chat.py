@@ -9,7 +9,8 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 from tokenizers.decoders import ByteLevel
 from transformers import PreTrainedTokenizerFast
 
-from align_bench.data.chat import load_table, save_table, tokenize
+from align_bench.data.chat import tokenize
+from align_bench.data.token_rows import load_table, save_table
 from align_bench.errors import DataError
 from align_bench.models.tokenizer import with_inputs
 from align_bench.records import Message, Preference, PreferenceSet, TemplateInputs, TokenRow, TokenTable
@@ -438,11 +439,6 @@ def test_progress_is_reported(make: Make) -> None:
     assert [done for done, _ in seen] == sorted({done for done, _ in seen})
 
 
-def test_equal_ids_share_memory(make: Make) -> None:
-    first, second = table(make(TRAILING), talk(), talk(pair=1)).rows
-    assert all(a is b for a, b in zip(first.prompt, second.prompt, strict=True))
-
-
 def test_saved_tables_come_back_equal(tmp_path: Path) -> None:
     rows = (
         TokenRow(3, (1, 2, 100_000), (4,), (5, 6), 1),
@@ -487,6 +483,8 @@ def test_texts_are_tokenised_in_batches(make: Make, monkeypatch: pytest.MonkeyPa
         return call(self, text, **options)
 
     monkeypatch.setattr(type(tokenizer), "__call__", counting)
-    table(tokenizer, *[talk(pair=pair) for pair in range(1000)])
-    assert sum(sizes) - 1 == 3000
+    rows = [talk(("user", f"What is {pair % 500}?"), chosen=f"good {pair}", pair=pair) for pair in range(1000)]
+    table(tokenizer, *rows)
     assert len(sizes) <= 6
+    # Each text once: a prompt up to its header, the header alone and with the rejected answer, and each chosen answer.
+    assert sum(sizes) - 1 == 500 + 2 + 1000

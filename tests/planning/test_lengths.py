@@ -17,7 +17,6 @@ from align_bench.models.base import find_base
 from align_bench.models.precision import Precision
 from align_bench.planning import lengths as lengths_module
 from align_bench.planning.lengths import measure_lengths, plain_tokenizer
-from align_bench.records import TemplateInputs
 from align_bench.stages.models import Frozen
 from align_bench.stages.rows import Rows
 from align_bench.stages.tokens import Tokens
@@ -34,7 +33,7 @@ def table(base: Path, source: DataSource, max_length: int, too_long: str) -> Tok
 @pytest.mark.parametrize("too_long", ["truncate", "drop"])
 def test_a_sample_of_all_rows_is_what_a_run_will_tokenise(base_folder: Path, too_long: Any) -> None:
     source = DataSource("embedded/planted", split="train", rows=120)
-    tokenizer = plain_tokenizer(frozen(base_folder).base, TemplateInputs())
+    tokenizer = plain_tokenizer(find_base(str(base_folder)))
     whole = tokenize(tokenizer, read(source), max_length=10**6)
     both = [(row.prompt, answer) for row in whole.rows for answer in (row.chosen, row.rejected) if answer is not None]
     limit = median_low(sorted(len(prompt) + len(answer) for prompt, answer in both))
@@ -56,10 +55,7 @@ def test_a_plan_refuses_the_rows_that_a_run_refuses(base_folder: Path, tmp_path:
     turns = [[{"role": "system", "content": "Be curt."}, {"role": "user", "content": "hi"}], "hi"]
     rows = [{"prompt": turns[number > 1], "chosen": "Yo.", "rejected": "Hello."} for number in range(20)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    source, tokenizer = (
-        DataSource(str(tmp_path / "rows.jsonl")),
-        plain_tokenizer(frozen(base_folder).base, TemplateInputs()),
-    )
+    source, tokenizer = DataSource(str(tmp_path / "rows.jsonl")), plain_tokenizer(find_base(str(base_folder)))
     refusal = "{% if messages[0].role == 'system' %}{{ raise_exception('no system turn') }}{% endif %}"
     tokenizer.chat_template = refusal + tokenizer.chat_template
     asked = table(base_folder, source, 99, "truncate")
@@ -75,7 +71,7 @@ def test_a_sample_is_drawn_from_the_whole_file(
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     monkeypatch.setattr(lengths_module, "SAMPLE_ROWS", 10)
     source = DataSource(str(tmp_path / "rows.jsonl"))
-    tokenizer = plain_tokenizer(frozen(base_folder).base, TemplateInputs())
+    tokenizer = plain_tokenizer(find_base(str(base_folder)))
     one = len(tokenize(tokenizer, read(DataSource(source.path, rows=1)), max_length=99).rows[0].chosen or ())
     found = measure_lengths(table(base_folder, source, 99, "truncate"), tokenizer, one)
     assert (found.sampled, found.size.rows, found.size.prompts) == (10, 100, 100)

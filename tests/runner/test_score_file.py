@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from typer.testing import CliRunner
 from align_bench.cli.main import app
 from align_bench.data.answers import read_answers, write_scores
 from align_bench.data.preferences import DataSource, read
-from align_bench.errors import AlignBenchError, DataError, MissingResultError, ModelError
+from align_bench.errors import AlignBenchError, DataError, MissingResultError, ModelError, SuiteError
 from align_bench.judge.find import find_judge
 from align_bench.judge.loaded import load_judge
+from align_bench.models.base import template_inputs
 from align_bench.models.precision import Precision
 from align_bench.planning.inputs import prepare
 from align_bench.plugins.registry import load_registry
@@ -149,6 +151,55 @@ def test_a_folder_scores_each_row_whatever_the_batch(judge: Path, tmp_path: Path
         assert rows[-1]["score"] is None
         assert [{key: value for key, value in row.items() if key != "score"} for row in rows[:-1]] == ROWS
         assert found.file.dropped == {"null cell": 1}
+
+
+def test_what_a_template_reads_is_said_and_never_the_clocks(
+    judge: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(judge, tmp_path / "dated"))
+    config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    config.pop("chat_template", None)
+    (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    template = "{{ strftime_now('%d %b %Y') }}{{ mood }}{% for m in messages %}{{ m.content }}<|end|>{% endfor %}"
+    (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    file = lines(tmp_path / "answers.jsonl", ROWS)
+    kwargs = {"mood": "Be kind."}
+
+    def scores(**said: Any) -> list[float | None]:
+        return list(scored(file, str(folder), out=tmp_path / "out.jsonl", **said).scores["score"])
+
+    plain = scores()
+    assert scores(date="2026-01-01") == plain
+    assert scores(date="2019-12-31") != plain
+    assert scores(chat_template_kwargs=kwargs) != plain
+
+    class Later(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return datetime(2031, 5, 6)
+
+    monkeypatch.setattr("transformers.utils.chat_template_utils.datetime", Later)
+    assert scores() == plain
+    entry = LoadedJudge(model=str(folder), chat_template_kwargs={"mood": "Be kind."})
+    base = find_judge(entry)
+    inputs = template_inputs(base, entry.chat_template_kwargs, entry.date)
+    model = load_judge(base, Precision("fp32", "float32", "cpu"), None, inputs)
+    texts = [one for one in read_answers(file, {}).answers["answer"] if one is not None]
+    assert model(texts, max_tokens=64)[0] == pytest.approx(scores(chat_template_kwargs=kwargs), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"date": "tomorrow"}, "--date: got 'tomorrow'; expected a day"),
+        ({"chat_template_kwargs": {"tokenize": True}}, "--chat-template-kwargs: .*tokenize is not for a suite to set"),
+    ],
+)
+def test_template_inputs_that_cannot_be_are_refused(
+    judge: Path, tmp_path: Path, said: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(SuiteError, match=message):
+        scored(lines(tmp_path / "answers.jsonl", ROWS), str(judge), **said)
 
 
 def test_parquet_keeps_its_types_and_both_answers_are_scored(judge: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import io
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from operator import truediv
 from pathlib import Path
@@ -153,7 +153,7 @@ def folder_of(runs: Path, stage: Stage[object] | None) -> Path:
     return artefact.folder
 
 
-def rows_of(runs: Path, table: Stage[TokenTable]) -> tuple[TokenRow, ...]:
+def rows_of(runs: Path, table: Stage[TokenTable]) -> Sequence[TokenRow]:
     return Results(Store(runs)).load(table).rows
 
 

@@ -19,7 +19,7 @@ OTHER = Address("adapter", "0" * 20)
 def note(address: Address) -> RunNote:
     """A note with all that it may hold."""
     scorers = Scorers(
-        base=NotedBase("org/base", "f" * 64),
+        base=NotedBase("org/base", "f" * 64, {"enable_thinking": False}, "2026-01-01"),
         storage="auto",
         max_length=128,
         cells={

@@ -38,7 +38,7 @@ each_method = pytest.mark.parametrize(("name", "parameters"), METHODS, ids=["poe
 
 
 @pytest.fixture(scope="module")
-def rows(tokenizer: Any) -> tuple[TokenRow, ...]:
+def rows(tokenizer: Any) -> Sequence[TokenRow]:
     return tokenize(tokenizer, read(DataSource("embedded/planted", split="train", rows=14)), max_length=128).rows
 
 

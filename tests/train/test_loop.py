@@ -35,7 +35,7 @@ METHODS = ["rm", "dpo", "kto", "simpo", "orpo"]
 
 
 @pytest.fixture(scope="module")
-def rows(tokenizer: Any) -> tuple[TokenRow, ...]:
+def rows(tokenizer: Any) -> Sequence[TokenRow]:
     found = read(DataSource("embedded/planted", split="train", rows=14))
     return tokenize(tokenizer, found, max_length=128).rows
 

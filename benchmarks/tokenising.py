@@ -52,15 +52,19 @@ def main() -> None:
     tokenizer = plain_tokenizer(find_base(str(given.base)))
     preferences = read(DataSource(path=str(given.data), rows=given.rows))
     tokenize(tokenizer, PreferenceSet(preferences.rows[:500], "", {}), max_length=given.max_length)  # warm
-    arrow, resident = pyarrow.total_allocated_bytes(), _resident()
+    half = PreferenceSet(preferences.rows[: len(preferences.rows) // 2], "", {})
+    start = _resident()
+    tokenize(tokenizer, half, max_length=given.max_length)
+    after_half, arrow = _resident(), pyarrow.total_allocated_bytes()
     table = tokenize(tokenizer, preferences, max_length=given.max_length)
-    held, grown = pyarrow.total_allocated_bytes() - arrow, _resident() - resident
+    held, after_all = pyarrow.total_allocated_bytes() - arrow, _resident()
     ids = sum(len(row.prompt) + len(row.chosen or ()) + len(row.rejected or ()) for row in table.rows)
     passes = [_measured(tokenizer, preferences, given.max_length) for _ in range(given.times)]
     lines = _page(given.base.name, given.data.name, passes, len(preferences.rows))
     lines += [
         f"Memory: {ids:,} ids ({tokens_in(table):,} tokens of prompts with answers) are held in {held / ids:.1f} bytes "
-        f"each, in Arrow; the process grew by {grown / ids:.1f} bytes per id while it made them.",
+        f"each, in Arrow. The process grew by {(after_half - start) / 1e6:.0f} MB while it made half of them, and by "
+        f"{(after_all - after_half) / 1e6:.0f} MB more while it made all of them anew.",
         "",
     ]
     text = "\n".join(lines)
@@ -87,10 +91,10 @@ def _page(base: str, data: str, passes: list[Measured], rows: int) -> list[str]:
     return [
         "# Tokenising preference pairs",
         "",
-        f"{rows:,} pairs of {data} with the tokenizer and chat template of {base}, on {cores} cores {amx} AMX; "
-        f"{libraries}. Medians of {len(passes)}:",
+        f"{rows:,} pairs of {data} with the tokenizer and chat template of {base}, on {cores} cores {amx} AMX, at a "
+        f"load of {os.getloadavg()[0]:.1f}; {libraries}. Medians of {len(passes)}:",
         "",
-        "| pairs per second | CPU ms per pair, all threads | pairs per second if each core were its own |",
+        "| pairs per second | CPU ms per pair, all threads | pairs per second if nothing else ran and nothing waited |",
         "|---|---|---|",
         f"| {rows / wall:,.0f} | {1000 * cpu / rows:.3f} | {cores * rows / cpu:,.0f} |",
         "",

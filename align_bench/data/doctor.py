@@ -196,12 +196,17 @@ def _longer(summary: Summary) -> Finding:
 
 
 def _other_scripts(rows: Sequence[Preference]) -> Iterator[Finding]:
-    (main, _), *others = scripts(rows).items()
-    few = [name for name, count in others if name != NONE and count >= FEW_ROWS * len(rows)]
+    found = scripts(rows)
+    (main, _), *others = [pair for pair in found.items() if pair[0] != NONE] or [(NONE, 0)]
+    few = [name for name, count in others if count >= FEW_ROWS * len(rows)]
     advice = f"check that the base writes {' and '.join((main, *few))}, or keep one of them" if few else None
-    yield Finding(f"mostly in another script than {main}", sum(count for _, count in others), len(rows), (), advice)
+    if main != NONE:
+        other = sum(count for _, count in others)
+        yield Finding(f"mostly in another script than {main}", other, len(rows), (), advice)
     for name, count in others:
         yield Finding(f"mostly in {name}", count, len(rows))
+    if found.get(NONE):
+        yield Finding("without letters", found[NONE], len(rows))
 
 
 def _tokens(counts: Mapping[str, int], rows: int, max_length: int | None) -> Iterator[Finding]:

@@ -9,6 +9,7 @@ from statistics import fmean, median
 from typing import TYPE_CHECKING
 
 from align_bench.metrics.length import count_words
+from align_bench.metrics.scripts import COUNTED_BY_CHARACTER, UNSPACED
 
 if TYPE_CHECKING:
     from rich.console import Group, RenderableType
@@ -126,6 +127,9 @@ def rich_summary(
     panels = [_row_panel(row) for row in preferences.rows[:rows]]
     head = [_shown(source.path), _shown(f"shape: {summary.shape}")]
     head += [_shown(line) for line in _unread(preferences)]
+    texts = (text for row in preferences.rows for text in (row.chosen, row.rejected) if text is not None)
+    if any(map(UNSPACED.search, texts)):
+        head.append(_shown(f"words: {COUNTED_BY_CHARACTER}"))
     return Group(*head, _counts_table(summary), _lengths_table(summary), *_notes(summary), *checks, *panels)
 
 

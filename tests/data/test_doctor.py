@@ -106,7 +106,8 @@ def test_scripts_of_rows() -> None:
     rows = rows_of(*[("what?", "this", "that")] * 8, ("что?", "это", "то"), ("1+1", "2", "3"))
     assert scripts(rows) == {"Latin": 8, "Cyrillic": 1, "no letters": 1}
     found = found_in(rows)
-    assert found["mostly in another script than Latin"].rows == 2
+    assert found["mostly in another script than Latin"].rows == 1
+    assert found["without letters"].rows == 1
     assert found["mostly in Cyrillic"].rows == 1
     assert "Latin and Cyrillic" in (found["mostly in another script than Latin"].advice or "")
     assert found_in(rows[:8])["mostly in another script than Latin"].advice is None

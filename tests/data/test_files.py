@@ -210,6 +210,7 @@ def test_what_cannot_be_read_together_is_refused(tmp_path: Path) -> None:
         ("b.jsonl.zst", zstd(b'{"prompt": 1}\n')[:-4], "cannot be read"),
         ("b.jsonl.zst", zstd(b""), "the file is empty"),
     ],
+    ids=lambda value: None if isinstance(value, str) else "bytes",  # a packed file holds the time
 )
 def test_messages_name_the_file_and_the_line(tmp_path: Path, name: str, bad: bytes, place: str) -> None:
     written(tmp_path, "a.jsonl")

@@ -299,16 +299,22 @@ def test_every_form_begins_with_the_alarms() -> None:
 
 COMMITTED = {
     "assignment": {("judge by length", "judge"), ("judge by length", "poe_rm")},
-    "debias": set(),
+    "debias": {
+        ("judge by length", "poe_rm[noise=1.0,length_expert=False,bias_weight=0.0]"),
+        ("judge by length", "poe_rm[noise=1.0,length_expert=True,bias_weight=1.0]"),
+        ("judge at chance", "odin_rm"),
+    },
     "ppo": set(),
     "smollm2": {("cut-off answers", "base")}
     | {("cut-off answers", f"{method}#{seed}") for method in ("dpo", "simpo") for seed in range(3)},
     "overoptimisation": {
-        (kind, f"ppo[kl_weight={weight},reward={reward}]")
+        (kind, f"ppo[kl_coef={weight},reward={reward}]")
         for kind in ("drifted away", "repeats itself")
         for weight in ("0.0", "0.02")
         for reward in ("rm", "poe_rm")
-    },
+    }
+    - {("drifted away", "ppo[kl_coef=0.02,reward=poe_rm]")}
+    | {("judge by length", "poe_rm")},
 }
 
 

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from align_bench.report.schema import DetectableEffect, Metrics, Report, Result
 
 Measured = TypeVar("Measured")  # what holds the metrics of a row
+BOOTSTRAP = (
+    "bootstrap interval: BCa over prompts, 95%, to set beside that of the test; nothing is decided by it, and for 100 "
+    "prompts of scores with heavy tails it covers less (in simulations 91%)."
+)
 VERDICT = (
     f"Verdict: Holm-adjusted p below {ALPHA:.0%}; equivalent: Holm-adjusted TOST below {ALPHA:.0%}; inconclusive: "
     "neither. The 95% interval is not adjusted for the number of tests; Holm's p is, over the tests of one metric "
@@ -201,7 +205,8 @@ def comparison_section(
         shown.insert(0, (text(heading), lambda one: one_line(name(one)), True))
     kept = [(column, cell) for column, cell, known in shown if known]
     rows = [[cell(one) for _, cell in kept] for one in found]
-    return Section(title, [column for column, _ in kept], rows, [*captions, VERDICT], chapter)
+    drawn = [BOOTSTRAP] if any(one.bootstrap_low is not None for one in found) else []
+    return Section(title, [column for column, _ in kept], rows, [*captions, *drawn, VERDICT], chapter)
 
 
 def done_results(report: Report, *kinds: Kind) -> list[Result]:

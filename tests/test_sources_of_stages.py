@@ -110,6 +110,7 @@ TABLE: dict[str, frozenset[str]] = {
     "models.precision": NOTHING,  # what computes is written in the key; what its name means to torch is `compute`
     "plugins.": NOTHING,  # of a plugin, the files that are executed
     "suite.layers": NOTHING,
+    "suite.limits": NOTHING,
     "suite.load": NOTHING,
     "planning.inputs": NOTHING,
     "planning.strict": NOTHING,  # refuses

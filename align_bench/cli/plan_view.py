@@ -18,7 +18,7 @@ from align_bench.models.peak import rough_flops
 from align_bench.planning.estimate import Estimate
 from align_bench.planning.graph import make_graph
 from align_bench.report.formatting import counted
-from align_bench.runner.results import Results
+from align_bench.runner.results import Glance, Results
 from align_bench.runner.run import stages_to_run, warnings
 from align_bench.runner.tuning import describe
 from align_bench.stages.stage import closure_of
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 WANTED = (0.1, 0.2, 0.5)
 ASSUMED_SEED_NOISE = 0.1
+MOST_ROWS = 500  # of the table of cells
 
 
 def plan_tables(prepared: Prepared, runs: Path, layers: Sequence[Layer] = ()) -> Iterator[RenderableType]:
@@ -54,7 +55,7 @@ def plan_tables(prepared: Prepared, runs: Path, layers: Sequence[Layer] = ()) ->
     """
     store = Store(runs)
     store.check()
-    results = Results(store)
+    results = Glance(store)
     graph = make_graph(prepared, results)
     lengths = lengths_of(prepared, graph)
     estimate = _estimate(
@@ -73,12 +74,14 @@ def plan_tables(prepared: Prepared, runs: Path, layers: Sequence[Layer] = ()) ->
     columns = list(dict.fromkeys(stage.column for cell in _in_order(cells) for stage in cell.stages if stage.column))
     for heading in ("cell", "seed", *columns):
         table.add_column(heading)
-    for cell in cells:
+    for cell in cells[:MOST_ROWS]:
         under = [[stage for stage in cell.stages if stage.column == column] for column in columns]
         table.add_row(
             escape(str(cell.id)), str(cell.seed), *(_shown(stages, results, estimate, ended) for stages in under)
         )
     yield table
+    if len(cells) > MOST_ROWS:
+        yield Text(f"and {counted(len(cells) - MOST_ROWS, 'more cell')}, which are not shown", style="dim")
     absent = [stage for stage in graph.stages if results.facts(stage) is None]
     missing = [stage for stage in absent if stage not in ended]
     yield Text(
@@ -128,7 +131,7 @@ def remaining(prepared: Prepared, runs: Path, methods: Sequence[str] | None = No
     """
     store = Store(runs)
     store.check()
-    results = Results(store)
+    results = Glance(store)
     graph = make_graph(prepared, results)
     waiting = [cell for cell in graph.cells if cell.waiting and (methods is None or cell.algorithm in methods)]
     asked = [*stages_to_run(graph, methods), *(stage for cell in waiting for stage in cell.stages)]
@@ -189,7 +192,8 @@ def _estimate(
 ) -> Estimate:
     """By the rates of this very suite, as it is and as its last run noted it: another base has other ones."""
     noted = results.store.notes.all().get(prepared.suite.name, RunNote())
-    among = {*noted.needs, *(stage.address for stage in graph.stages)}
+    stored = (stage.address for stage in graph.stages if results.facts(stage) is not None)
+    among = {*noted.needs, *stored}
     rates = {kind: rate for kind, rate in results.store.rates(among).items() if kind != "tokens"}
     frozen = prepared.inputs.frozen
     parameters, device = base_parameters(frozen.base), frozen.precision.device

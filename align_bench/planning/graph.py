@@ -128,14 +128,17 @@ def make_graph(prepared: Prepared, known: Known) -> Graph:
         for seed, (name, point) in itertools.product(suite.seeds, named.items())
     ]
     laid_out: dict[CellId, Cell] = {}
+    rewards: list[Cell] = []
     for identity, point, seed in rewards_first(entries):
         name = identity.method
         plugin = registry[point.method]
-        reward = reward_of(point, seed, laid_out.values(), panel) if plugin.algorithm.rewarded else None
+        reward = reward_of(point, seed, rewards, panel) if plugin.algorithm.rewarded else None
         cell = layout.cell(identity, plugin, point, seed, tables["train"], judges, reward)
         missing = searches[name].missing if name in searches else None
         waiting = f"not tuned: {missing}" if missing else reward.waiting if reward else None
         laid_out[identity] = replace(cell, waiting=waiting)
+        if plugin.algorithm.kind == "reward":
+            rewards.append(laid_out[identity])
     cells = tuple(laid_out[identity] for identity, *_ in entries)
     base = replace(base, stages=(*base.stages, *layout.base_proxies(base, cells)))
     if searched is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -51,7 +52,7 @@ def named_variants(suite: Suite, registry: Registry) -> dict[CellId, Variant]:
     searched = {one.method: _searched(suite.tune, registry[one.method].algorithm) for one in variants}
     names = _names(variants, searched)
     texts = [str(name).encode("utf-8", "backslashreplace").decode() for name in names]  # as rows are joined by
-    if duplicates := {text for text in texts if texts.count(text) > 1}:
+    if duplicates := {text for text, count in Counter(texts).items() if count > 1}:
         equal = "equal parameters, those that tune searches aside" if suite.tune else "equal parameters"
         raise SuiteError(f"methods: {', '.join(sorted(duplicates))} is listed twice with {equal}", fix="delete one")
     return dict(zip(names, variants, strict=True))
@@ -102,12 +103,19 @@ def _names(variants: list[Variant], searched: Mapping[str, Collection[str]]) -> 
         searched: method → parameters that tuning will change, so that they tell nothing apart.
     """
 
-    def full(one: Variant) -> dict[str, Scalar]:
-        return {key: value for key, value in one.everything.items() if key not in searched[one.method]}
-
-    names = []
-    for one in variants:
-        siblings = [full(other) for other in variants if other.method == one.method]
-        differing = [key for key in full(one) if len({repr(sibling.get(key)) for sibling in siblings}) > 1]
-        names.append(CellId(one.method, tuple((key, full(one)[key]) for key in differing)))
-    return names
+    shown = [
+        {key: value for key, value in one.everything.items() if key not in searched[one.method]} for one in variants
+    ]
+    siblings: dict[str, list[dict[str, Scalar]]] = {}
+    for one, own in zip(variants, shown, strict=True):
+        siblings.setdefault(one.method, []).append(own)
+    differing = {
+        method: {
+            key for key in dict.fromkeys(itertools.chain(*every)) if len({repr(own.get(key)) for own in every}) > 1
+        }
+        for method, every in siblings.items()
+    }
+    return [
+        CellId(one.method, tuple((key, value) for key, value in own.items() if key in differing[one.method]))
+        for one, own in zip(variants, shown, strict=True)
+    ]

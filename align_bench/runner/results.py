@@ -99,3 +99,21 @@ class Results:
                 )
             self._read[rows.fingerprint] = found
         return self._read[rows.fingerprint]
+
+
+class Glance(Results):
+    """Results as they are at one moment, for a plan: each kind's folder is listed once, each stage is read once."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self._keys: dict[str, frozenset[str]] = {}
+        self._facts: dict[Address, Facts | None] = {}
+
+    def facts(self, stage: Stage[object]) -> Facts | None:
+        """The facts of what a stage made; None when it was not stored."""
+        address = stage.address
+        if address.kind not in self._keys:
+            self._keys[address.kind] = self.store.keys(address.kind)
+        if address not in self._facts:
+            self._facts[address] = super().facts(stage) if address.key in self._keys[address.kind] else None
+        return self._facts[address]

@@ -233,15 +233,15 @@ def closure_of(
     stages: Iterable[Stage[object]], done: Callable[[Stage[object]], bool] = lambda _: False
 ) -> list[Stage[object]]:
     """These stages and all that they need, each once and after what it needs; nothing below one that is done."""
-    found: dict[Stage[object], None] = {}
+    found: dict[Address, Stage[object]] = {}
 
     def visit(stage: Stage[object]) -> None:
-        if stage in found or done(stage):
+        if stage.address in found or done(stage):
             return
         for needed in stage.needs():
             visit(needed)
-        found[stage] = None
+        found[stage.address] = stage
 
     for stage in stages:
         visit(stage)
-    return list(found)
+    return list(found.values())

@@ -42,6 +42,9 @@ class Address:
         return cls(*match.groups())
 
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
 def content_key(value: Json) -> str:
     """A key that hashes all that an artefact depends on.
 
@@ -51,8 +54,7 @@ def content_key(value: Json) -> str:
     Returns:
         20 hexadecimal digits.
     """
-    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:_DIGITS]
+    return hashlib.sha256(_CANONICAL.encode(value).encode()).hexdigest()[:_DIGITS]
 
 
 def file_digest(path: Path) -> str:

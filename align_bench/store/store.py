@@ -111,6 +111,10 @@ class Store:
         folder = self._find(address)
         return folder is not None and (folder / MANIFEST).is_file()
 
+    def keys(self, kind: str) -> frozenset[str]:
+        """The keys of all folders of a kind, whether or not what lies in them is whole."""
+        return frozenset(self._listed(kind))
+
     def get_unverified(self, address: Address) -> Artefact | None:
         """The artefact without a look at its files; None when it is not stored or its manifest is damaged.
 

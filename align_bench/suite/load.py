@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from align_bench.errors import SuiteError, nearest
 from align_bench.records import Json
 from align_bench.suite.layers import Layer, refuse_bound, value_at
+from align_bench.suite.limits import refuse_too_many_cells
 from align_bench.suite.models import JUDGE_KINDS, AnyJudge, Data, DataFile, LoadedJudge, Suite, TrainedJudge, judge_kind
 from align_bench.suite.quick import cut
 
@@ -95,7 +96,9 @@ def load_suite(name_or_path: str, overrides: Sequence[str] = ()) -> Suite:
     except ValidationError as error:
         raise SuiteError(f"{path}:\n" + "\n".join(_described(error, raw)), fix=_given(path, error)) from None
     found = _located(_held_out(suite), [layer.path.parent for layer in reversed(layers) if layer.path is not None])
-    return cut(found) if found.quick else found
+    found = cut(found) if found.quick else found
+    refuse_too_many_cells(found, path)
+    return found
 
 
 def read_layers(name_or_path: str, overrides: Sequence[str] = ()) -> list[Layer]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -966,3 +967,30 @@ def test_another_base_does_not_inherit_what_its_template_reads(write: Write) -> 
     assert load_suite(str(same)).chat_template_kwargs == {"enable_thinking": False}
     other = write("extends: below.yaml\nname: other\nbase: other/base\n", name="other.yaml")
     assert load_suite(str(other)).chat_template_kwargs == {}
+
+
+# -- how much a suite may ask for --------------------------------------------------------------------------------------
+
+
+def test_a_grid_is_counted_before_it_is_laid_out(write: Write) -> None:
+    values = list(range(1, 101))
+    text = MINIMAL.replace("[dpo]", f"[dpo: {{batch_size: {values}, epochs: {values}, beta: {values}}}]")
+    started = time.process_time()
+    said = refusal(write(text))
+    assert time.process_time() - started < 5
+    assert "mine.yaml: methods: dpo: got 1,000,000 of 1,000,000 cells" in said
+    assert "at most 20,000" in said
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        f"seeds: {list(range(20_001))}",
+        "tune: {trials: 1000000000}",
+        f"tune: {{methods: {{dpo: {{beta: {list(range(1, 201))}, batch_size: {list(range(1, 201))}}}}}}}",
+        "judge: {data: a.jsonl, ensemble: {size: 1000000000}}",
+    ],
+    ids=["seeds", "trials", "listed trials", "ensemble"],
+)
+def test_all_that_makes_cells_is_counted(write: Write, more: str) -> None:
+    assert "expected at most 20,000" in refusal(write(more=more))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import inspect
-import math
 from abc import ABC
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from align_bench.api.declaring import RENAMED, checked_name, checked_text, in_short, is_number
 from align_bench.api.docstrings import SECTIONS, described
-from align_bench.api.hyperparameters import RENAMED, Parameter, Range, Value
+from align_bench.api.hyperparameters import Parameter, Range, Value
 from align_bench.api.loss import RewardField
 from align_bench.errors import PluginError, nearest
 from align_bench.records import OWN_SETTINGS, Parameters
@@ -45,6 +45,11 @@ class Algorithm(ABC):
     reference: bool = False
     learning_rate: float | None = None
     learning_rate_range: Range | None = None
+
+    def __post_init__(self) -> None:
+        checked_name(self.name[:30], self.name)
+        for what in ("paper", "reward"):
+            checked_text(self.name, what, getattr(self, what))
 
     @property
     def ranges(self) -> dict[str, Range]:
@@ -164,9 +169,8 @@ def checked_rate(name: str, rate: float) -> float:
     Raises:
         PluginError: when it is no number above 0.
     """
-    number = isinstance(rate, int | float) and not isinstance(rate, bool)
-    if not number or not 0 < rate < math.inf:
-        raise PluginError(f"{name}: learning_rate={rate!r}, expected a number > 0")
+    if not is_number(rate) or rate <= 0:
+        raise PluginError(f"{name}: learning_rate={in_short(rate)}, expected a number > 0")
     return rate
 
 
@@ -176,6 +180,10 @@ def checked_rates(name: str, rate: float, between: tuple[float, float] | None) -
     Raises:
         PluginError: when it is none, or not around it.
     """
+    if between is not None and not (isinstance(between, tuple | list) and len(between) == 2):
+        raise PluginError(
+            f"{name}: learning_rate_range={in_short(between)}, expected two numbers, such as (1e-6, 1e-4)"
+        )
     rates = None if between is None else Range(*between)
     if rates is not None and (rates.low <= 0 or rate not in rates):
         raise PluginError(f"{name}: learning_rate_range={rates}, expected numbers > 0 around the default {rate:g}")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, TypeAlias
@@ -11,14 +9,13 @@ from typing import Annotated, Any, TypeAlias
 import annotated_types
 from pydantic import AllowInfNan, Strict, TypeAdapter, ValidationError
 
+from align_bench.api.declaring import MOST_LETTERS, MOST_WHOLE, declared_record, in_short, is_number
 from align_bench.errors import PluginError
 
 Value: TypeAlias = bool | int | float | str
 
-# What a hyper-parameter was called once → what it is called.
-RENAMED: Mapping[str, str] = {"no_end_penalty": "missing_eos_penalty", "kl_weight": "kl_coef"}
 
-
+@declared_record
 @dataclass(frozen=True, slots=True)
 class Range:
     """The values that a hyper-parameter's source recommends or tunes over, both ends included.
@@ -37,9 +34,9 @@ class Range:
     high: float
 
     def __post_init__(self) -> None:
-        numbers = all(isinstance(end, int | float) and not isinstance(end, bool) for end in (self.low, self.high))
-        if not numbers or not -math.inf < self.low < self.high < math.inf:
-            raise PluginError(f"Range({self.low!r}, {self.high!r}): expected two finite numbers, the lower one first")
+        if not (is_number(self.low) and is_number(self.high) and self.low < self.high):
+            given = f"Range({in_short(self.low)}, {in_short(self.high)})"
+            raise PluginError(f"{given}: expected two finite numbers, the lower one first")
 
     def __contains__(self, value: float) -> bool:
         return self.low <= value <= self.high
@@ -87,6 +84,10 @@ class Parameter:
         Raises:
             ValueError: with what was found and what was expected.
         """
+        if isinstance(value, int) and abs(value) > MOST_WHOLE and self.type in (int, float):
+            raise ValueError(f"{self.name}: got a number of {value.bit_length()} bits, expected at most 63")
+        if isinstance(value, str) and len(value) > MOST_LETTERS:
+            raise ValueError(f"{self.name}: got {len(value):,} characters, expected at most {MOST_LETTERS:,}")
         kind: Any = self.type  # mypy takes classes for unhashable
         try:
             return _adapter(kind, self.constraints).validate_python(value)
@@ -94,7 +95,7 @@ class Parameter:
             expected = f"{self.type.__name__}{f' {self.bounds}' if self.bounds else ''}"
             if error.errors()[0]["type"] == "finite_number":
                 expected = "a finite number"
-            raise ValueError(f"{self.name}: got {value!r}, expected {expected}") from None
+            raise ValueError(f"{self.name}: got {in_short(value)}, expected {expected}") from None
 
 
 @cache

@@ -9,6 +9,7 @@ from typing import TypeAlias, get_args
 from align_bench.api.algorithms import Algorithm, checked_rate, checked_rates, documentation
 from align_bench.api.auxiliaries import Auxiliary
 from align_bench.api.batches import Batch
+from align_bench.api.declaring import checked_function, declaring, in_short
 from align_bench.api.loss import Loss, RewardField, checked_loss
 from align_bench.api.readings import READINGS, OfflineData, Reading, agreed, batch_type, names_a_record
 from align_bench.api.signatures import named_by, parameters_of
@@ -79,6 +80,7 @@ class OfflineAlgorithm(Algorithm):
         return checked_loss(found, self.name, len(batch), self.data, self.reward_fields)
 
 
+@declaring
 def algorithm(
     *,
     paper: str,
@@ -129,6 +131,12 @@ def algorithm(
         doc = documentation(function)
         rate = checked_rate(name, learning_rate)
         reading = _reading(function, data, reference)
+        if normalised not in (True, False, None):
+            raise PluginError(f"{name}: normalised={in_short(normalised)}, expected True, False or None")
+        if not isinstance(uses_rejected, bool) and not callable(uses_rejected):
+            raise PluginError(f"{name}: uses_rejected={in_short(uses_rejected)}, expected True, False or a function")
+        if auxiliary is not None:
+            checked_function(name, "auxiliary", auxiliary)
         if at_reference is not None and not reading.reference and reading.data != "scores":
             raise PluginError(
                 f"{name}: at_reference is declared, but the loss reads no reference",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from align_bench.api.algorithms import Algorithm, checked_rate, checked_rates, documentation, joined
+from align_bench.api.declaring import checked_function, declaring, in_short
 from align_bench.api.loss import Loss, checked_loss
 from align_bench.api.readings import agreed, batch_type, names_a_record
 from align_bench.api.rollouts import (
@@ -92,6 +93,7 @@ class OnlineAlgorithm(Algorithm):
         return checked_loss(found, self.name, len(batch), self.data, self.reward_fields)
 
 
+@declaring
 def online(
     *,
     paper: str,
@@ -126,10 +128,13 @@ def online(
     def declare(function: Callable[..., Loss]) -> OnlineAlgorithm:
         name, doc = function.__name__, documentation(function)
         rate = checked_rate(name, learning_rate)
+        checked_function(name, "advantage", advantage)
+        if critic not in (True, False, None):
+            raise PluginError(f"{name}: critic={in_short(critic)}, expected True, False or None")
         with_critic = _critic(function, advantage, critic)
         settings = RolloutSettings() if rollout is None else rollout
         if not isinstance(settings, RolloutSettings):
-            raise PluginError(f"{name}: rollout={rollout!r}, expected RolloutSettings(…)")
+            raise PluginError(f"{name}: rollout={in_short(rollout)}, expected RolloutSettings(…)")
         shared = settings_parameters(settings, name)
         gathered = joined(name, parameters_of(advantage, doc), shared, whose="the rollout settings")
         parameters = joined(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, get_args
 
 from align_bench.api.algorithms import Algorithm, checked_rate, checked_rates, documentation
+from align_bench.api.declaring import checked_function, checked_text, declaring, in_short
 from align_bench.api.docstrings import SECTIONS
 from align_bench.api.readings import batch_type
 from align_bench.api.signatures import parameters_of
@@ -203,6 +204,7 @@ class Recipe(Algorithm):
         self.function(job, **parameters)
 
 
+@declaring
 def recipe(
     *,
     data: RecipeData,
@@ -241,6 +243,12 @@ def recipe(
             raise PluginError(f"{name}: data={data!r}. {known}")
         doc = documentation(function)
         rate = checked_rate(name, learning_rate)
+        if isinstance(libraries, str) or not isinstance(libraries, Sequence):
+            raise PluginError(f"{name}: libraries={in_short(libraries)}, expected names, such as ('trl',)")
+        for library in libraries:
+            checked_text(name, "a library", library)
+        if obstacle is not None:
+            checked_function(name, "obstacle", obstacle)
         job = batch_type(function)
         if isinstance(job, type) and issubclass(job, Job) and job not in (Job, _JOBS[data]):
             raise PluginError(

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 from annotated_types import Ge, Gt
 
+from align_bench.api.declaring import declared_record
+
 if TYPE_CHECKING:
     from torch import Tensor
 
 
+@declared_record
 @dataclass(frozen=True, slots=True)
 class RolloutSettings:
     """How an online method gathers its answers. Each of these is a hyper-parameter of every online method.

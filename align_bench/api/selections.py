@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from annotated_types import Ge, Gt
 
 from align_bench.api.algorithms import Algorithm, documentation, joined
+from align_bench.api.declaring import checked_function, declaring, in_short, is_number
 from align_bench.api.hyperparameters import Range
 from align_bench.api.signatures import named_by, parameters_of, settings_from, settings_parameters
 from align_bench.errors import PluginError
@@ -68,7 +69,18 @@ class Selection(Algorithm):
 
     def bound(self, parameters: Parameters) -> float:
         """The bound of the KL divergence of its answers from the base's, in nats per prompt."""
-        return self.kl_bound(**named_by(self.kl_bound, parameters))
+        try:
+            found = self.kl_bound(**named_by(self.kl_bound, parameters))
+        except Exception as error:  # a plugin may raise anything
+            raise PluginError(f"{self.name}: its kl_bound failed: {type(error).__name__}: {error}") from error
+        if not is_number(found) or found < 0:
+            raise PluginError(f"{self.name}: its kl_bound returned {in_short(found)}, expected a number of nats ≥ 0")
+        return found
+
+    def obstacle_here(self) -> str | None:
+        """Nothing; asks for the bound at the defaults, so that a broken one is found before any work."""
+        self.bound(self.resolve({}))
+        return None
 
     def pick(self, rewards: Tensor, parameters: Parameters) -> list[int]:
         """The place of each prompt's pick.
@@ -93,6 +105,7 @@ class Selection(Algorithm):
         return places
 
 
+@declaring
 def selection(*, paper: str, kl_bound: Callable[..., float]) -> Callable[[Callable[..., object]], Selection]:
     """Declare a function that picks among the base's answers as a method. It has no adapter and no learning rate.
 
@@ -114,6 +127,7 @@ def selection(*, paper: str, kl_bound: Callable[..., float]) -> Callable[[Callab
 
     def declare(function: Callable[..., object]) -> Selection:
         name, doc = function.__name__, documentation(function)
+        checked_function(name, "kl_bound", kl_bound)
         shared = settings_parameters(CandidateSettings(), name)
         return Selection(
             name=name,

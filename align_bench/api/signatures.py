@@ -12,6 +12,7 @@ from typing import TypeVar
 import annotated_types
 from pydantic import TypeAdapter
 
+from align_bench.api.declaring import checked_name, in_short, is_number
 from align_bench.api.docstrings import described
 from align_bench.api.hyperparameters import Parameter, Range, Value
 from align_bench.errors import PluginError
@@ -59,7 +60,7 @@ def parameters_of(function: Callable[..., object], doc: str) -> dict[str, Parame
     hints, descriptions = hints_of(function), described(doc)
     found = {}
     for each in signature[1:]:
-        where = f"{name}: parameter {each.name!r}"
+        where = f"{name}: parameter {checked_name(name, each.name)!r}"
         if each.name == "learning_rate":
             raise PluginError(f"{where} is every method's own", fix="give its default to @algorithm(learning_rate=…)")
         if each.name in OWN_SETTINGS:
@@ -151,6 +152,8 @@ def _range(ranges: Sequence[Range], declared: Parameter, where: str) -> Range | 
 def _bounds(metadata: Sequence[object], where: str) -> Iterator[annotated_types.BaseMetadata]:
     """The bounds among the metadata; one such as Interval stands for several."""
     for item in metadata:
+        if isinstance(item, type) and issubclass(item, annotated_types.BaseMetadata | Range):
+            raise PluginError(f"{where}: {item.__name__} is no bound", fix=f"write a value, such as {item.__name__}(0)")
         if isinstance(item, annotated_types.GroupedMetadata):
             yield from _bounds(list(item), where)
         elif isinstance(item, annotated_types.BaseMetadata):
@@ -158,6 +161,11 @@ def _bounds(metadata: Sequence[object], where: str) -> Iterator[annotated_types.
                 raise PluginError(
                     f"{where}: bound {item!r} is not one of Gt, Ge, Lt, Le",
                     fix="use one bound per side, such as Gt(0), Lt(1)",
+                )
+            attribute, _ = _SYMBOLS[type(item)]
+            if not is_number(getattr(item, attribute)):
+                raise PluginError(
+                    f"{where}: {type(item).__name__}({in_short(getattr(item, attribute))}): expected a number"
                 )
             yield item
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
+from align_bench.cli.terminal import Commands, VisibleConsole
 from align_bench.report.formats import Format
 from align_bench.report.formatting import one_line
 
@@ -21,14 +21,15 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="align-bench",
+    cls=Commands,
     epilog="Start with: align-bench run assignment",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-console = Console()
-errors = Console(stderr=True)
+console = VisibleConsole()
+errors = VisibleConsole(stderr=True)
 
 SuiteName = Annotated[str, typer.Argument(metavar="SUITE", help="A suite file, or the name of a packaged suite.")]
 Overrides = Annotated[

@@ -10,6 +10,7 @@ from rich.markup import escape
 from align_bench.cli import compare, data, export, methods, publish, run, verify  # noqa: F401 - each adds its commands to the application
 from align_bench.cli.app import app, errors
 from align_bench.errors import AlignBenchError
+from align_bench.report.formatting import visible
 
 __all__ = ["app", "main"]
 
@@ -23,5 +24,5 @@ def main() -> None:
     try:
         app()
     except AlignBenchError as error:
-        errors.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        errors.print(f"[bold red]error:[/] {escape(visible(str(error)))}", highlight=False, soft_wrap=True)
         sys.exit(2)

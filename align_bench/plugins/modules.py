@@ -246,7 +246,11 @@ class PluginFile:
 
 def in_a_line(error: BaseException) -> str:
     """An error's kind and message, without line breaks."""
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    try:
+        said = str(error)
+    except Exception:  # an error of a plugin's own class
+        said = "it has no message"
+    return " ".join(f"{type(error).__name__}: {said}".split())
 
 
 def _edited(place: Path) -> PluginError:

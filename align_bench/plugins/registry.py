@@ -65,6 +65,8 @@ class Plugin:
             self.file.module()
         try:
             found = self.algorithm.obstacle_here()
+        except PluginError:
+            raise
         except Exception as error:  # a plugin may raise anything
             found = in_a_line(error)
         if found:

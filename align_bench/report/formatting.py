@@ -152,6 +152,18 @@ def one_line(text: object) -> str:
     )
 
 
+def visible(text: object) -> str:
+    """Foreign text with its line breaks, in which control characters are spelled out as `one_line` does.
+
+    >>> visible("a\n b\x1b[2J")
+    'a\n b\\x1b[2J'
+    """
+    return "".join(
+        letter if letter.isprintable() or letter == "\n" else letter.encode("unicode_escape").decode("ascii")
+        for letter in str(text).expandtabs(4)
+    )
+
+
 def clipped(text: str, limit: int = 1000) -> str:
     """A text that is not longer than a table can show; what is cut is counted.
 

@@ -4,46 +4,32 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from glob import glob
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from align_bench.errors import SuiteError, nearest
 from align_bench.records import Json
+from align_bench.suite.given import (
+    MOST_DEPTH,
+    MOST_EXTENDED,
+    MOST_SET_BYTES,
+    FromEnvironment,
+    clipped,
+    in_short,
+    parsed,
+    text_of,
+)
 from align_bench.suite.layers import Layer, refuse_bound, value_at
 from align_bench.suite.limits import refuse_too_many_cells
 from align_bench.suite.models import JUDGE_KINDS, AnyJudge, Data, DataFile, LoadedJudge, Suite, TrainedJudge, judge_kind
 from align_bench.suite.quick import cut
 
+MOST_MISTAKES = 20  # that one message lists
 RENAMED = {"may_be_reward": "allow_judge_as_reward"}  # key of an earlier version → what it is called now
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML in which 5e-4 is a number (YAML 1.1 reads it as text) and a key may occur only once."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(?:\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
-
-
-def _unique_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen: set[Any] = set()
-    for key_node, _ in node.value:
-        key = loader.construct_object(key_node)
-        if not isinstance(key, Hashable):
-            raise yaml.constructor.ConstructorError(None, None, "a key must be plain text", key_node.start_mark)
-        if key in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} occurs twice", key_node.start_mark)
-        seen.add(key)
-    return loader.construct_mapping(node, deep=True)
-
-
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
 
 
 def builtin_folder(name: Literal["suites", "algorithms"]) -> Path:
@@ -65,16 +51,23 @@ def find_suite(name_or_path: str) -> Path:
         SuiteError: when neither exists.
     """
     path = Path(name_or_path)
-    if path.is_file():
+    if _is_file(path):
         return path.resolve()
     packaged = packaged_suites()
     # `suites/assignment.yaml` must work in an empty folder too, where only the packaged file exists.
     if path.stem in packaged and path.parent in (Path(), Path("suites")) and path.suffix in ("", ".yaml"):
         return packaged[path.stem]
     raise SuiteError(
-        f"no suite {name_or_path!r}: not a file, and not the name of a packaged suite. "
-        + nearest(path.stem, packaged, what="packaged suite")
+        f"no suite {in_short(name_or_path)}: not a file, and not the name of a packaged suite. "
+        + nearest(path.stem[:100], packaged, what="packaged suite")
     )
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that is too long, or has a null character
+        return False
 
 
 def load_suite(name_or_path: str, overrides: Sequence[str] = ()) -> Suite:
@@ -124,13 +117,17 @@ def _extended(path: Path, seen: tuple[Path, ...]) -> list[Layer]:
     """The suite's file above those that it extends."""
     if path in seen:
         raise SuiteError(f"{path} extends itself through {' → '.join(str(step) for step in seen)}")
+    if len(seen) >= MOST_EXTENDED:
+        raise SuiteError(f"{path}: extends: more than {MOST_EXTENDED} files extend each other, from {seen[0]} on")
     raw = _parsed(path)
     parent = raw.pop("extends", None)
     if parent is None:
         return [Layer(path, raw, raw)]
-    beside = path.parent / str(parent)
+    if not isinstance(parent, str):
+        raise SuiteError(f"{path}: extends: got {in_short(parent)}, expected a packaged suite's name or a path")
+    beside = path.parent / parent
     try:
-        target = beside.resolve() if beside.is_file() else find_suite(str(parent))
+        target = beside.resolve() if _is_file(beside) else find_suite(parent)
     except SuiteError as error:
         raise SuiteError(f"{path}: extends: {error.message}") from None
     below = _extended(target, (*seen, path))
@@ -156,12 +153,7 @@ def _inherited(below: Mapping[str, Json], above: Mapping[str, Json]) -> Mapping[
 
 
 def _parsed(path: Path) -> dict[str, Json]:
-    try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (OSError, UnicodeDecodeError) as error:
-        raise SuiteError(f"{path} cannot be read: {error}") from None
-    except (yaml.YAMLError, ValueError) as error:  # a day that does not exist is a ValueError
-        raise SuiteError(f"{path} is not valid YAML: {error}") from None
+    raw = parsed(text_of(path), str(path))
     if not isinstance(raw, dict):
         raise SuiteError(f"{path}: got {type(raw).__name__}, expected a mapping with base, data and methods")
     return raw
@@ -190,8 +182,10 @@ def _replaces(judge: Mapping[str, Json], old: Mapping[str, Json]) -> bool:
 def _override(raw: dict[str, Json], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise SuiteError(f"--set {override!r}: expected key=value", fix="for example --set train.epochs=2")
+        raise SuiteError(f"--set {in_short(override)}: expected key=value", fix="for example --set train.epochs=2")
     *parents, last = key.split(".")
+    if len(parents) >= MOST_DEPTH or not all((last, *parents)):
+        raise SuiteError(f"--set {in_short(override)}: expected a key of up to {MOST_DEPTH} names with dots between")
     here = raw
     for depth, parent in enumerate(parents):
         child = here.get(parent)
@@ -200,12 +194,9 @@ def _override(raw: dict[str, Json], override: str) -> None:
         elif child is None:
             child = {}
         elif not isinstance(child, dict):
-            raise SuiteError(f"--set {override!r}: {'.'.join(parents[: depth + 1])} is not a mapping")
+            raise SuiteError(f"--set {in_short(override)}: {'.'.join(parents[: depth + 1])} is not a mapping")
         here[parent] = here = dict(child)  # a copy: a YAML anchor may share it with another key
-    try:
-        here[last] = yaml.load(text, Loader=_Loader)
-    except (yaml.YAMLError, ValueError) as error:
-        raise SuiteError(f"--set {override!r}: the value is not valid YAML: {error}") from None
+    here[last] = parsed(text, f"--set {in_short(override)}: the value", MOST_SET_BYTES)
     for one, other in _ROWS_OF_JUDGES:
         if parents[:1] == ["judge"] and one in (last, *parents[1:2]):
             raw_judge = raw["judge"]
@@ -254,6 +245,12 @@ def _held_out(suite: Suite) -> Suite:
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
 
+# As names of variables go: HF_TOKEN, OPENAI_API_KEY, DB_PASSWORD.
+_SECRET = re.compile(
+    r"(?i)(^|_)(secrets?|tokens?|passw(or)?d|passphrase|credentials?|(api|access|private)_?keys?)(_|$)"
+)
+
+
 def _expanded(value: Json, path: Path) -> Json:
     if isinstance(value, Mapping):
         return {key: _expanded(item, path) for key, item in value.items()}
@@ -264,6 +261,11 @@ def _expanded(value: Json, path: Path) -> Json:
 
     def fill(match: re.Match[str]) -> str:
         name, default = match.groups()
+        if _SECRET.search(name):
+            raise SuiteError(
+                f"{path}: ${{{name}}} looks like a secret, and what a suite says stands in its report",
+                fix="tokens are read from the environment where they are needed; give paths a variable of another name",
+            )
         if name in os.environ:
             return os.environ[name]
         if default is None:
@@ -272,7 +274,7 @@ def _expanded(value: Json, path: Path) -> Json:
             )
         return str(default)
 
-    return _VARIABLE.sub(fill, value)
+    return FromEnvironment(_VARIABLE.sub(fill, value)) if _VARIABLE.search(value) else value
 
 
 def _as_far_as_set(value: Json) -> Json:
@@ -337,13 +339,16 @@ def _given(path: Path, error: ValidationError) -> str | None:
 
 def _described(error: ValidationError, raw: Mapping[str, Json]) -> Iterator[str]:
     """A line per mistake: where, what was found and what was expected."""
-    for item in error.errors():
-        location = [str(part) for part in _location(item["loc"], raw)]
+    for number, item in enumerate(error.errors()):
+        if number == MOST_MISTAKES:
+            yield f"  and {error.error_count() - number:,} more"
+            return
+        location = [clipped(str(part)) for part in _location(item["loc"], raw)]
         where = ".".join(location)
         if item["type"] == "missing":
             yield f"  {where}: missing, and it has no default"
         elif item["type"] != "extra_forbidden":
-            yield f"  {where}: got {item['input']!r}; {item['msg'].removeprefix('Value error, ')}"
+            yield f"  {where}: got {in_short(item['input'])}; {item['msg'].removeprefix('Value error, ')}"
         elif (new := RENAMED.get(location[-1])) in (known := _keys_at(item["loc"][:-1])):
             yield f"  {where}: renamed; write {new}"
         else:

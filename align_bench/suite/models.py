@@ -24,6 +24,7 @@ from pydantic import (
 
 from align_bench.errors import SuiteError
 from align_bench.records import MAX_DROPPED
+from align_bench.suite.given import Number, Seed, Text, Truth, Whole
 from align_bench.suite.names import BASE_CELL as BASE_CELL
 from align_bench.suite.names import GOLD as GOLD
 from align_bench.suite.names import JUDGE_CELL as JUDGE_CELL
@@ -72,42 +73,42 @@ Day = Annotated[str, BeforeValidator(_day), AfterValidator(_a_day)]
 class Lora(_Strict):
     """Low-rank adapters, as in peft."""
 
-    r: int = Field(16, gt=0, description="rank")
-    alpha: float = Field(32, gt=0, description="scale; the update is multiplied by alpha / r")
-    dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the adapters' input")
-    target_modules: str | list[str] = Field("all-linear", description="peft's target_modules")
+    r: Whole = Field(16, gt=0, description="rank")
+    alpha: Number = Field(32, gt=0, description="scale; the update is multiplied by alpha / r")
+    dropout: Number = Field(0.0, ge=0, lt=1, description="dropout on the adapters' input")
+    target_modules: Text | list[Text] = Field("all-linear", description="peft's target_modules")
 
 
 class DataFile(_Strict):
     """Where rows come from. A bare string, or a list of them, is its `path`."""
 
-    path: str | Annotated[list[str], Field(min_length=1)] = Field(
+    path: Text | Annotated[list[Text], Field(min_length=1)] = Field(
         description="file (.parquet, .jsonl, .json, .csv, .arrow; text also .gz or .zst), pattern (train-*.parquet), "
         "folder of such files or of save_to_disk, list of these; hub id; or embedded/planted"
     )
-    split: str | None = Field(
+    split: Text | None = Field(
         None,
         description="split of a hub data set or of a folder of several, or train | judge | val | test of "
         "embedded/planted",
     )
-    columns: dict[str, str] = Field(default_factory=dict, description="standard column name → the file's own")
-    choice: dict[str, str] = Field(
+    columns: dict[Text, Text] = Field(default_factory=dict, description="standard column name → the file's own")
+    choice: dict[Text, Text] = Field(
         default_factory=dict,
         description="value of the choice or label column, or a comparison such as '>=4' → what it stands for: an "
         "answer's column, a, b, desirable, undesirable or drop (a tie); where several columns tell the winner, each of "
         "them → the same",
     )
-    rows: int | None = Field(None, gt=0, description="use the first n usable rows")
-    skip: int = Field(
+    rows: Whole | None = Field(None, gt=0, description="use the first n usable rows")
+    skip: Whole = Field(
         0, ge=0, description="skip the first n usable rows, so that two entries can share a file but no row"
     )
-    prompts: tuple[float, float] | None = Field(
+    prompts: tuple[Number, Number] | None = Field(
         None,
         description="of these rows, use those whose prompt falls into this part of all prompts, such as [0, 0.2], by a "
         "hash of its text; entries with parts that do not overlap can share a file but no prompt",
     )
-    revision: str | None = Field(None, description="commit of a hub data set")
-    bias: float | str = Field(
+    revision: Text | None = Field(None, description="commit of a hub data set")
+    bias: Number | Text = Field(
         "default", description="length bias of embedded/planted: none | default | strong | number"
     )
     too_long: Literal["truncate", "drop"] = Field("truncate", description="what to do beyond train.max_length")
@@ -153,7 +154,7 @@ class Data(_Strict):
     test: DataField | None = Field(
         None, description="pairs that nothing is chosen on, on which the base and every policy are compared once more"
     )
-    max_dropped: float = Field(
+    max_dropped: Number = Field(
         MAX_DROPPED,
         ge=0,
         le=1,
@@ -166,28 +167,30 @@ class Data(_Strict):
 class Ensemble(_Strict):
     """Several judges that differ by their seed, combined to one score."""
 
-    size: int = Field(3, gt=1, description="members; their seeds count up from the judge's")
+    size: Whole = Field(3, gt=1, description="members; their seeds count up from the judge's")
     combine: Literal["mean", "worst", "variance_penalised"] = Field(
         "mean", description="mean of the scores, the lowest of them, or mean − penalty × variance"
     )
-    penalty: float = Field(1.0, ge=0, description="of variance_penalised, per unit of reward")
+    penalty: Number = Field(1.0, ge=0, description="of variance_penalised, per unit of reward")
 
 
 class TrainedJudge(_Strict):
     """A reward model that scores generations, trained on rows of its own."""
 
-    name: str | None = Field(None, min_length=1, description="key of its scores; by default its method")
-    method: str = Field("rm", description="a reward method of the registry")
+    name: Text | None = Field(
+        None, min_length=1, max_length=100, description="key of its scores; by default its method"
+    )
+    method: Text = Field("rm", description="a reward method of the registry")
     data: DataField = Field(description="its training rows; keep them apart from data.train")
-    holdout: float | None = Field(
+    holdout: Number | None = Field(
         None,
         gt=0,
         lt=1,
         description="in place of data: the share of data.train's prompts that it is trained on, and no method is",
     )
-    parameters: dict[str, Any] = Field(default_factory=dict, description="its hyper-parameters and learning_rate")
-    seed: int = Field(0, description="its seed")
-    allow_judge_as_reward: bool = Field(False, description="allow a method whose reward is this judge itself")
+    parameters: dict[Text, Any] = Field(default_factory=dict, description="its hyper-parameters and learning_rate")
+    seed: Seed = Field(0, description="its seed")
+    allow_judge_as_reward: Truth = Field(False, description="allow a method whose reward is this judge itself")
     ensemble: Ensemble | None = Field(None, description="train several reward models and combine their scores")
 
     @property
@@ -200,11 +203,13 @@ class TrainedJudge(_Strict):
 class LoadedJudge(_Strict):
     """A sequence-classification model that is loaded as it is. A bare string is its `model`."""
 
-    name: str | None = Field(None, min_length=1, description="key of its scores; by default the model's own name")
-    model: str = Field(
+    name: Text | None = Field(
+        None, min_length=1, max_length=100, description="key of its scores; by default the model's own name"
+    )
+    model: Text = Field(
         description="hub id or folder of a reward model (a sequence classifier, align-anything, exported, an adapter)"
     )
-    revision: str | None = Field(None, description="commit, branch or tag of a hub model")
+    revision: Text | None = Field(None, description="commit, branch or tag of a hub model")
     template: Literal["chat", "pair"] | None = Field(
         None,
         description="chat: its tokenizer's chat template; pair: prompt and answer as two texts; by default chat where "
@@ -227,7 +232,7 @@ class GoldJudge(_Strict):
     """The programmatic judge, where the data knows its right answers. Written `gold`."""
 
     method: Literal["gold"] = Field(description="gold")
-    allow_judge_as_reward: bool = Field(False, description="allow a method whose reward is gold as well")
+    allow_judge_as_reward: Truth = Field(False, description="allow a method whose reward is gold as well")
 
     @property
     def title(self) -> str:
@@ -296,20 +301,22 @@ def judge_names(judges: Sequence[AnyJudge]) -> list[str]:
 class Train(_Strict):
     """Training settings that all methods share."""
 
-    epochs: int = Field(1, gt=0, description="passes over the training rows")
-    batch_size: int = Field(32, gt=0, description="examples per optimizer step: pairs, or answers for unpaired methods")
-    max_length: int = Field(1024, gt=1, description="tokens of prompt + answer")
-    warmup: float = Field(0.03, ge=0, lt=1, description="share of the steps with rising learning rate")
+    epochs: Whole = Field(1, gt=0, description="passes over the training rows")
+    batch_size: Whole = Field(
+        32, gt=0, description="examples per optimizer step: pairs, or answers for unpaired methods"
+    )
+    max_length: Whole = Field(1024, gt=1, description="tokens of prompt + answer")
+    warmup: Number = Field(0.03, ge=0, lt=1, description="share of the steps with rising learning rate")
     schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="learning rate after warm-up")
-    weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled weight decay")
-    max_grad_norm: float = Field(1.0, gt=0, description="gradient norm is clipped to this")
-    micro_batch_tokens: int = Field(
+    weight_decay: Number = Field(0.0, ge=0, description="AdamW's decoupled weight decay")
+    max_grad_norm: Number = Field(1.0, gt=0, description="gradient norm is clipped to this")
+    micro_batch_tokens: Whole = Field(
         8192,
         gt=0,
         description="tokens per forward pass, padding included; at most 1024 on a CPU and 768 in training there, where "
         "more is not faster; halved automatically when memory runs out",
     )
-    checkpoint_minutes: float = Field(
+    checkpoint_minutes: Number = Field(
         5.0, gt=0, description="minutes between checkpoints, from which a killed training resumes"
     )
     trackers: list[Literal["tensorboard"]] = Field(
@@ -329,7 +336,7 @@ class Train(_Strict):
 class Evaluate(_Strict):
     """What is measured beyond the unchanged validation pairs."""
 
-    epsilons: list[Annotated[float, Field(gt=0)]] = Field(
+    epsilons: list[Annotated[Number, Field(gt=0)]] = Field(
         default_factory=list,
         description="accuracy of reward models under attack: steps on the input embeddings, × their norm",
     )
@@ -338,25 +345,25 @@ class Evaluate(_Strict):
 class Audit(_Strict):
     """How far judges and reward models can be trusted: what moves their scores besides the quality of an answer."""
 
-    pairs: int = Field(
+    pairs: Whole = Field(
         200,
         ge=0,
         description="scored again with changed texts: all pairs of prompts drawn at random, until there are this many "
         "pairs and 200 prompts, or all; 0 turns the audit off",
     )
-    seed: int = Field(0, description="seed of the drawn prompts, and of the shuffled ones")
+    seed: Seed = Field(0, description="seed of the drawn prompts, and of the shuffled ones")
 
 
 class Generate(_Strict):
     """How the base and every policy answer validation prompts."""
 
-    prompts: int = Field(500, gt=0, description="the first n validation prompts")
-    max_new_tokens: int = Field(
+    prompts: Whole = Field(500, gt=0, description="the first n validation prompts")
+    max_new_tokens: Whole = Field(
         256, gt=0, description="longest answer; a longer one is cut off and counts as unfinished"
     )
-    temperature: float = Field(0.0, ge=0, description="0 is greedy")
-    samples: int = Field(1, gt=0, description="answers per prompt; averaged before tests")
-    batch_size: int = Field(64, gt=0, description="prompts answered at once")
+    temperature: Number = Field(0.0, ge=0, description="0 is greedy")
+    samples: Whole = Field(1, gt=0, description="answers per prompt; averaged before tests")
+    batch_size: Whole = Field(64, gt=0, description="prompts answered at once")
 
     @model_validator(mode="after")
     def _several_samples_need_sampling(self) -> Generate:
@@ -368,13 +375,13 @@ class Generate(_Strict):
 class Report(_Strict):
     """How results are judged."""
 
-    equivalence_dz: float = Field(
+    equivalence_dz: Number = Field(
         0.1,
         gt=0,
         strict=True,
         description="differences below this × their standard deviation over prompts count as equivalent (Cohen's dz)",
     )
-    seed_noise: float | None = Field(
+    seed_noise: Number | None = Field(
         None,
         gt=0,
         strict=True,
@@ -382,7 +389,7 @@ class Report(_Strict):
         "difference between two checkpoints; what one seed says of its method then allows for it; not used where the "
         "suite has a method with two seeds",
     )
-    course_figures: bool = Field(
+    course_figures: Truth = Field(
         False,
         description="set the report's figures beside those that the course's report published for its own model and "
         "data: a sanity range, not a claim",
@@ -407,11 +414,11 @@ class Tune(_Strict):
     method's cells on all of train. Trials have the first seed; the judge is not tuned.
     """
 
-    trials: int = Field(
+    trials: Whole = Field(
         4, ge=2, description="trials per method without listed values; the first one has its given parameters"
     )
     search: Literal["random", "grid"] = Field("random", description="how the others are drawn from the ranges")
-    methods: dict[str, Sweep] | None = Field(
+    methods: dict[Text, Sweep] | None = Field(
         None,
         description="the methods that are tuned if the suite has them, each with the values to try, "
         "`rm: {learning_rate: [1e-4, 1e-3]}`, all combinations of them, or without any (`rm:`) by its declared ranges; "
@@ -422,8 +429,8 @@ class Tune(_Strict):
         description="what is best on the held-out pairs: the highest accuracy, or the lowest Bradley–Terry loss, which "
         "only reward models have",
     )
-    seed: int = Field(0, description="seed of the search and of the held-out prompts")
-    holdout: float = Field(0.2, gt=0, lt=1, description="share of train's prompts that trials are measured on")
+    seed: Seed = Field(0, description="seed of the search and of the held-out prompts")
+    holdout: Number = Field(0.2, gt=0, lt=1, description="share of train's prompts that trials are measured on")
 
 
 class Method(_Strict):
@@ -432,8 +439,8 @@ class Method(_Strict):
     Besides its own parameters, a method takes `learning_rate`, and `epochs` and `batch_size` in place of the suite's.
     """
 
-    name: str
-    grid: dict[str, list[Any]] = Field(default_factory=dict)
+    name: Text
+    grid: dict[Text, list[Any]] = Field(default_factory=dict)
 
 
 def _method_entry(value: Any) -> Any:
@@ -458,8 +465,10 @@ MethodEntry = Annotated[Method, BeforeValidator(_method_entry)]
 class Suite(_Strict):
     """Everything that a run needs to know."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="names its report's folder, reports/NAME")
-    base: str = Field(description="hub id or folder, of a model or of an adapter; .gguf file; or embedded/tiny")
+    name: Text = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100, description="names its report's folder, reports/NAME"
+    )
+    base: Text = Field(description="hub id or folder, of a model or of an adapter; .gguf file; or embedded/tiny")
     precision: Literal["nf4", "bf16", "fp32", "auto"] = Field(
         "auto",
         description="storage of the frozen base; auto: nf4 on CUDA, bf16 where a CPU computes it fast, else fp32",
@@ -479,7 +488,7 @@ class Suite(_Strict):
     judge: Annotated[tuple[JudgeEntry, ...], BeforeValidator(_judges)] = Field(
         (), description="what scores generations: one or a list, the first is the main one"
     )
-    seeds: list[int] = Field([0], min_length=1, description="every method is trained once per seed")
+    seeds: list[Seed] = Field([0], min_length=1, description="every method is trained once per seed")
     train: Train = Field(default=Train())
     evaluate: Evaluate = Field(default=Evaluate())
     audit: Audit = Field(default=Audit())
@@ -491,8 +500,8 @@ class Suite(_Strict):
     tune: Tune | None = Field(
         None, description="hyper-parameter search; without it, every method runs with its given parameters"
     )
-    plugins: list[str] = Field(default_factory=list, description="further plugin files or folders")
-    quick: bool = Field(
+    plugins: list[Text] = Field(default_factory=list, description="further plugin files or folders")
+    quick: Truth = Field(
         False,
         description="a try-out in a fraction of the time, as --quick: rows, prompts and trials are cut by a fixed "
         "rule, and the name ends in -quick; its numbers say that everything runs, and nothing of the methods",

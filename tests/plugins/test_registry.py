@@ -274,7 +274,7 @@ def test_changed_file_is_read_anew(write: Write) -> None:
         (METHOD.replace('reward="s"', 'reward="s", data="pears"'), "Did you mean pairs"),
         (METHOD.replace('reward="s"', 'reward="s", reference=True'), "is PairLogps, which is reference=False"),
         (METHOD.replace("beta: float = 0.1", "beta: float"), "must be keyword-only with a default"),
-        (METHOD.replace('paper="none", ', ""), "TypeError"),
+        (METHOD.replace('paper="none", ', ""), "PluginError: algorithm: algorithm(…) missing 1 required"),
         (METHOD.replace("{name}", "base"), "'base' is a reserved name"),
         (METHOD.replace("{name}", "judge"), "'judge' is a reserved name"),
         (METHOD.replace("{name}", "judge2"), "'judge2' is a reserved name"),  # the second judge's cell

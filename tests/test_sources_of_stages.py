@@ -194,6 +194,7 @@ TABLE: dict[str, frozenset[str]] = {
     "models.layout": COMPUTED,
     "models.packed_attention": COMPUTED,
     "models.micro_batches": COMPUTED,
+    "models.out_of_memory": ADAPTERS | _made("select"),
     "models.unfused": COMPUTED,
     "models.shared_prefixes": COMPUTED,
     "models.logprobs": COMPUTED - {"generate"} | REPORT,
@@ -212,6 +213,7 @@ TABLE: dict[str, frozenset[str]] = {
     "train.plugin_code": ADAPTERS | _made("select"),  # what a selection's choice runs in, too
     "train.job": ADAPTERS,
     "train.loop": ADAPTERS,
+    "train.checkpoints": ADAPTERS,
     "train.steps": ADAPTERS,
     "train.feeds": ADAPTERS,
     "train.auxiliary": ADAPTERS,

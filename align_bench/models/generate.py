@@ -19,7 +19,7 @@ from align_bench.models.kv_cache import can_place, growing_cache
 from align_bench.models.layout import can_pack, inner_of, lay_out, passes_over
 from align_bench.models.load import generation_ends
 from align_bench.models.lora import steady
-from align_bench.models.micro_batches import ENOUGH_FOR_A_CPU
+from align_bench.models.micro_batches import ENOUGH_FOR_A_CPU, fitting
 from align_bench.models.positions import positions_of
 from align_bench.models.unfused import unfused
 from align_bench.records import no_update
@@ -133,8 +133,9 @@ def _batches(
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     for room, group in groupby(order, key=lambda index: rooms[index]):
         members = list(group)
-        for start in range(0, len(members), settings.batch_size):
-            yield members[start : start + settings.batch_size], room
+        size = fitting(settings.batch_size)
+        for start in range(0, len(members), size):
+            yield members[start : start + size], room
 
 
 def _draws(prompts: Sequence[int], settings: Generate | Decoding, seed: int) -> Tensor:

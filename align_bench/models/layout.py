@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from align_bench.models.micro_batches import ENOUGH_FOR_A_CPU, even_passes, micro_batches
+from align_bench.models.micro_batches import ENOUGH_FOR_A_CPU, even_passes, fitting, micro_batches
 from align_bench.models.packed_attention import Piece, attending
 from align_bench.models.shared_prefixes import in_order
 
@@ -86,7 +86,7 @@ def passes_over(model: Any, sequences: Sequences, *, max_tokens: int) -> list[li
         return []
     inner = inner_of(model)
     if can_pack(inner, _longest(sequences)):
-        return _full_rows(sequences, min(max_tokens, ENOUGH_FOR_A_CPU))
+        return _full_rows(sequences, fitting(min(max_tokens, ENOUGH_FOR_A_CPU)))
     groups = _groups(sequences)
     lengths = [_length(sequences, group) for group in groups]
     if not _can_share(inner, max(lengths)):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from heapq import heappop, heappush
 from math import ceil
 
@@ -11,6 +13,23 @@ from align_bench.errors import DataError
 # Here a pass of a thousand tokens is as fast a token as one of eight thousand, which keeps eight times the activations.
 ENOUGH_FOR_A_CPU = 1024
 _ENOUGH_TO_TRAIN = 768  # of equal passes, at the same speed, with less kept for the backward pass
+
+_DIVISOR: ContextVar[int] = ContextVar("divisor", default=1)
+
+
+@contextmanager
+def half_as_much() -> Iterator[None]:
+    """Passes, and batches of answers, hold half as much while the context lasts: after memory has run out."""
+    before = _DIVISOR.set(2 * _DIVISOR.get())
+    try:
+        yield
+    finally:
+        _DIVISOR.reset(before)
+
+
+def fitting(limit: int) -> int:
+    """What a pass may hold: the limit, or after memory has run out a part of it; at least 1."""
+    return max(1, limit // _DIVISOR.get())
 
 
 def micro_batches(
@@ -35,6 +54,7 @@ def micro_batches(
     _check(max_tokens)
     if device == "cpu":
         max_tokens = min(max_tokens, ENOUGH_FOR_A_CPU)
+    max_tokens = fitting(max_tokens)
     parts: list[list[int]] = []
     for index in sorted(indices, key=lambda index: (-lengths[index], index)):
         rows, longest = (len(parts[-1]), lengths[parts[-1][0]]) if parts else (0, 0)
@@ -60,7 +80,7 @@ def even_passes(indices: Iterable[int], lengths: Sequence[int], *, max_tokens: i
         DataError: `max_tokens` is below 1.
     """
     _check(max_tokens)
-    limit = min(max_tokens, _ENOUGH_TO_TRAIN)
+    limit = fitting(min(max_tokens, _ENOUGH_TO_TRAIN))
     longest_first = sorted(indices, key=lambda index: (-lengths[index], index))
     count = min(ceil(sum(lengths[index] for index in longest_first) / limit), len(longest_first))
     while True:

@@ -258,7 +258,7 @@ def checksums(folder: Path) -> Mapping[str, str]:
         return {str(name): str(digest) for name, digest in found.items()}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise StoreError(f"{path} is damaged: {error}", fix=REBUILD) from error
 
 

@@ -59,7 +59,7 @@ class LocalDesk:
         return self._results.preferences(rows)
 
     def adapter(self, stage: Stage[object]) -> Path:
-        return self._results.artefact(stage).folder
+        return self._results.sound(stage).folder
 
     def partial(self, stage: Stage[object]) -> Path:
         return self._results.store.partial(stage.address)
@@ -113,9 +113,12 @@ class LocalDesk:
 
     def release(self) -> None:
         """Let go of every model."""
+        import torch
+
         self._let_go()
         self._base = None
         gc.collect()
+        torch.cuda.empty_cache()
 
     def _let_go(self) -> None:
         """Let go of the held model, but for the base that it stands on."""

@@ -70,14 +70,28 @@ class Results:
             )
         return found
 
+    def sound(self, stage: Stage[object]) -> Artefact:
+        """What a stage made, its checksums verified once more because its files are about to be read.
+
+        Raises:
+            MissingResultError: when it is not stored, or was damaged since it was last verified.
+        """
+        if self.store.is_damaged(stage.address):
+            raise MissingResultError(
+                f"{stage.owner}: {stage.label}: the stored result was damaged, and moved to "
+                f"{self.store.aside(stage.address)}",
+                fix="align-bench run makes it anew",
+            )
+        return self.artefact(stage)
+
     def load(self, stage: Stage[T]) -> T:
         """What a stage made, as its reader gives it.
 
         Raises:
-            MissingResultError: when it is not stored.
+            MissingResultError: when it is not stored, or was damaged since it was last verified.
         """
         if stage.address not in self._loaded:
-            self._loaded[stage.address] = stage.load(self.artefact(stage))
+            self._loaded[stage.address] = stage.load(self.sound(stage))
             while len(self._loaded) > MOST_LOADED:
                 self._loaded.popitem(last=False)
         self._loaded.move_to_end(stage.address)

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from align_bench.report.schema import Report
     from align_bench.runner.progress import Progress
 
+MOST_REPAIRS = 3  # a disk that damages more than this while one run goes on will not be outrun
+
 
 @dataclass(frozen=True, slots=True)
 class Folders:
@@ -71,16 +73,37 @@ def run(
         AlignBenchError: for a folder of another version, or rows that cannot be used.
         MissingResultError: when nothing is stored and nothing may be computed.
     """
-    suite, folder = prepared.suite, folders.reports / prepared.suite.name
     store = Store(folders.runs)
     store.check()
+    results = Results(store, read_only=not compute)
+    folder, repairs = folders.reports / prepared.suite.name, MOST_REPAIRS if compute else 0
+    while True:
+        try:
+            return _run(prepared, results, progress, folder, command=command, methods=methods)
+        except MissingResultError as error:  # damaged since the run began; it has been moved aside
+            if not repairs:
+                raise
+            repairs -= 1
+            progress.log(f"{error.message}; it is made anew")
+
+
+def _run(
+    prepared: Prepared,
+    results: Results,
+    progress: Progress,
+    folder: Path,
+    *,
+    command: str,
+    methods: Sequence[str] | None,
+) -> Report:
+    """The suite's report in its folder, after what is missing has been computed, unless the results are read only."""
+    suite, store, compute = prepared.suite, results.store, not results.read_only
     graph = make_graph(prepared, Results(store))
     if (found := reports.finished(folder, prepared, graph, Results(store))) is not None:
         note = _finished(_note(prepared, graph))
         if compute and not store.notes.holds(suite.name, note):
             store.notes.save(suite.name, note)  # lost, or of other settings since: `clean` would free what this needs
         return found
-    results = Results(store, read_only=not compute)
     if compute:
         make_folder(folder)  # an error here comes before any work
         graph = _computed(prepared, graph, results, progress, methods)
@@ -88,7 +111,7 @@ def run(
         graph = make_graph(prepared, results)
         if not all(results.has(table) for table in graph.tables.values()):
             raise MissingResultError(
-                f"nothing of the suite {suite.name} is stored in {folders.runs} with these settings",
+                f"nothing of the suite {suite.name} is stored in {store.folder} with these settings",
                 fix="align-bench run, with the same --set, computes it",
             )
     for line in _remarks(graph, results):

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from align_bench.data.counts import describe_counts
-from align_bench.errors import AlignBenchError, PluginError
+from align_bench.errors import AlignBenchError, MissingResultError, ModelError, PluginError
 from align_bench.report.formatting import duration
 from align_bench.stages.stage import closure_of
 from align_bench.store.failures import Failure
@@ -46,6 +46,7 @@ def walk(
 
     Raises:
         AlignBenchError: when a stage failed without which the run makes no sense.
+        MissingResultError: when something that was stored is so no more, since it was damaged meanwhile.
     """
     missing = closure_of(wanted, done=results.has)
     place = {stage: number for number, stage in enumerate(missing)}
@@ -95,7 +96,9 @@ def _made(stage: Stage[object], results: Results, desk: LocalDesk, progress: Pro
     try:
         with store.lock(stage.address, lambda: progress.log(waiting)):
             if not results.has(stage):
-                _make(stage, results, desk, progress)
+                _make_in_memory(stage, results, desk, progress)
+    except MissingResultError:  # what it needs was damaged since the walk began
+        raise
     except Exception as error:  # one failed stage does not stop the others
         if stage.fatal:
             with as_store_error(store.folder):
@@ -134,6 +137,41 @@ def record_failure(
     shown = "".join(traceback.format_exception(error))
     store.failures.record(stage.address, Failure(what, reason, permanent, shown))
     progress.log(f"{what} failed: {reason} (traceback in {store.failures.path(stage.address)})")
+
+
+def _make_in_memory(stage: Stage[object], results: Results, desk: LocalDesk, progress: Progress) -> None:
+    """Make a stage; where memory runs out, once more from a freshly loaded model, with half as much in each pass.
+
+    Raises:
+        ModelError: it ran out again.
+    """
+    from align_bench.models.micro_batches import half_as_much
+
+    try:
+        return _make(stage, results, desk, progress)
+    except Exception as error:
+        if not _is_out_of_memory(error):
+            raise
+        reason = str(error)
+    # Only here is the error gone, and with it the tensors that its traceback held.
+    progress.log(f"{stage.owner}: {stage.label}: out of memory ({reason}); once more with half the micro-batch")
+    desk.release()
+    try:
+        with half_as_much():
+            _make(stage, results, desk, progress)
+    except Exception as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise ModelError(
+            f"out of memory, with half the micro-batch too: {error}",
+            fix="lower train.micro_batch_tokens and generate.batch_size, or free memory",
+        ) from error
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    from align_bench.models.out_of_memory import is_out_of_memory
+
+    return is_out_of_memory(error)
 
 
 def _make(stage: Stage[object], results: Results, desk: LocalDesk, progress: Progress) -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, cast
 
+from align_bench.errors import MissingResultError
 from align_bench.report.alarms import (
     base_alarms,
     cut_off,
@@ -63,7 +64,7 @@ class Watch:
     def stored_rows(self) -> None:
         """Look at the splits that are stored already: another suite may have made them, and beside other ones."""
         for split, table in self._graph.tables.items():
-            if all(self._results.facts(one) is not None for one in (table, self._graph.tables["train"])):
+            if all(self._results.has(one) for one in (table, self._graph.tables["train"])):
                 self._look(f"the rows of {split}", partial(self._data, split))
 
     def _wait(self, what: str, needed: set[Stage[object]], look: Callable[[], Iterable[Alarm]]) -> None:
@@ -82,6 +83,8 @@ class Watch:
     def _look(self, what: str, look: Callable[[], Iterable[Alarm]]) -> None:
         try:
             lines = alarm_lines(look())
+        except MissingResultError:  # damaged meanwhile: it is made anew
+            raise
         except Exception as error:  # a run of hours does not end for a line of its log
             last = traceback.format_exception_only(error)[-1].strip()
             lines = [f"no alarms could be looked for in {what}: {last}"]

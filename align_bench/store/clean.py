@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from align_bench.errors import StoreError
-from align_bench.store.files import make_folder
+from align_bench.store.files import delete, make_folder
 from align_bench.store.keys import Address
 from align_bench.store.store import DAMAGED, FAILED, PARTIAL, WRITING, Store
 
@@ -94,19 +93,15 @@ def remove(store: Store, leftover: Leftover) -> bool:
 
 
 def _delete(store: Store, leftover: Leftover) -> None:
-    if leftover.state == "failed":
-        leftover.path.unlink(missing_ok=True)
-        return
     away = leftover.path
     if leftover.state == "stored":  # a kill in the middle must not leave a part of it under its name
         away = store.folder / WRITING / str(leftover.address)
         make_folder(away.parent)
-        if away.exists():
-            shutil.rmtree(away)
+        delete(away)
         with contextlib.suppress(FileNotFoundError):
             leftover.path.rename(away)
     with contextlib.suppress(FileNotFoundError):
-        shutil.rmtree(away)
+        delete(away)
 
 
 def _needed(store: Store, without: Collection[str] = ()) -> set[Address]:

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from align_bench.store.files import as_store_error, make_folder, write_atomically
+from align_bench.store.files import as_store_error, delete, make_folder, write_atomically
 from align_bench.store.keys import Address
 
 
@@ -36,9 +36,11 @@ class Failures:
     def get(self, address: Address) -> Failure | None:
         """Why the artefact could not be made when it was last tried; None without a readable record."""
         try:
-            return Failure(**json.loads(self.path(address).read_bytes()))
-        except (OSError, ValueError, TypeError):
+            found = Failure(**json.loads(self.path(address).read_bytes()))
+        except (OSError, ValueError, TypeError, RecursionError):
             return None
+        texts = (found.what, found.reason, found.traceback)
+        return found if all(isinstance(text, str) for text in texts) and isinstance(found.permanent, bool) else None
 
     def record(self, address: Address, failure: Failure) -> None:
         """Record that the artefact could not be made.
@@ -49,11 +51,19 @@ class Failures:
         path = self.path(address)
         make_folder(path.parent)
         with as_store_error(path):
+            if path.is_dir():  # left by a foreign hand
+                delete(path)
             write_atomically(path, json.dumps(asdict(failure), indent=1))
 
     def clear(self, address: Address) -> None:
-        """Delete the artefact's record, if there is one."""
-        self.path(address).unlink(missing_ok=True)
+        """Delete the artefact's record, if there is one.
+
+        Raises:
+            StoreError: it cannot be deleted.
+        """
+        path = self.path(address)
+        with as_store_error(path):
+            delete(path)
 
     def path(self, address: Address) -> Path:
         """The record's file."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +40,28 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 @contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ctrl-C and SIGTERM wait until the block has ended, so that what is being written is finished first.
+
+    Only the main thread may set handlers; in another one, and beside a handler that is not Python's, nothing waits.
+    """
+    waiting: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    if threading.current_thread() is not threading.main_thread() or None in before.values():
+        yield
+        return
+    for number in before:
+        signal.signal(number, lambda number, frame: waiting.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if waiting:
+            signal.raise_signal(waiting[0])
+
+
+@contextmanager
 def as_store_error(path: Path) -> Iterator[None]:
     """Turn the system's refusal to write into one line: a folder of another user, or a full disk.
 
@@ -47,7 +72,7 @@ def as_store_error(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise StoreError(
-            f"{path} cannot be written: {error.strerror or error}",
+            f"{error.filename2 or path} cannot be written: {error.strerror or error}",
             fix="check who owns its folder and whether its disk is full, or name another folder",
         ) from error
 
@@ -60,8 +85,25 @@ def make_folder(folder: Path) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise StoreError(
+            f"the folder {folder} cannot be made: there is something else of this name",
+            fix="look what it is, and move it away",
+        ) from None
     except OSError as error:
         raise StoreError(f"the folder {folder} cannot be made: {error.strerror}", fix="name another folder") from None
+
+
+def delete(path: Path) -> None:
+    """Delete a file, a link or a folder with all that is in it; nothing there is fine.
+
+    Raises:
+        OSError: the system refuses to.
+    """
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def sync_file(path: Path) -> None:

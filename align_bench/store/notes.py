@@ -155,7 +155,7 @@ def _read(path: Path) -> RunNote:
         content = json.loads(path.read_bytes())
         schema = content["schema"]
         note = _parsed(content["record"]) if schema == SCHEMA else None
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise StoreError(
             f"{path} cannot be read; it should say which results a suite needs",
             fix=f"delete it, and run {path.stem} again to write it anew",

@@ -84,5 +84,5 @@ def _read(path: Path) -> dict[str, str]:
     try:
         content = json.loads(path.read_bytes())
         return {str(identity): str(digest) for identity, digest in content.items()}
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return {}

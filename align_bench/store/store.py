@@ -28,7 +28,15 @@ from filelock import FileLock, Timeout
 from align_bench.errors import StoreError
 from align_bench.records import Cost, Facts
 from align_bench.store.failures import Failures
-from align_bench.store.files import as_store_error, make_folder, sync_file, sync_folder, write_atomically
+from align_bench.store.files import (
+    as_store_error,
+    delete,
+    make_folder,
+    sync_file,
+    sync_folder,
+    uninterrupted,
+    write_atomically,
+)
 from align_bench.store.keys import Address, file_digest
 from align_bench.store.labels import safe_label
 from align_bench.store.notes import Notes
@@ -151,6 +159,17 @@ class Store:
             self._set_aside(folder, address)
         return None
 
+    def aside(self, address: Address) -> Path:
+        """Where an artefact is moved to when its checksums do not hold."""
+        return self.folder / DAMAGED / str(address)
+
+    def is_damaged(self, address: Address) -> bool:
+        """Whether an artefact that was verified before is so no more; it is then moved aside as `get` does."""
+        if address not in self._verified:
+            return False
+        self._verified.discard(address)
+        return self.get(address) is None
+
     def artefacts(self) -> Iterator[Artefact]:
         """Every artefact with a readable manifest, by kind and name; their files are not verified."""
         for kind in self.kinds():
@@ -162,6 +181,8 @@ class Store:
     def put(self, address: Address, label: str, written: Path, cost: Cost, facts: Facts) -> Artefact:
         """Seal a folder that `scratch` gave and rename it to its final place; what is sealed there already stays.
 
+        Ctrl-C and SIGTERM wait until it is done: what took hours to compute is not lost in the second that stores it.
+
         Args:
             address: the artefact's address.
             label: id of the cell that asked for it, any text.
@@ -172,6 +193,10 @@ class Store:
         Raises:
             StoreError: the artefact's kind has no folder, and none can be made.
         """
+        with uninterrupted():
+            return self._put(address, label, written, cost, facts)
+
+    def _put(self, address: Address, label: str, written: Path, cost: Cost, facts: Facts) -> Artefact:
         there = self._find(address)
         if there is not None:
             if (stored := self.get(address)) is not None:
@@ -196,6 +221,8 @@ class Store:
         kind = self._kind(address)
         make_folder(kind)
         final = kind / f"{label}-{address.key}"
+        if os.path.lexists(final):  # a file, or a link that leads nowhere, left by a foreign hand
+            self._set_aside(final, address)
         written.rename(final)
         sync_folder(kind)
         self._names.setdefault(address.kind, {})[address.key] = final.name
@@ -212,8 +239,7 @@ class Store:
         folder = self.folder / WRITING / str(address)
         make_folder(folder.parent)
         try:
-            if folder.exists():
-                shutil.rmtree(folder)
+            delete(folder)
             folder.mkdir()
         except OSError as error:
             raise StoreError(
@@ -281,7 +307,10 @@ class Store:
     def _file_lock(self, address: Address) -> FileLock:
         # The empty files stay: to delete one that another process is about to lock would let two hold it.
         make_folder(self.folder / LOCKS)
-        return FileLock(self.folder / LOCKS / f"{address}.lock")
+        path = self.folder / LOCKS / f"{address}.lock"
+        if path.is_dir():  # no process can hold it
+            raise StoreError(f"{path} is a folder; expected the empty file of a lock", fix="delete it, and run again")
+        return FileLock(path)
 
     # -- finding -------------------------------------------------------------------------------------------------------
 
@@ -310,11 +339,12 @@ class Store:
         return found
 
     def _set_aside(self, folder: Path, address: Address) -> None:
-        aside = self.folder / DAMAGED / str(address)
+        aside = self.aside(address)
         make_folder(aside.parent)
-        shutil.rmtree(aside, ignore_errors=True)
-        with as_store_error(aside), contextlib.suppress(FileNotFoundError):  # another process was first
-            folder.rename(aside)
+        with as_store_error(aside):
+            delete(aside)
+            with contextlib.suppress(FileNotFoundError):  # another process was first
+                folder.rename(aside)
         self._names.get(address.kind, {}).pop(address.key, None)
         self._verified.discard(address)
 
@@ -323,10 +353,19 @@ def _folders(folder: Path) -> list[Path]:
     """The folders in a folder, sorted, hidden ones aside; none when it does not exist."""
     try:
         with os.scandir(folder) as entries:
-            names = [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
+            names = [entry.name for entry in entries if _is_folder(entry) and not entry.name.startswith(".")]
     except (FileNotFoundError, NotADirectoryError):
         return []
+    except OSError as error:
+        raise _unreadable(folder, error) from error
     return [folder / name for name in sorted(names)]
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def _is_kind(name: str) -> bool:
@@ -352,7 +391,7 @@ def _manifest(folder: Path) -> Any:
     """What a folder's manifest holds; None when it is missing, damaged or changed, or of no version."""
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
-    except (*_NO_FILE, ValueError):
+    except (*_NO_FILE, ValueError, RecursionError):
         return None
     except OSError as error:
         raise _unreadable(folder / MANIFEST, error) from error

@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 
-from align_bench.store.files import as_store_error, make_folder, replacing
+from align_bench.store.files import as_store_error, delete, make_folder, replacing, uninterrupted
 
 _SEAL = hashlib.sha256().digest_size
 
 
 def write(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a checkpoint, forced to disk; the one before it stays beside it.
+    """Write a checkpoint, forced to disk; the one before it stays beside it. Ctrl-C and SIGTERM wait for that.
 
     Raises:
         StoreError: the system refuses to write it.
@@ -25,10 +25,12 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
     buffer = io.BytesIO()
     torch.save(dict(content), buffer)
     data = buffer.getvalue()
-    with as_store_error(path), replacing(path) as temporary:
+    with as_store_error(path), uninterrupted(), replacing(path) as temporary:
         temporary.write_bytes(hashlib.sha256(data).digest() + data)
         if path.is_file():
             path.replace(_previous(path))
+        else:
+            delete(path)  # a folder, or a link that leads nowhere, left by a foreign hand
 
 
 def last_good(path: Path, say: Callable[[str], None]) -> Mapping[str, Any] | None:

@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from align_bench.errors import ModelError, PluginError
+from align_bench.models.out_of_memory import is_out_of_memory
 from align_bench.train import checkpoints
 from align_bench.train.auxiliary import companion_of
 
@@ -52,11 +53,6 @@ class Budget:
             self.tokens //= 2
             model.zero_grad(set_to_none=True)
             torch.cuda.empty_cache()
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether the device or the host ran out of memory; torch has no class of its own for the host's allocator."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def accumulated(accelerator: Accelerator, losses: Iterable[Loss], examples: int) -> dict[str, float]:

@@ -129,7 +129,7 @@ def _leftover(state: State, address: Address, label: str, path: Path) -> Leftove
     """None when it has gone in the meantime."""
     try:
         files = [path] if path.is_file() else [one for one in path.rglob("*") if one.is_file()]
-        times = [one.stat().st_mtime for one in files] or [path.stat().st_mtime]
+        times = [one.stat().st_mtime for one in files] or [path.lstat().st_mtime]
         return Leftover(state, address, label, path, sum(os.path.getsize(one) for one in files), max(times))  # noqa: PTH202
     except FileNotFoundError:
         return None

@@ -207,7 +207,7 @@ class TokenRow:
         prompt: token ids of the rendered prompt.
         chosen, rejected: token ids of the answer with its end-of-turn token (absent when truncated); None when
             unpaired.
-        gold_choice: see `Preference`.
+        gold_choice, margin: see `Preference`.
     """
 
     pair: int
@@ -215,6 +215,7 @@ class TokenRow:
     chosen: tuple[int, ...] | None
     rejected: tuple[int, ...] | None
     gold_choice: int | None = None
+    margin: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,8 @@ from align_bench.api import (
     Job,
     LengthHead,
     Loss,
+    MarginPairLogps,
+    MarginPairScores,
     OfflineAlgorithm,
     PairJob,
     PairLogps,
@@ -28,6 +30,7 @@ from align_bench.api import (
     Parameter,
     PromptJob,
     Range,
+    ReferencedMarginPairLogps,
     ReferencedPairLogps,
     ReferencedUnpairedLogps,
     Rollouts,
@@ -125,6 +128,8 @@ def test_public_names_are_these() -> None:
         "LengthHead",
         "LengthHeadScores",
         "Loss",
+        "MarginPairLogps",
+        "MarginPairScores",
         "OfflineAlgorithm",
         "OnlineAlgorithm",
         "Pair",
@@ -138,6 +143,7 @@ def test_public_names_are_these() -> None:
         "Range",
         "Recipe",
         "ReferencedChosenLogps",
+        "ReferencedMarginPairLogps",
         "ReferencedPairLogps",
         "ReferencedUnpairedLogps",
         "RolloutSettings",
@@ -212,12 +218,21 @@ def test_declaration_is_kept() -> None:
         (UnpairedLogps, "unpaired", False),
         (ReferencedUnpairedLogps, "unpaired", True),
         (PairScores, "scores", False),
+        (MarginPairLogps, "pairs", False),
+        (ReferencedMarginPairLogps, "pairs", True),
+        (MarginPairScores, "scores", False),
     ],
 )
 def test_type_of_the_batch_says_what_is_read(batch: type, data: str, reference: bool) -> None:
     for said in ({}, {"data": data}, {"reference": reference}, {"data": data, "reference": reference}):
         declared = declare(reading(batch), **said)
         assert (declared.data, declared.reference) == (data, reference)
+        assert declared.margin == ("Margin" in batch.__name__)
+
+
+def test_a_margin_and_an_auxiliary_are_not_read_at_once() -> None:
+    with pytest.raises(PluginError, match="no record holds both a margin and an auxiliary's scores"):
+        declare(reading(MarginPairScores), auxiliary=BiasExpert)
 
 
 @pytest.mark.parametrize(

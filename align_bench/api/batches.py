@@ -6,7 +6,8 @@ prompt excluded), in nats; `ρ = s_policy − s_ref`; `|y|` response tokens; `s�
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
@@ -51,6 +52,29 @@ class ReferencedPairLogps(PairLogps):
 
     ref_chosen: Tensor
     ref_rejected: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class MarginPairLogps(PairLogps):
+    """Pairs with the data's margin.
+
+    Attributes:
+        margin: how much better the chosen answer is, in the data's own unit, float tensor of shape [rows], no gradient.
+            A training whose rows lack one is refused.
+    """
+
+    margin: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class ReferencedMarginPairLogps(ReferencedPairLogps):
+    """Pairs with what the reference says of them, and with the data's margin.
+
+    Attributes:
+        margin: as of `MarginPairLogps`.
+    """
+
+    margin: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +157,17 @@ class PairScores:
 
 
 @dataclass(frozen=True, slots=True)
+class MarginPairScores(PairScores):
+    """Scores of pairs, and the data's margin.
+
+    Attributes:
+        margin: as of `MarginPairLogps`.
+    """
+
+    margin: Tensor
+
+
+@dataclass(frozen=True, slots=True)
 class BiasExpertScores(PairScores):
     """Scores of pairs, and those of a `BiasExpert`.
 
@@ -177,3 +212,15 @@ class LengthHeadScores(PairScores):
 
 
 Batch: TypeAlias = PairLogps | ChosenLogps | UnpairedLogps | PairScores
+MarginBatch: TypeAlias = MarginPairLogps | ReferencedMarginPairLogps | MarginPairScores
+
+_WITH_MARGIN: Mapping[type[Batch], Callable[..., MarginBatch]] = {
+    PairLogps: MarginPairLogps,
+    ReferencedPairLogps: ReferencedMarginPairLogps,
+    PairScores: MarginPairScores,
+}
+
+
+def with_margin(batch: Batch, margin: Tensor) -> MarginBatch:
+    """The record that holds the margin, shape [rows], beside what the batch holds."""
+    return _WITH_MARGIN[type(batch)](*(getattr(batch, field.name) for field in fields(batch)), margin)

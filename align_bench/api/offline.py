@@ -29,6 +29,7 @@ class OfflineAlgorithm(Algorithm):
         at_reference, normalised, uses_rejected: what the conformance kit may hold it to; see `algorithm`.
         auxiliary: from the hyper-parameters, by keyword, to what stands beside the reward model; None for nothing.
         auxiliary_kind: what the loss's batch is annotated to bring; None where it says nothing.
+        margin: whether the loss reads the data's margin.
     """
 
     function: Callable[..., object]
@@ -37,6 +38,7 @@ class OfflineAlgorithm(Algorithm):
     uses_rejected: bool | Callable[..., bool] = True
     auxiliary: Callable[..., Auxiliary] | None = None
     auxiliary_kind: type[Auxiliary] | None = None
+    margin: bool = False
 
     @property
     def reward_fields(self) -> tuple[RewardField, ...]:
@@ -108,8 +110,8 @@ def algorithm(
         reference: whether the loss reads reference log-probabilities, likewise.
         learning_rate_range: lowest and highest one that suit LoRA adapters; outside of them a run warns.
         at_reference: the closed form of a row's loss where the policy equals the reference (`scores`: where both scores
-            are 0), or a function of the hyper-parameters that returns it; a pair of numbers stands for desirable and
-            undesirable answers. `align-bench check` holds the loss to it.
+            are 0) and the margin is 1, or a function of the hyper-parameters that returns it; a pair of numbers stands
+            for desirable and undesirable answers. `align-bench check` holds the loss to it.
         normalised: True when the loss reads log-probabilities per token, so that answers twice as long at the same `s̄`
             leave it alone; False when it reads sums and never token counts; None when neither holds.
         uses_rejected: whether rejected (undesirable) answers move the loss, or a function of the hyper-parameters that
@@ -147,6 +149,10 @@ def algorithm(
                 f"{name}: auxiliary= stands beside scores, got data={reading.data!r}",
                 fix="annotate the batch as its record, such as BiasExpertScores",
             )
+        if auxiliary is not None and reading.margin:
+            raise PluginError(
+                f"{name}: no record holds both a margin and an auxiliary's scores", fix="read one of them"
+            )
         if reading.auxiliary is not None and auxiliary is None:
             raise PluginError(
                 f"{name} reads the scores of a {reading.auxiliary.__name__}, but declares no auxiliary",
@@ -167,6 +173,7 @@ def algorithm(
             uses_rejected=uses_rejected,
             auxiliary=auxiliary,
             auxiliary_kind=reading.auxiliary,
+            margin=reading.margin,
             learning_rate_range=checked_rates(name, rate, learning_rate_range),
         )
 

@@ -13,9 +13,12 @@ from align_bench.api.batches import (
     BiasExpertScores,
     ChosenLogps,
     LengthHeadScores,
+    MarginPairLogps,
+    MarginPairScores,
     PairLogps,
     PairScores,
     ReferencedChosenLogps,
+    ReferencedMarginPairLogps,
     ReferencedPairLogps,
     ReferencedUnpairedLogps,
     UnpairedLogps,
@@ -34,21 +37,26 @@ class Reading:
         data: the kind of data.
         reference: whether it holds reference log-probabilities.
         auxiliary: what stands beside the reward model; None for nothing.
+        margin: whether it holds the data's margin.
     """
 
     data: OfflineData
     reference: bool = False
     auxiliary: type[Auxiliary] | None = None
+    margin: bool = False
 
 
 READINGS: Mapping[type, Reading] = {
     PairLogps: Reading("pairs"),
     ReferencedPairLogps: Reading("pairs", reference=True),
+    MarginPairLogps: Reading("pairs", margin=True),
+    ReferencedMarginPairLogps: Reading("pairs", reference=True, margin=True),
     ChosenLogps: Reading("chosen"),
     ReferencedChosenLogps: Reading("chosen", reference=True),
     UnpairedLogps: Reading("unpaired"),
     ReferencedUnpairedLogps: Reading("unpaired", reference=True),
     PairScores: Reading("scores"),
+    MarginPairScores: Reading("scores", margin=True),
     BiasExpertScores: Reading("scores", auxiliary=BiasExpert),
     AdversaryScores: Reading("scores", auxiliary=Adversary),
     LengthHeadScores: Reading("scores", auxiliary=LengthHead),

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from align_bench.api import Selection
+from align_bench.api import Algorithm, OfflineAlgorithm, Selection
 from align_bench.plugins.registry import Plugin, Registry
 from align_bench.records import OWN_SETTINGS
 
@@ -39,7 +39,7 @@ def algorithms_table(registry: Registry) -> Table:
         table.add_row(
             escape(name),
             escape(algorithm.summary.split(":")[0]),
-            _DATA[algorithm.data],
+            _data_in_words(algorithm),
             algorithm.reference_in_words,
             escape(algorithm.paper),
             plugin.origin if plugin.origin == "built-in" else escape(f"{plugin.origin}: {plugin.path}"),
@@ -54,6 +54,11 @@ def algorithms_table(registry: Registry) -> Table:
             escape(str(broken.path)),
         )
     return table
+
+
+def _data_in_words(algorithm: Algorithm) -> str:
+    margin = isinstance(algorithm, OfflineAlgorithm) and algorithm.margin
+    return f"{_DATA[algorithm.data]}, with a margin" if margin else _DATA[algorithm.data]
 
 
 def method_page(plugin: Plugin) -> Iterator[RenderableType]:
@@ -87,7 +92,7 @@ def method_page(plugin: Plugin) -> Iterator[RenderableType]:
             f"picks among answers of the base; with its defaults, KL to the base of at most {bound:.3f} nats per prompt"
         )
         return
-    yield Text(f"data: {_DATA[algorithm.data]}; {algorithm.needs}; its reward: {algorithm.reward}")
+    yield Text(f"data: {_data_in_words(algorithm)}; {algorithm.needs}; its reward: {algorithm.reward}")
 
 
 _STYLES: dict[Status, str] = {"passed": "green", "failed": "bold red", "not applicable": "dim", "unchecked": "yellow"}

@@ -94,7 +94,8 @@ def tokenize(
                 continue
             left = iter(answers)
             chosen = None if row.chosen is None else next(left)
-            batch.append(row.pair, prompt, chosen, None if row.rejected is None else next(left), row.gold_choice)
+            rejected = None if row.rejected is None else next(left)
+            batch.append(row.pair, prompt, chosen, rejected, row.gold_choice, row.margin)
             counts["truncated"] += truncated
         kept.append(batch.table())
         done += len(chunk)

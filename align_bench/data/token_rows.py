@@ -23,6 +23,7 @@ _SCHEMA = pyarrow.schema(
         ("chosen", _IDS),
         ("rejected", _IDS),
         ("gold_choice", pyarrow.int8()),
+        ("margin", pyarrow.float64()),
     ]
 )
 
@@ -39,7 +40,7 @@ class TokenRows(Sequence[TokenRow]):
     def __init__(self, table: Any) -> None:
         self._table = table.combine_chunks()
         self._pairs = _whole(self._table["pair"]).to_numpy()
-        self._gold = _whole(self._table["gold_choice"])
+        self._gold, self._margins = (_whole(self._table[name]) for name in ("gold_choice", "margin"))
         self._ids = tuple(_IdColumn.of(self._table[name]) for name in ("prompt", "chosen", "rejected"))
 
     @classmethod
@@ -49,7 +50,7 @@ class TokenRows(Sequence[TokenRow]):
             return rows
         batch = RowBatch()
         for row in rows:
-            batch.append(row.pair, row.prompt, row.chosen, row.rejected, row.gold_choice)
+            batch.append(row.pair, row.prompt, row.chosen, row.rejected, row.gold_choice, row.margin)
         return joined([batch])
 
     @property
@@ -73,7 +74,8 @@ class TokenRows(Sequence[TokenRow]):
             raise IndexError(f"row {place} of {len(self)}")
         place %= len(self)
         prompt, chosen, rejected = (column[place] for column in self._ids)
-        return TokenRow(int(self._pairs[place]), prompt or (), chosen, rejected, self._gold[place].as_py())
+        gold, margin = self._gold[place].as_py(), self._margins[place].as_py()
+        return TokenRow(int(self._pairs[place]), prompt or (), chosen, rejected, gold, margin)
 
     def __iter__(self) -> Iterator[TokenRow]:
         return map(self.__getitem__, range(len(self)))
@@ -127,10 +129,16 @@ class RowBatch:
         self._columns: dict[str, list[Any]] = {name: [] for name in _SCHEMA.names}
 
     def append(
-        self, pair: int, prompt: Ids, chosen: Ids | None, rejected: Ids | None, gold_choice: int | None = None
+        self,
+        pair: int,
+        prompt: Ids,
+        chosen: Ids | None,
+        rejected: Ids | None,
+        gold_choice: int | None = None,
+        margin: float | None = None,
     ) -> None:
         """Add a row; its values are those of a `TokenRow`."""
-        values = (pair, prompt, chosen, rejected, gold_choice)
+        values = (pair, prompt, chosen, rejected, gold_choice, margin)
         for column, value in zip(self._columns.values(), values, strict=True):
             column.append(value)
 
@@ -164,4 +172,6 @@ def load_table(path: str | Path) -> TokenTable:
     metadata: Mapping[bytes, bytes] = table.schema.metadata or {}
     if _COUNTS_KEY not in metadata:
         raise DataError(f"{path}: a Parquet file, but not a token table (its counts are missing).")
+    if "margin" not in table.column_names:  # written before rows had one
+        table = table.append_column(_SCHEMA.field("margin"), pyarrow.nulls(len(table), pyarrow.float64()))
     return TokenTable(TokenRows(table), json.loads(metadata[_COUNTS_KEY]))

@@ -17,6 +17,7 @@ from align_bench.api import (
     ReferencedUnpairedLogps,
     UnpairedLogps,
 )
+from align_bench.api.batches import with_margin
 from align_bench.evaluate.preference import SIDES
 
 if TYPE_CHECKING:
@@ -53,7 +54,9 @@ def rewards_of(
                 reference["chosen"],
                 reference["rejected"],
             )
-        loss = algorithm(pairs, **parameters)
+        # Margins move only the loss, not the rewards, so that validation pairs need none: any value will do.
+        margin = torch.ones_like(pairs.chosen)
+        loss = algorithm(with_margin(pairs, margin) if algorithm.margin else pairs, **parameters)
         return {"chosen": loss.rewards_in("chosen_rewards"), "rejected": loss.rewards_in("rejected_rewards")}
     # The reward of a single answer is read answer by answer.
     rewards = {}

@@ -175,6 +175,16 @@ class Train(Trained):
     def needs(self) -> tuple[Stage[object], ...]:
         return (self.table, *(measured for measured in (self.reference, self.mismatched) if measured is not None))
 
+    def run(self, desk: Desk, folder: Path) -> Made:
+        from align_bench.api import OfflineAlgorithm
+
+        algorithm = self.plugin.algorithm
+        if isinstance(algorithm, OfflineAlgorithm) and algorithm.margin:  # before a model is loaded
+            from align_bench.train.feeds import margins_of
+
+            margins_of(desk.load(self.table).rows, algorithm.name, self.table.owner)
+        return super().run(desk, folder)
+
     def fit(self, model: Any, desk: Desk) -> TrainLog:
         from align_bench.api import OfflineAlgorithm
         from align_bench.train.loop import train

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from align_bench.api import (
     CriticRollouts,
-    PairScores,
+    MarginPairScores,
     ReferencedChosenLogps,
-    ReferencedPairLogps,
+    ReferencedMarginPairLogps,
     ReferencedUnpairedLogps,
     Rollouts,
 )
@@ -67,7 +67,13 @@ def bench(scalar_head: bool) -> Bench:
     # Answers both shorter and longer than a prompt, and one of a single token.
     lengths = [(3, 5, 9), (1, 1, 6), (7, 12, 4), (4, 8, 8), (2, 3, 14), (9, 6, 1)]
     rows = tuple(
-        TokenRow(index, _ids(prompt, 3 * index), _ids(chosen, 3 * index + 1), _ids(rejected, 3 * index + 2))
+        TokenRow(
+            index,
+            _ids(prompt, 3 * index),
+            _ids(chosen, 3 * index + 1),
+            _ids(rejected, 3 * index + 2),
+            margin=0.4 + 0.7 * index,
+        )
         for index, (prompt, chosen, rejected) in enumerate(lengths)
     )
     reference = {} if scalar_head else _plain_columns(reference_model, rows)
@@ -108,15 +114,16 @@ def _plain_columns(model: Any, rows: Sequence[TokenRow]) -> dict[str, Tensor]:
     return {name: torch.tensor(values) for name, values in columns.items()}
 
 
-def pairs_by_definition(bench: Bench) -> ReferencedPairLogps:
+def pairs_by_definition(bench: Bench) -> ReferencedMarginPairLogps:
     policy, reference = _plain_columns(bench.model, bench.rows), bench.reference
-    return ReferencedPairLogps(
+    return ReferencedMarginPairLogps(
         policy["chosen"],
         policy["rejected"],
         torch.tensor([len(row.chosen or ()) for row in bench.rows]),
         torch.tensor([len(row.rejected or ()) for row in bench.rows]),
         reference["chosen"],
         reference["rejected"],
+        torch.tensor([row.margin for row in bench.rows]),
     )
 
 
@@ -142,12 +149,13 @@ def unpaired_by_definition(bench: Bench) -> ReferencedUnpairedLogps:
     )
 
 
-def scores_by_definition(bench: Bench) -> PairScores:
-    return PairScores(
+def scores_by_definition(bench: Bench) -> MarginPairScores:
+    return MarginPairScores(
         torch.tensor([plain_score(bench.model, row.prompt, row.chosen or ()) for row in bench.rows]),
         torch.tensor([plain_score(bench.model, row.prompt, row.rejected or ()) for row in bench.rows]),
         torch.tensor([len(row.chosen or ()) for row in bench.rows]),
         torch.tensor([len(row.rejected or ()) for row in bench.rows]),
+        torch.tensor([row.margin for row in bench.rows]),
     )
 
 

@@ -12,16 +12,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from align_bench.api import ReferencedChosenLogps, ReferencedPairLogps, ReferencedUnpairedLogps
+from align_bench.api import ReferencedChosenLogps, ReferencedMarginPairLogps, ReferencedUnpairedLogps
 
 
 def tensor(values: Sequence[float], dtype: torch.dtype) -> Tensor:
     return torch.tensor(values, dtype=dtype)
 
 
+EXTREME_MARGINS = "margins of the data of 10,000, of 0 and below 0"
+
 # Pairs.
 
 _FEW, _OTHERS = [1, 4, 9, 30], [3, 2, 12, 25]
+_ONE = (1.0,) * 4  # the data's margin, where it should say nothing
 
 
 def _pairs(
@@ -30,23 +33,25 @@ def _pairs(
     rejected: Sequence[float],
     tokens: tuple[Sequence[int], Sequence[int]],
     ratios: tuple[Sequence[float], Sequence[float]],
-) -> ReferencedPairLogps:
-    """Pairs from sums, counts and ρ of either side."""
+    margin: Sequence[float] = _ONE,
+) -> ReferencedMarginPairLogps:
+    """Pairs from sums, counts and ρ of either side, and the data's margin."""
     won, lost = tensor(chosen, dtype), tensor(rejected, dtype)
-    return ReferencedPairLogps(
+    return ReferencedMarginPairLogps(
         won,
         lost,
         torch.tensor(tokens[0]),
         torch.tensor(tokens[1]),
         won - tensor(ratios[0], dtype),
         lost - tensor(ratios[1], dtype),
+        tensor(margin, dtype),
     )
 
 
-def near_pairs(shift: float) -> Callable[[torch.dtype], ReferencedPairLogps]:
+def near_pairs(shift: float) -> Callable[[torch.dtype], ReferencedMarginPairLogps]:
     """Equally long answers, equally likely but for `shift` nats, so that no row favours a side by length."""
 
-    def make(dtype: torch.dtype) -> ReferencedPairLogps:
+    def make(dtype: torch.dtype) -> ReferencedMarginPairLogps:
         shifts = [0.0, shift, -shift, shift / 2]
         base = [-1.2 * count for count in _FEW]
         moved = [value + move for value, move in zip(base, shifts, strict=True)]
@@ -56,13 +61,13 @@ def near_pairs(shift: float) -> Callable[[torch.dtype], ReferencedPairLogps]:
 
 
 def lopsided_pairs(
-    chosen_ratios: Sequence[float], rejected_ratios: Sequence[float]
-) -> Callable[[torch.dtype], ReferencedPairLogps]:
+    chosen_ratios: Sequence[float], rejected_ratios: Sequence[float], margin: Sequence[float] = _ONE
+) -> Callable[[torch.dtype], ReferencedMarginPairLogps]:
     chosen, rejected = [-0.0213, -5.237, -5.471, -63.13], [-7.519, -0.811, -13.27, -22.63]
-    return lambda dtype: _pairs(dtype, chosen, rejected, (_FEW, _OTHERS), (chosen_ratios, rejected_ratios))
+    return lambda dtype: _pairs(dtype, chosen, rejected, (_FEW, _OTHERS), (chosen_ratios, rejected_ratios), margin)
 
 
-def extreme_pairs(dtype: torch.dtype) -> Mapping[str, ReferencedPairLogps]:
+def extreme_pairs(dtype: torch.dtype) -> Mapping[str, ReferencedMarginPairLogps]:
     certain = [0.0, -1e-30, -1e-12, -1e-7]
     unsure, zero, one, many = [-1.0] * 4, [0.0] * 4, [1] * 4, [7] * 4
     far = [-1e4, -2.0, -1e4, -2.0]
@@ -73,6 +78,7 @@ def extreme_pairs(dtype: torch.dtype) -> Mapping[str, ReferencedPairLogps]:
         "a certain chosen answer (s̄ → 0)": _pairs(dtype, certain, unsure, (one, many), (certain, zero)),
         "a certain rejected answer (s̄ → 0)": _pairs(dtype, unsure, certain, (many, one), (zero, certain)),
         "two certain answers (s̄ → 0)": _pairs(dtype, certain, certain[::-1], (one, one), (certain, certain)),
+        EXTREME_MARGINS: _pairs(dtype, unsure, unsure, (one, one), (zero, zero), [1e4, 1e-4, 0.0, -2.0]),
     }
 
 
@@ -164,12 +170,13 @@ def undesirable(record: Any, name: str) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class AllScores:
-    """Pairs of scores with what every auxiliary brings; the fields are those of `api`'s records of scores."""
+    """Pairs of scores with margins and with what every auxiliary brings: all fields of `api`'s records of scores."""
 
     chosen: Tensor
     rejected: Tensor
     chosen_tokens: Tensor
     rejected_tokens: Tensor
+    margin: Tensor
     bias_chosen: Tensor
     bias_rejected: Tensor
     adversarial_chosen: Tensor
@@ -183,7 +190,10 @@ class AllScores:
 
 
 def scores(
-    chosen: Sequence[float], rejected: Sequence[float], beside: tuple[Sequence[float], Sequence[float]] | None = None
+    chosen: Sequence[float],
+    rejected: Sequence[float],
+    beside: tuple[Sequence[float], Sequence[float]] | None = None,
+    margin: Sequence[float] = _ONE,
 ) -> Callable[[torch.dtype], AllScores]:
     """Pairs of scores; every further scorer gives `beside`, by default the same.
 
@@ -198,6 +208,7 @@ def scores(
             tensor(rejected, dtype),
             chosen_tokens=torch.tensor(_FEW[: len(chosen)]),
             rejected_tokens=torch.tensor(_OTHERS[: len(chosen)]),
+            margin=tensor(margin[: len(chosen)], dtype),
             bias_chosen=tensor(won, dtype),
             bias_rejected=tensor(lost, dtype),
             adversarial_chosen=tensor(won, dtype),
@@ -221,6 +232,7 @@ def extreme_scores(dtype: torch.dtype) -> Mapping[str, AllScores]:
         "a margin of 10,000": margin,
         "a margin of 10,000 against that of the scorer beside it": scores(far, far[::-1], (far[::-1], far))(dtype),
         "a common offset of 10,000": scores([1e4, -1e4], [1e4, -1e4])(dtype),
+        EXTREME_MARGINS: scores([0.0] * 3, [0.0] * 3, margin=[1e4, 0.0, -2.0])(dtype),
         "a batch of equal scores and lengths": replace(
             scores([0.0, 0.0], [0.0, 0.0])(dtype),
             batch_scores=still,

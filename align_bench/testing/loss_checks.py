@@ -10,7 +10,7 @@ from annotated_types import BaseMetadata, Ge, Le
 from torch import Tensor
 from torch.autograd.gradcheck import GradcheckError, gradcheck
 
-from align_bench.api import OnlineAlgorithm
+from align_bench.api import OfflineAlgorithm, OnlineAlgorithm
 from align_bench.testing.specimens import for_method
 from align_bench.testing.subject import Subject, Verdict, failed, not_applicable, passed, shown
 from align_bench.testing.written_batches import drifted
@@ -141,6 +141,27 @@ def rewards(subject: Subject) -> Verdict:
     return passed("; ".join(rises))
 
 
+def margin(subject: Subject) -> Verdict:
+    if not isinstance(subject.algorithm, OfflineAlgorithm) or not subject.algorithm.margin:
+        return not_applicable("it reads no margin")
+    record = subject.batch(subject.kind.near_reference)
+    before, after = (subject.loss(replace(record, margin=record.margin + more)) for more in (0, 1))
+    rise = after.values - before.values
+    if not (rise > 0).all():
+        return failed(
+            f"the loss changes by {shown(rise)} when the margin rises by 1",
+            "look for a flipped sign, or for a margin that is not read",
+        )
+    given = subject.rewards(before)
+    for name, values in subject.rewards(after).items():
+        if not torch.equal(values, given[name]):
+            return failed(
+                f"{name} change by {shown(values - given[name])} when the margin rises by 1",
+                "keep the margin out of the rewards: pairs that are measured need not have one",
+            )
+    return passed(f"the loss rises by {shown(rise)} when the margin rises by 1, and the rewards stay")
+
+
 def length(subject: Subject) -> Verdict:
     algorithm, counts = subject.algorithm, subject.kind.counts
     normalised = None if isinstance(algorithm, OnlineAlgorithm) else algorithm.normalised
@@ -150,7 +171,7 @@ def length(subject: Subject) -> Verdict:
         return not_applicable("nothing is declared; @algorithm(normalised=True or False) declares it")
     record = subject.batch(subject.kind.moderate)
     given = {field.name: getattr(record, field.name) for field in fields(record)}
-    sums = [name for name, value in given.items() if value.is_floating_point()]
+    sums = [name for name, value in given.items() if value.is_floating_point() and name != "margin"]
     doubled = [name for name in (*counts, *(sums if normalised else ())) if name not in subject.kind.per_batch]
     before = subject.loss(record).values
     after = subject.loss(replace(record, **{name: 2 * given[name] for name in doubled})).values

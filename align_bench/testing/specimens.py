@@ -43,6 +43,7 @@ from align_bench.testing.written_batches import better_up, extreme_rollouts, no_
 Specimen: TypeAlias = Batch | AllScores | Rollouts
 Learner: TypeAlias = OfflineAlgorithm | OnlineAlgorithm
 _SIDES = ("chosen", "rejected")
+_MARGINS = (0.43, 1.91, 3.07, 0.89)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ class Kind:
 
     Attributes:
         trained: the record's fields that carry gradient, in the order of the rewards that answer to them.
-        at_reference: rows where the policy equals the reference (scores: where both scores are 0).
+        at_reference: rows where the policy equals the reference (scores: where both scores are 0), with margins of 1.
         near_reference: rows a little to either side of it, where no method has reached its target yet.
         moderate: rows well away from it and from each other, where losses are curved; no round numbers, at which a
             hinge might stand.
@@ -86,8 +87,10 @@ def read_by(algorithm: Learner, parameters: Parameters) -> type[Any]:
     if isinstance(algorithm, OnlineAlgorithm):
         return CriticRollouts if algorithm.critic else Rollouts
     beside = algorithm.beside(parameters)
-    wanted = algorithm.data, algorithm.reference, None if beside is None else type(beside)
-    return next(kind for kind, each in READINGS.items() if (each.data, each.reference, each.auxiliary) == wanted)
+    wanted = algorithm.data, algorithm.reference, None if beside is None else type(beside), algorithm.margin
+    return next(
+        kind for kind, each in READINGS.items() if (each.data, each.reference, each.auxiliary, each.margin) == wanted
+    )
 
 
 def for_method(record: Specimen, algorithm: Learner, parameters: Parameters) -> Any:
@@ -100,7 +103,7 @@ KINDS: Mapping[str, Kind] = {
         trained=("chosen", "rejected"),
         at_reference=lopsided_pairs([0.0] * 4, [0.0] * 4),
         near_reference=near_pairs(0.05),
-        moderate=lopsided_pairs([0.513, -2.071, 1.537, 3.019], [-1.043, 0.967, -0.461, 4.127]),
+        moderate=lopsided_pairs([0.513, -2.071, 1.537, 3.019], [-1.043, 0.967, -0.461, 4.127], _MARGINS),
         extreme=extreme_pairs,
         rejected=side_of,
         by_definition=pairs_by_definition,
@@ -133,7 +136,7 @@ KINDS: Mapping[str, Kind] = {
         trained=("chosen", "rejected"),
         at_reference=scores([0.0, 0.0], [0.0, 0.0]),
         near_reference=scores([0.0, 0.05, -0.05], [0.0, -0.05, 0.05]),
-        moderate=scores([1.53, -2.07, 0.27], [-0.51, 1.03, 0.49], ([0.87, 0.21, -1.13], [-0.33, 1.59, 0.43])),
+        moderate=scores([1.53, -2.07, 0.27], [-0.51, 1.03, 0.49], ([0.87, 0.21, -1.13], [-0.33, 1.59, 0.43]), _MARGINS),
         extreme=extreme_scores,
         rejected=side_of,
         by_definition=scores_by_definition,

@@ -17,7 +17,7 @@ from align_bench.records import Parameters
 from align_bench.testing.bench import Bench, RolloutFeed, bench
 from align_bench.testing.specimens import Kind, Learner, Specimen, for_method
 from align_bench.train.auxiliary import attach
-from align_bench.train.feeds import FEEDS, Feed
+from align_bench.train.feeds import Feed, feed_of
 
 Status: TypeAlias = Literal["passed", "failed", "not applicable", "unchecked"]
 
@@ -95,7 +95,7 @@ class Subject:
         if isinstance(algorithm, OnlineAlgorithm):
             yield model, RolloutFeed(rows, self.bench.reference_model, critic=algorithm.critic)
             return
-        feed = FEEDS[algorithm.data](rows, self.bench.reference if algorithm.reference else None)
+        feed = feed_of(algorithm, rows, self.bench.reference if algorithm.reference else None)
         declared = algorithm.beside(self.parameters)
         if declared is None:
             yield model, feed
@@ -119,6 +119,8 @@ def guarded(check: Callable[[Subject], Verdict], subject: Subject) -> Verdict:
     except (Exception, SystemExit) as error:
         hint = f"see {_place(error, subject.algorithm)}"
         asked = error.name or "" if isinstance(error, AttributeError) else ""
+        if asked == "margin":
+            hint += "; to read the data's margin annotate the batch as a record with Margin in its name"
         if asked.startswith("ref_") and not subject.algorithm.reference:
             hint += "; to read the reference annotate the batch as a Referenced… record, or declare reference=True"
         return failed(f"raised {type(error).__name__}: {error}", hint)

@@ -22,6 +22,7 @@ from align_bench.api import (
     ReferencedUnpairedLogps,
     UnpairedLogps,
 )
+from align_bench.api.batches import with_margin
 from align_bench.data.batches import mismatched
 from align_bench.errors import DataError
 from align_bench.models.layout import training_passes
@@ -30,7 +31,7 @@ from align_bench.models.positions import positions_of, within
 from align_bench.train.auxiliary import companion_of, pair_scores
 
 if TYPE_CHECKING:
-    from align_bench.api import Batch
+    from align_bench.api import Batch, OfflineAlgorithm
     from align_bench.models.layout import Sequences
     from align_bench.records import TokenRow
 
@@ -187,12 +188,66 @@ class UnpairedFeed:
         )
 
 
+class MarginFeed:
+    """Pairs as another feed has them, with the data's margin."""
+
+    def __init__(self, feed: Feed, margins: Tensor) -> None:
+        self.feed, self.margins = feed, margins
+        self.lengths, self.tokens = feed.lengths, feed.tokens
+
+    def begin(self, model: Any, batch: Sequence[int], max_tokens: int) -> None:
+        """What the other feed prepares."""
+        self.feed.begin(model, batch, max_tokens)
+
+    def record(self, model: Any, examples: Sequence[int]) -> Batch:
+        record = self.feed.record(model, examples)
+        assert isinstance(record, PairLogps | PairScores), "margins are of pairs"
+        return with_margin(record, self.margins[list(examples)].to(record.chosen))
+
+
 FEEDS: Mapping[str, Callable[[Sequence[TokenRow], Reference | None], Feed]] = {
     "pairs": PairFeed,
     "chosen": ChosenFeed,
     "scores": ScoreFeed,
     "unpaired": UnpairedFeed,
 }
+
+
+def feed_of(algorithm: OfflineAlgorithm, rows: Sequence[TokenRow], reference: Reference | None) -> Feed:
+    """The examples of a method.
+
+    Args:
+        algorithm: the method.
+        rows: the tokenised training rows.
+        reference: base log-probabilities by column, each of shape [rows]; None where the loss reads none.
+
+    Raises:
+        DataError: when the rows do not fit what the loss reads.
+    """
+    feed = FEEDS[algorithm.data](rows, reference)
+    return MarginFeed(feed, margins_of(rows, algorithm.name)) if algorithm.margin else feed
+
+
+def margins_of(rows: Sequence[TokenRow], method: str, where: str = "the training set") -> Tensor:
+    """The margins of pairs, float32, shape [rows].
+
+    Args:
+        rows: the tokenised rows.
+        method: who reads them.
+        where: what the rows are called in a message.
+
+    Raises:
+        DataError: a row has none.
+    """
+    margins = [row.margin for row in rows]
+    if lacking := margins.count(None):
+        first = rows[margins.index(None)].pair
+        raise DataError(
+            f"{method} reads how much better the chosen answer is, and {lacking:,} of {len(margins):,} rows of {where} "
+            f"do not say it (the first is row {first})",
+            fix="give every row a number in `margin`, or in `score_chosen` and `score_rejected`, or drop these rows",
+        )
+    return torch.tensor(margins, dtype=torch.float32)
 
 
 def mismatched_sequence(

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from align_bench.data.batches import effective_batches
 from align_bench.models.layout import training_passes
 from align_bench.train.auxiliary import attach
-from align_bench.train.feeds import FEEDS
+from align_bench.train.feeds import feed_of
 from align_bench.train.job import TrainLog
 from align_bench.train.plugin_code import plugin_code
 from align_bench.train.steps import Budget, State, accumulated, one_process
@@ -42,7 +42,7 @@ def train(job: TrainingJob[OfflineAlgorithm], reference: Reference | None = None
         beside = job.algorithm.beside(job.parameters)
     if beside is not None:
         attach(model, beside, seed=job.seed)
-    feed = FEEDS[job.algorithm.data](job.rows, reference)
+    feed = feed_of(job.algorithm, job.rows, reference)
     batches = effective_batches(len(feed.lengths), settings.batch_size, epochs=settings.epochs, seed=job.seed)
     state = State(job, len(batches))
     accelerator.init_trackers("train")

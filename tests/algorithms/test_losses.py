@@ -23,6 +23,7 @@ from align_bench.api import (
     ReferencedUnpairedLogps,
     UnpairedLogps,
 )
+from align_bench.api.batches import with_margin
 from align_bench.plugins.registry import load_registry
 
 Record = Any  # the record that the method reads
@@ -60,12 +61,17 @@ SETTINGS: list[tuple[str, Parameters]] = [
     ("rpo", {"beta": 0.1, "nll_weight": 1.0}),
     ("rpo", {"beta": 0.3, "nll_weight": 0.2}),
     ("sft", {}),
+    ("odpo", {"beta": 0.1, "alpha": 1.0}),
+    ("odpo", {"beta": 0.4, "alpha": 0.3}),
+    ("margin_rm", {"scale": 1.0, "centering": 0.0}),
+    ("margin_rm", {"scale": 0.3, "centering": 0.01}),
 ]
 each_setting = pytest.mark.parametrize(
     ("name", "parameters"), SETTINGS, ids=[f"{name}-{'-'.join(map(str, given.values()))}" for name, given in SETTINGS]
 )
 METHODS = list(dict.fromkeys(name for name, _ in SETTINGS))
-REFERENCED = ["dpo", "ipo", "cdpo", "rdpo", "ldpo", "rpo"]  # pairs whose loss reads a reference
+REFERENCED = ["dpo", "ipo", "cdpo", "rdpo", "ldpo", "rpo", "odpo"]  # pairs whose loss reads a reference
+MARGINS = ["odpo", "margin_rm"]  # whose loss reads the data's margin
 each_method = pytest.mark.parametrize("name", METHODS)
 each_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 
@@ -203,6 +209,21 @@ def naive_sft(batch: Batch) -> Expected:
     return [(-mean, mean) for mean in means]
 
 
+def naive_odpo(batch: Batch, beta: float, alpha: float) -> Expected:
+    found = []
+    for won, lost, margin in zip(ratios(batch, "chosen"), ratios(batch, "rejected"), batch["margin"], strict=True):
+        offset = alpha * math.log(max(margin, 1e-6))
+        found.append((-log_sigmoid(beta * won - beta * lost - offset), beta * won, beta * lost))
+    return found
+
+
+def naive_margin_rm(batch: Batch, scale: float, centering: float) -> Expected:
+    return [
+        (-log_sigmoid(won - lost - scale * margin) + centering * (won + lost) ** 2, won, lost)
+        for won, lost, margin in zip(batch["chosen"], batch["rejected"], batch["margin"], strict=True)
+    ]
+
+
 NAIVE: dict[str, Callable[..., Expected]] = {
     "rm": naive_rm,
     "dpo": naive_dpo,
@@ -216,6 +237,8 @@ NAIVE: dict[str, Callable[..., Expected]] = {
     "cpo": naive_cpo,
     "rpo": naive_rpo,
     "sft": naive_sft,
+    "odpo": naive_odpo,
+    "margin_rm": naive_margin_rm,
 }
 
 
@@ -224,6 +247,11 @@ NAIVE: dict[str, Callable[..., Expected]] = {
 
 def lopsided(name: str, seed: int = 0, rows: int = ROWS) -> Record:
     """Random float64 rows: margins of both signs, answers of 1 to 400 tokens, probabilities from near 1 to tiny."""
+    if name in MARGINS:
+        plain = "rm" if name == "margin_rm" else "dpo"
+        draw = random.Random(f"{name}/{seed}")
+        said = [draw.choice((draw.uniform(0, 5), draw.uniform(5, 100), 0.0, -1.0)) for _ in range(rows)]
+        return with_margin(lopsided(plain, seed, rows), _tensor(said))
     draw = random.Random(f"{name}/{seed}")
     if name == "rm":
         return scored(*(_tensor([draw.gauss(0.3, 3) * draw.choice((0.1, 1, 5)) for _ in range(rows)]) for _ in "wl"))
@@ -357,6 +385,26 @@ def test_dpo_is_a_special_case(methods: dict[str, OfflineAlgorithm], name: str, 
     assert torch.equal(methods[name](batch, beta=0.2, **neutral).values, methods["dpo"](batch, beta=0.2).values)
 
 
+def test_an_offset_of_nothing_is_dpo(methods: dict[str, OfflineAlgorithm]) -> None:
+    batch = lopsided("dpo")
+    with_one = with_margin(batch, torch.ones(ROWS, dtype=torch.float64))
+    assert torch.equal(methods["odpo"](with_one, beta=0.2).values, methods["dpo"](batch, beta=0.2).values)
+
+
+def test_the_better_the_chosen_answer_the_more_odpo_asks_for(methods: dict[str, OfflineAlgorithm]) -> None:
+    """At the reference, where the loss is −log σ(−ln m) = ln(1 + m), and next to nothing where m is not above 0."""
+    batch = pair([-1.0] * 5, [-1.0] * 5, torch.float64, ref=-1.0)
+    margins = _tensor([3.0, 1.0, 0.25, 0.0, -4.0])
+    values = methods["odpo"](with_margin(batch, margins), beta=0.2, alpha=1.0).values.tolist()
+    assert values == pytest.approx([math.log(4), math.log(2), math.log(1.25), 1e-6, 1e-6], rel=1e-6)
+
+
+def test_a_margin_of_nothing_is_the_plain_reward_model(methods: dict[str, OfflineAlgorithm]) -> None:
+    batch = lopsided("rm")
+    nothing = with_margin(batch, torch.zeros(ROWS, dtype=torch.float64))
+    assert torch.equal(methods["margin_rm"](nothing).values, methods["rm"](batch).values)
+
+
 def test_robust_dpo_is_unbiased_under_flips(methods: dict[str, OfflineAlgorithm]) -> None:
     """Over labels that are flipped with probability ε, its expectation is DPO's loss on clean ones."""
     batch, rate = lopsided("dpo"), 0.2
@@ -417,8 +465,8 @@ TURNING: dict[str, Callable[..., Tensor]] = {"ipo": below_target_of_ipo, "cdpo":
 def test_gradient_raises_the_chosen_and_lowers_the_rejected(
     methods: dict[str, OfflineAlgorithm], name: str, parameters: Parameters, seed: int
 ) -> None:
-    if name == "rm":
-        parameters = {"centering": 0.0}  # the centring term pulls both scores to 0, whichever won
+    if "centering" in parameters:
+        parameters = {**parameters, "centering": 0.0}  # the centring term pulls both scores to 0, whichever won
     batch = lopsided(name, seed)
     _, found = gradients(methods[name], batch, **parameters)
     if isinstance(batch, UnpairedLogps):
@@ -459,6 +507,8 @@ def test_gradient_equals_finite_differences(
 
 def moderate(name: str) -> Record:
     """Rows whose losses are curved enough for finite differences, on both branches of ORPO's log-odds."""
+    if name in MARGINS:
+        return with_margin(moderate("rm" if name == "margin_rm" else "dpo"), _tensor([0.5, 2.0, 1.25]))
     if name == "kto":
         return unpaired([3.0, -4.0, 0.5, -1.0], [True, False, False, True], [2.0, 0.5])
     if name == "rm":
@@ -485,6 +535,9 @@ def test_rows_are_independent_of_order_and_of_each_other(methods: dict[str, Offl
 
 def extreme(name: str, dtype: torch.dtype) -> Record:
     """Two rows with a margin of +10,000 and −10,000."""
+    if name in MARGINS:
+        plain = extreme("rm" if name == "margin_rm" else "dpo", dtype)
+        return with_margin(plain, torch.tensor([3.0, 0.5], dtype=dtype))
     if name == "rm":
         return scored(torch.tensor([5e3, -5e3], dtype=dtype), torch.tensor([-5e3, 5e3], dtype=dtype))
     if name == "kto":
@@ -533,6 +586,8 @@ def test_margins_that_overflow_exp_stay_finite_with_drift_at_zero_too(
         "cpo": {"beta": 10.0},
         "rpo": {"beta": 10.0},
         "sft": {},
+        "odpo": {"beta": 10.0, "alpha": 100.0},
+        "margin_rm": {"scale": 1e3},
     }[name]
     loss, found = gradients(methods[name], batch, **steep)
     assert all(tensor.isfinite().all() for tensor in (loss.values, *found))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from align_bench.models.precision import Precision, resolve_precision
 from align_bench.plugins.registry import load_registry
 from align_bench.records import Message, Preference, PreferenceSet, Scalar, TokenRow
 from align_bench.suite.models import Lora, Train
-from align_bench.train.feeds import FEEDS, Reference, UnpairedFeed, mismatched_sequence
+from align_bench.train.feeds import Reference, UnpairedFeed, feed_of, mismatched_sequence
 from align_bench.train.job import TrainingJob
 from align_bench.train.loop import train
 
@@ -139,7 +139,7 @@ def our_means(
 ) -> Means:
     """The loss, rewards and metrics of all rows as one effective batch of several micro-batches."""
     algorithm = offline(name)
-    feed = FEEDS[algorithm.data](rows, our_reference(name, base, precision, rows))
+    feed = feed_of(algorithm, rows, our_reference(name, base, precision, rows))
     batch = range(len(feed.lengths))
     feed.begin(model, batch, MAX_TOKENS)
     parts = micro_batches(batch, feed.lengths, max_tokens=MAX_TOKENS)
@@ -168,7 +168,8 @@ def conversations(preferences: PreferenceSet) -> Any:
             desirable = row.chosen is not None
             rows.append({"prompt": prompt, "completion": chosen if desirable else rejected, "label": desirable})
         else:
-            rows.append({"prompt": prompt, "chosen": chosen, "rejected": rejected})
+            margin = {} if row.margin is None else {"margin": row.margin}
+            rows.append({"prompt": prompt, "chosen": chosen, "rejected": rejected, **margin})
     return Dataset.from_list(rows)
 
 
@@ -263,6 +264,33 @@ def test_rm_equals_trl(
     assert unpadded(batch["input_ids"], batch["attention_mask"]) == whole(rows, "chosen") + whole(rows, "rejected")
     theirs = trainer.compute_loss(trainer.model, batch)
     assert ours["values"].item() == close(theirs.item())
+    assert_same_gradient(model, ours["values"], trainer.model, theirs)
+
+
+@pytest.mark.parametrize("centering", [0.0, 0.05])
+def test_margin_rm_equals_trl(
+    tmp_path: Path, base: Base, precision: Precision, preferences: PreferenceSet, centering: float
+) -> None:
+    """RewardTrainer.compute_loss of rows with a column `margin`, which it subtracts from the difference of scores."""
+    from trl import RewardConfig, RewardTrainer
+
+    margins = [0.0, 0.5, 1.0, 2.5, -0.75, 3.0]
+    marked = [replace(row, margin=margin) for row, margin in zip(preferences.rows, margins, strict=True)]
+    preferences = replace(preferences, rows=tuple(marked))
+    rows = token_rows(base, preferences)
+    assert [row.margin for row in rows] == margins
+    model = our_model(base, precision, scalar=True)
+    ours = our_means("margin_rm", model, base, precision, rows, scale=1.0, centering=centering)
+    config = RewardConfig(output_dir=str(tmp_path), center_rewards_coefficient=centering, **SETTINGS)
+    trainer = RewardTrainer(args=config, train_dataset=conversations(preferences), **fresh(base, scalar=True))
+    copy_adapter(model, trainer.model)
+
+    batch = collated(trainer)
+    assert unpadded(batch["input_ids"], batch["attention_mask"]) == whole(rows, "chosen") + whole(rows, "rejected")
+    assert batch["margin"].tolist() == margins
+    theirs = trainer.compute_loss(trainer.model, batch)
+    plain = our_means("rm", model, base, precision, rows, centering=centering)
+    assert ours["values"].item() == close(theirs.item()) != close(plain["values"].item())
     assert_same_gradient(model, ours["values"], trainer.model, theirs)
 
 

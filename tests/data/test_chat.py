@@ -444,6 +444,7 @@ def test_saved_tables_come_back_equal(tmp_path: Path) -> None:
         TokenRow(3, (1, 2, 100_000), (4,), (5, 6), 1),
         TokenRow(5, (7,), None, (8, 9, 10)),
         TokenRow(6, (7, 300), (1,), None, 2),
+        TokenRow(7, (7, 301), (1,), (2,), None, -0.75),
     )
     for saved in (
         TokenTable(rows, {"kept": 3, "truncated": 1, "dropped: longer than 40 tokens": 2}),

@@ -15,6 +15,7 @@ ROWS = [
     TokenRow(3, (1, 2, 100_000), (4,), (5, 6), 1),
     TokenRow(5, (7,), None, (8, 9, 10)),
     TokenRow(6, (7, 300), (1,), None, 2),
+    TokenRow(7, (7, 301), (1,), (2,), None, 2.5),
     TokenRow(9, (8,), (), (1,), None),
 ]
 
@@ -22,14 +23,16 @@ ROWS = [
 def test_rows_come_back() -> None:
     rows = TokenRows.of(ROWS)
     assert list(rows) == ROWS
-    assert [rows[place] for place in range(-4, 4)] == [*ROWS, *ROWS]
+    assert [rows[place] for place in range(-5, 5)] == [*ROWS, *ROWS]
     assert rows == ROWS
     assert tuple(ROWS) == rows
-    assert rows != ROWS[:3]
-    assert rows != [*ROWS[:3], ROWS[0]]
+    assert rows != ROWS[:4]
+    assert rows != [*ROWS[:4], ROWS[0]]
     assert TokenRows.of(rows) is rows
     assert all(type(token) is int for row in rows for token in row.prompt)
     assert type(rows[0].pair) is type(rows[0].gold_choice) is int
+    assert type(rows[3].margin) is float
+    assert rows[0].margin is None
 
 
 @pytest.mark.parametrize(
@@ -42,9 +45,9 @@ def test_slices_are_rows_as_well(place: slice) -> None:
     assert list(found[1:]) == ROWS[place][1:]
 
 
-@pytest.mark.parametrize("place", [4, -5])
+@pytest.mark.parametrize("place", [5, -6])
 def test_there_is_no_row_beyond_the_last(place: int) -> None:
-    with pytest.raises(IndexError, match="of 4"):
+    with pytest.raises(IndexError, match="of 5"):
         TokenRows.of(ROWS)[place]
 
 

@@ -98,6 +98,7 @@ def test_rewards_are_the_methods_own() -> None:
         "kto": ([0.1, 0.05, 0.0], [0.1, -0.1, 0.1]),
         "simpo": ([-2.5, -5.0, -5.0], [-2.5, -5.0, -2.5]),
         "orpo": ([-0.1, -0.2, -0.2], [-0.1, -0.2, -0.1]),
+        "odpo": ([0.1, 0.05, 0.0], [0.1, -0.1, 0.1]),  # of rows without a margin
     }
     for name, (chosen, rejected) in expected.items():
         method = registry[name].algorithm

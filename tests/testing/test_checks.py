@@ -27,6 +27,7 @@ CHECKS = [
     "gradients",
     "extremes",
     "rewards",
+    "margin",
     "length",
     "KL estimate",
     "range ends",
@@ -69,7 +70,7 @@ from align_bench.api import *
 
 
 @{decorator}, paper="none", learning_rate=1e-5, {declared})
-def planted(batch, *, beta: Annotated[float, {bounds}] = 0.1) -> Loss:
+def planted(batch{annotation}, *, beta: Annotated[float, {bounds}] = 0.1) -> Loss:
     {doc}
 {body}
 """
@@ -85,6 +86,7 @@ class Twin:
     bounds: str = "Gt(0)"
     doc: str = DOCUMENTED
     before: str = ""
+    annotation: str = ""
 
     @property
     def text(self) -> str:
@@ -238,6 +240,26 @@ GRPO = replace(
     return Loss(((surrogate + 0.04 * (back.exp() - back - 1)) * batch.mask).sum(1) / batch.mask.sum(1))
 """,
 )
+OFFSET = replace(
+    DPO,
+    annotation=": ReferencedMarginPairLogps",
+    body="""
+    chosen = beta * (batch.chosen - batch.ref_chosen)
+    rejected = beta * (batch.rejected - batch.ref_rejected)
+    offset = batch.margin.clamp(min=1e-6).log()
+    return Loss(-logsigmoid(chosen - rejected - offset), chosen_rewards=chosen, rejected_rewards=rejected)
+""",
+)
+MARGIN_RM = Twin(
+    "scores",
+    "at_reference=math.log1p(math.e)",
+    """
+    values = -logsigmoid(batch.chosen - batch.rejected - batch.margin)
+    return Loss(values, chosen_rewards=batch.chosen, rejected_rewards=batch.rejected)
+""",
+    before="import math",
+    annotation=": MarginPairScores",
+)
 ONLINE = {"ppo": PPO, "rloo": RLOO, "grpo": GRPO, "poe": POE, "robust": ROBUST, "odin": ODIN}
 TWINS = ONLINE | {
     "dpo": DPO,
@@ -248,6 +270,8 @@ TWINS = ONLINE | {
     "rdpo": SMOOTHED,
     "ipo": IPO,
     "rm": RM,
+    "offset": OFFSET,
+    "margin_rm": MARGIN_RM,
 }
 
 Mutant = tuple[Twin, str, str, set[str]]  # the sound twin, what is sound in it, the mistake, the checks that catch it
@@ -388,6 +412,18 @@ MUTANTS: dict[str, Mutant] = {
         {"advantages"},
     ),
     "a batch mean": (RM, "values = ", "values = batch.chosen.mean() * 0.1 + ", {"batches"}),
+    "an offset added": (OFFSET, "- offset)", "+ offset)", {"margin"}),
+    "a margin added": (MARGIN_RM, "- batch.margin", "+ batch.margin", {"margin", "closed form"}),
+    "a margin that is not read": (OFFSET, "- offset)", ")", {"margin"}),
+    "an offset in the reward": (
+        OFFSET,
+        "rejected_rewards=rejected)",
+        "rejected_rewards=rejected + offset)",
+        {"margin"},
+    ),
+    "an offset without care for equal answers": (OFFSET, ".clamp(min=1e-6)", "", {"extremes"}),
+    "a micro-batch's mean margin": (MARGIN_RM, "batch.margin", "batch.margin.mean()", {"batches"}),
+    "a margin that is not declared": (OFFSET, "ReferencedMargin", "Referenced", {"contract"}),
     "a section left out": (SFT, "Source:", "From:", {"documentation"}),
     "a parameter left out": (SFT, "beta: strength", "bet: strength", {"documentation"}),
     "a unit left out": (SFT, "per nat.", "a number.", {"documentation"}),
@@ -579,6 +615,12 @@ def test_reference_that_is_not_declared_is_suggested(loaded: Write) -> None:
     twin, sound, mistake, _ = MUTANTS["a reference that is not declared"]
     (check,) = check_algorithm(loaded(twin.text.replace(sound, mistake))).having("failed")
     assert "declare reference=True" in check.hint
+
+
+def test_margin_that_is_not_declared_is_suggested(loaded: Write) -> None:
+    twin, sound, mistake, _ = MUTANTS["a margin that is not declared"]
+    (check,) = check_algorithm(loaded(twin.text.replace(sound, mistake))).having("failed")
+    assert "annotate the batch as a record with Margin in its name" in check.hint
 
 
 def test_kind_without_checks_is_unchecked_and_not_passed() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +32,14 @@ from align_bench.train.steps import Budget
 
 FP32 = Precision("fp32", "float32", "cpu")
 SETTINGS = Train(batch_size=6, max_length=128)
-METHODS = ["rm", "dpo", "kto", "simpo", "orpo"]
+METHODS = ["rm", "dpo", "kto", "simpo", "orpo", "odpo", "margin_rm"]
 
 
 @pytest.fixture(scope="module")
 def rows(tokenizer: Any) -> Sequence[TokenRow]:
     found = read(DataSource("embedded/planted", split="train", rows=14))
-    return tokenize(tokenizer, found, max_length=128).rows
+    preferences = tuple(replace(row, margin=0.3 + row.pair % 5) for row in found.rows)  # for the methods that read it
+    return tokenize(tokenizer, replace(found, rows=preferences), max_length=128).rows
 
 
 @pytest.fixture(scope="module")

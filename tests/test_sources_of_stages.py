@@ -237,8 +237,6 @@ TABLE: dict[str, frozenset[str]] = {
     "metrics.": REPORT,
     "metrics": _made("audit trials"),
     "metrics.counterfactual": _made("audit"),
-    "metrics.length": _made("audit"),
-    "metrics.thinking": _made("audit"),
     "metrics.scripts": _made("audit"),
     "metrics.bold": _made("audit"),
     "metrics.mean": _made("audit trials"),

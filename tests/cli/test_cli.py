@@ -394,7 +394,7 @@ def test_data_takes_the_line_that_a_refusal_proposes(tmp_path: Path) -> None:
     answer = align_bench("data", path, "--choice", "x=a", "--choice", "y=b", "--choice", "zz=drop")
     assert answer.code == 0
     assert re.search(r"kept\W+3\b", answer.said)
-    assert align_bench("data", path, "--choice", ">=0=a").code == 1
+    assert align_bench("data", path, "--choice", ">=0=a").code == 2
 
 
 def test_data_with_an_unknown_column_is_told(tmp_path: Path) -> None:

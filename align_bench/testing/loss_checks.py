@@ -15,6 +15,9 @@ from align_bench.testing.specimens import for_method
 from align_bench.testing.subject import Subject, Verdict, failed, not_applicable, passed, shown
 from align_bench.testing.written_batches import drifted
 
+# What a text says that means log-probabilities divided by tokens.
+_MEAN_OF_TOKENS = re.compile(r"\b(means?|averages?)\b[^.;]{0,60}\btokens?\b|\blength-normali[sz]ed\b", re.IGNORECASE)
+
 
 def runs(subject: Subject) -> Verdict:
     record = subject.batch(subject.kind.moderate)
@@ -168,7 +171,7 @@ def length(subject: Subject) -> Verdict:
     if not counts:
         return not_applicable(f"{subject.algorithm.data} carry no token counts")
     if normalised is None:
-        return not_applicable("nothing is declared; @algorithm(normalised=True or False) declares it")
+        return _undeclared_length(subject)
     record = subject.batch(subject.kind.moderate)
     given = {field.name: getattr(record, field.name) for field in fields(record)}
     sums = [name for name, value in given.items() if value.is_floating_point() and name != "margin"]
@@ -182,6 +185,28 @@ def length(subject: Subject) -> Verdict:
             "divide by each answer's own token count" if normalised else "declare normalised=True, or leave it out",
         )
     return passed(f"{what} leave it at {shown(before)}")
+
+
+def _undeclared_length(subject: Subject) -> Verdict:
+    """Whether a loss that declares nothing counts lengths, and whether that is what its text says."""
+    record = subject.batch(subject.kind.moderate)
+    given = {field.name: getattr(record, field.name) for field in fields(record)}
+    sums = [name for name, value in given.items() if value.is_floating_point() and name != "margin"]
+    doubled = [name for name in (*subject.kind.counts, *sums) if name not in subject.kind.per_batch]
+    before = subject.loss(record).values
+    after = subject.loss(replace(record, **{name: 2 * given[name] for name in doubled})).values
+    if torch.allclose(before, after, rtol=1e-9, atol=1e-12):
+        return not_applicable("nothing is declared; answers of any length at the same s̄ have the same loss")
+    found = f"its loss depends on length: answers twice as long at the same s̄ move it {shown(before)} → {shown(after)}"
+    fewer = subject.loss(replace(record, **{name: 2 * given[name] for name in subject.kind.counts})).values
+    claim = _MEAN_OF_TOKENS.search(subject.algorithm.doc)
+    if claim and torch.equal(before, fewer):  # nothing in it is divided by tokens
+        said = " ".join(claim[0].split())
+        return failed(
+            f"{found}, but its text says {said!r}",
+            "divide by each answer's own token count; or, if sums are meant, declare normalised=False",
+        )
+    return not_applicable(f"nothing is declared (normalised=True or False would be); {found}")
 
 
 def kl_estimate(subject: Subject) -> Verdict:

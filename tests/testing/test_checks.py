@@ -647,3 +647,50 @@ def test_random_numbers_of_the_caller_stay_as_they_were(loaded: Write) -> None:
     torch.manual_seed(3)
     check_algorithm(loaded(SFT.text))
     assert torch.equal(torch.rand(2), expected)
+
+
+SUMMED = '''
+from align_bench.api import Loss, ReferencedPairLogps, algorithm
+
+
+@algorithm(paper="none", learning_rate=1e-5, reward="ρ")
+def summed(logps: ReferencedPairLogps, *, target: float = 1.0) -> Loss:
+    """Squared distance of the margin from a target.
+
+    Equation:
+        ℓ = (ρ_c − ρ_r − target)², ρ the log-ratio to the reference, a {what}
+
+    Args:
+        logps: nats.
+        target: the margin, in nats.
+
+    Returns:
+        One value per pair, no unit; rewards in nats.
+
+    Source:
+        The tests.
+
+    Differs from the source:
+        In nothing.
+    """
+    chosen = logps.chosen - logps.ref_chosen
+    rejected = logps.rejected - logps.ref_rejected
+    return Loss((chosen - rejected - target) ** 2, chosen_rewards=chosen, rejected_rewards=rejected)
+'''
+
+
+@pytest.mark.parametrize(
+    ("what", "status", "said"),
+    [
+        ("mean per token", "failed", "its loss depends on length: answers twice as long"),
+        ("sum over the answer", "not applicable", "its loss depends on length: answers twice as long"),
+    ],
+)
+def test_a_text_that_says_mean_while_the_loss_sums_is_caught(tmp_path: Path, what: str, status: str, said: str) -> None:
+    path = tmp_path / "summed.py"
+    path.write_text(SUMMED.replace("{what}", what), encoding="utf-8")
+    (plugin,) = load_file(path)
+    (found,) = [check for check in check_algorithm(plugin.algorithm).checks if check.name == "length"]
+    assert found.status == status
+    assert said in found.found
+    assert ("but its text says 'mean per token'" in found.found) == (status == "failed")

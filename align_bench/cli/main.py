@@ -10,9 +10,11 @@ from rich.markup import escape
 from align_bench.cli import compare, data, export, methods, publish, run, verify  # noqa: F401 - each adds its commands to the application
 from align_bench.cli.app import app, errors
 from align_bench.errors import AlignBenchError
-from align_bench.report.formatting import visible
+from align_bench.report.formatting import clipped, visible
 
 __all__ = ["app", "main"]
+
+MOST_LETTERS = 2500  # of an error's message, and of its fix
 
 
 def main() -> None:
@@ -24,5 +26,7 @@ def main() -> None:
     try:
         app()
     except AlignBenchError as error:
-        errors.print(f"[bold red]error:[/] {escape(visible(str(error)))}", highlight=False, soft_wrap=True)
+        said = clipped(visible(error.message), MOST_LETTERS)
+        fix = f"\n  → {clipped(visible(error.fix), MOST_LETTERS)}" if error.fix else ""
+        errors.print(f"[bold red]error:[/] {escape(said + fix)}", highlight=False, soft_wrap=True)
         sys.exit(2)

@@ -65,6 +65,19 @@ def find_files(names: Sequence[str], split: str | None = None) -> tuple[Path, ..
     return tuple(found)
 
 
+def exists(name: str) -> bool:
+    """Whether a name is that of a file or folder.
+
+    Raises:
+        DataError: no file can be called so.
+    """
+    try:
+        return Path(name).expanduser().exists()
+    except (OSError, RuntimeError) as error:  # too long; or the folder of a user who is not there
+        shown = name if len(name) <= 100 else f"{name[:100]}…"
+        raise DataError(f"{shown}: no such file: {getattr(error, 'strerror', None) or error}.") from None
+
+
 def missing_file(name: str) -> DataError:
     """What is said of a file that is not there."""
     path = Path(name).expanduser()
@@ -76,10 +89,13 @@ def missing_file(name: str) -> DataError:
 
 
 def _named(name: str, split: str | None) -> list[Path]:
+    there = exists(name)
     path = Path(name).expanduser()
     if path.is_dir():
         return _folder(path, name, split)
-    if path.exists():
+    if there and not path.is_file():
+        raise DataError(f"{name}: got a pipe, socket or device, expected a file.", fix="write its rows into a file")
+    if there:
         return [path]
     if not is_pattern(name):
         raise missing_file(name)

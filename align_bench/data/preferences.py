@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from align_bench.data.fields import DropError, Turns, gold_answer, gold_candidates, unread_keys
-from align_bench.data.files import find_files, is_pattern, missing_file
+from align_bench.data.files import exists, find_files, is_pattern, missing_file
 from align_bench.data.layout import Layout, layout_of, tried_columns
 from align_bench.data.shapes import Answered
 from align_bench.data.tables import Table, first_line, read_files
@@ -240,8 +240,7 @@ def local_files(source: DataSource) -> tuple[Path, ...] | None:
     Raises:
         DataError: a file is not there, or the files cannot be read together.
     """
-    path = Path(source.path).expanduser()
-    if not source.files and not path.exists() and not is_pattern(source.path):
+    if not source.files and not exists(source.path) and not is_pattern(source.path):
         if _FILE_SUFFIX.search(source.path) or not _HUB_ID.fullmatch(source.path):
             raise missing_file(source.path)
         return None

@@ -252,6 +252,8 @@ def _json_lines(path: Path, where: str) -> Table:
 def _json_line(line: str, where: str, number: int) -> Cells:
     try:
         value = json.loads(line.lstrip("\ufeff"))  # within a file where two were joined
+    except RecursionError:
+        raise DataError(f"{where}, line {number}: not valid JSON: lists and objects are nested too deep.") from None
     except ValueError as error:
         raise DataError(f"{where}, line {number}: not valid JSON: {first_line(error)}") from error
     if not isinstance(value, dict):
@@ -269,6 +271,10 @@ def _json(path: Path, where: str) -> Table:
         if error.msg == "Extra data" and text.lstrip().startswith("{"):
             return _json_lines(path, where)
         raise DataError(f"{where}, line {error.lineno}: not valid JSON: {error.msg}.") from error
+    except RecursionError:
+        raise DataError(f"{where}: not valid JSON: lists and objects are nested too deep.") from None
+    except ValueError as error:  # a number of thousands of digits
+        raise DataError(f"{where}: not valid JSON: {first_line(error)}") from error
     if not isinstance(value, list):
         raise DataError(f"{where}: expected a JSON list of objects, found {_json_kind(value)}.")
     for number, row in enumerate(value):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from align_bench.errors import ModelError
 from align_bench.models.exported import read_note
+from align_bench.models.headers import json_object
 from align_bench.models.weights import weight_shapes
 from align_bench.store.remembered import cache_folder
 
@@ -57,20 +58,20 @@ def read_adapter(folder: Path) -> Adapter:
             f"{folder} holds an adapter without {WEIGHTS}", fix="save it with save_pretrained, as safetensors"
         )
     note = read_note(folder)
-    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    config = json_object(folder / CONFIG)
     base, revision = config.get("base_model_name_or_path"), config.get("revision")
     if note is not None:
         base = note.base
-    elif base and revision and not Path(base).expanduser().exists():
+    elif isinstance(base, str) and base and revision and not Path(base).expanduser().exists():
         base = f"{base}@{revision}"
-    if not base:
+    if not isinstance(base, str) or not base:
         raise ModelError(
             f"{folder / CONFIG} does not say which base the adapter stands on",
             fix="write the base's hub id or folder there, as base_model_name_or_path",
         )
     shapes = {name.removeprefix("base_model.model."): shape for name, shape in weight_shapes(folder / WEIGHTS).items()}
     head = {name: tuple(shape) for name, shape in shapes.items() if name.startswith(_HEADS)}
-    rows = [shape[0] for name, shape in shapes.items() if name.endswith(_EMBEDDINGS)]
+    rows = [shape[0] for name, shape in shapes.items() if name.endswith(_EMBEDDINGS) and shape]
     return Adapter(folder, str(base), head, max(rows, default=None))
 
 
@@ -112,6 +113,6 @@ def config_of(folder: Path) -> Any:
     """What a folder's config.json holds; empty where it has none."""
     try:
         found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -13,6 +13,7 @@ from align_bench.errors import ModelError
 from align_bench.models.adapters import CONFIG as ADAPTER_CONFIG
 from align_bench.models.adapters import config_of, is_adapter, merged_folder, read_adapter
 from align_bench.models.exported import read_note
+from align_bench.models.headers import check_gguf, json_object
 from align_bench.models.positions import position_limit
 from align_bench.models.weights import weight_shapes
 from align_bench.records import Json, TemplateInputs
@@ -59,7 +60,7 @@ class Base:
     def vocabulary(self) -> int | None:
         """How many tokens its configuration says that it knows; None where it does not, as of a GGUF file."""
         found = self._config()
-        size = found.get("vocab_size") or found.get("text_config", {}).get("vocab_size")
+        size = found.get("vocab_size") or _of_texts(found).get("vocab_size")
         return size if isinstance(size, int) else None
 
     @property
@@ -71,7 +72,7 @@ class Base:
     def end_token(self) -> int | None:
         """The id that its configuration names as the end of a text, the first of several; None without one."""
         found = self._config()
-        end = found.get("eos_token_id") or found.get("text_config", {}).get("eos_token_id")
+        end = found.get("eos_token_id") or _of_texts(found).get("eos_token_id")
         first = end[0] if isinstance(end, list) and end else end
         return first if isinstance(first, int) else None
 
@@ -100,6 +101,12 @@ class Base:
         if self.hub_id is not None:
             return f"{self.hub_id}@{self.digest}"
         return str((self.folder / self.gguf if self.gguf else self.folder).resolve())
+
+
+def _of_texts(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The part of a configuration that is about texts, where a model reads more than these."""
+    inner = config.get("text_config")
+    return inner if isinstance(inner, dict) else {}
 
 
 def find_base(name: str, *, role: str = "base", digest: Digest | None = None) -> Base:
@@ -155,12 +162,20 @@ def _found(name: str, role: str, digest: Digest) -> Base:
     """What the name means, an adapter as it is."""
     if name in EMBEDDED:
         return _in_folder(name, EMBEDDED[name], role, digest)
-    path = Path(name).expanduser()
+    try:
+        path = Path(name).expanduser()
+        there = path.exists()
+    except (OSError, RuntimeError) as error:  # too long; or the folder of a user who is not there
+        reason = getattr(error, "strerror", None) or error
+        raise ModelError(f"{role} {name[:100]!r} does not exist: {reason}") from None
     if path.is_dir():
         return _in_folder(name, path, role, digest)
-    if path.is_file():
+    if there and not path.is_file():
+        raise ModelError(f"{role} {name!r}: got a pipe, socket or device, expected a folder or a .gguf file")
+    if there:
         if path.suffix != ".gguf":
             raise ModelError(f"{role} {name!r}: got a {path.suffix or 'plain'} file, expected a folder or a .gguf file")
+        check_gguf(path)
         return Base(name, path.parent, path.name, digest(path), role)
     if path.is_absolute() or name.startswith(("~", ".")) or name.count("/") != 1 or path.suffix == ".gguf":
         raise ModelError(
@@ -233,6 +248,14 @@ def _in_folder(name: str, folder: Path, role: str, digest: Digest) -> Base:
         raise ModelError(
             f"{role} {name!r}: {folder} holds no .safetensors weights", fix="convert them with save_pretrained"
         )
+    if odd := [path for path in files if not path.is_file()]:
+        raise ModelError(f"{role} {name!r}: {odd[0]} is no regular file", fix="give a Hugging Face model folder")
+    for path in (folder / "config.json", folder / "tokenizer_config.json"):
+        if path.exists():
+            json_object(path)
+    for path in files:
+        if path.suffix == ".safetensors":
+            weight_shapes(path)
     whole = hashlib.sha256()
     for path in files:
         whole.update(f"{path.relative_to(folder).as_posix()}:{digest(path)}\n".encode())

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from typing import TYPE_CHECKING
 
+from align_bench.models.headers import tensor_shapes
 from align_bench.store.keys import file_digest
 
 if TYPE_CHECKING:
@@ -13,10 +13,12 @@ if TYPE_CHECKING:
 
 
 def weight_shapes(path: Path) -> dict[str, list[int]]:
-    """Weight → shape, from the header of a safetensors file."""
-    with path.open("rb") as stream:
-        header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
-    return {name: tensor["shape"] for name, tensor in header.items() if name != "__metadata__"}
+    """Weight → shape, from the header of a safetensors file.
+
+    Raises:
+        ModelError: the header is damaged, or says more than the file holds.
+    """
+    return tensor_shapes(path)
 
 
 def weights_digest(folder: Path) -> str:

@@ -94,5 +94,5 @@ def _shape(base: Base) -> _Shape | None:
             cached=(config.get("num_key_value_heads") or heads) * width,
             vocabulary=config["vocab_size"],
         )
-    except (OSError, ValueError, KeyError, AttributeError):
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, ZeroDivisionError):
         return None

@@ -70,6 +70,13 @@ def _is_file(path: Path) -> bool:
         return False
 
 
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
 def load_suite(name_or_path: str, overrides: Sequence[str] = ()) -> Suite:
     """Read a suite, follow `extends`, apply `key=value` overrides, fill in ${VARIABLES}, check everything.
 
@@ -293,13 +300,13 @@ def _located(suite: Suite, folders: Sequence[Path]) -> Suite:
     """Local paths that exist beside the suite file or one that it extends, but not from here, become absolute."""
 
     def locate(path: str) -> str:
-        if Path(path).exists():
+        if _exists(Path(path)):
             return path
-        return next((str(folder / path) for folder in folders if (folder / path).exists()), path)
+        return next((str(folder / path) for folder in folders if _exists(folder / path)), path)
 
     def locate_files(name: str) -> str:
         here = [str(each / name) for each in folders if _matches(name, each)]
-        return here[0] if here and not Path(name).exists() and not _matches(name, None) else locate(name)
+        return here[0] if here and not _exists(Path(name)) and not _matches(name, None) else locate(name)
 
     def locate_file(file: DataFile) -> DataFile:
         found = [locate_files(name) for name in file.paths]

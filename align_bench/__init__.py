@@ -9,6 +9,7 @@ Example:
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,6 +17,15 @@ if TYPE_CHECKING:
     from align_bench.notebook import Report as Report
     from align_bench.notebook import load as load
     from align_bench.notebook import run as run
+
+# Read by these libraries when they are first imported: nothing is reported to anyone, and no code comes from the hub.
+for _name, _value in {
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+    "USE_HUB_KERNELS": "0",
+    "HF_DATASETS_TRUST_REMOTE_CODE": "0",
+}.items():
+    os.environ.setdefault(_name, _value)
 
 __all__ = ["Figure", "Report", "load", "run"]
 

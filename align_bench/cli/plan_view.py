@@ -191,7 +191,7 @@ def _estimate(
     prepared: Prepared, graph: Graph, results: Results, sizes: Mapping[Stage[object], Size] | None = None
 ) -> Estimate:
     """By the rates of this very suite, as it is and as its last run noted it: another base has other ones."""
-    noted = results.store.notes.all().get(prepared.suite.name, RunNote())
+    noted = results.store.notes.get(prepared.suite.name) or RunNote()
     stored = (stage.address for stage in graph.stages if results.facts(stage) is not None)
     among = {*noted.needs, *stored}
     rates = {kind: rate for kind, rate in results.store.rates(among).items() if kind != "tokens"}

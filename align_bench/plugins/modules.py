@@ -223,7 +223,7 @@ class PluginFile:
             module = importlib.util.module_from_spec(spec)
             setattr(sys.modules[package], self.name.rpartition(".")[2], module)
         sys.modules[self.name] = module
-        exec(self.code, module.__dict__)
+        exec(self.code, module.__dict__)  # nosec B102 - a plugin that the user named
         return module
 
     def _check(self, module: ModuleType) -> None:
@@ -306,7 +306,7 @@ class _Loader(importlib.abc.Loader):
         self.path = path
 
     def exec_module(self, module: ModuleType) -> None:
-        exec(self.files.imported(self.path).code, module.__dict__)
+        exec(self.files.imported(self.path).code, module.__dict__)  # nosec B102 - what such a plugin imports
 
 
 def _forget(package: str, before: set[str]) -> None:

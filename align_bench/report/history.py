@@ -95,7 +95,8 @@ def past_runs(runs: Path, reports: Path) -> list[Past]:
         reports: folder of the reports.
     """
     store = Store(runs)
-    stored = {name: sum(address in store for address in note.needs) for name, note in store.notes.all().items()}
+    noted = {name: note.needs if note else () for name, note in store.notes.readable().items()}
+    stored = {name: sum(address in store for address in needs) for name, needs in noted.items()}
     reported = {path.parent.name for path in reports.glob(f"*/{REPORT}")}
     found = [
         _past(name, stored.get(name, 0), runs / SUITES / f"{name}.json", reports / name)

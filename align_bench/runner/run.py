@@ -134,7 +134,7 @@ def _computed(
     for line in warnings(graph):
         progress.log(line)
     store, name = results.store, prepared.suite.name
-    before = store.notes.all().get(name, RunNote())
+    before = store.notes.get(name) or RunNote()
     Watch(prepared, graph, results, progress).stored_rows()
     if results.has(graph.tables["val"]):
         _room_for_answers(prepared, graph, results, progress)

@@ -134,5 +134,5 @@ def find_run(judge: str, runs: Path) -> tuple[Run, str | None] | None:
     first, _, name = judge.partition(":")
     if Path(first).suffix in (".yaml", ".yml") and Path(first).is_file():
         first = load_suite(first).name
-    note = Store(runs).notes.all().get(first)
+    note = Store(runs).notes.get(first)
     return None if note is None or note.scorers is None else (Run(runs, first, note.scorers), name or None)

@@ -129,6 +129,26 @@ class Notes:
         """
         return {path.stem: _read(path) for path in sorted(self._folder.glob("*.json")) if path.name[0] != "."}
 
+    def get(self, suite: str) -> RunNote | None:
+        """One suite's note, whatever has become of the others'; None without one.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
+        known = {path.stem: path for path in self._folder.glob("*.json") if path.name[0] != "."}
+        return _read(known[suite]) if suite in known else None
+
+    def readable(self) -> dict[str, RunNote | None]:
+        """As `all`, but None for a note that cannot be read."""
+        found: dict[str, RunNote | None] = {}
+        for path in sorted(self._folder.glob("*.json")):
+            if path.name[0] != ".":
+                try:
+                    found[path.stem] = _read(path)
+                except StoreError:
+                    found[path.stem] = None
+        return found
+
     def delete(self, suite: str) -> None:
         """Delete a suite's note, so that nobody needs what this suite alone needs."""
         path = self._path(suite)

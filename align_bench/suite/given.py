@@ -157,7 +157,7 @@ def parsed(text: str, where: str, most_bytes: int = MOST_BYTES) -> Json:
     if len(text) > most_bytes:
         raise SuiteError(f"{where}: got {len(text):,} characters, expected at most {most_bytes:,}")
     try:
-        found: Json = yaml.load(text, Loader=_Loader)
+        found: Json = yaml.load(text, Loader=_Loader)  # nosec B506 - a SafeLoader
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:  # a day that does not exist
         raise SuiteError(f"{where} is not valid YAML: {error}") from None
     return found

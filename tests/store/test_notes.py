@@ -80,6 +80,18 @@ def test_unreadable_note_is_an_error(store: Store, content: str) -> None:
         store.notes.all()
 
 
+def test_damaged_note_of_one_suite_does_not_stop_others(store: Store, note: RunNote) -> None:
+    store.notes.save("mine", note)
+    store.notes.save("yours", RunNote())
+    (store.folder / "suites" / "yours.json").write_text("[" * 100_000)
+    assert store.notes.get("mine") == note
+    assert store.notes.get("none") is None
+    assert store.notes.get("../mine") is None
+    assert store.notes.readable() == {"mine": note, "yours": None}
+    with pytest.raises(StoreError, match=r"yours\.json"):
+        store.notes.get("yours")
+
+
 @pytest.mark.parametrize("key", ["base", "storage", "max_length", "judges"])
 def test_note_without_a_part_of_its_scorers_is_an_error(store: Store, note: RunNote, key: str) -> None:
     store.notes.save("mine", note)

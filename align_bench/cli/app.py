@@ -11,7 +11,7 @@ import typer
 
 from align_bench.cli.terminal import Commands, VisibleConsole
 from align_bench.report.formats import Format
-from align_bench.report.formatting import one_line
+from align_bench.report.formatting import one_line, visible
 
 if TYPE_CHECKING:
     from align_bench.planning.inputs import Prepared
@@ -115,7 +115,7 @@ def registry_for(
 
 def ask(question: str) -> bool:
     """A question on the terminal; no is the default."""
-    return typer.confirm(question, err=True)
+    return typer.confirm(visible(question), err=True)
 
 
 def announce(file: PluginFile) -> None:

@@ -22,7 +22,7 @@ from rich.text import Text
 
 from align_bench.cli.interrupts import interrupts_said
 from align_bench.records import Update
-from align_bench.report.formatting import duration
+from align_bench.report.formatting import duration, visible
 
 # Before this much time has passed, the pace so far is no estimate.
 LEAST_SECONDS = 2.0
@@ -78,7 +78,7 @@ class ProgressBars:
         """A bar while the context lasts."""
         room = max(1, WIDTH - len(label) - 2)
         name = cell if len(cell) <= room else f"{cell[: room // 2]}…{cell[len(cell) - (room - 1) // 2 :]}"
-        task = self._bars.add_task(escape(f"{name}: {label}"), total=None, note="")
+        task = self._bars.add_task(escape(visible(f"{name}: {label}")), total=None, note="")
         self.where = f"in {cell}: {label}"
 
         def update(done: int, total: int, note: str = "") -> None:
@@ -96,7 +96,7 @@ class ProgressBars:
 
     def log(self, text: str) -> None:
         """One line above the bars."""
-        self._bars.console.print(escape(text), highlight=False)
+        self._bars.console.print(escape(visible(text)), highlight=False)
 
     def _show(self, cell: str, label: str, share: float) -> None:
         self._whole.reach(cell, label, share)

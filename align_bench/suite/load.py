@@ -58,7 +58,7 @@ def find_suite(name_or_path: str) -> Path:
     if path.stem in packaged and path.parent in (Path(), Path("suites")) and path.suffix in ("", ".yaml"):
         return packaged[path.stem]
     raise SuiteError(
-        f"no suite {in_short(name_or_path)}: not a file, and not the name of a packaged suite. "
+        f"no suite {name_or_path!r}: not a file, and not the name of a packaged suite. "
         + nearest(path.stem[:100], packaged, what="packaged suite")
     )
 

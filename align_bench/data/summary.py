@@ -50,6 +50,7 @@ class Summary:
         equally_long: share of the pairs whose answers have the same number of words.
         gold_pairs: pairs of which exactly one answer is right by the gold judge.
         gold_agrees: share of these whose chosen answer is the right one.
+        with_margin: pairs that say how much better the chosen answer is.
     """
 
     shape: str
@@ -64,6 +65,7 @@ class Summary:
     equally_long: float | None
     gold_pairs: int
     gold_agrees: float | None
+    with_margin: int
 
 
 def summarise(preferences: PreferenceSet) -> Summary:
@@ -85,6 +87,7 @@ def summarise(preferences: PreferenceSet) -> Summary:
         equally_long=_share([margin == 0 for margin in margins]),
         gold_pairs=len(gold),
         gold_agrees=_share(gold),
+        with_margin=sum(row.margin is not None for row in rows),
     )
 
 
@@ -175,6 +178,11 @@ def _notes(summary: Summary) -> list[Text]:
         notes.append(
             f"The chosen answer is longer in {summary.chosen_longer:.1%} of {summary.pairs:,} pairs "
             f"(as long: {summary.equally_long:.1%})."
+        )
+    if summary.with_margin:
+        notes.append(
+            f"{summary.with_margin:,} of {summary.pairs:,} pairs say how much better the chosen answer is. "
+            "Methods that read this margin need it in every row."
         )
     if summary.gold_agrees is not None:
         notes.append(

@@ -1,6 +1,6 @@
 import io
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TypeVar
 
 import pytest
@@ -51,6 +51,13 @@ def test_numbers() -> None:
     assert (summary.gold_pairs, summary.gold_agrees) == (2, 0.5)
     assert summary.shape == "some shape"
     assert summary.counts == {"read": 6, "kept": 5, "dropped: equal answers": 1}
+
+
+def test_pairs_with_a_margin_are_counted() -> None:
+    rows = [replace(row("q", "a", "b"), margin=margin) for margin in (0.5, None, 0.0)]
+    assert summarise(some(*rows)).with_margin == 2
+    assert "2 of 3 pairs say how much better the chosen answer is" in printed(some(*rows))
+    assert "how much better" not in printed(some(rows[1]))
 
 
 @pytest.mark.parametrize(("count", "p95"), [(1, 1), (19, 19), (20, 19), (21, 20), (100, 95), (101, 96)])

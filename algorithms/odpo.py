@@ -28,7 +28,7 @@ def odpo(
 
     Args:
         logps: sums of response log-probabilities, nats, shape [rows], with their reference and the data's margin m.
-        beta: strength of the pull towards the reference, per nat; the paper tries 0.05 to 5.
+        beta: strength of the pull towards the reference, per nat; the authors' runs take 0.05 to 0.7.
         alpha: weight of the offset, no unit; DPO without it, and for rows with m = 1.
 
     Returns:

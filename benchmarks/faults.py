@@ -567,8 +567,9 @@ def page(bench: Bench, seconds: float, commit: str) -> str:
         "# What faults do to runs",
         "",
         f"Made by `python benchmarks/faults.py` in {seconds / 60:.0f} minutes, with the code of commit {commit}, on "
-        f"{where.processor}, {os.cpu_count()} cores, {'with' if amx else 'no'} AMX, Python {where.python}, {where.system}. Each fault hits a run of a "
-        f"small suite with {len(bench.kinds)} kinds of artefact ({', '.join(bench.kinds)}). Afterwards the suite "
+        f"{where.processor}, {os.cpu_count()} cores, {'with' if amx else 'no'} AMX, Python {where.python}, "
+        f"{where.system}. Each fault hits a run of a small suite with {len(bench.kinds)} kinds of artefact "
+        f"({', '.join(bench.kinds)}). Afterwards the suite "
         "is run again.",
         "",
         "| fault | what is done | made | same results, bit for bit | told, then the same | broken |",

@@ -753,7 +753,7 @@ def test_types_that_contradict_each_other_are_refused(
     ("settings", "said"),
     [
         (RolloutSettings(samples=0), r"samples: got 0, expected int ≥ 1"),
-        (RolloutSettings(temperature=True), r"temperature: got True, expected float > 0"),
+        (RolloutSettings(temperature=True), r"temperature: got True, expected float ≥ 0.0001"),
         ({"samples": 2}, r"rollout=\{'samples': 2\}, expected RolloutSettings"),
     ],
 )

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-from annotated_types import Ge, Gt
+from annotated_types import Ge
 
 from align_bench.api.declaring import declared_record
+from align_bench.records import SMALLEST_TEMPERATURE
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,7 +32,7 @@ class RolloutSettings:
     samples: Annotated[int, Ge(1)] = 4
     updates: Annotated[int, Ge(1)] = 1
     max_new_tokens: Annotated[int, Ge(1)] = 64
-    temperature: Annotated[float, Gt(0)] = 1.0
+    temperature: Annotated[float, Ge(SMALLEST_TEMPERATURE)] = 1.0
     missing_eos_penalty: Annotated[float, Ge(0)] = 1.0
 
 

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-from annotated_types import Ge, Gt
+from annotated_types import Ge
 
 from align_bench.api.algorithms import Algorithm, documentation, joined
 from align_bench.api.declaring import checked_function, declaring, in_short, is_number
 from align_bench.api.hyperparameters import Range
 from align_bench.api.signatures import named_by, parameters_of, settings_from, settings_parameters
 from align_bench.errors import PluginError
+from align_bench.records import SMALLEST_TEMPERATURE
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,7 +33,7 @@ class CandidateSettings:
 
     reward: str = "rm"
     n: Annotated[int, Ge(1), Range(4, 64)] = 8
-    temperature: Annotated[float, Gt(0)] = 1.0
+    temperature: Annotated[float, Ge(SMALLEST_TEMPERATURE)] = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,9 +27,12 @@ from align_bench.report.schema import (
 
 CHANCE = 0.5  # what a coin agrees with labels on
 ONE_SIDED = 0.95  # a fair order has one half; real sets stay between 0.4 and 0.6
+CONTRADICTORY = 0.02  # copies of a row whose labels differ; none in the embedded set
+DUPLICATED = 0.1  # copies of earlier rows; none in the embedded set
 IN_TRAIN = 0.01  # a few short prompts, such as a greeting, stand in both sets by chance
 OTHER_DATA = 0.2  # of one origin it is below 0.06, even with 24 rows; planted against real answers it is above 0.5
 UNIFORM = 0.7  # share of ln(vocabulary): a chat model is below 0.3 on its own language, guessing at random is 1
+MISSING = 0.01  # share of pairs without a finite score; a sound model scores every text that it can read
 TIED = 0.99  # a reward model that learned anything gives two answers one score on fewer pairs
 UNLEARNED = 1e-4  # nats per token; the smallest useful trainings are a hundred times above
 DRIFTED = 0.5  # nats per token; preference training stays below 0.2, over-optimised policies are above 0.5
@@ -60,6 +63,7 @@ def alarms(header: Header, results: Sequence[Result], beside_longer: Sequence[Ag
         *(base_alarms(header.base, base) if base else ()),
         *map(failed_check, header.failed_checks),
         *(alarm for one in beside_longer for alarm in judge_alarms(one)),
+        *(alarm for one in done for alarm in missing_scores(one, base)),
         *(alarm for one in done for alarm in reward_alarms(one)),
         *(alarm for one in policies for alarm in policy_alarms(one, base)),
         *(alarm for one in ([base] if base and policies else []) + policies for alarm in cut_off(one)),
@@ -75,6 +79,7 @@ def data_alarms(split: str, facts: DataFacts, source: str) -> Iterator[Alarm]:
         source: where it is from, for the sentence.
     """
     yield from one_sided_labels(split, facts)
+    yield from repeated_rows(split, facts)
     yield from validation_in_training(split, facts)
     yield from other_data(split, facts, source)
 
@@ -98,6 +103,33 @@ def one_sided_labels(split: str, facts: DataFacts) -> Iterator[Alarm]:
             cure="give rows of both labels"
             if unpaired
             else "check which column holds the preference, and whether answers were shuffled before they were labelled",
+        )
+
+
+def repeated_rows(split: str, facts: DataFacts) -> Iterator[Alarm]:
+    """Rows that contradict each other, and copies; known once the report has examined the texts."""
+    found = facts.examined
+    if found is None or found.rows < FEWEST:
+        return
+    if (share := found.contradictions / found.rows) > CONTRADICTORY:
+        yield Alarm(
+            kind="contradictory rows",
+            about=split,
+            found=share,
+            threshold=CONTRADICTORY,
+            sentence=f"{split}: {number(share)} of its {found.rows:,} rows have the other label in another row "
+            f"(alarm above {CONTRADICTORY})",
+            cure="drop them, or label them again: nothing can learn both labels; align-bench data shows which",
+        )
+    if (share := found.duplicates / found.rows) > DUPLICATED:
+        yield Alarm(
+            kind="duplicate rows",
+            about=split,
+            found=share,
+            threshold=DUPLICATED,
+            sentence=f"{split}: {number(share)} of its {found.rows:,} rows are copies of earlier ones "
+            f"(alarm above {DUPLICATED})",
+            cure="drop all but the first: a copy counts once more in training and in means",
         )
 
 
@@ -212,6 +244,23 @@ def judge_by_length(found: AgainstLonger) -> Iterator[Alarm]:
         f"(alarm unless above it with p below {ALPHA})",
         cure="read win rates at equal length and gold accuracy beside its scores; use a debiased reward model, or more "
         "validation pairs",
+    )
+
+
+def missing_scores(result: Result, base: Result | None) -> Iterator[Alarm]:
+    """A judge or reward model without a finite score of both answers of many pairs that the base has read."""
+    pairs = 0 if base is None else base.metrics.reward_mean.n
+    missing = pairs - result.metrics.tie_rate.n
+    if result.kind != "reward" or pairs < FEWEST or missing / pairs <= MISSING:
+        return
+    yield Alarm(
+        kind="missing scores",
+        about=result.name,
+        found=missing / pairs,
+        threshold=MISSING,
+        sentence=f"{result.name} has no finite score of both answers of {number(missing / pairs)} of {pairs:,} pairs "
+        f"(alarm above {MISSING})",
+        cure="lower its learning rate, or raise precision; of a loaded judge, check how long a text it can read",
     )
 
 

@@ -775,6 +775,8 @@ class MethodCheck(Block):
 
 AlarmKind = Literal[
     "one-sided labels",
+    "contradictory rows",
+    "duplicate rows",
     "validation in training",
     "other data",
     "shifted tokens",
@@ -783,6 +785,7 @@ AlarmKind = Literal[
     "not finite",
     "judge at chance",
     "judge by length",
+    "missing scores",
     "equal scores",
     "nothing learned",
     "drifted away",

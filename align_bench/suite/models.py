@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from align_bench.errors import SuiteError
-from align_bench.records import MAX_DROPPED
+from align_bench.records import MAX_DROPPED, SMALLEST_TEMPERATURE
 from align_bench.suite.given import Number, Seed, Text, Truth, Whole
 from align_bench.suite.names import BASE_CELL as BASE_CELL
 from align_bench.suite.names import GOLD as GOLD
@@ -364,6 +364,15 @@ class Generate(_Strict):
     temperature: Number = Field(0.0, ge=0, description="0 is greedy")
     samples: Whole = Field(1, gt=0, description="answers per prompt; averaged before tests")
     batch_size: Whole = Field(64, gt=0, description="prompts answered at once")
+
+    @model_validator(mode="after")
+    def _temperature_can_be_divided_by(self) -> Generate:
+        if 0 < self.temperature < SMALLEST_TEMPERATURE:
+            raise ValueError(
+                f"temperature {self.temperature:g} is too small to divide by; expected 0, which is greedy, or at least "
+                f"{SMALLEST_TEMPERATURE:g}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _several_samples_need_sampling(self) -> Generate:

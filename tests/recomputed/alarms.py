@@ -46,6 +46,12 @@ def _raised(folder: Folder, ledger: Ledger) -> Iterator[Raised]:
         yield Raised(kind, failed["cell"]["text"], None, None)
     yield from _of_judges(ledger)
     for cell in done:
+        pairs = _count(ledger, folder.base, "reward_mean") if folder.base is not None else 0
+        if cell.kind == "reward" and pairs >= FEWEST:
+            share = (pairs - _count(ledger, cell, "tie_rate")) / pairs
+            if share > 0.01:
+                yield Raised("missing scores", cell.text, share, 0.01)
+    for cell in done:
         tied = _metric(ledger, cell, "tie_rate")
         if cell.kind == "reward" and _count(ledger, cell, "tie_rate") >= FEWEST and tied is not None and tied > 0.99:
             yield Raised("equal scores", cell.text, tied, 0.99)
@@ -65,6 +71,14 @@ def _of_data(split: str, facts: dict[str, dict[str, float | None]]) -> Iterator[
         larger = max(first, labels - first) / labels
         if larger > 0.95:
             yield Raised("one-sided labels", split, larger, 0.95)
+    examined = facts.get("examined") or {}
+    if (rows_read := examined.get("rows")) is not None and rows_read >= FEWEST:
+        for kind, name, most in (
+            ("contradictory rows", "contradictions", 0.02),
+            ("duplicate rows", "duplicates", 0.1),
+        ):
+            if (count := examined[name]) is not None and count / rows_read > most:
+                yield Raised(kind, split, count / rows_read, most)
     shared = checked.get("prompts_in_train")
     if not split.startswith("judge") and shared and rows and shared / rows > 0.01:
         yield Raised("validation in training", split, shared / rows, 0.01)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from align_bench.report.render.html import render_page
 from align_bench.report.render.markdown import render
 from align_bench.report.render.terminal import comparison_tables
 from align_bench.report.rows import ScoreRow
-from align_bench.report.schema import Alarm, CheckedRows, DataFacts, Header, MethodCheck, Report
+from align_bench.report.schema import Alarm, CheckedRows, DataFacts, ExaminedRows, Header, MethodCheck, Report
 from align_bench.report.verdict import NAMED, alarm_lines, headline
 from tests.report.conftest import BASE, DPO, SIMPO, answer, header, outcome, score
 
@@ -334,3 +335,47 @@ def test_undefined_numbers_raise_nothing() -> None:
         }
         blank = result.model_copy(update={"metrics": result.metrics.model_copy(update=undefined)})
         assert alarms(report, [blank], []) == []
+
+
+@pytest.mark.parametrize(
+    ("contradictions", "duplicates", "kinds"),
+    [
+        (4, 20, []),
+        (5, 20, ["contradictory rows"]),
+        (4, 21, ["duplicate rows"]),
+        (9, 50, ["contradictory rows", "duplicate rows"]),
+    ],
+)
+def test_rows_that_repeat_or_contradict_each_other(contradictions: int, duplicates: int, kinds: list[str]) -> None:
+    known = with_rows("train", CheckedRows())
+    examined = ExaminedRows(
+        rows=200,
+        duplicates=duplicates,
+        near_duplicates=200,
+        contradictions=contradictions,
+        repeated_prompts=200,
+        pairs=200,
+        longer_preferred=100,
+        equally_long=0,
+        scripts={},
+    )
+    facts = known.data["train"].model_copy(update={"examined": examined})
+    found = built(known.model_copy(update={"data": {"train": facts}})).alarms
+    assert [one.kind for one in found] == kinds
+    for one in found:
+        assert (one.about, one.found) == ("train", {"c": contradictions, "d": duplicates}[one.kind[0]] / 200)
+        assert f"{one.found:.3f} of its 200 rows" in one.sentence
+
+
+@pytest.mark.parametrize("missing", [None, math.nan, math.inf])
+def test_a_reward_model_whose_scores_are_missing_or_not_finite(missing: float | None) -> None:
+    def with_holes(count: int) -> list[ScoreRow]:
+        return [
+            replace(row, rejected_reward=missing) if row.cell == "rm" and row.pair < count else row
+            for row in sound_rows()
+        ]
+
+    assert built(rows=with_holes(0)).alarms == []
+    alarm = only(built(rows=with_holes(3)))
+    assert (alarm.kind, alarm.about, alarm.found, alarm.threshold) == ("missing scores", "rm", 3 / COUNT, 0.01)
+    assert "rm has no finite score of both answers of 0.050 of 60 pairs" in alarm.sentence

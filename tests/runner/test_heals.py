@@ -117,7 +117,7 @@ OUT_OF_MEMORY = [
 ]
 
 
-@pytest.mark.parametrize(("error", "stage"), zip(OUT_OF_MEMORY, (Generate, Drift, Generate), strict=True))
+@pytest.mark.parametrize(("error", "stage"), list(zip(OUT_OF_MEMORY, [Generate, Drift, Generate], strict=True)))
 def test_memory_that_runs_out_is_tried_once_more_with_half(
     write_suite: WriteSuite,
     folders: Folders,

@@ -378,6 +378,13 @@ def test_several_samples_need_a_temperature(write: Write) -> None:
     assert suite.generate.samples == 2
 
 
+@pytest.mark.parametrize("temperature", ["1e-30", "9e-5"])
+def test_a_temperature_is_large_enough_to_divide_by(write: Write, temperature: str) -> None:
+    said = refusal(write(), f"generate.temperature={temperature}")
+    assert "is too small to divide by; expected 0, which is greedy, or at least 0.0001" in said
+    assert load_suite(str(write()), ["generate.temperature=1e-4"]).generate.temperature == 1e-4
+
+
 def test_seeds_are_distinct(write: Write) -> None:
     assert "seeds must be distinct" in refusal(write(), "seeds=[0, 1, 0]")
     assert load_suite(str(write()), ["seeds=[2, 1]"]).seeds == [2, 1]

@@ -114,7 +114,7 @@ def _untimed(path: Path) -> str:
 
 
 def _without_costs(found: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in found.items() if name not in ("cost", "seconds")}
+    return {name: value for name, value in found.items() if name not in ("cost", "seconds", "shared")}
 
 
 @dataclass(frozen=True)
@@ -159,12 +159,11 @@ class Bench:
         self.undisturbed = folder / "undisturbed"
         self.expected = {}
         for name in reversed(self.suites):
-            started = time.monotonic()
             ended = self.finish(self.start(self.undisturbed, suite=name))
             if ended.code:
                 raise BrokenError(f"the undisturbed run of {name} ended with {ended.code}:\n{ended.said}")
-            self.seconds = time.monotonic() - started
             self.expected[name] = results_of(self.undisturbed, name)
+        self.seconds = sum(artefact.cost.seconds for artefact in Store(self.undisturbed / "runs").artefacts())
         print(f"undisturbed: {self.seconds:.0f} s", flush=True)
         self.kinds = sorted(Store(self.undisturbed / "runs").kinds())
 
@@ -330,6 +329,7 @@ def _ends_well(bench: Bench, folder: Path, scenario: str) -> None:
             raise BrokenError("the last run was refused")
     except BrokenError as error:
         bench.counts[scenario].wrong.append(str(error))
+        print(f"BROKEN, {scenario}: {error}", flush=True)
 
 
 def kill_at_writes(bench: Bench, faults: int, until: float) -> None:

@@ -1,0 +1,59 @@
+"""A short campaign of `benchmarks/faults.py`: one or two faults of each kind; and its comparison can fail."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import faults
+import pytest
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a short campaign; it ends with 1 where a promise does not hold."""
+    folder = tmp_path_factory.mktemp("faults")
+    command = [sys.executable, str(ROOT / "benchmarks" / "faults.py"), "--few", "--kills", "2", "--others", "1"]
+    command += ["--minutes", "0", "--work", str(folder / "work"), "--out", str(folder / "found")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert ended.returncode == 0, ended.stdout[-5000:] + ended.stderr[-5000:]
+    return folder
+
+
+def test_nothing_is_lost_and_nothing_is_wrong_after_a_fault_of_each_kind(short: Path) -> None:
+    found = json.loads((short / "found.json").read_text(encoding="utf-8"))
+    assert set(found) == set(faults.SCENARIOS)
+    assert not any(counts["wrong"] for counts in found.values())
+    assert all(counts["same"] + counts["told"] == counts["faults"] for counts in found.values())
+    assert found["damage"]["faults"] >= 1
+    assert "| kills at random writes |" in (short / "found.md").read_text(encoding="utf-8")
+
+
+def test_a_changed_result_is_noticed(short: Path) -> None:
+    undisturbed = short / "work" / "undisturbed"
+    before = faults.results_of(undisturbed)
+    assert before == faults.results_of(undisturbed)
+    artefact = next((undisturbed / "runs" / "judged").glob("*/*.json*"))
+    kept = artefact.read_bytes()
+    artefact.write_bytes(kept + b"\n")
+    changed = faults.results_of(undisturbed)
+    artefact.write_bytes(kept)
+    report = undisturbed / "reports" / "faulty" / "report.json"
+    report.write_text(report.read_text(encoding="utf-8").replace('"seed": 0', '"seed": 7', 1), encoding="utf-8")
+    assert before != faults.results_of(undisturbed) != changed
+
+
+def test_the_published_counts_are_those_of_the_page() -> None:
+    found = json.loads((RESULTS / "faults.json").read_text(encoding="utf-8"))
+    page = (RESULTS / "faults.md").read_text(encoding="utf-8")
+    for name, said in faults.SCENARIOS.items():
+        one = found[name]
+        row = f"| {name} | {said} | {one['faults']} | {one['same']} | {one['told']} | {len(one['wrong'])} |"
+        assert row in page

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -115,6 +116,11 @@ def save_adapter(model: Any, folder: Path) -> None:
     """Write the adapter (and the scalar head) as safetensors, loadable by plain `PeftModel.from_pretrained`."""
     with quiet():
         model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
+    config = folder / "adapter_config.json"
+    content = json.loads(config.read_bytes())
+    if isinstance(modules := content["target_modules"], list):
+        content["target_modules"] = sorted(modules)  # of a set, whose order is another one in each process
+    config.write_text(json.dumps(content, indent=2, sort_keys=True), encoding="utf-8")
 
 
 def load_adapter(model: Any, folder: Path) -> Any:

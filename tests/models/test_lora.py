@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,14 @@ def test_merged_weights_hold_the_update(base_folder: Path) -> None:
         before = response_logps(model, ROWS)
         model.merge_adapter()
         torch.testing.assert_close(response_logps(model, ROWS), before)
+
+
+def test_a_saved_adapter_has_the_same_bytes_in_every_process(base_folder: Path, tmp_path: Path) -> None:
+    """peft holds the names of modules in a set, whose order hangs on the process."""
+    save_adapter(adapted(base_folder), tmp_path)
+    names = json.loads((tmp_path / "adapter_config.json").read_text(encoding="utf-8"))["target_modules"]
+    assert len(names) == 7
+    assert names == sorted(names)
 
 
 def test_a_saved_adapter_loads_fused_and_in_plain_peft(base_folder: Path, tmp_path: Path) -> None:

@@ -113,12 +113,9 @@ class LocalDesk:
 
     def release(self) -> None:
         """Let go of every model."""
-        import torch
-
         self._let_go()
         self._base = None
         gc.collect()
-        torch.cuda.empty_cache()
 
     def _let_go(self) -> None:
         """Let go of the held model, but for the base that it stands on."""

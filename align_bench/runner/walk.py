@@ -145,17 +145,20 @@ def _make_in_memory(stage: Stage[object], results: Results, desk: LocalDesk, pro
     Raises:
         ModelError: it ran out again.
     """
-    from align_bench.models.micro_batches import half_as_much
-
     try:
         return _make(stage, results, desk, progress)
     except Exception as error:
         if not _is_out_of_memory(error):
             raise
         reason = str(error)
+    import torch
+
+    from align_bench.models.micro_batches import half_as_much
+
     # Only here is the error gone, and with it the tensors that its traceback held.
     progress.log(f"{stage.owner}: {stage.label}: out of memory ({reason}); once more with half the micro-batch")
     desk.release()
+    torch.cuda.empty_cache()
     try:
         with half_as_much():
             _make(stage, results, desk, progress)

@@ -25,7 +25,7 @@ _ADVICE = {
     "equal answers as tokens": "use pairs whose answers the base's tokenizer can tell apart",
 }
 _BY_TEMPLATE = (REFUSED, REMOVED, AROUND, NO_PROMPT)
-_MEANT = ("tie",)  # dropped since the data say so, not since they cannot be read
+_MEANT = ("tie", "equal answers")  # dropped since the data say so, not since they cannot be read
 
 
 class UnusableRowError(Exception):
@@ -42,7 +42,8 @@ def check_dropped(
 ) -> None:
     """Refuse rows of which too many are dropped, when they are read or by the chat template.
 
-    Rows that are dropped for their length, and ties, do not count: a suite or the data ask for it.
+    Rows that are dropped for their length, ties and pairs of equal answers do not count: a suite or the data ask for
+    it.
 
     Args:
         where: what the rows are, such as `train (pairs.jsonl)`.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pytest
 import torch
@@ -330,6 +330,16 @@ def optional_type(logps: PairLogps, *, beta: float | None = None) -> Loss:
     raise NotImplementedError
 
 
+def mixed_choices(logps: PairLogps, *, kind: Literal["a", 1] = "a") -> Loss:
+    """Has choices that are not all texts."""
+    raise NotImplementedError
+
+
+def no_such_choice(logps: PairLogps, *, kind: Literal["a", "b"] = "c") -> Loss:  # type: ignore[assignment]
+    """Has a default that is not among its choices."""
+    raise NotImplementedError
+
+
 def wrong_default(logps: PairLogps, *, beta: float = "high") -> Loss:  # type: ignore[assignment]
     """Says float, gives text."""
     raise NotImplementedError
@@ -375,6 +385,8 @@ def unknown_type(logps: Unknown) -> Loss:  # type: ignore[name-defined]  # noqa:
         (unannotated, "parameter 'beta' has type None, expected float, int, bool or str"),
         (strange_type, r"parameter 'beta' has type list\[float\], expected float, int, bool or str"),
         (optional_type, r"parameter 'beta' has type float \| None, expected float, int, bool or str"),
+        (mixed_choices, "parameter 'kind' has type .*expected float, int, bool or str, or a Literal of texts"),
+        (no_such_choice, "default breaks its own schema: kind: got 'c', expected one of a, b"),
         (wrong_default, "default breaks its own schema: beta: got 'high', expected float"),
         (default_out_of_bounds, "default breaks its own schema: beta: got 0.0, expected float > 0"),
         (odd_bound, r"MultipleOf\(multiple_of=2\) is not one of Gt, Ge, Lt, Le"),
@@ -387,6 +399,46 @@ def test_bad_signature_is_refused(function: Callable[..., Loss], said: str) -> N
     with pytest.raises(PluginError, match=said) as caught:
         declare(function)
     assert function.__name__ in str(caught.value)
+
+
+def choosing(logps: PairLogps, *, kind: Literal["sum", "mean"] = "sum") -> Loss:
+    """Takes one of two texts.
+
+    Args:
+        kind: which.
+    """
+    raise NotImplementedError
+
+
+def test_choices_are_held_to() -> None:
+    declared = declare(choosing)
+    assert declared.parameters["kind"].bounds == "one of sum, mean"
+    assert declared.resolve({}) == {"kind": "sum"}
+    assert declared.resolve({"kind": "mean"}) == {"kind": "mean"}
+    for wrong in ("means", 1, None):
+        with pytest.raises(ValueError, match=r"kind: got .*, expected one of sum, mean"):
+            declared.resolve({"kind": wrong})
+
+
+def test_unknown_direction_suggests_the_nearest() -> None:
+    with pytest.raises(PluginError, match=r"full: falls_with='margins'\. Did you mean margin"):
+        declare(full, falls_with="margins")
+
+
+@pytest.mark.parametrize(
+    ("data", "declared", "said"),
+    [
+        ("chosen", {"falls_with": "margin"}, "falls_with='margin', but data='chosen' bring no margin"),
+        ("pairs", {"uses_mismatched": False}, "uses_mismatched=False, but data='pairs' bring no mismatched answers"),
+    ],
+)
+def test_declaration_about_what_the_data_do_not_bring_is_refused(data: Any, declared: Any, said: str) -> None:
+    def untyped(logps, *, beta: float = 0.1) -> Loss:  # type: ignore[no-untyped-def]
+        """Says nothing of its batch."""
+        raise NotImplementedError
+
+    with pytest.raises(PluginError, match=said):
+        declare(untyped, data=data, **declared)
 
 
 def test_unknown_data_kind_suggests_the_nearest() -> None:

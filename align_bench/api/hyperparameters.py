@@ -64,10 +64,11 @@ class Parameter:
         name: keyword in the signature.
         type: `float`, `int`, `bool` or `str`.
         default: value when the suite says nothing.
-        bounds: such as `> 0` or `≥ 0, < 0.5`, in words; empty when unbounded.
+        bounds: such as `> 0`, `≥ 0, < 0.5` or `one of a, b`, in words; empty when unbounded.
         constraints: the `annotated_types` bounds themselves.
         description: what the docstring's `Args` says of it, in one line.
         range: values that its source recommends or tunes over; None when none are known.
+        choices: the texts that it may be, of a `Literal`; empty when any may stand.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Parameter:
     constraints: tuple[annotated_types.BaseMetadata, ...]
     description: str
     range: Range | None = None
+    choices: tuple[str, ...] = ()
 
     def parse(self, value: object) -> Value:
         """`value` as this parameter's type, checked against its bounds; a whole number may stand for a float.
@@ -89,6 +91,8 @@ class Parameter:
         if isinstance(value, str) and len(value) > MOST_LETTERS:
             raise ValueError(f"{self.name}: got {len(value):,} characters, expected at most {MOST_LETTERS:,}")
         kind: Any = self.type  # mypy takes classes for unhashable
+        if self.choices and value not in self.choices:
+            raise ValueError(f"{self.name}: got {value!r}, expected {self.bounds}")
         try:
             return _adapter(kind, self.constraints).validate_python(value)
         except ValidationError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias, get_args
+from typing import Literal, TypeAlias, get_args
 
 from align_bench.api.algorithms import Algorithm, checked_rate, checked_rates, documentation
 from align_bench.api.auxiliaries import Auxiliary
@@ -17,6 +17,7 @@ from align_bench.errors import PluginError, nearest
 from align_bench.records import Parameters, Scalar
 
 ClosedForm: TypeAlias = float | tuple[float, float]
+FallsWith: TypeAlias = Literal["sides", "margin", "nothing"]
 AtReference: TypeAlias = ClosedForm | Callable[..., ClosedForm]
 
 
@@ -26,7 +27,8 @@ class OfflineAlgorithm(Algorithm):
 
     Attributes:
         function: the loss.
-        at_reference, normalised, uses_rejected: what the conformance kit may hold it to; see `algorithm`.
+        at_reference, normalised, uses_rejected, uses_mismatched, falls_with: what the conformance kit may hold it to;
+            see `algorithm`.
         auxiliary: from the hyper-parameters, by keyword, to what stands beside the reward model; None for nothing.
         auxiliary_kind: what the loss's batch is annotated to bring; None where it says nothing.
         margin: whether the loss reads the data's margin.
@@ -36,6 +38,8 @@ class OfflineAlgorithm(Algorithm):
     at_reference: AtReference | None = None
     normalised: bool | None = None
     uses_rejected: bool | Callable[..., bool] = True
+    uses_mismatched: bool = True
+    falls_with: FallsWith = "sides"
     auxiliary: Callable[..., Auxiliary] | None = None
     auxiliary_kind: type[Auxiliary] | None = None
     margin: bool = False
@@ -94,6 +98,8 @@ def algorithm(
     at_reference: AtReference | None = None,
     normalised: bool | None = None,
     uses_rejected: bool | Callable[..., bool] = True,
+    uses_mismatched: bool = True,
+    falls_with: FallsWith = "sides",
     auxiliary: Callable[..., Auxiliary] | None = None,
 ) -> Callable[[Callable[..., Loss]], OfflineAlgorithm]:
     """Declare a loss on given answers as a method of the benchmark. Its signature is its hyper-parameter schema.
@@ -116,6 +122,10 @@ def algorithm(
             leave it alone; False when it reads sums and never token counts; None when neither holds.
         uses_rejected: whether rejected (undesirable) answers move the loss, or a function of the hyper-parameters that
             tells it.
+        uses_mismatched: whether a loss of single answers with a reference reads the mismatched ones (`unpaired` only).
+        falls_with: what lowers the loss near the reference. `sides`: a likelier chosen answer, and a less likely
+            rejected one. `margin`: a wider margin, where the chosen answer itself may become less likely. `nothing`:
+            by its source, the loss need not fall with the margin there; nothing is checked.
         auxiliary: a function of the hyper-parameters that returns a `BiasExpert`, an `Adversary` or a `LengthHead`,
             whose record the loss reads; for scores only.
 
@@ -144,6 +154,14 @@ def algorithm(
                 f"{name}: at_reference is declared, but the loss reads no reference",
                 fix="annotate a record with a reference, such as ReferencedPairLogps, or leave at_reference out",
             )
+        if falls_with not in get_args(FallsWith):
+            raise PluginError(
+                f"{name}: falls_with={falls_with!r}. {nearest(str(falls_with), get_args(FallsWith), what='direction')}"
+            )
+        if falls_with == "margin" and reading.data not in ("pairs", "scores"):
+            raise PluginError(f"{name}: falls_with='margin', but data={reading.data!r} bring no margin")
+        if not uses_mismatched and reading.data != "unpaired":
+            raise PluginError(f"{name}: uses_mismatched=False, but data={reading.data!r} bring no mismatched answers")
         if auxiliary is not None and reading.data != "scores":
             raise PluginError(
                 f"{name}: auxiliary= stands beside scores, got data={reading.data!r}",
@@ -171,6 +189,8 @@ def algorithm(
             at_reference=at_reference,
             normalised=normalised,
             uses_rejected=uses_rejected,
+            uses_mismatched=uses_mismatched,
+            falls_with=falls_with,
             auxiliary=auxiliary,
             auxiliary_kind=reading.auxiliary,
             margin=reading.margin,

@@ -120,16 +120,25 @@ def _parameter(function: str, name: str, hint: object, default: object, descript
         base, *metadata = typing.get_args(hint)
         constraints = tuple(_bounds(metadata, where))
         ranges = [item for item in metadata if isinstance(item, Range)]
-    kind: type[Value] | None = next((each for each in (float, int, bool, str) if each is base), None)
+    choices = _choices(base)
+    kind: type[Value] | None = next(
+        (each for each in (float, int, bool, str) if each is base), str if choices else None
+    )
     if kind is None:
-        raise PluginError(f"{where} has type {base!r}, expected float, int, bool or str")
-    bounds = ", ".join(_in_words(constraint) for constraint in constraints)
-    declared = Parameter(name, kind, "", bounds, constraints, description)
+        raise PluginError(f"{where} has type {base!r}, expected float, int, bool or str, or a Literal of texts")
+    bounds = f"one of {', '.join(choices)}" if choices else ", ".join(map(_in_words, constraints))
+    declared = Parameter(name, kind, "", bounds, constraints, description, choices=choices)
     try:
         declared = replace(declared, default=declared.parse(default))
     except ValueError as error:
         raise PluginError(f"{function}: the default breaks its own schema: {error}") from error
     return replace(declared, range=_range(ranges, declared, where))
+
+
+def _choices(hint: object) -> tuple[str, ...]:
+    """The texts of a `Literal`; none for any other type."""
+    found = typing.get_args(hint) if typing.get_origin(hint) is typing.Literal else ()
+    return found if all(isinstance(each, str) for each in found) else ()
 
 
 def _range(ranges: Sequence[Range], declared: Parameter, where: str) -> Range | None:

@@ -59,13 +59,19 @@ def closed_form(subject: Subject) -> Verdict:
 
 
 def signs(subject: Subject) -> Verdict:
+    falls_with = subject.falls_with
+    if falls_with == "nothing":
+        return not_applicable("by its declaration (falls_with), the loss need not fall with the margin")
     places = {"near": subject.kind.near_reference}
     if subject.algorithm.reference or subject.algorithm.online or subject.algorithm.kind == "reward":
         places = {"at": subject.kind.at_reference, **places}
     spans: dict[str, list[float]] = {}
     for where, make in places.items():
         record = subject.batch(make)
-        for name, slopes in subject.gradients(record)[1].items():
+        found = subject.gradients(record)[1]
+        if falls_with == "margin":
+            found = {"the margin": found["chosen"] - found["rejected"], "rejected": found["rejected"]}
+        for name, slopes in found.items():
             rejected, wanted = subject.kind.rejected(record, name), subject.wanted(record, name)
             read = record.mask if subject.algorithm.online else torch.ones_like(slopes)
             for place in read.nonzero().tolist():
@@ -210,7 +216,7 @@ def _undeclared_length(subject: Subject) -> Verdict:
 
 
 def kl_estimate(subject: Subject) -> Verdict:
-    if subject.algorithm.online:
+    if isinstance(subject.algorithm, OnlineAlgorithm):
         return _drift(subject)
     if not subject.kind.per_batch:
         return not_applicable(f"{subject.algorithm.data} bring no mismatched answers")
@@ -218,7 +224,12 @@ def kl_estimate(subject: Subject) -> Verdict:
         return not_applicable("without a reference there is no KL estimate")
     record = subject.batch(subject.kind.moderate)
     before = subject.loss(record).values
-    if torch.equal(before, subject.loss(replace(record, mismatched=record.mismatched + 3)).values):
+    idle = torch.equal(before, subject.loss(replace(record, mismatched=record.mismatched + 3)).values)
+    if not subject.algorithm.uses_mismatched:
+        if idle:
+            return not_applicable("by its declaration the loss reads no mismatched answers, and they do not move it")
+        return failed("mismatched answers 3 nats more likely move the loss", "leave out uses_mismatched=False")
+    if idle:
         return failed(
             "mismatched answers 3 nats more likely leave the loss alone",
             "estimate z0 as max(0, mean of mismatched − ref_mismatched)",

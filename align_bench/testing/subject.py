@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from align_bench.api import BiasExpert, Loss, OnlineAlgorithm
+from align_bench.api.offline import FallsWith
 from align_bench.errors import AlignBenchError
 from align_bench.records import Parameters
 from align_bench.testing.bench import Bench, RolloutFeed, bench
@@ -80,6 +81,10 @@ class Subject:
     @property
     def uses_rejected(self) -> bool:
         return isinstance(self.algorithm, OnlineAlgorithm) or self.algorithm.reads_rejected(self.parameters)
+
+    @property
+    def falls_with(self) -> FallsWith:
+        return "sides" if isinstance(self.algorithm, OnlineAlgorithm) else self.algorithm.falls_with
 
     @property
     def bench(self) -> Bench:

@@ -110,7 +110,8 @@ def naive_rm(batch: Batch, centering: float) -> Expected:
     ]
 
 
-def naive_dpo(batch: Batch, beta: float) -> Expected:
+def naive_dpo(batch: Batch, beta: float, divergence: str = "reverse_kl", alpha: float = 0.5) -> Expected:
+    assert divergence == "reverse_kl", "the others are in test_further_losses.py"
     found = []
     for row in range(len(batch["chosen"])):
         won = batch["chosen"][row] - batch["ref_chosen"][row]

@@ -203,6 +203,7 @@ TABLE: dict[str, frozenset[str]] = {
     "models.positions": BASES | ADAPTERS | TEXTS | _made("generate"),  # where answers and texts end
     "models.adapters": TEXTS,
     "models.exported": ADAPTERS | TEXTS,  # the note of a trained adapter
+    "models.headers": TEXTS,
     "models.weights": TEXTS,  # shapes of a loaded judge, and its digest among its facts
     "models.merge": TEXTS,  # what a base's comes to is in its digest
     "models.peak": REPORT,

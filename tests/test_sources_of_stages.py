@@ -110,7 +110,8 @@ TABLE: dict[str, frozenset[str]] = {
     "models.precision": NOTHING,  # what computes is written in the key; what its name means to torch is `compute`
     "plugins.": NOTHING,  # of a plugin, the files that are executed
     "suite.layers": NOTHING,
-    "suite.given": REPORT,
+    "suite.given": NOTHING,  # what is read from a suite is itself in the keys
+    "suite.strict": REPORT,
     "suite.limits": NOTHING,
     "suite.load": NOTHING,
     "planning.inputs": NOTHING,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from align_bench.errors import ModelError
 from align_bench.models.adapters import CONFIG as ADAPTER_CONFIG
@@ -76,9 +76,9 @@ class Base:
         first = end[0] if isinstance(end, list) and end else end
         return first if isinstance(first, int) else None
 
-    def _config(self) -> dict[str, Any]:
+    def _config(self) -> Mapping[str, Json]:
         """Its config.json, or that of the base that it stands on; empty where it has none."""
-        found: dict[str, Any] = self.below._config() if self.below is not None else config_of(self.folder)
+        found: Mapping[str, Json] = self.below._config() if self.below is not None else config_of(self.folder)
         return found
 
     @property
@@ -103,7 +103,7 @@ class Base:
         return str((self.folder / self.gguf if self.gguf else self.folder).resolve())
 
 
-def _of_texts(config: Mapping[str, Any]) -> Mapping[str, Any]:
+def _of_texts(config: Mapping[str, Json]) -> Mapping[str, Json]:
     """The part of a configuration that is about texts, where a model reads more than these."""
     inner = config.get("text_config")
     return inner if isinstance(inner, dict) else {}

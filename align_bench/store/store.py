@@ -26,7 +26,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from align_bench.errors import StoreError
-from align_bench.records import Cost, Facts
+from align_bench.records import Cost, Facts, Json
 from align_bench.store.failures import Failures
 from align_bench.store.files import (
     as_store_error,
@@ -205,7 +205,7 @@ class Store:
                 self._set_aside(there, address)
         label = safe_label(label)
         content = [path for path in sorted(written.rglob("*")) if not path.is_dir()]
-        manifest: dict[str, Any] = {
+        manifest: dict[str, Json] = {
             "schema": SCHEMA,
             **asdict(address),
             "label": label,
@@ -404,7 +404,7 @@ def _manifest(folder: Path) -> Any:
     return manifest if seal in (None, _seal(manifest)) else None
 
 
-def _seal(manifest: Mapping[str, Any]) -> str:
+def _seal(manifest: Mapping[str, Json]) -> str:
     """The checksum of all else in a manifest."""
     return hashlib.sha256(json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 

@@ -17,7 +17,6 @@ from align_bench.suite.given import (
     MOST_DEPTH,
     MOST_EXTENDED,
     MOST_SET_BYTES,
-    FromEnvironment,
     clipped,
     in_short,
     parsed,
@@ -27,6 +26,7 @@ from align_bench.suite.layers import Layer, refuse_bound, value_at
 from align_bench.suite.limits import refuse_too_many_cells
 from align_bench.suite.models import JUDGE_KINDS, AnyJudge, Data, DataFile, LoadedJudge, Suite, TrainedJudge, judge_kind
 from align_bench.suite.quick import cut
+from align_bench.suite.strict import FromEnvironment
 
 MOST_MISTAKES = 20  # that one message lists
 RENAMED = {"may_be_reward": "allow_judge_as_reward"}  # key of an earlier version → what it is called now

@@ -24,10 +24,10 @@ from pydantic import (
 
 from align_bench.errors import SuiteError
 from align_bench.records import MAX_DROPPED, SMALLEST_TEMPERATURE
-from align_bench.suite.given import Number, Seed, Text, Truth, Whole
 from align_bench.suite.names import BASE_CELL as BASE_CELL
 from align_bench.suite.names import GOLD as GOLD
 from align_bench.suite.names import JUDGE_CELL as JUDGE_CELL
+from align_bench.suite.strict import Number, Seed, Text, Truth, Whole
 
 DEFAULT_SUITE = "assignment"
 

@@ -4,18 +4,32 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
+from torch import Tensor
 
 from align_bench.store.files import as_store_error, delete, make_folder, replacing, uninterrupted
 
 _SEAL = hashlib.sha256().digest_size
 
 
-def write(path: Path, content: Mapping[str, Any]) -> None:
+class Checkpoint(TypedDict):
+    """All that a step changes: trained weights by name, states of optimizer, scheduler and generators, and the log."""
+
+    weights: dict[str, Tensor]
+    optimizer: Any
+    scheduler: str
+    step: int
+    tokens: int
+    log: str
+    random: Tensor
+    random_cuda: list[Tensor]
+
+
+def write(path: Path, content: Checkpoint) -> None:
     """Write a checkpoint, forced to disk; the one before it stays beside it. Ctrl-C and SIGTERM wait for that.
 
     Raises:
@@ -23,7 +37,7 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
     """
     make_folder(path.parent)
     buffer = io.BytesIO()
-    torch.save(dict(content), buffer)
+    torch.save(content, buffer)
     data = buffer.getvalue()
     with as_store_error(path), uninterrupted(), replacing(path) as temporary:
         temporary.write_bytes(hashlib.sha256(data).digest() + data)
@@ -33,7 +47,7 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
             delete(path)  # a folder, or a link that leads nowhere, left by a foreign hand
 
 
-def last_good(path: Path, say: Callable[[str], None]) -> Mapping[str, Any] | None:
+def last_good(path: Path, say: Callable[[str], None]) -> Checkpoint | None:
     """The newest whole checkpoint; None where there is none. A damaged one is renamed, and said to be.
 
     Args:
@@ -50,7 +64,7 @@ def last_good(path: Path, say: Callable[[str], None]) -> Mapping[str, Any] | Non
             data = file.read_bytes()
             seal, data = data[:_SEAL], data[_SEAL:]
             if hashlib.sha256(data).digest() == seal:
-                found: Mapping[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+                found: Checkpoint = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
                 return found
             aside = file.with_name(f"{file.name}.damaged")
             file.replace(aside)

@@ -16,6 +16,7 @@ from align_bench.errors import ModelError, PluginError
 from align_bench.models.out_of_memory import is_out_of_memory
 from align_bench.train import checkpoints
 from align_bench.train.auxiliary import companion_of
+from align_bench.train.checkpoints import Checkpoint
 
 if TYPE_CHECKING:
     from align_bench.api import Algorithm, Loss
@@ -155,7 +156,7 @@ class State:
             checkpoints.write(self.checkpoint, self._content())
             self._saved = time.monotonic()
 
-    def _content(self) -> Mapping[str, Any]:
+    def _content(self) -> Checkpoint:
         return {
             "weights": {name: parameter.detach().cpu() for name, parameter in self.trainable.items()},
             "optimizer": self.optimizer.state_dict(),
@@ -167,7 +168,7 @@ class State:
             "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
 
-    def _restore(self, content: Mapping[str, Any]) -> None:
+    def _restore(self, content: Checkpoint) -> None:
         with torch.no_grad():
             for name, parameter in self.trainable.items():
                 parameter.copy_(content["weights"][name])

@@ -40,14 +40,17 @@ def test_a_changed_result_is_noticed(short: Path) -> None:
     undisturbed = short / "work" / "undisturbed"
     before = faults.results_of(undisturbed)
     assert before == faults.results_of(undisturbed)
-    artefact = next((undisturbed / "runs" / "judged").glob("*/*.json*"))
-    kept = artefact.read_bytes()
-    artefact.write_bytes(kept + b"\n")
-    changed = faults.results_of(undisturbed)
-    artefact.write_bytes(kept)
+    tensors = next((undisturbed / "runs" / "adapter").glob("*/*.safetensors"))
+    kept = tensors.read_bytes()
+    tensors.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
+    assert faults.results_of(undisturbed) != before
+    tensors.write_bytes(kept)
+    assert faults.results_of(undisturbed) == before
     report = undisturbed / "reports" / "faulty" / "report.json"
-    report.write_text(report.read_text(encoding="utf-8").replace('"seed": 0', '"seed": 7', 1), encoding="utf-8")
-    assert before != faults.results_of(undisturbed) != changed
+    numbers = json.loads(report.read_text(encoding="utf-8"))
+    numbers["results"][-1]["metrics"]["gold_accuracy"]["n"] += 1
+    report.write_text(json.dumps(numbers), encoding="utf-8")
+    assert faults.results_of(undisturbed) != before
 
 
 def test_the_published_counts_are_those_of_the_page() -> None:

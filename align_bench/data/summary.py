@@ -131,7 +131,7 @@ def rich_summary(
     head = [_shown(source.path), _shown(f"shape: {summary.shape}")]
     head += [_shown(line) for line in _unread(preferences)]
     texts = (text for row in preferences.rows for text in (row.chosen, row.rejected) if text is not None)
-    if any(map(UNSPACED.search, texts)):
+    if any(UNSPACED.search(text) for text in texts if not text.isascii()):
         head.append(_shown(f"words: {COUNTED_BY_CHARACTER}"))
     return Group(*head, _counts_table(summary), _lengths_table(summary), *_notes(summary), *checks, *panels)
 

@@ -44,7 +44,7 @@ def flesch_kincaid(text: str) -> float | None:
     plain = strip_markdown(without_thinking(text))
     if not _is_latin(plain):
         return None
-    spaced = UNSEGMENTED.sub(" ", plain)
+    spaced = plain if plain.isascii() else UNSEGMENTED.sub(" ", plain)
     sentences = [words for part in _SENTENCE_END.split(spaced) if (words := _words(part))]
     words = [word for sentence in sentences for word in sentence]
     if not words:

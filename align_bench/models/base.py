@@ -14,7 +14,7 @@ from align_bench.models.adapters import CONFIG as ADAPTER_CONFIG
 from align_bench.models.adapters import config_of, is_adapter, merged_folder, read_adapter
 from align_bench.models.exported import read_note
 from align_bench.models.headers import check_gguf, json_object
-from align_bench.models.positions import position_limit
+from align_bench.models.positions import gguf_limit, position_limit
 from align_bench.models.weights import weight_shapes
 from align_bench.records import Json, TemplateInputs
 from align_bench.store.remembered import Remembered
@@ -65,8 +65,8 @@ class Base:
 
     @property
     def positions(self) -> PositionLimit | None:
-        """The longest sequence that it can read; None where its configuration gives no limit, or it is a GGUF file."""
-        return position_limit(self._config())
+        """The longest sequence that it can read; None where configuration or GGUF metadata give no limit."""
+        return gguf_limit(_head(self.folder / self.gguf)) if self.gguf else position_limit(self._config())
 
     @property
     def end_token(self) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
 
     from align_bench.records import Json
 
+# A key's name, the type of its value (4: 32 bits without sign, 10: 64), and the value.
+_CONTEXT_LENGTH = re.compile(rb"\.context_length(?:\x04\0\0\0(.{4})|\x0a\0\0\0(.{8}))", re.DOTALL)
 _KEYS = ("max_position_embeddings", "n_positions")
 # Rotary positions that are stretched by `factor`; other kinds (llama3, longrope) are counted in the limit already.
 _STRETCHED = ("linear", "dynamic", "yarn")
@@ -50,6 +53,19 @@ def position_limit(config: Mapping[str, Json]) -> PositionLimit | None:
         if isinstance(tokens, int) and tokens > 0:
             return _stretched(PositionLimit(tokens, f"{key}: {tokens}"), config)
     return None
+
+
+def gguf_limit(head: bytes) -> PositionLimit | None:
+    """The limit that a GGUF file's metadata gives: `ARCHITECTURE.context_length`, which counts scaled positions.
+
+    Args:
+        head: the beginning of the file, with its metadata.
+    """
+    found = _CONTEXT_LENGTH.search(head)
+    if found is None:
+        return None
+    tokens = int.from_bytes(found[1] or found[2], "little")
+    return PositionLimit(tokens, f"context_length: {tokens}") if tokens > 0 else None
 
 
 def _stretched(limit: PositionLimit, config: Mapping[str, Json]) -> PositionLimit:

@@ -273,6 +273,8 @@ def test_a_gguf_file_is_a_base(base_folder: Path, tmp_path: Path, storage: str) 
     write_gguf(tmp_path / "tiny.gguf", plain)
     base = find_base(str(tmp_path / "tiny.gguf"))
     assert base.gguf == "tiny.gguf"
+    assert base.positions is not None
+    assert base.positions.tokens == plain.config.max_position_embeddings
     precision = resolve_precision(storage, "cpu")
     assert torch.isfinite(scores(load_scorer(base, precision), ROWS)).all()
     loaded = load_policy(base, precision)

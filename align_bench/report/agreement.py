@@ -9,8 +9,9 @@ from align_bench.metrics.agreement import kendall_tau, preference_agreement
 from align_bench.records import CellId, MetricKey
 from align_bench.report.cells import Cell, judge_metric
 from align_bench.report.claims import Claim
+from align_bench.report.labels import judge_in_words
 from align_bench.report.schema import Agreement, JudgeFacts, Reversal
-from align_bench.suite.names import GOLD, JUDGE_CELL
+from align_bench.suite.names import GOLD
 
 Order = tuple[CellId, CellId]  # two methods, the higher one first
 
@@ -42,11 +43,6 @@ def agreement_notes(found: Sequence[Agreement], claims: Sequence[Claim]) -> list
     """
     few = any(one.level == "checkpoint" for one in claims if one.kind == "policy")
     return [note for one in found for note in _note(one, "checkpoints" if few else "methods")]
-
-
-def judge_in_words(name: str) -> str:
-    """A judge's name where a method may have the same one: `judge rm`; `gold` is no method."""
-    return name if name in (GOLD, JUDGE_CELL) else f"judge {name}"
 
 
 def shared_rows_notes(panel: Sequence[JudgeFacts]) -> list[str]:

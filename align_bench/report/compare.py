@@ -90,7 +90,8 @@ def merge(runs: Mapping[str, Run], methods: Sequence[str]) -> tuple[Run, list[st
     _check_prompts(runs)
     _check_known(runs, methods)
     one_judge = _agree(runs, JUDGED_BY)
-    one_base = _agree(runs, ANSWERED_BY) and len({run.report.base for run in runs.values()}) == 1
+    bases = [run.report.base for run in runs.values()]
+    one_base = _agree(runs, ANSWERED_BY) and all(base == bases[0] for base in bases)
     outcomes: dict[CellId, Outcome] = {}
     compared: dict[str, None] = {}
     rows = ReportRows([], [])

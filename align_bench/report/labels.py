@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from align_bench.records import CellId, Scalar
+from align_bench.suite.names import GOLD, JUDGE_CELL
 
 # Parameters that stand in nearly every grid.
 SHORT = {"learning_rate": "lr", "batch_size": "batch", "kl_coef": "kl", "kl_weight": "kl"}
@@ -107,3 +108,8 @@ def _part(name: str, value: Scalar) -> str:
     if isinstance(value, bool):
         shown = "on" if value else "off"
     return shown if name in BARE else f"{SHORT.get(name, name)} {shown}"
+
+
+def judge_in_words(name: str) -> str:
+    """A judge's name where a method may have the same one: `judge rm`; `gold` is no method."""
+    return name if name in (GOLD, JUDGE_CELL) else f"judge {name}"

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from align_bench.store.store import Artefact, Store
 
 T = TypeVar("T")
+MOST_REPAIRS = 3  # a disk that damages more than this while one run goes on will not be outrun
 MOST_LOADED = 8  # loaded artefacts that are held in memory: the tables, and what was read last
 
 
@@ -29,11 +30,13 @@ class Results:
         failed: stages that failed in this process, which will not be tried again.
         noted: facts of stages that were found before they ran, which are stored with their own.
         read_only: whether nothing more will be run, so that every recorded failure counts.
+        repairs: how many more times what was damaged meanwhile is made anew; then what needs it fails.
     """
 
     def __init__(self, store: Store, *, read_only: bool = False) -> None:
         self.store = store
         self.read_only = read_only
+        self.repairs = 0 if read_only else MOST_REPAIRS
         self.failed: set[Address] = set()
         self.noted: dict[Address, Facts] = {}
         self._loaded: OrderedDict[Address, Any] = OrderedDict()
@@ -76,7 +79,7 @@ class Results:
         Raises:
             MissingResultError: when it is not stored, or was damaged since it was last verified.
         """
-        if self.store.is_damaged(stage.address):
+        if self.store.is_damaged(stage.address) and self.store.aside(stage.address).exists():
             raise MissingResultError(
                 f"{stage.owner}: {stage.label}: the stored result was damaged, and moved to "
                 f"{self.store.aside(stage.address)}",

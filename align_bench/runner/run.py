@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from align_bench.report.schema import Report
     from align_bench.runner.progress import Progress
 
-MOST_REPAIRS = 3  # a disk that damages more than this while one run goes on will not be outrun
-
 
 @dataclass(frozen=True, slots=True)
 class Folders:
@@ -76,14 +74,14 @@ def run(
     store = Store(folders.runs)
     store.check()
     results = Results(store, read_only=not compute)
-    folder, repairs = folders.reports / prepared.suite.name, MOST_REPAIRS if compute else 0
+    folder = folders.reports / prepared.suite.name
     while True:
         try:
             return _run(prepared, results, progress, folder, command=command, methods=methods)
         except MissingResultError as error:  # damaged since the run began; it has been moved aside
-            if not repairs:
+            if not results.repairs:
                 raise
-            repairs -= 1
+            results.repairs -= 1
             progress.log(f"{error.message}; it is made anew")
 
 

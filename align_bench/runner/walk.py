@@ -97,9 +97,9 @@ def _made(stage: Stage[object], results: Results, desk: LocalDesk, progress: Pro
         with store.lock(stage.address, lambda: progress.log(waiting)):
             if not results.has(stage):
                 _make_in_memory(stage, results, desk, progress)
-    except MissingResultError:  # what it needs was damaged since the walk began
-        raise
     except Exception as error:  # one failed stage does not stop the others
+        if isinstance(error, MissingResultError) and results.repairs:
+            raise  # what it needs was damaged since the walk began, and is made anew
         if stage.fatal:
             with as_store_error(store.folder):
                 raise

@@ -206,7 +206,10 @@ def _undeclared_length(subject: Subject) -> Verdict:
     found = f"its loss depends on length: answers twice as long at the same s̄ move it {shown(before)} → {shown(after)}"
     fewer = subject.loss(replace(record, **{name: 2 * given[name] for name in subject.kind.counts})).values
     claim = _MEAN_OF_TOKENS.search(subject.algorithm.doc)
-    if claim and torch.equal(before, fewer):  # nothing in it is divided by tokens
+    # Where other hyper-parameters divide by tokens, what the text says may be of a term that is switched off here.
+    default = replace(subject, parameters=subject.algorithm.resolve({}))
+    counted = default.loss(replace(record, **{name: 2 * given[name] for name in subject.kind.counts})).values
+    if claim and torch.equal(before, fewer) and torch.equal(default.loss(record).values, counted):
         said = " ".join(claim[0].split())
         return failed(
             f"{found}, but its text says {said!r}",

@@ -52,6 +52,7 @@ def test_the_report_can_be_recomputed_from_its_exports(run: Run, tmp_path: Path)
         "Response_of_SIMPO_n_Ori_val_with_rm.json",
         "Rm_model_mark_on_val_1k.json",
         "audit.parquet",
+        "checksums.json",
         "figures",
         "generations.jsonl",
         "pairs.parquet",
@@ -175,6 +176,9 @@ def test_a_damaged_value_is_named_with_its_place(run: Run, tmp_path: Path) -> No
 def test_rows_of_other_columns_are_refused_on_one_line(run: Run, tmp_path: Path) -> None:
     write_report(tmp_path, run.report(), run.rows)
     (tmp_path / "pairs.parquet").replace(tmp_path / "scores.parquet")
+    with pytest.raises(StoreError, match="was changed after it was written"):
+        read_scores(tmp_path)
+    (tmp_path / "checksums.json").unlink()
     with pytest.raises(StoreError, match=r"is damaged, or of another version: 0\.cell: Field required") as raised:
         read_scores(tmp_path)
     assert "\n" not in raised.value.message
@@ -198,5 +202,6 @@ def test_a_row_that_stands_twice_is_damage(run: Run, tmp_path: Path) -> None:
     write_report(tmp_path, run.report(), run.rows)
     lines = (tmp_path / "generations.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     (tmp_path / "generations.jsonl").write_text("".join([*lines, lines[0]]), encoding="utf-8")
+    (tmp_path / "checksums.json").unlink()
     with pytest.raises(StoreError, match="is damaged: more than one generation of"):
         read_run(tmp_path)

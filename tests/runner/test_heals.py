@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from align_bench.errors import MissingResultError
 from align_bench.models.micro_batches import even_passes, fitting, half_as_much, micro_batches
 from align_bench.records import Update
 from align_bench.report.schema import Report
@@ -19,6 +20,7 @@ from align_bench.runner import results
 from align_bench.runner.run import Folders
 from align_bench.stages.drift import Drift
 from align_bench.stages.generate import Generate
+from align_bench.store.keys import Address
 from align_bench.store.store import Store
 from tests.runner.test_run import Recorder, by_name, execute, numbers
 
@@ -100,10 +102,16 @@ def test_tokens_found_damaged_at_the_start_are_made_anew(
 def test_a_disk_that_damages_whatever_it_holds_ends_the_run_in_words(
     write_suite: WriteSuite, folders: Folders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from align_bench.errors import MissingResultError
+    sound = Store.is_damaged
 
-    monkeypatch.setattr(Store, "is_damaged", lambda store, address: address.kind == "reference")
-    with pytest.raises(MissingResultError, match=r"reference log-probs: the stored result was damaged"):
+    def damages(store: Store, address: Address) -> bool:
+        if address.kind == "reference":
+            for file in (store.folder / "reference").rglob("*.safetensors"):
+                file.write_bytes(b"")
+        return sound(store, address)
+
+    monkeypatch.setattr(Store, "is_damaged", damages)
+    with pytest.raises(MissingResultError, match=r"validation pairs: the stored result was damaged, and moved to"):
         execute(write_suite(judge=None, methods=["dpo"]), folders)
 
 

@@ -29,7 +29,7 @@ from align_bench.report.export import recompute
 from align_bench.report.schema import Block, HeldOut, Report, Result, TunedMethod, Tuning
 from align_bench.report.verdict import headline
 from align_bench.runner.progress import NoProgress
-from align_bench.runner.results import Results
+from align_bench.runner.results import MOST_REPAIRS, Results
 from align_bench.runner.run import Folders, run
 from align_bench.stages.stage import Stage
 from align_bench.store.store import Store
@@ -376,7 +376,9 @@ def test_a_trial_whose_adapter_was_lost_meanwhile_is_trained_again(
             with super().stage(cell, label) as update:
                 yield update
 
-    failed = tuned(execute(path, folders, Lost()), "rm").trials[1]
+    watched = Lost()
+    failed = tuned(execute(path, folders, watched), "rm").trials[1]
+    assert watched.stages.count("rm trial 1: train") == 1 + MOST_REPAIRS
     assert (failed.status, failed.reason) == ("failed", "rm trial 1: train: not stored")
     mended = execute(path, folders)
     assert uncosted(tuned(mended, "rm").trials) == uncosted(tuned(whole[2], "rm").trials[:2])

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from align_bench.records import Estimate
-from align_bench.report.agreement import judge_in_words
 from align_bench.report.formatting import one_line
+from align_bench.report.labels import judge_in_words
 from align_bench.report.tables.baseline import knowable
 from align_bench.report.tables.section import UNADJUSTED, Column, MetricColumn, Section, metric_section, text
 from align_bench.report.tables.values import Spread, count, number, p_value, percent, point

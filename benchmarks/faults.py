@@ -59,7 +59,8 @@ SUITE: dict[str, Any] = {
         "trl_simpo",
     ],
 }
-FEW = ["rm", {"dpo": {"learning_rate": 1e-3}}]  # methods of the overlapping suite, and of a short campaign
+SHARED = ["rm", {"dpo": {"learning_rate": 1e-3}}]  # methods that the overlapping suite has, too
+FEW = SHARED[1:]  # of a short campaign
 RESULTS = ("scores.parquet", "pairs.parquet", "generations.jsonl", "audit.parquet", "training_texts.parquet")
 SCENARIOS = {
     "kills at random moments": "`kill -9` after a random time",
@@ -145,7 +146,8 @@ class Bench:
         self.counts = {name: Counts() for name in SCENARIOS}
         make_folder(folder)
         self.suites = {name: folder / f"{name}.yaml" for name in ("faulty", "overlapping")}
-        overlapping = {**suite, "name": "overlapping", "methods": [*FEW, "simpo"]}
+        shared = [one for one in SHARED if one in suite["methods"]]
+        overlapping = {**suite, "name": "overlapping", "methods": [*shared, "simpo"]}
         for path, content in zip(self.suites.values(), (suite, overlapping), strict=True):
             path.write_text(yaml.safe_dump(content), encoding="utf-8")
         import peft  # noqa: F401 - loaded once, for all children
@@ -601,7 +603,7 @@ def main() -> None:
     parser.add_argument("--others", type=int, default=20, help="faults of each other kind; three times as many damages")
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--few", action="store_true", help="two methods only, for a short try")
+    parser.add_argument("--few", action="store_true", help="one method only, for a short try")
     parser.add_argument("--work", type=Path, help="folder to work in; a temporary one by default")
     parser.add_argument("--commit", default="", help="of the code, for the page; git's by default")
     parser.add_argument("--out", type=Path, help="where to write the counts, without suffix")

@@ -19,7 +19,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a short campaign; it ends with 1 where a promise does not hold."""
     folder = tmp_path_factory.mktemp("faults")
-    command = [sys.executable, str(ROOT / "benchmarks" / "faults.py"), "--few", "--kills", "2", "--others", "1"]
+    command = [sys.executable, str(ROOT / "benchmarks" / "faults.py"), "--few", "--kills", "1", "--others", "1"]
     command += ["--minutes", "0", "--work", str(folder / "work"), "--out", str(folder / "found")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     ended = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)

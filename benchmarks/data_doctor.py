@@ -19,10 +19,11 @@ import resource
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from measured import timed
 
 from align_bench.store.files import make_folder, write_atomically
 
@@ -86,17 +87,6 @@ def measure(path: Path) -> dict[str, Any]:
         "found": {finding.what: finding.rows for finding in findings},
         "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
-
-
-def timed(seconds: dict[str, dict[str, float]], step: str, work: Callable[[], Any]) -> Any:
-    """The work's result; its seconds are noted."""
-    wall, processor = time.perf_counter(), time.process_time()
-    result = work()
-    seconds[step] = {
-        "wall": round(time.perf_counter() - wall, 2),
-        "processor": round(time.process_time() - processor, 2),
-    }
-    return result
 
 
 def main() -> None:

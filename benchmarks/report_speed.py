@@ -18,11 +18,12 @@ import resource
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from measured import timed
 
 from align_bench.records import CellId, Cost, Generation, Kind, Outcome
 from align_bench.report.rows import ScoreRow, TrainingRow
@@ -148,17 +149,6 @@ def measure(size: Size) -> dict[str, Any]:
         }
 
 
-def timed(seconds: dict[str, dict[str, float]], stage: str, work: Callable[[], Any]) -> Any:
-    """The work's result; its seconds are noted."""
-    wall, processor = time.perf_counter(), time.process_time()
-    result = work()
-    seconds[stage] = {
-        "wall": round(time.perf_counter() - wall, 2),
-        "processor": round(time.process_time() - processor, 2),
-    }
-    return result
-
-
 def main() -> None:
     """Measure every size and write or print the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -179,7 +169,11 @@ def main() -> None:
         for size in SIZES
     }
     load = round(os.getloadavg()[0], 1)  # over the last minute: above the number of cores, wall times are too long
-    about = {"command": "python benchmarks/report_speed.py", "environment": environment(), "load_average": load}
+    about = {
+        "command": "python benchmarks/report_speed.py",
+        "environment": environment().model_dump(exclude_none=True),
+        "load_average": load,
+    }
     text = json.dumps({**about, **found}, indent=1)
     if arguments.out:
         make_folder(arguments.out.parent)

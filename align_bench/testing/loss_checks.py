@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import fields, replace
+from typing import Any
 
 import torch
 from annotated_types import BaseMetadata, Ge, Le
@@ -179,11 +180,7 @@ def length(subject: Subject) -> Verdict:
     if normalised is None:
         return _undeclared_length(subject)
     record = subject.batch(subject.kind.moderate)
-    given = {field.name: getattr(record, field.name) for field in fields(record)}
-    sums = [name for name, value in given.items() if value.is_floating_point() and name != "margin"]
-    doubled = [name for name in (*counts, *(sums if normalised else ())) if name not in subject.kind.per_batch]
-    before = subject.loss(record).values
-    after = subject.loss(replace(record, **{name: 2 * given[name] for name in doubled})).values
+    before, after = subject.loss(record).values, subject.loss(_longer(record, subject, sums=normalised)).values
     what = "answers twice as long at the same s̄" if normalised else "twice the token counts at the same sums"
     if not torch.allclose(before, after, rtol=1e-9, atol=1e-12):
         return failed(
@@ -193,23 +190,26 @@ def length(subject: Subject) -> Verdict:
     return passed(f"{what} leave it at {shown(before)}")
 
 
+def _longer(record: Any, subject: Subject, *, sums: bool) -> Any:
+    """A batch with twice the token counts; with `sums` also twice the log-probabilities, so that each s̄ stays."""
+    given = {field.name: getattr(record, field.name) for field in fields(record)}
+    summed = [name for name, value in given.items() if value.is_floating_point() and name != "margin"]
+    doubled = [name for name in (*subject.kind.counts, *(summed if sums else ())) if name not in subject.kind.per_batch]
+    return replace(record, **{name: 2 * given[name] for name in doubled})
+
+
 def _undeclared_length(subject: Subject) -> Verdict:
     """Whether a loss that declares nothing counts lengths, and whether that is what its text says."""
     record = subject.batch(subject.kind.moderate)
-    given = {field.name: getattr(record, field.name) for field in fields(record)}
-    sums = [name for name, value in given.items() if value.is_floating_point() and name != "margin"]
-    doubled = [name for name in (*subject.kind.counts, *sums) if name not in subject.kind.per_batch]
-    before = subject.loss(record).values
-    after = subject.loss(replace(record, **{name: 2 * given[name] for name in doubled})).values
+    before, after = subject.loss(record).values, subject.loss(_longer(record, subject, sums=True)).values
     if torch.allclose(before, after, rtol=1e-9, atol=1e-12):
         return not_applicable("nothing is declared; answers of any length at the same s̄ have the same loss")
     found = f"its loss depends on length: answers twice as long at the same s̄ move it {shown(before)} → {shown(after)}"
-    fewer = subject.loss(replace(record, **{name: 2 * given[name] for name in subject.kind.counts})).values
     claim = _MEAN_OF_TOKENS.search(subject.algorithm.doc)
     # Where other hyper-parameters divide by tokens, what the text says may be of a term that is switched off here.
     default = replace(subject, parameters=subject.algorithm.resolve({}))
-    counted = default.loss(replace(record, **{name: 2 * given[name] for name in subject.kind.counts})).values
-    if claim and torch.equal(before, fewer) and torch.equal(default.loss(record).values, counted):
+    counted = _longer(record, subject, sums=False)
+    if claim and all(torch.equal(one.loss(record).values, one.loss(counted).values) for one in (subject, default)):
         said = " ".join(claim[0].split())
         return failed(
             f"{found}, but its text says {said!r}",

@@ -24,11 +24,11 @@ def trusted_file() -> Path:
 
 
 def confirm(suite: str, files: Mapping[Path, str], *, trust: bool, ask: Ask | None) -> None:
-    """Ask whether files may be executed, unless the user has agreed to these very bytes before.
+    """Ask whether files may be executed, unless the user has agreed to this very code before (comments aside).
 
     Args:
         suite: what names them.
-        files: path → sha256 of the file and of all local code that it imports.
+        files: path → sha256 of the code of the file and of all local files that it imports.
         trust: whether the user agrees beforehand (`--trust`).
         ask: shows a question and returns the answer; None where nobody can be asked.
 

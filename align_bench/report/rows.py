@@ -241,7 +241,8 @@ def existing(path: Path) -> Path:
     """
     if not path.is_file():
         raise MissingResultError(f"There is no {path.name} in {path.parent}.", fix="align-bench run SUITE")
-    if file_digest(path) != checksums(path.parent).get(path.name, file_digest(path)):
+    known = checksums(path.parent).get(path.name)
+    if known is not None and file_digest(path) != known:
         raise StoreError(f"{path} was changed after it was written: its checksum is another one", fix=REBUILD)
     return path
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 CHAPTER = "results"
 HEAVY_TAILS = (
     "Intervals of standard deviations are in report.json: of scores with heavy tails they hold the true one less often "
-    "than 95% (in simulations 85% for 100 prompts of lognormal scores)."
+    "than 95% (85% for 100 prompts of lognormal scores in benchmarks/false_claims.py)."
 )
 
 

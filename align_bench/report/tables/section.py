@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Measured = TypeVar("Measured")  # what holds the metrics of a row
 BOOTSTRAP = (
     "bootstrap interval: BCa over prompts, 95%, to set beside that of the test; nothing is decided by it, and for 100 "
-    "prompts of scores with heavy tails it covers less (in simulations 91%)."
+    "prompts of scores with heavy tails it covers less (91% in benchmarks/false_claims.py)."
 )
 VERDICT = (
     f"Verdict: Holm-adjusted p below {ALPHA:.0%}; equivalent: Holm-adjusted TOST below {ALPHA:.0%}; inconclusive: "

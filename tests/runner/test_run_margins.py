@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,27 +13,12 @@ import torch
 from align_bench.data.planted import planted
 from align_bench.planning.inputs import prepare
 from align_bench.plugins.registry import load_registry
-from align_bench.records import Update, no_update
 from align_bench.report.schema import Result
 from align_bench.runner.run import Folders, run
 from align_bench.suite.load import load_suite
+from tests.runner.test_run import Recorder
 
 ROWS = 24
-
-
-class Recorder:
-    """Records the stages of a run."""
-
-    def __init__(self) -> None:
-        self.stages: list[str] = []
-
-    @contextmanager
-    def stage(self, cell: str, label: str) -> Iterator[Update]:
-        self.stages.append(f"{cell}: {label}")
-        yield no_update
-
-    def log(self, text: str) -> None:
-        pass
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -146,9 +146,14 @@ def prepared_for(
         from align_bench.suite.names import TRY_OUT
 
         errors.print(TRY_OUT, style="bold yellow")
+    from align_bench.errors import PluginError
     from align_bench.planning.inputs import prepare
 
-    prepared = prepare(loaded, registry_for(plugins, suite, loaded.plugins, trust=trust))
+    registry = registry_for(plugins, suite, loaded.plugins, trust=trust)
+    try:
+        prepared = prepare(loaded, registry)
+    except PluginError as error:
+        raise PluginError(f"{suite}: methods: {error.message}", fix=error.fix) from None
     if strict:
         from align_bench.planning.strict import refuse_shared_prompts
 

@@ -119,17 +119,25 @@ class Cell:
         return self.plugin.algorithm.reward if self.plugin else "" if self.loaded else "s̄"
 
     @property
-    def warnings(self) -> tuple[str, ...]:
-        """A line for each hyper-parameter that is outside the range that its method declares."""
+    def outside(self) -> dict[str, tuple[float, str]]:
+        """Hyper-parameter outside the range that its method declares → its value, and what that range is."""
         if self.plugin is None:
-            return ()
+            return {}
         algorithm, given = self.plugin.algorithm, self.all_parameters
-        return tuple(
-            f"{name}={value:g} is outside the range {found} that {algorithm.name} declares "
-            f"({'LoRA adapters' if name == 'learning_rate' else algorithm.paper})"
+        return {
+            name: (
+                value,
+                f"outside the range {found} that {algorithm.name} declares "
+                f"({'LoRA adapters' if name == 'learning_rate' else algorithm.paper})",
+            )
             for name, found in algorithm.ranges.items()
             if isinstance(value := given[name], int | float) and value not in found
-        )
+        }
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """A line for each hyper-parameter that is outside the range that its method declares."""
+        return tuple(f"{name}={value:g} is {where}" for name, (value, where) in self.outside.items())
 
     @property
     def remarks(self) -> tuple[str, ...]:

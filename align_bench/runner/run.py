@@ -7,7 +7,7 @@ of `stages`; with results that the graph rests on it is made again; `runner.repo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -233,9 +233,21 @@ def _executable(
 
 
 def warnings(graph: Graph) -> list[str]:
-    """A line for each hyper-parameter outside its method's range, once for all seeds."""
-    cells = [*graph.judges, *graph.cells]
-    return list(dict.fromkeys(f"{cell.id.method}: {warning}" for cell in cells for warning in cell.warnings))
+    """A line for each hyper-parameter of a method that is outside its range, once for all seeds and grid points."""
+    found: dict[tuple[str, str, str], list[float]] = {}
+    for cell in (*graph.judges, *graph.cells):
+        who = str(cell.id.method) if cell.is_judge or cell.plugin is None else cell.plugin.algorithm.name
+        for name, (value, where) in cell.outside.items():
+            found.setdefault((who, name, where), []).append(value)
+    return [f"{method}: {name}={_values(values)} is {where}" for (method, name, where), values in found.items()]
+
+
+def _values(values: Iterable[float]) -> str:
+    """Few values each, many as the least, the greatest and their number."""
+    each = sorted(set(values))
+    if len(each) > 4:
+        return f"{each[0]:g} … {each[-1]:g} ({len(each)} values)"
+    return ", ".join(f"{value:g}" for value in each)
 
 
 def _remarks(graph: Graph, results: Results) -> list[str]:

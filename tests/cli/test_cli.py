@@ -221,7 +221,7 @@ def check(answer: Answer, said: list[str]) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"methods": ["dop"]}, ["no method 'dop'", "Did you mean dpo"]),
+        ({"methods": ["dop"]}, [".yaml: methods: no method 'dop'", "Did you mean dpo"]),
         ({"methods": [{"dpo": {"betta": 1}}]}, ["methods: dpo", "no parameter 'betta'", "Did you mean beta"]),
         ({"methods": [{"dpo": {"beta": 0}}]}, ["methods: dpo", "beta: got 0,", "expected float > 0"]),
         ({"methods": [{"dpo": {"learning_rate": -1}}]}, ["learning_rate: got -1", "expected a number > 0"]),

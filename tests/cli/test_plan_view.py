@@ -194,6 +194,10 @@ def test_memory_is_that_of_the_shape_until_it_was_measured(prepared: Prepared, r
 def test_unusual_parameters_are_told(write_suite: Write, runs: Path) -> None:
     text = shown(make(write_suite(methods=[{"dpo": {"beta": 5}}], seeds=[0, 1])), runs)
     assert text.count("dpo: beta=5 is outside the range 0.01–0.5") == 1
+    few = shown(make(write_suite(methods=[{"dpo": {"beta": [0.1, 7, 5]}}])), runs)
+    assert few.count("dpo: beta=5, 7 is outside") == few.count(": beta=") == 1
+    many = shown(make(write_suite(methods=[{"dpo": {"beta": [1, 2, 3, 4, 5]}}])), runs)
+    assert many.count("dpo: beta=1 … 5 (5 values) is outside") == many.count(": beta=") == 1
 
 
 def test_plan_writes_nothing(prepared: Prepared, runs: Path, tmp_path: Path) -> None:

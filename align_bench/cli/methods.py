@@ -14,10 +14,10 @@ from align_bench.cli.app import Plugins, app, console, registry_for
 from align_bench.suite.names import BASE_CELL, JUDGE_CELL, RESERVED
 
 NO_METHODS = {
-    BASE_CELL: "base is no method: it is the model that every method starts from, as it was (`base:` of a suite). "
+    BASE_CELL: "base is not a method: it is the model that every method starts from, as it was (`base:` of a suite). "
     "`align-bench compare base METHOD` sets its results beside those of a method.",
-    JUDGE_CELL: "judge is no method: it is the reward model that scores every answer (`judge:` of a suite; judge2 is "
-    "the second one). `align-bench score FILE --judge SUITE` scores answers of your own with it.",
+    JUDGE_CELL: "judge is not a method: it is the reward model that scores every answer (`judge:` of a suite; judge2 "
+    "is the second one). `align-bench score FILE --judge SUITE` scores answers of your own with it.",
 }
 
 

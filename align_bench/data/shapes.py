@@ -107,7 +107,7 @@ def _choice_implied(cells: Cells) -> Iterator[Answered]:
 def _scored(cells: Cells) -> Iterator[Answered]:
     scores = number_of(cells["score_1"]), number_of(cells["score_2"])
     if scores[0] is None or scores[1] is None:
-        raise DropError("score is no number")
+        raise DropError("score is not a number")
     if scores[0] == scores[1]:
         raise DropError("tie")
     side = "a" if scores[0] > scores[1] else "b"
@@ -261,7 +261,7 @@ def _margin(cells: Cells) -> float | None:
 def _number(cells: Cells, name: str) -> float:
     number = number_of(cells[name])
     if number is None:
-        raise DropError("score is no number")
+        raise DropError("score is not a number")
     return number
 
 

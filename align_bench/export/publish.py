@@ -48,7 +48,7 @@ def plan_upload(folder: Path, repository: str) -> Upload:
     try:
         validate_repo_id(repository)
     except HFValidationError as error:
-        raise DataError(f"{repository!r} is no name of a repository: {error}", fix="--repo OWNER/NAME") from None
+        raise DataError(f"{repository!r} is not the name of a repository: {error}", fix="--repo OWNER/NAME") from None
     found = [path for path in folder.rglob("*") if path.is_file() and not _is_hidden(path, folder)]
     size = sum(path.stat().st_size for path in found)
     note = read_note(folder)

@@ -137,7 +137,7 @@ def read_report(folder: Path) -> Report:
         if found == VERSION:
             raise StoreError(f"{path} is damaged: {first_of(error)}", fix=REBUILD) from error
         if found is None:
-            raise StoreError(f"{path} is no report, or is damaged: {first_of(error)}", fix=REBUILD) from error
+            raise StoreError(f"{path} is not a report, or is damaged: {first_of(error)}", fix=REBUILD) from error
         which = f"format version {found!r}" if found else "the format before version 1"
         raise StoreError(f"{path} is of {which}, expected {VERSION}", fix=REBUILD) from error
     return report if report.leaderboard or report.reward_leaderboard else _with_leaderboard(report)

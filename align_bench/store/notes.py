@@ -157,7 +157,7 @@ class Notes:
 
     def _path(self, suite: str) -> Path:
         if not suite or Path(suite).name != suite or suite.startswith("."):
-            raise ValueError(f"{suite!r} is no suite's name")
+            raise ValueError(f"{suite!r} is not a suite's name")
         return self._folder / f"{suite}.json"
 
 

@@ -47,7 +47,7 @@ _ARGUMENTS = (
 def _template_kwargs(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
     for name in value:
         if not name.isidentifier():
-            raise ValueError(f"{name!r} is no name of a variable of a template")
+            raise ValueError(f"{name!r} is not the name of a template's variable")
         if name in _ARGUMENTS:
             hint = "; set `date`" if name == "strftime_now" else ""
             raise ValueError(f"{name} is not for a suite to set{hint}")

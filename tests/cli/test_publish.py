@@ -236,7 +236,7 @@ def test_a_hub_that_is_not_there_is_told(model: Path) -> None:
 def test_a_name_that_is_none_is_told_before_the_question(name: str, hub: Hub, model: Path) -> None:
     done = publish(hub, model, "--repo", name)
     assert done.returncode == 2
-    assert f"{name!r} is no name of a repository" in done.stderr
+    assert f"{name!r} is not the name of a repository" in done.stderr
     assert "Push it?" not in done.stdout
     assert hub.asked == []
 

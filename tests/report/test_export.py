@@ -151,7 +151,7 @@ def test_missing_and_damaged_files_are_named(run: Run, tmp_path: Path) -> None:
         with pytest.raises(StoreError, match="damaged"):
             read(tmp_path)
     (tmp_path / "report.json").write_text("[]")
-    with pytest.raises(StoreError, match="is no report"):
+    with pytest.raises(StoreError, match="is not a report"):
         read_report(tmp_path)
 
 
@@ -194,7 +194,7 @@ def test_a_number_that_is_text_is_refused_as_the_schema_says(run: Run, tmp_path:
     with pytest.raises(StoreError, match="format version '1', expected 1"):
         read_report(tmp_path)
     (tmp_path / "report.json").write_text("[" * 100_000)
-    with pytest.raises(StoreError, match="is no report, or is damaged"):
+    with pytest.raises(StoreError, match="is not a report, or is damaged"):
         read_report(tmp_path)
 
 

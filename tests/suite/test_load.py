@@ -944,7 +944,7 @@ def test_what_templates_read_is_said_for_the_base_and_for_each_judge(write: Writ
     [
         ("chat_template_kwargs: {tokenize: true}", "tokenize is not for a suite to set"),
         ("chat_template_kwargs: {strftime_now: x}", "set `date`"),
-        ("chat_template_kwargs: {a-b: 1}", "no name of a variable"),
+        ("chat_template_kwargs: {a-b: 1}", "not the name of a template's variable"),
         ("chat_template_kwargs: enable_thinking", "dictionary"),
         ("date: 4 March", "expected a day, such as 2026-01-01"),
         ("date: 2026-02-30", "day is out of range"),

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[1]
-# The scripts of benchmarks/ import each other, and tests what a conftest.py defines.
-OURS = {"align_bench", "algorithms", "tests", *(file.stem for file in (ROOT / "benchmarks").glob("*.py"))}
+# The scripts of benchmarks/ and docs/ import each other, and tests what a conftest.py defines.
+SCRIPTS = {file.stem for folder in ("benchmarks", "docs") for file in (ROOT / folder).glob("*.py")}
+OURS = {"align_bench", "algorithms", "tests", *SCRIPTS}
 
 # Module → distribution, where the two are not spelled alike.
 DISTRIBUTIONS = {
@@ -83,3 +84,9 @@ def test_all_that_tests_and_benchmarks_import_is_declared_and_nothing_else(proje
     found = imported("tests", "benchmarks") - package
     assert not found & DEV_WITHOUT_IMPORT.keys(), "an exception that is none"
     assert dev == found | DEV_WITHOUT_IMPORT.keys()
+
+
+def test_all_that_the_scripts_of_the_docs_import_is_declared_and_nothing_else(project: dict[str, Any]) -> None:
+    extras = project["optional-dependencies"]
+    found = imported("docs") - declared(project["dependencies"]) - declared(extras["dev"])
+    assert declared(extras["docs"]) == found | {"mkdocs-material"}  # the theme, in mkdocs.yml

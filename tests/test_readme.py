@@ -19,11 +19,19 @@ from align_bench.suite.load import load_suite, packaged_suites
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCS = ROOT / "docs"
+SUITES = {"README.md": README, "quick-start.md": (DOCS / "quick-start.md").read_text(encoding="utf-8")}
+PLUGINS = {"README.md": README, "your-method.md": (DOCS / "your-method.md").read_text(encoding="utf-8")}
+SCREEN = (DOCS / "reading-a-report.md").read_text(encoding="utf-8")
 
 
-def block(language: str, number: int = 0) -> str:
-    blocks: list[str] = re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+def block(language: str, page: str, number: int = 0) -> str:
+    blocks: list[str] = re.findall(rf"```{language}\n(.*?)```", page, flags=re.DOTALL)
     return blocks[number]
+
+
+def test_the_readme_fits_on_two_screens() -> None:
+    assert README.count("\n") <= 120
 
 
 def test_ci_runs_the_readmes_test_command() -> None:
@@ -31,32 +39,34 @@ def test_ci_runs_the_readmes_test_command() -> None:
     assert command in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
 
-def test_the_readmes_suite_is_valid(tmp_path: Path) -> None:
+@pytest.mark.parametrize("page", SUITES.values(), ids=SUITES)
+def test_the_suite_shown_is_valid(tmp_path: Path, page: str) -> None:
     path = tmp_path / "mine.yaml"
-    path.write_text(block("yaml"), encoding="utf-8")
+    path.write_text(block("yaml", page), encoding="utf-8")
     suite = load_suite(str(path))
-    assert suite.name == yaml.safe_load(block("yaml"))["name"]
+    assert suite.name == yaml.safe_load(block("yaml", page))["name"]
     for method in suite.methods:
         load_registry()[method.name].algorithm.resolve(
             {key: values[0] for key, values in method.grid.items() if key not in ("learning_rate", *OWN_SETTINGS)}
         )
 
 
-def test_the_readmes_tune_is_valid(tmp_path: Path) -> None:
+def test_the_tune_shown_is_valid(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
-    path.write_text(block("yaml").replace("# tune:", "tune:"), encoding="utf-8")
+    path.write_text(block("yaml", SUITES["quick-start.md"]).replace("# tune:", "tune:"), encoding="utf-8")
     tune = load_suite(str(path)).tune
     assert tune is not None
     assert tune.trials == 8
 
 
-def test_the_readmes_plugin_is_the_built_in_loss(tmp_path: Path) -> None:
+@pytest.mark.parametrize("page", PLUGINS.values(), ids=PLUGINS)
+def test_the_plugin_shown_is_the_built_in_loss(tmp_path: Path, page: str) -> None:
     import torch
 
     from align_bench.api import OfflineAlgorithm, ReferencedPairLogps
 
     plugin = tmp_path / "my_dpo.py"
-    plugin.write_text(block("python"), encoding="utf-8")
+    plugin.write_text(block("python", page), encoding="utf-8")
     registry = load_registry(extra=[str(plugin)])
     batch = ReferencedPairLogps(*torch.tensor([[-1.0], [-2.0], [3.0], [4.0], [-1.5], [-1.0]]))
     ours, theirs = registry["my_dpo"].algorithm, registry["dpo"].algorithm
@@ -69,10 +79,11 @@ def test_every_packaged_suite_and_command_is_named() -> None:
     from align_bench.cli.main import app
 
     for name in packaged_suites():
-        assert f"`{name}`" in README
+        assert f"| `{name}` |" in SUITES["quick-start.md"]
+    commands = (DOCS / "commands.md").read_text(encoding="utf-8")
     for command in app.registered_commands:
         assert command.callback is not None
-        assert f"align-bench {command.callback.__name__}" in README
+        assert f"## `{command.callback.__name__}`\n" in commands
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="no checkout of git")
@@ -94,13 +105,13 @@ def test_the_screen_shown_is_the_published_reports() -> None:
     for line in last_screen(published, "reports/assignment/report.html", console):
         console.print(line)
     assert isinstance(console.file, io.StringIO)
-    assert block("text") == console.file.getvalue()
+    assert block("text", SCREEN) == console.file.getvalue()
 
 
 def test_the_tables_shown_are_the_published_reports() -> None:
     report = (ROOT / "reports" / "published" / "assignment" / "report.md").read_text(encoding="utf-8")
     published = {tuple(cell.strip() for cell in line.strip("|").split("|")) for line in report.splitlines()}
-    shown = [tuple(line.split()) for line in block("text").splitlines() if re.match(r" \w+  +-?\d", line)]
+    shown = [tuple(line.split()) for line in block("text", SCREEN).splitlines() if re.match(r" \w+  +-?\d", line)]
     assert len(shown) == 6
     for name, *figures in shown:
         rows = [set(" ".join(row).split()) for row in published if row[0] == name]

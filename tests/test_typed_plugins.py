@@ -62,10 +62,11 @@ def printed(page: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def plugins(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """The plugins of both pages and the skeleton of each kind, as files."""
+    """The plugins of three pages and the skeleton of each kind, as files."""
     folder = tmp_path_factory.mktemp("plugins")
-    blocks = [*printed(ROOT / "README.md"), *printed(ROOT / "algorithms" / "README.md")]
-    assert sum("@algorithm(" in block for block in blocks) == 2
+    pages = ("README.md", "docs/your-method.md", "algorithms/README.md")
+    blocks = [block for page in pages for block in printed(ROOT / page)]
+    assert sum("@algorithm(" in block for block in blocks) == 3
     files = [folder / f"printed_{number}.py" for number in range(len(blocks))]
     for file, block in zip(files, blocks, strict=True):
         file.write_text(block, encoding="utf-8")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 import tempfile
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -32,6 +33,7 @@ from align_bench.suite import models
 from align_bench.suite.load import load_suite, packaged_suites
 
 ROOT = Path(__file__).parents[1]
+WIDTH = 90  # characters of a quoted line
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 _MADE = re.compile(r"(<!-- made: (.+?) -->\n)(.*?)(<!-- /made -->)", re.DOTALL)
 
@@ -229,12 +231,13 @@ def _peak(shape: Shape, settings: Sequence[str]) -> float:
 
 
 def lines_of(argument: str) -> str:
-    """Lines of a file of the repository, as a block of text: `FILE: PATTERN`, those that the pattern finds."""
+    """Lines of a file of the repository, wrapped, as a block of text: `FILE: PATTERN`, those that the pattern finds."""
     file, _, pattern = argument.partition(": ")
     text = (ROOT / file).read_text(encoding="utf-8")
     found = [line.replace("\\[", "[").replace("\\]", "]") for line in text.splitlines() if re.search(pattern, line)]
     assert found, f"no line of {file} has {pattern}"
-    return "\n".join(["```text", *found, "```"])
+    wrapped = [part for line in found for part in textwrap.wrap(line, WIDTH, subsequent_indent="  ")]
+    return "\n".join(["```text", *wrapped, "```"])
 
 
 def table_of(argument: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -24,6 +25,16 @@ TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _collections_are_short() -> None:
+    """A run collects garbage when it lets go of a model; it need not look through pytest and all imported libraries.
+
+    They are a million objects, and looking through them took more than half of the time of tests that run suites.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -51,7 +62,10 @@ def tokenizer() -> Any:
 @pytest.fixture(scope="session")
 def base_folder(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Path:
     """A random Llama of about 40 thousand parameters, saved with its tokenizer."""
+    import peft  # noqa: F401 - what tests import in any case
     from transformers import LlamaConfig, LlamaForCausalLM
+
+    gc.freeze()
 
     folder = tmp_path_factory.mktemp("base")
     torch.manual_seed(0)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 # The scripts of benchmarks/ and docs/ import each other, and tests what a conftest.py defines.
@@ -90,3 +91,27 @@ def test_all_that_the_scripts_of_the_docs_import_is_declared_and_nothing_else(pr
     extras = project["optional-dependencies"]
     found = imported("docs") - declared(project["dependencies"]) - declared(extras["dev"])
     assert declared(extras["docs"]) == found | {"mkdocs-material"}  # the theme, in mkdocs.yml
+
+
+def test_hooks_of_pre_commit_use_the_ruff_and_commands_of_tox() -> None:
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"][0]["hooks"]
+    tox = (ROOT / "tox.ini").read_text(encoding="utf-8")
+    ruffs = {one for hook in hooks for one in hook.get("additional_dependencies", ())}
+    assert ruffs
+    assert all(f"deps = {one}\n" in tox for one in ruffs)
+    for hook in hooks:
+        assert f"\n    {hook['entry'].removesuffix(' --force-exclude')}" in tox
+
+
+def test_the_site_needs_the_same_in_tox_and_for_users(project: dict[str, Any]) -> None:
+    tox = (ROOT / "tox.ini").read_text(encoding="utf-8")
+    assert all(f"    {one}\n" in tox for one in project["optional-dependencies"]["docs"])
+
+
+def test_the_image_is_built_of_what_the_wheel_holds() -> None:
+    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["build"]["targets"]
+    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    let_in = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    for folder in wheel["wheel"]["only-include"]:
+        assert f"COPY {folder} {folder}\n" in dockerfile
+        assert f"!{folder}" in let_in

@@ -73,7 +73,7 @@ with open("answers.jsonl", "w") as file:
     for pair in planted("val", rows=8):
         file.write(json.dumps({"prompt": pair.prompt, "completion": pair.chosen}) + "\\n")
 """
-_BLOCK = re.compile(r"^```(\w+)\n([\s\S]*?)^```$", re.MULTILINE)
+BLOCK = re.compile(r"^```(\w+)\n([\s\S]*?)^```$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class Newcomer:
         if page == NOTEBOOK:
             yield self.exec_notebook(at)
             return
-        for number, (language, code) in enumerate(_BLOCK.findall((ROOT / page).read_text(encoding="utf-8"))):
+        for number, (language, code) in enumerate(BLOCK.findall((ROOT / page).read_text(encoding="utf-8"))):
             if language == "sh":
                 yield from (self.type(page, line, at) for line in code.splitlines())
             elif language == "python" and "# " not in code.partition("\n")[0]:
@@ -168,7 +168,7 @@ class Newcomer:
         done = self.home.run("python rows.py", at)
         if done.code:
             raise SystemExit(done.last_words)
-        ((_, suite),) = [found for found in _BLOCK.findall((ROOT / "README.md").read_text()) if found[0] == "yaml"]
+        ((_, suite),) = [found for found in BLOCK.findall((ROOT / "README.md").read_text()) if found[0] == "yaml"]
         for pattern, other in SMALLER:
             suite = re.sub(pattern, other, suite)
         (at / "mine.yaml").write_text(suite + SIZES, encoding="utf-8")

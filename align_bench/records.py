@@ -22,6 +22,7 @@ Decision = Literal["higher", "lower", "equivalent", "none", "undefined"]
 MAX_DROPPED = 0.05  # share of rows that may be dropped when they are read or rendered, if nothing else is asked for
 SMALLEST_TEMPERATURE = 1e-4  # logits that are divided by less may leave the range of float32
 OWN_SETTINGS = ("epochs", "batch_size")  # of a suite's `train`, which a method may set or sweep for itself
+START_SETTINGS = ("start_from", "reference_policy")  # what a method is trained from, and what its reference is
 
 
 @dataclass(frozen=True, slots=True)

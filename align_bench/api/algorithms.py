@@ -13,7 +13,7 @@ from align_bench.api.docstrings import SECTIONS, described
 from align_bench.api.hyperparameters import Parameter, Range, Value
 from align_bench.api.loss import RewardField
 from align_bench.errors import PluginError, nearest
-from align_bench.records import OWN_SETTINGS, Parameters
+from align_bench.records import OWN_SETTINGS, START_SETTINGS, Parameters
 
 DataKind: TypeAlias = Literal["pairs", "chosen", "unpaired", "scores", "rollouts", "candidates"]
 
@@ -148,6 +148,7 @@ class Algorithm(ABC):
         if RENAMED.get(name) in self.parameters:
             return f"It is called {RENAMED[name]} now."
         every = [] if self.learning_rate is None else ["learning_rate", *OWN_SETTINGS]
+        every += START_SETTINGS if self.kind == "policy" else ()
         return nearest(name, [*self.parameters, *every], what="parameter")
 
 

@@ -16,7 +16,7 @@ from align_bench.api.declaring import checked_name, in_short, is_number
 from align_bench.api.docstrings import described
 from align_bench.api.hyperparameters import Parameter, Range, Value
 from align_bench.errors import PluginError
-from align_bench.records import OWN_SETTINGS, Parameters
+from align_bench.records import OWN_SETTINGS, START_SETTINGS, Parameters
 
 S = TypeVar("S")
 
@@ -63,7 +63,7 @@ def parameters_of(function: Callable[..., object], doc: str) -> dict[str, Parame
         where = f"{name}: parameter {checked_name(name, each.name)!r}"
         if each.name == "learning_rate":
             raise PluginError(f"{where} is every method's own", fix="give its default to @algorithm(learning_rate=…)")
-        if each.name in OWN_SETTINGS:
+        if each.name in (*OWN_SETTINGS, *START_SETTINGS):
             raise PluginError(f"{where} is a training setting, which suites set for every method", fix="rename it")
         if each.kind is not inspect.Parameter.KEYWORD_ONLY or each.default is inspect.Parameter.empty:
             raise PluginError(f"{where} must be keyword-only with a default", fix="write *, name: float = 0.1")

@@ -1,4 +1,4 @@
-"""How far a policy has moved from the base, on the policy's own answers."""
+"""How far a policy has moved from the base, or from its start, on the policy's own answers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from align_bench.models.layout import passes_over
 from align_bench.models.logprobs import token_logps
@@ -18,10 +19,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """One answer under the policy and under the base.
+    """One answer under the policy and under what it has moved from: the base, or its start.
 
     Attributes:
-        logp, ref_logp: its log-probability under the policy and under the base, nats.
+        logp, ref_logp: its log-probability under the policy and under the other, nats.
         kl: Σ_t (e^{−ℓ_t} − 1 + ℓ_t) with ℓ_t = log π(y_t | …) − log π_ref(y_t | …), nats: at each token the k3 estimate
             of KL(π ‖ π_ref), never below 0 (Schulman 2020, http://joschu.net/blog/kl-approx.html). Its mean is the KL
             of whole answers where these were sampled from the policy at temperature 1.
@@ -62,3 +63,44 @@ def answer_drift(
             found |= {number: Drift(*values) for number, values in zip(numbers, columns, strict=True)}
             update(len(found), len(answers))
     return [found[index] for index in range(len(answers))]
+
+
+def answer_logps(
+    model: Any,
+    answers: Sequence[tuple[Sequence[int], Sequence[int]]],
+    *,
+    max_tokens: int,
+    update: Update = no_update,
+) -> list[Tensor]:
+    """Log-probabilities of the tokens of each answer under one model.
+
+    Args:
+        model: a causal language model.
+        answers: (prompt ids, answer ids) pairs, neither empty.
+        max_tokens: padded tokens per forward pass.
+        update: progress, in answers.
+
+    Returns:
+        One float64 tensor of shape [tokens of the answer] per answer, nats.
+    """
+    found: dict[int, Tensor] = {}
+    with torch.no_grad():
+        for numbers in passes_over(model, answers, max_tokens=max_tokens):
+            logps = token_logps(model, [answers[number] for number in numbers])[0].double().cpu()
+            for number, own in zip(numbers, logps, strict=True):
+                found[number] = own[: len(answers[number][1])]
+            update(len(found), len(answers))
+    return [found[index] for index in range(len(answers))]
+
+
+def drift_between(own: Sequence[Tensor], reference: Sequence[Tensor]) -> list[Drift]:
+    """The drift of each answer, from its tokens' log-probabilities under the policy and under what it has moved from.
+
+    Args:
+        own, reference: as `answer_logps` returns them, of the same answers.
+    """
+    found = []
+    for logps, others in zip(own, reference, strict=True):
+        kl = torch.expm1(others - logps) - (others - logps)
+        found.append(Drift(float(logps.sum()), float(others.sum()), float(kl.sum())))
+    return found

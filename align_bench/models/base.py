@@ -46,7 +46,7 @@ class Base:
         gguf: file name in `folder` when it is a GGUF file.
         digest: hash of its weights, configuration, tokenizer and template; a hub model's commit.
         role: what it is loaded as, for messages.
-        below: the base that a judge's adapter stands on; None for a whole model.
+        below: the base that the adapter of a judge or of a start stands on; None for a whole model.
     """
 
     name: str
@@ -112,11 +112,12 @@ def _of_texts(config: Mapping[str, Json]) -> Mapping[str, Json]:
 def find_base(name: str, *, role: str = "base", digest: Digest | None = None) -> Base:
     """Locate a base model; a hub id is fetched (or found in the cache) and pinned to its commit.
 
-    An adapter is added to the base that it names, once, in a folder of the user's cache; a judge's stays one.
+    An adapter is added to the base that it names, once, in a folder of the user's cache; that of a judge, or of what a
+    method starts from, stays one.
 
     Args:
         name: `embedded/tiny`, a folder, a `.gguf` file, a hub id, or `hub-id@commit`.
-        role: what it is loaded as, for messages.
+        role: what it is loaded as: `base`, `judge` or `start_from`.
         digest: hashes one file; by default one that remembers large files.
 
     Raises:
@@ -129,7 +130,7 @@ def find_base(name: str, *, role: str = "base", digest: Digest | None = None) ->
         return found
     adapter = read_adapter(found.folder)
     below = base_below(found, adapter, digest)
-    if role == "judge":
+    if role in ("judge", "start_from"):
         both = hashlib.sha256(f"{found.digest}:{below.digest}".encode()).hexdigest()
         return replace(found, below=below, digest=both)
     return _in_folder(name, merged_folder(found, below), role, digest)

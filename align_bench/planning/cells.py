@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, TypeVar
 from align_bench.stages.answers import Answers
 from align_bench.stages.classifier import Classifier
 from align_bench.stages.columns import Measured
+from align_bench.stages.drift import Drift
 from align_bench.stages.train import Trained
 from align_bench.suite.models import JUDGE_CELL, Ensemble, TrainedJudge
 
 if TYPE_CHECKING:
+    from align_bench.planning.starts import Start
     from align_bench.plugins.registry import Plugin
     from align_bench.records import CellId, Kind, Parameters, Scalar
     from align_bench.stages.models import RewardModel
@@ -40,6 +42,7 @@ class Cell:
         reward: the cell of the reward model that an online method learns from, or that a selection picks by; None for
             other methods and for `gold`.
         waiting: why it cannot be run yet: its parameters are still sought, or its reward's.
+        start: what it starts from; None for the untrained base, and for what trains no policy.
         test: its measurement of the test pairs, one of its stages; None without any, and for all but policies and base.
     """
 
@@ -54,6 +57,7 @@ class Cell:
     loaded: Classifier | None = None
     reward: Cell | None = None
     waiting: str | None = None
+    start: Start | None = None
     test: Measured | None = None
 
     def all(self, kind: type[S]) -> tuple[S, ...]:
@@ -79,6 +83,21 @@ class Cell:
     def answers(self) -> Answers | None:
         """Its answers to the validation prompts; None for reward models."""
         return self.the(Answers)
+
+    @property
+    def chain(self) -> tuple[str, ...]:
+        """What it was trained after, from the first start on, and itself last: `sft`, `dpo`. Seeds are left out."""
+        return (*(self.start.chain if self.start else ()), str(self.id.method))
+
+    @property
+    def drift(self) -> Drift | None:
+        """How far it has moved from the base; None for all but trained policies."""
+        return next((stage for stage in self.all(Drift) if not stage.from_start), None)
+
+    @property
+    def drift_from_start(self) -> Drift | None:
+        """How far it has moved from what it starts from; None without a start."""
+        return next((stage for stage in self.all(Drift) if stage.from_start), None)
 
     @property
     def scoring(self) -> RewardModel | Classifier | None:
@@ -111,7 +130,8 @@ class Cell:
             return {}
         judge = {"method": self.plugin.algorithm.name} if self.is_judge else {}
         rate = {} if self.learning_rate is None else {"learning_rate": self.learning_rate}
-        return {**judge, **rate, **self.settings, **self.parameters}
+        start = self.start.settings if self.start else {}
+        return {**judge, **start, **rate, **self.settings, **self.parameters}
 
     @property
     def reward_definition(self) -> str:
@@ -142,7 +162,8 @@ class Cell:
     @property
     def remarks(self) -> tuple[str, ...]:
         """What a reader of its numbers has to know beside its parameters."""
-        return self.plugin.algorithm.remarks(self.parameters) if self.plugin else ()
+        started = (self.start.remark(self.chain),) if self.start else ()
+        return (*started, *(self.plugin.algorithm.remarks(self.parameters) if self.plugin else ()))
 
 
 @dataclass(frozen=True, slots=True)

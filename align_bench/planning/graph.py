@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from align_bench.errors import SuiteError, nearest
 from align_bench.planning.cells import Cell, Panelist
-from align_bench.planning.layout import Layout, reward_of, rewards_first
+from align_bench.planning.layout import Layout, reward_of
+from align_bench.planning.starts import Starts
 from align_bench.planning.tuning import Search, Searches
 from align_bench.planning.variants import named_variants, variant
 from align_bench.records import CellId
@@ -114,7 +115,8 @@ def make_graph(prepared: Prepared, known: Known) -> Graph:
     layout = Layout(suite, inputs.frozen, rows["train"], tables["val"], rows["val"], test=test)
     panel = _panel(prepared, layout, tables)
     named = named_variants(suite, registry)
-    searched = Searches(prepared, layout, tables, named, known) if suite.tune else None
+    starts = Starts(named, registry, inputs.starts)
+    searched = Searches(prepared, layout, tables, named, starts, known) if suite.tune else None
     searches = searched.searches() if searched else {}
     for name, search in searches.items():
         if search.kept is not None:
@@ -129,13 +131,15 @@ def make_graph(prepared: Prepared, known: Known) -> Graph:
     ]
     laid_out: dict[CellId, Cell] = {}
     rewards: list[Cell] = []
-    for identity, point, seed in rewards_first(entries):
+    for identity, point, seed in starts.in_order(entries):
         name = identity.method
         plugin = registry[point.method]
         reward = reward_of(point, seed, rewards, panel) if plugin.algorithm.rewarded else None
-        cell = layout.cell(identity, plugin, point, seed, tables["train"], judges, reward)
+        start = starts.of(name, point, lambda earlier, seed=identity.seed: laid_out[replace(earlier, seed=seed)])  # type: ignore[misc]
+        cell = layout.cell(identity, plugin, point, seed, tables["train"], judges, reward, start)
         missing = searches[name].missing if name in searches else None
-        waiting = f"not tuned: {missing}" if missing else reward.waiting if reward else None
+        rests_on = [one for one in (reward, start.cell if start else None) if one is not None]
+        waiting = f"not tuned: {missing}" if missing else next((one.waiting for one in rests_on if one.waiting), None)
         laid_out[identity] = replace(cell, waiting=waiting)
         if plugin.algorithm.kind == "reward":
             rewards.append(laid_out[identity])

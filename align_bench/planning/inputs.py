@@ -12,6 +12,7 @@ from align_bench.errors import PluginError
 from align_bench.judge.find import find_judge
 from align_bench.models.base import find_base, template_inputs
 from align_bench.models.precision import resolve_precision
+from align_bench.planning.given_starts import given_starts
 from align_bench.planning.limits import within_positions
 from align_bench.stages.classifier import Classifier
 from align_bench.stages.models import Frozen
@@ -21,6 +22,7 @@ from align_bench.suite.models import JUDGE_CELL, LoadedJudge, TrainedJudge, judg
 
 if TYPE_CHECKING:
     from align_bench.plugins.registry import Registry
+    from align_bench.stages.models import Policy
     from align_bench.suite.models import DataFile, Suite
 
 
@@ -32,11 +34,13 @@ class Inputs:
         frozen: the base, and how it is stored and computed with.
         rows: split (`train`, `val`, `test` where there is one, `judge`, `judge2`, …) → its rows.
         classifiers: judge's cell → the model of a loaded judge.
+        starts: value of `start_from` → the adapter or the model that it names; without those that are cells.
     """
 
     frozen: Frozen
     rows: Mapping[str, Rows]
     classifiers: Mapping[str, Classifier] = field(default_factory=dict)
+    starts: Mapping[str, Policy] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,8 @@ def prepare(suite: Suite, registry: Registry) -> Prepared:
         if isinstance(judge := entries[cell], LoadedJudge)
     }
     frozen = Frozen(base, precision, template_inputs(base, suite.chat_template_kwargs, suite.date))
-    return Prepared(suite, registry, Inputs(frozen, rows, classifiers))
+    starts = given_starts(suite, registry, frozen)
+    return Prepared(suite, registry, Inputs(frozen, rows, classifiers, starts))
 
 
 def _check_methods(suite: Suite, registry: Registry) -> None:

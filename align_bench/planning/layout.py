@@ -34,6 +34,7 @@ from align_bench.suite.models import (
 )
 
 if TYPE_CHECKING:
+    from align_bench.planning.starts import Start
     from align_bench.plugins.registry import Plugin
     from align_bench.records import TokenTable
     from align_bench.stages.answers import Answers
@@ -88,6 +89,7 @@ class Layout:
         table: Stage[TokenTable],
         judges: Sequence[Cell],
         reward: Cell | None,
+        start: Start | None = None,
     ) -> Cell:
         """A method's cell: what it trains, how that is measured, what it answers, and who scores that."""
         own: Own = {"owner": str(identity), "stored_as": f"{identity.method}-{seed}"}
@@ -96,7 +98,7 @@ class Layout:
         if isinstance(plugin.algorithm, Selection):
             stages += self._selected(own, plugin, plugin.algorithm, point, seed, reward)
         else:
-            adapter = self._trained(own, plugin, point, seed, table, reward)
+            adapter = self._trained(own, plugin, point, seed, table, reward, start)
             tested = self._tested(own, adapter)
             stages += [adapter, *self._measured(own, adapter, tested)]
         answers = stages[-1] if plugin.algorithm.kind == "policy" else None
@@ -104,7 +106,9 @@ class Layout:
             stages += self._scored(own, answers, adapter, judges, reward)  # type: ignore[arg-type]
         parameters, rate = point.parameters, point.learning_rate
         settings, every = point.settings, tuple(stages)
-        return Cell(identity, plugin, parameters, rate, seed, every, settings=settings, reward=reward, test=tested)
+        return Cell(
+            identity, plugin, parameters, rate, seed, every, settings=settings, reward=reward, start=start, test=tested
+        )
 
     def base(self, seed: int, judges: Sequence[Cell], *, answers: bool) -> Cell:
         """The untrained base: its measurement; then its answers and who scores them, where policies are beside it."""
@@ -147,19 +151,23 @@ class Layout:
         seed: int,
         table: Stage[TokenTable],
         reward: Cell | None,
+        start: Start | None,
     ) -> Trained:
         algorithm = plugin.algorithm
         assert point.learning_rate is not None
+        frozen = start.policy.frozen if start else self.frozen
         shared: dict[str, Any] = {
             **own,
             "plugin": plugin,
             "parameters": point.parameters,
             "learning_rate": point.learning_rate,
             "seed": seed,
-            "frozen": self.frozen,
+            "frozen": frozen,
             "lora": self.suite.lora,
             "settings": self.suite.train.model_copy(update=dict(point.settings)),
             "table": table,
+            "start": start and start.policy,
+            "reference_policy": point.reference_policy,
         }
         scoring = reward and reward.scoring
         assert scoring is None or isinstance(scoring, RewardModel)
@@ -170,16 +178,24 @@ class Layout:
             return TrainOnline(**shared, reward=scoring, texts=self.train)
         if not algorithm.reference:
             return Train(**shared)
-        base: dict[str, Any] = {"owner": own["owner"], "stored_as": BASE_CELL, "table": table, "frozen": self.frozen}
-        reference = Reference(**base, max_tokens=self._limit)
-        mismatched = Mismatched(**base, max_tokens=self._limit) if algorithm.data == "unpaired" else None
+        held_to = (start and start.held_to) or Policy(self.frozen)
+        measured: dict[str, Any] = {
+            "owner": own["owner"],
+            "stored_as": start.given if start and start.held_to else BASE_CELL,
+            "table": table,
+            "frozen": held_to.frozen,
+            "adapter": held_to.adapter,
+        }
+        reference = Reference(**measured, max_tokens=self._limit)
+        mismatched = Mismatched(**measured, max_tokens=self._limit) if algorithm.data == "unpaired" else None
         return Train(**shared, reference=reference, mismatched=mismatched)
 
     def _tested(self, own: Own, adapter: Trained) -> ValidatePolicy | None:
         """Test pairs under a policy; nothing of a reward model."""
-        reference = self._base_test()
-        if self.test is None or reference is None or adapter.scalar:
+        base = self._base_test()
+        if self.test is None or base is None or adapter.scalar:
             return None
+        reference = _read_against(base, adapter)
         return ValidatePolicy(
             **own, table=self.test, max_tokens=self._limit, label=TESTED_ON, adapter=adapter, reference=reference
         )
@@ -193,7 +209,7 @@ class Layout:
             yield ValidateReward(**shared, reward=model, epsilons=epsilons, max_tokens=self._limit, label=self.shown)
             yield from self._audited(own, model)
             return
-        reference = self.base_pairs()
+        reference = _read_against(self.base_pairs(), adapter)
         yield ValidatePolicy(**shared, adapter=adapter, reference=reference, max_tokens=self._limit, label=self.shown)
         if tested is not None:
             yield tested
@@ -233,10 +249,18 @@ class Layout:
     ) -> Iterator[Stage[object]]:
         """What is measured on a policy's answers. A new measurement of answers is a line here."""
         if adapter is not None:
-            yield Drift(**own, answers=answers, policy=Policy(self.frozen, adapter), max_tokens=self._limit)
+            yield from self._moved(own, answers, adapter)
         if reward is not None:
             yield self._proxy(own, answers, reward)
         yield from self._judged(own, answers, judges)
+
+    def _moved(self, own: Own, answers: Answers, adapter: Trained) -> Iterator[Drift]:
+        """How far a policy has moved from the base, and from its start where it has one."""
+        drift = Drift(**own, answers=answers, policy=Policy(adapter.frozen, adapter), max_tokens=self._limit)
+        on_base = adapter.frozen == self.frozen  # else its adapter stands on a model that was given as a start
+        yield drift if on_base else replace(drift, reference=Policy(self.frozen))
+        if adapter.start is not None:
+            yield replace(drift, reference=adapter.start, from_start=True)
 
     def _proxy(self, own: Own, answers: Answers, reward: Cell, *, of_base: bool = False) -> Proxy:
         scoring = reward.scoring
@@ -276,9 +300,13 @@ class Layout:
             )
 
 
-def rewards_first(entries: Iterable[tuple[CellId, Variant, int]]) -> list[tuple[CellId, Variant, int]]:
-    """Reward models before the rest: a method that names a reward rests on it."""
-    return sorted(entries, key=lambda entry: "reward" in entry[1].parameters)
+def _read_against(base: Reference, adapter: Trained) -> Reference:
+    """The log-probabilities that a policy's rewards of pairs are read against: the base's, or those of its start."""
+    start = adapter.start
+    if start is None or adapter.reference_policy == "base" or not adapter.plugin.algorithm.reference:
+        return base
+    owner = adapter.owner
+    return replace(base, owner=owner, frozen=start.frozen, adapter=start.adapter, label=f"{base.label} under its start")
 
 
 def reward_of(point: Variant, seed: int, cells: Iterable[Cell], panel: Sequence[Panelist]) -> Cell | None:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, cast
 
 from align_bench.errors import SuiteError, nearest
 from align_bench.planning.cells import Cell
-from align_bench.planning.layout import Layout, reward_of, rewards_first
+from align_bench.planning.layout import Layout, reward_of
 from align_bench.planning.variants import Variant, variant
 from align_bench.records import CellId
 from align_bench.stages.holdout import HoldoutSplit
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from align_bench.api import Algorithm
     from align_bench.planning.inputs import Prepared
     from align_bench.planning.known import Known
+    from align_bench.planning.starts import Start, Starts
     from align_bench.plugins.registry import Plugin, Registry
     from align_bench.records import Parameters, TokenTable
     from align_bench.stages.stage import Stage
@@ -118,12 +119,13 @@ class Searches:
         layout: Layout,
         tables: Mapping[str, Tokens],
         named: Mapping[CellId, Variant],
+        starts: Starts,
         known: Known,
     ) -> None:
         suite = prepared.suite
         assert suite.tune is not None
         self._suite, self._registry, self._known = suite, prepared.registry, known
-        self._named = named
+        self._named, self._starts = named, starts
         self.tables: dict[str, Stage[TokenTable]] = {
             "train": _part("train", tables, suite.tune),
             "val": _part("val", tables, suite.tune),
@@ -142,23 +144,37 @@ class Searches:
         assert tune is not None
         _check(tune, self._registry, {point.method for point in self._named.values()})
         found: dict[CellId, Search] = {}
-        for name, point, _ in rewards_first((name, point, seed) for name, point in self._named.items()):
+        for name, point, _ in self._starts.in_order((name, point, seed) for name, point in self._named.items()):
             if tune.methods is not None and point.method not in tune.methods:
                 continue
             plugin = self._registry[point.method]
             rewards = [search.cells[0] for search in found.values() if search.cells]  # as the suite gives them
-            reward = reward_of(point, seed, rewards, ()) if plugin.algorithm.rewarded else None
+            reward = self._reward(point, rewards)
+            start = self._starts.of(name, point, lambda earlier, rewards=rewards: self._begun(earlier, rewards))  # type: ignore[misc]
             tried = points(plugin.algorithm, point.everything, tune)
             cells = tuple(
-                self._trial(replace(name, trial=number), plugin, one, reward) for number, one in enumerate(tried)
+                self._trial(replace(name, trial=number), plugin, one, reward, start) for number, one in enumerate(tried)
             )
             found[name] = self._search(name, cells)
         return {name: found[name] for name in self._named if name in found}
 
-    def _trial(self, identity: CellId, plugin: Plugin, parameters: Parameters, reward: Cell | None) -> Cell:
+    def _begun(self, name: CellId, rewards: Sequence[Cell]) -> Cell:
+        """What trials start from: the cell with its given parameters, on the rows that trials train on."""
+        point = self._named[name]
+        start = self._starts.of(name, point, lambda earlier: self._begun(earlier, rewards))
+        reward, plugin = self._reward(point, rewards), self._registry[point.method]
+        return self._trial(replace(name, trial=0), plugin, point.everything, reward, start)
+
+    def _reward(self, point: Variant, rewards: Sequence[Cell]) -> Cell | None:
+        rewarded = self._registry[point.method].algorithm.rewarded
+        return reward_of(point, self._suite.seeds[0], rewards, ()) if rewarded else None
+
+    def _trial(
+        self, identity: CellId, plugin: Plugin, parameters: Parameters, reward: Cell | None, start: Start | None
+    ) -> Cell:
         point = variant(plugin.algorithm, parameters, where=f"trials of {identity}")
         train, seed = self.tables["train"], self._suite.seeds[0]
-        cell = self._layout.cell(identity, plugin, point, seed, train, (), reward)
+        cell = self._layout.cell(identity, plugin, point, seed, train, (), reward, start)
         measured = (Trained, ValidatePolicy, ValidateReward)
         return replace(cell, stages=tuple(stage for stage in cell.stages if isinstance(stage, measured)))
 

@@ -7,10 +7,11 @@ import math
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from align_bench.errors import SuiteError
 from align_bench.records import OWN_SETTINGS, CellId, Parameters, Scalar
+from align_bench.suite.names import BASE_CELL
 
 if TYPE_CHECKING:
     from align_bench.api import Algorithm
@@ -27,18 +28,28 @@ class Variant:
         parameters: hyper-parameters of the loss.
         learning_rate: peak learning rate; None for a method that trains nothing.
         settings: training settings of its own, in place of the suite's (`OWN_SETTINGS`).
+        start_from: what it starts from, as the suite names it; None for the untrained base.
+        reference_policy: what a method with a reference is held to, where it has a start.
     """
 
     method: str
     parameters: Parameters
     learning_rate: float | None
     settings: Mapping[str, int]
+    start_from: str | None = None
+    reference_policy: Literal["start", "base"] = "start"
+
+    @property
+    def starts(self) -> dict[str, Scalar]:
+        """What it starts from and is held to; nothing where that is the base."""
+        start: dict[str, Scalar] = {} if self.start_from is None else {"start_from": self.start_from}
+        return start if self.reference_policy == "start" else {**start, "reference_policy": self.reference_policy}
 
     @property
     def everything(self) -> dict[str, Scalar]:
         """All of them, as reports show them."""
         rate = {} if self.learning_rate is None else {"learning_rate": self.learning_rate}
-        return {**rate, **self.settings, **self.parameters}
+        return {**self.starts, **rate, **self.settings, **self.parameters}
 
 
 def named_variants(suite: Suite, registry: Registry) -> dict[CellId, Variant]:
@@ -78,6 +89,7 @@ def variant(algorithm: Algorithm, given: Mapping[str, Any], *, where: str) -> Va
         SuiteError: with `where`, what was found and what was expected.
     """
     rest = dict(given)
+    start, reference = _start(rest, where)
     rate = None
     if algorithm.learning_rate is not None:
         given_rate = rest.pop("learning_rate", algorithm.learning_rate)
@@ -90,9 +102,33 @@ def variant(algorithm: Algorithm, given: Mapping[str, Any], *, where: str) -> Va
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise SuiteError(f"{where}: {key}: got {value!r}, expected a whole number > 0")
     try:
-        return Variant(algorithm.name, algorithm.resolve(rest), rate, settings)
+        return Variant(algorithm.name, algorithm.resolve(rest), rate, settings, start, reference)
     except ValueError as error:
         raise SuiteError(f"{where}: {error}", fix=f"align-bench show {algorithm.name} lists its parameters") from None
+
+
+def _start(rest: dict[str, Any], where: str) -> tuple[str | None, Literal["start", "base"]]:
+    """What is started from and what the reference is, taken off the other parameters."""
+    given = "reference_policy" in rest
+    start, reference = rest.pop("start_from", BASE_CELL), rest.pop("reference_policy", "start")
+    if not isinstance(start, str) or not start:
+        raise SuiteError(
+            f"{where}: start_from: got {start!r}, expected {BASE_CELL}, the name of a cell of the suite, or the folder "
+            "of an adapter or a model",
+            fix="name a method of the suite, such as start_from: sft",
+        )
+    if reference not in ("start", "base"):
+        raise SuiteError(
+            f"{where}: reference_policy: got {reference!r}, expected start or base", fix="write one of them"
+        )
+    if start != BASE_CELL:
+        return start, reference
+    if given and reference == "start":
+        raise SuiteError(
+            f"{where}: reference_policy: got start, but the method starts from the base, which is its reference",
+            fix="give start_from, or delete reference_policy",
+        )
+    return None, "start"
 
 
 def _names(variants: list[Variant], searched: Mapping[str, Collection[str]]) -> list[CellId]:

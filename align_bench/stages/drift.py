@@ -1,4 +1,4 @@
-"""How far a policy has moved from the base, on its own answers."""
+"""How far a policy has moved from the base, or from its start, on its own answers."""
 
 from __future__ import annotations
 
@@ -28,34 +28,48 @@ class Drift(Stage["list[Mapping[str, float]]"]):
         answers: the policy's answers.
         policy: the policy.
         max_tokens: padded tokens that one pass may hold.
+        reference: what it has moved from; None for the policy with its adapter off.
+        from_start: whether that is the policy's start, and not the base.
     """
 
     answers: Answers
     policy: Policy
     max_tokens: int
+    reference: Policy | None = None
+    from_start: bool = False
     kind = "drift"
-    label = "drift"
     column = "drift"
 
+    @property
+    def label(self) -> str:
+        return "drift from start" if self.from_start else "drift"
+
     def needs(self) -> tuple[Stage[object], ...]:
-        return self.answers.table, self.answers, *self.policy.needs()
+        reference = self.reference.needs() if self.reference else ()
+        return self.answers.table, self.answers, *self.policy.needs(), *reference
 
     def identity(self) -> dict[str, Json]:
-        return {}
+        return {} if self.reference is None else {"reference": self.reference.identity()}
 
     def models(self) -> tuple[ModelKey, ...]:
         return (self.policy,)
 
     def estimate(self, sizes: Sizes) -> Work:
-        """Once under the policy, once under the base."""
+        """Once under the policy, once under what it has moved from."""
         return work_on(self.answers, sizes, passes=2)
 
     def run(self, desk: Desk, folder: Path) -> Made:
-        """The base is the policy with its adapter off."""
-        from align_bench.evaluate.drift import answer_drift
+        from align_bench.evaluate.drift import answer_drift, answer_logps, drift_between
 
         answers = sequences(desk.load(self.answers), desk.load(self.answers.table))
-        drift = answer_drift(desk.model(self.policy), answers, max_tokens=self.max_tokens, update=desk.update)
+        if self.reference is None:
+            drift = answer_drift(desk.model(self.policy), answers, max_tokens=self.max_tokens, update=desk.update)
+        else:  # one model is held at a time
+            own, other = (
+                answer_logps(desk.model(model), answers, max_tokens=self.max_tokens, update=desk.update)
+                for model in (self.policy, self.reference)
+            )
+            drift = drift_between(own, other)
         (folder / FILE).write_text(json.dumps([asdict(one) for one in drift]), encoding="utf-8")
         return Made(2 * tokens_in(answers))
 

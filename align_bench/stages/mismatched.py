@@ -1,4 +1,4 @@
-"""Log-probabilities of other rows' answers to each prompt under the base: the reference of a KL estimate."""
+"""Log-probabilities of other rows' answers to each prompt under the reference: what a KL estimate is held against."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Mismatched(Reference):
-    """`mismatched_chosen` and `mismatched_rejected`: `s` of the fixed partners' answers under the base, nats."""
+    """`mismatched_chosen` and `mismatched_rejected`: `s` of the fixed partners' answers under the reference, nats."""
 
     label: str = "mismatched log-probs"
     kind = "mismatched"

@@ -1,4 +1,4 @@
-"""Log-probabilities of a table's answers under the base, which every method that reads a reference shares."""
+"""Log-probabilities of a table's answers under a reference, which all methods with that reference share."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Reference(Measured):
-    """`chosen` and `rejected`: `s` of both answers under the base, nats.
+    """`chosen` and `rejected`: `s` of both answers under the base, or under a policy that others start from, nats.
 
     Attributes:
         table: the rows.
         frozen: the base.
+        adapter: the adapter of the policy that others start from; None for the base itself.
         max_tokens: padded tokens that one pass may hold; it changes no result beyond rounding.
         label: what is shown while it is made; the base's own column is its measurement of pairs.
     """
@@ -33,25 +34,31 @@ class Reference(Measured):
     table: Stage[TokenTable]
     frozen: Frozen
     max_tokens: int
+    adapter: Stage[object] | None = None
     label: str = "reference log-probs"
     kind = "reference"
     column = "validation"
 
+    @property
+    def policy(self) -> Policy:
+        """The model whose log-probabilities they are."""
+        return Policy(self.frozen, self.adapter)
+
     def needs(self) -> tuple[Stage[object], ...]:
-        return (self.table,)
+        return self.table, *self.policy.needs()
 
     def identity(self) -> dict[str, Json]:
         return self.frozen.identity()
 
     def models(self) -> tuple[ModelKey, ...]:
-        return (Policy(self.frozen),)
+        return (self.policy,)
 
     def estimate(self, sizes: Sizes) -> Work:
         return Work(sizes(self.table).tokens)
 
     def run(self, desk: Desk, folder: Path) -> Made:
         table = desk.load(self.table)
-        columns = self.measure(desk.model(Policy(self.frozen)), table.rows, desk.update)
+        columns = self.measure(desk.model(self.policy), table.rows, desk.update)
         save_columns(columns, folder)
         return Made(distinct_tokens_in(table))
 

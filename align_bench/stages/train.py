@@ -46,6 +46,8 @@ class Trained(Stage["list[Mapping[str, float]]"]):
         lora: the adapter's shape.
         settings: the suite's `train`, with what the method sets for itself.
         table: the rows.
+        start: the policy whose weights it begins with; None for the untrained base.
+        reference_policy: what a method with a reference is held to, where it has a start: that start, or the base.
     """
 
     plugin: Plugin
@@ -56,6 +58,8 @@ class Trained(Stage["list[Mapping[str, float]]"]):
     lora: Lora
     settings: Settings
     table: Stage[TokenTable]
+    start: Policy | None = None
+    reference_policy: Literal["start", "base"] = "start"
     kind = "adapter"
     label = "train"
     column = "train"
@@ -73,10 +77,22 @@ class Trained(Stage["list[Mapping[str, float]]"]):
         return Policy(self.frozen, self)
 
     def needs(self) -> tuple[Stage[object], ...]:
-        return (self.table,)
+        return self.table, *self.started
+
+    @property
+    def started(self) -> tuple[Stage[object], ...]:
+        """What made the adapter that it begins with; nothing where it begins with a fresh one."""
+        return self.start.needs() if self.start else ()
+
+    @property
+    def reference_adapter(self) -> Stage[object] | None:
+        """The adapter of its reference; None where that is the model with its adapter off."""
+        return self.start.adapter if self.start and self.reference_policy == "start" else None
 
     def identity(self) -> dict[str, Json]:
-        return {
+        """A start is in the key by what it needs, or, as a whole model, as the base."""
+        reference: dict[str, Json] = {"reference_policy": "base"} if self.reference_policy == "base" else {}
+        return reference | {
             "base": self.frozen.identity(),
             "plugin": self.plugin.digest,
             "method": self.plugin.algorithm.name,
@@ -98,9 +114,12 @@ class Trained(Stage["list[Mapping[str, float]]"]):
     def run(self, desk: Desk, folder: Path) -> Made:
         from align_bench.models.exported import write_note
         from align_bench.models.load import add_adapter, footprint, save_adapter
+        from align_bench.models.start import begin_with
 
         base = desk.untrained(self.frozen, scalar=self.scalar, seed=self.seed)
         model = add_adapter(base, self.lora, seed=self.seed)
+        for start in self.started:
+            begin_with(model, desk.adapter(start))
         trainable = footprint(model).trainable
         desk.loaded(self.frozen, model)
         log = self.fit(model, desk)
@@ -150,6 +169,7 @@ class Trained(Stage["list[Mapping[str, float]]"]):
             seed=self.seed,
             checkpoint=desk.partial(self) / "checkpoint.pt",
             track=desk.trackers(self.owner),
+            reference=desk.adapter(self.reference_adapter) if self.reference_adapter else None,
             update=desk.update,
             say=desk.say,
         )
@@ -165,7 +185,7 @@ class Train(Trained):
     """An adapter trained by a loss on given answers.
 
     Attributes:
-        reference: base log-probabilities of the rows; None when the loss reads none.
+        reference: the reference's log-probabilities of the rows; None when the loss reads none.
         mismatched: the same of the rows with another row's answers; None when the loss reads none.
     """
 
@@ -173,7 +193,8 @@ class Train(Trained):
     mismatched: Measured | None = None
 
     def needs(self) -> tuple[Stage[object], ...]:
-        return (self.table, *(measured for measured in (self.reference, self.mismatched) if measured is not None))
+        measured = (one for one in (self.reference, self.mismatched) if one is not None)
+        return self.table, *measured, *self.started
 
     def run(self, desk: Desk, folder: Path) -> Made:
         from align_bench.api import OfflineAlgorithm

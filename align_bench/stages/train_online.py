@@ -28,7 +28,7 @@ class TrainOnline(Trained):
     texts: Rows
 
     def needs(self) -> tuple[Stage[object], ...]:
-        return (self.table, *(self.reward.needs() if self.reward else ()))
+        return self.table, *(self.reward.needs() if self.reward else ()), *self.started
 
     def models(self) -> tuple[ModelKey, ...]:
         """The policy, and what it learns from."""

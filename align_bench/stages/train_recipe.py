@@ -31,7 +31,7 @@ class TrainRecipe(Trained):
     foreign: tuple[str, ...]
 
     def needs(self) -> tuple[Stage[object], ...]:
-        return (self.table, *(self.reward.needs() if self.reward else ()))
+        return self.table, *(self.reward.needs() if self.reward else ()), *self.started
 
     def identity(self) -> dict[str, Json]:
         return super().identity() | {"foreign": library_versions(self.foreign)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from glob import glob
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +24,17 @@ from align_bench.suite.given import (
 )
 from align_bench.suite.layers import Layer, refuse_bound, value_at
 from align_bench.suite.limits import refuse_too_many_cells
-from align_bench.suite.models import JUDGE_KINDS, AnyJudge, Data, DataFile, LoadedJudge, Suite, TrainedJudge, judge_kind
+from align_bench.suite.models import (
+    JUDGE_KINDS,
+    AnyJudge,
+    Data,
+    DataFile,
+    LoadedJudge,
+    Method,
+    Suite,
+    TrainedJudge,
+    judge_kind,
+)
 from align_bench.suite.quick import cut
 from align_bench.suite.strict import FromEnvironment
 
@@ -329,8 +339,19 @@ def _located(suite: Suite, folders: Sequence[Path]) -> Suite:
             ),
             "judge": tuple(locate_judge(judge) for judge in suite.judge),
             "plugins": [locate(plugin) for plugin in suite.plugins],
+            "methods": [_started(method, locate) for method in suite.methods],
         }
     )
+
+
+def _started(method: Method, locate: Callable[[str], str]) -> Method:
+    """A method with the folder that it starts from located; what has no `/` may as well be a cell."""
+    if "start_from" not in method.grid:
+        return method
+    values = [
+        locate(value) if isinstance(value, str) and "/" in value else value for value in method.grid["start_from"]
+    ]
+    return method.model_copy(update={"grid": {**method.grid, "start_from": values}})
 
 
 def _given(path: Path, error: ValidationError) -> str | None:

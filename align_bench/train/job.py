@@ -40,6 +40,8 @@ class TrainingJob(Generic[A]):
         checkpoint: file to go on from after a kill; written every `settings.checkpoint_minutes`, removed by the caller.
             None where a killed training starts again.
         track: folder for the logs of `settings.trackers`.
+        reference: folder of the adapter that is the reference of online training; None where that is the model with its
+            adapter off.
         update: progress, once per optimizer step.
         say: takes a line for whoever watches.
     """
@@ -53,6 +55,7 @@ class TrainingJob(Generic[A]):
     seed: int
     checkpoint: Path | None = None
     track: Path | None = None
+    reference: Path | None = None
     update: Update = no_update
     say: Callable[[str], None] = silent
 

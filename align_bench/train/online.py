@@ -17,6 +17,7 @@ from align_bench.data.batches import effective_batches
 from align_bench.models.generate import Decoding, generate
 from align_bench.models.layout import training_passes
 from align_bench.models.logprobs import token_logps
+from align_bench.models.start import as_reference
 from align_bench.train.job import TrainLog
 from align_bench.train.plugin_code import plugin_code
 from align_bench.train.steps import Budget, State, accumulated, one_process
@@ -34,8 +35,7 @@ def train_online(job: TrainingJob[OnlineAlgorithm], tokenizer: Any, reward: Rewa
     A checkpoint is written between batches, so that a killed run goes on with the batch that it lost.
 
     Args:
-        job: the training. Each distinct prompt of its rows is used once per epoch; the model with its adapter off is
-            the reference.
+        job: the training. Each distinct prompt of its rows is used once per epoch.
         tokenizer: gives the pad and end-of-sequence ids.
         reward: judges answers.
 
@@ -107,7 +107,7 @@ def _gather(
     scores = torch.tensor(list(reward(rows, [answer.ids for answer in answers])), device=model.device)
     unfinished = torch.tensor([not answer.finished for answer in answers], device=model.device)
     logps, values = _measure(model, sequences, max_tokens, getattr(model, "value_head", None))
-    with model.disable_adapter():
+    with as_reference(model, job.reference):
         ref_logps, _ = _measure(model, sequences, max_tokens, None)
     lengths = torch.tensor([len(answer.ids) for answer in answers], device=model.device)
     rewards = scores - rollout.missing_eos_penalty * unfinished

@@ -254,6 +254,7 @@ class Generation:
             of the base's answers, by every such model of the suite.
         logp, ref_logp: its log-probability under the policy and under the base, nats; None for the base's answers.
         kl: KL(policy ‖ base), summed over its tokens, nats: the k3 estimate of `evaluate.drift`.
+        start_logp, start_kl: as `ref_logp` and `kl`, of the policy's start; None where that is the base.
     """
 
     cell: str
@@ -270,6 +271,8 @@ class Generation:
     logp: float | None = None
     ref_logp: float | None = None
     kl: float | None = None
+    start_logp: float | None = None
+    start_kl: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -425,6 +428,8 @@ class Outcome:
         warnings: a line for each hyper-parameter outside the range that its method declares.
         remarks: what a reader of its numbers has to know beside its parameters, a line each.
         adapter: the folder of its adapter, below that of what is computed (`runs`); None where it trained none.
+        start: the cell that it starts from; None for the base, and for an adapter or a model that was given.
+        chain: what it was trained after, from the first start on, and itself last; empty where it starts from the base.
     """
 
     cell: CellId
@@ -440,6 +445,8 @@ class Outcome:
     warnings: Sequence[str] = ()
     remarks: Sequence[str] = ()
     adapter: str | None = None
+    start: CellId | None = None
+    chain: Sequence[str] = ()
 
 
 class Update(Protocol):

@@ -81,7 +81,7 @@ def write_card(folder: Path, chosen: Chosen, note: Exported, proofs: Sequence[Pr
     """Write the card of an exported model into its folder."""
     split = chosen.cell.id.name if chosen.cell.is_judge else "train"
     training = Training(split, chosen.prepared.inputs.rows[split].source)
-    own = chosen.prepared.inputs.frozen.base.name in EMBEDDED_BASES and training.embedded
+    own = chosen.frozen.base.name in EMBEDDED_BASES and training.embedded
     licence = provenance.licence or (EMBEDDED_LICENCE if own else UNKNOWN_LICENCE)
     front = yaml.safe_dump(_front_matter(chosen, note, training, licence), sort_keys=False, allow_unicode=True)
     parts = [
@@ -99,7 +99,7 @@ def write_card(folder: Path, chosen: Chosen, note: Exported, proofs: Sequence[Pr
 
 def _front_matter(chosen: Chosen, note: Exported, training: Training, licence: str) -> dict[str, Json]:
     """The hub refuses a base or a data set that it does not have, so that others are named in the text alone."""
-    repository, adapter, scalar = chosen.prepared.inputs.frozen.base.hub_id, note.form == "adapter", _is_reward(note)
+    repository, adapter, scalar = chosen.frozen.base.hub_id, note.form == "adapter", _is_reward(note)
     tags = ["align-bench", "preference-alignment", "reward-model" if scalar else "preference-tuned", _method(chosen)]
     return {
         **({"base_model": repository} if repository else {}),
@@ -144,6 +144,9 @@ def _made(chosen: Chosen, training: Training) -> Iterator[Row]:
     yield "rows", f"{literal(training.title)}: {_counts(facts.read)}; as tokens: {_counts(facts.tokens)}"
     yield "shape of the rows", literal(facts.shape)
     yield "method", f"{_method(chosen)}: {literal(algorithm.summary)} ({literal(algorithm.paper)})"
+    if cell.start is not None:
+        yield "trained after", literal(" → ".join(cell.chain))
+        yield "reference", "the base" if cell.start.reference == "base" else f"{literal(cell.start.name)}, its start"
     if cell.reward is not None:
         yield "reward", literal(cell.reward.id)
     yield "hyper-parameters", _settings(cell.all_parameters)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from align_bench.planning.graph import Graph
     from align_bench.planning.inputs import Prepared
     from align_bench.report.schema import Report, Result
+    from align_bench.stages.models import Frozen
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,11 @@ class Chosen:
     results: Results
     cell: Cell
     report: Report
+
+    @property
+    def frozen(self) -> Frozen:
+        """What its adapter stands on: the suite's base, or a model that training started from."""
+        return self.cell.adapter.frozen if self.cell.adapter else self.prepared.inputs.frozen
 
     @property
     def result(self) -> Result:

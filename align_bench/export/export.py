@@ -59,7 +59,7 @@ def export(chosen: Chosen, wanted: Wanted, update: Update) -> list[Proof]:
         ModelError: the model cannot be written in this form or loaded again, or is not the one that was measured.
             Nothing is left then.
     """
-    frozen, cell, suite = chosen.prepared.inputs.frozen, chosen.cell, chosen.prepared.suite
+    frozen, cell, suite = chosen.frozen, chosen.cell, chosen.prepared.suite
     base, precision = frozen.base, frozen.precision
     scalar = cell.kind == "reward"
     _check_form(chosen, wanted)
@@ -97,7 +97,7 @@ def export(chosen: Chosen, wanted: Wanted, update: Update) -> list[Proof]:
 
 def _check_form(chosen: Chosen, wanted: Wanted) -> None:
     """Refuse what cannot be written in the form that is wanted."""
-    frozen, cell = chosen.prepared.inputs.frozen, chosen.cell
+    frozen, cell = chosen.frozen, chosen.cell
     if wanted.gguf and not (wanted.merge and cell.kind == "policy"):
         raise ModelError(
             "--gguf writes a merged policy" if cell.kind == "policy" else f"--gguf: {cell.id} has a scalar head",
@@ -116,7 +116,7 @@ def _check_tokenizer(chosen: Chosen, folder: Path) -> None:
 
     from align_bench.data.chat import tokenize
 
-    frozen, suite = chosen.prepared.inputs.frozen, chosen.prepared.suite
+    frozen, suite = chosen.frozen, chosen.prepared.suite
     texts = chosen.results.preferences(chosen.prepared.inputs.rows["val"])
     known = {row.pair: row for row in chosen.results.load(chosen.graph.tables["val"]).rows}
     some = [row for row in texts.rows if row.pair in known][:50]

@@ -13,7 +13,6 @@ from align_bench.errors import ModelError
 from align_bench.models.compute import compute_dtype
 from align_bench.records import no_update
 from align_bench.stages.answers import sequences
-from align_bench.stages.drift import Drift
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -85,7 +84,7 @@ def stored_answers(chosen: Chosen, count: int = ANSWERS) -> list[Stored]:
     """
     cell, results = chosen.cell, chosen.results
     table = results.load(chosen.graph.tables["val"])
-    drift = cell.the(Drift)
+    drift = cell.drift
     if drift is not None:
         assert cell.answers is not None, "drift is measured on answers"
         pairs = sequences(results.load(cell.answers), table)

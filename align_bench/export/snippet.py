@@ -58,7 +58,7 @@ def snippet(chosen: Chosen, note: Exported) -> str:
 
 
 def _base(chosen: Chosen) -> str:
-    base = chosen.prepared.inputs.frozen.base
+    base = chosen.frozen.base
     if repository := base.hub_id:
         return f'"{repository}", revision="{base.digest}"'
     gguf = f', gguf_file="{base.gguf}"' if base.gguf else ""
@@ -66,7 +66,7 @@ def _base(chosen: Chosen) -> str:
 
 
 def _has_template(chosen: Chosen) -> bool:
-    return bool(load_tokenizer(chosen.prepared.inputs.frozen.base).chat_template)
+    return bool(load_tokenizer(chosen.frozen.base).chat_template)
 
 
 def _answering(chosen: Chosen, given: str) -> str:

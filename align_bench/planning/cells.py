@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
+from align_bench.records import START_SETTINGS
 from align_bench.stages.answers import Answers
 from align_bench.stages.classifier import Classifier
 from align_bench.stages.columns import Measured
@@ -86,8 +87,9 @@ class Cell:
 
     @property
     def chain(self) -> tuple[str, ...]:
-        """What it was trained after, from the first start on, and itself last: `sft`, `dpo`. Seeds are left out."""
-        return (*(self.start.chain if self.start else ()), str(self.id.method))
+        """What it was trained after, from the first start on, and itself last: `sft`, `dpo`; seeds are left out."""
+        own = tuple((name, value) for name, value in self.id.parameters if name not in START_SETTINGS)
+        return (*(self.start.chain if self.start else ()), str(replace(self.id.method, parameters=own)))
 
     @property
     def drift(self) -> Drift | None:

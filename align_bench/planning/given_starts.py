@@ -99,7 +99,7 @@ def _hold_adapter(found: Base, below: Base, base: Base, lora: Lora) -> None:
         raise SuiteError(
             f"{where}: the adapter has no factors for {', '.join(left)}, expected all linear layers, as the suite's "
             "lora.target_modules: all-linear has it",
-            fix=f"set lora.target_modules to the adapter's: {_shown(config.get('target_modules'))}",
+            fix=f"set lora.target_modules: {_shown(sorted(_adapted(found)))}",
         )
 
 
@@ -114,16 +114,21 @@ def _differences(config: Mapping[str, Json], lora: Lora) -> Iterator[tuple[str, 
             yield key, None, got
     modules = config.get("target_modules")
     if isinstance(modules, list) and isinstance(lora.target_modules, list):
-        wanted = sorted(lora.target_modules)
-        if sorted(map(str, modules)) != wanted:
-            yield "target_modules", list[Json](wanted), sorted(map(str, modules))
+        own, others = _last_names(lora.target_modules), _last_names(map(str, modules))
+        if own != others:
+            yield "target_modules", [*own], [*others]
 
 
 def _mend(key: str, got: Json) -> str:
     own = {"r": "lora.r", "lora_alpha": "lora.alpha", "target_modules": "lora.target_modules"}
     if key in own:
-        return f"set {own[key]}: {_shown(got)}"
+        return f"set {own[key]}: {_shown(got)}, or train the adapter in the shape of the suite's"
     return "merge it into its base (align-bench does so for base:), and give the folder of that model"
+
+
+def _last_names(modules: Iterable[str]) -> list[str]:
+    """`q_proj` of `model.layers.0.self_attn.q_proj`, as peft saves the modules of `all-linear`."""
+    return sorted({module.rpartition(".")[2] for module in modules})
 
 
 def _shown(value: Json) -> str:
@@ -132,9 +137,13 @@ def _shown(value: Json) -> str:
 
 def _untouched(found: Base, base: Base) -> set[str]:
     """Names of linear layers of the base that an adapter leaves as they are."""
-    adapted = {name.split(".lora_")[0].rpartition(".")[2] for name in _names(found)}
-    layers = {name.removesuffix(".weight").rpartition(".")[2] for name in _names(base)}
+    layers, adapted = set(_last_names(name.removesuffix(".weight") for name in _names(base))), _adapted(found)
     return {name for name in _LINEAR if name in layers and name not in adapted}
+
+
+def _adapted(found: Base) -> set[str]:
+    """Names of the layers that an adapter has factors for."""
+    return set(_last_names(name.split(".lora_")[0] for name in _names(found)))
 
 
 def _names(model: Base) -> set[str]:

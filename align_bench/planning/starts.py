@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from align_bench.api import Recipe, Selection
@@ -36,8 +37,13 @@ class Start:
 
     @property
     def chain(self) -> tuple[str, ...]:
-        """Where training began, and what has followed since: names of cells, and of what was given."""
-        return self.cell.chain if self.cell else (self.given,)
+        """Where training began, and what has followed since."""
+        return self.cell.chain if self.cell else (self.name,)
+
+    @property
+    def name(self) -> str:
+        """A cell's name, or that of a folder without its parents'."""
+        return self.given if self.cell else Path(self.given).name
 
     @property
     def settings(self) -> dict[str, Scalar]:
@@ -52,7 +58,7 @@ class Start:
             chain: of the cell.
         """
         reference = "; its reference is the base" if self.reference == "base" else ""
-        return f"starts from {self.given} ({' → '.join(chain)}){reference}"
+        return f"starts from {self.name} ({' → '.join(chain)}){reference}"
 
     @property
     def held_to(self) -> Policy | None:

@@ -290,8 +290,9 @@ def policy_alarms(result: Result, base: Result | None) -> Iterator[Alarm]:
 
 
 def nothing_learned(result: Result) -> Iterator[Alarm]:
-    """A trained policy that is still the base."""
-    moved = result.metrics.kl_per_token.value
+    """A trained policy that is still the base, or still what it starts from."""
+    before = "what it starts from" if result.chain else "the base"
+    moved = (result.metrics.kl_from_start_per_token if result.chain else result.metrics.kl_per_token).value
     if result.kind != "policy" or not result.trainable or moved is None or moved >= UNLEARNED:
         return
     yield Alarm(
@@ -299,7 +300,7 @@ def nothing_learned(result: Result) -> Iterator[Alarm]:
         about=result.name,
         found=moved,
         threshold=UNLEARNED,
-        sentence=f"{result.name} is still the base: KL {moved:.2g} nats per token (alarm below {UNLEARNED:g})",
+        sentence=f"{result.name} is still {before}: KL {moved:.2g} nats per token (alarm below {UNLEARNED:g})",
         cure="raise its learning rate or its number of steps; check that its loss reads the log-probabilities",
     )
 

@@ -63,7 +63,9 @@ def build_report(
     answers = [answer for cell in cells for answer in cell.generations]
     judges = judges_of(answers, [judge.name for judge in header.judges])
     base = next((cell for cell in cells if cell.outcome.kind == "base" and cell.outcome.status == "done"), None)
-    results = [result(cell, base, judges) for cell in cells]
+    done = {cell.id: cell for cell in cells if cell.outcome.status == "done"}
+    starts = [None if cell.outcome.start is None else done.get(cell.outcome.start) for cell in cells]
+    results = [result(cell, base, judges, start) for cell, start in zip(cells, starts, strict=True)]
     margins = margins_of(header)
     comparisons = compare_all(cells, judges, margins)
     claimed = claims(results, comparisons)

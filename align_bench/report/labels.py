@@ -9,7 +9,7 @@ from align_bench.records import CellId, Scalar
 from align_bench.suite.names import GOLD, JUDGE_CELL
 
 # Parameters that stand in nearly every grid.
-SHORT = {"learning_rate": "lr", "batch_size": "batch", "kl_coef": "kl", "kl_weight": "kl"}
+SHORT = {"learning_rate": "lr", "batch_size": "batch", "kl_coef": "kl", "kl_weight": "kl", "start_from": "from"}
 BARE = ("reward",)  # their values are names, which need no other
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
@@ -14,7 +14,7 @@ from align_bench.metrics.mean import cluster_means, mean
 from align_bench.metrics.pareto import pareto
 from align_bench.metrics.resampling import estimates
 from align_bench.metrics.win_rate import Samples, win_rate
-from align_bench.records import CellId, Estimate
+from align_bench.records import CellId, Estimate, Generation
 from align_bench.report.cells import Cell
 from align_bench.report.comparisons import finished
 from align_bench.report.schema import UNDEFINED, FrontierPoint, GoldAgainstJudge, Policies, Result, WinRate
@@ -49,13 +49,18 @@ def length_gain(cell: Cell, base: Cell | None, judges: Sequence[str]) -> Gain:
     return binned_gain(_answers(cell, judges[0]), _answers(base, judges[0]))
 
 
-def kl_per_token(cell: Cell) -> Estimate:
-    """KL of all answers over their tokens, nats, with the BCa interval of resampled prompts."""
-    measured = [answer for answer in cell.generations if is_finite(answer.kl)]
-    prompts = [answer.prompt_id for answer in measured]
+def kl_per_token(cell: Cell, kl_of: Callable[[Generation], float | None] = lambda answer: answer.kl) -> Estimate:
+    """KL of all answers over their tokens, nats, with the BCa interval of resampled prompts.
+
+    Args:
+        cell: the cell.
+        kl_of: from an answer to its KL, summed over its tokens; by default that to the base.
+    """
+    measured = [(answer, own) for answer in cell.generations if (own := kl_of(answer)) is not None and is_finite(own)]
+    prompts = [answer.prompt_id for answer, _ in measured]
     kl, tokens = (
         np.array(list(cluster_means(values, prompts).values()), dtype=np.float64)
-        for values in ([answer.kl for answer in measured], [float(answer.tokens) for answer in measured])
+        for values in ([own for _, own in measured], [float(answer.tokens) for answer, _ in measured])
     )
     (found,) = estimates(lambda counts: (counts @ kl / (counts @ tokens))[..., None], len(kl))
     return found

@@ -22,11 +22,11 @@ from align_bench.report.schema import UNDEFINED, Attacked, Baselines, JudgeRewar
 from align_bench.suite.names import GOLD
 
 
-def result(cell: Cell, base: Cell | None, judges: Sequence[str]) -> Result:
+def result(cell: Cell, base: Cell | None, judges: Sequence[str], start: Cell | None = None) -> Result:
     """A cell's result.
 
     Args:
-        cell, base, judges: as in `metrics`.
+        cell, base, judges, start: as in `metrics`.
     """
     outcome = cell.outcome
     return Result(
@@ -39,22 +39,25 @@ def result(cell: Cell, base: Cell | None, judges: Sequence[str]) -> Result:
         status=outcome.status,
         reason=outcome.reason,
         reward=outcome.reward,
-        metrics=metrics(cell, base, judges),
+        metrics=metrics(cell, base, judges, start),
         cost=outcome.cost,
         trainable=outcome.trainable,
         warnings=list(outcome.warnings),
         remarks=list(outcome.remarks),
         adapter=outcome.adapter,
+        start=outcome.start,
+        chain=list(outcome.chain),
     )
 
 
-def metrics(cell: Cell, base: Cell | None, judges: Sequence[str]) -> Metrics:
+def metrics(cell: Cell, base: Cell | None, judges: Sequence[str], start: Cell | None = None) -> Metrics:
     """Every metric of a cell. Of a prompt's samples the mean is taken first; win rates are between single answers.
 
     Args:
         cell: the cell.
         base: the base's cell, if it finished.
         judges: the reward judges; wins and gains are by the first one.
+        start: the cell that it starts from, if there is one and it finished.
     """
     chosen, rejected = cell.rewards
     prompts, texts = cell.prompts, [answer.text for answer in cell.generations]
@@ -100,6 +103,9 @@ def metrics(cell: Cell, base: Cell | None, judges: Sequence[str]) -> Metrics:
         kl=mean([answer.kl for answer in cell.generations], prompts),
         kl_per_token=kl_per_token(cell),
         log_ratio=mean([log_ratio(answer) for answer in cell.generations], prompts),
+        kl_from_start=mean([answer.start_kl for answer in cell.generations], prompts),
+        kl_from_start_per_token=kl_per_token(cell, lambda answer: answer.start_kl),
+        win_rate_vs_start=_win_rate(cell, start, judges),
     )
 
 
@@ -212,7 +218,7 @@ def _share(flags: Sequence[bool], cell: Cell) -> Estimate:
     return mean([float(flag) for flag in flags], cell.prompts)
 
 
-def _win_rate(cell: Cell, base: Cell | None, judges: Sequence[str]) -> Estimate:
-    if base is None or cell.outcome.kind != "policy" or not judges:
+def _win_rate(cell: Cell, other: Cell | None, judges: Sequence[str]) -> Estimate:
+    if other is None or cell.outcome.kind != "policy" or not judges:
         return UNDEFINED
-    return win_rate(cell.samples_by_prompt(judges[0]), base.samples_by_prompt(judges[0]))
+    return win_rate(cell.samples_by_prompt(judges[0]), other.samples_by_prompt(judges[0]))

@@ -358,6 +358,14 @@ class Metrics(Block):
     log_ratio: Estimate = UNDEFINED
     """Mean log-ratio of its own answers, nats per answer."""
 
+    # Of a policy against what it starts from, where that is not the base.
+    kl_from_start: Estimate = UNDEFINED
+    """KL(policy ‖ start) on the policy's own answers, nats per answer."""
+    kl_from_start_per_token: Estimate = UNDEFINED
+    """The same, nats per token."""
+    win_rate_vs_start: Estimate = UNDEFINED
+    """As `win_rate_vs_base`, against the answers of the cell that it starts from."""
+
 
 class Result(Block):
     """How one cell ended, and its metrics."""
@@ -383,6 +391,10 @@ class Result(Block):
     remarks: list[str]
     adapter: str | None = None
     """The folder of its adapter, below that of what is computed (`runs`); None where it trained none."""
+    start: CellId | None = None
+    """The cell that it starts from; None for the base, and for an adapter or a model that was given."""
+    chain: list[str] = []
+    """What it was trained after, from the first start on, and itself last; empty where it starts from the base."""
 
 
 # The leaderboard.

@@ -57,6 +57,8 @@ def outcome(cell: Cell, results: Results, broken: Collection[CellId] = ()) -> Ou
         reward=cell.reward_definition,
         warnings=cell.warnings,
         remarks=cell.remarks,
+        start=cell.start.cell.id if cell.start and cell.start.cell else None,
+        chain=cell.chain if cell.start else (),
     )
     if cell.waiting is not None:
         return replace(made, status="skipped", reason=cell.waiting)

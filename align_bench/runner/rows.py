@@ -14,7 +14,6 @@ from align_bench.records import Generation, PairTexts, TrainingText
 from align_bench.report.rows import AttackedScores, AuditRow, ScoreRow, Side, TrainingRow
 from align_bench.stages.audit import Audit
 from align_bench.stages.columns import attacked
-from align_bench.stages.drift import Drift
 from align_bench.stages.judge import Judge
 from align_bench.stages.proxy import Proxy
 from align_bench.stages.validate_reward import ValidateReward
@@ -127,8 +126,10 @@ class Rows:
         proxies = {
             str(proxy.reward_cell): self._results.load(proxy) for proxy in cell.all(Proxy) if self._results.has(proxy)
         }
-        drift = cell.the(Drift)
-        moved: Sequence[Mapping[str, float]] = self._results.load(drift) if drift else [{}] * len(answers)
+        moved, from_start = (
+            self._results.load(drift) if drift else [dict[str, float]()] * len(answers)
+            for drift in (cell.drift, cell.drift_from_start)
+        )
         return [
             Generation(
                 cell=str(cell.id),
@@ -145,6 +146,8 @@ class Rows:
                 logp=moved[place].get("logp"),
                 ref_logp=moved[place].get("ref_logp"),
                 kl=moved[place].get("kl"),
+                start_logp=from_start[place].get("ref_logp"),
+                start_kl=from_start[place].get("kl"),
             )
             for place, line in enumerate(answers)
         ]

@@ -107,9 +107,11 @@ def _of_judges(ledger: Ledger) -> Iterator[Raised]:
 
 
 def _of_policy(folder: Folder, ledger: Ledger, cell: Cell) -> Iterator[Raised]:
-    moved = _metric(ledger, cell, "kl_per_token")
-    if moved is not None and moved < 1e-4 and folder.facts["results"][cell.place]["trainable"]:
+    facts = folder.facts["results"][cell.place]
+    moved = _metric(ledger, cell, "kl_from_start_per_token" if facts["chain"] else "kl_per_token")
+    if moved is not None and moved < 1e-4 and facts["trainable"]:
         yield Raised("nothing learned", cell.text, moved, 1e-4)
+    moved = _metric(ledger, cell, "kl_per_token")
     if moved is not None and moved > 0.5:
         yield Raised("drifted away", cell.text, moved, 0.5)
     if folder.base is None:

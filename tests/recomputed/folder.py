@@ -84,9 +84,9 @@ def method_text(cell: Mapping[str, Any]) -> str:
 def _facts(report: Mapping[str, Any]) -> Mapping[str, Any]:
     """What is taken from `report.json`."""
     settings = report["suite"]["settings"].get("report", {})
-    known = ("cell", "name", "algorithm", "kind", "seed", "status", "cost", "trainable")
+    known = ("cell", "name", "algorithm", "kind", "seed", "status", "cost", "trainable", "start", "chain")
     return {
-        "results": [{name: result[name] for name in known} for result in report["results"]],
+        "results": [{name: result.get(name) for name in known} for result in report["results"]],
         "judges": [judge["name"] for judge in report["judges"]],
         "data": report["data"],
         "vocabulary": report["base"].get("vocabulary"),

@@ -121,12 +121,13 @@ def _label(folder: Folder, cell: Cell) -> str:
         if any(one.identity["parameters"].get(name, _ABSENT) != value for one in alike):
             shown = {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
             shown = f"{value:g}" if isinstance(value, float) else shown
-            short = {"learning_rate": "lr", "batch_size": "batch", "kl_coef": "kl", "kl_weight": "kl"}.get(name, name)
+            short = _SHORT.get(name, name)
             parts.append(shown if name == "reward" else f"{short} {shown}")
     return " ".join([str(cell.identity["name"]), *([" · ".join(parts)] if parts else [])])
 
 
 _ABSENT = object()
+_SHORT = {"learning_rate": "lr", "batch_size": "batch", "kl_coef": "kl", "kl_weight": "kl", "start_from": "from"}
 
 
 def _over(own: Sequence[Cell], metric: str, ledger: Ledger, path: Path) -> None:

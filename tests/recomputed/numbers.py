@@ -38,6 +38,8 @@ GIVEN = {
     "results[].cost*": "measured while it ran",
     "results[].trainable": "counted while it ran",
     "results[].adapter": "where what was trained lies",
+    "results[].start*": "what was asked for",
+    "results[].chain*": "what was asked for",
     "results[].warnings[]": "words",
     "results[].remarks[]": "words",
     "keywords.segmentation": "words",

@@ -47,6 +47,7 @@ def enter(folder: Folder, ledger: Ledger) -> None:
         _of_pairs(cell, ledger, path)
         _of_answers(folder, cell, ledger, path)
         _against_base(folder, cell, ledger, path)
+        _against_start(folder, cell, ledger, path)
     _baselines(folder, ledger)
 
 
@@ -292,7 +293,9 @@ def _of_answers(folder: Folder, cell: Cell, ledger: Ledger, path: Path) -> None:
     cut = [float(not row["finished"]) for row in cell.generations]
     enter("unfinished_share", wilson(sum(cut), len(cut)) if cell.one_sample else by_prompt(cut, prompts))
     enter("kl", by_prompt([row["kl"] for row in cell.generations], prompts))
-    enter("kl_per_token", _kl_per_token(cell))
+    enter("kl_per_token", _kl_per_token(cell, "kl"))
+    enter("kl_from_start", by_prompt([row["start_kl"] for row in cell.generations], prompts))
+    enter("kl_from_start_per_token", _kl_per_token(cell, "start_kl"))
     ratios = [
         None if row["logp"] is None or row["ref_logp"] is None else row["logp"] - row["ref_logp"]
         for row in cell.generations
@@ -316,10 +319,10 @@ def _gold(cell: Cell) -> Found:
     return wilson(float(sum(score > 0.5 for score in scores)), len(scores))
 
 
-def _kl_per_token(cell: Cell) -> Found:
-    rows = [row for row in cell.generations if finite(row["kl"])]
+def _kl_per_token(cell: Cell, name: str) -> Found:
+    rows = [row for row in cell.generations if finite(row[name])]
     prompts = [row["prompt_id"] for row in rows]
-    _, kl = prompt_means([row["kl"] for row in rows], prompts)
+    _, kl = prompt_means([row[name] for row in rows], prompts)
     _, tokens = prompt_means([row["tokens"] for row in rows], prompts)
     if not len(kl):
         return NOTHING
@@ -339,6 +342,16 @@ def _against_base(folder: Folder, cell: Cell, ledger: Ledger, path: Path) -> Non
     ledger.estimate((*path, "win_rate_length_controlled"), at_equal_length(cell, base, judge))
     for name, found in zip(("judge_gain", *parts), gain(cell, base, judge), strict=True):
         ledger.estimate((*path, name), found)
+
+
+def _against_start(folder: Folder, cell: Cell, ledger: Ledger, path: Path) -> None:
+    start = folder.facts["results"][cell.place]["start"]
+    other = next((one for one in folder.cells if start and one.text == start["text"]), None)
+    if other is None or not (cell.done and other.done and folder.judges):
+        ledger.estimate((*path, "win_rate_vs_start"), NOTHING)
+        return
+    judge = folder.judges[0]
+    ledger.estimate((*path, "win_rate_vs_start"), win_rate(cell.samples(judge), other.samples(judge)))
 
 
 def win_rate(own: dict[Prompt, list[float]], base: dict[Prompt, list[float]]) -> Found:

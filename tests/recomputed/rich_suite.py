@@ -101,7 +101,10 @@ def rich_suite(seed: int = 20) -> Suite:
         _outcome(BASE, "base", "base", None),
         *(_outcome(cell, "reward", "judge", 40.0) for cell in JUDGES),
         *(_outcome(cell, "reward", cell.name, rng.uniform(20, 90)) for cell in REWARDS),
-        *(_outcome(cell, "policy", cell.name, rng.uniform(100, 900)) for cell in (*POLICIES, SINGLE)),
+        *(_outcome(cell, "policy", cell.name, rng.uniform(100, 900)) for cell in POLICIES),
+        replace(
+            _outcome(SINGLE, "policy", SINGLE.name, rng.uniform(100, 900)), start=POLICIES[0], chain=["dpo", "simpo"]
+        ),
         replace(
             _outcome(FAILED, "policy", "simpo", None), status="failed", reason="loss is NaN", warnings=["beta is high"]
         ),
@@ -231,6 +234,8 @@ def _answers(one: Outcome, rng: random.Random) -> list[Generation]:
                 row = replace(
                     row, logp=-2.0 * tokens + ratio, ref_logp=-2.0 * tokens, kl=abs(rng.gauss(0.2, 0.1)) * tokens
                 )
+            if one.chain:
+                row = replace(row, start_logp=-1.9 * tokens, start_kl=0.03 * tokens * (1 + prompt % 3))
             found.append(row)
     return found
 

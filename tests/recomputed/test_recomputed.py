@@ -96,6 +96,8 @@ LEAVES = [
     "results[].metrics.unfinished_share.low",
     "results[].metrics.kl_per_token.value",
     "results[].metrics.log_ratio.value",
+    "results[].metrics.kl_from_start_per_token.value",
+    "results[].metrics.win_rate_vs_start.value",
     "alarms[].found",
     "alarms[].threshold",
     "baselines.longer_wins.value",

@@ -17,7 +17,7 @@ from align_bench.report.tables.beside_course import beside_course
 from align_bench.report.tables.cost import costs
 from align_bench.report.tables.data import data_sets
 from align_bench.report.tables.differences import against_base, methods, own_reward, win_rates
-from align_bench.report.tables.drift import drift_from_base, gold_against_judge
+from align_bench.report.tables.drift import against_start, drift_from_base, gold_against_judge
 from align_bench.report.tables.keywords import keyword_lists
 from align_bench.report.tables.leaderboard import leaderboard, reward_leaderboard
 from align_bench.report.tables.length import favoured_answers, gains, length_bias, length_bias_against_first, texts
@@ -53,6 +53,7 @@ TABLES = (
     agreement,
     gains,
     drift_from_base,
+    against_start,
     gold_against_judge,
     win_rates,
     own_reward,

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from align_bench.report.formatting import one_line
+from align_bench.records import MetricKey
+from align_bench.report.decision import turned
+from align_bench.report.formatting import UNDEFINED, interval, one_line, p_value, signed
 from align_bench.report.tables.section import UNADJUSTED, Column, Section, observed, prompts, sizes, text
-from align_bench.report.tables.values import Spread, point
+from align_bench.report.tables.values import Spread, Value, point
 
 if TYPE_CHECKING:
-    from align_bench.report.schema import Report
+    from align_bench.report.schema import Report, Result
 
 CHAPTER = "drift"
 
@@ -54,6 +56,50 @@ def drift_from_base(report: Report) -> Section:
         captions,
         chapter=CHAPTER,
     )
+
+
+def against_start(report: Report) -> Section:
+    """How far policies moved from what they start from, and what they got for it."""
+    rows: list[Sequence[Value]] = []
+    for found in report.results:
+        if found.status != "done" or not found.chain:
+            continue
+        metrics = found.metrics
+        gains = [_gain(report, found, MetricKey(name)) for name in ("judge_reward", "gold_accuracy")]
+        rows.append(
+            (
+                one_line(found.name),
+                one_line(" → ".join(found.chain)),
+                Spread(metrics.kl_from_start),
+                point(metrics.kl),
+                Spread(metrics.win_rate_vs_start),
+                *gains,
+            )
+        )
+    columns = [Column(heading) for heading in ("KL to start", "KL to base", "win rate vs start")]
+    return Section(
+        "Policies against what they start from",
+        [text("policy"), text("chain"), *columns, text("judge vs start"), text("gold vs start")],
+        rows,
+        [
+            "chain: what was trained after what, from the first start on; KL: nats per answer, on the policy's own "
+            "answers; win rate: by the judge against the answers of the start, a tie counts ½; judge, gold: the tested "
+            "difference to the start, with Holm's p over all tests of the metric between checkpoints.",
+            *observed(report, "prompts"),
+            UNADJUSTED,
+        ],
+        chapter=CHAPTER,
+    )
+
+
+def _gain(report: Report, found: Result, metric: MetricKey) -> str:
+    """The difference to the start, as it was tested; dashes where it was not."""
+    for one in report.comparisons:
+        if one.level == "checkpoint" and one.metric == metric and {one.a, one.b} == {found.cell, found.start}:
+            own = one if one.a == found.cell else turned(one)
+            bounds = "" if own.low is None else f" {interval(own.low, own.high)}"
+            return UNDEFINED if own.difference is None else f"{signed(own.difference)}{bounds}, p {p_value(own.p_holm)}"
+    return UNDEFINED
 
 
 def gold_against_judge(report: Report) -> Section:

@@ -48,6 +48,7 @@ MADE_BY = {
             "audit",
             "overlap",
             "trials",
+            "given_adapter",
         )
     },
     "report": "align_bench.runner.report",
@@ -115,6 +116,7 @@ TABLE: dict[str, frozenset[str]] = {
     "suite.limits": NOTHING,
     "suite.load": NOTHING,
     "planning.inputs": NOTHING,
+    "planning.given_starts": NOTHING,  # finds what methods start from, and refuses what does not fit
     "planning.strict": NOTHING,  # refuses
     # Order and progress; no stage's result may depend on them.
     "planning.estimate": NOTHING,
@@ -147,7 +149,7 @@ TABLE: dict[str, frozenset[str]] = {
     "": STAGES | {"rows", "planted"},  # the package's own __init__, which runs before all
     "stages": STAGES,
     "stages.stage": STAGES,
-    "records": STAGES - {"overlap"} | {"rows"},
+    "records": STAGES - {"overlap", "given_adapter"} | {"rows"},
     # Each stage's own file, by the kinds that load it.
     "stages.tokens": COUNTED,
     "stages.holdout": _made("holdout"),
@@ -167,6 +169,7 @@ TABLE: dict[str, frozenset[str]] = {
     "stages.audit": _made("audit"),
     "stages.overlap": _made("overlap"),
     "stages.trials": _made("trials"),
+    "stages.given_adapter": frozenset({"given_adapter"}),  # no page shows it
     # What stages share.
     "stages.columns": COLUMNS | ADAPTERS,  # trainings read the base's columns
     "stages.answers": _made("generate select drift judge proxy"),
@@ -203,6 +206,7 @@ TABLE: dict[str, frozenset[str]] = {
     "models.generate": _made("generate train_online"),
     "models.positions": BASES | ADAPTERS | TEXTS | _made("generate"),  # where answers and texts end
     "models.adapters": TEXTS,
+    "models.start": ADAPTERS,
     "models.exported": ADAPTERS | TEXTS,  # the note of a trained adapter
     "models.headers": TEXTS,
     "models.weights": TEXTS,  # shapes of a loaded judge, and its digest among its facts

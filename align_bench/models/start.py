@@ -10,10 +10,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from align_bench.errors import ModelError
-from align_bench.models.adapters import WEIGHTS
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+_WEIGHTS = "adapter_model.safetensors"
 
 
 def begin_with(model: Any, folder: Path) -> None:
@@ -63,7 +64,7 @@ def _factors(model: Any) -> dict[str, Tensor]:
 
 def _weights(model: Any, folder: Path) -> Mapping[str, Tensor]:
     """The weights of a stored adapter, held to those of the model's own."""
-    weights: Mapping[str, Tensor] = load_file(folder / WEIGHTS)
+    weights: Mapping[str, Tensor] = load_file(folder / _WEIGHTS)
     wanted = {name: tuple(parameter.shape) for name, parameter in _factors(model).items()}
     found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     if wanted != found:

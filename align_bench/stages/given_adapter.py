@@ -6,7 +6,6 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from align_bench.models.adapters import CONFIG, WEIGHTS
 from align_bench.stages.stage import Desk, Made, Stage
 
 if TYPE_CHECKING:
@@ -16,6 +15,8 @@ if TYPE_CHECKING:
     from align_bench.records import Json
     from align_bench.stages.models import Frozen
     from align_bench.store.store import Artefact
+
+FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,7 +39,7 @@ class GivenAdapter(Stage["Path"]):
         return {"adapter": self.adapter.digest, "base": self.frozen.identity()}
 
     def run(self, desk: Desk, folder: Path) -> Made:
-        for name in (CONFIG, WEIGHTS):
+        for name in FILES:
             shutil.copyfile(self.adapter.folder / name, folder / name)
         return Made()
 

@@ -23,6 +23,7 @@ from align_bench.testing.loss_checks import (
     rewards,
     runs,
     signs,
+    start,
 )
 from align_bench.testing.model_checks import advantages, batches, feed
 from align_bench.testing.specimens import KINDS
@@ -151,6 +152,7 @@ _CHECKS_OF_THE_LOSS: tuple[tuple[str, str, Callable[[Subject], Verdict]], ...] =
     ("gradients", "autograd's derivatives equal finite differences, in float64", gradients),
     ("extremes", "finite values, rewards and gradients at extreme margins, in float32", extremes),
     ("rewards", "an answer's reward rises with its log-probability (or score), and with nothing dropped", rewards),
+    ("start", "where the policy equals the reference, as at step 0 of start_from, rewards do not depend on it", start),
     ("margin", "near the reference, a larger margin of the data raises the loss; it moves no reward", margin),
     ("length", "answers' lengths count as declared", length),
     ("KL estimate", "from mismatched answers alone, without gradient; online, it draws to the reference", kl_estimate),

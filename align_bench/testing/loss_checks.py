@@ -151,6 +151,24 @@ def rewards(subject: Subject) -> Verdict:
     return passed("; ".join(rises))
 
 
+def start(subject: Subject) -> Verdict:
+    """Whether a policy that has not left its reference, as at step 0 of `start_from`, has the same rewards at any."""
+    if subject.algorithm.online or not subject.algorithm.reference:
+        return not_applicable("it returns no reward against a reference")
+    record = subject.batch(subject.kind.at_reference)
+    less = {name: 3.0 * place for place, name in enumerate(subject.kind.trained, start=1)}  # nats
+    other = {field: getattr(record, field) - by for name, by in less.items() for field in (name, f"ref_{name}")}
+    found, after = (subject.rewards(subject.loss(one)) for one in (record, replace(record, **other)))
+    for name, values in found.items():
+        if not torch.allclose(values, after[name], rtol=0, atol=1e-9):
+            return failed(
+                f"{name} go from {shown(values)} to {shown(after[name])} when policy and reference both find the "
+                "answers less likely",
+                "take each answer's log-probability under the reference off the policy's, as sums or as means both",
+            )
+    return passed(f"{' and '.join(found)} are {' and '.join(map(shown, found.values()))} at any reference")
+
+
 def margin(subject: Subject) -> Verdict:
     if not isinstance(subject.algorithm, OfflineAlgorithm) or not subject.algorithm.margin:
         return not_applicable("it reads no margin")

@@ -75,6 +75,8 @@ def method_page(plugin: Plugin) -> Iterator[RenderableType]:
         table.add_row("learning_rate", "float", f"{algorithm.learning_rate:g}", "> 0", rates, meaning)
         for setting in OWN_SETTINGS:
             table.add_row(setting, "int", f"train.{setting}", "> 0", "none declared", "in place of the suite's")
+    for setting, default, values, meaning in _starts(algorithm):
+        table.add_row(setting, "str", default, values, "none declared", meaning)
     for parameter in algorithm.parameters.values():
         default = f"{parameter.default:g}" if isinstance(parameter.default, float) else str(parameter.default)
         table.add_row(
@@ -93,6 +95,15 @@ def method_page(plugin: Plugin) -> Iterator[RenderableType]:
         )
         return
     yield Text(f"data: {_data_in_words(algorithm)}; {algorithm.needs}; its reward: {algorithm.reward}")
+
+
+def _starts(algorithm: Algorithm) -> Iterator[tuple[str, str, str, str]]:
+    """The settings of what a policy is trained from: name, default, values, meaning."""
+    if algorithm.kind != "policy" or algorithm.learning_rate is None:
+        return
+    yield "start_from", "base", "a cell or a folder", "what is trained on: a cell of the suite, an adapter or a model"
+    if algorithm.reference:
+        yield "reference_policy", "start", "start, base", "the reference, where it starts from another than the base"
 
 
 _STYLES: dict[Status, str] = {"passed": "green", "failed": "bold red", "not applicable": "dim", "unchecked": "yellow"}

@@ -445,7 +445,8 @@ class Tune(_Strict):
 class Method(_Strict):
     """One entry of `methods`: a name, and each parameter's values (several make a grid).
 
-    Besides its own parameters, a method takes `learning_rate`, and `epochs` and `batch_size` in place of the suite's.
+    Besides its own parameters, a method takes `learning_rate`, and `epochs` and `batch_size` in place of the suite's;
+    one that trains a policy takes `start_from` and `reference_policy`, too.
     """
 
     name: Text
@@ -504,7 +505,8 @@ class Suite(_Strict):
     generate: Generate = Field(default=Generate())
     report: Report = Field(default=Report())
     methods: list[MethodEntry] = Field(
-        min_length=1, description="names, or `name: {parameter: value or list of values}`"
+        min_length=1,
+        description="names, or `name: {parameter: value or list of values}`; `start_from` names what is trained on",
     )
     tune: Tune | None = Field(
         None, description="hyper-parameter search; without it, every method runs with its given parameters"

@@ -13,15 +13,20 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from rich.text import Text
 from safetensors.torch import load_file, save_file
 
+from align_bench.cli.plan_view import plan_tables
 from align_bench.errors import ModelError, SuiteError
-from align_bench.models.adapters import CONFIG, WEIGHTS
+from align_bench.export.choose import choose
+from align_bench.export.export import Wanted, export
+from align_bench.models.adapters import CONFIG, WEIGHTS, read_adapter
+from align_bench.models.exported import CARD
 from align_bench.planning.cells import Cell
 from align_bench.planning.graph import Graph, make_graph
 from align_bench.planning.inputs import prepare
 from align_bench.plugins.registry import load_registry
-from align_bench.records import CellId
+from align_bench.records import CellId, no_update
 from align_bench.report.export import read_generations, read_training
 from align_bench.report.schema import Report
 from align_bench.report.tables.drift import against_start
@@ -136,6 +141,19 @@ def test_the_report_shows_each_against_its_start(whole: Whole) -> None:
     text = (whole.folders.reports / "small" / "report.md").read_text(encoding="utf-8")
     assert table.title in text
     assert "sft → dpo → simpo" in text
+
+
+def test_plans_and_cards_say_the_chain_and_an_export_needs_no_other(whole: Whole, tmp_path: Path) -> None:
+    lines = [part.plain for part in plan_tables(whole.prepared, whole.folders.runs) if isinstance(part, Text)]
+    said = "trained one after the other: sft → dpo; sft → kto; sft → ipo; sft → grpo; sft → dpo → simpo; sft → trl_dpo"
+    assert said in lines
+    chosen = choose(whole.prepared, "simpo", runs=whole.folders.runs, reports=whole.folders.reports)
+    wanted = Wanted(tmp_path / "out", merge=False, gguf=False, licence=None, command="align-bench export")
+    (proof,) = export(chosen, wanted, no_update)
+    assert proof.largest < 1e-3, "with plain peft, on the base alone"
+    card = (tmp_path / "out" / CARD).read_text(encoding="utf-8")
+    assert "| trained after | sft → dpo → simpo |" in card
+    assert read_adapter(tmp_path / "out").base == whole.prepared.inputs.frozen.base.place
 
 
 KILLED: dict[str, Any] = {

@@ -22,11 +22,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import yaml
 
@@ -88,6 +90,9 @@ class Counts:
     same: int = 0
     told: int = 0
     wrong: list[str] = field(default_factory=list)
+
+
+Found: TypeAlias = tuple[dict[str, Counts], Sequence[str]]  # by kind of fault, and the kinds of artefact
 
 
 class BrokenError(Exception):
@@ -569,28 +574,49 @@ def campaign(bench: Bench, kills: int, others: int, until: float) -> None:
         )
 
 
-def page(bench: Bench, seconds: float, commit: str) -> str:
+def counted(folder: Path, suite: dict[str, Any], seed: int, kills: int, others: int, minutes: float) -> Found:
+    """A campaign below a folder: its counts, and the kinds of artefact that a run makes."""
+    until = time.monotonic() + 60 * minutes
+    bench = Bench(folder, suite, seed)
+    campaign(bench, kills, others, until)
+    return bench.counts, bench.kinds
+
+
+def added(found: Sequence[Found]) -> Found:
+    """The counts of several campaigns in one."""
+    total = {name: Counts() for name in SCENARIOS}
+    for counts, _ in found:
+        for name, own in counts.items():
+            one = total[name]
+            one.faults, one.same, one.told = one.faults + own.faults, one.same + own.same, one.told + own.told
+            one.wrong += own.wrong
+    return total, found[0][1]
+
+
+def page(found: Found, seconds: float, commit: str, processes: int = 1) -> str:
     """The counts as Markdown."""
+    every, kinds = found
     where, processor = environment(), Path("/proc/cpuinfo")
     amx = processor.is_file() and "amx" in processor.read_text(encoding="utf-8")
     lines = [
         "# What faults do to runs",
         "",
-        f"Made by `python benchmarks/faults.py` in {seconds / 60:.0f} minutes, with the code of commit {commit}, on "
+        f"Made by `python benchmarks/faults.py` in {seconds / 60:.0f} minutes"
+        f"{f' of {processes} campaigns at once' if processes > 1 else ''}, with the code of commit {commit}, on "
         f"{where.processor}, {os.cpu_count()} cores, {'with' if amx else 'no'} AMX, Python {where.python}, "
-        f"{where.system}. Each fault hits a run of a small suite with {len(bench.kinds)} kinds of artefact "
-        f"({', '.join(bench.kinds)}). Afterwards the suite "
+        f"{where.system}. Each fault hits a run of a small suite with {len(kinds)} kinds of artefact "
+        f"({', '.join(kinds)}). Afterwards the suite "
         "is run again.",
         "",
         "| fault | what is done | made | same results, bit for bit | told, then the same | broken |",
         "|:---|:---|---:|---:|---:|---:|",
     ]
-    for name, counts in bench.counts.items():
+    for name, counts in every.items():
         lines.append(
             f"| {name} | {SCENARIOS[name]} | {counts.faults} | {counts.same} | {counts.told} | {len(counts.wrong)} |"
         )
-    wrong = [f"- {name}: {said.splitlines()[0]}" for name, counts in bench.counts.items() for said in counts.wrong]
-    kills = sum(bench.counts[name].faults for name in ("kills at random moments", "kills at random writes"))
+    wrong = [f"- {name}: {said.splitlines()[0]}" for name, counts in every.items() for said in counts.wrong]
+    kills = sum(every[name].faults for name in ("kills at random moments", "kills at random writes"))
     lines += ["", f"`kill -9`: {kills} in all. Kills are chained: each run goes on where the last one was killed, and "]
     lines[-1] += "whole runs are compared when they end."
     return "\n".join([*lines, *(["", "Broken:", "", *wrong] if wrong else [])]) + "\n"
@@ -603,6 +629,7 @@ def main() -> None:
     parser.add_argument("--others", type=int, default=20, help="faults of each other kind; three times as many damages")
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--processes", type=int, default=1, help="campaigns at once, with seeds of their own")
     parser.add_argument("--few", action="store_true", help="one method only, for a short try")
     parser.add_argument("--work", type=Path, help="folder to work in; a temporary one by default")
     parser.add_argument("--commit", default="", help="of the code, for the page; git's by default")
@@ -612,21 +639,36 @@ def main() -> None:
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as temporary:
         suite = {**SUITE, "methods": FEW, "tune": None} if given.few else SUITE
-        bench = Bench((given.work or Path(temporary)).resolve(), suite, given.seed)
-        campaign(bench, given.kills, given.others, started + 60 * given.minutes)
+        work, several = (given.work or Path(temporary)).resolve(), given.processes
+        if several == 1:
+            found = counted(work, suite, given.seed, given.kills, given.others, given.minutes)
+        else:
+            each = [
+                (
+                    work / str(place),
+                    suite,
+                    given.seed + place,
+                    len(range(place, given.kills, several)),
+                    len(range(place, given.others, several)),
+                    given.minutes,
+                )
+                for place in range(several)
+            ]
+            with ProcessPoolExecutor(several, mp_context=get_context("spawn")) as pool:
+                found = added([*pool.map(counted, *zip(*each, strict=True))])
         commit = (
             given.commit
             or subprocess.run(
                 ["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=False
             ).stdout.strip()
         )
-        text = page(bench, time.monotonic() - started, commit)
+        text = page(found, time.monotonic() - started, commit, several)
         print(text)
         if given.out is not None:
             write_atomically(given.out.with_suffix(".md"), text)
-            counted = {name: asdict(counts) for name, counts in bench.counts.items()}
-            write_atomically(given.out.with_suffix(".json"), json.dumps(counted, indent=1) + "\n")
-    sys.exit(any(counts.wrong for counts in bench.counts.values()))
+            numbers = {name: asdict(counts) for name, counts in found[0].items()}
+            write_atomically(given.out.with_suffix(".json"), json.dumps(numbers, indent=1) + "\n")
+    sys.exit(any(counts.wrong for counts in found[0].values()))
 
 
 if __name__ == "__main__":

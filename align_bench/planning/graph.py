@@ -178,6 +178,11 @@ def _members(
             + nearest(judge.method, rewards, what="reward method")
         )
     point = variant(plugin.algorithm, judge.parameters, where="judge.parameters")
+    if point.start_from is not None:
+        raise SuiteError(
+            f"judge.parameters: start_from: got {point.start_from!r}, but reward models start from the base",
+            fix="delete start_from",
+        )
     seeds = range(judge.seed, judge.seed + (judge.ensemble.size if judge.ensemble else 1))
     return tuple(
         replace(

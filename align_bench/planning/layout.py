@@ -175,6 +175,12 @@ class Layout:
             libraries = tuple(algorithm.libraries)
             return TrainRecipe(**shared, reward=scoring, texts=self.train, foreign=libraries)
         if isinstance(algorithm, OnlineAlgorithm):  # it measures its own answers
+            if point.reference_policy == "base" and frozen != self.frozen:
+                raise SuiteError(
+                    f"methods: {own['owner']}: reference_policy: got base, but the start is a whole model, "
+                    f"{frozen.base.name}, and an online method holds one model in memory, with its adapter on and off",
+                    fix="delete reference_policy, or start from an adapter on the base",
+                )
             return TrainOnline(**shared, reward=scoring, texts=self.train)
         if not algorithm.reference:
             return Train(**shared)

@@ -15,7 +15,7 @@ from align_bench.errors import SuiteError, nearest
 from align_bench.planning.cells import Cell
 from align_bench.planning.layout import Layout, reward_of
 from align_bench.planning.variants import Variant, variant
-from align_bench.records import CellId
+from align_bench.records import START_SETTINGS, CellId
 from align_bench.stages.holdout import HoldoutSplit
 from align_bench.stages.stage import closure_of
 from align_bench.stages.tokens import Tokens
@@ -213,6 +213,13 @@ def _check(tune: Tune, registry: Registry, methods: Collection[str]) -> None:
     for name in tune.methods or ():
         if name not in registry.plugins:
             raise SuiteError(f"tune.methods: no method {name!r}. {nearest(name, registry.plugins, what='method')}")
+        for setting in START_SETTINGS:
+            if setting in ((tune.methods or {}).get(name) or {}):
+                raise SuiteError(
+                    f"tune.methods: {name}: {setting}: what a method starts from is not tuned: trials are compared by "
+                    "measures that rest on it",
+                    fix=f"give it under methods, where several make a grid: {name}: {{{setting}: …}}",
+                )
     tuned = [name for name in methods if tune.methods is None or name in tune.methods]
     policies = sorted(name for name in tuned if registry[name].algorithm.kind == "policy")
     if tune.choose_by == "loss" and policies:

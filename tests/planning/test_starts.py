@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from align_bench.errors import SuiteError
+from align_bench.models.base import Base
 from align_bench.planning.cells import Cell
+from align_bench.planning.graph import make_graph
+from align_bench.planning.inputs import Prepared
+from align_bench.planning.known import NothingKnown
 from align_bench.stages.drift import Drift
+from align_bench.stages.models import Frozen, Policy
 from align_bench.stages.reference import Reference
 from align_bench.stages.train import Train
 from align_bench.stages.train_online import TrainOnline
 from align_bench.stages.validate_policy import ValidatePolicy
-from tests.planning.test_graph import by_id, plan
+from tests.planning.test_graph import OUTSIDE, REGISTRY, by_id, inputs, plan, suite
 
 # What is in the key of a training, and was before methods could start from others.
 IDENTITY = {"base", "plugin", "method", "parameters", "learning_rate", "seed", "lora", "train"}
@@ -177,6 +184,46 @@ def test_what_cannot_be_is_said(methods: list[Any], message: str) -> None:
         plan(methods=methods)
     assert message in found.value.message
     assert found.value.fix
+
+
+def test_a_judge_starts_from_the_base() -> None:
+    judge = {"method": "rm", "data": "judge.jsonl", "parameters": {"start_from": "sft"}}
+    with pytest.raises(SuiteError, match=r"judge\.parameters: start_from: got 'sft', but reward models start from"):
+        plan(methods=["sft"], judge=judge)
+
+
+def test_an_online_method_has_one_model_in_memory() -> None:
+    """A start that is a whole model is its own reference; the base would be another model."""
+    given = suite(
+        methods=["rm", {"sft": {"start_from": "./whole"}}, {"ppo": {"reward": "rm", "start_from": "sft"}}],
+        judge={"method": "rm", "data": "judge.jsonl", "seed": 1},
+    )
+    found = inputs(given, OUTSIDE)
+    whole = Frozen(Base("./whole", Path("whole"), None, "other weights"), found.frozen.precision)
+    prepared = Prepared(given, REGISTRY, replace(found, starts={"./whole": Policy(whole)}))
+    ppo = by_id(make_graph(prepared, NothingKnown()))["ppo"]
+    assert adapter(ppo).frozen == whole
+    assert ppo.chain == ("whole", "sft", "ppo")
+    assert ppo.drift is not None
+    assert ppo.drift.reference == Policy(found.frozen), "its adapter off is not the base"
+    held = given.model_copy(
+        update={
+            "methods": suite(
+                methods=[
+                    "rm",
+                    {"sft": {"start_from": "./whole"}},
+                    {"ppo": {"reward": "rm", "start_from": "sft", "reference_policy": "base"}},
+                ]
+            ).methods
+        }
+    )
+    with pytest.raises(SuiteError, match=r"the start is a whole model, ./whole, and an online method holds one model"):
+        make_graph(replace(prepared, suite=held), NothingKnown())
+
+
+def test_a_start_is_not_tuned() -> None:
+    with pytest.raises(SuiteError, match=r"tune\.methods: dpo: start_from: what a method starts from is not tuned"):
+        plan(methods=["sft", "dpo"], tune={"methods": {"dpo": {"start_from": ["base", "sft"]}}})
 
 
 def test_trials_start_from_what_is_trained_on_their_rows() -> None:

@@ -18,7 +18,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-SUITES = ("assignment", "debias", "ppo", "overoptimisation")
+SUITES = ("assignment", "debias", "ppo", "overoptimisation", "sft_then")
 CODE = "from align_bench.cli.main import main; main()"
 PUBLISHED = ("report.json", "report.md", "report.html")
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,14 +41,16 @@ def main() -> None:
 
 
 def publish(report: Path, target: Path) -> None:
-    """Replace a published report.
+    """Replace a published report, or publish a new one, without its page.
 
     Args:
         report: the folder that a run wrote.
         target: the committed folder; it keeps a page (`report.html`) only if it has one.
     """
+    new = not target.exists()
+    target.mkdir(parents=True, exist_ok=True)
     for name in PUBLISHED:
-        if (target / name).exists():
+        if (target / name).exists() or (new and name != "report.html"):
             shutil.copy(report / name, target / name)
     shutil.rmtree(target / "figures", ignore_errors=True)
     shutil.copytree(report / "figures", target / "figures")

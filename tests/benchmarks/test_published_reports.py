@@ -18,3 +18,16 @@ def test_rows_stay_behind_and_old_figures_go(tmp_path: Path) -> None:
     assert sorted(path.name for path in target.iterdir()) == ["figures", "report.json", "report.md"]
     assert (target / "report.json").read_text() == "new"
     assert [path.name for path in (target / "figures").iterdir()] == ["new.svg"]
+
+
+def test_a_new_report_is_published_without_its_page(tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    (made / "figures").mkdir(parents=True)
+    for name in ("report.json", "report.md", "report.html", "scores.parquet"):
+        (made / name).touch()
+    publish(made, tmp_path / "published" / "target")
+    assert sorted(path.name for path in (tmp_path / "published" / "target").iterdir()) == [
+        "figures",
+        "report.json",
+        "report.md",
+    ]

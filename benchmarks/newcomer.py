@@ -45,7 +45,6 @@ SKIPPED = {
     r"^pip install \.$": "installed by the first line of the README",
     r"publish": "it needs an account",
     r"assignment-qwen": "it needs the course's files and a GPU",
-    r"--gguf": "it needs llama.cpp's converter",
 }
 # What is typed in another form, so that the walk ends soon.
 SMALLER = (

@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from align_bench.errors import MissingResultError, SuiteError, nearest
 from align_bench.records import Comparison, Estimate, Json
@@ -35,6 +35,7 @@ def run(
     reports: str | Path = "reports",
     quiet: bool = False,
     trust: bool = False,
+    jobs: int | Literal["auto"] = 1,
 ) -> Report:
     """Run a suite, or what is missing of it, as `align-bench run` does, and return its report.
 
@@ -50,6 +51,8 @@ def run(
         reports: the folder of reports; this one is `reports/<name of the suite>`.
         quiet: show no progress.
         trust: execute the plugin files that the suite itself names, without being asked.
+        jobs: worker processes; `auto` for one per GPU, and without any for as many as memory and cores allow. A script
+            that asks for several has to call this below `if __name__ == "__main__":`, as `multiprocessing` wants it.
 
     Raises:
         AlignBenchError: something is wrong with the suite, its data or a folder. The message says what to do.
@@ -59,7 +62,9 @@ def run(
     """
     from align_bench.cli.app import prepared_for
     from align_bench.cli.run import compute
+    from align_bench.runner.execution import Execution
 
+    execution = Execution(jobs)
     if set is not None and not isinstance(set, Mapping):
         raise SuiteError(f"set: got {set!r}; expected a mapping such as {{'train.epochs': 2}}")
     overrides = [f"{key}={json.dumps(value, default=_json)}" for key, value in (set or {}).items()]
@@ -70,7 +75,9 @@ def run(
     ]
     command = shlex.join(["align-bench", "run", str(suite), *options])
     named = None if methods is None else list(methods)
-    record = compute(prepared, Path(runs), Path(reports), methods=named, typed=command, quiet=quiet)
+    record = compute(
+        prepared, Path(runs), Path(reports), methods=named, typed=command, quiet=quiet, execution=execution
+    )
     return Report(record, Path(reports) / record.suite.name, Path(runs))
 
 

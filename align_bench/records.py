@@ -401,6 +401,7 @@ class Cost:
         peak_bytes: peak memory.
         flops: floating-point operations that its passes needed, by `models.flops`; None where they were not counted.
         utilisation: these per second, as a share of what the device was measured to reach; None with them.
+        threads: that the CPU computed with; None where they were not recorded.
     """
 
     seconds: float
@@ -408,6 +409,7 @@ class Cost:
     peak_bytes: int
     flops: float | None = None
     utilisation: float | None = None
+    threads: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,6 +130,12 @@ TABLE: dict[str, frozenset[str]] = {
     "runner.results": NOTHING,
     "runner.run": NOTHING,
     "runner.walk": NOTHING,
+    "runner.make": NOTHING,
+    "runner.executor": NOTHING,
+    "runner.execution": NOTHING,  # where and at what time a stage is made; threads are recorded with its cost
+    "runner.bench": NOTHING,
+    "runner.crew": NOTHING,
+    "runner.processes": NOTHING,
     "runner.verify": NOTHING,  # changes nothing
     "runner.progress": NOTHING,
     "runner.json_log": NOTHING,

@@ -56,11 +56,7 @@ def progress_bars(console: Console, expected: Mapping[tuple[str, str], float]) -
 
 
 class ProgressBars:
-    """A `Progress` of bars, one for the whole run and one for the running stage, below the lines that stay.
-
-    Attributes:
-        where: what is being done, or was when the run ended early, in words.
-    """
+    """A `Progress` of bars, one for the whole run and one for each running stage, below the lines that stay."""
 
     def __init__(
         self,
@@ -71,7 +67,13 @@ class ProgressBars:
         self._bars = bars
         self._whole = Whole(expected, clock)
         self._bar = bars.add_task("whole run, %", total=100, note="") if expected else None
-        self.where = "before the first stage"
+        self._running: dict[tuple[str, str], str] = {}
+        self._ended = "before the first stage"
+
+    @property
+    def where(self) -> str:
+        """What is being done, or was when the run ended early, in words."""
+        return f"in {'; '.join(self._running.values())}" if self._running else self._ended
 
     @contextmanager
     def stage(self, cell: str, label: str) -> Iterator[Update]:
@@ -79,17 +81,24 @@ class ProgressBars:
         room = max(1, WIDTH - len(label) - 2)
         name = cell if len(cell) <= room else f"{cell[: room // 2]}…{cell[len(cell) - (room - 1) // 2 :]}"
         task = self._bars.add_task(escape(visible(f"{name}: {label}")), total=None, note="")
-        self.where = f"in {cell}: {label}"
+        self._running[cell, label] = f"{cell}: {label}"
 
         def update(done: int, total: int, note: str = "") -> None:
-            self.where = f"in {cell}: {label}, at {done} of {total}"
+            self._running[cell, label] = f"{cell}: {label}, at {done} of {total}"
             self._bars.update(task, completed=done, total=total, note=note)
             self._show(cell, label, done / total if total else 0.0)
 
+        interrupted = True
         try:
             yield update
-            self.where = f"after {cell}: {label}"
+            interrupted = False
+        except Exception:
+            interrupted = False
+            raise
         finally:
+            if not interrupted:
+                self._running.pop((cell, label), None)
+                self._ended = f"after {cell}: {label}"
             self._bars.remove_task(task)
             self._show(cell, label, 1.0)
             self._bars.refresh()  # so that a line that is printed now does not bring it back

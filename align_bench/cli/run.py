@@ -31,6 +31,7 @@ from align_bench.report.formats import Format
 if TYPE_CHECKING:
     from align_bench.planning.inputs import Prepared
     from align_bench.report.schema import Report
+    from align_bench.runner.execution import Execution
     from align_bench.runner.progress import Progress
 
 
@@ -56,6 +57,15 @@ def run(
         Path | None,
         typer.Option("--json-log", metavar="FILE", help="Also append events to this file, a JSON object per line."),
     ] = None,
+    jobs: Annotated[
+        str,
+        typer.Option(
+            "--jobs",
+            "-j",
+            metavar="N|auto",
+            help="Worker processes; auto: one per GPU, and without any as many as memory and cores allow.",
+        ),
+    ] = "1",
     form: Form = Format.TABLE,
 ) -> None:
     """Run a suite: train every method, evaluate, judge, test the differences, print verdict and leaderboard.
@@ -68,9 +78,20 @@ def run(
     Example: align-bench run assignment --set methods='\\[dpo, simpo]' --set seeds='[0, 1, 2]'
     """
     prepared = prepared_for(suite, overrides, plugin, quick=quick, trust=trust, strict=strict)
-    report = compute(prepared, runs, reports, profile=profile, quiet=quiet, json_log=json_log)
+    report = compute(
+        prepared, runs, reports, profile=profile, quiet=quiet, json_log=json_log, execution=execution_of(jobs)
+    )
     show_report(report, form, reports, full=full)
     exit_on_failure(report)
+
+
+def execution_of(jobs: str) -> Execution:
+    """Where and how many stages are made at a time, as the user typed it."""
+    from align_bench.runner.execution import Execution
+
+    if jobs != "auto" and not (jobs.isdecimal() and int(jobs)):
+        raise typer.BadParameter(f"{jobs!r}: expected a whole number of 1 or more, or auto", param_hint="--jobs")
+    return Execution("auto" if jobs == "auto" else int(jobs))
 
 
 @app.command()
@@ -192,6 +213,7 @@ def compute(
     typed: str | None = None,
     quiet: bool = False,
     json_log: Path | None = None,
+    execution: Execution | None = None,
 ) -> Report:
     """A suite's report: what is missing of it is computed, unless only what is stored may be used.
 
@@ -204,20 +226,31 @@ def compute(
         typed: the command that the report names; what was typed if None.
         quiet: show no progress.
         json_log: file of events for other programs.
+        execution: where stages are made, and how many at a time; in this process, one by one, if None.
     """
     from align_bench.cli.plan_view import Remaining, remaining
     from align_bench.cli.progress import progress_bars
+    from align_bench.runner.execution import Execution
     from align_bench.runner.run import Folders
     from align_bench.runner.run import run as run_suite
 
     def run_with(progress: Progress) -> Report:
         folders = Folders(runs, reports)
         return run_suite(
-            prepared, progress, folders, command=typed or command(), methods=methods, compute=not only_stored
+            prepared,
+            progress,
+            folders,
+            command=typed or command(),
+            methods=methods,
+            compute=not only_stored,
+            execution=where,
         )
 
+    where = execution or Execution()
     if profile and json_log is not None:
         raise typer.BadParameter("give one of the two", param_hint="--profile --json-log")
+    if profile and where != Execution():
+        raise typer.BadParameter("only what runs in this process is traced", param_hint="--profile --jobs")
     ahead = Remaining({}, 0, 0) if only_stored else remaining(prepared, runs, methods)
     with progress_bars(Console(quiet=True) if quiet else errors, ahead.seconds) as bars:
         if found := ahead.found():

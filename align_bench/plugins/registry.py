@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -54,6 +55,12 @@ class Plugin:
             return self.given_digest
         assert self.file is not None, "a method without a file is given a digest"
         return self.file.digest
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """For a worker process: the method is declared there by the same file."""
+        if self.file is None:
+            return Plugin, (self.algorithm, self.path, self.origin, self.given_digest)
+        return _read_again, (self.file.place, self.file.package, self.origin, self.algorithm.name, self.digest)
 
     def load(self) -> None:
         """Execute the file now, and ask whether the method can train here, so that a run fails before any work.
@@ -255,6 +262,27 @@ def _located(module: str) -> ModuleSpec | None:
     except (ImportError, ValueError, KeyError):  # KeyError: a folder without __init__.py inside of a package
         spec = None
     return spec if spec is not None and spec.name == module else importlib.util.find_spec(module)
+
+
+@cache
+def _read_again(path: Path, package: str | None, origin: str, name: str, digest: str) -> Plugin:
+    """A method of a file that another process has read.
+
+    Raises:
+        PluginError: when the file, or one that it imports, is not what that process has read.
+    """
+    for plugin in _methods(path, origin, _files_read_again(), package):
+        if plugin.algorithm.name == name and plugin.digest == digest:
+            return plugin
+    raise PluginError(
+        f"{path} does not declare {name} as it did when the run began",
+        fix="leave plugins as they are during a run, and run again",
+    )
+
+
+@cache
+def _files_read_again() -> PluginFiles:
+    return PluginFiles()
 
 
 def _methods(path: Path, origin: str, files: PluginFiles, package: str | None = None) -> tuple[Plugin, ...]:

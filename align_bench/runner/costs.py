@@ -39,11 +39,11 @@ class Meter:
             flops: operations that its passes needed; 0 for work without a model, None where they were not counted.
             precision: what computed them; None for work without a model.
         """
+        import torch
+
         seconds, peak_bytes = time.monotonic() - self._started, _peak_bytes()
-        if not flops or precision is None:
-            return Cost(seconds, tokens, peak_bytes, flops, flops)
-        share = flops / seconds / peak_flops(precision)
-        return Cost(seconds, tokens, peak_bytes, flops, share)
+        share = flops / seconds / peak_flops(precision) if flops and precision is not None else flops
+        return Cost(seconds, tokens, peak_bytes, flops, share, torch.get_num_threads())
 
 
 def _peak_bytes() -> int:
@@ -61,7 +61,7 @@ def _peak_bytes() -> int:
 
 
 def total(costs: list[Cost]) -> Cost | None:
-    """Seconds, tokens and operations summed, memory at its highest, utilisation over all seconds.
+    """Seconds, tokens and operations summed, memory and threads at their highest, utilisation over all seconds.
 
     Returns:
         The total; None for no costs at all. Its operations are None where those of one of them are.
@@ -78,4 +78,5 @@ def total(costs: list[Cost]) -> Cost | None:
         max(cost.peak_bytes for cost in costs),
         sum(flops) if whole else None,
         sum(used) / seconds if whole and seconds else None,
+        max((cost.threads for cost in costs if cost.threads is not None), default=None),
     )

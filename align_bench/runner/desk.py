@@ -44,11 +44,8 @@ class LocalDesk:
         self._logged: set[str] = set()
 
     def distance(self, wanted: Sequence[ModelKey]) -> int:
-        """How much has to be loaded for it: nothing (0), an adapter (1), or a model (2)."""
-        if not wanted or (self._held is not None and self._held[0] == wanted[0]):
-            return 0
-        first = wanted[0]
-        return 1 if not isinstance(first, Classifier) and self._base and self._base[0] == first.base_key else 2
+        """How much has to be loaded for it, see `distance`."""
+        return distance(wanted, self._held and self._held[0], self._base and self._base[0])
 
     # Inputs.
 
@@ -147,6 +144,20 @@ class LocalDesk:
         if text not in self._logged:
             self._logged.add(text)
             self._progress.log(text)
+
+
+def distance(wanted: Sequence[ModelKey], held: ModelKey | None, base: Base | None) -> int:
+    """How much has to be loaded: nothing (0), an adapter (1), or a model (2).
+
+    Args:
+        wanted: the models that a stage wants.
+        held: the model in memory.
+        base: the base in memory.
+    """
+    if not wanted or held == wanted[0]:
+        return 0
+    first = wanted[0]
+    return 1 if not isinstance(first, Classifier) and base is not None and base == first.base_key else 2
 
 
 def _base_of(frozen: Frozen, scalar: bool) -> Base:

@@ -15,8 +15,12 @@ from align_bench.stages.stage import MODEL_LIBRARIES, TEXT_LIBRARIES, library_ve
 REPORT_LIBRARIES = ("scipy", "statsmodels", "scikit-learn", "pyphen", "rjieba", "numpy", "matplotlib")
 
 
-def environment() -> Environment:
-    """The machine and the libraries; holds no path, host or user name."""
+def environment(threads: int | None = None) -> Environment:
+    """The machine and the libraries; holds no path, host or user name.
+
+    Args:
+        threads: that the stages behind a report were computed with; this process's where they were not recorded.
+    """
     import torch
 
     return Environment(
@@ -25,7 +29,7 @@ def environment() -> Environment:
         python=platform.python_version(),
         system=f"{platform.system()} {platform.machine()}",
         processor=_processor(),
-        threads=torch.get_num_threads(),
+        threads=threads or torch.get_num_threads(),
         device=torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         libraries=library_versions((*MODEL_LIBRARIES, *TEXT_LIBRARIES, *REPORT_LIBRARIES, "datasets", "trl")),
     )

@@ -11,6 +11,7 @@ from align_bench.errors import AlignBenchError
 from align_bench.planning.graph import Graph  # loaded, so that the report's source holds what names cells
 from align_bench.report.export import TESTED, WRITTEN, read_report
 from align_bench.report.rows import existing
+from align_bench.runner.costs import total
 from align_bench.runner.environment import REPORT_LIBRARIES, environment
 from align_bench.runner.outcomes import FAILED_CHECKS
 from align_bench.sources import module_digest
@@ -122,6 +123,7 @@ def _header(
     from align_bench.runner.tuning import tuning_of
 
     suite, frozen = prepared.suite, prepared.inputs.frozen
+    costs = [found.cost for found in ended.values() if found.cost is not None]
     return Header(
         command=command,
         made=date.today().isoformat(),
@@ -146,7 +148,7 @@ def _header(
             for split in graph.tables
         },
         judges=[_judge_facts(graph, results, judge, ended) for judge in graph.panel],
-        environment=environment(),
+        environment=environment(spent.threads if (spent := total(costs)) else None),
         training_keywords=training_keywords(texts),
         tuning=tuning_of(suite.tune, graph, results) if suite.tune else None,
         failed_checks=[failed for cell in (*graph.judges, *graph.cells) for failed in failed_checks(cell, results)],

@@ -1,8 +1,9 @@
 """Run a suite: make its graph, walk it until it asks for nothing new, and write its report.
 
 The way of a run: `planning.inputs` finds base, rows and judges; `planning.graph` lays out what the suite asks for, of
-the stages that `planning.layout` gives each cell; `runner.walk` makes those that are not stored, each in its own file
-of `stages`; with results that the graph rests on it is made again; `runner.report` writes what is stored of it.
+the stages that `planning.layout` gives each cell; `runner.walk` has an executor (`runner.execution`) make those that
+are not stored, each in its own file of `stages`; with results that the graph rests on it is made again;
+`runner.report` writes what is stored of it.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from align_bench.planning.graph import Graph, make_graph
 from align_bench.planning.limits import cut_answers
 from align_bench.runner import report as reports
 from align_bench.runner.conform import Kit
+from align_bench.runner.execution import Execution, executor_of
+from align_bench.runner.make import record_failure
 from align_bench.runner.outcomes import outcomes
 from align_bench.runner.results import Results
 from align_bench.runner.tuning import describe
-from align_bench.runner.walk import record_failure, walk
+from align_bench.runner.walk import walk
 from align_bench.runner.watch import Watch
 from align_bench.stages.answers import first_prompts
 from align_bench.stages.proxy import Proxy
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from align_bench.planning.inputs import Prepared
     from align_bench.plugins.registry import Plugin
     from align_bench.report.schema import Report
+    from align_bench.runner.executor import Executor
     from align_bench.runner.progress import Progress
 
 
@@ -53,6 +57,7 @@ def run(
     command: str,
     methods: Sequence[str] | None = None,
     compute: bool = True,
+    execution: Execution = Execution(),
 ) -> Report:
     """Run a suite, or what is missing of it, and write its report.
 
@@ -63,6 +68,7 @@ def run(
         command: what the user typed, for the report.
         methods: compute the cells of these methods only; others are reported as far as they are stored.
         compute: False to report what is stored and load no model.
+        execution: where stages are made, and how many at a time.
 
     Returns:
         The report, as written to `report.json`.
@@ -77,7 +83,7 @@ def run(
     folder = folders.reports / prepared.suite.name
     while True:
         try:
-            return _run(prepared, results, progress, folder, command=command, methods=methods)
+            return _run(prepared, results, progress, folder, command=command, methods=methods, execution=execution)
         except MissingResultError as error:  # damaged since the run began; it has been moved aside
             if not results.repairs:
                 raise
@@ -93,6 +99,7 @@ def _run(
     *,
     command: str,
     methods: Sequence[str] | None,
+    execution: Execution,
 ) -> Report:
     """The suite's report in its folder, after what is missing has been computed, unless the results are read only."""
     suite, store, compute = prepared.suite, results.store, not results.read_only
@@ -104,7 +111,8 @@ def _run(
         return found
     if compute:
         make_folder(folder)  # an error here comes before any work
-        graph = _computed(prepared, graph, results, progress, methods)
+        with executor_of(execution, prepared, results, progress) as executor:
+            graph = _computed(prepared, graph, results, executor, progress, methods)
     else:
         graph = make_graph(prepared, results)
         if not all(results.has(table) for table in graph.tables.values()):
@@ -123,12 +131,15 @@ def _run(
 
 
 def _computed(
-    prepared: Prepared, graph: Graph, results: Results, progress: Progress, methods: Sequence[str] | None
+    prepared: Prepared,
+    graph: Graph,
+    results: Results,
+    executor: Executor,
+    progress: Progress,
+    methods: Sequence[str] | None,
 ) -> Graph:
     """The graph, walked and made again until it asks for nothing new."""
-    from align_bench.runner.desk import LocalDesk
-
-    desk, kit = LocalDesk(results, progress, prepared.suite.name), Kit(results, progress)
+    kit = Kit(results, progress)
     for line in warnings(graph):
         progress.log(line)
     store, name = results.store, prepared.suite.name
@@ -146,10 +157,9 @@ def _computed(
                 _room_for_answers(prepared, graph, results, progress)
             watch.made(stage)
 
-        walk(_executable(wanted, graph, results, progress, kit), results, desk, progress, made)
+        walk(_executable(wanted, graph, results, progress, kit), results, executor, progress, made)
         grown = make_graph(prepared, results)
         if grown.key == graph.key and _waiting(grown) == _waiting(graph):
-            desk.release()
             return grown
         for line in warnings(grown):
             if line not in warnings(graph):

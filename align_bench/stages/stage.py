@@ -205,6 +205,10 @@ class Stage(ABC, Generic[T_co]):
         }
         return Address(self.kind, content_key(parts))
 
+    def __getstate__(self) -> dict[str, object]:
+        """Without its address, so that a worker process finds out itself what its code and libraries would make."""
+        return {name: value for name, value in self.__dict__.items() if name != "address"}
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Stage) and self.address == other.address
 

@@ -50,7 +50,8 @@ def train_by_recipe(
     """
     if PartialState().num_processes > 1:
         raise ModelError(
-            "a recipe trains in one process", fix="start align-bench without accelerate launch or torchrun"
+            "a recipe trains in one process",
+            fix="start align-bench without accelerate launch or torchrun; --jobs auto trains a cell on each GPU",
         )
     recipe, settings = job.algorithm, job.settings
     feed = _PromptFeed(job.rows) if recipe.data == "rollouts" else FEEDS[recipe.data](job.rows, None)

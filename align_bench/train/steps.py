@@ -32,7 +32,8 @@ def one_process(job: TrainingJob[Algorithm]) -> Accelerator:
     accelerator = Accelerator(mixed_precision="no", log_with=list(job.settings.trackers) or None, project_dir=job.track)
     if accelerator.num_processes > 1:
         raise ModelError(
-            "training runs in one process so far", fix="start align-bench without accelerate launch or torchrun"
+            "each training runs in one process so far",
+            fix="start align-bench without accelerate launch or torchrun; --jobs auto trains a cell on each GPU",
         )
     return accelerator
 

@@ -1,0 +1,199 @@
+"""What a worker does: it makes one stage after another for another process, and says what happens meanwhile."""
+
+from __future__ import annotations
+
+import os
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from align_bench.errors import AlignBenchError, PluginError
+from align_bench.records import Facts, Update
+from align_bench.store.store import Store
+
+if TYPE_CHECKING:
+    from align_bench.stages.stage import Stage
+    from align_bench.store.keys import Address
+
+EVERY_SECONDS = 0.2  # between two messages on the progress of one stage
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What a worker is for.
+
+    Attributes:
+        runs: the folder of what has been computed, which every worker reads and writes.
+        suite: the name of the suite.
+        threads: of one stage's computing.
+        device: the one device that it sees, as `CUDA_VISIBLE_DEVICES` names it; None to leave that as it is.
+    """
+
+    runs: Path
+    suite: str
+    threads: int
+    device: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A stage to make.
+
+    Attributes:
+        stage: the stage.
+        address: its address where it was planned; other code or other libraries would give another one.
+        noted: what was found before it ran, by stage: stored with its facts.
+        repairs: how many more times what is found damaged may be made anew.
+    """
+
+    stage: Stage[object]
+    address: Address
+    noted: Mapping[Address, Facts]
+    repairs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The worker has started."""
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A stage has begun."""
+
+    owner: str
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Updated:
+    """A stage has come so far."""
+
+    done: int
+    total: int
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """A stage no longer runs; its task may go on."""
+
+    failed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A line that stays."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A task has ended.
+
+    Attributes:
+        made: whether the stage has a result; if not, its failure is recorded.
+        seconds: how long it took.
+        error: what ends the whole run, if anything.
+    """
+
+    made: bool
+    seconds: float
+    error: AlignBenchError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The worker is gone.
+
+    Attributes:
+        how: in words.
+    """
+
+    how: str
+
+
+Message: TypeAlias = "Ready | Started | Updated | Stopped | Said | Done | Lost"
+
+
+class Sent:
+    """A `Progress` that sends what is to be shown."""
+
+    def __init__(self, send: Callable[[Message], None]) -> None:
+        self._send = send
+
+    @contextmanager
+    def stage(self, cell: str, label: str) -> Iterator[Update]:
+        """Its beginning, its progress and its end."""
+        last = 0.0
+
+        def update(done: int, total: int, note: str = "") -> None:
+            nonlocal last
+            if done == total or time.monotonic() - last >= EVERY_SECONDS:
+                last = time.monotonic()
+                self._send(Updated(done, total, note))
+
+        self._send(Started(cell, label))
+        failed = True
+        try:
+            yield update
+            failed = False
+        finally:
+            self._send(Stopped(failed))
+
+    def log(self, text: str) -> None:
+        """A line that stays."""
+        self._send(Said(text))
+
+
+class Bench:
+    """Makes stages in this process, on models that it holds from one to the next."""
+
+    def __init__(self, setup: Setup, send: Callable[[Message], None]) -> None:
+        """Before torch is imported, so that threads and devices are what the setup says.
+
+        Args:
+            setup: what it is for.
+            send: takes what is to be shown.
+        """
+        if setup.device is not None:
+            os.environ["CUDA_VISIBLE_DEVICES"] = setup.device
+        os.environ["OMP_NUM_THREADS"] = str(setup.threads)
+        import torch
+
+        from align_bench.runner.desk import LocalDesk
+        from align_bench.runner.results import Results
+
+        torch.set_num_threads(setup.threads)
+        self._progress = Sent(send)
+        self._results = Results(Store(setup.runs))
+        self._desk = LocalDesk(self._results, self._progress, setup.suite)
+
+    def make(self, task: Task) -> Done:
+        """Make a stage; nothing is raised."""
+        from align_bench.runner.make import make
+
+        stage, results = task.stage, self._results
+        results.noted.update(task.noted)
+        results.repairs = task.repairs
+        began = time.perf_counter()
+        try:
+            if stage.address != task.address:
+                raise PluginError(
+                    f"{stage.owner}: {stage.label}: this worker has other code or libraries than the run was planned "
+                    "with, and would make another result",
+                    fix="install the same versions for all workers, and leave their files as they are during a run",
+                )
+            made = make(stage, results, self._desk, self._progress)
+        except AlignBenchError as error:
+            return Done(False, time.perf_counter() - began, error)
+        except Exception as error:
+            self._progress.log("".join(traceback.format_exception(error)))
+            what = f"{stage.owner}: {stage.label}: {type(error).__name__}: {error}"
+            return Done(False, time.perf_counter() - began, AlignBenchError(what))
+        return Done(made, time.perf_counter() - began)

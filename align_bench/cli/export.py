@@ -48,7 +48,7 @@ def export(
     runs: Runs = Path("runs"),
     reports: Reports = Path("reports"),
 ) -> None:
-    """Take a trained model home: adapter or merged model, tokenizer, generation config, and a model card.
+    """Export a trained model: adapter or merged model, tokenizer, generation config, and a model card.
 
     What was written is loaded again with plain transformers and peft, and scores 50 stored answers: the difference from
     what the suite measured is printed and stands in the card. Where it is more than rounding, nothing is kept. The

@@ -1,4 +1,4 @@
-"""Which cell a name means, and whether it has weights to take home."""
+"""Which cell a name means, and whether it has weights to export."""
 
 from __future__ import annotations
 

@@ -25,17 +25,17 @@ from empty_home import Done, Home
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOK = "docs/notebook.ipynb"
-# Pages, and where they are walked: in the clone, in a folder with a suite and rows of one's own, or in an empty one.
-CLONE, OWN, EMPTY = "clone", "own", "empty"
+# Pages, and where they are walked: in the clone, or in an empty folder.
+CLONE, EMPTY = "clone", "empty"
 WALK = (
     ("README.md", CLONE),
-    ("docs/quick-start.md", OWN),
-    ("docs/reading-a-report.md", OWN),
-    ("docs/your-data.md", OWN),
-    ("docs/your-model.md", OWN),
-    ("docs/judges.md", OWN),
-    ("docs/assignment.md", OWN),
-    ("docs/your-method.md", OWN),
+    ("docs/quick-start.md", CLONE),
+    ("docs/reading-a-report.md", CLONE),
+    ("docs/your-data.md", CLONE),
+    ("docs/your-model.md", CLONE),
+    ("docs/judges.md", CLONE),
+    ("docs/assignment.md", CLONE),
+    ("docs/your-method.md", CLONE),
     ("docs/python.md", CLONE),
     ("algorithms/README.md", EMPTY),
     (NOTEBOOK, CLONE),
@@ -110,16 +110,15 @@ class Newcomer:
     def __init__(self, folder: Path) -> None:
         """Make the home, and a clone of what is committed."""
         self.home = Home.made(folder / "self")
-        self.places = {name: folder / name for name in (CLONE, OWN, EMPTY)}
+        self.places = {name: folder / name for name in (CLONE, EMPTY)}
         subprocess.run(["git", "clone", "--quiet", ROOT, self.places[CLONE]], check=True)
-        for name in (OWN, EMPTY):
-            self.places[name].mkdir()
+        self.places[EMPTY].mkdir()
 
     def walk(self, page: str, place: str) -> Iterator[Step]:
         """Type every block of a page, in order."""
         at = self.places[place]
-        if place == OWN and not (at / "data").is_dir():
-            self.bring_rows(at)
+        if page != WALK[0][0] and not (self.places[CLONE] / "data").is_dir():  # the README has installed the package
+            self.bring_rows(self.places[CLONE])
         if page == NOTEBOOK:
             yield self.exec_notebook(at)
             return

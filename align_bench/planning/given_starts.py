@@ -12,7 +12,7 @@ from align_bench.models.base import find_base
 from align_bench.models.exported import read_note
 from align_bench.models.headers import json_object
 from align_bench.models.weights import weight_shapes
-from align_bench.planning.starts import find_cell
+from align_bench.planning.starts import Names
 from align_bench.planning.variants import named_variants
 from align_bench.stages.given_adapter import GivenAdapter
 from align_bench.stages.models import Frozen, Policy
@@ -46,11 +46,11 @@ def given_starts(suite: Suite, registry: Registry, frozen: Frozen) -> dict[str, 
     values = {value for value in named if isinstance(value, str) and value not in ("", BASE_CELL)}
     if not values:
         return {}
-    cells = list(named_variants(suite, registry))
+    names = Names(named_variants(suite, registry))
     return {
-        value: _policy(value, suite.lora, frozen, map(str, cells))
+        value: _policy(value, suite.lora, frozen, names.exact)
         for value in sorted(values)
-        if find_cell(value, cells, f"methods: {ROLE}") is None
+        if names.find(value, f"methods: {ROLE}") is None
     }
 
 

@@ -135,7 +135,7 @@ def make_graph(prepared: Prepared, known: Known) -> Graph:
         name = identity.method
         plugin = registry[point.method]
         reward = reward_of(point, seed, rewards, panel) if plugin.algorithm.rewarded else None
-        start = starts.of(name, point, lambda earlier, seed=identity.seed: laid_out[replace(earlier, seed=seed)])  # type: ignore[misc]
+        start = starts.of(identity, point, laid_out.__getitem__)
         cell = layout.cell(identity, plugin, point, seed, tables["train"], judges, reward, start)
         missing = searches[name].missing if name in searches else None
         rests_on = [one for one in (reward, start.cell if start else None) if one is not None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from align_bench.planning.variants import Variant
     from align_bench.plugins.registry import Registry
     from align_bench.records import CellId, Scalar
+
+
+SHOWN = 20  # points that a message names
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,20 +85,20 @@ class Starts:
         self._after = started_after(named, registry)
         self._given = given
 
-    def of(self, name: CellId, point: Variant, cell_of: Callable[[CellId], Cell]) -> Start | None:
+    def of(self, identity: CellId, point: Variant, cell_of: Callable[[CellId], Cell]) -> Start | None:
         """What a cell starts from; None where that is the untrained base.
 
         Args:
-            name: the cell without its seed.
+            identity: the cell.
             point: its variant.
-            cell_of: from the name of what it starts from, without a seed, to that cell.
+            cell_of: from the id of what it starts from, which has the same seed, to that cell.
         """
         if point.start_from is None:
             return None
-        earlier = self._after[name]
+        earlier = self._after[identity.method]
         if earlier is None:
             return Start(self._given[point.start_from], None, point.start_from, point.reference_policy)
-        cell = cell_of(earlier)
+        cell = cell_of(replace(earlier, seed=identity.seed))
         assert cell.adapter is not None, "it trains a policy"
         return Start(Policy(cell.adapter.frozen, cell.adapter), cell, point.start_from, point.reference_policy)
 
@@ -113,6 +116,42 @@ class Starts:
         return sorted(entries, key=lambda entry: (depth(entry[0].method), "reward" in entry[1].parameters))
 
 
+class Names:
+    """What cells are called, for suites of many.
+
+    Args:
+        cells: all cells of a suite, without their seeds.
+    """
+
+    def __init__(self, cells: Iterable[CellId]) -> None:
+        self.exact = {str(one): one for one in cells}
+        self._points: dict[str, list[CellId]] = {}
+        for one in self.exact.values():
+            self._points.setdefault(one.name, []).append(one)
+
+    def find(self, given: str, where: str) -> CellId | None:
+        """The cell that a name stands for; None where no cell and no method has it.
+
+        Args:
+            given: the name, as the suite gives it.
+            where: the key that gives it, for messages.
+
+        Raises:
+            SuiteError: it is a method's name, and the suite has several points of that method.
+        """
+        if given in self.exact:
+            return self.exact[given]
+        points = self._points.get(given, [])
+        if len(points) > 1:
+            more = [f"and {len(points) - SHOWN} more"] if len(points) > SHOWN else []
+            raise SuiteError(
+                f"{where}: {given} has {len(points)} points: {', '.join([*map(str, points[:SHOWN]), *more])}; expected "
+                "one",
+                fix=f"name one of them, such as '{points[0]}'",
+            )
+        return points[0] if points else None
+
+
 def started_after(named: Mapping[CellId, Variant], registry: Registry) -> dict[CellId, CellId | None]:
     """Each cell without its seed → the one that it starts from; None for one that starts from no cell of the suite.
 
@@ -124,13 +163,16 @@ def started_after(named: Mapping[CellId, Variant], registry: Registry) -> dict[C
         SuiteError: a start cannot be started from, or the method cannot be started, or is not in the suite in just one
             point, or starts from itself through others.
     """
-    found = {name: _cell_of(name, point, named, registry) for name, point in named.items()}
+    names = Names(named)
+    found = {name: _cell_of(name, point, named, names, registry) for name, point in named.items()}
     for name in found:
         _refuse_cycle(name, found)
     return found
 
 
-def _cell_of(name: CellId, point: Variant, named: Mapping[CellId, Variant], registry: Registry) -> CellId | None:
+def _cell_of(
+    name: CellId, point: Variant, named: Mapping[CellId, Variant], names: Names, registry: Registry
+) -> CellId | None:
     if point.start_from is None:
         return None
     where, algorithm = f"methods: {name}: start_from", registry[point.method].algorithm
@@ -146,7 +188,7 @@ def _cell_of(name: CellId, point: Variant, named: Mapping[CellId, Variant], regi
             f"methods: {name}: reference_policy: got base, but {point.method} cannot be held to it: {why}",
             fix="delete reference_policy",
         )
-    found = find_cell(point.start_from, named, where)
+    found = names.find(point.start_from, where)
     if found is None:
         return None
     if not _trains_a_policy(registry[named[found].method].algorithm):
@@ -165,27 +207,6 @@ def _trains_a_policy(algorithm: Algorithm) -> bool:
 def _policies(named: Mapping[CellId, Variant], registry: Registry) -> str:
     known = [str(one) for one, point in named.items() if _trains_a_policy(registry[point.method].algorithm)]
     return f"the suite's policies are: {', '.join(known)}"
-
-
-def find_cell(given: str, named: Iterable[CellId], where: str) -> CellId | None:
-    """The cell, without its seed, that a name stands for; None where no cell and no method has it.
-
-    Args:
-        given: the name, as the suite gives it.
-        named: all cells without their seeds.
-        where: the key that gives it, for messages.
-
-    Raises:
-        SuiteError: it is a method's name, and the suite has several points of that method.
-    """
-    exact = [one for one in named if str(one) == given]
-    points = exact or [one for one in named if one.name == given]
-    if len(points) > 1:
-        raise SuiteError(
-            f"{where}: {given} has {len(points)} points: {', '.join(map(str, points))}; expected one",
-            fix=f"name one of them, such as '{points[0]}'",
-        )
-    return points[0] if points else None
 
 
 def _refuse_cycle(name: CellId, after: Mapping[CellId, CellId | None]) -> None:

@@ -9,6 +9,7 @@ import itertools
 import random
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Literal, cast
 
 from align_bench.errors import SuiteError, nearest
@@ -150,7 +151,7 @@ class Searches:
             plugin = self._registry[point.method]
             rewards = [search.cells[0] for search in found.values() if search.cells]  # as the suite gives them
             reward = self._reward(point, rewards)
-            start = self._starts.of(name, point, lambda earlier, rewards=rewards: self._begun(earlier, rewards))  # type: ignore[misc]
+            start = self._starts.of(name, point, partial(self._begun, rewards=rewards))
             tried = points(plugin.algorithm, point.everything, tune)
             cells = tuple(
                 self._trial(replace(name, trial=number), plugin, one, reward, start) for number, one in enumerate(tried)
@@ -161,7 +162,7 @@ class Searches:
     def _begun(self, name: CellId, rewards: Sequence[Cell]) -> Cell:
         """What trials start from: the cell with its given parameters, on the rows that trials train on."""
         point = self._named[name]
-        start = self._starts.of(name, point, lambda earlier: self._begun(earlier, rewards))
+        start = self._starts.of(name, point, partial(self._begun, rewards=rewards))
         reward, plugin = self._reward(point, rewards), self._registry[point.method]
         return self._trial(replace(name, trial=0), plugin, point.everything, reward, start)
 

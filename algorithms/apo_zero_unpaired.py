@@ -3,7 +3,7 @@ from typing import Annotated
 import torch
 from annotated_types import Gt
 
-from align_bench.api import Loss, Range, ReferencedUnpairedLogps, algorithm
+from align_bench.api import Loss, MatchedUnpairedLogps, Range, algorithm
 
 
 @algorithm(
@@ -13,10 +13,9 @@ from align_bench.api import Loss, Range, ReferencedUnpairedLogps, algorithm
     reward="β·ρ",
     at_reference=lambda desirable_weight, undesirable_weight: (desirable_weight / 2, undesirable_weight / 2),
     normalised=False,
-    uses_mismatched=False,
 )
 def apo_zero_unpaired(
-    logps: ReferencedUnpairedLogps,
+    logps: MatchedUnpairedLogps,
     *,
     beta: Annotated[float, Gt(0), Range(0.01, 0.5)] = 0.1,
     desirable_weight: Annotated[float, Gt(0)] = 1.0,
@@ -43,8 +42,7 @@ def apo_zero_unpaired(
 
     Differs from the source:
         1. The paper's loss is on pairs and has no weights: those are KTO's, as in TRL.
-        2. The batch's mismatched answers are scored as for KTO, which costs a forward pass, and not read.
-        3. The default learning rate suits LoRA adapters (2e-7 in the paper, all weights trained).
+        2. The default learning rate suits LoRA adapters (2e-7 in the paper, all weights trained).
     """
     reward = beta * (logps.logps - logps.ref_logps)
     # 1 − σ(x) as σ(−x): the difference would round to 0, and its gradient with it, from x = 17 on.

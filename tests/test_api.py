@@ -12,9 +12,12 @@ from annotated_types import Ge, Gt, Interval, Le, Lt, MultipleOf
 from align_bench import api
 from align_bench.api import (
     Advantages,
+    BatchPairLogps,
+    BatchUnpairedLogps,
     BiasExpert,
     BiasExpertScores,
     ChosenLogps,
+    ConfidencePairLogps,
     CriticExperience,
     CriticRollouts,
     Experience,
@@ -23,11 +26,13 @@ from align_bench.api import (
     Loss,
     MarginPairLogps,
     MarginPairScores,
+    MatchedUnpairedLogps,
     OfflineAlgorithm,
     PairJob,
     PairLogps,
     PairScores,
     Parameter,
+    PrefixPairLogps,
     PromptJob,
     Range,
     ReferencedMarginPairLogps,
@@ -116,10 +121,13 @@ def test_public_names_are_these() -> None:
         "AnswerJob",
         "Auxiliary",
         "Batch",
+        "BatchPairLogps",
+        "BatchUnpairedLogps",
         "BiasExpert",
         "BiasExpertScores",
         "CandidateSettings",
         "ChosenLogps",
+        "ConfidencePairLogps",
         "CriticAdvantages",
         "CriticExperience",
         "CriticRollouts",
@@ -130,6 +138,7 @@ def test_public_names_are_these() -> None:
         "Loss",
         "MarginPairLogps",
         "MarginPairScores",
+        "MatchedUnpairedLogps",
         "OfflineAlgorithm",
         "OnlineAlgorithm",
         "Pair",
@@ -138,6 +147,7 @@ def test_public_names_are_these() -> None:
         "PairScores",
         "Parameter",
         "PluginError",
+        "PrefixPairLogps",
         "Prompt",
         "PromptJob",
         "Range",
@@ -148,12 +158,15 @@ def test_public_names_are_these() -> None:
         "ReferencedUnpairedLogps",
         "RolloutSettings",
         "Rollouts",
+        "Running",
         "Selection",
+        "SumOfLosses",
         "UnpairedLogps",
         "algorithm",
         "online",
         "recipe",
         "selection",
+        "summed",
     ]
     assert api.__all__ == sorted(api.__all__)
     assert all(hasattr(api, name) for name in api.__all__)
@@ -221,13 +234,20 @@ def test_declaration_is_kept() -> None:
         (MarginPairLogps, "pairs", False),
         (ReferencedMarginPairLogps, "pairs", True),
         (MarginPairScores, "scores", False),
+        (MatchedUnpairedLogps, "unpaired", True),
+        (BatchUnpairedLogps, "unpaired", True),
+        (BatchPairLogps, "pairs", True),
+        (PrefixPairLogps, "pairs", True),
+        (ConfidencePairLogps, "pairs", True),
     ],
 )
 def test_type_of_the_batch_says_what_is_read(batch: type, data: str, reference: bool) -> None:
     for said in ({}, {"data": data}, {"reference": reference}, {"data": data, "reference": reference}):
         declared = declare(reading(batch), **said)
         assert (declared.data, declared.reference) == (data, reference)
-        assert declared.margin == ("Margin" in batch.__name__)
+        assert declared.reading.margin == ("Margin" in batch.__name__)
+        assert declared.reading.batch == batch.__name__.startswith("Batch")
+        assert declared.reading.mismatched == (batch is ReferencedUnpairedLogps)
 
 
 def test_a_margin_and_an_auxiliary_are_not_read_at_once() -> None:
@@ -429,7 +449,8 @@ def test_unknown_direction_suggests_the_nearest() -> None:
     ("data", "declared", "said"),
     [
         ("chosen", {"falls_with": "margin"}, "falls_with='margin', but data='chosen' bring no margin"),
-        ("pairs", {"uses_mismatched": False}, "uses_mismatched=False, but data='pairs' bring no mismatched answers"),
+        ("pairs", {"running": dict}, "running= is declared, but its batch holds no whole effective batch"),
+        ("pairs", {"running": 1}, "running=1, expected a function"),
     ],
 )
 def test_declaration_about_what_the_data_do_not_bring_is_refused(data: Any, declared: Any, said: str) -> None:

@@ -34,6 +34,7 @@ MADE_BY = {
             "holdout",
             "reference",
             "mismatched",
+            "prefixes",
             "train",
             "train_online",
             "train_recipe",
@@ -63,8 +64,8 @@ def _made(names: str) -> frozenset[str]:
     return frozenset(names.split()) | REPORT
 
 
-COLUMNS = _made("reference mismatched validate_policy validate_reward validate_judge")
-BASES = _made("reference mismatched validate_policy validate_reward")  # table_logps, table_scores
+COLUMNS = _made("reference mismatched prefixes validate_policy validate_reward validate_judge")
+BASES = _made("reference mismatched prefixes validate_policy validate_reward")  # table_logps, table_scores
 ADAPTERS = _made("train train_online train_recipe")
 REWARDED = _made("train_online train_recipe select")
 TEXTS = _made("judge audit validate_judge")  # what a judge that is loaded as it is reads
@@ -159,8 +160,9 @@ TABLE: dict[str, frozenset[str]] = {
     # Each stage's own file, by the kinds that load it.
     "stages.tokens": COUNTED,
     "stages.holdout": _made("holdout"),
-    "stages.reference": _made("reference mismatched"),  # the same, but for what is measured
+    "stages.reference": _made("reference mismatched prefixes"),  # the same, but for what is measured
     "stages.mismatched": _made("mismatched"),
+    "stages.prefixes": _made("prefixes"),
     "stages.train": ADAPTERS,
     "stages.train_online": _made("train_online"),
     "stages.train_recipe": _made("train_recipe"),

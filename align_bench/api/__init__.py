@@ -5,17 +5,23 @@ from align_bench.api.auxiliaries import Adversary, Auxiliary, BiasExpert, Length
 from align_bench.api.batches import (
     AdversaryScores,
     Batch,
+    BatchPairLogps,
+    BatchUnpairedLogps,
     BiasExpertScores,
     ChosenLogps,
+    ConfidencePairLogps,
     LengthHeadScores,
     MarginPairLogps,
     MarginPairScores,
+    MatchedUnpairedLogps,
     PairLogps,
     PairScores,
+    PrefixPairLogps,
     ReferencedChosenLogps,
     ReferencedMarginPairLogps,
     ReferencedPairLogps,
     ReferencedUnpairedLogps,
+    Running,
     UnpairedLogps,
 )
 from align_bench.api.hyperparameters import Parameter, Range
@@ -33,6 +39,7 @@ from align_bench.api.rollouts import (
     RolloutSettings,
 )
 from align_bench.api.selections import CandidateSettings, Selection, selection
+from align_bench.api.sums import SumOfLosses, summed
 from align_bench.errors import PluginError
 
 __all__ = [
@@ -44,10 +51,13 @@ __all__ = [
     "AnswerJob",
     "Auxiliary",
     "Batch",
+    "BatchPairLogps",
+    "BatchUnpairedLogps",
     "BiasExpert",
     "BiasExpertScores",
     "CandidateSettings",
     "ChosenLogps",
+    "ConfidencePairLogps",
     "CriticAdvantages",
     "CriticExperience",
     "CriticRollouts",
@@ -58,6 +68,7 @@ __all__ = [
     "Loss",
     "MarginPairLogps",
     "MarginPairScores",
+    "MatchedUnpairedLogps",
     "OfflineAlgorithm",
     "OnlineAlgorithm",
     "Pair",
@@ -66,6 +77,7 @@ __all__ = [
     "PairScores",
     "Parameter",
     "PluginError",
+    "PrefixPairLogps",
     "Prompt",
     "PromptJob",
     "Range",
@@ -76,10 +88,13 @@ __all__ = [
     "ReferencedUnpairedLogps",
     "RolloutSettings",
     "Rollouts",
+    "Running",
     "Selection",
+    "SumOfLosses",
     "UnpairedLogps",
     "algorithm",
     "online",
     "recipe",
     "selection",
+    "summed",
 ]

@@ -6,7 +6,7 @@ prompt excluded), in nats; `ρ = s_policy − s_ref`; `|y|` response tokens; `s�
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -78,6 +78,49 @@ class ReferencedMarginPairLogps(ReferencedPairLogps):
 
 
 @dataclass(frozen=True, slots=True)
+class PrefixPairLogps(ReferencedPairLogps):
+    """Pairs with the log-probabilities of each answer's first tokens: as many as the shorter answer has.
+
+    Attributes:
+        prefix_chosen, prefix_rejected: `s` of these tokens under the policy, shape [rows], in nats, with gradient.
+        ref_prefix_chosen, ref_prefix_rejected: the same under the reference, no gradient.
+    """
+
+    prefix_chosen: Tensor
+    prefix_rejected: Tensor
+    ref_prefix_chosen: Tensor
+    ref_prefix_rejected: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class ConfidencePairLogps(ReferencedPairLogps):
+    """Pairs with how likely each answer is beside what the policy would sample.
+
+    Attributes:
+        confidence_chosen, confidence_rejected: mean over the answer's tokens of `log π(y_t) − log Σ_v π(v)²`, where `v`
+            runs over the vocabulary, shape [rows], nats per token, no gradient.
+    """
+
+    confidence_chosen: Tensor
+    confidence_rejected: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPairLogps(ReferencedPairLogps):
+    """Pairs with the whole effective batch that they belong to, so that its statistics do not depend on micro-batches.
+
+    Attributes:
+        batch: all pairs of the effective batch as the policy has them before this step, no gradient.
+        place: where in `batch` each row stands, integer tensor of shape [rows].
+        running: what the method remembers of all batches so far, this one included (`algorithm(running=…)`).
+    """
+
+    batch: ReferencedPairLogps
+    place: Tensor
+    running: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
 class ChosenLogps:
     """Response log-probabilities of chosen (desirable) answers alone; no rejected answer goes through the model.
 
@@ -123,19 +166,41 @@ class UnpairedLogps:
 
 
 @dataclass(frozen=True, slots=True)
-class ReferencedUnpairedLogps(UnpairedLogps):
-    """Single answers with what the reference says of them, and what an estimate of the KL divergence needs.
+class MatchedUnpairedLogps(UnpairedLogps):
+    """Single answers with what the reference says of them, and no answers of other rows.
 
     Attributes:
         ref_logps: `s` under the reference, shape [rows], in nats, no gradient.
+    """
+
+    ref_logps: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class ReferencedUnpairedLogps(MatchedUnpairedLogps):
+    """Single answers with what the reference says of them, and what an estimate of the KL divergence needs.
+
+    Attributes:
         mismatched: `s` of other rows' answers to these prompts under the policy, shape [batch], no gradient. `batch`
             is the whole effective batch, so a mean over it does not depend on micro-batching.
         ref_mismatched: the same under the reference, shape [batch].
     """
 
-    ref_logps: Tensor
     mismatched: Tensor
     ref_mismatched: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class BatchUnpairedLogps(MatchedUnpairedLogps):
+    """Single answers with the whole effective batch that they belong to.
+
+    Attributes:
+        batch, place, running: as of `BatchPairLogps`, of single answers.
+    """
+
+    batch: MatchedUnpairedLogps
+    place: Tensor
+    running: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,15 +277,14 @@ class LengthHeadScores(PairScores):
 
 
 Batch: TypeAlias = PairLogps | ChosenLogps | UnpairedLogps | PairScores
-MarginBatch: TypeAlias = MarginPairLogps | ReferencedMarginPairLogps | MarginPairScores
 
-_WITH_MARGIN: Mapping[type[Batch], Callable[..., MarginBatch]] = {
-    PairLogps: MarginPairLogps,
-    ReferencedPairLogps: ReferencedMarginPairLogps,
-    PairScores: MarginPairScores,
-}
+# What a method remembers from batch to batch: name → number.
+Running: TypeAlias = Mapping[str, float]
 
 
-def with_margin(batch: Batch, margin: Tensor) -> MarginBatch:
-    """The record that holds the margin, shape [rows], beside what the batch holds."""
-    return _WITH_MARGIN[type(batch)](*(getattr(batch, field.name) for field in fields(batch)), margin)
+def fields_of(batch: Batch) -> dict[str, object]:
+    """Name → value of each field of a record."""
+    return {field.name: getattr(batch, field.name) for field in fields(batch)}
+
+
+OF_THE_BATCH = frozenset({"mismatched", "ref_mismatched"})  # fields of single answers that are the whole batch's

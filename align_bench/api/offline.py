@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
 from align_bench.api.algorithms import Algorithm, checked_rate, checked_rates, documentation
 from align_bench.api.auxiliaries import Auxiliary
-from align_bench.api.batches import Batch
-from align_bench.api.declaring import checked_function, declaring, in_short
+from align_bench.api.batches import Batch, Running, fields_of
+from align_bench.api.declaring import checked_function, declaring, in_short, is_number
 from align_bench.api.loss import Loss, RewardField, checked_loss
-from align_bench.api.readings import READINGS, OfflineData, Reading, agreed, batch_type, names_a_record
+from align_bench.api.readings import READINGS, OfflineData, Reading, agreed, as_record, batch_type, names_a_record
 from align_bench.api.signatures import named_by, parameters_of
 from align_bench.errors import PluginError, nearest
 from align_bench.records import Parameters, Scalar
@@ -27,22 +27,20 @@ class OfflineAlgorithm(Algorithm):
 
     Attributes:
         function: the loss.
-        at_reference, normalised, uses_rejected, uses_mismatched, falls_with: what the conformance kit may hold it to;
-            see `algorithm`.
+        reading: what the loss reads.
+        at_reference, normalised, uses_rejected, falls_with: what the conformance kit may hold it to; see `algorithm`.
         auxiliary: from the hyper-parameters, by keyword, to what stands beside the reward model; None for nothing.
-        auxiliary_kind: what the loss's batch is annotated to bring; None where it says nothing.
-        margin: whether the loss reads the data's margin.
+        running: what the method remembers; see `algorithm`.
     """
 
     function: Callable[..., object]
+    reading: Reading
     at_reference: AtReference | None = None
     normalised: bool | None = None
     uses_rejected: bool | Callable[..., bool] = True
-    uses_mismatched: bool = True
     falls_with: FallsWith = "sides"
     auxiliary: Callable[..., Auxiliary] | None = None
-    auxiliary_kind: type[Auxiliary] | None = None
-    margin: bool = False
+    running: Callable[..., Running] | None = None
 
     @property
     def reward_fields(self) -> tuple[RewardField, ...]:
@@ -58,11 +56,44 @@ class OfflineAlgorithm(Algorithm):
         if self.auxiliary is None:
             return None
         found = self.auxiliary(**named_by(self.auxiliary, parameters))
-        expected = self.auxiliary_kind or get_args(Auxiliary)
+        expected = self.reading.auxiliary or get_args(Auxiliary)
         if not isinstance(found, expected):
             named = getattr(expected, "__name__", "a BiasExpert, an Adversary or a LengthHead")
             raise PluginError(f"{self.name}: its auxiliary is {found!r}, expected {named}, which its batch reads")
         return found
+
+    def remembered(self, before: Running, batch: Batch, parameters: Parameters) -> dict[str, float]:
+        """What the method remembers once it has seen one more effective batch.
+
+        Args:
+            before: what it remembered until then; empty at the first batch.
+            batch: the whole effective batch, no gradient.
+            parameters: its hyper-parameters.
+
+        Raises:
+            PluginError: when it is no mapping from names to finite numbers.
+        """
+        if self.running is None:
+            return {}
+        found: object = self.running(before, batch, **named_by(self.running, parameters))
+        if not isinstance(found, Mapping) or not all(isinstance(name, str) for name in found):
+            raise PluginError(
+                f"{self.name}: running= returned {in_short(found)}, expected a mapping from names to numbers"
+            )
+        numbers = {name: float(value) for name, value in found.items()}
+        if bad := [name for name, value in numbers.items() if not is_number(value)]:
+            raise PluginError(f"{self.name}: running= returned {bad[0]}={numbers[bad[0]]}, expected a finite number")
+        return numbers
+
+    def of_one_batch(self, rows: Batch, parameters: Parameters) -> Batch:
+        """What the loss reads where these rows are the whole effective batch, and the first one."""
+        if not self.reading.batch:
+            return rows
+        import torch
+
+        running = self.remembered({}, rows, parameters)
+        whole = {"batch": rows, "place": torch.arange(len(rows)), "running": running}
+        return as_record(self.reading, fields_of(rows) | whole)
 
     def closed_form(self, parameters: Parameters) -> ClosedForm | None:
         """The declared loss where the policy equals the reference; None when none is declared."""
@@ -98,9 +129,9 @@ def algorithm(
     at_reference: AtReference | None = None,
     normalised: bool | None = None,
     uses_rejected: bool | Callable[..., bool] = True,
-    uses_mismatched: bool = True,
     falls_with: FallsWith = "sides",
     auxiliary: Callable[..., Auxiliary] | None = None,
+    running: Callable[..., Running] | None = None,
 ) -> Callable[[Callable[..., Loss]], OfflineAlgorithm]:
     """Declare a loss on given answers as a method of the benchmark. Its signature is its hyper-parameter schema.
 
@@ -122,12 +153,15 @@ def algorithm(
             leave it alone; False when it reads sums and never token counts; None when neither holds.
         uses_rejected: whether rejected (undesirable) answers move the loss, or a function of the hyper-parameters that
             tells it.
-        uses_mismatched: whether a loss of single answers with a reference reads the mismatched ones (`unpaired` only).
         falls_with: what lowers the loss near the reference. `sides`: a likelier chosen answer, and a less likely
             rejected one. `margin`: a wider margin, where the chosen answer itself may become less likely. `nothing`:
             by its source, the loss need not fall with the margin there; nothing is checked.
         auxiliary: a function of the hyper-parameters that returns a `BiasExpert`, an `Adversary` or a `LengthHead`,
             whose record the loss reads; for scores only.
+        running: for losses that read the whole batch: a function of what the method remembered so far (a mapping from
+            names to numbers, empty at first), the whole effective batch and the hyper-parameters that it names, which
+            returns what the method remembers from there on. It is called once per effective batch, before the loss,
+            whose record holds the result; checkpoints keep it.
 
     Returns:
         A decorator that turns the function into an `OfflineAlgorithm`.
@@ -160,8 +194,13 @@ def algorithm(
             )
         if falls_with == "margin" and reading.data not in ("pairs", "scores"):
             raise PluginError(f"{name}: falls_with='margin', but data={reading.data!r} bring no margin")
-        if not uses_mismatched and reading.data != "unpaired":
-            raise PluginError(f"{name}: uses_mismatched=False, but data={reading.data!r} bring no mismatched answers")
+        if running is not None:
+            checked_function(name, "running", running)
+            if not reading.batch:
+                raise PluginError(
+                    f"{name}: running= is declared, but its batch holds no whole effective batch",
+                    fix="annotate a record that does, such as BatchPairLogps",
+                )
         if auxiliary is not None and reading.data != "scores":
             raise PluginError(
                 f"{name}: auxiliary= stands beside scores, got data={reading.data!r}",
@@ -179,6 +218,7 @@ def algorithm(
         return OfflineAlgorithm(
             name=name,
             function=function,
+            reading=reading,
             data=reading.data,
             reference=reading.reference,
             paper=paper,
@@ -189,11 +229,9 @@ def algorithm(
             at_reference=at_reference,
             normalised=normalised,
             uses_rejected=uses_rejected,
-            uses_mismatched=uses_mismatched,
             falls_with=falls_with,
             auxiliary=auxiliary,
-            auxiliary_kind=reading.auxiliary,
-            margin=reading.margin,
+            running=running,
             learning_rate_range=checked_rates(name, rate, learning_rate_range),
         )
 
@@ -219,7 +257,7 @@ def _reading(function: Callable[..., object], data: OfflineData | None, referenc
         assert data is not None
         if data == "scores" and reference:
             raise PluginError(f"{name}: reference=True, but scores have none", fix="leave reference out")
-        return Reading(data, bool(reference))
+        return Reading(data, bool(reference), mismatched=data == "unpaired" and bool(reference))
     others = " or ".join(kind.__name__ for kind, each in READINGS.items() if each.data == (data or found.data))
     agreed(name, batch, known=others, what="data", read=found.data, said=data)
     agreed(name, batch, known=others, what="reference", read=found.reference, said=reference)

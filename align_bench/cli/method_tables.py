@@ -57,7 +57,7 @@ def algorithms_table(registry: Registry) -> Table:
 
 
 def _data_in_words(algorithm: Algorithm) -> str:
-    margin = isinstance(algorithm, OfflineAlgorithm) and algorithm.margin
+    margin = isinstance(algorithm, OfflineAlgorithm) and algorithm.reading.margin
     return f"{_DATA[algorithm.data]}, with a margin" if margin else _DATA[algorithm.data]
 
 

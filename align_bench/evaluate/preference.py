@@ -98,6 +98,22 @@ def mismatched_logps(model: Any, rows: Sequence[TokenRow], *, max_tokens: int, u
     return {f"mismatched_{side}": values for side, values in found.items()}
 
 
+def prefix_logps(model: Any, rows: Sequence[TokenRow], *, max_tokens: int, update: Update = no_update) -> Columns:
+    """`s` of the first tokens of both answers, as many as the shorter of the two has.
+
+    Returns:
+        `prefix_chosen` and `prefix_rejected`, as in `table_logps`; NaN where a row has one answer.
+    """
+    cut = [
+        replace(row, chosen=None, rejected=None)
+        if row.chosen is None or row.rejected is None
+        else replace(row, chosen=row.chosen[: len(row.rejected)], rejected=row.rejected[: len(row.chosen)])
+        for row in rows
+    ]
+    found = table_logps(model, cut, max_tokens=max_tokens, update=update)
+    return {f"prefix_{side}": values for side, values in found.items()}
+
+
 def _over_table(
     model: Any, rows: Sequence[TokenRow], measure: Callable[..., Tensor], max_tokens: int, update: Update
 ) -> Columns:

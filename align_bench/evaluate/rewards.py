@@ -8,22 +8,19 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from align_bench.api import (
-    ChosenLogps,
-    OfflineAlgorithm,
-    PairLogps,
-    ReferencedChosenLogps,
-    ReferencedPairLogps,
-    ReferencedUnpairedLogps,
-    UnpairedLogps,
-)
-from align_bench.api.batches import with_margin
+from align_bench.api import OfflineAlgorithm
+from align_bench.api.readings import as_record
 from align_bench.evaluate.preference import SIDES
 
 if TYPE_CHECKING:
     from align_bench.api import Algorithm, Batch
     from align_bench.evaluate.preference import Columns
     from align_bench.records import Parameters, TokenRow
+
+_NOT_IN_REWARDS = (
+    *("margin", "mismatched", "ref_mismatched", "confidence_chosen", "confidence_rejected"),
+    *("prefix_chosen", "prefix_rejected", "ref_prefix_chosen", "ref_prefix_rejected"),
+)
 
 
 def rewards_of(
@@ -44,34 +41,38 @@ def rewards_of(
     if not isinstance(algorithm, OfflineAlgorithm):  # it implies no reward
         return {side: policy[side] / tokens[side] for side in SIDES}
     if algorithm.data == "pairs":
-        pairs = PairLogps(policy["chosen"], policy["rejected"], tokens["chosen"], tokens["rejected"])
-        if algorithm.reference:
-            pairs = ReferencedPairLogps(
-                pairs.chosen,
-                pairs.rejected,
-                pairs.chosen_tokens,
-                pairs.rejected_tokens,
-                reference["chosen"],
-                reference["rejected"],
-            )
-        # Margins move only the loss, not the rewards, so that validation pairs need none: any value will do.
-        margin = torch.ones_like(pairs.chosen)
-        loss = algorithm(with_margin(pairs, margin) if algorithm.margin else pairs, **parameters)
+        pairs = _filled(
+            algorithm,
+            parameters,
+            chosen=policy["chosen"],
+            rejected=policy["rejected"],
+            chosen_tokens=tokens["chosen"],
+            rejected_tokens=tokens["rejected"],
+            ref_chosen=reference["chosen"],
+            ref_rejected=reference["rejected"],
+        )
+        loss = algorithm(pairs, **parameters)
         return {"chosen": loss.rewards_in("chosen_rewards"), "rejected": loss.rewards_in("rejected_rewards")}
     # The reward of a single answer is read answer by answer.
     rewards = {}
     for side in SIDES:
-        batch = _single(algorithm, side, policy[side], tokens[side], reference[side])
+        batch = _filled(
+            algorithm,
+            parameters,
+            logps=policy[side],
+            tokens=tokens[side],
+            desirable=torch.full((len(rows),), side == "chosen"),
+            ref_logps=reference[side],
+        )
         rewards[side] = algorithm(batch, **parameters).rewards_in("rewards")
     return rewards
 
 
-def _single(algorithm: OfflineAlgorithm, side: str, logps: Tensor, tokens: Tensor, reference: Tensor) -> Batch:
-    if algorithm.data == "chosen":
-        return ReferencedChosenLogps(logps, tokens, reference) if algorithm.reference else ChosenLogps(logps, tokens)
-    desirable = torch.full((len(logps),), side == "chosen")
-    if not algorithm.reference:
-        return UnpairedLogps(logps, tokens, desirable)
-    # The KL estimate moves only the loss, not the reward, so any value will do for it.
-    nothing = torch.zeros(1)
-    return ReferencedUnpairedLogps(logps, tokens, desirable, reference, nothing, nothing)
+def _filled(algorithm: OfflineAlgorithm, parameters: Parameters, **values: Tensor) -> Batch:
+    """The record that the method reads, of all rows.
+
+    What moves its loss only, and not its rewards, is not measured on validation pairs, and any value will do for it.
+    """
+    like = next(iter(values.values()))
+    rows = as_record(algorithm.reading.of_rows, {name: torch.ones_like(like) for name in _NOT_IN_REWARDS} | values)
+    return algorithm.of_one_batch(rows, parameters)

@@ -66,22 +66,61 @@ def token_logps(model: Any, rows: Sequences, value_head: Any = None) -> tuple[Te
     return logps, torch.zeros_like(logps).index_put(places, values)
 
 
+class ResponseParts(NamedTuple):
+    """Of each row's response, float32 tensors of shape [rows].
+
+    Attributes:
+        logps: `s`, nats, as of `response_logps`.
+        prefix: `s` of its first tokens alone, nats.
+        confidence: mean over its tokens of `log π(y_t) − log Σ_v π(v)²`, nats per token, no gradient; None where it was
+            not asked for.
+    """
+
+    logps: Tensor
+    prefix: Tensor
+    confidence: Tensor | None
+
+
+def response_parts(model: Any, rows: Sequences, prefixes: Sequence[int], *, confidence: bool) -> ResponseParts:
+    """`s` of each row's response, of its first tokens, and how confident the model is in it, in one pass.
+
+    Args:
+        model, rows: as in `response_logps`.
+        prefixes: for each row, how many tokens of the response are its first ones.
+        confidence: whether to compute that, which projects to the vocabulary once more.
+    """
+    found = _predict(model, rows, squares=confidence)
+    zeros = torch.zeros(len(rows), device=found.logps.device)
+    first = found.step < torch.tensor(prefixes, device=zeros.device)[found.sequence]
+    logps = zeros.index_add(0, found.sequence, found.logps)
+    prefix = zeros.index_add(0, found.sequence, torch.where(first, found.logps, 0.0))
+    if found.squares is None:
+        return ResponseParts(logps, prefix, None)
+    tokens = torch.tensor([len(response) for _, response in rows], device=zeros.device)
+    sums = zeros.index_add(0, found.sequence, found.logps.detach() - found.squares)
+    return ResponseParts(logps, prefix, sums / tokens)
+
+
 class _Predicted(NamedTuple):
-    """Response tokens of all rows in one line: row number, place in the response, log-probability, hidden state."""
+    """Response tokens of all rows in one line: row number, place in the response, log-probability, hidden state.
+
+    `squares` is `log Σ_v π(v)²` where each token is predicted, no gradient, where it was asked for.
+    """
 
     sequence: Tensor
     step: Tensor
     logps: Tensor
     hidden: Tensor
+    squares: Tensor | None = None
 
 
-def _predict(model: Any, rows: Sequences) -> _Predicted:
+def _predict(model: Any, rows: Sequences, *, squares: bool = False) -> _Predicted:
     inner = inner_of(model)
     if model not in _CHECKED:
         _check(inner, rows)
         _CHECKED[model] = True
     passes(inner, _read(rows), predictions=sum(len(response) for _, response in rows))
-    return _predicted(inner, rows)
+    return _predicted(inner, rows, squares=squares)
 
 
 def _read(rows: Sequences) -> Sequences:
@@ -89,7 +128,7 @@ def _read(rows: Sequences) -> Sequences:
     return [(prompt, response[:-1]) for prompt, response in rows]
 
 
-def _predicted(inner: Any, rows: Sequences) -> _Predicted:
+def _predicted(inner: Any, rows: Sequences, *, squares: bool = False) -> _Predicted:
     layout = lay_out(inner, _read(rows))
     # A token is predicted by the hidden state before it.
     places = [
@@ -101,10 +140,13 @@ def _predicted(inner: Any, rows: Sequences) -> _Predicted:
     target = torch.tensor([token for _, response in rows for token in response], device=inner.device)
     if _head_is_plain(inner):
         hidden = layout.through(inner, inner.get_decoder()).last_hidden_state[row, column]
-        return _Predicted(sequence, step, _head_logps(inner.get_output_embeddings(), hidden, target), hidden)
+        head = inner.get_output_embeddings()
+        found = _head_log_squares(head, hidden) if squares else None
+        return _Predicted(sequence, step, _head_logps(head, hidden, target), hidden, found)
     output = layout.through(inner, inner, output_hidden_states=True)
-    logps = _log_softmax_at(output.logits[row, column], target)
-    return _Predicted(sequence, step, logps, output.hidden_states[-1][row, column])
+    logits = output.logits[row, column]
+    found = _log_squares(logits) if squares else None
+    return _Predicted(sequence, step, _log_softmax_at(logits, target), output.hidden_states[-1][row, column], found)
 
 
 def _check(inner: Any, rows: Sequences) -> None:
@@ -326,6 +368,18 @@ def _chunk_logps(head: Any, hidden: Tensor, target: Tensor) -> Tensor:
 def _log_softmax_at(logits: Tensor, target: Tensor) -> Tensor:
     logits = logits.float()
     return logits.gather(1, target[:, None]).squeeze(1) - logits.logsumexp(1)
+
+
+@torch.no_grad()
+def _head_log_squares(head: Any, hidden: Tensor) -> Tensor:
+    """`log Σ_v π(v)²` after each hidden state, shape [positions]."""
+    return torch.cat([_log_squares(head(states)) for states in torch.split(hidden, _HEAD_CHUNK)])
+
+
+def _log_squares(logits: Tensor) -> Tensor:
+    """`log Σ_v π(v)²` at each position, shape [positions], no gradient."""
+    logits = logits.detach().float()
+    return (2 * logits).logsumexp(1) - 2 * logits.logsumexp(1)
 
 
 class _FrozenHead(torch.autograd.Function):

@@ -58,7 +58,8 @@ def prepare(suite: Suite, registry: Registry) -> Prepared:
     Raises:
         AlignBenchError: for anything that the user has to mend first.
     """
-    _check_methods(suite, registry)  # the cheapest mistakes first
+    registry = registry.with_sums(suite.methods)  # the cheapest mistakes first
+    _check_methods(suite, registry)
     base = find_base(suite.base)
     suite = within_positions(suite, base)
     entries = {judge_cell(place): judge for place, judge in enumerate(suite.judge)}

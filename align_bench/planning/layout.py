@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from align_bench.api import OnlineAlgorithm, Recipe, Selection
+from align_bench.api import OfflineAlgorithm, OnlineAlgorithm, Recipe, Selection
 from align_bench.errors import SuiteError, nearest
 from align_bench.planning.cells import Cell, Panelist
 from align_bench.planning.variants import Variant
@@ -17,6 +17,7 @@ from align_bench.stages.generate import Generate, draw
 from align_bench.stages.judge import Judge
 from align_bench.stages.mismatched import Mismatched
 from align_bench.stages.models import Policy, RewardModel
+from align_bench.stages.prefixes import Prefixes
 from align_bench.stages.proxy import Proxy
 from align_bench.stages.reference import Reference
 from align_bench.stages.select import Select
@@ -193,8 +194,11 @@ class Layout:
             "adapter": held_to.adapter,
         }
         reference = Reference(**measured, max_tokens=self._limit)
-        mismatched = Mismatched(**measured, max_tokens=self._limit) if algorithm.data == "unpaired" else None
-        return Train(**shared, reference=reference, mismatched=mismatched)
+        assert isinstance(algorithm, OfflineAlgorithm), "no other reads a reference"
+        reading = algorithm.reading
+        mismatched = Mismatched(**measured, max_tokens=self._limit) if reading.mismatched else None
+        prefixes = Prefixes(**measured, max_tokens=self._limit) if reading.prefix else None
+        return Train(**shared, reference=reference, mismatched=mismatched, prefixes=prefixes)
 
     def _tested(self, own: Own, adapter: Trained) -> ValidatePolicy | None:
         """Test pairs under a policy; nothing of a reward model."""

@@ -6,20 +6,25 @@ executed when a loss is first computed, or by `Plugin.load`.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from align_bench.api import Algorithm
+from align_bench.api import Algorithm, summed
 from align_bench.errors import PluginError, nearest
 from align_bench.plugins.declared import declared
 from align_bench.plugins.modules import Announce, PluginFile, PluginFiles, in_a_line
 from align_bench.suite.load import builtin_folder
 from align_bench.suite.names import RESERVED
+
+if TYPE_CHECKING:
+    from align_bench.suite.models import Method
 
 ENTRY_POINT_GROUP = "align_bench.algorithms"
 Approve = Callable[[Mapping[Path, str]], None]
@@ -36,6 +41,7 @@ class Plugin:
         origin: `built-in`, `entry point`, `option` or `suite`.
         given_digest: stands for the digest of the code, such as that of a method without a file.
         file: the file as it was read; None for a method that was declared in no file.
+        parts: the methods whose losses a sum adds up; none of any other method.
     """
 
     algorithm: Algorithm
@@ -43,6 +49,7 @@ class Plugin:
     origin: str
     given_digest: str | None = None
     file: PluginFile | None = None
+    parts: tuple[Plugin, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -53,6 +60,9 @@ class Plugin:
         """
         if self.given_digest is not None:
             return self.given_digest
+        if self.parts:
+            named = "\n".join(f"{part.algorithm.name} {part.digest}" for part in self.parts)
+            return hashlib.sha256(named.encode()).hexdigest()
         assert self.file is not None, "a method without a file is given a digest"
         return self.file.digest
 
@@ -68,6 +78,8 @@ class Plugin:
         Raises:
             PluginError: with the reason, when it cannot.
         """
+        for part in self.parts:
+            part.load()
         if self.file is not None:
             self.file.module()
         try:
@@ -131,6 +143,25 @@ class Registry:
             f"no method {name!r}. {nearest(name, self.plugins, what='method')}"
             + (f" These files could not be loaded: {failed}." if failed else "")
         )
+
+    def with_sums(self, methods: Iterable[Method]) -> Registry:
+        """These methods, and the sums of losses among the entries of a suite.
+
+        Raises:
+            PluginError: when a term is no method, the terms cannot be summed, or a name stands for something else.
+        """
+        sums: dict[str, Plugin] = {}
+        for method in methods:
+            if not method.terms:
+                continue
+            parts = tuple(self[term] for term in method.terms)
+            if method.name in self.plugins or RESERVED.fullmatch(method.name):
+                raise PluginError(f"the name {method.name!r} of a sum is taken", fix="choose another name")
+            if method.name in sums and sums[method.name].parts != parts:
+                raise PluginError(f"two sums of other terms are called {method.name!r}", fix="rename one of them")
+            terms = {part.algorithm.name: part.algorithm for part in parts}
+            sums[method.name] = Plugin(summed(method.name, terms), parts[0].path, "sum", parts=parts)
+        return replace(self, plugins={**self.plugins, **sums}) if sums else self
 
 
 def load_registry(

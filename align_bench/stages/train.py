@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
+from align_bench.api import OfflineAlgorithm
 from align_bench.stages.columns import Measured, as_tensors
 from align_bench.stages.models import Frozen, ModelKey, Policy, RewardModel
 from align_bench.stages.stage import Desk, Made, Sizes, Stage, Work
@@ -107,9 +108,13 @@ class Trained(Stage["list[Mapping[str, float]]"]):
         """The frozen base, as the trained model stands on it."""
         return (self.model,)
 
+    @property
+    def passes(self) -> float:
+        """How often all answers pass the model per epoch, forward and backward; forward alone is half of that."""
+        return PASSES.get(self.plugin.algorithm.data, 1)
+
     def estimate(self, sizes: Sizes) -> Work:
-        share = PASSES.get(self.plugin.algorithm.data, 1)
-        return Work(int(sizes(self.table).tokens * self.settings.epochs * share), flops_per_weight=4)
+        return Work(int(sizes(self.table).tokens * self.settings.epochs * self.passes), flops_per_weight=4)
 
     def run(self, desk: Desk, folder: Path) -> Made:
         from align_bench.models.exported import write_note
@@ -187,29 +192,40 @@ class Train(Trained):
     Attributes:
         reference: the reference's log-probabilities of the rows; None when the loss reads none.
         mismatched: the same of the rows with another row's answers; None when the loss reads none.
+        prefixes: the same of each answer's first tokens; None when the loss reads none.
     """
 
     reference: Measured | None = None
     mismatched: Measured | None = None
+    prefixes: Measured | None = None
+
+    @property
+    def _known(self) -> tuple[Measured, ...]:
+        """What the base says of the rows."""
+        return tuple(one for one in (self.reference, self.mismatched, self.prefixes) if one is not None)
+
+    @property
+    def passes(self) -> float:
+        """Beside the answers themselves, mismatched ones, and the whole batch where the loss reads it."""
+        algorithm = self.plugin.algorithm
+        assert isinstance(algorithm, OfflineAlgorithm), "the layout chose this stage by the method's kind"
+        own = PASSES["chosen"] if algorithm.data == "chosen" else 1
+        return own + 0.5 * (algorithm.reading.mismatched + algorithm.reading.batch)
 
     def needs(self) -> tuple[Stage[object], ...]:
-        measured = (one for one in (self.reference, self.mismatched) if one is not None)
-        return self.table, *measured, *self.started
+        return (self.table, *self._known, *self.started)
 
     def run(self, desk: Desk, folder: Path) -> Made:
-        from align_bench.api import OfflineAlgorithm
-
         algorithm = self.plugin.algorithm
-        if isinstance(algorithm, OfflineAlgorithm) and algorithm.margin:  # before a model is loaded
+        if isinstance(algorithm, OfflineAlgorithm) and algorithm.reading.margin:  # before a model is loaded
             from align_bench.train.feeds import margins_of
 
             margins_of(desk.load(self.table).rows, algorithm.name, self.table.owner)
         return super().run(desk, folder)
 
     def fit(self, model: Any, desk: Desk) -> TrainLog:
-        from align_bench.api import OfflineAlgorithm
         from align_bench.train.loop import train
 
-        columns = [desk.load(measured) for measured in (self.reference, self.mismatched) if measured is not None]
+        columns = [desk.load(measured) for measured in self._known]
         reference = {name: tensor for some in columns for name, tensor in as_tensors(some).items()}
         return train(self.job(model, desk, OfflineAlgorithm), reference or None)

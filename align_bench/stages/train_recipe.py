@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from align_bench.stages.models import ModelKey, RewardModel
 from align_bench.stages.rewards import reward_of
 from align_bench.stages.stage import Desk, Sizes, Stage, Work, library_versions
-from align_bench.stages.train import PASSES, Trained
+from align_bench.stages.train import Trained
 
 if TYPE_CHECKING:
     from align_bench.records import Json
@@ -40,7 +40,7 @@ class TrainRecipe(Trained):
         return (self.model, *([self.reward] if self.reward else []))
 
     def estimate(self, sizes: Sizes) -> Work:
-        share = 4 if self.plugin.algorithm.online else PASSES.get(self.plugin.algorithm.data, 1)
+        share = 4 if self.plugin.algorithm.online else self.passes
         return Work(int(sizes(self.table).tokens * self.settings.epochs * share), flops_per_weight=4)
 
     def fit(self, model: Any, desk: Desk) -> TrainLog:

@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from align_bench.errors import SuiteError
-from align_bench.records import MAX_DROPPED, SMALLEST_TEMPERATURE
+from align_bench.records import MAX_DROPPED, OWN_SETTINGS, SMALLEST_TEMPERATURE
 from align_bench.suite.names import BASE_CELL as BASE_CELL
 from align_bench.suite.names import GOLD as GOLD
 from align_bench.suite.names import JUDGE_CELL as JUDGE_CELL
@@ -446,11 +446,21 @@ class Method(_Strict):
     """One entry of `methods`: a name, and each parameter's values (several make a grid).
 
     Besides its own parameters, a method takes `learning_rate`, and `epochs` and `batch_size` in place of the suite's;
-    one that trains a policy takes `start_from` and `reference_policy`, too.
+    one that trains a policy takes `start_from` and `reference_policy`, too. Of a sum of losses, the parameters are each
+    term's `TERM.weight` and `TERM.PARAMETER`.
     """
 
     name: Text
     grid: dict[Text, list[Any]] = Field(default_factory=dict)
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """The methods whose losses a sum adds up, in alphabetical order; none where the entry is no sum."""
+        return tuple(sorted(key.removesuffix(_WEIGHT) for key in self.grid if key.endswith(_WEIGHT)))
+
+
+_WEIGHT = ".weight"
+_SUM_FORMS = "`sum: {dpo: 0.8, sft: 1.0}`, or `NAME: {sum: {dpo: {weight: 0.8, beta: 0.1}, sft: 1.0}}`"
 
 
 def _method_entry(value: Any) -> Any:
@@ -462,11 +472,35 @@ def _method_entry(value: Any) -> Any:
             parameters = {}
         if not isinstance(parameters, Mapping):
             raise ValueError(f"parameters of {name} must be a mapping, such as {{beta: 0.1}}")
+        if name == "sum":
+            own = {key: item for key, item in parameters.items() if key in ("learning_rate", *OWN_SETTINGS)}
+            terms = {key: item for key, item in parameters.items() if key not in own}
+            name, parameters = "+".join(sorted(map(str, terms))), {**_terms(terms), **own}
+        elif isinstance(parameters.get("sum"), Mapping):
+            if not str(name).isidentifier():
+                raise ValueError(f"{name!r} cannot name a sum; use letters, digits and _, a letter first")
+            own = {key: item for key, item in parameters.items() if key != "sum"}
+            parameters = {**_terms(parameters["sum"]), **own}
         grid = {key: item if isinstance(item, list) else [item] for key, item in parameters.items()}
         if empty := [key for key, item in grid.items() if not item]:
             raise ValueError(f"{name}.{empty[0]} is an empty list; give at least one value")
         return {"name": name, "grid": grid}
     raise ValueError("expected a method's name, or `name: {parameter: value}`")
+
+
+def _terms(terms: Mapping[Any, Any]) -> dict[str, Any]:
+    """The parameters of a sum: for each term, in alphabetical order, its weight and its own."""
+    if len(terms) < 2:
+        raise ValueError(f"a sum has two terms or more, got {len(terms)}; expected {_SUM_FORMS}")
+    found: dict[str, Any] = {}
+    for term, value in sorted(terms.items(), key=lambda item: str(item[0])):
+        if isinstance(value, Mapping) and "weight" not in value:
+            raise ValueError(f"sum: {term} has no weight; expected {_SUM_FORMS}")
+        if value is None or isinstance(value, str):
+            raise ValueError(f"sum: {term}: got {value!r}, expected its weight, or {_SUM_FORMS}")
+        own = value if isinstance(value, Mapping) else {"weight": value}
+        found |= {f"{term}.{key}": item for key, item in own.items()}
+    return found
 
 
 MethodEntry = Annotated[Method, BeforeValidator(_method_entry)]
@@ -506,7 +540,8 @@ class Suite(_Strict):
     report: Report = Field(default=Report())
     methods: list[MethodEntry] = Field(
         min_length=1,
-        description="names, or `name: {parameter: value or list of values}`; `start_from` names what is trained on",
+        description="names, or `name: {parameter: value or list of values}`; `start_from` names what is trained on; or sums "
+        "of losses, `sum: {dpo: 0.8, sft: 1.0}` or `name: {sum: {dpo: {weight: 0.8, beta: 0.1}, sft: 1.0}}`",
     )
     tune: Tune | None = Field(
         None, description="hyper-parameter search; without it, every method runs with its given parameters"

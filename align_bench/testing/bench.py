@@ -14,13 +14,13 @@ from align_bench.api import (
     CriticRollouts,
     MarginPairScores,
     ReferencedChosenLogps,
-    ReferencedMarginPairLogps,
     ReferencedUnpairedLogps,
     Rollouts,
 )
 from align_bench.models.layout import Sequences
 from align_bench.models.logprobs import token_logps
 from align_bench.records import TokenRow
+from align_bench.testing.given_batches import AllPairs
 from align_bench.testing.narrowed import narrowed
 
 VOCABULARY = 48
@@ -100,23 +100,36 @@ def plain_score(model: Any, prompt: Sequence[int], response: Sequence[int]) -> f
 
 
 def _plain_columns(model: Any, rows: Sequence[TokenRow]) -> dict[str, Tensor]:
-    """`s` of both answers of each row, and of the next row's answers to its prompt."""
+    """`s` of both answers of each row, of the next row's answers to its prompt, and of the answers' first tokens."""
     columns: dict[str, list[float]] = {}
     for index, row in enumerate(rows):
         other = rows[(index + 1) % len(rows)]
+        chosen, rejected = row.chosen or (), row.rejected or ()
         for name, answer in {
             "chosen": row.chosen,
             "rejected": row.rejected,
             "mismatched_chosen": other.chosen,
             "mismatched_rejected": other.rejected,
+            "prefix_chosen": chosen[: len(rejected)],
+            "prefix_rejected": rejected[: len(chosen)],
         }.items():
             columns.setdefault(name, []).append(plain_logp(model, row.prompt, answer or ()))
     return {name: torch.tensor(values) for name, values in columns.items()}
 
 
-def pairs_by_definition(bench: Bench) -> ReferencedMarginPairLogps:
+def plain_confidence(model: Any, prompt: Sequence[int], response: Sequence[int]) -> float:
+    """The mean over the response of log π(y_t) − log Σ_v π(v)², by its definition, as `plain_logp`."""
+    ids = [*prompt, *response]
+    with torch.no_grad():
+        chances = model(input_ids=torch.tensor([ids])).logits[0].double().softmax(-1)
+    places = range(len(prompt), len(ids))
+    ratios = [chances[at - 1, ids[at]] / chances[at - 1].square().sum() for at in places]
+    return float(torch.stack(ratios).log().mean())
+
+
+def pairs_by_definition(bench: Bench) -> AllPairs:
     policy, reference = _plain_columns(bench.model, bench.rows), bench.reference
-    return ReferencedMarginPairLogps(
+    return AllPairs(
         policy["chosen"],
         policy["rejected"],
         torch.tensor([len(row.chosen or ()) for row in bench.rows]),
@@ -124,6 +137,12 @@ def pairs_by_definition(bench: Bench) -> ReferencedMarginPairLogps:
         reference["chosen"],
         reference["rejected"],
         torch.tensor([row.margin for row in bench.rows]),
+        policy["prefix_chosen"],
+        policy["prefix_rejected"],
+        reference["prefix_chosen"],
+        reference["prefix_rejected"],
+        torch.tensor([plain_confidence(bench.model, row.prompt, row.chosen or ()) for row in bench.rows]),
+        torch.tensor([plain_confidence(bench.model, row.prompt, row.rejected or ()) for row in bench.rows]),
     )
 
 

@@ -24,6 +24,7 @@ from align_bench.testing.loss_checks import (
     runs,
     signs,
     start,
+    whole_batch,
 )
 from align_bench.testing.model_checks import advantages, batches, feed
 from align_bench.testing.specimens import KINDS
@@ -156,6 +157,7 @@ _CHECKS_OF_THE_LOSS: tuple[tuple[str, str, Callable[[Subject], Verdict]], ...] =
     ("margin", "near the reference, a larger margin of the data raises the loss; it moves no reward", margin),
     ("length", "answers' lengths count as declared", length),
     ("KL estimate", "from mismatched answers alone, without gradient; online, it draws to the reference", kl_estimate),
+    ("whole batch", "its statistics are the effective batch's, whatever its order and however it is cut", whole_batch),
     ("range ends", "finite values and gradients at each bound that a range includes", edges),
     ("responses", "what the loss reads covers the response's tokens and no prompt token", feed),
     ("batches", "padding, micro-batches and row order change nothing", batches),

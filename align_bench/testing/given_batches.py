@@ -27,6 +27,18 @@ _FEW, _OTHERS = [1, 4, 9, 30], [3, 2, 12, 25]
 _ONE = (1.0,) * 4  # the data's margin, where it should say nothing
 
 
+@dataclass(frozen=True, slots=True)
+class AllPairs(ReferencedMarginPairLogps):
+    """Pairs with all that `api`'s records of pairs hold of a row."""
+
+    prefix_chosen: Tensor
+    prefix_rejected: Tensor
+    ref_prefix_chosen: Tensor
+    ref_prefix_rejected: Tensor
+    confidence_chosen: Tensor
+    confidence_rejected: Tensor
+
+
 def _pairs(
     dtype: torch.dtype,
     chosen: Sequence[float],
@@ -34,24 +46,28 @@ def _pairs(
     tokens: tuple[Sequence[int], Sequence[int]],
     ratios: tuple[Sequence[float], Sequence[float]],
     margin: Sequence[float] = _ONE,
-) -> ReferencedMarginPairLogps:
-    """Pairs from sums, counts and ρ of either side, and the data's margin."""
-    won, lost = tensor(chosen, dtype), tensor(rejected, dtype)
-    return ReferencedMarginPairLogps(
-        won,
-        lost,
-        torch.tensor(tokens[0]),
-        torch.tensor(tokens[1]),
-        won - tensor(ratios[0], dtype),
-        lost - tensor(ratios[1], dtype),
+) -> AllPairs:
+    """Pairs from sums, counts and ρ of either side, and the data's margin; all tokens of an answer are alike."""
+    sums = [tensor(chosen, dtype), tensor(rejected, dtype)]
+    counts = [torch.tensor(each) for each in tokens]
+    ref_sums = [own - tensor(ratio, dtype) for own, ratio in zip(sums, ratios, strict=True)]
+    shares = [torch.minimum(*counts) / each for each in counts]
+    fields = [
+        *sums,
+        *counts,
+        *ref_sums,
         tensor(margin, dtype),
-    )
+        *(own * share for own, share in zip(sums, shares, strict=True)),
+        *(own * share for own, share in zip(ref_sums, shares, strict=True)),
+        *(own / each * 0.3 for own, each in zip(sums, counts, strict=True)),
+    ]
+    return AllPairs(*fields)
 
 
-def near_pairs(shift: float) -> Callable[[torch.dtype], ReferencedMarginPairLogps]:
+def near_pairs(shift: float) -> Callable[[torch.dtype], AllPairs]:
     """Equally long answers, equally likely but for `shift` nats, so that no row favours a side by length."""
 
-    def make(dtype: torch.dtype) -> ReferencedMarginPairLogps:
+    def make(dtype: torch.dtype) -> AllPairs:
         shifts = [0.0, shift, -shift, shift / 2]
         base = [-1.2 * count for count in _FEW]
         moved = [value + move for value, move in zip(base, shifts, strict=True)]
@@ -62,12 +78,12 @@ def near_pairs(shift: float) -> Callable[[torch.dtype], ReferencedMarginPairLogp
 
 def lopsided_pairs(
     chosen_ratios: Sequence[float], rejected_ratios: Sequence[float], margin: Sequence[float] = _ONE
-) -> Callable[[torch.dtype], ReferencedMarginPairLogps]:
+) -> Callable[[torch.dtype], AllPairs]:
     chosen, rejected = [-0.0213, -5.237, -5.471, -63.13], [-7.519, -0.811, -13.27, -22.63]
     return lambda dtype: _pairs(dtype, chosen, rejected, (_FEW, _OTHERS), (chosen_ratios, rejected_ratios), margin)
 
 
-def extreme_pairs(dtype: torch.dtype) -> Mapping[str, ReferencedMarginPairLogps]:
+def extreme_pairs(dtype: torch.dtype) -> Mapping[str, AllPairs]:
     certain = [0.0, -1e-30, -1e-12, -1e-7]
     unsure, zero, one, many = [-1.0] * 4, [0.0] * 4, [1] * 4, [7] * 4
     far = [-1e4, -2.0, -1e4, -2.0]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
-from dataclasses import fields, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,12 +14,16 @@ from torch import Tensor
 from torch.autograd.gradcheck import GradcheckError, gradcheck
 
 from align_bench.api import OfflineAlgorithm, OnlineAlgorithm
+from align_bench.api.batches import OF_THE_BATCH, fields_of
+from align_bench.api.readings import as_record
 from align_bench.testing.specimens import for_method
 from align_bench.testing.subject import Subject, Verdict, failed, not_applicable, passed, shown
 from align_bench.testing.written_batches import drifted
 
 # What a text says that means log-probabilities divided by tokens.
 _MEAN_OF_TOKENS = re.compile(r"\b(means?|averages?)\b[^.;]{0,60}\btokens?\b|\blength-normali[sz]ed\b", re.IGNORECASE)
+
+_NO_SUM = re.compile("margin|confidence")  # fields that are not summed over tokens
 
 
 def runs(subject: Subject) -> Verdict:
@@ -144,9 +150,9 @@ def rewards(subject: Subject) -> Verdict:
         for reward, values in after.items():
             if not torch.equal(values, before[reward]):
                 return failed(
-                    f"{reward} change by {shown(values - before[reward])} when {name} rises by 1, which is dropped "
-                    "after training",
-                    "return the scores of the model that is kept",
+                    f"{reward} change by {shown(values - before[reward])} when {name} rises by 1, which is not "
+                    "measured after training",
+                    "return the scores of the model that is kept, or log-probabilities of whole answers",
                 )
     return passed("; ".join(rises))
 
@@ -170,7 +176,7 @@ def start(subject: Subject) -> Verdict:
 
 
 def margin(subject: Subject) -> Verdict:
-    if not isinstance(subject.algorithm, OfflineAlgorithm) or not subject.algorithm.margin:
+    if not isinstance(subject.algorithm, OfflineAlgorithm) or not subject.algorithm.reading.margin:
         return not_applicable("it reads no margin")
     record = subject.batch(subject.kind.near_reference)
     before, after = (subject.loss(replace(record, margin=record.margin + more)) for more in (0, 1))
@@ -210,10 +216,13 @@ def length(subject: Subject) -> Verdict:
 
 def _longer(record: Any, subject: Subject, *, sums: bool) -> Any:
     """A batch with twice the token counts; with `sums` also twice the log-probabilities, so that each s̄ stays."""
-    given = {field.name: getattr(record, field.name) for field in fields(record)}
-    summed = [name for name, value in given.items() if value.is_floating_point() and name != "margin"]
+    assert isinstance(subject.algorithm, OfflineAlgorithm), "the others carry no counts"
+    rows: Any = as_record(subject.algorithm.reading.of_rows, fields_of(record))
+    given = {name: value for name, value in fields_of(rows).items() if isinstance(value, Tensor)}
+    summed = [name for name, value in given.items() if value.is_floating_point() and not _NO_SUM.search(name)]
     doubled = [name for name in (*subject.kind.counts, *(summed if sums else ())) if name not in subject.kind.per_batch]
-    return replace(record, **{name: 2 * given[name] for name in doubled})
+    longer = replace(rows, **{name: 2 * given[name] for name in doubled})
+    return subject.algorithm.of_one_batch(longer, subject.parameters)
 
 
 def _undeclared_length(subject: Subject) -> Verdict:
@@ -243,17 +252,15 @@ def kl_estimate(subject: Subject) -> Verdict:
         return not_applicable(f"{subject.algorithm.data} bring no mismatched answers")
     if not subject.algorithm.reference:
         return not_applicable("without a reference there is no KL estimate")
+    if not subject.algorithm.reading.mismatched:
+        return not_applicable("it reads no mismatched answers")
     record = subject.batch(subject.kind.moderate)
     before = subject.loss(record).values
-    idle = torch.equal(before, subject.loss(replace(record, mismatched=record.mismatched + 3)).values)
-    if not subject.algorithm.uses_mismatched:
-        if idle:
-            return not_applicable("by its declaration the loss reads no mismatched answers, and they do not move it")
-        return failed("mismatched answers 3 nats more likely move the loss", "leave out uses_mismatched=False")
-    if idle:
+    if torch.equal(before, subject.loss(replace(record, mismatched=record.mismatched + 3)).values):
         return failed(
             "mismatched answers 3 nats more likely leave the loss alone",
-            "estimate z0 as max(0, mean of mismatched − ref_mismatched)",
+            "estimate z0 as max(0, mean of mismatched − ref_mismatched); or, if there is to be none, annotate "
+            "MatchedUnpairedLogps, which needs no pass over mismatched answers",
         )
     others = torch.arange(len(before)) > 0
     moved = subject.loss(replace(record, logps=torch.where(others, record.logps + 5, record.logps))).values
@@ -284,6 +291,52 @@ def _drift(subject: Subject) -> Verdict:
             "a token likelier than under the reference is to become less likely: look for a flipped sign",
         )
     return passed(f"tokens {shown(away)} nats from the reference have ∂loss/∂logps {shown(pull)}")
+
+
+def whole_batch(subject: Subject) -> Verdict:
+    """Whether statistics of the whole batch are the batch's, and what is remembered is plain and of no order."""
+    algorithm = subject.algorithm
+    if not isinstance(algorithm, OfflineAlgorithm) or not algorithm.reading.batch:
+        return not_applicable("it reads no whole batch")
+    record = subject.batch(subject.kind.moderate)
+    before = subject.loss(record).values
+    for place in range(len(record)):
+        alone = subject.loss(_some(record, [place])).values
+        if not torch.allclose(alone, before[place], rtol=1e-9, atol=1e-12):
+            return failed(
+                f"row {place} has a loss of {shown(alone)} alone in a micro-batch and {shown(before[place])} with the "
+                "others, of one effective batch",
+                "take statistics over `batch`, at `place`, and not over the rows at hand",
+            )
+    order = [*range(1, len(record)), 0]
+    turned: Any = algorithm.of_one_batch(_some(record.batch, order), subject.parameters)
+    for name, value in record.running.items():
+        if not math.isclose(turned.running[name], value, rel_tol=1e-9, abs_tol=1e-12):
+            return failed(
+                f"{name} goes from {value:.5g} to {turned.running[name]:.5g} when the batch's rows change their order",
+                "take means and the like over the batch",
+            )
+    again = algorithm.remembered(dict(record.running), record.batch, subject.parameters)
+    if again.keys() != record.running.keys():
+        return failed(f"it remembers {', '.join(record.running)}, then {', '.join(again)}", "return the same names")
+    other = _some(record.batch, [0] * len(record))
+    changed: Any = algorithm.of_one_batch(other, subject.parameters)
+    if torch.equal(subject.loss(replace(record, batch=other, running=changed.running)).values, before):
+        return failed(
+            "the other rows of the batch leave the loss alone",
+            "annotate a record without the whole batch, which saves a forward pass",
+        )
+    said = "; ".join(f"{name} {value:.5g}, then {again[name]:.5g}" for name, value in record.running.items())
+    return passed(f"each row alone has the loss that it has in the batch{f'; remembers {said}' if said else ''}")
+
+
+def _some(record: Any, places: Sequence[int]) -> Any:
+    """Some rows of a record, of the same effective batch."""
+    values = fields_of(record)
+    for name, value in values.items():
+        if isinstance(value, Tensor) and name not in OF_THE_BATCH:
+            values[name] = value[list(places)]
+    return replace(record, **values)
 
 
 def edges(subject: Subject) -> Verdict:

@@ -22,11 +22,12 @@ def feed(subject: Subject) -> Verdict:
         examples = range(len(feed.lengths))
         feed.begin(model, examples, max_tokens=64)
         record = feed.record(model, examples)
-    read = {field.name for field in fields(read_by(subject.algorithm, subject.parameters))}
+    read = {field.name for field in fields(read_by(subject.algorithm, subject.parameters))}  # type: ignore[arg-type]
     given = {field.name: getattr(expected, field.name) for field in fields(expected)}
     names = [name for name, value in given.items() if name in read and isinstance(value, Tensor)]
-    for name in names:
-        found, wanted = (getattr(each, name).double() for each in (record, expected))
+    batch = getattr(record, "batch", record)  # all rows are the whole batch
+    for name, holder in [(name, holder) for holder in (record, batch) for name in names]:
+        found, wanted = (getattr(each, name).double() for each in (holder, expected))
         wrong = ~torch.isclose(found, wanted, rtol=1e-4, atol=1e-4)
         if wrong.any():
             at = tuple(wrong.nonzero()[0].tolist())

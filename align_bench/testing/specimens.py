@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from align_bench.api import Batch, CriticRollouts, OfflineAlgorithm, OnlineAlgorithm, Rollouts
-from align_bench.api.readings import READINGS
+from align_bench.api.readings import record_of
 from align_bench.records import Parameters
 from align_bench.testing.bench import (
     Bench,
@@ -66,7 +66,8 @@ class Kind:
         by_definition: the record of all token rows, computed plainly from the model and from the reference model.
         counts: the record's fields that count tokens.
         per_batch: the record's fields that belong to the whole effective batch, not to a row.
-        beside: further fields that carry gradient, of a scorer or a head that is dropped after training.
+        beside: further fields that carry gradient: of a scorer or a head that is dropped after training, or of an
+            answer's first tokens.
     """
 
     trained: tuple[str, ...]
@@ -82,20 +83,18 @@ class Kind:
     slopes: Callable[[Any, str], Tensor] | None = None
 
 
-def read_by(algorithm: Learner, parameters: Parameters) -> type[Any]:
-    """The record that a method reads at these hyper-parameters."""
+def read_by(algorithm: Learner, parameters: Parameters) -> Callable[..., Any]:
+    """The record that a method reads of a row at these hyper-parameters, without the whole batch."""
     if isinstance(algorithm, OnlineAlgorithm):
         return CriticRollouts if algorithm.critic else Rollouts
     beside = algorithm.beside(parameters)
-    wanted = algorithm.data, algorithm.reference, None if beside is None else type(beside), algorithm.margin
-    return next(
-        kind for kind, each in READINGS.items() if (each.data, each.reference, each.auxiliary, each.margin) == wanted
-    )
+    return record_of(replace(algorithm.reading.of_rows, auxiliary=None if beside is None else type(beside)))
 
 
 def for_method(record: Specimen, algorithm: Learner, parameters: Parameters) -> Any:
-    """The record as the method will see it: with what it reads, and no more."""
-    return narrowed(record, read_by(algorithm, parameters))
+    """The record as the method will see it: with what it reads, and no more; its rows are the whole batch."""
+    rows = narrowed(record, read_by(algorithm, parameters))
+    return rows if isinstance(algorithm, OnlineAlgorithm) else algorithm.of_one_batch(rows, parameters)
 
 
 KINDS: Mapping[str, Kind] = {
@@ -108,6 +107,7 @@ KINDS: Mapping[str, Kind] = {
         rejected=side_of,
         by_definition=pairs_by_definition,
         counts=("chosen_tokens", "rejected_tokens"),
+        beside=("prefix_chosen", "prefix_rejected"),
     ),
     "chosen": Kind(
         trained=("logps",),

@@ -100,7 +100,7 @@ class Subject:
         if isinstance(algorithm, OnlineAlgorithm):
             yield model, RolloutFeed(rows, self.bench.reference_model, critic=algorithm.critic)
             return
-        feed = feed_of(algorithm, rows, self.bench.reference if algorithm.reference else None)
+        feed = feed_of(algorithm, rows, self.bench.reference if algorithm.reference else None, self.parameters)
         declared = algorithm.beside(self.parameters)
         if declared is None:
             yield model, feed

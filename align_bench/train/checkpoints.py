@@ -17,7 +17,8 @@ _SEAL = hashlib.sha256().digest_size
 
 
 class Checkpoint(TypedDict):
-    """All that a step changes: trained weights by name, states of optimizer, scheduler and generators, and the log."""
+    """All that a step changes: trained weights by name, states of optimizer, scheduler and generators, the log, and
+    what the method remembers."""
 
     weights: dict[str, Tensor]
     optimizer: Any
@@ -25,6 +26,7 @@ class Checkpoint(TypedDict):
     step: int
     tokens: int
     log: str
+    running: str
     random: Tensor
     random_cuda: list[Tensor]
 

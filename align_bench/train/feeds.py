@@ -7,33 +7,28 @@ micro-batches (`record`).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, overload
 
 import torch
 from torch import Tensor
 
-from align_bench.api import (
-    ChosenLogps,
-    PairLogps,
-    PairScores,
-    ReferencedChosenLogps,
-    ReferencedPairLogps,
-    ReferencedUnpairedLogps,
-    UnpairedLogps,
-)
-from align_bench.api.batches import with_margin
+from align_bench.api import ChosenLogps, PairLogps, PairScores, ReferencedChosenLogps
+from align_bench.api.batches import OF_THE_BATCH, fields_of
+from align_bench.api.readings import Reading, as_record
 from align_bench.data.batches import mismatched
 from align_bench.errors import DataError
 from align_bench.models.layout import training_passes
-from align_bench.models.logprobs import response_logps, scores
+from align_bench.models.logprobs import response_logps, response_parts, scores
 from align_bench.models.positions import positions_of, within
 from align_bench.train.auxiliary import companion_of, pair_scores
+from align_bench.train.plugin_code import plugin_code
 
 if TYPE_CHECKING:
-    from align_bench.api import Batch, OfflineAlgorithm
+    from align_bench.api import Batch, OfflineAlgorithm, Running
     from align_bench.models.layout import Sequences
-    from align_bench.records import TokenRow
+    from align_bench.records import Parameters, TokenRow
 
 Reference = Mapping[str, Tensor]
 
@@ -60,33 +55,50 @@ class Feed(Protocol):
 
 
 class PairFeed:
-    """Pairs of answers as `PairLogps`, or with a reference as `ReferencedPairLogps`."""
+    """Pairs of answers as the record that the loss reads, without the data's margin and the whole batch."""
 
-    def __init__(self, rows: Sequence[TokenRow], reference: Reference | None) -> None:
+    def __init__(self, rows: Sequence[TokenRow], reference: Reference | None, reading: Reading | None = None) -> None:
         self.rows = _PairedRows(rows)
         self.reference = reference
+        self.reading = reading or Reading("pairs", reference=reference is not None)
         self.lengths: Sequence[int] = _pair_lengths(self.rows)
         self.tokens: Sequence[int] = _pair_tokens(self.rows)
 
     def begin(self, model: Any, batch: Sequence[int], max_tokens: int) -> None:
         """Nothing is shared by a batch of pairs."""
 
-    def record(self, model: Any, examples: Sequence[int]) -> PairLogps:
+    def record(self, model: Any, examples: Sequence[int]) -> Batch:
         rows = [self.rows[example] for example in examples]
-        both = response_logps(model, _sequences(rows))
+        sequences = _sequences(rows)
+        values: dict[str, Tensor] = {}
+        if self.reading.prefix or self.reading.confidence:
+            shorter = [min(len(row.chosen), len(row.rejected)) for row in rows]
+            parts = response_parts(model, sequences, [*shorter, *shorter], confidence=self.reading.confidence)
+            both = parts.logps
+            values["prefix_chosen"], values["prefix_rejected"] = parts.prefix.tensor_split(2)
+            if parts.confidence is not None:
+                values["confidence_chosen"], values["confidence_rejected"] = parts.confidence.tensor_split(2)
+        else:
+            both = response_logps(model, sequences)
         chosen, rejected = both[: len(rows)], both[len(rows) :]
-        chosen_tokens = torch.tensor([len(row.chosen) for row in rows], device=chosen.device)
-        rejected_tokens = torch.tensor([len(row.rejected) for row in rows], device=chosen.device)
-        if self.reference is None:
-            return PairLogps(chosen, rejected, chosen_tokens, rejected_tokens)
-        known = (self.reference[side][list(examples)].to(chosen) for side in ("chosen", "rejected"))
-        return ReferencedPairLogps(chosen, rejected, chosen_tokens, rejected_tokens, *known)
+        values |= {
+            "chosen": chosen,
+            "rejected": rejected,
+            "chosen_tokens": torch.tensor([len(row.chosen) for row in rows], device=chosen.device),
+            "rejected_tokens": torch.tensor([len(row.rejected) for row in rows], device=chosen.device),
+        }
+        if self.reading.reference:
+            assert self.reference is not None, "the method reads one"
+            prefixes = ("", "prefix_") if self.reading.prefix else ("",)
+            for name in [prefix + side for prefix in prefixes for side in ("chosen", "rejected")]:
+                values[f"ref_{name}"] = self.reference[name][list(examples)].to(chosen)
+        return as_record(self.reading, values)
 
 
 class ScoreFeed:
     """Pairs of answers as `PairScores`, or as the record that the model's companion brings."""
 
-    def __init__(self, rows: Sequence[TokenRow], reference: Reference | None) -> None:
+    def __init__(self, rows: Sequence[TokenRow], reference: Reference | None, reading: Reading | None = None) -> None:
         self.rows = _PairedRows(rows)
         self.lengths: Sequence[int] = _pair_lengths(self.rows)
         self.tokens: Sequence[int] = _pair_tokens(self.rows)
@@ -106,7 +118,7 @@ class ScoreFeed:
 class ChosenFeed:
     """The chosen (desirable) answers as `ChosenLogps`, or with a reference as `ReferencedChosenLogps`."""
 
-    def __init__(self, rows: Sequence[TokenRow], reference: Reference | None) -> None:
+    def __init__(self, rows: Sequence[TokenRow], reference: Reference | None, reading: Reading | None = None) -> None:
         lengths = [len(row.prompt) + len(row.chosen) if row.chosen is not None else None for row in rows]
         self.rows = rows
         self.examples = [index for index, length in enumerate(lengths) if length is not None]
@@ -130,26 +142,32 @@ class ChosenFeed:
 
 
 class UnpairedFeed:
-    """Single answers as `UnpairedLogps`, or with a reference as `ReferencedUnpairedLogps`.
+    """Single answers as the record that the loss reads, without the whole batch.
 
     A pair yields a desirable and an undesirable example.
     """
 
-    def __init__(self, rows: Sequence[TokenRow], reference: Reference | None) -> None:
+    def __init__(self, rows: Sequence[TokenRow], reference: Reference | None, reading: Reading | None = None) -> None:
         self.rows = rows
         self.reference = reference
+        known = reference is not None
+        self.reading = reading or Reading("unpaired", reference=known, mismatched=known)
         self.examples = [
             (index, side)
             for index, row in enumerate(rows)
             for side in ("chosen", "rejected")
             if getattr(row, side) is not None
         ]
-        self.partner = mismatched(rows)
         self.lengths: Sequence[int] = [
             len(prompt) + len(answer) for prompt, answer in map(self._sequence, range(len(self.examples)))
         ]
         self.tokens: Sequence[int] = self.lengths
         self._mismatched = self._ref_mismatched = torch.empty(0)
+
+    @cached_property
+    def partner(self) -> Sequence[int]:
+        """The row whose answer stands in for an unrelated one, for each row."""
+        return mismatched(self.rows)
 
     def _sequence(self, example: int) -> tuple[Sequence[int], Sequence[int]]:
         index, side = self.examples[example]
@@ -157,8 +175,9 @@ class UnpairedFeed:
 
     def begin(self, model: Any, batch: Sequence[int], max_tokens: int) -> None:
         """Log-probs of mismatched answers over the whole batch, for a KL estimate that no micro-batching can move."""
-        if self.reference is None:  # nothing to estimate it against
+        if not self.reading.mismatched:
             return
+        assert self.reference is not None, "there is nothing else to estimate it against"
         limit = positions_of(model)
         sequences = [mismatched_sequence(self.rows, self.partner, *self.examples[one], limit=limit) for one in batch]
         lengths = [len(prompt) + len(answer) for prompt, answer in sequences]
@@ -172,27 +191,24 @@ class UnpairedFeed:
     def _known(self, reference: Reference, examples: Sequence[int], prefix: str) -> Tensor:
         return torch.stack([reference[prefix + side][index] for index, side in (self.examples[e] for e in examples)])
 
-    def record(self, model: Any, examples: Sequence[int]) -> UnpairedLogps:
+    def record(self, model: Any, examples: Sequence[int]) -> Batch:
         logps = response_logps(model, [self._sequence(example) for example in examples])
         tokens = torch.tensor([len(self._sequence(example)[1]) for example in examples], device=logps.device)
         desirable = torch.tensor([self.examples[example][1] == "chosen" for example in examples], device=logps.device)
-        if self.reference is None:
-            return UnpairedLogps(logps, tokens, desirable)
-        return ReferencedUnpairedLogps(
-            logps,
-            tokens,
-            desirable,
-            ref_logps=self._known(self.reference, examples, "").to(logps),
-            mismatched=self._mismatched.to(logps),
-            ref_mismatched=self._ref_mismatched.to(logps),
-        )
+        values = {"logps": logps, "tokens": tokens, "desirable": desirable}
+        if self.reading.reference:
+            assert self.reference is not None, "the method reads one"
+            values["ref_logps"] = self._known(self.reference, examples, "").to(logps)
+        if self.reading.mismatched:
+            values |= {"mismatched": self._mismatched.to(logps), "ref_mismatched": self._ref_mismatched.to(logps)}
+        return as_record(self.reading, values)
 
 
 class MarginFeed:
     """Pairs as another feed has them, with the data's margin."""
 
-    def __init__(self, feed: Feed, margins: Tensor) -> None:
-        self.feed, self.margins = feed, margins
+    def __init__(self, feed: Feed, margins: Tensor, reading: Reading) -> None:
+        self.feed, self.margins, self.reading = feed, margins, reading
         self.lengths, self.tokens = feed.lengths, feed.tokens
 
     def begin(self, model: Any, batch: Sequence[int], max_tokens: int) -> None:
@@ -202,10 +218,60 @@ class MarginFeed:
     def record(self, model: Any, examples: Sequence[int]) -> Batch:
         record = self.feed.record(model, examples)
         assert isinstance(record, PairLogps | PairScores), "margins are of pairs"
-        return with_margin(record, self.margins[list(examples)].to(record.chosen))
+        margin = self.margins[list(examples)].to(record.chosen)
+        return as_record(self.reading, fields_of(record) | {"margin": margin})
 
 
-FEEDS: Mapping[str, Callable[[Sequence[TokenRow], Reference | None], Feed]] = {
+class BatchFeed:
+    """Rows as another feed has them, with the whole effective batch and what the method remembers.
+
+    Attributes:
+        before: what the method remembered before the batch that was begun last.
+        running: what it remembers with that batch.
+    """
+
+    def __init__(self, feed: Feed, algorithm: OfflineAlgorithm, parameters: Parameters) -> None:
+        self.feed, self.algorithm, self.parameters = feed, algorithm, parameters
+        self.lengths, self.tokens = feed.lengths, feed.tokens
+        self.before: Running = {}
+        self.running: Running = {}
+        self._whole: Batch | None = None
+        self._places: Mapping[int, int] = {}
+
+    def begin(self, model: Any, batch: Sequence[int], max_tokens: int) -> None:
+        """All rows of the batch through the model once, without gradient; begun again, nothing is remembered twice."""
+        self.feed.begin(model, batch, max_tokens)
+        lengths = [self.lengths[example] for example in batch]
+        parts = training_passes(model, range(len(batch)), lengths, max_tokens=max_tokens)
+        with torch.no_grad():
+            records = [self.feed.record(model, [batch[place] for place in part]) for part in parts]
+        order = torch.tensor([place for part in parts for place in part]).argsort()
+        self._whole = in_one(records, order, self.algorithm.reading)
+        self._places = {example: place for place, example in enumerate(batch)}
+        with plugin_code(f"what {self.algorithm.name} remembers"):
+            self.running = self.algorithm.remembered(self.before, self._whole, self.parameters)
+
+    def record(self, model: Any, examples: Sequence[int]) -> Batch:
+        assert self._whole is not None, "the batch was begun"
+        record = self.feed.record(model, examples)
+        device = next(value.device for value in fields_of(record).values() if isinstance(value, Tensor))
+        place = torch.tensor([self._places[example] for example in examples], device=device)
+        whole = {"batch": self._whole, "place": place, "running": self.running}
+        return as_record(self.algorithm.reading, fields_of(record) | whole)
+
+
+def in_one(records: Sequence[Batch], order: Tensor, reading: Reading) -> Batch:
+    """The records of micro-batches as one, in that order of their rows; what is the whole batch's is in each."""
+    values: dict[str, object] = {}
+    for name, first in fields_of(records[0]).items():
+        assert isinstance(first, Tensor), "rows hold tensors"
+        parts = torch.cat([getattr(record, name) for record in records])
+        values[name] = first if name in OF_THE_BATCH else parts[order.to(parts.device)]
+    return as_record(reading.of_rows, values)
+
+
+# Each is made of the rows, their reference and, where it tells more than that, of what the loss reads.
+FEEDS: Mapping[str, Callable[..., Feed]] = {
     "pairs": PairFeed,
     "chosen": ChosenFeed,
     "scores": ScoreFeed,
@@ -213,19 +279,30 @@ FEEDS: Mapping[str, Callable[[Sequence[TokenRow], Reference | None], Feed]] = {
 }
 
 
-def feed_of(algorithm: OfflineAlgorithm, rows: Sequence[TokenRow], reference: Reference | None) -> Feed:
+def feed_of(
+    algorithm: OfflineAlgorithm,
+    rows: Sequence[TokenRow],
+    reference: Reference | None,
+    parameters: Parameters | None = None,
+) -> Feed:
     """The examples of a method.
 
     Args:
         algorithm: the method.
         rows: the tokenised training rows.
         reference: base log-probabilities by column, each of shape [rows]; None where the loss reads none.
+        parameters: its hyper-parameters, resolved; None for its defaults.
 
     Raises:
         DataError: when the rows do not fit what the loss reads.
     """
-    feed = FEEDS[algorithm.data](rows, reference)
-    return MarginFeed(feed, margins_of(rows, algorithm.name)) if algorithm.margin else feed
+    reading = algorithm.reading.of_rows
+    feed = FEEDS[algorithm.data](rows, reference, replace(reading, margin=False))
+    if reading.margin:
+        feed = MarginFeed(feed, margins_of(rows, algorithm.name), reading)
+    if algorithm.reading.batch:
+        feed = BatchFeed(feed, algorithm, algorithm.resolve({}) if parameters is None else parameters)
+    return feed
 
 
 def margins_of(rows: Sequence[TokenRow], method: str, where: str = "the training set") -> Tensor:

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from align_bench.data.batches import effective_batches
 from align_bench.models.layout import training_passes
 from align_bench.train.auxiliary import attach
-from align_bench.train.feeds import feed_of
+from align_bench.train.feeds import BatchFeed, feed_of
 from align_bench.train.job import TrainLog
 from align_bench.train.plugin_code import plugin_code
 from align_bench.train.steps import Budget, State, accumulated, one_process
@@ -42,7 +42,7 @@ def train(job: TrainingJob[OfflineAlgorithm], reference: Reference | None = None
         beside = job.algorithm.beside(job.parameters)
     if beside is not None:
         attach(model, beside, seed=job.seed)
-    feed = feed_of(job.algorithm, job.rows, reference)
+    feed = feed_of(job.algorithm, job.rows, reference, job.parameters)
     batches = effective_batches(len(feed.lengths), settings.batch_size, epochs=settings.epochs, seed=job.seed)
     state = State(job, len(batches))
     accelerator.init_trackers("train")
@@ -51,8 +51,12 @@ def train(job: TrainingJob[OfflineAlgorithm], reference: Reference | None = None
     started = time.monotonic()
     while state.step < len(batches):
         batch = batches[state.step]
+        if isinstance(feed, BatchFeed):
+            feed.before = state.running
         sums = budget.run(partial(_accumulate, accelerator, job, feed, batch), model)
         entry = state.advance(accelerator, sums, len(batch), sum(feed.tokens[example] for example in batch))
+        if isinstance(feed, BatchFeed):
+            state.running = feed.running
         entry["seconds"] = time.monotonic() - started
         accelerator.log(entry, step=state.step)
         job.update(state.step, len(batches), f"loss {entry['loss']:.3f}")

@@ -19,7 +19,7 @@ from align_bench.train.auxiliary import companion_of
 from align_bench.train.checkpoints import Checkpoint
 
 if TYPE_CHECKING:
-    from align_bench.api import Algorithm, Loss
+    from align_bench.api import Algorithm, Loss, Running
     from align_bench.train.job import TrainingJob
 
 
@@ -106,6 +106,7 @@ class State:
         step: optimizer steps so far.
         tokens: tokens of prompts and answers so far.
         log: a mapping for each step.
+        running: what the method remembers of the batches so far.
     """
 
     def __init__(self, job: TrainingJob[Algorithm], total: int) -> None:
@@ -124,6 +125,7 @@ class State:
         self.step = 0
         self.tokens = 0
         self.log: list[dict[str, float]] = []
+        self.running: Running = {}
         torch.manual_seed(job.seed)
         self.checkpoint = job.checkpoint
         if self.checkpoint is not None and (found := checkpoints.last_good(self.checkpoint, job.say)) is not None:
@@ -165,6 +167,7 @@ class State:
             "step": self.step,
             "tokens": self.tokens,
             "log": json.dumps(self.log),
+            "running": json.dumps(dict(self.running)),
             "random": torch.get_rng_state(),
             "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
@@ -177,6 +180,7 @@ class State:
         self.scheduler.load_state_dict(json.loads(content["scheduler"]))
         self.step, self.tokens = content["step"], content["tokens"]
         self.log = json.loads(content["log"])
+        self.running = json.loads(content["running"])
         torch.set_rng_state(content["random"])
         if torch.cuda.is_available():
             torch.cuda.set_rng_state_all(content["random_cuda"])

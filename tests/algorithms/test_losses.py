@@ -23,7 +23,8 @@ from align_bench.api import (
     ReferencedUnpairedLogps,
     UnpairedLogps,
 )
-from align_bench.api.batches import with_margin
+from align_bench.api.batches import fields_of
+from align_bench.api.readings import READINGS, as_record
 from align_bench.plugins.registry import load_registry
 
 Record = Any  # the record that the method reads
@@ -32,6 +33,13 @@ Batch = Mapping[str, list[float]]
 Expected = Sequence[tuple[float, ...]]  # a row's loss, then its rewards
 
 ROWS = 11
+
+
+def with_margin(batch: PairLogps | PairScores, margin: Tensor) -> Record:
+    """The record that holds the margin, shape [rows], beside what the batch holds."""
+    return as_record(replace(READINGS[type(batch)], margin=True), fields_of(batch) | {"margin": margin})
+
+
 SETTINGS: list[tuple[str, Parameters]] = [
     ("rm", {"centering": 0.0}),
     ("rm", {"centering": 0.01}),

@@ -21,10 +21,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from align_bench.api import Experience, OfflineAlgorithm, OnlineAlgorithm, Rollouts
+from align_bench.api import Experience, OfflineAlgorithm, OnlineAlgorithm, Rollouts, summed
 from align_bench.data.chat import tokenize
 from align_bench.data.planted import planted
-from align_bench.evaluate.preference import mismatched_logps, table_logps
+from align_bench.evaluate.preference import mismatched_logps, prefix_logps, table_logps
 from align_bench.models.base import Base, find_base
 from align_bench.models.load import add_adapter, load_policy, load_scorer, load_tokenizer
 from align_bench.models.logprobs import token_logps as answer_logps
@@ -80,9 +80,20 @@ DPO_LOSSES: list[Case] = [
     ("apo_down", {"beta": 0.3}, {"loss_type": "apo_down", "beta": 0.3}),
     ("discopop", {"beta": 0.2, "tau": 0.05}, {"loss_type": "discopop", "beta": 0.2, "discopop_tau": 0.05}),
     ("discopop", {"beta": 0.2, "tau": 0.7}, {"loss_type": "discopop", "beta": 0.2, "discopop_tau": 0.7}),
+    ("bco_pair", {"beta": 0.3}, {"loss_type": "bco_pair", "beta": 0.3}),
+    ("aot", {"beta": 0.3, "flip_rate": 0.1}, {"loss_type": "aot", "beta": 0.3, "label_smoothing": 0.1}),
+    ("aot_unpaired", {"beta": 0.3}, {"loss_type": "aot_unpaired", "beta": 0.3}),
+    (
+        "aot_unpaired",
+        {"beta": 0.3, "flip_rate": 0.1},
+        {"loss_type": "aot_unpaired", "beta": 0.3, "label_smoothing": 0.1},
+    ),
+    ("wpo", {"beta": 0.3}, {"loss_type": "sigmoid", "beta": 0.3, "use_weighting": True}),
+    ("ld_dpo", {"beta": 0.3, "alpha": 0.4}, {"loss_type": "sigmoid", "beta": 0.3, "ld_alpha": 0.4}),
 ]
 CPO_LOSSES: list[Case] = [
     ("cpo", {"beta": 0.02, "nll_weight": 0.7}, {"loss_type": "sigmoid", "beta": 0.02}),
+    ("cpo_ipo", {"tau": 0.3, "nll_weight": 0.7}, {"loss_type": "ipo", "beta": 0.3}),
     ("slic", {"beta": 0.02, "delta": 1.0, "nll_weight": 0.7}, {"loss_type": "hinge", "beta": 0.02}),
     ("simpo", {"beta": 2.5, "gamma": 1.25}, {"loss_type": "simpo", "beta": 2.5, "simpo_gamma": 1.25}),
     ("simpo", {"beta": 2.0, "gamma": 0.0}, {"loss_type": "simpo", "beta": 2.0, "simpo_gamma": 0.0}),
@@ -102,9 +113,9 @@ CPO_LOSSES: list[Case] = [
         {"loss_type": "alphapo", "alpha": -0.5, "beta": 2.0, "simpo_gamma": 0.5},
     ),
 ]
-# TRL's losses that are not in the tables: `sft` is compared with `rpo`, and the others have no file here yet.
-NOT_IN_DPO_LOSSES = {"sft", "bco_pair", "aot", "aot_unpaired"}
-NOT_IN_CPO_LOSSES = {"ipo"}
+# TRL's loss that is not in the tables: `sft` is compared with `rpo` and in a sum.
+NOT_IN_DPO_LOSSES = {"sft"}
+NOT_IN_CPO_LOSSES: set[str] = set()
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +187,11 @@ def our_model(base: Base, precision: Precision, *, scalar: bool = False, seed: i
 
 
 def offline(name: str) -> OfflineAlgorithm:
-    found = load_registry()[name].algorithm
+    """A method, or the sum of those with + between them."""
+    registry = load_registry()
+    if "+" in name:
+        return summed(name, {term: registry[term].algorithm for term in name.split("+")})
+    found = registry[name].algorithm
     assert isinstance(found, OfflineAlgorithm)
     return found
 
@@ -187,7 +202,11 @@ def our_reference(name: str, base: Base, precision: Precision, rows: Sequence[To
         return None
     plain = load_policy(base, precision)
     columns = table_logps(plain, rows, max_tokens=MAX_TOKENS)
-    return columns | mismatched_logps(plain, rows, max_tokens=MAX_TOKENS) if algorithm.data == "unpaired" else columns
+    if algorithm.reading.mismatched:
+        columns |= mismatched_logps(plain, rows, max_tokens=MAX_TOKENS)
+    if algorithm.reading.prefix:
+        columns |= prefix_logps(plain, rows, max_tokens=MAX_TOKENS)
+    return columns
 
 
 def our_means(
@@ -378,7 +397,8 @@ def test_dpo_and_its_kin_equal_trl(
     assert unpadded(batch["input_ids"], batch["completion_mask"]) == answers(rows, "chosen") + answers(rows, "rejected")
     value = trainer.compute_loss(trainer.model, batch)
     assert ours["values"].item() == close(value.item())
-    if offline(name).reward == "β·ρ" and "divergence" not in parameters:  # TRL notes β·ρ for the others too
+    # TRL notes β·ρ for the others too, and for LD-DPO those of weighted tokens.
+    if offline(name).reward == "β·ρ" and "divergence" not in parameters and name != "ld_dpo":
         assert ours["chosen_rewards"].item() == close(logged(trainer)["rewards/chosen"], nats=1e-4)
         assert ours["rejected_rewards"].item() == close(logged(trainer)["rewards/rejected"], nats=1e-4)
     assert_same_gradient(model, ours["values"], trainer.model, value)
@@ -422,6 +442,32 @@ def test_rpo_equals_trl_but_for_the_weight_of_long_answers(
     assert_same_gradient(model, ours["values"], trainer.model, adjusted)
 
 
+def test_a_sum_equals_trl_but_for_the_weight_of_long_answers(
+    tmp_path: Path, base: Base, precision: Precision, preferences: PreferenceSet
+) -> None:
+    """DPOTrainer with MPO's three losses and their weights: value, gradient, and each term, of one pass of ours."""
+    from trl import DPOConfig, DPOTrainer
+
+    rows = token_rows(base, preferences)
+    model = our_model(base, precision)
+    weights = {"sigmoid": 0.8, "bco_pair": 0.2, "sft": 1.0}
+    given = {"dpo.beta": 0.3, "dpo.weight": 0.8, "bco_pair.beta": 0.3, "bco_pair.weight": 0.2, "sft.weight": 1.0}
+    name = "sft+dpo+bco_pair"
+    ours = our_means(name, model, base, precision, rows, **offline(name).resolve(given))
+    config = DPOConfig(
+        output_dir=str(tmp_path), beta=0.3, loss_type=list(weights), loss_weights=list(weights.values()), **SETTINGS
+    )
+    trainer = DPOTrainer(args=config, train_dataset=conversations(preferences), **fresh(base))
+    copy_adapter(model, trainer.model)
+    over_tokens, over_answers = likelihoods(trainer.model, rows)
+    adjusted = trainer.compute_loss(trainer.model, collated(trainer)) + over_answers - over_tokens
+    assert ours["values"].item() == close(adjusted.item())
+    assert ours["sft.loss"].item() == close(over_answers.item())
+    alone = 0.8 * ours["dpo.loss"] + 0.2 * ours["bco_pair.loss"] + ours["sft.loss"]
+    assert ours["values"].item() == close(alone.item())
+    assert_same_gradient(model, ours["values"], trainer.model, adjusted)
+
+
 @pytest.mark.parametrize(("name", "parameters", "theirs"), CPO_LOSSES)
 def test_cpo_and_its_kin_equal_trl_but_for_the_weight_of_long_answers(
     tmp_path: Path,
@@ -452,8 +498,9 @@ def test_cpo_and_its_kin_equal_trl_but_for_the_weight_of_long_answers(
     over_tokens, over_answers = likelihoods(trainer.model, rows)
     adjusted = value + weight * (over_answers - over_tokens)
     assert ours["values"].item() == close(adjusted.item())
-    assert ours["chosen_rewards"].item() == close(logged(trainer)["rewards/chosen"])
-    assert ours["rejected_rewards"].item() == close(logged(trainer)["rewards/rejected"])
+    noted = parameters["tau"] if name == "cpo_ipo" else 1.0  # its s̄ × β, as of all others
+    assert noted * ours["chosen_rewards"].item() == close(logged(trainer)["rewards/chosen"])
+    assert noted * ours["rejected_rewards"].item() == close(logged(trainer)["rewards/rejected"])
     assert_same_gradient(model, ours["values"], trainer.model, adjusted)
 
 

@@ -32,6 +32,7 @@ CHECKS = [
     "margin",
     "length",
     "KL estimate",
+    "whole batch",
     "range ends",
     "responses",
     "batches",
@@ -272,6 +273,55 @@ MARGIN_RM = Twin(
     before="import math",
     annotation=": MarginPairScores",
 )
+AOT = replace(
+    DPO,
+    annotation=": BatchPairLogps",
+    body="""
+    everyone = batch.batch
+    rank = (everyone.chosen - everyone.rejected).argsort().argsort()[batch.place]
+    known = (everyone.ref_chosen - everyone.ref_rejected).sort().values[rank]
+    chosen, rejected = beta * (batch.chosen - batch.ref_chosen), beta * (batch.rejected - batch.ref_rejected)
+    values = -logsigmoid(beta * (batch.chosen - batch.rejected - known))
+    return Loss(values, chosen_rewards=chosen, rejected_rewards=rejected)
+""",
+)
+BCO = replace(
+    KTO,
+    declared="reference=True, at_reference=0.6931471805599453, normalised=False, running=so_far",
+    annotation=": BatchUnpairedLogps",
+    before="""
+def so_far(before, batch, *, beta):
+    rewards = beta * (batch.logps - batch.ref_logps)
+    count = before.get("count", 0) + len(batch)
+    mean = before.get("mean", 0.0)
+    return {"mean": mean + (float(rewards.mean()) - mean) * len(batch) / count, "count": count}
+""",
+    body="""
+    reward = beta * (batch.logps - batch.ref_logps)
+    over = reward - batch.running["mean"]
+    return Loss(-logsigmoid(torch.where(batch.desirable, over, -over)), rewards=reward)
+""",
+)
+WEIGHTED = replace(
+    DPO,
+    declared="normalised=False",
+    annotation=": ConfidencePairLogps",
+    body="""
+    weight = (batch.confidence_chosen + batch.confidence_rejected).exp()
+    chosen, rejected = beta * (batch.chosen - batch.ref_chosen), beta * (batch.rejected - batch.ref_rejected)
+    return Loss(-weight * logsigmoid(chosen - rejected), chosen_rewards=chosen, rejected_rewards=rejected)
+""",
+)
+FIRST = replace(
+    DPO,
+    annotation=": PrefixPairLogps",
+    body="""
+    chosen, rejected = beta * (batch.chosen - batch.ref_chosen), beta * (batch.rejected - batch.ref_rejected)
+    first = batch.prefix_chosen - batch.ref_prefix_chosen - batch.prefix_rejected + batch.ref_prefix_rejected
+    values = -logsigmoid(0.3 * (chosen - rejected) + 0.7 * beta * first)
+    return Loss(values, chosen_rewards=chosen, rejected_rewards=rejected)
+""",
+)
 ONLINE = {"ppo": PPO, "rloo": RLOO, "grpo": GRPO, "poe": POE, "robust": ROBUST, "odin": ODIN}
 TWINS = ONLINE | {
     "dpo": DPO,
@@ -285,6 +335,10 @@ TWINS = ONLINE | {
     "rm": RM,
     "offset": OFFSET,
     "margin_rm": MARGIN_RM,
+    "aot": AOT,
+    "bco": BCO,
+    "wpo": WEIGHTED,
+    "ld_dpo": FIRST,
 }
 
 Mutant = tuple[Twin, str, str, set[str]]  # the sound twin, what is sound in it, the mistake, the checks that catch it
@@ -330,7 +384,6 @@ MUTANTS: dict[str, Mutant] = {
         ".mean().add((batch.logps - batch.ref_logps).mean()).clamp",
         {"KL estimate", "batches", "gradients"},
     ),
-    "mismatched answers declared idle": (KTO, "normalised", "uses_mismatched=False, normalised", {"KL estimate"}),
     "a margin that is pushed the wrong way": (
         DOWN,
         "torch.sigmoid(chosen) + torch.sigmoid(rejected - chosen)",
@@ -451,6 +504,54 @@ MUTANTS: dict[str, Mutant] = {
     "an offset without care for equal answers": (OFFSET, ".clamp(min=1e-6)", "", {"extremes"}),
     "a micro-batch's mean margin": (MARGIN_RM, "batch.margin", "batch.margin.mean()", {"batches"}),
     "a margin that is not declared": (OFFSET, "ReferencedMargin", "Referenced", {"contract"}),
+    # TRL sorts the rows of a micro-batch, so that the accumulated gradient is not that of the batch.
+    "AOT over a micro-batch": (
+        AOT,
+        "everyone = batch.batch\n    rank = (everyone.chosen - everyone.rejected).argsort().argsort()[batch.place]",
+        "everyone = batch\n    rank = (everyone.chosen - everyone.rejected).argsort().argsort()",
+        {"whole batch", "batches"},
+    ),
+    "AOT in the order of the rows": (
+        AOT,
+        ".argsort().argsort()[batch.place]",
+        "[batch.place].argsort()",
+        {"whole batch", "batches", "closed form"},
+    ),
+    "AOT that sorts nothing": (
+        AOT,
+        "values[rank]",
+        "values[rank] * 0 + batch.ref_chosen - batch.ref_rejected",
+        {"whole batch"},
+    ),
+    "a shift that forgets": (BCO, "mean + (float(rewards.mean()) - mean) * len(batch) / count", "0.0", {"whole batch"}),
+    "a shift from the first row": (BCO, "float(rewards.mean())", "float(rewards[0])", {"whole batch", "batches"}),
+    "a shift from a micro-batch": (
+        BCO,
+        'reward - batch.running["mean"]',
+        "reward - reward.detach().mean()",
+        {"whole batch", "batches", "gradients"},
+    ),
+    "a shift in the reward": (BCO, "rewards=reward", "rewards=-over", {"rewards"}),
+    "BCO that shifts one side only": (
+        BCO,
+        "torch.where(batch.desirable, over, -over)",
+        "torch.where(batch.desirable, over, reward)",
+        {"signs"},
+    ),
+    "a weight with a gradient": (
+        WEIGHTED,
+        "(batch.confidence_chosen + batch.confidence_rejected).exp()",
+        "(batch.chosen + batch.rejected).exp()",
+        {"signs"},
+    ),
+    "first tokens of one side only": (
+        FIRST,
+        " - batch.prefix_rejected + batch.ref_prefix_rejected",
+        "",
+        {"signs"},
+    ),
+    "first tokens without their reference": (FIRST, " - batch.ref_prefix_chosen", "", {"closed form"}),
+    "first tokens as the reward": (FIRST, "chosen_rewards=chosen,", "chosen_rewards=chosen + first,", {"rewards"}),
     "a section left out": (SFT, "Source:", "From:", {"documentation"}),
     "a parameter left out": (SFT, "beta: strength", "bet: strength", {"documentation"}),
     "a unit left out": (SFT, "per nat.", "a number.", {"documentation"}),

@@ -40,7 +40,8 @@ def alphapo(
     Source:
         Gupta et al. 2025.
 
-        In TRL: CPOTrainer with `loss_type="alphapo"` and γ as `simpo_gamma`, the same loss.
+        In TRL: CPOTrainer with `loss_type="alphapo"` and γ as `simpo_gamma`, the same loss. Tests hold both equal in
+        value and gradient.
 
     Differs from the source:
         1. The exponent is held at 80 or less, so that the reward stays finite: at α = 0.25 that is 320 nats per token.

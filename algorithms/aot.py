@@ -40,7 +40,8 @@ def aot(
     Source:
         Melnyk et al. 2024, the paired form with the logistic loss.
 
-        In TRL: DPOTrainer with `loss_type="aot"`, the same loss, over a batch of one device.
+        In TRL: DPOTrainer with `loss_type="aot"`, the same loss, over a batch of one device. Tests hold both equal in
+        value and gradient.
 
     Differs from the source:
         1. Margins are sorted over the effective batch, not over a micro-batch. A forward pass over the batch pays for

@@ -41,7 +41,8 @@ def aot_unpaired(
     Source:
         Melnyk et al. 2024, the unpaired form with the logistic loss.
 
-        In TRL: DPOTrainer with `loss_type="aot_unpaired"`, the same loss, over a batch of one device.
+        In TRL: DPOTrainer with `loss_type="aot_unpaired"`, the same loss, over a batch of one device. Tests hold both
+        equal in value and gradient.
 
     Differs from the source:
         1. Log-ratios are sorted over the effective batch, not over a micro-batch. A forward pass over the batch pays

@@ -32,7 +32,7 @@ def apo_zero(logps: ReferencedPairLogps, *, beta: Annotated[float, Gt(0), Range(
     Source:
         D'Oosterlinck et al. 2024, equation 7.
 
-        In TRL: DPOTrainer with `loss_type="apo_zero"`, the same loss.
+        In TRL: DPOTrainer with `loss_type="apo_zero"`, the same loss. Tests hold both equal in value and gradient.
 
     Differs from the source:
         1. The paper's loss is this one less 1, which changes no gradient.

@@ -38,7 +38,8 @@ def apo_zero_unpaired(
     Source:
         The loss of D'Oosterlinck et al. 2024, equation 7, taken apart into its two sides, as TRL does.
 
-        In TRL: KTOTrainer with `loss_type="apo_zero_unpaired"`, the same loss.
+        In TRL: KTOTrainer with `loss_type="apo_zero_unpaired"`, the same loss. Tests hold both equal in value and
+        gradient.
 
     Differs from the source:
         1. The paper's loss is on pairs and has no weights: those are KTO's, as in TRL.

@@ -42,8 +42,10 @@ def bco(logps: BatchUnpairedLogps, *, beta: Annotated[float, Gt(0), Range(0.01, 
     Source:
         Jung et al. 2024, the loss of theorem 3 with the reward shift δ.
 
-        In TRL: its BCOTrainer, which TRL 1.16 no longer has, without density ratios (`prompt_sample_size`): the same
-        loss and the same running mean, with the current batch in it.
+        In TRL: BCOTrainer of earlier versions (1.16 has none) without `prompt_sample_size`; the same loss and the same
+        running mean, with the current batch in it.
+
+        Tests hold it to its equation, computed one number at a time.
 
     Differs from the source:
         1. δ is the mean over all answers, as in TRL. The paper's is half the sum of the mean of desirable answers and

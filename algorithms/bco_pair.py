@@ -31,7 +31,9 @@ def bco_pair(logps: ReferencedPairLogps, *, beta: Annotated[float, Gt(0), Range(
     Source:
         Jung et al. 2024, the loss of theorem 3, an upper bound of DPO's.
 
-        In TRL: DPOTrainer with `loss_type="bco_pair"`, the same loss.
+        In TRL: DPOTrainer with `loss_type="bco_pair"`, the same loss. Tests hold both equal in value and gradient.
+
+        Also in LLaMA-Factory (`pref_bco_weight`, added to DPO).
 
     Differs from the source:
         1. The paper subtracts a reward shift δ from both rewards; here it is 0, as in TRL. `bco` has it.

@@ -22,6 +22,8 @@ def best_of_n(rewards: Tensor) -> Tensor:
         Nakano et al. 2021 (best of 4, 16 and 64, which is the range of n); the KL bound of Beirami et al. 2024
         (arXiv:2401.01879).
 
+        Tests hold it to the highest reward among the candidates.
+
     Differs from the source:
         1. Candidates are answers of the suite's base, not of a policy fine-tuned on demonstrations.
     """

@@ -58,6 +58,8 @@ def beta_dpo(
         Wu et al. 2024, sections 4.1 and 4.2, and the authors' code (github.com/junkangwu/beta-DPO, `trainers.py`),
         where M₀ starts at 0 and has the current batch in it, and β is 0.001 or more.
 
+        Tests hold it to its equation, computed one number at a time.
+
     Differs from the source:
         1. The authors draw the pairs that are kept, with a probability that falls with the distance from M₀ in
            deviations. Here those nearest to M₀ are kept, all of them where distances are equal: no chance takes part.

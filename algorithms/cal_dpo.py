@@ -43,6 +43,8 @@ def cal_dpo(
 
         Not in TRL.
 
+        Tests hold it to its equation, computed one number at a time.
+
     Differs from the source:
         1. The default learning rate suits LoRA adapters (5e-7 in the authors' run, all weights trained).
     """

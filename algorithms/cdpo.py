@@ -38,6 +38,10 @@ def cdpo(
         Mitchell 2023, "A note on DPO with noisy preferences and relationship to IPO"; DPO itself is
         Rafailov et al. 2023.
 
+        Tests hold it to its equation, computed one number at a time.
+
+        Also in LLaMA-Factory (`dpo_label_smoothing`), OpenRLHF (`--label_smoothing`).
+
     Differs from the source:
         1. The default learning rate suits LoRA adapters (about ten times that of full fine-tuning).
     """

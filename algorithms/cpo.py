@@ -29,6 +29,9 @@ def cpo(
     Source:
         Xu et al. 2024, section 3.
 
+        In TRL: CPOTrainer with `loss_type="sigmoid"` and λ as `cpo_alpha`; its likelihood term is a mean over all
+        answer tokens of a batch. Tests hold both equal in value and gradient, but for the weight of long answers.
+
     Differs from the source:
         1. The likelihood term is a mean over the answer's tokens, then over answers, so that a long answer weighs no
            more than a short one; the authors' code means over all tokens of a batch.

@@ -32,12 +32,15 @@ def cpo_ipo(
         Per-example loss and the rewards s̄ (nats per token), each of shape [rows].
 
     Source:
-        TRL's CPOTrainer with `loss_type="ipo"`, τ as `beta` and λ as `cpo_alpha`: the squared loss of Azar et al. 2023,
-        equation 17, in the place of the logistic one of CPO (Xu et al. 2024, arXiv:2401.08417). No paper has both.
+        The squared loss of Azar et al. 2023, equation 17, in place of the logistic one of CPO (Xu et al. 2024,
+        arXiv:2401.08417). No paper has both; TRL does.
+
+        In TRL: CPOTrainer with `loss_type="ipo"`, τ as `beta` and λ as `cpo_alpha`; its likelihood term is a mean over
+        all answer tokens of a batch. Tests hold both equal in value and gradient, but for the weight of long answers.
 
     Differs from the source:
-        1. The likelihood term is a mean over the answer's tokens, then over answers; TRL's is a mean over all answer
-           tokens of a batch, where long answers weigh more.
+        1. The likelihood term is a mean over the answer's tokens, then over answers, so that a long answer weighs no
+           more than a short one.
         2. TRL notes β·s̄ as the rewards; τ scales no reward here, as in `ipo`.
         3. The default learning rate suits LoRA adapters.
     """

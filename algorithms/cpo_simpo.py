@@ -39,7 +39,8 @@ def cpo_simpo(
         is SimPO (Meng et al. 2024, arXiv:2405.14734).
 
         In TRL: CPOTrainer with `loss_type="simpo"`, λ as `cpo_alpha` and γ as `simpo_gamma`; its likelihood term is a
-        mean over all answer tokens of a batch, where long answers weigh more.
+        mean over all answer tokens of a batch, where long answers weigh more. Tests hold both equal in value and
+        gradient, but for the weight of long answers.
 
     Differs from the source:
         1. The likelihood term is a mean over the answer's tokens, then over answers; the README writes the sum, its

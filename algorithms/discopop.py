@@ -45,7 +45,7 @@ def discopop(
 
         In TRL: DPOTrainer with `loss_type="discopop"` and τ as `discopop_tau`. The same loss, but TRL multiplies e^−h
         by m, which is not a number where the one overflows and the other is 0 (below h = −88); here the exponents are
-        added.
+        added. Tests hold both equal in value and gradient.
 
     Differs from the source:
         1. The default learning rate suits LoRA adapters (5e-7 in the paper, all weights trained).

@@ -44,7 +44,9 @@ def dpo(
         Rafailov et al. 2023, equation 7; the divergences are of Wang et al. 2023 (arXiv:2309.16240).
 
         In TRL: DPOTrainer with `loss_type="sigmoid"` and `f_divergence_type`, the same loss. Its
-        `f_alpha_divergence_coef` is 1 − α, and its `forward_kl` is α = 1.
+        `f_alpha_divergence_coef` is 1 − α, and its `forward_kl` is α = 1. Tests hold both equal in value and gradient.
+
+        Also in LLaMA-Factory (`pref_loss: sigmoid`), OpenRLHF, align-anything.
 
     Differs from the source:
         1. The default learning rate suits LoRA adapters (about ten times that of full fine-tuning, 5e-7 to 5e-6).

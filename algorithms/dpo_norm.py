@@ -32,7 +32,7 @@ def dpo_norm(logps: ReferencedPairLogps, *, beta: Annotated[float, Gt(0)] = 5.0)
     Source:
         Lambert et al. 2024 (Tülu 3), the section on preference tuning.
 
-        In TRL: DPOTrainer with `loss_type="sigmoid_norm"`, the same loss.
+        In TRL: DPOTrainer with `loss_type="sigmoid_norm"`, the same loss. Tests hold both equal in value and gradient.
 
     Differs from the source:
         1. The default learning rate suits LoRA adapters (the paper's 8B model has 5e-7, all weights trained).

@@ -40,6 +40,8 @@ def dpop(
 
         Not in TRL.
 
+        Tests hold it to its equation, computed one number at a time.
+
     Differs from the source:
         1. The default learning rate suits LoRA adapters (about ten times that of full fine-tuning).
     """

@@ -38,7 +38,8 @@ def exo(
     Source:
         Ji et al. 2024, EXO-pref, equation 16.
 
-        In TRL: DPOTrainer with `loss_type="exo_pair"` and ε as `label_smoothing`, the same loss.
+        In TRL: DPOTrainer with `loss_type="exo_pair"` and ε as `label_smoothing`, the same loss. Tests hold both equal
+        in value and gradient.
 
     Differs from the source:
         1. Two given answers per prompt; the paper also has the loss for more, with a reward model.

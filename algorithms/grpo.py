@@ -41,6 +41,11 @@ def grpo(rollouts: Rollouts, *, clip: Annotated[float, Gt(0)] = 0.2, kl_coef: An
     Source:
         Shao et al. 2024, equations 3 and 4.
 
+        In TRL: GRPOTrainer with `loss_type="grpo"` and `use_bias_correction_kl=False`, the same advantages and loss.
+        Tests hold both equal in value and gradient.
+
+        Also in OpenRLHF, align-anything.
+
     Differs from the source:
         1. The standard deviation is the unbiased one, and 1e-4 keeps it off 0, as in TRL.
         2. The default learning rate suits LoRA adapters (1e-6 in the paper).

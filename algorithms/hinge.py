@@ -31,7 +31,9 @@ def hinge(logps: ReferencedPairLogps, *, beta: Annotated[float, Gt(0), Range(0.0
         Liu et al. 2023 (RSO), the loss called hinge-norm; `slic` is the one without a reference.
 
         In TRL: DPOTrainer with `loss_type="hinge"`, the same loss. TRL cites SLiC for it, whose loss reads no
-        reference.
+        reference. Tests hold both equal in value and gradient.
+
+        Also in LLaMA-Factory (`pref_loss: hinge`).
 
     Differs from the source:
         1. The pairs are those of the data; the paper samples new ones from an estimate of the best policy.

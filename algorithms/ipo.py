@@ -30,6 +30,11 @@ def ipo(logps: ReferencedPairLogps, *, tau: Annotated[float, Gt(0), Range(0.01, 
     Source:
         Azar et al. 2023, equation 17.
 
+        In TRL: DPOTrainer with `loss_type="ipo"` and τ as `beta`, the same loss. Tests hold both equal in value and
+        gradient.
+
+        Also in LLaMA-Factory (`pref_loss: ipo`), OpenRLHF (`--ipo`, with sums).
+
     Differs from the source:
         1. Log-ratios are means over tokens, not sums: the equation leaves it open, the authors confirmed means to the
            implementers of TRL, whose loss this is; the DPO repository and OpenRLHF take sums under the same name.

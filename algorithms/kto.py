@@ -40,6 +40,11 @@ def kto(
     Source:
         Ethayarajh et al. 2024, equation 8.
 
+        In TRL: KTOTrainer with `loss_type="kto"`, the same loss, drift included, over a batch of one device. Tests hold
+        both equal in value and gradient.
+
+        Also in LLaMA-Factory (`stage: kto`), OpenRLHF, align-anything.
+
     Differs from the source:
         1. z0 is taken over the whole effective batch, not over a micro-batch.
         2. A row's mismatched answer is the same in every epoch, so that its reference is computed once.

@@ -39,7 +39,8 @@ def ld_dpo(
     Source:
         Liu et al. 2024, section 4, equations of the modified likelihood.
 
-        In TRL: DPOTrainer with `loss_type="sigmoid"`, α as `ld_alpha`, the same loss; it notes β·ρ' as rewards.
+        In TRL: DPOTrainer with `loss_type="sigmoid"`, α as `ld_alpha`, the same loss; it notes β·ρ' as rewards. Tests
+        hold both equal in value and gradient.
 
     Differs from the source:
         1. The rewards are of whole answers, all tokens alike: α weighs the loss only.

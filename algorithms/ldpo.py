@@ -35,6 +35,8 @@ def ldpo(
         Park et al. 2024, section 3, where it is called R-DPO; `rdpo` here is robust DPO. The policy that maximises
         r − α|y| with a KL penalty has r = β·ρ + α|y| + const, which Bradley–Terry is applied to.
 
+        Tests hold it to its equation, computed one number at a time.
+
     Differs from the source:
         1. The default learning rate suits LoRA adapters.
     """

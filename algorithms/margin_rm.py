@@ -37,6 +37,9 @@ def margin_rm(
         Touvron et al. 2023 (Llama 2), equation 2; the centring term is Eisenstein et al. 2023 (arXiv:2312.09244), as in
         TRL's RewardTrainer, which subtracts a column `margin` likewise.
 
+        In TRL: RewardTrainer on rows with a column `margin`, the same loss at a scale of 1. Tests hold both equal in
+        value and gradient.
+
     Differs from the source:
         1. The margin is any number of the data's. Llama 2 has one for each of four ratings, from "significantly better"
            to "negligibly better": 1, 2/3, 1/3 and 0, or 3, 2, 1 and 0. Scale does the same for margins of other units.

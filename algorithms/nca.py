@@ -33,7 +33,7 @@ def nca(logps: ReferencedPairLogps, *, beta: Annotated[float, Gt(0), Range(0.01,
     Source:
         Chen et al. 2024, the pairwise NCA loss of section 4.1.
 
-        In TRL: DPOTrainer with `loss_type="nca_pair"`, the same loss.
+        In TRL: DPOTrainer with `loss_type="nca_pair"`, the same loss. Tests hold both equal in value and gradient.
 
     Differs from the source:
         1. Two answers per prompt; the paper also has the loss for more, with rewards.

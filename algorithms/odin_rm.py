@@ -41,6 +41,8 @@ def odin_rm(
     Source:
         Chen et al. 2024, the losses L^R, L^L and L^O.
 
+        Tests hold it to its equation, computed one number at a time.
+
     Differs from the source:
         1. The correlations are taken over the whole effective batch, not over a micro-batch.
         2. The orthogonality term is the cosine, which no shrinking of the weights can lower.

@@ -39,6 +39,8 @@ def odpo(
         authors' code (rycolab/odpo, `preference_loss` with `offset`), whose option `ratio` takes the logarithm of the
         ratio of both scores in its place.
 
+        Tests hold it to its equation, computed one number at a time.
+
     Differs from the source:
         1. A margin below 1e-6 counts as 1e-6, so that a row whose scores are equal, or contradict its label, asks for
            next to nothing; the source's logarithm is infinite or undefined there.

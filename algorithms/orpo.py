@@ -32,6 +32,11 @@ def orpo(logps: PairLogps, *, lambda_: Annotated[float, Ge(0), Range(0.1, 1)] = 
     Source:
         Hong et al. 2024, equations 6 and 7.
 
+        In TRL: ORPOTrainer with λ as `beta`; its likelihood term is a mean over all tokens of a batch, prompts
+        included. Tests hold both equal in value and gradient, but for the likelihood term.
+
+        Also in LLaMA-Factory (`pref_loss: orpo`, of the answer only), align-anything.
+
     Differs from the source:
         1. The likelihood term covers the answer only, as in the paper's text; the authors' code (and TRL) covers the
            prompt too.

@@ -44,6 +44,8 @@ def poe_rm(
     Source:
         Shen et al. 2023, section 3.
 
+        Tests hold it to its equation, computed one number at a time.
+
     Differs from the source:
         1. The bias expert is a recurrent network of 32 units over the frozen input embeddings, not a language model.
         2. The bias expert's own loss, on request. Nothing in the published objective says which of the two experts is

@@ -70,6 +70,10 @@ def ppo(
         Schulman et al. 2017, equation 7, with the token rewards of Ouyang et al. 2022 (arXiv:2203.02155); value
         clipping and whitening as in Huang et al. 2024 (arXiv:2403.17031).
 
+        Tests hold it to its equations, computed one number at a time.
+
+        Also in LLaMA-Factory (`stage: ppo`), OpenRLHF, align-anything.
+
     Differs from the source:
         1. Every update goes over the whole batch of answers; there are no smaller mini-batches.
         2. The critic is a linear head on the policy's own hidden states, started at 0, not a second network.

@@ -37,6 +37,9 @@ def rdpo(
     Source:
         Ray Chowdhury et al. 2024, the robust loss of section 3.
 
+        In TRL: DPOTrainer with `loss_type="robust"` and ε as `label_smoothing`, the same loss. Tests hold both equal in
+        value and gradient.
+
     Differs from the source:
         1. The default learning rate suits LoRA adapters (about ten times that of full fine-tuning).
     """

@@ -42,6 +42,8 @@ def rloo(rollouts: Rollouts, *, clip: Annotated[float, Gt(0)] = 0.2) -> Loss:
     Source:
         Ahmadian et al. 2024, equations 6 and 9.
 
+        In TRL: RLOOTrainer, the same advantages and loss. Tests hold both equal in value and gradient.
+
     Differs from the source:
         1. The clipped ratio, as in TRL, allows several updates per batch; with one, the gradient is the paper's.
         2. A prompt with a single sample has no baseline and adds nothing.

@@ -30,6 +30,11 @@ def rm(scores: PairScores, *, centering: Annotated[float, Ge(0), Range(0, 0.01)]
     Source:
         Ouyang et al. 2022, equation 1; the centring term is Eisenstein et al. 2023 (arXiv:2312.09244), as in TRL.
 
+        In TRL: RewardTrainer with the centring as `center_rewards_coefficient`, the same loss. Tests hold both equal in
+        value and gradient.
+
+        Also in LLaMA-Factory (`stage: rm`), OpenRLHF, align-anything.
+
     Differs from the source:
         1. Pairs are independent rows; Ouyang et al. average over all pairs of a ranking of one prompt.
     """

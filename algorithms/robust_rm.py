@@ -39,6 +39,8 @@ def robust_rm(
         The max–min loss of Madry et al. 2018 (arXiv:1706.06083) with the one-step inner maximum on embeddings of Miyato
         et al. 2017, equation 5, on the Bradley–Terry loss.
 
+        Tests hold it to its equation, computed one number at a time.
+
     Differs from the source:
         1. The radius is relative to each answer's own embeddings, so that it means the same for every base.
     """

@@ -34,6 +34,12 @@ def rpo(
     Source:
         Pang et al. 2024, equation 1 (Iterative Reasoning Preference Optimization); known as RPO in TRL and others.
 
+        In TRL: DPOTrainer with `loss_type=["sigmoid", "sft"]` and λ in `loss_weights`; its likelihood term is a mean
+        over all answer tokens of a batch. Tests hold both equal in value and gradient, but for the weight of long
+        answers.
+
+        Also in LLaMA-Factory (`pref_ftx`), OpenRLHF (`--nll_loss_coef`).
+
     Differs from the source:
         1. One round on given pairs; the paper repeats it on pairs that the policy itself wrote.
         2. The default learning rate suits LoRA adapters.

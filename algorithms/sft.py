@@ -23,6 +23,11 @@ def sft(logps: ChosenLogps) -> Loss:
     Source:
         Ouyang et al. 2022, section 3.5, the first step.
 
+        In TRL: DPOTrainer with `loss_type="sft"`; its loss is a mean over all answer tokens of a batch. Tests hold both
+        equal in value and gradient, but for the weight of long answers.
+
+        Also in LLaMA-Factory (`stage: sft`), OpenRLHF, align-anything.
+
     Differs from the source:
         1. Each answer weighs the same: the mean over its tokens, then over answers. A mean over all tokens of a batch,
            as in most trainers, gives long answers more weight, and the comparison here is over answers.

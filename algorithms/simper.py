@@ -25,6 +25,8 @@ def simper(logps: PairLogps) -> Loss:
 
         Not in TRL.
 
+        Tests hold it to its equation, computed one number at a time.
+
     Differs from the source:
         1. The rewards are what the loss compares; the authors' code notes s̄.
         2. The default learning rate suits LoRA adapters, as SimPO's here (3e-7 to 1e-6 in the authors' runs).

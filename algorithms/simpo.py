@@ -36,6 +36,11 @@ def simpo(
     Source:
         Meng et al. 2024, equation 6.
 
+        In TRL: CPOTrainer with `loss_type="simpo"`, `cpo_alpha=0` and γ as `simpo_gamma`, the same loss. Tests hold
+        both equal in value and gradient.
+
+        Also in LLaMA-Factory (`pref_loss: simpo`), align-anything.
+
     Differs from the source:
         1. The default learning rate suits LoRA adapters (the paper tunes 3e-7 to 1e-6 for full fine-tuning).
     """

@@ -32,7 +32,8 @@ def slic(
         Zhao et al. 2023 (SLiC-HF), section 2.
 
         In TRL: CPOTrainer with `loss_type="hinge"`: δ is 1, and the likelihood term is a mean over all answer tokens of
-        a batch, where long answers weigh more. For its DPOTrainer's hinge, which reads a reference, see `hinge`.
+        a batch, where long answers weigh more. For its DPOTrainer's hinge, which reads a reference, see `hinge`. Tests
+        hold both equal in value and gradient, but for the weight of long answers.
 
     Differs from the source:
         1. The likelihood term keeps to the chosen answer; the paper may keep to the answers of the fine-tuning set.

@@ -30,7 +30,8 @@ def sppo_hard(logps: ReferencedPairLogps, *, beta: Annotated[float, Gt(0), Range
     Source:
         Wu et al. 2024, equation 4.7, where the chosen answer's win probability is 1 and the rejected one's 0.
 
-        In TRL: DPOTrainer with `loss_type="sppo_hard"`, the same loss. The authors' code takes half of it.
+        In TRL: DPOTrainer with `loss_type="sppo_hard"`, the same loss. The authors' code takes half of it. Tests hold
+        both equal in value and gradient.
 
     Differs from the source:
         1. One round on given pairs; the paper repeats it on answers that the policy itself wrote.

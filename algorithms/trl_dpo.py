@@ -28,6 +28,8 @@ def trl_dpo(job: PairJob, *, beta: Annotated[float, Gt(0)] = 0.1) -> None:
     Source:
         trl.DPOTrainer, loss_type="sigmoid"; Rafailov et al. 2023, equation 7.
 
+        Tests hold it to the training of `dpo`: losses, gradient norms, and what the trained model says.
+
     Differs from dpo:
         1. Nothing but what holds for all of TRL's trainers here: see `_trl.py`.
     """

@@ -42,6 +42,8 @@ def trl_grpo(
     Source:
         trl.GRPOTrainer, loss_type="grpo"; Shao et al. 2024, equation 3.
 
+        Tests hold it to a reward that rises; the loss is TRL's own.
+
     Differs from the source:
         1. The loss is the paper's, with a mean over each answer's tokens; TRL's own default is `dapo`, and its β is 0.
         2. One update follows each sampling, so that the ratio is 1 and clips nothing.

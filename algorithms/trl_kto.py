@@ -37,6 +37,8 @@ def trl_kto(
     Source:
         trl.KTOTrainer, loss_type="kto"; Ethayarajh et al. 2024, equation 8.
 
+        Tests hold it to the training of `kto`: losses, gradient norms, and what the trained model says.
+
     Differs from kto:
         1. z0 is taken over a micro-batch, by ours over the effective batch. They agree where one micro-batch holds the
            whole batch.

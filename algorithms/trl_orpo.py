@@ -29,6 +29,8 @@ def trl_orpo(job: PairJob, *, lambda_: Annotated[float, Ge(0)] = 0.1) -> None:
     Source:
         trl.experimental.orpo.ORPOTrainer; Hong et al. 2024, equations 6 and 7.
 
+        Tests hold it to the training of `orpo`: losses, gradient norms, and what the trained model says.
+
     Differs from orpo:
         1. The likelihood term covers the prompt, too, and is a mean over tokens; ours is the mean over answers of each
            answer's own mean. They agree where prompts have one token and chosen answers have equal lengths, and in

@@ -41,6 +41,8 @@ def trl_rloo(
     Source:
         trl.RLOOTrainer; Ahmadian et al. 2024, section 3.3.
 
+        Tests hold it to a reward that rises; the loss is TRL's own.
+
     Differs from the source:
         1. One update follows each sampling, so that the ratio is 1 and clips nothing.
         2. `batch_size` counts prompts, and a step takes k times as many answers. A shorter last batch is filled up by

@@ -28,6 +28,8 @@ def trl_rm(job: PairJob, *, centering: Annotated[float, Ge(0)] = 0.01) -> None:
     Source:
         trl.RewardTrainer; Ouyang et al. 2022, equation 1.
 
+        Tests hold it to the training of `rm`: losses, gradient norms, and what the trained model says.
+
     Differs from rm:
         1. Nothing in fp32. TRL finds an answer's last token by the pad token's id, ours by the mask: here rows are
            padded with a token that ends none of them.

@@ -29,6 +29,8 @@ def trl_simpo(job: PairJob, *, beta: Annotated[float, Gt(0)] = 2.5, gamma: Annot
     Source:
         trl.experimental.cpo.CPOTrainer, loss_type="simpo"; Meng et al. 2024, equation 6.
 
+        Tests hold it to the training of `simpo`: losses, gradient norms, and what the trained model says.
+
     Differs from simpo:
         1. Nothing but what holds for all of TRL's trainers here: see `_trl.py`. The likelihood term that TRL adds by
            default (`cpo_alpha = 1`) is off.

@@ -17,6 +17,15 @@ from align_bench.records import OWN_SETTINGS, START_SETTINGS, Parameters
 
 DataKind: TypeAlias = Literal["pairs", "chosen", "unpaired", "scores", "rollouts", "candidates"]
 
+# By what a method learns from, but for pairs.
+FAMILIES: Mapping[str, str] = {
+    "chosen": "Chosen answers",
+    "unpaired": "Single answers",
+    "scores": "Reward models",
+    "rollouts": "Online, against a reward",
+    "candidates": "Choice among answers of the base",
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Algorithm(ABC):
@@ -106,6 +115,13 @@ class Algorithm(ABC):
     def descriptions(self) -> dict[str, str]:
         """What its docstring says of each argument: name → description, in one line."""
         return described(self.doc)
+
+    @property
+    def family(self) -> str:
+        """What kind of method it is, in words, by what it learns from."""
+        if self.data == "pairs":
+            return f"Pairs, {'against' if self.reference else 'without'} a reference"
+        return FAMILIES[self.data]
 
     @property
     def sections(self) -> tuple[str, ...]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+import textwrap
 
 from docstring_parser import ParseError
 from docstring_parser.google import GoogleParser, Section, SectionType
@@ -11,6 +13,7 @@ from docstring_parser.google import GoogleParser, Section, SectionType
 SECTIONS = ("Equation", "Args", "Returns", "Source", "Differs from the source")
 
 _HEADING = re.compile(r"^([A-Z][\w ,'’-]*):[ \t]*$", re.MULTILINE)
+_PLACE = re.compile(r"(?:`[^`]*`|(?![;:.] |, the same |, over ).)+")  # up to what is said of it; code is left whole
 _NAMED = {"Args": "param", "Arguments": "param", "Attributes": "attribute"}
 
 
@@ -40,3 +43,36 @@ def described(doc: str) -> dict[str, str]:
 def sections_of(doc: str) -> tuple[str, ...]:
     """The headings of a dedented docstring, in order, without their colons."""
     return tuple(_HEADING.findall(doc))
+
+
+def section(doc: str, heading: str) -> str:
+    """What a dedented docstring says under a heading, dedented; empty where it has none."""
+    lines = doc.splitlines()
+    if f"{heading}:" not in lines:
+        return ""
+    rest = lines[lines.index(f"{heading}:") + 1 :]
+    own = list(itertools.takewhile(lambda line: not line or line[0] == " ", rest))
+    return textwrap.dedent("\n".join(own)).strip()
+
+
+def elsewhere(doc: str) -> str:
+    """Where else a method exists, by the lines `In TRL: …` and `Also in …` of its `Source`; empty where it has none."""
+    found = []
+    for paragraph in map(_in_a_line, section(doc, "Source").split("\n\n")):
+        if paragraph.startswith("In TRL: "):
+            found.append("TRL: " + _PLACE.findall(paragraph.removeprefix("In TRL: "))[0].rstrip("."))
+        elif paragraph.startswith("Also in "):
+            found.append(paragraph.removeprefix("Also in ").rstrip("."))
+    return "; ".join(found)
+
+
+def held_equal(doc: str) -> str:
+    """What tests hold a method to, by the sentence `Tests hold …` of its `Source`; empty where it has none."""
+    found = re.search(r"Tests hold (?:it to |both equal in )(.+?)\.(?: |$)", _in_a_line(section(doc, "Source")))
+    if found is None:
+        return ""
+    return f"TRL, in {found[1]}" if "both equal in" in found[0] else found[1]
+
+
+def _in_a_line(text: str) -> str:
+    return " ".join(text.split())

@@ -176,6 +176,11 @@ class Recipe(Algorithm):
     obstacle: Callable[[], str | None] | None = None
 
     @property
+    def family(self) -> str:
+        """Another library trains."""
+        return "Trainings of other libraries"
+
+    @property
     def sections(self) -> tuple[str, ...]:
         """The headings that its docstring is to have: it returns nothing, and differs from the method it repeats."""
         return tuple(section for section in SECTIONS if section not in ("Returns", "Differs from the source"))

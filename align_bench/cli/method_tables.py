@@ -12,53 +12,47 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from align_bench.api import Algorithm, OfflineAlgorithm, Selection
+from align_bench.api import Selection
+from align_bench.api.docstrings import elsewhere, held_equal
+from align_bench.plugins.methods_page import by_family, data_in_words
 from align_bench.plugins.registry import Plugin, Registry
 from align_bench.records import OWN_SETTINGS
 
 if TYPE_CHECKING:
     from align_bench.testing import CheckReport, Status  # they import torch, and methods are listed without it
 
-_DATA = {
-    "pairs": "pairs",
-    "chosen": "chosen answers",
-    "unpaired": "single answers",
-    "scores": "pairs, scalar head",
-    "rollouts": "prompts",
-    "candidates": "none: nothing is trained",
-}
 
+def algorithms_table(registry: Registry) -> Iterator[Table]:
+    """A table per family, a row per method; broken files last, with their reason.
 
-def algorithms_table(registry: Registry) -> Table:
-    """One row per method: data kind, need of a reference, paper, origin; broken files last, with their reason."""
-    table = Table(title=f"{len(registry.plugins)} methods")
-    for heading in ("method", "what it is", "data", "reference", "paper", "origin"):
-        table.add_column(heading, overflow="fold", no_wrap=heading in ("method", "paper"))
-    for name, plugin in registry.plugins.items():
-        algorithm = plugin.algorithm
-        table.add_row(
-            escape(name),
-            escape(algorithm.summary.split(":")[0]),
-            _data_in_words(algorithm),
-            algorithm.reference_in_words,
-            escape(algorithm.paper),
-            plugin.origin if plugin.origin == "built-in" else escape(f"{plugin.origin}: {plugin.path}"),
-        )
-    for broken in registry.broken:
-        table.add_row(
-            f"[red]{escape(broken.name)}[/]",
-            f"[red]{escape(broken.reason)}[/]",
-            "",
-            "",
-            "",
-            escape(str(broken.path)),
-        )
-    return table
-
-
-def _data_in_words(algorithm: Algorithm) -> str:
-    margin = isinstance(algorithm, OfflineAlgorithm) and algorithm.reading.margin
-    return f"{_DATA[algorithm.data]}, with a margin" if margin else _DATA[algorithm.data]
+    A row says what the method is and reads, its paper, where else it exists, and what tests hold it equal to.
+    """
+    families = by_family(registry.plugins.values())
+    for number, (family, plugins) in enumerate(families.items()):
+        total = f"{len(registry.plugins)} methods\n\n" if number == 0 else ""
+        table = Table(title=f"{total}{family} ({len(plugins)})", title_justify="left", box=box.SIMPLE_HEAD, leading=1)
+        for heading in ("method", "what it is; data; reference; paper", "also in", "held equal to, by tests"):
+            table.add_column(heading, overflow="fold", no_wrap=heading == "method")
+        for plugin in plugins:
+            algorithm = plugin.algorithm
+            facts = [
+                algorithm.summary.split(":")[0],
+                f"{data_in_words(algorithm)}; reference: {algorithm.reference_in_words}",
+                algorithm.paper,
+                *([] if plugin.origin == "built-in" else [f"{plugin.origin}: {plugin.path}"]),
+            ]
+            cells = ("\n".join(facts), elsewhere(algorithm.doc).replace("; ", "\n"), held_equal(algorithm.doc))
+            table.add_row(escape(algorithm.name), *map(escape, cells))
+        yield table
+    if registry.broken:
+        table = Table(title="files that fail to load", title_justify="left", box=box.SIMPLE_HEAD)
+        for heading in ("file", "reason", "path"):
+            table.add_column(heading, overflow="fold")
+        for broken in registry.broken:
+            table.add_row(
+                f"[red]{escape(broken.name)}[/]", f"[red]{escape(broken.reason)}[/]", escape(str(broken.path))
+            )
+        yield table
 
 
 def method_page(plugin: Plugin) -> Iterator[RenderableType]:
@@ -94,7 +88,7 @@ def method_page(plugin: Plugin) -> Iterator[RenderableType]:
             f"picks among answers of the base; with its defaults, KL to the base of at most {bound:.3f} nats per prompt"
         )
         return
-    yield Text(f"data: {_data_in_words(algorithm)}; {algorithm.needs}; its reward: {algorithm.reward}")
+    yield Text(f"data: {data_in_words(algorithm)}; {algorithm.needs}; its reward: {algorithm.reward}")
 
 
 def _starts(algorithm: Algorithm) -> Iterator[tuple[str, str, str, str]]:

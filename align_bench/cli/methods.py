@@ -23,13 +23,14 @@ NO_METHODS = {
 
 @app.command()
 def algorithms(plugin: Plugins = None) -> None:
-    """List all available methods, and plugin files that fail to load.
+    """List all available methods by family, and plugin files that fail to load.
 
     Example: align-bench algorithms --plugin my_method.py
     """
     from align_bench.cli.method_tables import algorithms_table
 
-    console.print(algorithms_table(registry_for(plugin)))
+    for table in algorithms_table(registry_for(plugin)):
+        console.print(table)
 
 
 @app.command()

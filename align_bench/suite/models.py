@@ -488,11 +488,11 @@ def _method_entry(value: Any) -> Any:
     raise ValueError("expected a method's name, or `name: {parameter: value}`")
 
 
-def _terms(terms: Mapping[Any, Any]) -> dict[str, Any]:
+def _terms(terms: Mapping[object, object]) -> dict[str, object]:
     """The parameters of a sum: for each term, in alphabetical order, its weight and its own."""
     if len(terms) < 2:
         raise ValueError(f"a sum has two terms or more, got {len(terms)}; expected {_SUM_FORMS}")
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for term, value in sorted(terms.items(), key=lambda item: str(item[0])):
         if isinstance(value, Mapping) and "weight" not in value:
             raise ValueError(f"sum: {term} has no weight; expected {_SUM_FORMS}")

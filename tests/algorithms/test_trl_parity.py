@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from align_bench.api import Experience, OfflineAlgorithm, OnlineAlgorithm, Rollouts, summed
+from align_bench.api.docstrings import held_equal
 from align_bench.data.chat import tokenize
 from align_bench.data.planted import planted
 from align_bench.evaluate.preference import mismatched_logps, prefix_logps, table_logps
@@ -415,6 +416,17 @@ def test_every_loss_of_trl_is_compared_or_named() -> None:
     compared = {options["loss_type"] for _, _, options in CPO_LOSSES} - {"alphapo"}
     assert loss_types(CPOTrainer.cpo_loss) == compared | NOT_IN_CPO_LOSSES
     assert loss_types(KTOTrainer._compute_loss) == {"kto", "apo_zero_unpaired"}
+
+
+def test_what_docstrings_say_of_trl_is_what_is_compared() -> None:
+    compared = {name for name, *_ in (*DPO_LOSSES, *CPO_LOSSES)}
+    compared |= {"rm", "margin_rm", "kto", "apo_zero_unpaired", "orpo", "rpo", "sft", "rloo", "grpo"}
+    said = {
+        name
+        for name, plugin in load_registry().plugins.items()
+        if held_equal(plugin.algorithm.doc).startswith("TRL, in value and gradient")
+    }
+    assert said == compared
 
 
 def loss_types(function: Any) -> set[str]:

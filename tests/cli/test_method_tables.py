@@ -12,6 +12,7 @@ from annotated_types import Gt
 from rich.console import Console, RenderableType
 
 from align_bench.api import Job, Loss, ReferencedPairLogps, algorithm, recipe
+from align_bench.api.docstrings import elsewhere, held_equal
 from align_bench.cli.method_tables import algorithms_table, method_page
 from align_bench.plugins.registry import Broken, Plugin, Registry, load_registry
 
@@ -59,41 +60,68 @@ def line(text: str, start: str) -> str:
     return found
 
 
-def test_every_method_is_a_row() -> None:
+def row_of(text: str, name: str) -> str:
+    """All lines of a method's row."""
+    lines = text.splitlines()
+    (start,) = [place for place, each in enumerate(lines) if each.startswith(f"  {name} ")]
+    rest = lines[start + 1 :]
+    own = next(place for place, each in enumerate(rest) if not each.strip() or not each.startswith("    "))
+    return " ".join("\n".join([lines[start], *rest[:own]]).split())
+
+
+def test_every_method_is_a_row_of_its_family() -> None:
     registry = load_registry()
-    text = shown(algorithms_table(registry))
+    text = shown(*algorithms_table(registry))
     assert f"{len(registry.plugins)} methods" in text
+    assert len(registry.plugins) >= 45
+    families: dict[str, int] = {}
     for name, plugin in registry.plugins.items():
-        row = line(text, f"{name} ")
-        assert plugin.algorithm.summary.partition(":")[0] in row
-        assert plugin.algorithm.paper in row
-        assert "built-in" in row
+        algorithm, row = plugin.algorithm, row_of(text, name)
+        families[algorithm.family] = families.get(algorithm.family, 0) + 1
+        assert algorithm.summary.partition(":")[0] in row
+        assert algorithm.paper in row
+        assert held_equal(algorithm.doc) in row
+        for place in elsewhere(algorithm.doc).split("; "):
+            assert place in row
+    for family, count in families.items():
+        assert f"{family} ({count})" in text
 
 
 @pytest.mark.parametrize(
     ("name", "facts"),
     [
-        ("rm", (" pairs, scalar head ", " no ")),
-        ("dpo", (" pairs ", " yes ")),
-        ("kto", (" single answers ", " yes ")),
-        ("simpo", (" pairs ", " no ")),
+        ("rm", " pairs, scalar head; reference: no "),
+        ("dpo", " pairs; reference: yes "),
+        ("kto", " single answers, with mismatched answers; reference: yes "),
+        ("simpo", " pairs; reference: no "),
+        ("odpo", " pairs, with a margin; reference: yes "),
+        ("aot", " pairs, with the whole batch; reference: yes "),
     ],
 )
-def test_row_tells_what_a_method_needs(name: str, facts: tuple[str, ...]) -> None:
-    row = line(shown(algorithms_table(load_registry())), f"{name} ")
-    assert all(fact in row for fact in facts)
+def test_row_tells_what_a_method_needs(name: str, facts: str) -> None:
+    assert facts in row_of(shown(*algorithms_table(load_registry())), name)
+
+
+def test_where_else_a_method_exists_and_what_it_is_held_equal_to_is_read_from_its_source() -> None:
+    doc = (
+        "One line.\n\nSource:\n    A paper.\n\n    In TRL: XTrainer with\n    `a: b`, the same loss. Tests hold both\n"
+    )
+    doc += "    equal in value.\n\n    Also in OpenRLHF, others.\n\nDiffers from the source:\n    In TRL: nothing.\n"
+    assert (elsewhere(doc), held_equal(doc)) == ("TRL: XTrainer with `a: b`; OpenRLHF, others", "TRL, in value")
+    assert (elsewhere("No sections."), held_equal("No sections.")) == ("", "")
+    assert held_equal("Source:\n    A paper. Tests hold it to its equation.") == "its equation"
 
 
 def test_text_of_plugins_is_shown_and_not_obeyed() -> None:
     broken = Broken("[blink]x", Path("/some/[red]path[/].py"), "ValueError: closing [/nothing] and [bold]")
-    text = shown(algorithms_table(Registry({"hostile": PLUGIN}, (broken,))))
+    text = shown(*algorithms_table(Registry({"hostile": PLUGIN}, (broken,))))
     for said in (hostile.summary, hostile.paper, str(PLUGIN.path), "[blink]x", str(broken.path), broken.reason):
         assert said in text
 
 
 def test_broken_files_come_last_with_their_reason() -> None:
     broken = Broken("aaa", Path("/x/aaa.py"), "RuntimeError: no luck")
-    rows = shown(algorithms_table(Registry({"hostile": PLUGIN}, (broken,)))).splitlines()
+    rows = shown(*algorithms_table(Registry({"hostile": PLUGIN}, (broken,)))).splitlines()
     places = {name: next(place for place, row in enumerate(rows) if name in row) for name in ("hostile", "aaa")}
     assert places["hostile"] < places["aaa"]
     assert "/x/aaa.py" in rows[places["aaa"]]
@@ -101,7 +129,7 @@ def test_broken_files_come_last_with_their_reason() -> None:
 
 
 def test_origin_of_a_foreign_method_is_its_file() -> None:
-    row = line(shown(algorithms_table(Registry({"hostile": PLUGIN}))), "hostile")
+    row = row_of(shown(*algorithms_table(Registry({"hostile": PLUGIN}))), "hostile")
     assert f"option: {PLUGIN.path}" in row
 
 
@@ -143,7 +171,9 @@ def test_a_recipe_says_who_trains() -> None:
 
     plugin = replace(PLUGIN, algorithm=taken)
     assert "takes the whole training with foreign" in shown(*method_page(plugin))
-    assert " single answers " in line(shown(algorithms_table(Registry({"taken": plugin}))), "taken ")
+    text = shown(*algorithms_table(Registry({"taken": plugin})))
+    assert "Trainings of other libraries (1)" in text
+    assert " single answers; reference: its own " in row_of(text, "taken")
 
 
 def test_page_of_a_method_without_sections() -> None:

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from align_bench.api import Selection
+from align_bench.api import Algorithm, Selection
 from align_bench.api.docstrings import elsewhere, held_equal
 from align_bench.plugins.methods_page import by_family, data_in_words
 from align_bench.plugins.registry import Plugin, Registry

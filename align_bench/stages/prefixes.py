@@ -1,4 +1,4 @@
-"""Log-probabilities of each answer's first tokens under the reference: as many as the shorter answer of its pair has."""
+"""Log-probabilities of each answer's first tokens under the reference: as many as its pair's shorter one has."""
 
 from __future__ import annotations
 

@@ -540,8 +540,9 @@ class Suite(_Strict):
     report: Report = Field(default=Report())
     methods: list[MethodEntry] = Field(
         min_length=1,
-        description="names, or `name: {parameter: value or list of values}`; `start_from` names what is trained on; or sums "
-        "of losses, `sum: {dpo: 0.8, sft: 1.0}` or `name: {sum: {dpo: {weight: 0.8, beta: 0.1}, sft: 1.0}}`",
+        description="names, or `name: {parameter: value or list of values}`; `start_from` names what is "
+        "trained on; or sums of losses, `sum: {dpo: 0.8, sft: 1.0}` or "
+        "`name: {sum: {dpo: {weight: 0.8, beta: 0.1}, sft: 1.0}}`",
     )
     tune: Tune | None = Field(
         None, description="hyper-parameter search; without it, every method runs with its given parameters"

@@ -24,6 +24,7 @@ from align_bench.plugins.registry import load_registry
 from align_bench.records import Json
 from align_bench.report.schema import AuditMetrics, Metrics
 from align_bench.suite.load import load_suite
+from align_bench.suite.models import Suite
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -92,6 +93,11 @@ def test_every_page_is_in_the_navigation() -> None:
 
 def test_every_key_of_a_suite_has_an_example() -> None:
     assert set(EXAMPLES) == {prefix + name for _, prefix, model in SECTIONS for name in model.model_fields}
+
+
+def test_every_part_of_a_suite_has_a_section() -> None:
+    parts = set(Suite.model_json_schema()["$defs"]) - {"JsonValue", "Method"}  # methods have a section of words
+    assert parts == {model.__name__ for _, _, model in SECTIONS} - {"Suite"}
 
 
 @pytest.mark.parametrize("key", EXAMPLES)

@@ -20,6 +20,7 @@ from align_bench.api.hyperparameters import Parameter, Range
 from align_bench.api.loss import Loss
 from align_bench.api.offline import ClosedForm, FallsWith, OfflineAlgorithm
 from align_bench.api.readings import OfflineData, Reading, as_record
+from align_bench.api.recipes import Recipe
 from align_bench.errors import PluginError
 
 if TYPE_CHECKING:
@@ -227,10 +228,12 @@ def _summable(name: str, each: str, term: Algorithm) -> OfflineAlgorithm:
         PluginError: when it is not.
     """
     why = ""
-    if isinstance(term, SumOfLosses):
-        why = "is a sum itself"
+    if isinstance(term, Recipe):
+        why = "takes the whole training"
+    elif term.data == "candidates":
+        why = "trains nothing"
     elif not isinstance(term, OfflineAlgorithm):
-        why = term.without_loss or "learns from answers that the policy writes itself"
+        why = "learns from answers that the policy writes itself"
     elif term.kind == "reward":
         why = "trains a reward model"
     elif WEIGHT in term.parameters:

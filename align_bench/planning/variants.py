@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from align_bench.api import SumOfLosses
 from align_bench.errors import SuiteError
 from align_bench.records import OWN_SETTINGS, CellId, Parameters, Scalar
 from align_bench.suite.names import BASE_CELL
@@ -104,7 +105,8 @@ def variant(algorithm: Algorithm, given: Mapping[str, Any], *, where: str) -> Va
     try:
         return Variant(algorithm.name, algorithm.resolve(rest), rate, settings, start, reference)
     except ValueError as error:
-        raise SuiteError(f"{where}: {error}", fix=f"align-bench show {algorithm.name} lists its parameters") from None
+        shown = "TERM" if isinstance(algorithm, SumOfLosses) else algorithm.name
+        raise SuiteError(f"{where}: {error}", fix=f"align-bench show {shown} lists its parameters") from None
 
 
 def _start(rest: dict[str, Any], where: str) -> tuple[str | None, Literal["start", "base"]]:

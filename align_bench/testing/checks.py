@@ -24,6 +24,7 @@ from align_bench.testing.loss_checks import (
     runs,
     signs,
     start,
+    terms,
     whole_batch,
 )
 from align_bench.testing.model_checks import advantages, batches, feed
@@ -158,6 +159,7 @@ _CHECKS_OF_THE_LOSS: tuple[tuple[str, str, Callable[[Subject], Verdict]], ...] =
     ("length", "answers' lengths count as declared", length),
     ("KL estimate", "from mismatched answers alone, without gradient; online, it draws to the reference", kl_estimate),
     ("whole batch", "its statistics are the effective batch's, whatever its order and however it is cut", whole_batch),
+    ("terms", "a sum has the value and the gradient of its terms, each alone, times their weights", terms),
     ("range ends", "finite values and gradients at each bound that a range includes", edges),
     ("responses", "what the loss reads covers the response's tokens and no prompt token", feed),
     ("batches", "padding, micro-batches and row order change nothing", batches),

@@ -13,9 +13,10 @@ from annotated_types import BaseMetadata, Ge, Le
 from torch import Tensor
 from torch.autograd.gradcheck import GradcheckError, gradcheck
 
-from align_bench.api import OfflineAlgorithm, OnlineAlgorithm
+from align_bench.api import OfflineAlgorithm, OnlineAlgorithm, SumOfLosses
 from align_bench.api.batches import OF_THE_BATCH, fields_of
 from align_bench.api.readings import as_record
+from align_bench.api.sums import read_as
 from align_bench.testing.specimens import for_method
 from align_bench.testing.subject import Subject, Verdict, failed, not_applicable, passed, shown
 from align_bench.testing.written_batches import drifted
@@ -337,6 +338,37 @@ def _some(record: Any, places: Sequence[int]) -> Any:
         if isinstance(value, Tensor) and name not in OF_THE_BATCH:
             values[name] = value[list(places)]
     return replace(record, **values)
+
+
+def terms(subject: Subject) -> Verdict:
+    """Whether a sum has the value and the gradient of its terms, each alone on what it reads, times their weights."""
+    algorithm = subject.algorithm
+    if not isinstance(algorithm, SumOfLosses):
+        return not_applicable("it is no sum of losses")
+    record = subject.batch(subject.kind.moderate)
+    loss, slopes = subject.gradients(record)
+    values = torch.zeros_like(loss.values)
+    expected = {name: torch.zeros_like(slope) for name, slope in slopes.items()}
+    for name, weight in algorithm.weights(subject.parameters).items():
+        term, own = algorithm.terms[name], algorithm.of_term(name, subject.parameters)
+        inputs = subject.inputs(record)
+        rows = read_as(term.reading.of_rows, replace(record, **inputs))
+        still = {key: value.detach() if isinstance(value, Tensor) else value for key, value in fields_of(rows).items()}
+        whole = term.of_one_batch(as_record(term.reading.of_rows, still), own)
+        batch = as_record(term.reading, {**fields_of(whole), **fields_of(rows)})
+        alone = term(batch, **own).values
+        if len(alone) != len(values):  # chosen answers, then rejected ones
+            alone = alone.reshape(2, -1).sum(0)
+        found = torch.autograd.grad(alone.sum(), list(inputs.values()), allow_unused=True, materialize_grads=True)
+        values = values + weight * alone.detach()
+        expected = {key: expected[key] + weight * slope for key, slope in zip(inputs, found, strict=True)}
+    for what, mine, theirs in (
+        ("a loss", loss.values, values),
+        *((f"∂loss/∂{name}", slopes[name], expected[name]) for name in slopes),
+    ):
+        if not torch.allclose(mine, theirs, rtol=1e-9, atol=1e-12):
+            return failed(f"it has {what} of {shown(mine)}, its terms {shown(theirs)}", "look at `api.sums`")
+    return passed(f"value and gradient are those of {', '.join(algorithm.terms)}, times their weights: {shown(values)}")
 
 
 def edges(subject: Subject) -> Verdict:

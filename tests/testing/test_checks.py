@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from align_bench.api import Algorithm, Parameter
+from align_bench.api import Algorithm, Parameter, SumOfLosses, summed, sums
 from align_bench.errors import PluginError
 from align_bench.models.logprobs import response_logps, scores
 from align_bench.plugins.registry import load_file, load_registry
@@ -33,6 +33,7 @@ CHECKS = [
     "length",
     "KL estimate",
     "whole batch",
+    "terms",
     "range ends",
     "responses",
     "batches",
@@ -709,7 +710,58 @@ def test_range_that_is_not_enforced_is_caught(loaded: Write) -> None:
 
 def test_every_check_of_the_kit_has_a_mistake_that_it_catches() -> None:
     caught = set().union(*(names for *_, names in MUTANTS.values()))
-    assert caught | {"responses", "bounds"} == set(CHECKS)
+    assert caught | {"responses", "bounds", "terms"} == set(CHECKS)
+
+
+def sum_of(*names: str) -> SumOfLosses:
+    return summed("added", {name: BUILT_IN[name].algorithm for name in names})
+
+
+SUMS = [
+    ("dpo", "bco", "sft"),
+    ("cpo", "simpo"),
+    ("odpo", "aot_unpaired", "ld_dpo", "wpo"),
+    ("bco", "apo_zero_unpaired", "kto"),
+    ("beta_dpo", "bco"),
+    ("apo_down", "sft"),
+]
+
+
+@pytest.mark.parametrize("names", SUMS, ids="+".join)
+def test_a_sum_of_built_in_losses_passes(names: tuple[str, ...]) -> None:
+    found = sum_of(*names)
+    report = check_algorithm(found, **{f"{names[0]}.weight": 0.8})
+    assert [check.name for check in report.checks] == CHECKS
+    report.raise_for_failures()
+    assert {"contract", "terms", "responses", "batches"} <= {check.name for check in report.having("passed")}
+    other = sum_of(*reversed(names))
+    assert (list(other.parameters), list(other.terms), other.paper) == (
+        list(found.parameters),
+        list(found.terms),
+        found.paper,
+    )
+
+
+def test_a_sum_that_loses_a_weight_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = sums._weighted
+
+    def unweighted(algorithm: SumOfLosses, batch: Any, parameters: Any) -> Any:
+        return real(algorithm, batch, {**parameters, "dpo.weight": 1.0})
+
+    monkeypatch.setattr(sums, "_weighted", unweighted)
+    assert failed(check_algorithm(sum_of("dpo", "sft"), **{"dpo.weight": 0.8})) == {"terms"}
+
+
+def test_a_sum_that_swaps_the_sides_of_pairs_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kit reads pairs as single answers by the same code; signs and the feed's rows are its own."""
+    real = sums._as_single
+
+    def swapped(values: Any, rows: int) -> dict[str, Any]:
+        found: dict[str, Any] = real(values, rows)
+        return {**found, "desirable": ~found["desirable"]}
+
+    monkeypatch.setattr(sums, "_as_single", swapped)
+    assert "signs" in failed(check_algorithm(sum_of("apo_zero_unpaired", "dpo"), **{"dpo.weight": 0.1}))
 
 
 def test_loss_that_is_not_written_yet_is_told_with_its_line(loaded: Write) -> None:

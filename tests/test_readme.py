@@ -46,7 +46,7 @@ def test_the_suite_shown_is_valid(tmp_path: Path, page: str) -> None:
     suite = load_suite(str(path))
     assert suite.name == yaml.safe_load(block("yaml", page))["name"]
     for method in suite.methods:
-        load_registry()[method.name].algorithm.resolve(
+        load_registry().with_sums([method])[method.name].algorithm.resolve(
             {key: values[0] for key, values in method.grid.items() if key not in ("learning_rate", *OWN_SETTINGS)}
         )
 

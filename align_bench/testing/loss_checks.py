@@ -205,23 +205,37 @@ def length(subject: Subject) -> Verdict:
     if normalised is None:
         return _undeclared_length(subject)
     record = subject.batch(subject.kind.moderate)
-    before, after = subject.loss(record).values, subject.loss(_longer(record, subject, sums=normalised)).values
+    before = subject.loss(record).values
     what = "answers twice as long at the same s̄" if normalised else "twice the token counts at the same sums"
-    if not torch.allclose(before, after, rtol=1e-9, atol=1e-12):
-        return failed(
-            f"{what} move the loss from {shown(before)} to {shown(after)}",
-            "divide by each answer's own token count" if normalised else "declare normalised=True, or leave it out",
-        )
-    return passed(f"{what} leave it at {shown(before)}")
+    for side in (
+        "",
+        *(counts if len(counts) > 1 else ()),
+    ):  # a count of the other side is of equal use where both double
+        after = subject.loss(_longer(record, subject, sums=normalised, side=side.removesuffix("_tokens"))).values
+        if not torch.allclose(before, after, rtol=1e-9, atol=1e-12):
+            who = f"{side.removesuffix('_tokens')} " if side else ""
+            return failed(
+                f"{who}{what} move the loss from {shown(before)} to {shown(after)}",
+                "divide by each answer's own token count" if normalised else "declare normalised=True, or leave it out",
+            )
+    return passed(f"{what} leave it at {shown(before)}{', of one side too' if len(counts) > 1 else ''}")
 
 
-def _longer(record: Any, subject: Subject, *, sums: bool) -> Any:
-    """A batch with twice the token counts; with `sums` also twice the log-probabilities, so that each s̄ stays."""
+def _longer(record: Any, subject: Subject, *, sums: bool, side: str = "") -> Any:
+    """A batch with twice the token counts; with `sums` also twice the log-probabilities, so that each s̄ stays.
+
+    Args:
+        record: the batch.
+        subject: whose it is.
+        sums: whether to double sums.
+        side: `chosen` or `rejected`, if only the answers of one are to be longer.
+    """
     assert isinstance(subject.algorithm, OfflineAlgorithm), "the others carry no counts"
     rows: Any = as_record(subject.algorithm.reading.of_rows, fields_of(record))
     given = {name: value for name, value in fields_of(rows).items() if isinstance(value, Tensor)}
     summed = [name for name, value in given.items() if value.is_floating_point() and not _NO_SUM.search(name)]
-    doubled = [name for name in (*subject.kind.counts, *(summed if sums else ())) if name not in subject.kind.per_batch]
+    both = (*subject.kind.counts, *(summed if sums else ()))
+    doubled = [name for name in both if side in name and name not in subject.kind.per_batch]
     longer = replace(rows, **{name: 2 * given[name] for name in doubled})
     return subject.algorithm.of_one_batch(longer, subject.parameters)
 

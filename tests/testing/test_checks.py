@@ -378,6 +378,13 @@ MUTANTS: dict[str, Mutant] = {
     "swapped rewards": (DPO, "rejected_rewards=rejected", "rejected_rewards=-rejected", {"rewards"}),
     "sums declared as means": (DPO, "normalised=False", "normalised=True", {"length"}),
     "means declared as sums": (SIMPO, "normalised=True", "normalised=False", {"length"}),
+    "one side's token counts for both": (SIMPO, "batch.rejected_tokens", "batch.chosen_tokens", {"length"}),
+    "token counts of both sides": (
+        ORPO,
+        "batch.chosen_mean, batch.rejected_mean",
+        "(each * 2 / (batch.chosen_tokens + batch.rejected_tokens) for each in (batch.chosen, batch.rejected))",
+        {"length"},
+    ),
     "KL with a gradient": (KTO, ".detach()", "", {"KL estimate"}),
     "KL from own rows too": (
         KTO,

@@ -73,7 +73,7 @@ def plan_tables(prepared: Prepared, runs: Path, layers: Sequence[Layer] = ()) ->
     ended = _ended_without(graph, results)
     columns = list(dict.fromkeys(stage.column for cell in _in_order(cells) for stage in cell.stages if stage.column))
     for heading in ("cell", "seed", *columns):
-        table.add_column(heading)
+        table.add_column(heading, overflow="fold")
     for cell in cells[:MOST_ROWS]:
         under = [[stage for stage in cell.stages if stage.column == column] for column in columns]
         table.add_row(

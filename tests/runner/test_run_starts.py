@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,9 @@ from align_bench.errors import ModelError, SuiteError
 from align_bench.export.choose import choose
 from align_bench.export.export import Wanted, export
 from align_bench.models.adapters import CONFIG, WEIGHTS, read_adapter
+from align_bench.models.base import find_base
 from align_bench.models.exported import CARD
+from align_bench.models.merge import write_whole
 from align_bench.planning.cells import Cell
 from align_bench.planning.graph import Graph, make_graph
 from align_bench.planning.inputs import prepare
@@ -71,6 +73,13 @@ class Whole:
     def first_step(self, name: str) -> dict[str, float | None]:
         step = next(row for row in read_training(self.folders.reports / "small") if (row.cell, row.step) == (name, 1))
         return {"loss": step.loss, **step.measures}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_figures() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("align_bench.report.figures.DRAWN", ())  # they take seconds, and nothing here is of one
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -187,46 +196,33 @@ def started(write_suite: Callable[..., Path], start: object, **changes: Any) -> 
     return prepare(load_suite(str(write_suite(judge="gold", methods=methods, **changes))), load_registry())
 
 
-def test_an_adapters_folder_is_a_start(whole: Whole, write_suite: Callable[..., Path], tmp_path: Path) -> None:
-    """The adapter of sft, taken out of the store, is as good a start as the cell."""
-    given = tmp_path / "mine"
+def test_an_adapters_folder_and_a_merged_model_are_starts(
+    whole: Whole, write_suite: Callable[..., Path], tmp_path: Path
+) -> None:
+    """The adapter of sft, taken out of the store, or added to its base, is as good a start as the cell."""
+    given, merged, base = tmp_path / "mine", tmp_path / "merged", whole.prepared.inputs.frozen.base
     shutil.copytree(whole.adapter("sft"), given)
-    path = write_suite(
-        judge="gold", audit={"pairs": 0}, methods=[{"dpo": {"start_from": str(given), "learning_rate": 0.01}}]
-    )
     before = (given / WEIGHTS).read_bytes()
-    report = execute(path, Folders(tmp_path / "runs", tmp_path / "reports"))
-    assert (given / WEIGHTS).read_bytes() == before
-    found, known = by_name(report)["dpo"], by_name(whole.report)["dpo"]
-    assert (found.status, found.chain, found.start) == ("done", ["mine", "dpo"], None)
-    assert found.metrics.kl_from_start == known.metrics.kl_from_start
-    assert found.metrics.margin == known.metrics.margin
-    shutil.rmtree(given)  # its copy is in the store
-
-
-def test_a_merged_model_is_a_start(whole: Whole, write_suite: Callable[..., Path], tmp_path: Path) -> None:
-    from align_bench.models.base import find_base
-    from align_bench.models.merge import write_whole
-
-    base = whole.prepared.inputs.frozen.base
-    write_whole(replace(find_base(str(whole.adapter("sft")), role="judge"), below=base), tmp_path / "merged")
-    path = write_suite(
-        judge="gold",
-        audit={"pairs": 0},
-        methods=[{"dpo": {"start_from": str(tmp_path / "merged"), "reference_policy": ["start", "base"]}}],
-    )
+    write_whole(replace(find_base(str(given), role="judge"), below=base), merged)
+    methods = [
+        {"dpo": {"start_from": str(given), "learning_rate": 0.01}},
+        {"ipo": {"start_from": str(merged), "reference_policy": ["start", "base"]}},
+    ]
     folders = Folders(tmp_path / "runs", tmp_path / "reports")
-    report = execute(path, folders)
-    found = by_name(report)
+    found = by_name(execute(write_suite(judge="gold", audit={"pairs": 0}, methods=methods), folders))
     assert {one.status for one in found.values()} == {"done"}
-    steps = {row.cell: row for row in read_training(folders.reports / "small") if row.step == 1}
-    assert steps["dpo"].loss == pytest.approx(math.log(2), abs=1e-5)
-    of_base = found["dpo[reference_policy=base]"].metrics
-    assert abs(steps["dpo[reference_policy=base]"].measures["margin"] or 0.0) > 1e-2
-    known = by_name(whole.report)["sft"].metrics
-    assert of_base.kl.value == pytest.approx(known.kl.value, rel=0.2)  # at a rate of 5e-5 it is nearly sft
-    assert of_base.kl_from_start.value is not None
-    assert of_base.kl_from_start.value < 0.1
+    assert (given / WEIGHTS).read_bytes() == before
+    own, known = found["dpo"], by_name(whole.report)["dpo"]
+    assert (own.chain, own.start) == (["mine", "dpo"], None)
+    assert own.metrics.kl_from_start == known.metrics.kl_from_start
+    assert own.metrics.margin == known.metrics.margin
+    margins = {row.cell: row.measures["margin"] for row in read_training(folders.reports / "small") if row.step == 1}
+    assert margins["ipo"] == pytest.approx(0, abs=1e-4)
+    assert margins["ipo[reference_policy=base]"] == pytest.approx(whole.first_step("ipo")["margin"], rel=1e-3)
+    metrics, sft = found["ipo"].metrics, by_name(whole.report)["sft"].metrics
+    assert metrics.kl.value == pytest.approx(sft.kl.value, rel=0.2), "at a rate of 5e-5 it is nearly sft"
+    assert metrics.kl_from_start.value is not None
+    assert metrics.kl_from_start.value < 0.1
 
 
 @pytest.mark.parametrize(

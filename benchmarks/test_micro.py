@@ -24,7 +24,7 @@ from align_bench.data.preferences import DataSource, read
 from align_bench.evaluate.preference import table_logps, table_scores
 from align_bench.metrics.accuracy import accuracy
 from align_bench.metrics.length_bias import length_correlation
-from align_bench.models import logprobs
+from align_bench.models import head as heads
 from align_bench.models.base import find_base
 from align_bench.models.generate import generate
 from align_bench.models.layout import lay_out
@@ -104,7 +104,7 @@ def test_head(benchmark: Any, vocabulary: int, gradient: bool) -> None:
     target = torch.randint(vocabulary, (1000,), generator=draw)
 
     def work() -> None:
-        found = logprobs._head_logps(head, hidden, target)
+        found = heads.head_logps(head, hidden, target)
         if gradient:
             found.sum().backward()
 

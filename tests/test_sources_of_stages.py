@@ -209,6 +209,7 @@ TABLE: dict[str, frozenset[str]] = {
     "models.out_of_memory": ADAPTERS | _made("select"),
     "models.unfused": COMPUTED,
     "models.shared_prefixes": COMPUTED,
+    "models.head": COMPUTED - {"generate"} | REPORT,
     "models.logprobs": COMPUTED - {"generate"} | REPORT,
     "models.kv_cache": _made("generate train_online"),
     "models.generate": _made("generate train_online"),

@@ -122,6 +122,7 @@ def summed(name: str, terms: Mapping[str, Algorithm]) -> SumOfLosses:
     reading = replace(reduce(or_, readings), data=data)
     rewarding = [term for term in losses.values() if term.data != "chosen"] or list(losses.values())
     parameters = _parameters(losses)
+    rates = _common([term.learning_rate_range for term in losses.values()])
 
     def function(batch: Batch, **given: Scalar) -> Loss:
         return _weighted(found, batch, given)
@@ -133,11 +134,11 @@ def summed(name: str, terms: Mapping[str, Algorithm]) -> SumOfLosses:
         data=reading.data,
         reference=reading.reference,
         paper=", ".join(dict.fromkeys(term.paper for term in losses.values())),
-        learning_rate=min(term.learning_rate or 0.0 for term in losses.values()),
-        learning_rate_range=_common([term.learning_rate_range for term in losses.values()]),
+        learning_rate=max(min(term.learning_rate or 0.0 for term in losses.values()), rates.low if rates else 0.0),
+        learning_rate_range=rates,
         reward=" + ".join(f"{term.name}.{WEIGHT} × ({term.reward})" for term in rewarding),
         parameters=parameters,
-        doc=_doc(name, losses, parameters),
+        doc=_doc(losses, parameters),
         normalised=_agreed({term.normalised for term in losses.values()}),
         falls_with=_falls_with({term.falls_with for term in losses.values()}),
         running=None if all(term.running is None for term in losses.values()) else _held_by_its_terms,
@@ -228,7 +229,9 @@ def _summable(name: str, each: str, term: Algorithm) -> OfflineAlgorithm:
         PluginError: when it is not.
     """
     why = ""
-    if isinstance(term, Recipe):
+    if isinstance(term, SumOfLosses):
+        why = "is a sum itself"
+    elif isinstance(term, Recipe):
         why = "takes the whole training"
     elif term.data == "candidates":
         why = "trains nothing"
@@ -284,13 +287,13 @@ def _falls_with(declared: Collection[FallsWith]) -> FallsWith:
     return next(each for each in ("nothing", "margin", "sides") if each in declared)
 
 
-def _doc(name: str, terms: Mapping[str, OfflineAlgorithm], parameters: Mapping[str, Parameter]) -> str:
+def _doc(terms: Mapping[str, OfflineAlgorithm], parameters: Mapping[str, Parameter]) -> str:
     """A docstring, as a method of a file has one."""
     equation = " + ".join(f"{each}.{WEIGHT} × {each}" for each in terms)
     arguments = "\n".join(f"    {each}: {item.description}" for each, item in parameters.items())
     sources = "\n".join(f"    {each}: {term.paper}" for each, term in terms.items())
     return (
-        f"{name}: the weighted sum of the losses of {', '.join(terms)}.\n\n"
+        f"Weighted sum of the losses of {', '.join(terms)}.\n\n"
         f"Equation:\n    {equation}, where each stands for its own loss of a row\n\n"
         f"Args:\n    batch: all that one of the terms reads, shape [rows].\n{arguments}\n\n"
         "Returns:\n    Per-example loss and the weighted sum of the terms' rewards, each of shape [rows].\n\n"

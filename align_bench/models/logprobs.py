@@ -10,18 +10,16 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from align_bench.errors import ModelError, PluginError
 from align_bench.models.flops import passes
+from align_bench.models.head import head_log_squares, head_logps, log_softmax_at, log_squares
 from align_bench.models.layout import inner_of, lay_out
 from align_bench.models.unfused import unfused
 
 if TYPE_CHECKING:
     from align_bench.models.layout import Layout, Sequences
 
-# Positions whose logits exist at once: 256 × 150,000 fp32 logits are 0.15 GB.
-_HEAD_CHUNK = 256
 _PLAIN_HEADS: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 _CHECKED: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 _LOOK = 8  # tokens of an answer that the check of a first batch reads
@@ -141,12 +139,12 @@ def _predicted(inner: Any, rows: Sequences, *, squares: bool = False) -> _Predic
     if _head_is_plain(inner):
         hidden = layout.through(inner, inner.get_decoder()).last_hidden_state[row, column]
         head = inner.get_output_embeddings()
-        found = _head_log_squares(head, hidden) if squares else None
-        return _Predicted(sequence, step, _head_logps(head, hidden, target), hidden, found)
+        found = head_log_squares(head, hidden) if squares else None
+        return _Predicted(sequence, step, head_logps(head, hidden, target), hidden, found)
     output = layout.through(inner, inner, output_hidden_states=True)
     logits = output.logits[row, column]
-    found = _log_squares(logits) if squares else None
-    return _Predicted(sequence, step, _log_softmax_at(logits, target), output.hidden_states[-1][row, column], found)
+    found = log_squares(logits) if squares else None
+    return _Predicted(sequence, step, log_softmax_at(logits, target), output.hidden_states[-1][row, column], found)
 
 
 def _check(inner: Any, rows: Sequences) -> None:
@@ -229,7 +227,7 @@ def _plain_logps(inner: Any, prompt: Sequence[int], response: Sequence[int]) -> 
     keeps = "logits_to_keep" in inspect.signature(type(inner).forward).parameters
     wanted = {"logits_to_keep": len(response) + 1} if keeps else {}
     logits = inner(input_ids=ids, use_cache=False, **wanted).logits[0, -len(response) - 1 : -1]
-    return _log_softmax_at(logits, ids[0, len(prompt) :])
+    return log_softmax_at(logits, ids[0, len(prompt) :])
 
 
 def scores(model: Any, rows: Sequences) -> Tensor:
@@ -347,70 +345,3 @@ def _head_is_plain(inner: Any) -> bool:
         tolerance = 1e-2 if logits.dtype in (torch.bfloat16, torch.float16) else 1e-4
         _PLAIN_HEADS[inner] = torch.allclose(logits.float(), plain.float(), rtol=tolerance, atol=tolerance)
     return _PLAIN_HEADS[inner]
-
-
-def _head_logps(head: Any, hidden: Tensor, target: Tensor) -> Tensor:
-    """Log-probability of each target after each hidden state, shape [positions]."""
-    if type(head) is torch.nn.Linear and head.bias is None and not head.weight.requires_grad:
-        result: Tensor = _FrozenHead.apply(hidden, head.weight, target)
-        return result
-    chunks = [
-        checkpoint(_chunk_logps, head, states, targets, use_reentrant=False)
-        for states, targets in zip(torch.split(hidden, _HEAD_CHUNK), torch.split(target, _HEAD_CHUNK), strict=True)
-    ]
-    return torch.cat(chunks)
-
-
-def _chunk_logps(head: Any, hidden: Tensor, target: Tensor) -> Tensor:
-    return _log_softmax_at(head(hidden), target)
-
-
-def _log_softmax_at(logits: Tensor, target: Tensor) -> Tensor:
-    logits = logits.float()
-    return logits.gather(1, target[:, None]).squeeze(1) - logits.logsumexp(1)
-
-
-@torch.no_grad()
-def _head_log_squares(head: Any, hidden: Tensor) -> Tensor:
-    """`log Σ_v π(v)²` after each hidden state, shape [positions]."""
-    return torch.cat([_log_squares(head(states)) for states in torch.split(hidden, _HEAD_CHUNK)])
-
-
-def _log_squares(logits: Tensor) -> Tensor:
-    """`log Σ_v π(v)²` at each position, shape [positions], no gradient."""
-    logits = logits.detach().float()
-    return (2 * logits).logsumexp(1) - 2 * logits.logsumexp(1)
-
-
-class _FrozenHead(torch.autograd.Function):
-    """`_chunk_logps` under frozen weights, in one pass over the vocabulary and one buffer.
-
-    ∂ log p(y) / ∂h = W_y − Σ_v p_v W_v needs the softmax that the forward pass has in hand, so that it is kept instead
-    of the logits: [positions, width] instead of [positions, vocabulary].
-    """
-
-    @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, target: Tensor) -> Tensor:
-        wanted = ctx.needs_input_grad[0]
-        logps = torch.empty(len(target), device=hidden.device)
-        slope = torch.empty_like(hidden) if wanted else None
-        buffer = hidden.new_empty(min(_HEAD_CHUNK, len(target)), len(weight))
-        for start in range(0, len(target), _HEAD_CHUNK):
-            here = slice(start, start + _HEAD_CHUNK)
-            states, targets = hidden[here], target[here]
-            logits = torch.mm(states, weight.t(), out=buffer[: len(targets)]).float()
-            logits -= logits.amax(1, keepdim=True)
-            chosen = logits.gather(1, targets[:, None]).squeeze(1)
-            total = logits.exp_().sum(1)
-            logps[here] = chosen - total.log()
-            if slope is not None:
-                mean = torch.mm(logits.div_(total[:, None]).to(weight.dtype), weight)
-                slope[here] = weight[targets] - mean
-        ctx.save_for_backward(slope)
-        return logps
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        (slope,) = ctx.saved_tensors
-        return (gradient[:, None] * slope).to(slope.dtype), None, None

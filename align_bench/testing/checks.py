@@ -11,6 +11,7 @@ import torch
 from align_bench.api import Algorithm, OfflineAlgorithm, OnlineAlgorithm
 from align_bench.errors import PluginError
 from align_bench.records import Parameters, Scalar
+from align_bench.testing.batch_checks import terms, whole_batch
 from align_bench.testing.declaration_checks import bounds, documentation
 from align_bench.testing.loss_checks import (
     closed_form,
@@ -24,8 +25,6 @@ from align_bench.testing.loss_checks import (
     runs,
     signs,
     start,
-    terms,
-    whole_batch,
 )
 from align_bench.testing.model_checks import advantages, batches, feed
 from align_bench.testing.specimens import KINDS

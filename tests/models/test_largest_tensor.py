@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from align_bench.api import OfflineAlgorithm
 from align_bench.evaluate.preference import mismatched_logps, table_logps, table_scores
+from align_bench.models import head as heads
 from align_bench.models import logprobs
 from align_bench.models.load import add_adapter
 from align_bench.models.logprobs import token_logps
@@ -65,7 +66,7 @@ class Largest(TorchDispatchMode):
 
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logprobs, "_HEAD_CHUNK", CHUNK)
+    monkeypatch.setattr(heads, "_HEAD_CHUNK", CHUNK)
 
 
 @pytest.fixture
@@ -158,7 +159,7 @@ def test_a_plain_loop_would_be_seen(watched: Largest) -> None:
 
 def test_the_bound_is_the_chunks(monkeypatch: pytest.MonkeyPatch, watched: Largest) -> None:
     """With a chunk that holds all answers, the same look finds their logits."""
-    monkeypatch.setattr(logprobs, "_HEAD_CHUNK", ANSWER_TOKENS)
+    monkeypatch.setattr(heads, "_HEAD_CHUNK", ANSWER_TOKENS)
     table_logps(model(scalar=False), ROWS, max_tokens=8192)
     assert watched.elements == TOO_MUCH
 

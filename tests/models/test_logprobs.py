@@ -19,9 +19,10 @@ from transformers import (
 )
 
 from align_bench.errors import ModelError, PluginError
+from align_bench.models import head as heads
 from align_bench.models import layout, logprobs
 from align_bench.models.layout import lay_out
-from align_bench.models.logprobs import response_logps, scores
+from align_bench.models.logprobs import response_logps, response_parts, scores
 
 ROWS = [((5, 6, 7), (8, 9)), ((5,), (6, 7, 8, 9, 10)), ((11, 12, 13, 14), (15,)), ((20, 21), (1, 1, 1))]
 
@@ -58,8 +59,29 @@ def test_gradient_equals_the_definition(policy: Any) -> None:
 
 def test_chunks_of_the_head_change_nothing(policy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = response_logps(policy, ROWS)
-    monkeypatch.setattr(logprobs, "_HEAD_CHUNK", 2)
+    monkeypatch.setattr(heads, "_HEAD_CHUNK", 2)
     torch.testing.assert_close(response_logps(policy, ROWS), whole, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("plain", [True, False], ids=["a plain head", "the model's own forward"])
+def test_parts_of_a_response_equal_the_definition(policy: Any, monkeypatch: pytest.MonkeyPatch, plain: bool) -> None:
+    monkeypatch.setattr(logprobs, "_head_is_plain", lambda inner: plain)
+    monkeypatch.setattr(heads, "_HEAD_CHUNK", 3)
+    prefixes = [1, 3, 1, 2]
+    found = response_parts(policy, ROWS, prefixes, confidence=True)
+    torch.testing.assert_close(found.logps, response_logps(policy, ROWS))
+    first = [naive_logp(policy, prompt, answer[:count]) for (prompt, answer), count in zip(ROWS, prefixes, strict=True)]
+    torch.testing.assert_close(found.prefix.double(), torch.stack(first), rtol=1e-5, atol=1e-5)
+    expected = []
+    for prompt, answer in ROWS:
+        chances = policy(input_ids=torch.tensor([[*prompt, *answer]])).logits[0].double().softmax(-1)
+        places = range(len(prompt) - 1, len(prompt) + len(answer) - 1)
+        ratios = [chances[at, token] / chances[at].square().sum() for at, token in zip(places, answer, strict=True)]
+        expected.append(torch.stack(ratios).log().mean())
+    assert found.confidence is not None
+    assert not found.confidence.requires_grad
+    torch.testing.assert_close(found.confidence.double(), torch.stack(expected), rtol=1e-5, atol=1e-5)
+    assert response_parts(policy, ROWS, prefixes, confidence=False).confidence is None
 
 
 def test_a_row_does_not_see_its_batch(policy: Any) -> None:
@@ -204,13 +226,13 @@ def test_scores_through_a_shared_start_equal_those_alone(base_folder: Path) -> N
 
 
 def test_a_frozen_head_gives_the_gradient_of_a_trained_one(policy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logprobs, "_HEAD_CHUNK", 3)
+    monkeypatch.setattr(heads, "_HEAD_CHUNK", 3)
     head, target = policy.lm_head, torch.tensor([3, 1, 4, 1, 5, 9, 2])
     found = []
     for trained in (True, False):
         head.weight.requires_grad_(trained)
         hidden = torch.randn(7, 32, generator=torch.Generator().manual_seed(0)).requires_grad_()
-        logps = logprobs._head_logps(head, hidden, target)
+        logps = heads.head_logps(head, hidden, target)
         (logps * torch.linspace(-1, 2, 7)).sum().backward()
         found.append((logps, hidden.grad))
     for one, other in zip(*found, strict=True):

@@ -77,6 +77,9 @@ def test_all_that_the_package_and_its_plugins_import_is_declared_and_nothing_els
     found = imported("align_bench", "algorithms")
     assert len(found) > 20  # the search finds something
     assert not found & WITHOUT_IMPORT.keys(), "an exception that is none"
+    extra = declared(project["optional-dependencies"]["ray"])
+    assert extra <= found
+    found -= extra
     assert declared(project["dependencies"]) == found | WITHOUT_IMPORT.keys()
 
 

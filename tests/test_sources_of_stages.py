@@ -137,6 +137,7 @@ TABLE: dict[str, frozenset[str]] = {
     "runner.bench": NOTHING,
     "runner.crew": NOTHING,
     "runner.processes": NOTHING,
+    "runner.on_ray": NOTHING,
     "runner.verify": NOTHING,  # changes nothing
     "runner.progress": NOTHING,
     "runner.json_log": NOTHING,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -35,6 +36,13 @@ if TYPE_CHECKING:
     from align_bench.runner.progress import Progress
 
 
+class Where(Enum):
+    """Where stages are made."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
+
 Full = Annotated[bool, typer.Option("--full", help="First print every table of the report, and its notes.")]
 
 
@@ -58,14 +66,25 @@ def run(
         typer.Option("--json-log", metavar="FILE", help="Also append events to this file, a JSON object per line."),
     ] = None,
     jobs: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--jobs",
             "-j",
             metavar="N|auto",
-            help="Worker processes; auto: one per GPU, and without any as many as memory and cores allow.",
+            help="Worker processes; auto: one per GPU, or as many as memory and cores allow.  \\[default: 1]",
         ),
-    ] = "1",
+    ] = None,
+    executor: Annotated[
+        Where, typer.Option("--executor", help="Where the workers are: on this machine, or on a Ray cluster.")
+    ] = Where.LOCAL,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            "--ray-address",
+            metavar="HOST:PORT",
+            help="With --executor ray: a cluster that runs, or auto for this machine's; one is started here without.",
+        ),
+    ] = None,
     form: Form = Format.TABLE,
 ) -> None:
     """Run a suite: train every method, evaluate, judge, test the differences, print verdict and leaderboard.
@@ -79,19 +98,26 @@ def run(
     """
     prepared = prepared_for(suite, overrides, plugin, quick=quick, trust=trust, strict=strict)
     report = compute(
-        prepared, runs, reports, profile=profile, quiet=quiet, json_log=json_log, execution=execution_of(jobs)
+        prepared,
+        runs,
+        reports,
+        profile=profile,
+        quiet=quiet,
+        json_log=json_log,
+        execution=execution_of(jobs, executor, ray_address),
     )
     show_report(report, form, reports, full=full)
     exit_on_failure(report)
 
 
-def execution_of(jobs: str) -> Execution:
+def execution_of(jobs: str | None, executor: Where, ray_address: str | None) -> Execution:
     """Where and how many stages are made at a time, as the user typed it."""
     from align_bench.runner.execution import Execution
 
-    if jobs != "auto" and not (jobs.isdecimal() and int(jobs)):
+    number = int(jobs) if jobs is not None and jobs.isdecimal() else None
+    if jobs not in (None, "auto") and not number:
         raise typer.BadParameter(f"{jobs!r}: expected a whole number of 1 or more, or auto", param_hint="--jobs")
-    return Execution("auto" if jobs == "auto" else int(jobs))
+    return Execution("auto" if jobs == "auto" else number, executor.value, ray_address)
 
 
 @app.command()
@@ -249,7 +275,7 @@ def compute(
     where = execution or Execution()
     if profile and json_log is not None:
         raise typer.BadParameter("give one of the two", param_hint="--profile --json-log")
-    if profile and where != Execution():
+    if profile and (where.executor != "local" or where.jobs not in (None, 1)):
         raise typer.BadParameter("only what runs in this process is traced", param_hint="--profile --jobs")
     ahead = Remaining({}, 0, 0) if only_stored else remaining(prepared, runs, methods)
     with progress_bars(Console(quiet=True) if quiet else errors, ahead.seconds) as bars:

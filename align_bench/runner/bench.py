@@ -31,12 +31,14 @@ class Setup:
         suite: the name of the suite.
         threads: of one stage's computing.
         device: the one device that it sees, as `CUDA_VISIBLE_DEVICES` names it; None to leave that as it is.
+        folder: the one that relative paths of models and data start from; None for the worker's own.
     """
 
     runs: Path
     suite: str
     threads: int
     device: str | None = None
+    folder: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

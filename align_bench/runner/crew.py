@@ -126,7 +126,8 @@ class Crew:
         return self._ended.pop(0) if self._ended else None
 
     def _take(self, number: int, message: Message) -> None:
-        worker = self._workers[number]
+        if (worker := self._workers.get(number)) is None:
+            return  # the last words of a lost worker may come late
         match message:
             case Ready():
                 worker.ready, self._stillborn = True, 0
@@ -168,7 +169,7 @@ class Crew:
             if self._stillborn >= MOST_STILLBORN:
                 raise ModelError(
                     f"no worker can be started: of the last one, {how}",
-                    fix="look for its error above; without --jobs, all is made in one process",
+                    fix="look for its error above; without --jobs and --executor, all is made in one process",
                 )
         task = worker.task
         if task is None:

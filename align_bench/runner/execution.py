@@ -1,4 +1,4 @@
-"""Where a run makes its stages: in this process, or in worker processes; and how many at a time."""
+"""Where a run makes its stages: in this process, in worker processes, or on a Ray cluster; and how many at a time."""
 
 from __future__ import annotations
 
@@ -6,15 +6,19 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from align_bench.errors import SuiteError
 from align_bench.models.base import base_parameters
 from align_bench.planning.memory import expected_memory
+from align_bench.report.formatting import counted
+from align_bench.store.files import make_folder
 
 if TYPE_CHECKING:
     from align_bench.planning.inputs import Prepared
     from align_bench.runner.executor import Executor
+    from align_bench.runner.on_ray import RayWorkers
     from align_bench.runner.progress import Progress
     from align_bench.runner.results import Results
 
@@ -27,14 +31,25 @@ class Execution:
     """Where a run makes its stages.
 
     Attributes:
-        jobs: how many are made at a time; `auto` for one per GPU, or without GPUs as many as memory and cores allow.
+        jobs: how many are made at a time; `auto` for one per GPU, or without GPUs as many as memory and cores allow;
+            None for one on this machine, and for as many as a cluster has room for.
+        executor: `local` for this machine, `ray` for a Ray cluster.
+        ray_address: of a cluster that runs; None for one that is started here and ends with the run.
     """
 
-    jobs: int | Literal["auto"] = 1
+    jobs: int | Literal["auto"] | None = None
+    executor: Literal["local", "ray"] = "local"
+    ray_address: str | None = None
 
     def __post_init__(self) -> None:
-        if self.jobs != AUTO and (isinstance(self.jobs, bool) or not isinstance(self.jobs, int) or self.jobs < 1):
+        if self.jobs not in (None, AUTO) and (
+            isinstance(self.jobs, bool) or not isinstance(self.jobs, int) or self.jobs < 1
+        ):
             raise SuiteError(f"jobs: got {self.jobs!r}; expected a whole number of 1 or more, or {AUTO!r}")
+        if self.executor not in ("local", "ray"):
+            raise SuiteError(f"executor: got {self.executor!r}; expected 'local' or 'ray'")
+        if self.ray_address is not None and self.executor != "ray":
+            raise SuiteError("a Ray address is given, but the executor is local", fix="add --executor ray")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +69,11 @@ class Share:
 
 @contextmanager
 def executor_of(execution: Execution, prepared: Prepared, results: Results, progress: Progress) -> Iterator[Executor]:
-    """What makes the stages of a run; when the context ends, nothing of it runs any more."""
+    """What makes the stages of a run; when the context ends, nothing of it runs any more.
+
+    Raises:
+        AlignBenchError: when Ray is not installed, or its cluster cannot be reached.
+    """
     executor = _executor(execution, prepared, results, progress)
     try:
         yield executor
@@ -65,8 +84,12 @@ def executor_of(execution: Execution, prepared: Prepared, results: Results, prog
 def _executor(execution: Execution, prepared: Prepared, results: Results, progress: Progress) -> Executor:
     from align_bench.runner.crew import Crew
 
-    suite, store = prepared.suite.name, results.store
-    if execution.jobs == 1:
+    suite, store, jobs = prepared.suite.name, results.store, execution.jobs
+    if execution.executor == "ray":
+        cluster = _cluster(execution, prepared, store.folder)
+        progress.log(f"up to {counted(cluster.most, 'worker')} on a Ray cluster of {counted(cluster.nodes, 'node')}")
+        return Crew(cluster, results, progress)
+    if jobs is None or jobs == 1:
         from align_bench.runner.desk import LocalDesk
         from align_bench.runner.executor import InProcess
 
@@ -74,18 +97,30 @@ def _executor(execution: Execution, prepared: Prepared, results: Results, progre
     from align_bench.runner.bench import Setup
     from align_bench.runner.processes import Processes
 
-    share = share_of(prepared, execution.jobs)
-    where = f"on {len(share.devices)} GPUs" if share.devices else "on the CPU"
-    threads = "1 thread" if share.threads == 1 else f"{share.threads} threads"
-    progress.log(f"up to {share.workers} workers {where}, {threads} each")
+    share = share_of(prepared, jobs)
+    where = f"on {counted(len(share.devices), 'GPU')}" if share.devices else "on the CPU"
+    progress.log(f"up to {counted(share.workers, 'worker')} {where}, {counted(share.threads, 'thread')} each")
     return Crew(Processes(share.workers, Setup(store.folder, suite, share.threads), share.devices), results, progress)
+
+
+def _cluster(execution: Execution, prepared: Prepared, runs: Path) -> RayWorkers:
+    """The cluster, whose workers ask for a CPU per thread, and for a GPU or for memory."""
+    from align_bench.runner.bench import Setup
+    from align_bench.runner.on_ray import RayWorkers, Resources
+
+    gpu = prepared.inputs.frozen.precision.device == "cuda"
+    threads = given_threads() or 1
+    resources = Resources(threads, int(gpu), 0 if gpu else int(worker_bytes(prepared)))
+    most = execution.jobs if isinstance(execution.jobs, int) else None
+    make_folder(runs)
+    setup = Setup(runs.resolve(), prepared.suite.name, threads, folder=Path.cwd())
+    return RayWorkers(most, setup, resources, execution.ray_address)
 
 
 def share_of(prepared: Prepared, jobs: int | Literal["auto"]) -> Share:
     """What each of the workers of this machine has."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    given = os.environ.get("OMP_NUM_THREADS", "")
-    threads = int(given) if given.isdecimal() and int(given) else None
+    threads = given_threads()
     devices = _devices() if prepared.inputs.frozen.precision.device == "cuda" else ()
     if isinstance(jobs, int):
         workers = jobs
@@ -94,6 +129,12 @@ def share_of(prepared: Prepared, jobs: int | Literal["auto"]) -> Share:
     else:
         workers = max(1, min(cores // (threads or 1), _that_fit(prepared)))
     return Share(workers, threads or max(1, cores // workers), devices)
+
+
+def given_threads() -> int | None:
+    """The threads of one stage that `OMP_NUM_THREADS` asks for; None where it does not."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    return int(given) or None if given.isdecimal() else None
 
 
 def _devices() -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What makes stages: this process, or worker processes (`crew`, `processes`)."""
+"""What makes stages: this process, worker processes (`crew`, `processes`), or a cluster (`crew`, `on_ray`)."""
 
 from __future__ import annotations
 

@@ -126,7 +126,9 @@ LOST = Lost("it was killed by SIGKILL")
 def test_a_lost_worker_s_stage_is_made_by_another_one_and_nothing_else_again(tmp_path: Path) -> None:
     first, second = Step(owner="a"), Step(owner="b")
     last = Step(owner="c", after=(first, second))
-    transport = Scripted({"a": [[Started("a", "step"), LOST], [Started("a", "step"), Stopped(False), Done(True, 1.0)]]})
+    transport = Scripted(
+        {"a": [[Started("a", "step"), LOST, Said("late")], [Started("a", "step"), Stopped(False), Done(True, 1.0)]]}
+    )
     made, shown, _, failed = walked([last], transport, tmp_path)
     assert made == ["b", "a", "c"]
     assert failed == []

@@ -25,7 +25,7 @@ from align_bench.planning.graph import make_graph
 from align_bench.planning.inputs import prepare
 from align_bench.plugins.registry import load_registry
 from align_bench.records import Update
-from align_bench.runner import execution
+from align_bench.runner import execution as executions
 from align_bench.runner.execution import Execution, executor_of, share_of
 from align_bench.runner.results import Results
 from align_bench.runner.run import stages_to_run
@@ -84,13 +84,13 @@ def written(folder: Path, small_suite: dict[str, Any], **changes: Any) -> Path:
     return path
 
 
-def walked(path: Path, folder: Path, progress: Recorder, jobs: int) -> tuple[Results, list[Stage[object]]]:
+def walked(path: Path, folder: Path, progress: Recorder, execution: Execution) -> tuple[Results, list[Stage[object]]]:
     """The suite's stages, made as a run makes them."""
     suite = load_suite(str(path))
     prepared = prepare(suite, load_registry(extra=named_by_the_user(path)))
     results = Results(Store(folder))
     wanted = stages_to_run(make_graph(prepared, results))
-    with executor_of(Execution(jobs), prepared, results, progress) as executor:
+    with executor_of(execution, prepared, results, progress) as executor:
         walk(wanted, results, executor, progress, lambda stage: None)
     return results, wanted
 
@@ -101,9 +101,9 @@ def test_killed_workers_leave_the_results_of_one_process(
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     train = {"batch_size": 8, "max_length": 128, "epochs": 40, "checkpoint_minutes": 1e-3}
     path = written(tmp_path / "suite", small_suite, methods=["simpo", "fails"], train=train)
-    alone, stages = walked(path, tmp_path / "one", Recorder(), 1)
+    alone, stages = walked(path, tmp_path / "one", Recorder(), Execution())
     killer = Killer("simpo: train")
-    together, _ = walked(path, tmp_path / "two", killer, 2)
+    together, _ = walked(path, tmp_path / "two", killer, Execution(2))
     failed = {stage.owner for stage in stages if not together.has(stage)}
     assert failed == {"fails"}
     assert digests(together, stages) == digests(alone, stages)
@@ -227,7 +227,7 @@ def test_workers_share_cores_memory_and_gpus(
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=free))
-    monkeypatch.setattr(execution, "worker_bytes", lambda _: 1e9)
+    monkeypatch.setattr(executions, "worker_bytes", lambda _: 1e9)
     monkeypatch.setenv("OMP_NUM_THREADS", threads)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,3")
     precision = SimpleNamespace(device=device)

@@ -96,6 +96,7 @@ def run(
 
     Example: align-bench run assignment --set methods='\\[dpo, simpo]' --set seeds='[0, 1, 2]'
     """
+    execution = execution_of(jobs, executor, ray_address)
     prepared = prepared_for(suite, overrides, plugin, quick=quick, trust=trust, strict=strict)
     report = compute(
         prepared,
@@ -104,7 +105,7 @@ def run(
         profile=profile,
         quiet=quiet,
         json_log=json_log,
-        execution=execution_of(jobs, executor, ray_address),
+        execution=execution,
     )
     show_report(report, form, reports, full=full)
     exit_on_failure(report)

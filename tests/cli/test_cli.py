@@ -174,6 +174,8 @@ def test_without_arguments_the_help_is_shown() -> None:
         (["rnu"], "rnu"),
         (["run"], "SUITE"),
         (["run", "assignment", "--sett", "a=b"], "--sett"),
+        (["run", "assignment", "--jobs", "0"], "expected a whole number of 1 or more, or auto"),
+        (["run", "assignment", "--executor", "slurm"], "--executor"),
         (["compare", "dpo"], "name at least two methods"),
         (["show"], "Missing argument"),
         (["data", "x.jsonl", "--rows", "-1"], "--rows"),

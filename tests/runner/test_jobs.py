@@ -50,7 +50,7 @@ def fails(logps: PairLogps) -> Loss:
 
 
 class Killer(Recorder):
-    """Kills every worker when a stage has come to its third message, once."""
+    """Kills the workers that train when a stage has come to its third message, once."""
 
     def __init__(self, stage: str) -> None:
         super().__init__()
@@ -66,13 +66,17 @@ class Killer(Recorder):
             self.seen.append(done)
             if len(self.seen) == 3 and not self.killed:
                 assert done < total, "the stage is too short to be killed"
-                for worker in multiprocessing.active_children():
-                    assert worker.pid is not None
-                    os.kill(worker.pid, signal.SIGKILL)
-                    self.killed.append(len(self.seen))
+                for worker in filter(trains, psutil.Process().children()):
+                    worker.kill()
+                    self.killed.append(worker.pid)
 
         with super().stage(cell, label):
             yield update
+
+
+def trains(process: psutil.Process) -> bool:
+    """Whether a process holds the lock of an adapter."""
+    return any(Path(file.path).name.startswith("adapter-") for file in process.open_files())
 
 
 def written(folder: Path, small_suite: dict[str, Any], **changes: Any) -> Path:

@@ -17,7 +17,7 @@ from align_bench.runner import on_ray
 from align_bench.runner.bench import Setup
 from align_bench.runner.execution import Execution
 from align_bench.runner.on_ray import Resources
-from tests.runner.test_jobs import digests, walked, written
+from tests.runner.test_jobs import digests, trains, walked, written
 from tests.runner.test_run import Recorder
 
 
@@ -64,11 +64,6 @@ class NodeKiller(Recorder):
 
         with super().stage(cell, label):
             yield update
-
-
-def trains(process: psutil.Process) -> bool:
-    """Whether a process holds the lock of an adapter."""
-    return any(Path(file.path).name.startswith("adapter-") for file in process.open_files())
 
 
 def test_a_killed_node_costs_no_finished_work_and_changes_no_result(

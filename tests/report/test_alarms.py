@@ -306,6 +306,7 @@ COMMITTED = {
         ("judge at chance", "odin_rm"),
     },
     "ppo": set(),
+    "sft_then": set(),
     "smollm2": {("cut-off answers", "base")}
     | {("cut-off answers", f"{method}#{seed}") for method in ("dpo", "simpo") for seed in range(3)},
     "overoptimisation": {

@@ -51,7 +51,7 @@ def grid(count: int) -> dict[CellId, float]:
     return {BASE: -1.0, **{cell: 0.1 * place for place, cell in enumerate(cells)}}
 
 
-@pytest.mark.parametrize("name", ["assignment", "ppo", "smollm2", "debias", "overoptimisation"])
+@pytest.mark.parametrize("name", ["assignment", "ppo", "smollm2", "debias", "overoptimisation", "sft_then"])
 @pytest.mark.parametrize("width", [40, 80, 100, 200])
 def test_published_reports_fit(name: str, width: int) -> None:
     report = read_report(PUBLISHED / name)

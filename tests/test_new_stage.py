@@ -72,7 +72,7 @@ class Verbosity(Stage["list[int]"]):
 # Each line is put before what it stands beside here.
 LINES = {
     "from align_bench.stages.validate_judge import": "from align_bench.stages.verbosity import Verbosity\n",
-    "        if adapter is not None:\n            yield Drift(": "        yield Verbosity(**own, answers=answers)\n",
+    "        if adapter is not None:\n            yield from self": "        yield Verbosity(**own, answers=answers)\n",
 }
 
 

@@ -402,6 +402,7 @@ class Cost:
         flops: floating-point operations that its passes needed, by `models.flops`; None where they were not counted.
         utilisation: these per second, as a share of what the device was measured to reach; None with them.
         threads: that the CPU computed with; None where they were not recorded.
+        device: the name of the GPU, or `cpu`; None where it was not recorded, or not all was made on one.
     """
 
     seconds: float
@@ -410,6 +411,7 @@ class Cost:
     flops: float | None = None
     utilisation: float | None = None
     threads: int | None = None
+    device: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

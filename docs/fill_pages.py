@@ -27,7 +27,7 @@ from suite_examples import EXAMPLES
 from align_bench.cli.main import app
 from align_bench.models.base import Base
 from align_bench.models.precision import Precision
-from align_bench.planning.memory import expected_memory
+from align_bench.planning.memory import ROOM, expected_memory
 from align_bench.records import Json
 from align_bench.suite import models
 from align_bench.suite.load import load_suite, packaged_suites
@@ -203,7 +203,6 @@ SHAPES = (
 SMALLER = ("train.micro_batch_tokens=2048", "generate.batch_size=16")
 CARDS = (8, 12, 16, 24, 40, 48, 80)  # GB of common cards
 LONG_PROMPT = 512  # tokens; the 95th percentile of prompts that the estimate is made for
-ROOM = 1.25  # for what torch keeps and does not use
 
 
 def cards() -> str:

@@ -122,6 +122,10 @@ TABLE: dict[str, frozenset[str]] = {
     # Order and progress; no stage's result may depend on them.
     "planning.estimate": NOTHING,
     "planning.memory": NOTHING,
+    "planning.hardware": NOTHING,  # forecasts for devices that need not be here
+    "planning.schedule": NOTHING,
+    "planning.fit": NOTHING,
+    "planning.forecast": NOTHING,
     "planning.lengths": NOTHING,
     "planning.limits": NOTHING,  # stops a run before it begins
     "planning.known": NOTHING,

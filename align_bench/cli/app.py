@@ -14,6 +14,7 @@ from align_bench.report.formats import Format
 from align_bench.report.formatting import one_line, visible
 
 if TYPE_CHECKING:
+    from align_bench.planning.hardware import Hardware
     from align_bench.planning.inputs import Prepared
     from align_bench.plugins.modules import PluginFile
     from align_bench.plugins.registry import Registry
@@ -135,8 +136,12 @@ def prepared_for(
     quick: bool = False,
     trust: bool = False,
     strict: bool = False,
+    hardware: Hardware | None = None,
 ) -> Prepared:
-    """A suite with its methods and all that lies outside it; a mistake in the suite is reported first."""
+    """A suite with its methods and all that lies outside it; a mistake in the suite is reported first.
+
+    Its precision is that of the hardware where one is named, else this machine's.
+    """
     from align_bench.suite.load import load_suite, packaged_suites
 
     if (name := suite.removesuffix(TRIED_OUT)) != suite and name in packaged_suites():  # as its report is called
@@ -151,7 +156,7 @@ def prepared_for(
 
     registry = registry_for(plugins, suite, loaded.plugins, trust=trust)
     try:
-        prepared = prepare(loaded, registry)
+        prepared = prepare(loaded, registry, hardware.device.precision) if hardware else prepare(loaded, registry)
     except PluginError as error:
         raise PluginError(f"{suite}: methods: {error.message}", fix=error.fix) from None
     if strict:

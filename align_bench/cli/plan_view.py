@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import comb
 from pathlib import Path
@@ -90,7 +90,7 @@ def plan_tables(prepared: Prepared, runs: Path, layers: Sequence[Layer] = ()) ->
         f"artefacts: {len(graph.stages)} in all, {len(absent)} not stored; "
         f"{_steps(prepared, graph, estimate)} optimizer steps per policy cell trained on pairs; "
         f"missing work: {sum(map(estimate.flops, missing)) / 1e12:,.1f} TFLOP, "
-        f"about {_roughly(sum(map(estimate.seconds, missing)))}"
+        f"about {roughly(sum(map(estimate.seconds, missing)))}"
     )
     yield Text(estimate.basis(missing), style="dim")
     yield Text(memory_words(prepared, lengths, graph, results))
@@ -120,7 +120,7 @@ class Remaining:
             return None
         return (
             f"{self.stored} of {self.stored + self.missing} results are stored; "
-            f"the rest takes about {_roughly(sum(self.seconds.values()))}"
+            f"the rest takes about {roughly(sum(self.seconds.values()))}"
         )
 
 
@@ -192,14 +192,26 @@ def claims_of(prepared: Prepared, graph: Graph) -> Iterator[str]:
 def _estimate(
     prepared: Prepared, graph: Graph, results: Results, sizes: Mapping[Stage[object], Size] | None = None
 ) -> Estimate:
-    """By the rates of this very suite, as it is and as its last run noted it: another base has other ones."""
-    noted = results.store.notes.get(prepared.suite.name) or RunNote()
-    stored = (stage.address for stage in graph.stages if results.facts(stage) is not None)
-    among = {*noted.needs, *stored}
-    rates = {kind: rate for kind, rate in results.store.rates(among).items() if kind != "tokens"}
+    """By the rates that were measured wherever this suite ran."""
     frozen = prepared.inputs.frozen
+    rates = measured_rates(prepared, graph, results)
     parameters, device = base_parameters(frozen.base), frozen.precision.device
     return Estimate(results, parameters, rates, lambda: rough_flops(frozen.precision), device, sizes or {})
+
+
+def measured_rates(
+    prepared: Prepared, graph: Graph, results: Results, made_on: Callable[[str], bool] | None = None
+) -> dict[str, float]:
+    """Tokens per second by kind, from this very suite, as it is and as its last run noted it: another base has others.
+
+    Args:
+        prepared, graph, results: the suite, and what is stored.
+        made_on: only of what was made on a device of such a name.
+    """
+    noted = results.store.notes.get(prepared.suite.name) or RunNote()
+    stored = (stage.address for stage in graph.stages if results.facts(stage) is not None)
+    rates = results.store.rates({*noted.needs, *stored}, made_on)
+    return {kind: rate for kind, rate in rates.items() if kind != "tokens"}
 
 
 def _in_order(cells: Sequence[Cell]) -> list[Cell]:
@@ -220,7 +232,7 @@ def _shown(
     if absent and all(stage in ended for stage in absent):
         return "[red]failed[/]"
     if absent:
-        return f"~{_roughly(sum(map(estimate.seconds, absent)))}"
+        return f"~{roughly(sum(map(estimate.seconds, absent)))}"
     return "[green]stored[/]" if stages else "–"
 
 
@@ -236,7 +248,7 @@ def _steps(prepared: Prepared, graph: Graph, estimate: Estimate) -> str:
     return "–".join(f"{count:,}" for count in dict.fromkeys((counts[0], counts[-1])))
 
 
-def _roughly(seconds: float) -> str:
+def roughly(seconds: float) -> str:
     """An estimate in two digits or so."""
     if seconds < 99.5:
         return f"{seconds:.0f} s"

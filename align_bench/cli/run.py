@@ -150,15 +150,49 @@ def plan(
     quick: Quick = False,
     strict: Strict = False,
     runs: Runs = Path("runs"),
+    hardware: Annotated[
+        str | None,
+        typer.Option(
+            "--hardware",
+            metavar="NAME[xN]",
+            help="Plan the whole suite for such devices instead, which need not be here: h100x8, rtx4090, cpu, ….",
+        ),
+    ] = None,
+    utilisation: Annotated[
+        float | None,
+        typer.Option(
+            "--utilisation",
+            metavar="SHARE",
+            help="With --hardware: the share of the peak, above 0 and at most 1, where no rate was measured.",
+        ),
+    ] = None,
 ) -> None:
     """Show a suite's settings and where they come from, its rows and what would be cut, which results are stored, and a
     rough cost of the rest in hours and memory; trains nothing.
+
+    With --hardware: tokens, operations, memory and hours per cell and in all, on devices that are named. Where a cell
+    does not fit into their memory, the exit code is 2, and settings that fit are proposed.
 
     Example: align-bench plan assignment --set train.epochs=2
     """
     from align_bench.cli.plan_view import plan_tables
     from align_bench.suite.load import read_layers
 
+    if utilisation is not None and (hardware is None or not 0 < utilisation <= 1):
+        raise typer.BadParameter(
+            f"{utilisation:g}: expected a share above 0 and at most 1, and --hardware", param_hint="--utilisation"
+        )
+    if hardware is not None:
+        from align_bench.cli.hardware_view import View, forecast
+        from align_bench.planning.hardware import parse_hardware
+
+        named = parse_hardware(hardware)
+        planned = prepared_for(suite, overrides, plugin, quick=quick, trust=trust, strict=strict, hardware=named)
+        view = View(forecast(planned, runs, named, utilisation))
+        for part in view.renderables():
+            console.print(part)
+        view.refuse()
+        return
     prepared = prepared_for(suite, overrides, plugin, quick=quick, trust=trust, strict=strict)
     for table in plan_tables(prepared, runs, read_layers(suite, overrides or ())):
         console.print(table)

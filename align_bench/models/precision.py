@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -57,11 +58,22 @@ def resolve_precision(requested: str, device: str | None = None) -> Precision:
     that was asked for is obeyed.
     """
     device = device or find_device()
+    return precision_on(requested, device, lambda: _multiplies_bf16(device))
+
+
+def precision_on(requested: str, device: str, multiplies_bf16: Callable[[], bool]) -> Precision:
+    """What `precision:` means on a device, which need not be here.
+
+    Args:
+        requested: `auto`, `nf4`, `bf16` or `fp32`.
+        device: its type, such as `cuda`.
+        multiplies_bf16: whether it multiplies bf16 fast; asked only where that decides.
+    """
     if requested == "fp32":
         return Precision("fp32", "float32", device)
     if requested == "bf16":
         return Precision("bf16", "bfloat16", device)
-    fast: Compute = "bfloat16" if _multiplies_bf16(device) else "float32"
+    fast: Compute = "bfloat16" if multiplies_bf16() else "float32"
     if requested == "auto":
         requested = "nf4" if device == "cuda" else "bf16" if fast == "bfloat16" else "fp32"
     return Precision(requested, fast, device)

@@ -19,13 +19,13 @@ CHARACTERS_PER_TOKEN = 4
 # Operations per second, as a share of a large matrix product's: seen on a CPU of two cores (0.46 with the embedded
 # model, 1.1 with SmolLM2-135M, whose common prompts pass once and are counted twice here), and on an H200 (0.016 with
 # the latter, whose kernels are too small for a GPU; a model of billions fills it).
-_CPU, _GPU, _FULL_GPU_PARAMETERS = 0.7, 0.3, 2.5e9
+_CPU, _GPU, FULL_GPU_PARAMETERS = 0.7, 0.3, 2.5e9
 OFF_BY = 3  # by what factor times that rest on it may be wrong
 
 
 def utilisation(device: str, parameters: int) -> float:
     """The share of a matrix product's rate that whole passes are expected to reach, before any was measured."""
-    return _CPU if device == "cpu" else _GPU * min(1.0, parameters / _FULL_GPU_PARAMETERS)
+    return _CPU if device == "cpu" else _GPU * min(1.0, parameters / FULL_GPU_PARAMETERS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from align_bench.stages.stage import library_versions
 from align_bench.suite.models import JUDGE_CELL, LoadedJudge, TrainedJudge, judge_cell
 
 if TYPE_CHECKING:
+    from align_bench.models.precision import Precision
     from align_bench.plugins.registry import Registry
     from align_bench.stages.models import Policy
     from align_bench.suite.models import DataFile, Suite
@@ -52,8 +53,12 @@ class Prepared:
     inputs: Inputs
 
 
-def prepare(suite: Suite, registry: Registry) -> Prepared:
+def prepare(suite: Suite, registry: Registry, resolve: Callable[[str], Precision] = resolve_precision) -> Prepared:
     """Locate the base and the judges, fingerprint the data, resolve the precision.
+
+    Args:
+        suite, registry: the suite, and the methods that it may name.
+        resolve: what `precision:` means where the suite will run; on this machine by default.
 
     Raises:
         AlignBenchError: for anything that the user has to mend first.
@@ -64,7 +69,7 @@ def prepare(suite: Suite, registry: Registry) -> Prepared:
     suite = within_positions(suite, base)
     entries = {judge_cell(place): judge for place, judge in enumerate(suite.judge)}
     loaded = {cell: find_judge(judge) for cell, judge in entries.items() if isinstance(judge, LoadedJudge)}
-    precision = resolve_precision(suite.precision)
+    precision = resolve(suite.precision)
     rows = {split: rows_of(file, role) for split, (file, role) in _files(suite).items()}
     classifiers = {
         cell: Classifier(

@@ -13,13 +13,16 @@ if TYPE_CHECKING:
     from align_bench.models.precision import Precision
     from align_bench.suite.models import Suite
 
-_BYTES = {"fp32": 4.0, "bf16": 2.0, "nf4": 0.56}
+BYTES = {"fp32": 4.0, "bf16": 2.0, "nf4": 0.56}
 _COMPUTED = {"float32": 4, "bfloat16": 2}
 # Seen with SmolLM2-135M on a CPU (fp32: 2.0 GB in training, 768 tokens per pass) and on an H200 (NF4: 4.5 GB, 5,000).
 _KEPT_PER_LAYER = 12  # activations kept for the backward pass, in vectors of the hidden size, per token and layer
 _BYTES_PER_PREDICTION = 10  # of logits and their gradient, per token and entry of the vocabulary
 _COPIES_OF_CACHE = 2  # keys and values, while they grow
-_PROCESS_BYTES = 0.5e9  # torch and the rows, on a CPU, where the process's memory is what counts
+ROOM = 1.25  # of a device's memory, for what torch keeps and does not use
+# On a CPU the process's memory is what counts: torch, libraries and rows. What products in bf16 add there was seen with
+# the embedded model and with SmolLM2-135M, and is about the same.
+_PROCESS_BYTES, _BF16_PROCESS_BYTES = 0.65e9, 0.75e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,7 @@ def expected_memory(
     per_value = _COMPUTED[precision.compute]
     embedding = shape.vocabulary * shape.hidden
     inner = max(0, parameters - embedding)
-    weights = inner * _BYTES[precision.storage] + embedding * (4 if precision.storage == "fp32" else 2)
+    weights = inner * BYTES[precision.storage] + embedding * (4 if precision.storage == "fp32" else 2)
     on_cpu = precision.device == "cpu"
     limit = min(suite.train.micro_batch_tokens, ENOUGH_FOR_A_CPU) if on_cpu else suite.train.micro_batch_tokens
     passed = min(max(limit, suite.train.max_length), max(tokens[0], 1))
@@ -75,7 +78,8 @@ def expected_memory(
     answer = tokens[1] + suite.generate.max_new_tokens
     cache = 2 * shape.layers * shape.cached * per_value * answer * suite.generate.batch_size * _COPIES_OF_CACHE
     logits = suite.generate.batch_size * shape.vocabulary * 4
-    fixed = weights + (_PROCESS_BYTES if on_cpu else 0.0)
+    process = _PROCESS_BYTES + (_BF16_PROCESS_BYTES if precision.compute == "bfloat16" else 0.0)
+    fixed = weights + (process if on_cpu else 0.0)
     return Memory(weights, fixed + adapters + passed * kept, fixed + cache + logits)
 
 

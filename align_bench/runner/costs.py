@@ -43,7 +43,15 @@ class Meter:
 
         seconds, peak_bytes = time.monotonic() - self._started, _peak_bytes()
         share = flops / seconds / peak_flops(precision) if flops and precision is not None else flops
-        return Cost(seconds, tokens, peak_bytes, flops, share, torch.get_num_threads())
+        return Cost(seconds, tokens, peak_bytes, flops, share, torch.get_num_threads(), _device(precision))
+
+
+def _device(precision: Precision | None) -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        return str(torch.cuda.get_device_name())
+    return "cpu" if precision is None else precision.device
 
 
 def _peak_bytes() -> int:
@@ -64,7 +72,8 @@ def total(costs: list[Cost]) -> Cost | None:
     """Seconds, tokens and operations summed, memory and threads at their highest, utilisation over all seconds.
 
     Returns:
-        The total; None for no costs at all. Its operations are None where those of one of them are.
+        The total; None for no costs at all. Its operations are None where those of one of them are, its device where
+        there are several.
     """
     if not costs:
         return None
@@ -72,6 +81,7 @@ def total(costs: list[Cost]) -> Cost | None:
     flops = [cost.flops for cost in costs if cost.flops is not None]
     used = [cost.utilisation * cost.seconds for cost in costs if cost.utilisation is not None]
     whole = len(flops) == len(used) == len(costs)
+    devices = {cost.device for cost in costs}
     return Cost(
         seconds,
         sum(cost.tokens for cost in costs),
@@ -79,4 +89,5 @@ def total(costs: list[Cost]) -> Cost | None:
         sum(flops) if whole else None,
         sum(used) / seconds if whole and seconds else None,
         max((cost.threads for cost in costs if cost.threads is not None), default=None),
+        devices.pop() if len(devices) == 1 else None,
     )

@@ -255,15 +255,21 @@ class Store:
         """A folder that outlives a kill, for checkpoints of an artefact that is not finished; not made here."""
         return self.folder / PARTIAL / str(address)
 
-    def rates(self, among: Collection[Address] | None = None) -> dict[str, float]:
+    def rates(
+        self, among: Collection[Address] | None = None, made_on: Callable[[str], bool] | None = None
+    ) -> dict[str, float]:
         """Tokens per second by kind, from the costs that artefacts recorded; the damaged ones are passed over.
 
         Args:
             among: of these artefacts, such as those of one suite; of all when None.
+            made_on: only of those that were made on a device of such a name; wherever they were made when None.
         """
         chosen = self.artefacts() if among is None else filter(None, map(self.get_unverified, sorted(among)))
         sums: dict[str, tuple[float, float]] = {}
         for artefact in chosen:
+            device = artefact.cost.device
+            if made_on is not None and (device is None or not made_on(device)):
+                continue
             tokens, seconds = sums.get(artefact.address.kind, (0.0, 0.0))
             sums[artefact.address.kind] = (tokens + artefact.cost.tokens, seconds + artefact.cost.seconds)
         return {kind: tokens / seconds for kind, (tokens, seconds) in sums.items() if tokens and seconds}

@@ -34,6 +34,8 @@ def base(tmp_path: Path) -> Base:
     ("precision", "tokens", "training", "more"),
     [
         (Precision("fp32", "float32", "cpu"), 768, 2.09e9, ["train.max_length=320"]),  # benchmarks, 2026-11-26-cpu
+        (Precision("bf16", "bfloat16", "cpu"), 768, 2.13e9, ["train.max_length=320"]),  # 2026-11-26-cpu-bf16-stock
+        (Precision("nf4", "float32", "cpu"), 768, 2.02e9, ["train.max_length=320"]),  # 2026-11-26-cpu-nf4-stock
         (Precision("nf4", "bfloat16", "cuda"), 5_000, 4.62e9, []),  # 2026-11-26-gpu
         (Precision("nf4", "bfloat16", "cuda"), 20_000, 18.1e9, ["train.micro_batch_tokens=32768"]),  # reports/smollm2
     ],

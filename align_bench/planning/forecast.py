@@ -143,6 +143,10 @@ class Forecast:
         ordered = _in_order(needs)
         return schedule({stage: self._work[stage].seconds for stage in ordered}, needs, self.hardware.count)
 
+    def seconds(self, stage: Stage[object]) -> float:
+        """Seconds of one stage on one device."""
+        return self._work[stage].seconds
+
     def basis(self) -> str:
         """What the times rest on, in words."""
         kinds = {stage.kind for stage, work in self._work.items() if work.tokens}

@@ -460,6 +460,18 @@ def test_quick_plans_a_try_out_under_a_name_of_its_own(write_suite: Write) -> No
     assert "try-out" not in align_bench("plan", write_suite()).said
 
 
+def test_a_suite_is_planned_for_devices_that_are_not_here(write_suite: Write) -> None:
+    answer = align_bench("plan", write_suite(), "--hardware", "h100x8", "--utilisation", "0.25")
+    assert answer.code == 0
+    assert "small on h100x8: 2 cells" in answer.out
+    assert "assumed 25% of the " in answer.out
+    check(align_bench("plan", write_suite(), "--hardware", "h300"), ["got 'h300'", "Did you mean h"])
+    for wrong in (["--hardware", "h100", "--utilisation", "0"], ["--utilisation", "0.3"]):
+        refused = align_bench("plan", write_suite(), *wrong)
+        assert (refused.code, refused.out) == (2, "")
+        assert "expected a share above 0 and at most 1, and --hardware" in " ".join(refused.err.split())
+
+
 def test_file_that_raises_on_import_is_listed_and_stops_nothing(elsewhere: Path) -> None:
     path = drop(elsewhere, "moody", first="raise RuntimeError('no [b]luck[/b]')\n")
     answer = align_bench("algorithms", "--plugin", path.parent)

@@ -90,9 +90,9 @@ def test_time_is_operations_by_the_assumed_share_of_the_peak(registry: Registry,
     dpo = found.graph.cells[0].adapter
     assert dpo is not None
     peak, share = 362.05e12, utilisation("cuda", found.estimate.parameters)
-    assert found._work[dpo].seconds == pytest.approx(found.estimate.flops(dpo) / (peak * share))
+    assert found.seconds(dpo) == pytest.approx(found.estimate.flops(dpo) / (peak * share))
     given = forecast(prepared, tmp_path, parse_hardware("l40s"), 0.5)
-    assert given._work[dpo].seconds == pytest.approx(found.estimate.flops(dpo) / (peak * 0.5))
+    assert given.seconds(dpo) == pytest.approx(found.estimate.flops(dpo) / (peak * 0.5))
     assert "assumed 50% of the dense bf16 peak for adapter, " in given.basis()
     assert "not measured, as --utilisation says" in given.basis()
     assert "a model of 2 million parameters does not fill a GPU" in found.basis()
@@ -107,7 +107,7 @@ def test_answers_take_a_pass_over_the_weights_for_each_token(
     assert isinstance(answers, Generate)
     prompts = min(20, found.estimate.size(answers.table).prompts)
     passes = -(-prompts // 8) * 100
-    assert found._work[answers].seconds == pytest.approx(passes * PARAMETERS * 0.56 / 3350e9)
+    assert found.seconds(answers) == pytest.approx(passes * PARAMETERS * 0.56 / 3350e9)
 
 
 def test_rates_are_those_of_the_named_device(registry: Registry, tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_rates_are_those_of_the_named_device(registry: Registry, tmp_path: Path)
             store.put(stage.address, stage.owner, folder, Cost(seconds, 1000, 0, device=device), {})
     found = forecast(prepared, runs, hardware)
     assert found.estimate.rates == {"adapter": 100.0}
-    assert found._work[dpo].seconds == dpo.estimate(found.estimate.size).tokens / 100
+    assert found.seconds(dpo) == dpo.estimate(found.estimate.size).tokens / 100
     assert "measured on such a device, in this suite's own work, for adapter; assumed " in found.basis()
     assert forecast(prepared, runs, parse_hardware("h200")).estimate.rates == {}
 

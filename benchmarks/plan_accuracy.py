@@ -1,0 +1,184 @@
+"""How near `align-bench plan --hardware cpu` comes, with the embedded model: peak memory, and time after a calibration.
+
+python benchmarks/plan_accuracy.py --out benchmarks/results/plan_accuracy
+
+For each precision a child process runs a suite of a few optimizer steps. The peaks that its artefacts recorded are held
+against those planned before it ran. What it took per token is the calibration: with these rates a longer suite is
+planned, which another child then runs. Both gates are of issue 21: memory within 25%, time within 30%.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from align_bench.cli.hardware_view import forecast
+from align_bench.planning.forecast import Forecast
+from align_bench.planning.hardware import parse_hardware
+from align_bench.planning.inputs import prepare
+from align_bench.plugins.registry import load_registry
+from align_bench.stages.generate import Generate
+from align_bench.stages.train import Trained
+from align_bench.store.store import Store
+from align_bench.suite.load import load_suite
+
+PRECISIONS = ("fp32", "bf16", "nf4")
+TIMED = "fp32"
+COMMON = (
+    "methods=[rm: {learning_rate: 1e-3}, dpo: {learning_rate: 5e-4}]",
+    "tune=null",
+    "judge=gold",
+    "data.test=null",
+)
+MEMORY_GATE, TIME_GATE = 0.25, 0.30
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """A planned figure and the measured one.
+
+    Attributes:
+        precision: how the base was stored.
+        what: the cell and the stage, or the kind of stages.
+        planned, measured: bytes, or seconds.
+    """
+
+    precision: str
+    what: str
+    planned: float
+    measured: float
+
+    @property
+    def off(self) -> float:
+        """The difference as a share of the measured figure."""
+        return self.planned / self.measured - 1
+
+
+def main() -> None:
+    """Measure, print, and write JSON and Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, help="files are written beside this name, with .json and .md")
+    parser.add_argument("--machine", default=f"{len(os.sched_getaffinity(0))} CPU cores, {_amx()}")
+    parser.add_argument("--steps", type=int, default=10, help="of the calibration")
+    parser.add_argument("--rows", type=int, default=1500, help="of the longer suite")
+    given = parser.parse_args()
+    memory: list[Compared] = []
+    times: list[Compared] = []
+    with tempfile.TemporaryDirectory() as made:
+        for precision in PRECISIONS:
+            runs, short = Path(made, precision), _overrides(precision, 32 * given.steps)
+            planned = _forecast(short, runs)
+            _run(short, runs)
+            memory += _peaks(precision, planned, Store(runs))
+        longer = _overrides(TIMED, given.rows)
+        planned, fresh = _forecast(longer, Path(made, TIMED)), Path(made, "longer")
+        _run(longer, fresh)
+        times = _seconds(TIMED, planned, Store(fresh))
+    page = _page(given.machine, given.steps, given.rows, memory, times)
+    print(page)
+    if given.out:
+        record = {
+            "machine": given.machine,
+            "load": [round(one, 1) for one in os.getloadavg()],
+            "steps": given.steps,
+            "rows": given.rows,
+            "memory_bytes": [asdict(one) | {"off": round(one.off, 3)} for one in memory],
+            "seconds": [asdict(one) | {"off": round(one.off, 3)} for one in times],
+        }
+        given.out.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        given.out.with_suffix(".md").write_text(page, encoding="utf-8")
+
+
+def _overrides(precision: str, rows: int) -> list[str]:
+    """A suite of so many pairs, a third of them to validate on."""
+    sizes = [f"data.train.rows={rows}", f"data.val.rows={rows // 3}", f"generate.prompts={rows // 6}"]
+    return [*COMMON, f"precision={precision}", *sizes]
+
+
+def _forecast(overrides: Sequence[str], runs: Path) -> Forecast:
+    hardware = parse_hardware("cpu")
+    prepared = prepare(load_suite("assignment", overrides), load_registry(), hardware.device.precision)
+    return forecast(prepared, runs, hardware)
+
+
+def _run(overrides: Sequence[str], runs: Path) -> None:
+    settings = [part for override in overrides for part in ("--set", override)]
+    command = [sys.executable, "-m", "align_bench", "run", "assignment", *settings, "--runs", str(runs)]
+    command += ["--reports", str(runs / "reports"), "--quiet", "--format", "json"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+def _peaks(precision: str, planned: Forecast, store: Store) -> list[Compared]:
+    """Of each training, and of each policy's answers."""
+    graph, found = planned.graph, []
+    for cell, expected in zip((graph.base, *graph.judges, *graph.cells), planned.cells, strict=True):
+        assert expected.peak is not None
+        for kind, peak in ((Trained, expected.peak.training), (Generate, expected.peak.answering)):
+            for stage in cell.all(kind):
+                artefact = store.get(stage.address)
+                assert artefact is not None, "the run has made it"
+                what = f"{cell.id}: {stage.label}"
+                found.append(Compared(precision, what, peak, artefact.cost.peak_bytes))
+    return found
+
+
+def _seconds(precision: str, planned: Forecast, store: Store) -> list[Compared]:
+    """Of all stages that bring tokens through a model, by kind and together."""
+    expected, measured = defaultdict[str, float](float), defaultdict[str, float](float)
+    for stage in planned.graph.stages:
+        artefact = store.get(stage.address)
+        if artefact is not None and stage.estimate(planned.estimate.size).tokens:
+            expected[stage.kind] += planned.seconds(stage)
+            measured[stage.kind] += artefact.cost.seconds
+    kinds = [Compared(precision, kind, expected[kind], measured[kind]) for kind in sorted(measured)]
+    return [*kinds, Compared(precision, "whole suite", sum(expected.values()), sum(measured.values()))]
+
+
+def _page(machine: str, steps: int, rows: int, memory: Sequence[Compared], times: Sequence[Compared]) -> str:
+    libraries = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "peft", "bitsandbytes"))
+    worst, whole = max(memory, key=lambda one: abs(one.off)), times[-1]
+    lines = [
+        "# How near a plan comes",
+        "",
+        f"The embedded model on {machine}, at a load of {os.getloadavg()[0]:.1f}; {libraries}. Made by "
+        "`python benchmarks/plan_accuracy.py`.",
+        "",
+        f"Memory at the peak: the farthest is {worst.what} in {worst.precision}, {worst.off:+.0%}; gate "
+        f"±{MEMORY_GATE:.0%}: {'met' if abs(worst.off) <= MEMORY_GATE else 'not met'}.",
+        "",
+        "| precision | stage | planned, MB | measured, MB | off |",
+        "|---|---|---:|---:|---:|",
+        *(
+            f"| {one.precision} | {one.what} | {one.planned / 1e6:,.0f} | {one.measured / 1e6:,.0f} | {one.off:+.0%} |"
+            for one in memory
+        ),
+        "",
+        f"Time of a suite of {rows:,} pairs, after a calibration of {steps} steps per method: {whole.off:+.0%}; gate "
+        f"±{TIME_GATE:.0%}: {'met' if abs(whole.off) <= TIME_GATE else 'not met'}.",
+        "",
+        "| precision | kind of stages | planned, s | measured, s | off |",
+        "|---|---|---:|---:|---:|",
+        *(
+            f"| {one.precision} | {one.what} | {one.planned:,.1f} | {one.measured:,.1f} | {one.off:+.0%} |"
+            for one in times
+        ),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _amx() -> str:
+    return "with AMX" if "amx_tile" in Path("/proc/cpuinfo").read_text(encoding="utf-8") else "no AMX"
+
+
+if __name__ == "__main__":
+    main()

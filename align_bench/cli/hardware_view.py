@@ -58,7 +58,7 @@ def forecast(prepared: Prepared, runs: Path, hardware: Hardware, share: float | 
     parameters = base_parameters(frozen.base)
     kind, precision = frozen.precision.device, frozen.precision
     estimate = Estimate(results, parameters, rates, lambda: device.peak(precision), kind, sizes)
-    shapes = Shapes(prepared, estimate.size, lengths["val"].prompt[1], device.precision)
+    shapes = Shapes(prepared, parameters, estimate.size, lengths["val"].prompt[1], device.precision)
     return Forecast(graph, estimate, hardware, shapes, share)
 
 
@@ -100,8 +100,8 @@ class View:
         )
         yield Text(f"{found.basis()}; without reading rows and loading models", style="dim")
         yield Text(
-            f"memory: from the model's shape, times {ROOM:g} for what torch keeps and does not use; "
-            "compared with measurements of small models only, so it may be off by a factor of 2",
+            f"memory: from the model's shape; a cell fits where there is {ROOM:g} times as much, for what torch keeps and "
+            "does not use. Compared with measurements of small models only, so it may be off by a factor of 2",
             style="dim",
         )
 
@@ -134,8 +134,7 @@ class View:
         most = max(cell.peak.bytes for cell in without if cell.peak is not None)
         names = ", ".join(str(cell.cell) for cell in without[:MOST_NAMED])
         more = f" and {len(without) - MOST_NAMED} more" if len(without) > MOST_NAMED else ""
-        every = (*found.graph.trials, found.graph.base, *found.graph.judges, *found.graph.cells)
-        better = proposal(every, found.shapes, device)
+        better = proposal(found.all_cells, found.shapes, device)
         larger = roomy(most)
         instead = f"as it is, it fits on {', '.join(larger)}" if larger else "as it is, it fits on no GPU known here"
         if better is None:

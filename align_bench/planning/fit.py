@@ -43,12 +43,14 @@ class Shapes:
 
     Attributes:
         prepared: the suite with its base.
+        parameters: weights of the base.
         sizes: how large its tables are.
         prompt: tokens of a validation prompt, its 95th percentile.
         resolve: what `precision:` means on the device.
     """
 
     prepared: Prepared
+    parameters: int
     sizes: Sizes
     prompt: int
     resolve: Callable[[str], Precision]
@@ -74,7 +76,7 @@ class Shapes:
             size, micro = self.sizes(trained.table), {"micro_batch_tokens": suite.train.micro_batch_tokens}
             batch = trained.settings.batch_size * size.tokens // max(1, size.rows)
             suite = suite.model_copy(update={"train": trained.settings.model_copy(update=micro)})
-        found = expected_memory(suite, base, base_parameters(base), precision, (batch, self.prompt))
+        found = expected_memory(suite, base, self.parameters, precision, (batch, self.prompt))
         if found is None:
             return None
         # What learns from a reward model holds that one, too, on a base of its own.

@@ -6,7 +6,7 @@ rows, loading models, the report) counts nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from math import ceil
@@ -106,7 +106,7 @@ class Forecast:
         """Every cell: trials first, then the base, the judges and the suite's cells."""
         counted: set[Stage[object]] = set()
         found = []
-        for cell in self._all_cells:
+        for cell in self.all_cells:
             own = [stage for stage in dict.fromkeys(cell.stages) if stage not in counted]
             counted.update(own)
             peak = self.shapes.peak(cell, self.shapes.prepared.suite)
@@ -115,7 +115,8 @@ class Forecast:
         return tuple(found)
 
     @property
-    def _all_cells(self) -> Sequence[Cell]:
+    def all_cells(self) -> tuple[Cell, ...]:
+        """What `cells` are of, in the same order."""
         graph = self.graph
         return (*graph.trials, graph.base, *graph.judges, *graph.cells)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from align_bench.cli.plan_settings import lengths_of
-from align_bench.cli.plan_view import MOST_ROWS, measured_rates, roughly
+from align_bench.cli.plan_view import MOST_ROWS, measured_rates, of_suite, roughly
 from align_bench.errors import SuiteError
 from align_bench.models.base import base_parameters
 from align_bench.planning.estimate import Estimate
@@ -22,16 +22,20 @@ from align_bench.planning.graph import make_graph
 from align_bench.planning.memory import ROOM
 from align_bench.report.formatting import counted
 from align_bench.runner.results import Glance
+from align_bench.stages.answers import FILE, expected
+from align_bench.stages.generate import Generate
 from align_bench.store.store import Store
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from align_bench.planning.forecast import Work
-    from align_bench.planning.hardware import Hardware
+    from align_bench.planning.hardware import Device, Hardware
     from align_bench.planning.inputs import Prepared
     from align_bench.stages.stage import Size, Stage
+    from align_bench.store.keys import Address
 
+ANSWERS = Generate.kind
 MOST_NAMED = 5  # cells that a message names
 
 
@@ -55,11 +59,25 @@ def forecast(prepared: Prepared, runs: Path, hardware: Hardware, share: float | 
     sizes: dict[Stage[object], Size] = {graph.tables[split]: found.size for split, found in lengths.items()}
     device, frozen = hardware.device, prepared.inputs.frozen
     rates = measured_rates(prepared, graph, results, device.is_named)
+    if (answers := _answers_per_second(store, of_suite(prepared, graph, results), device)) is not None:
+        rates[ANSWERS] = answers * expected(lengths["val"].size, 1, 1, prepared.suite.generate.max_new_tokens)
     parameters = base_parameters(frozen.base)
     kind, precision = frozen.precision.device, frozen.precision
     estimate = Estimate(results, parameters, rates, lambda: device.peak(precision), kind, sizes)
     shapes = Shapes(prepared, parameters, estimate.size, lengths["val"].prompt[1], device.precision)
     return Forecast(graph, estimate, hardware, shapes, share)
+
+
+def _answers_per_second(store: Store, among: Collection[Address], device: Device) -> float | None:
+    """How fast answers were written: their cost counts the tokens that were written, a plan those that may be."""
+    answers = seconds = 0.0
+    for artefact in filter(None, map(store.get_unverified, sorted(among))):
+        made_on, file = artefact.cost.device, artefact / FILE
+        if artefact.address.kind == ANSWERS and made_on is not None and device.is_named(made_on) and file.is_file():
+            with file.open("rb") as lines:
+                answers += sum(1 for _ in lines)
+            seconds += artefact.cost.seconds
+    return answers / seconds if answers and seconds else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +118,8 @@ class View:
         )
         yield Text(f"{found.basis()}; without reading rows and loading models", style="dim")
         yield Text(
-            f"memory: from the model's shape; a cell fits where there is {ROOM:g} times as much, for what torch keeps and "
-            "does not use. Compared with measurements of small models only, so it may be off by a factor of 2",
+            f"memory: from the model's shape; a cell fits where there is {ROOM:g} times as much, for what torch keeps "
+            "and does not use. Compared with measurements of small models only, so it may be off by a factor of 2",
             style="dim",
         )
 

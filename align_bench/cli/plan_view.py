@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from align_bench.planning.graph import Graph
     from align_bench.planning.inputs import Prepared
     from align_bench.stages.stage import Size, Stage
+    from align_bench.store.keys import Address
     from align_bench.suite.layers import Layer
 
 WANTED = (0.1, 0.2, 0.5)
@@ -208,10 +209,14 @@ def measured_rates(
         prepared, graph, results: the suite, and what is stored.
         made_on: only of what was made on a device of such a name.
     """
-    noted = results.store.notes.get(prepared.suite.name) or RunNote()
-    stored = (stage.address for stage in graph.stages if results.facts(stage) is not None)
-    rates = results.store.rates({*noted.needs, *stored}, made_on)
+    rates = results.store.rates(of_suite(prepared, graph, results), made_on)
     return {kind: rate for kind, rate in rates.items() if kind != "tokens"}
+
+
+def of_suite(prepared: Prepared, graph: Graph, results: Results) -> set[Address]:
+    """The suite's artefacts: those that are stored, and those that its last run noted."""
+    noted = results.store.notes.get(prepared.suite.name) or RunNote()
+    return {*noted.needs, *(stage.address for stage in graph.stages if results.facts(stage) is not None)}
 
 
 def _in_order(cells: Sequence[Cell]) -> list[Cell]:

@@ -128,6 +128,21 @@ def test_rates_are_those_of_the_named_device(registry: Registry, tmp_path: Path)
     assert forecast(prepared, runs, parse_hardware("h200")).estimate.rates == {}
 
 
+def test_answers_take_as_long_per_answer_as_they_did(registry: Registry, tmp_path: Path) -> None:
+    """Four answers, of one token each, took two seconds."""
+    prepared = planned(registry, "h100", ["methods=[dpo]", "generate.prompts=10"])
+    runs, hardware = tmp_path / "runs", parse_hardware("h100")
+    answers = forecast(prepared, runs, hardware).graph.base.answers
+    assert isinstance(answers, Generate)
+    store = Store(runs)
+    with store.scratch(answers.address) as folder:
+        (folder / "answers.jsonl").write_text("{}\n" * 4, encoding="utf-8")
+        store.put(answers.address, "base", folder, Cost(2.0, 4, 0, device="NVIDIA H100 PCIe"), {})
+    found = forecast(prepared, runs, hardware)
+    prompts = min(10, found.estimate.size(answers.table).prompts)
+    assert found.seconds(answers) == pytest.approx(prompts * 0.5, rel=0.02)
+
+
 def test_what_is_not_tuned_yet_waits_for_its_trials(registry: Registry, tmp_path: Path) -> None:
     """Trials, then the reward model, then what learns from it: on any number of devices."""
     small = ["data.train.rows=64", "data.val.rows=20", "data.test.rows=20", "methods=[rm, {ppo: {reward: rm}}]"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -73,13 +73,6 @@ class Whole:
     def first_step(self, name: str) -> dict[str, float | None]:
         step = next(row for row in read_training(self.folders.reports / "small") if (row.cell, row.step) == (name, 1))
         return {"loss": step.loss, **step.measures}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _no_figures() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("align_bench.report.figures.DRAWN", ())  # they take seconds, and nothing here is of one
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,17 @@
+"""Runs are tested for what they compute: only the figures of sweeps are drawn, which tests here look at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_figures() -> Iterator[None]:
+    """Drawing takes a third of a small run; all figures are drawn in tests/report and tests/cli."""
+    from align_bench.report.figures import training
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("align_bench.report.figures.DRAWN", (training.sweeps, training.trials))
+        yield

@@ -67,7 +67,7 @@ def beta_dpo(
         3. The default learning rate suits LoRA adapters.
     """
     found = margins(logps.batch)
-    kept = math.ceil(len(found) * (1 - filtered))
+    kept = len(found) - math.floor(len(found) * filtered + 1e-9)  # 10 × 0.7 is a little below 7 in floats
     far = (found - logps.running["mean"]).abs()
     near = far <= far.sort().values[kept - 1]
     strength = (beta * (1 + alpha * (found[near].mean() - logps.running["mean"]))).clamp(min=1e-3)

@@ -115,9 +115,9 @@ def execution_of(jobs: str | None, executor: Where, ray_address: str | None) -> 
     """Where and how many stages are made at a time, as the user typed it."""
     from align_bench.runner.execution import Execution
 
-    number = int(jobs) if jobs is not None and jobs.isdecimal() else None
+    number = int(jobs) if jobs is not None and jobs.isdecimal() and len(jobs) < 10 else None
     if jobs not in (None, "auto") and not number:
-        raise typer.BadParameter(f"{jobs!r}: expected a whole number of 1 or more, or auto", param_hint="--jobs")
+        raise typer.BadParameter(f"{jobs!r}: expected a whole number from 1 to 1,024, or auto", param_hint="--jobs")
     return Execution("auto" if jobs == "auto" else number, executor.value, ray_address)
 
 

@@ -122,7 +122,7 @@ def parse_hardware(text: str) -> Hardware:
     if name == CPU:
         raise SuiteError(f"--hardware: got {text!r}; cpu stands for this machine, and takes no count", fix="write cpu")
     if name in GPUS:
-        if count.isdecimal() and int(count):
+        if count.isascii() and count.isdecimal() and len(count) < 10 and int(count):
             return Hardware(GPUS[name], int(count))
         raise SuiteError(f"--hardware: got {text!r}; expected a whole number of 1 or more after {name}x")
     asked = re.sub(r"x\d+$", "", written) or written

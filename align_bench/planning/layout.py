@@ -332,7 +332,7 @@ def reward_of(point: Variant, seed: int, cells: Iterable[Cell], panel: Sequence[
         raise SuiteError(
             f"methods: {point.method}: reward: {name!r} is not a reward model of this suite. "
             + nearest(name, trained, what="reward"),
-            fix=f"add {name} to methods, before or after {point.method}",
+            fix=f"list a reward model {name} in methods, before or after {point.method}, or name one that is there",
         )
     graded = [judge for judge in panel if any(member.adapter == found.adapter for member in judge.members)]
     _refuse_as_judge(point, str(found.id), graded)

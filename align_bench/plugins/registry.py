@@ -67,7 +67,9 @@ class Plugin:
         return self.file.digest
 
     def __reduce__(self) -> tuple[object, ...]:
-        """For a worker process: the method is declared there by the same file."""
+        """For a worker process: the method is declared there by the same file, and a sum by those of its terms."""
+        if self.parts:
+            return _sum_of, (self.algorithm.name, self.parts)
         if self.file is None:
             return Plugin, (self.algorithm, self.path, self.origin, self.given_digest)
         return _read_again, (self.file.place, self.file.package, self.origin, self.algorithm.name, self.digest)
@@ -159,8 +161,7 @@ class Registry:
                 raise PluginError(f"the name {method.name!r} of a sum is taken", fix="choose another name")
             if method.name in sums and sums[method.name].parts != parts:
                 raise PluginError(f"two sums of other terms are called {method.name!r}", fix="rename one of them")
-            terms = {part.algorithm.name: part.algorithm for part in parts}
-            sums[method.name] = Plugin(summed(method.name, terms), parts[0].path, "sum", parts=parts)
+            sums[method.name] = _sum_of(method.name, parts)
         return replace(self, plugins={**self.plugins, **sums}) if sums else self
 
 
@@ -293,6 +294,12 @@ def _located(module: str) -> ModuleSpec | None:
     except (ImportError, ValueError, KeyError):  # KeyError: a folder without __init__.py inside of a package
         spec = None
     return spec if spec is not None and spec.name == module else importlib.util.find_spec(module)
+
+
+def _sum_of(name: str, parts: tuple[Plugin, ...]) -> Plugin:
+    """A sum of the losses of some methods."""
+    terms = {part.algorithm.name: part.algorithm for part in parts}
+    return Plugin(summed(name, terms), parts[0].path, "sum", parts=parts)
 
 
 @cache

@@ -306,7 +306,7 @@ class Metrics(Block):
     accuracy_logp_mean: Estimate = UNDEFINED
     """Accuracy of the mean log-probability per token; of policies and the base."""
     accuracy_logratio: Estimate = UNDEFINED
-    """Accuracy of the log-ratio to the reference; of policies."""
+    """Accuracy of the log-ratio to the base; of policies."""
     reward_mean: Estimate = UNDEFINED
     """Mean reward of both answers, in the reward's own unit."""
     reward_std: Estimate = UNDEFINED
@@ -759,7 +759,7 @@ class Tested(Block):
     accuracy_logp_mean: Estimate
     """Accuracy of the mean log-probability per token."""
     accuracy_logratio: Estimate
-    """Accuracy of the log-ratio to the reference; of policies."""
+    """Accuracy of the log-ratio to the base; of policies."""
     reward_mean: Estimate
     """Mean reward of both answers, in the reward's own unit."""
     reward_std: Estimate

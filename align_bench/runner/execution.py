@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from align_bench.runner.results import Results
 
 AUTO = "auto"
+MOST_JOBS = 1024  # workers, each a process with a model of its own
 UNKNOWN_BYTES = 2e9  # of a worker on a base whose shape is not known
 
 
@@ -43,9 +44,9 @@ class Execution:
 
     def __post_init__(self) -> None:
         if self.jobs not in (None, AUTO) and (
-            isinstance(self.jobs, bool) or not isinstance(self.jobs, int) or self.jobs < 1
+            isinstance(self.jobs, bool) or not isinstance(self.jobs, int) or not 1 <= self.jobs <= MOST_JOBS
         ):
-            raise SuiteError(f"jobs: got {self.jobs!r}; expected a whole number of 1 or more, or {AUTO!r}")
+            raise SuiteError(f"jobs: got {self.jobs!r}; expected a whole number from 1 to {MOST_JOBS:,}, or {AUTO!r}")
         if self.executor not in ("local", "ray"):
             raise SuiteError(f"executor: got {self.executor!r}; expected 'local' or 'ray'")
         if self.ray_address is not None and self.executor != "ray":

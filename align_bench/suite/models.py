@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from align_bench.errors import SuiteError
-from align_bench.records import MAX_DROPPED, OWN_SETTINGS, SMALLEST_TEMPERATURE
+from align_bench.records import MAX_DROPPED, OWN_SETTINGS, SMALLEST_TEMPERATURE, START_SETTINGS
 from align_bench.suite.names import BASE_CELL as BASE_CELL
 from align_bench.suite.names import GOLD as GOLD
 from align_bench.suite.names import JUDGE_CELL as JUDGE_CELL
@@ -471,12 +471,16 @@ def _method_entry(value: Any) -> Any:
         if parameters is None:
             parameters = {}
         if not isinstance(parameters, Mapping):
-            raise ValueError(f"parameters of {name} must be a mapping, such as {{beta: 0.1}}")
+            wanted = _SUM_FORMS if name == "sum" else "{beta: 0.1}"
+            raise ValueError(f"parameters of {name} must be a mapping, such as {wanted}")
+        apart = ("learning_rate", *OWN_SETTINGS, *START_SETTINGS)
         if name == "sum":
-            own = {key: item for key, item in parameters.items() if key in ("learning_rate", *OWN_SETTINGS)}
+            own = {key: item for key, item in parameters.items() if key in apart}
             terms = {key: item for key, item in parameters.items() if key not in own}
             name, parameters = "+".join(sorted(map(str, terms))), {**_terms(terms), **own}
-        elif isinstance(parameters.get("sum"), Mapping):
+        elif "sum" in parameters:
+            if not isinstance(parameters["sum"], Mapping):
+                raise ValueError(f"{name}: a sum is a mapping of two terms or more; expected {_SUM_FORMS}")
             if not str(name).isidentifier():
                 raise ValueError(f"{name!r} cannot name a sum; use letters, digits and _, a letter first")
             own = {key: item for key, item in parameters.items() if key != "sum"}

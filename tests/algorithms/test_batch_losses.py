@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -122,7 +123,7 @@ def test_bco_is_shifted_by_the_mean_reward_of_all_answers_so_far(draw: random.Ra
         assert found.rewards_in("rewards").tolist() == pytest.approx([0.3 * value for value in ratio], rel=1e-12)
 
 
-@pytest.mark.parametrize("filtered", [0.0, 0.2, 0.5])
+@pytest.mark.parametrize("filtered", [0.0, 0.2, 0.5, 0.7])
 def test_beta_follows_the_mean_of_the_margins_that_are_kept(draw: random.Random, filtered: float) -> None:
     given = {"beta": 0.05, "alpha": 0.6, "momentum": 0.9, "filtered": filtered}
     remembered: dict[str, float] = {}
@@ -133,7 +134,7 @@ def test_beta_follows_the_mean_of_the_margins_that_are_kept(draw: random.Random,
         usual = 0.9 * usual + 0.1 * math.fsum(margins) / ROWS
         remembered = method("beta_dpo").remembered(remembered, in_batch(rows).batch, given)
         assert remembered == pytest.approx({"mean": usual}, rel=1e-12)
-        count = math.ceil(ROWS * (1 - filtered))
+        count = math.ceil(ROWS * (1 - Fraction(str(filtered))))  # exactly
         kept = sorted(range(ROWS), key=lambda place: abs(margins[place] - usual))[:count]
         beta = max(1e-3, 0.05 * (1 + 0.6 * (math.fsum(margins[place] for place in kept) / count - usual)))
         expected = [
@@ -143,6 +144,13 @@ def test_beta_follows_the_mean_of_the_margins_that_are_kept(draw: random.Random,
         assert found.values.tolist() == pytest.approx(expected, rel=1e-9)
         assert found.metrics["beta"].tolist() == pytest.approx([beta] * ROWS, rel=1e-9)
         assert found.rewards_in("chosen_rewards").tolist() == pytest.approx([0.05 * one for one in ratios(rows)[0]])
+
+
+@pytest.mark.parametrize(("rows", "filtered", "kept"), [(10, 0.7, 3), (20, 0.7, 6), (10, 0.2, 8), (11, 0.2, 9)])
+def test_as_many_pairs_are_kept_as_the_share_says(draw: random.Random, rows: int, filtered: float, kept: int) -> None:
+    """Floats make a little more than 3 of 10 × (1 − 0.7)."""
+    found = method("beta_dpo")(in_batch(pairs(draw, rows), {"mean": 0.0}), filtered=filtered)
+    assert int((found.values > 0).sum()) == kept
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])

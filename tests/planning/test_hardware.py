@@ -25,6 +25,7 @@ def test_a_name_may_have_a_count(text: str, name: str, count: int) -> None:
         ("h300x8", "Did you mean h200 or h100? Known devices: a100-40, a100-80, cpu, h100, "),
         ("h100x0", "expected a whole number of 1 or more after h100x"),
         ("h100x", "expected a whole number of 1 or more after h100x"),
+        ("h100x" + "9" * 5000, "expected a whole number of 1 or more after h100x"),
         ("x", "Known devices: "),
         ("cpux2", "takes no count"),
     ],

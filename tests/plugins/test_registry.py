@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import ast
+import pickle
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from pydantic import TypeAdapter, ValidationError
 
 from align_bench.api import Algorithm, OfflineAlgorithm, PairLogps, Recipe, Selection
 from align_bench.errors import PluginError
@@ -19,6 +22,7 @@ from align_bench.plugins import registry as registry_module
 from align_bench.plugins.registry import load_registry
 from align_bench.sources import plugin_digest
 from align_bench.suite.load import builtin_folder
+from align_bench.suite.models import Method, MethodEntry
 
 BUILT_IN = sorted(builtin_folder("algorithms").glob("[!_]*.py"))
 SHARED = sorted(builtin_folder("algorithms").glob("_*.py"))
@@ -419,3 +423,26 @@ def test_built_in_declaration_is_whole(method: Algorithm) -> None:
         assert method.reward
         assert method.learning_rate is not None and 0 < method.learning_rate < 1  # noqa: PT018
     assert all(parameter.bounds for parameter in method.parameters.values() if parameter.type is float)
+
+
+def test_a_sum_is_the_same_method_in_a_worker_process() -> None:
+    terms = {"dpo.weight": [0.8], "bco.weight": [0.2], "bco.beta": [0.2], "sft.weight": [1.0]}
+    plugin = load_registry().with_sums([Method(name="mpo", grid=terms)])["mpo"]
+    found = pickle.loads(pickle.dumps(plugin))
+    assert (found.digest, found.origin, found.path) == (plugin.digest, plugin.origin, plugin.path)
+    assert (found.algorithm.parameters, found.algorithm.doc) == (plugin.algorithm.parameters, plugin.algorithm.doc)
+    assert [part.algorithm.name for part in found.parts] == ["bco", "dpo", "sft"]
+    found.load()
+
+
+@pytest.mark.parametrize("entry", [{"mpo": {"sum": ["dpo", "sft"]}}, {"mpo": {"sum": None}}, {"sum": ["dpo", "sft"]}])
+def test_what_is_no_mapping_is_no_sum(entry: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=r"`sum: \{dpo: 0\.8, sft: 1\.0\}`"):
+        TypeAdapter(MethodEntry).validate_python(entry)
+
+
+def test_a_sum_without_a_name_takes_what_every_method_takes() -> None:
+    entry = {"sum": {"dpo": 1, "sft": 1, "start_from": ["base", "sft"], "epochs": 2}}
+    method = TypeAdapter(MethodEntry).validate_python(entry)
+    assert (method.name, method.terms) == ("dpo+sft", ("dpo", "sft"))
+    assert (method.grid["start_from"], method.grid["epochs"]) == (["base", "sft"], [2])

@@ -242,5 +242,5 @@ def test_workers_share_cores_memory_and_gpus(
 
 @pytest.mark.parametrize("jobs", [0, -1, True, 1.5, "many"])
 def test_jobs_that_are_no_number_are_told(jobs: Any) -> None:
-    with pytest.raises(SuiteError, match="expected a whole number of 1 or more, or 'auto'"):
+    with pytest.raises(SuiteError, match="expected a whole number from 1 to 1,024, or 'auto'"):
         Execution(jobs)

@@ -161,7 +161,7 @@ def test_report_holds_what_the_design_promises(whole: Whole) -> None:
     assert {"suite", "base", "data", "judges", "environment", "results", "comparisons"} <= written.keys()
     for result in written["results"]:
         assert {"algorithm", "kind", "parameters", "seed", "status", "reason", "metrics", "cost"} <= result.keys()
-        assert set(result["cost"]) == {"seconds", "tokens", "peak_bytes", "flops", "utilisation"}
+        assert set(result["cost"]) == {"seconds", "tokens", "peak_bytes", "flops", "utilisation", "threads", "device"}
         assert result["cost"]["flops"] > 0
         assert result["cost"]["utilisation"] > 0
         single = {name: metric for name, metric in result["metrics"].items() if not isinstance(metric, list)}

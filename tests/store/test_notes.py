@@ -105,5 +105,5 @@ def test_note_without_a_part_of_its_scorers_is_an_error(store: Store, note: RunN
 
 @pytest.mark.parametrize("suite", ["../mine", "a/b", ".hidden", ""])
 def test_note_goes_nowhere_else(store: Store, suite: str) -> None:
-    with pytest.raises(ValueError, match="no suite's name"):
+    with pytest.raises(ValueError, match="is not a suite's name"):
         store.notes.save(suite, RunNote())

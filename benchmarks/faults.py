@@ -665,6 +665,7 @@ def main() -> None:
         text = page(found, time.monotonic() - started, commit, several)
         print(text)
         if given.out is not None:
+            make_folder(given.out.parent)
             write_atomically(given.out.with_suffix(".md"), text)
             numbers = {name: asdict(counts) for name, counts in found[0].items()}
             write_atomically(given.out.with_suffix(".json"), json.dumps(numbers, indent=1) + "\n")

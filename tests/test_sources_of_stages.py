@@ -138,7 +138,7 @@ TABLE: dict[str, frozenset[str]] = {
     "runner.make": NOTHING,
     "runner.executor": NOTHING,
     "runner.execution": NOTHING,  # where and at what time a stage is made; threads are recorded with its cost
-    "runner.bench": NOTHING,
+    "runner.worker": NOTHING,
     "runner.crew": NOTHING,
     "runner.processes": NOTHING,
     "runner.on_ray": NOTHING,

@@ -109,7 +109,7 @@ def variant(algorithm: Algorithm, given: Mapping[str, Any], *, where: str) -> Va
         raise SuiteError(f"{where}: {error}", fix=f"align-bench show {shown} lists its parameters") from None
 
 
-def _start(rest: dict[str, Any], where: str) -> tuple[str | None, Literal["start", "base"]]:
+def _start(rest: dict[str, object], where: str) -> tuple[str | None, Literal["start", "base"]]:
     """What is started from and what the reference is, taken off the other parameters."""
     given = "reference_policy" in rest
     start, reference = rest.pop("start_from", BASE_CELL), rest.pop("reference_policy", "start")

@@ -37,8 +37,8 @@ class Plugin:
 
     Attributes:
         algorithm: the declared method; what it calls executes the file, once.
-        path: its file.
-        origin: `built-in`, `entry point`, `option` or `suite`.
+        path: its file; of a sum, that of its first term.
+        origin: `built-in`, `entry point`, `option`, `suite` or `sum`.
         given_digest: stands for the digest of the code, such as that of a method without a file.
         file: the file as it was read; None for a method that was declared in no file.
         parts: the methods whose losses a sum adds up; none of any other method.

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from align_bench.errors import ModelError
-from align_bench.runner.bench import Done, Lost, Message, Ready, Said, Started, Stopped, Task, Updated
 from align_bench.runner.desk import distance
 from align_bench.runner.executor import Ended
 from align_bench.runner.make import record_failure
+from align_bench.runner.worker import Done, Lost, Message, Ready, Said, Started, Stopped, Task, Updated
 from align_bench.stages.classifier import Classifier
 
 if TYPE_CHECKING:

@@ -95,8 +95,8 @@ def _executor(execution: Execution, prepared: Prepared, results: Results, progre
         from align_bench.runner.executor import InProcess
 
         return InProcess(results, LocalDesk(results, progress, suite), progress)
-    from align_bench.runner.bench import Setup
     from align_bench.runner.processes import Processes
+    from align_bench.runner.worker import Setup
 
     share = share_of(prepared, jobs)
     where = f"on {counted(len(share.devices), 'GPU')}" if share.devices else "on the CPU"
@@ -106,8 +106,8 @@ def _executor(execution: Execution, prepared: Prepared, results: Results, progre
 
 def _cluster(execution: Execution, prepared: Prepared, runs: Path) -> RayWorkers:
     """The cluster, whose workers ask for a CPU per thread, and for a GPU or for memory."""
-    from align_bench.runner.bench import Setup
     from align_bench.runner.on_ray import RayWorkers, Resources
+    from align_bench.runner.worker import Setup
 
     gpu = prepared.inputs.frozen.precision.device == "cuda"
     threads = given_threads() or 1

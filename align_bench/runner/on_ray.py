@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from align_bench.errors import ModelError, PluginError, StoreError
-from align_bench.runner.bench import Bench, Done, Lost, Message, Ready, Setup, Task
+from align_bench.runner.worker import Done, Lost, Message, Ready, Setup, Task, Worker
 from align_bench.store.files import uninterrupted
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ class _Worker:
                 raise StoreError(f"{folder} is not there on every node", fix="work in a folder that all nodes share")
         if setup.folder is not None:
             os.chdir(setup.folder)
-        self._bench = Bench(setup, self._send)
+        self._inner = Worker(setup, self._send)
 
     def ready(self) -> Ready:
         """Whether it has started."""
@@ -186,7 +186,7 @@ class _Worker:
 
     def make(self, task: Task) -> Done:
         """Make a stage; all that it says is in the mailbox before it ends."""
-        done = self._bench.make(task)
+        done = self._inner.make(task)
         if (last := self._last) is not None:
             _ray().get(last)
         return done

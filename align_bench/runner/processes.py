@@ -13,7 +13,7 @@ from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from align_bench.runner.bench import Bench, Done, Lost, Message, Ready, Setup, Task
+from align_bench.runner.worker import Done, Lost, Message, Ready, Setup, Task, Worker
 
 if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess
@@ -119,14 +119,14 @@ def _work(setup: Setup, connection: Connection[Any, Any]) -> None:
         except OSError:  # nobody hears it any more
             os._exit(1)
 
-    bench = Bench(setup, send)
+    worker = Worker(setup, send)
     send(Ready())
     while True:
         try:
             task: Task = connection.recv()
         except EOFError:
             return
-        done: Done = bench.make(task)
+        done: Done = worker.make(task)
         send(done)
 
 

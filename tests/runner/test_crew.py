@@ -14,10 +14,10 @@ from align_bench.errors import MissingResultError, ModelError
 from align_bench.models.base import find_base
 from align_bench.models.precision import Precision
 from align_bench.records import Json, Update
-from align_bench.runner.bench import Done, Lost, Message, Ready, Said, Started, Stopped, Task, Updated
 from align_bench.runner.crew import MOST_STILLBORN, Crew
 from align_bench.runner.results import Results
 from align_bench.runner.walk import walk
+from align_bench.runner.worker import Done, Lost, Message, Ready, Said, Started, Stopped, Task, Updated
 from align_bench.stages.models import Frozen, ModelKey, Policy
 from align_bench.stages.stage import Desk, Made, Stage
 from align_bench.store.keys import Address, content_key

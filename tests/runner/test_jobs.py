@@ -50,11 +50,17 @@ def fails(logps: PairLogps) -> Loss:
 
 
 class Killer(Recorder):
-    """Kills the workers that train when a stage has come to its third message, once."""
+    """Kills what makes a stage when this has come to its third message, once.
 
-    def __init__(self, stage: str) -> None:
+    Args:
+        stage: the stage, `CELL: LABEL`.
+        kill: kills what makes it, and says what that was.
+    """
+
+    def __init__(self, stage: str, kill: Callable[[], list[int]]) -> None:
         super().__init__()
         self._stage = stage
+        self._kill = kill
         self.seen: list[int] = []
         self.killed: list[int] = []
 
@@ -66,12 +72,18 @@ class Killer(Recorder):
             self.seen.append(done)
             if len(self.seen) == 3 and not self.killed:
                 assert done < total, "the stage is too short to be killed"
-                for worker in filter(trains, psutil.Process().children()):
-                    worker.kill()
-                    self.killed.append(worker.pid)
+                self.killed = self._kill()
 
         with super().stage(cell, label):
             yield update
+
+
+def kill_workers() -> list[int]:
+    """Kill the workers of this process that train; their process ids."""
+    found = [*filter(trains, psutil.Process().children())]
+    for worker in found:
+        worker.kill()
+    return [worker.pid for worker in found]
 
 
 def trains(process: psutil.Process) -> bool:
@@ -106,7 +118,7 @@ def test_killed_workers_leave_the_results_of_one_process(
     train = {"batch_size": 8, "max_length": 128, "epochs": 40, "checkpoint_minutes": 1e-3}
     path = written(tmp_path / "suite", small_suite, methods=["simpo", "fails"], train=train)
     alone, stages = walked(path, tmp_path / "one", Recorder(), Execution())
-    killer = Killer("simpo: train")
+    killer = Killer("simpo: train", kill_workers)
     together, _ = walked(path, tmp_path / "two", killer, Execution(2))
     failed = {stage.owner for stage in stages if not together.has(stage)}
     assert failed == {"fails"}
@@ -171,7 +183,7 @@ def test_nothing_runs_on_after_an_interrupt(small_suite: dict[str, Any], tmp_pat
 PARENT = """
 import sys
 from pathlib import Path
-from align_bench.runner.bench import Setup
+from align_bench.runner.worker import Setup
 from align_bench.runner.processes import Processes
 if __name__ == "__main__":
     workers = Processes(1, Setup(Path("runs"), "small", 1))

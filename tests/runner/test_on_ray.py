@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,11 @@ import psutil
 import pytest
 
 from align_bench.errors import ModelError, PluginError, SuiteError
-from align_bench.records import Update
 from align_bench.runner import on_ray
-from align_bench.runner.bench import Setup
 from align_bench.runner.execution import Execution
 from align_bench.runner.on_ray import Resources
-from tests.runner.test_jobs import digests, trains, walked, written
+from align_bench.runner.worker import Setup
+from tests.runner.test_jobs import Killer, digests, trains, walked, written
 from tests.runner.test_run import Recorder
 
 
@@ -38,32 +36,15 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         found.shutdown()
 
 
-class NodeKiller(Recorder):
-    """Kills the node that makes a stage when this has come to its third message, once."""
-
-    def __init__(self, cluster: Any, stage: str) -> None:
-        super().__init__()
-        self._cluster = cluster
-        self._stage = stage
-        self.seen: list[int] = []
-        self.killed = 0
-
-    @contextmanager
-    def stage(self, cell: str, label: str) -> Iterator[Update]:
-        def update(done: int, total: int, note: str = "") -> None:
-            if f"{cell}: {label}" != self._stage:
-                return
-            self.seen.append(done)
-            if len(self.seen) == 3 and not self.killed:
-                assert done < total, "the stage is too short to be killed"
-                for node in list(self._cluster.worker_nodes):
-                    raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
-                    if any(map(trains, raylet.children())):
-                        self._cluster.remove_node(node, allow_graceful=False)
-                        self.killed += 1
-
-        with super().stage(cell, label):
-            yield update
+def kill_nodes(cluster: Any) -> list[int]:
+    """Kill the nodes whose workers train; the process ids of their raylets."""
+    found = []
+    for node in list(cluster.worker_nodes):
+        raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
+        if any(map(trains, raylet.children())):
+            found.append(raylet.pid)
+            cluster.remove_node(node, allow_graceful=False)
+    return found
 
 
 def test_a_killed_node_costs_no_finished_work_and_changes_no_result(
@@ -73,10 +54,10 @@ def test_a_killed_node_costs_no_finished_work_and_changes_no_result(
     train = {"batch_size": 8, "max_length": 128, "epochs": 60, "checkpoint_minutes": 1e-3}
     path = written(tmp_path / "suite", small_suite, methods=["simpo", "fails"], train=train)
     alone, stages = walked(path, tmp_path / "one", Recorder(), Execution())
-    killer = NodeKiller(cluster, "simpo: train")
+    killer = Killer("simpo: train", lambda: kill_nodes(cluster))
     execution = Execution(executor="ray", ray_address=cluster.address)
     together, _ = walked(path, tmp_path / "two", killer, execution)
-    assert killer.killed == 1
+    assert len(killer.killed) == 1
     assert killer.logged[0] == "up to 2 workers on a Ray cluster of 3 nodes"
     assert {stage.owner for stage in stages if not together.has(stage)} == {"fails"}
     assert digests(together, stages) == digests(alone, stages)

@@ -153,7 +153,7 @@ class Sent:
         self._send(Said(text))
 
 
-class Bench:
+class Worker:
     """Makes stages in this process, on models that it holds from one to the next."""
 
     def __init__(self, setup: Setup, send: Callable[[Message], None]) -> None:

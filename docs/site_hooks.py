@@ -1,4 +1,4 @@
-"""What mkdocs does not know: links from pages to files of the repository outside docs/, and pages that come later.
+"""What mkdocs does not know: links from pages to files of the repository outside docs/.
 
 On GitHub a link such as `../algorithms/README.md` leads to that file. On the site, every file that pages link to in
 this way is copied to `repository/`, with the files that those link to, and the links are turned there.
@@ -24,30 +24,8 @@ NAMED = (
     "algorithms/README.md",
     "reports/README.md",
 )
-LATER = ("methods.md", "scaling.md")
 _LINK = re.compile(r"(\]\()([^)#\s]+)((?:#[^)\s]*)?\))")
 _FENCED = re.compile(r"(^```.*?^```$)", re.DOTALL | re.MULTILINE)
-
-
-def on_config(config: Any) -> Any:
-    """Leave pages out of the navigation that are not written yet."""
-    missing = {name for name in LATER if not (ROOT / "docs" / name).is_file()}
-    config.nav = _without(config.nav, missing)
-    return config
-
-
-def _without(entries: list[Any], missing: set[str]) -> list[Any]:
-    kept = []
-    for entry in entries:
-        if isinstance(entry, dict):
-            entry = {
-                title: _without(below, missing) if isinstance(below, list) else below
-                for title, below in entry.items()
-                if isinstance(below, list) or below not in missing
-            }
-        if entry:
-            kept.append(entry)
-    return kept
 
 
 def on_files(files: Files, config: Any) -> Files:

@@ -83,12 +83,14 @@ class Counts:
         faults: how many were made.
         same: results of an undisturbed run, bit for bit, from the next run on.
         told: an error that said what to do, and these results once it was done.
+        verified: no later result had need of it; `align-bench verify` found it, and the run after that made it anew.
         wrong: what neither holds of, in words.
     """
 
     faults: int = 0
     same: int = 0
     told: int = 0
+    verified: int = 0
     wrong: list[str] = field(default_factory=list)
 
 
@@ -97,6 +99,10 @@ Found: TypeAlias = tuple[dict[str, Counts], Sequence[str]]  # by kind of fault, 
 
 class BrokenError(Exception):
     """A promise that does not hold."""
+
+
+class DiffersError(BrokenError):
+    """A run ended well, with other results than an undisturbed one."""
 
 
 def results_of(folder: Path, suite: str = "faulty") -> dict[str, object]:
@@ -178,13 +184,21 @@ class Bench:
         print(f"undisturbed: {self.seconds:.0f} s", flush=True)
         self.kinds = sorted(Store(self.undisturbed / "runs").kinds())
 
-    def start(self, folder: Path, *, suite: str = "faulty", prepare: Callable[[], object] | None = None) -> int:
+    def start(
+        self,
+        folder: Path,
+        *,
+        suite: str = "faulty",
+        prepare: Callable[[], object] | None = None,
+        command: Sequence[str] = ("run",),
+    ) -> int:
         """Begin a run in a child, and give its process id.
 
         Args:
             folder: where it works; `said` in it takes its output.
             suite: which one.
             prepare: called in the child before it runs, if given.
+            command: what to do with the suite, and options.
         """
         make_folder(folder)
         said = os.open(self.folder / f"said-{suite}-{folder.name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -197,7 +211,7 @@ class Bench:
             os.dup2(said, 1)
             os.dup2(said, 2)
             os.chdir(folder)
-            code = _run_suite(self.suites[suite], prepare)
+            code = _called(_arguments(self.suites[suite], *command), prepare)
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
@@ -238,13 +252,23 @@ class Bench:
         """Hold what is stored to the undisturbed run.
 
         Raises:
-            BrokenError: something differs or is missing.
+            DiffersError: something differs or is missing.
         """
         found, expected = results_of(folder, suite), self.expected[suite]
         other = [name for name, value in expected.items() if name in found and found[name] != value]
         lost = [name for name in ("results", *RESULTS) if name not in found]
         if other or lost:
-            raise BrokenError(f"{len(other)} results differ, such as {other[:3]}; {len(lost)} are missing")
+            raise DiffersError(f"{len(other)} results differ, such as {other[:3]}; {len(lost)} are missing")
+
+    def verified(self, folder: Path, name: str) -> None:
+        """Let `align-bench verify` find a damaged file that the last run had no need to read.
+
+        Raises:
+            BrokenError: it does not.
+        """
+        ended = self.finish(self.start(folder, command=("verify", "--sample", "0")))
+        if ended.code != 1 or name not in ended.said or "Traceback" in ended.said:
+            raise BrokenError(f"verify ended with {ended.code}, and does not name {name}: {ended.said[-1000:]}")
 
     @contextmanager
     def fault(self, scenario: str) -> Iterator[Counts]:
@@ -269,15 +293,15 @@ class Bench:
         return folder
 
 
-def _arguments(suite: Path) -> list[str]:
-    return ["run", str(suite), "--runs", "runs", "--reports", "reports"]
+def _arguments(suite: Path, command: str = "run", *options: str) -> list[str]:
+    return [command, str(suite), "--runs", "runs", "--reports", "reports", *options]
 
 
-def _run_suite(suite: Path, prepare: Callable[[], object] | None) -> int:
-    """`align-bench run`, in this process."""
+def _called(arguments: Sequence[str], prepare: Callable[[], object] | None) -> int:
+    """`align-bench`, in this process."""
     from align_bench.cli.main import main
 
-    sys.argv = ["align-bench", *_arguments(suite)]
+    sys.argv = ["align-bench", *arguments]
     if prepare is not None:
         prepare()
     try:
@@ -488,18 +512,31 @@ def damage(bench: Bench, faults: int, until: float) -> None:
             if in_runs:  # else nothing is read again: the report is finished
                 shutil.rmtree(folder / "reports" / "faulty")
             try:
-                if bench.whole(folder):
-                    counts.same += 1
-                    continue
-                if path.is_dir():
-                    path.rmdir()
-                else:
-                    path.unlink()  # as it was told to
-                if not bench.whole(folder):
-                    raise BrokenError("refused once more")
-                counts.told += 1
+                _heals(bench, folder, path, counts)
             except BrokenError as error:
                 raise BrokenError(f"{kind}, {hurt.__name__.strip('_')}: {error}") from None
+
+
+def _heals(bench: Bench, folder: Path, path: Path, counts: Counts) -> None:
+    """Count what comes of a damaged file: the same results, by itself or once a command has told of it."""
+    try:
+        same = bench.whole(folder)
+    except DiffersError:  # the run had no need of the file
+        bench.verified(folder, path.parent.name)
+        if not bench.whole(folder):
+            raise BrokenError("refused after verify moved it aside") from None
+        counts.verified += 1
+        return
+    if same:
+        counts.same += 1
+        return
+    if path.is_dir():
+        path.rmdir()
+    else:
+        path.unlink()  # as it was told to
+    if not bench.whole(folder):
+        raise BrokenError("refused once more")
+    counts.told += 1
 
 
 def set_clocks_back(bench: Bench, faults: int, until: float) -> None:
@@ -570,7 +607,11 @@ def campaign(bench: Bench, kills: int, others: int, until: float) -> None:
         now = time.monotonic()
         make(now + (until - now) * share / sum(one for one, _ in shares[number:]))
         print(
-            {name: (one.faults, one.same, one.told, len(one.wrong)) for name, one in bench.counts.items()}, flush=True
+            {
+                name: (one.faults, one.same, one.told, one.verified, len(one.wrong))
+                for name, one in bench.counts.items()
+            },
+            flush=True,
         )
 
 
@@ -589,8 +630,15 @@ def added(found: Sequence[Found]) -> Found:
         for name, own in counts.items():
             one = total[name]
             one.faults, one.same, one.told = one.faults + own.faults, one.same + own.same, one.told + own.told
+            one.verified += own.verified
             one.wrong += own.wrong
     return total, found[0][1]
+
+
+def row(name: str, counts: Counts) -> str:
+    """A kind of fault and its counts, as a row of the page's table."""
+    outcomes = (counts.faults, counts.same, counts.told, counts.verified, len(counts.wrong))
+    return f"| {name} | {SCENARIOS[name]} | {' | '.join(map(str, outcomes))} |"
 
 
 def page(found: Found, seconds: float, commit: str, processes: int = 1) -> str:
@@ -608,13 +656,11 @@ def page(found: Found, seconds: float, commit: str, processes: int = 1) -> str:
         f"({', '.join(kinds)}). Afterwards the suite "
         "is run again.",
         "",
-        "| fault | what is done | made | same results, bit for bit | told, then the same | broken |",
-        "|:---|:---|---:|---:|---:|---:|",
+        "| fault | what is done | made | same results, bit for bit | told, then the same "
+        "| found by verify, then the same | broken |",
+        "|:---|:---|---:|---:|---:|---:|---:|",
     ]
-    for name, counts in every.items():
-        lines.append(
-            f"| {name} | {SCENARIOS[name]} | {counts.faults} | {counts.same} | {counts.told} | {len(counts.wrong)} |"
-        )
+    lines += [row(name, counts) for name, counts in every.items()]
     wrong = [f"- {name}: {said.splitlines()[0]}" for name, counts in every.items() for said in counts.wrong]
     kills = sum(every[name].faults for name in ("kills at random moments", "kills at random writes"))
     lines += ["", f"`kill -9`: {kills} in all. Kills are chained: each run goes on where the last one was killed, and "]

@@ -114,6 +114,7 @@ TABLE: dict[str, frozenset[str]] = {
     "suite.layers": NOTHING,
     "suite.given": NOTHING,  # what is read from a suite is itself in the keys
     "suite.strict": REPORT,
+    "suite.variables": NOTHING,
     "suite.limits": NOTHING,
     "suite.load": NOTHING,
     "planning.inputs": NOTHING,

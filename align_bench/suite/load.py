@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from glob import glob
 from pathlib import Path
@@ -36,7 +34,7 @@ from align_bench.suite.models import (
     judge_kind,
 )
 from align_bench.suite.quick import cut
-from align_bench.suite.strict import FromEnvironment
+from align_bench.suite.variables import as_far_as_set, expanded
 
 MOST_MISTAKES = 20  # that one message lists
 RENAMED = {"may_be_reward": "allow_judge_as_reward"}  # key of an earlier version → what it is called now
@@ -99,8 +97,8 @@ def load_suite(name_or_path: str, overrides: Sequence[str] = ()) -> Suite:
     """
     layers = read_layers(name_or_path, overrides)
     path = next(layer.path for layer in reversed(layers) if layer.path is not None)
-    raw = {key: _expanded(value, path) for key, value in layers[-1].merged.items()}
-    refuse_bound(layers, _as_far_as_set)
+    raw = {key: expanded(value, path) for key, value in layers[-1].merged.items()}
+    refuse_bound(layers, as_far_as_set)
     try:
         suite = Suite.model_validate(raw | _with_rows(raw))
     except ValidationError as error:
@@ -257,49 +255,6 @@ def _held_out(suite: Suite) -> Suite:
 
     data = suite.data.model_copy(update={"train": part(max(held), 1.0)})
     return suite.model_copy(update={"data": data, "judge": tuple(map(cut, suite.judge))})
-
-
-_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
-
-
-# As names of variables go: HF_TOKEN, OPENAI_API_KEY, DB_PASSWORD.
-_SECRET = re.compile(
-    r"(?i)(^|_)(secrets?|tokens?|passw(or)?d|passphrase|credentials?|(api|access|private)_?keys?)(_|$)"
-)
-
-
-def _expanded(value: Json, path: Path) -> Json:
-    if isinstance(value, Mapping):
-        return {key: _expanded(item, path) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_expanded(item, path) for item in value]
-    if not isinstance(value, str):
-        return value
-
-    def fill(match: re.Match[str]) -> str:
-        name, default = match.groups()
-        if _SECRET.search(name):
-            raise SuiteError(
-                f"{path}: ${{{name}}} looks like a secret, and what a suite says stands in its report",
-                fix="tokens are read from the environment where they are needed; give paths a variable of another name",
-            )
-        if name in os.environ:
-            return os.environ[name]
-        if default is None:
-            raise SuiteError(
-                f"{path}: the environment variable {name} is not set", fix=f"export {name}=…, or use --set"
-            )
-        return str(default)
-
-    return FromEnvironment(_VARIABLE.sub(fill, value)) if _VARIABLE.search(value) else value
-
-
-def _as_far_as_set(value: Json) -> Json:
-    """A value with the environment's variables filled in; as it is written where one of them is not set."""
-    try:
-        return _expanded(value, Path())
-    except SuiteError:
-        return value
 
 
 def _matches(pattern: str, folder: Path | None) -> bool:

@@ -669,6 +669,31 @@ def test_variable_cannot_bring_yaml(write: Write, monkeypatch: pytest.MonkeyPatc
     assert suite.seeds == [0]
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        "hf_" + "a1B2" * 8,
+        "sk-proj-" + "x" * 24,
+        "https://me:letmein9@example.org/data.jsonl",
+        "eyJhbGciOiJI.eyJzdWIi.x",
+        "in/correct-horse/battery",  # as another variable holds it, whose name says what it is
+    ],
+)
+def test_a_secret_behind_a_harmless_name_is_refused(write: Write, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("DB_PASSWORD", "correct-horse")
+    monkeypatch.setenv("MY_JUDGE", value)
+    said = refusal(write(MINIMAL.replace("some/base", "x-${MY_JUDGE}")))
+    assert "${MY_JUDGE} holds what looks like a secret" in said
+    assert value not in said
+
+
+@pytest.mark.parametrize("value", ["/data/hf_models/sk-learn", "s3://bucket/a:b", "C:/data", "12345678", "battery"])
+def test_what_is_no_secret_is_filled_in(write: Write, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("MAX_TOKENS", "1234567")
+    monkeypatch.setenv("MY_BASE", value)
+    assert load_suite(str(write(MINIMAL.replace("some/base", "${MY_BASE}")))).base == value
+
+
 def test_paths_beside_the_suite_are_found(write: Write) -> None:
     path = write(more="judge: {data: judge.jsonl}\nplugins: [mine.py]\n")
     for name in ("train.jsonl", "judge.jsonl", "mine.py"):

@@ -1,5 +1,19 @@
-"""`python -m align_bench` is `align-bench`."""
+"""The program `align-bench`, which is `python -m align_bench`, too."""
 
-from align_bench.cli.main import main
+from __future__ import annotations
 
-main()
+import sys
+
+
+def main() -> None:
+    """Run a command; Ctrl-C ends it without a traceback, even while its modules are loaded."""
+    try:
+        from align_bench.cli.main import main as run
+
+        run()
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import NoReturn
 
 import typer
 
@@ -29,20 +29,44 @@ def interrupts_said(where: Callable[[], str]) -> Iterator[None]:
         typer.Exit: with the shell's exit code of the signal, 130 or 143.
     """
 
-    def terminate(number: int, frame: FrameType | None) -> NoReturn:
-        raise Terminated
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if number != signal.SIGALRM:
+            waiting.append(number)
+        if _imports(frame) > outside:  # what is raised there may be swallowed, and the command would go on
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
+        elif waiting:
+            sent = waiting[0]
+            waiting.clear()
+            raise Terminated if sent == signal.SIGTERM else KeyboardInterrupt
 
+    waiting: list[int] = []
+    outside = _imports(sys._getframe())
+    before = {}
     # Only the main thread may set handlers; a program that calls this in another one keeps its own.
-    main_thread = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, terminate) if main_thread else None
+    if threading.current_thread() is threading.main_thread():
+        heard = [one for one in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(one) is not signal.SIG_IGN]
+        before = {number: signal.signal(number, interrupt) for number in (*heard, signal.SIGALRM)}
     try:
         yield
-    except KeyboardInterrupt as interrupt:
-        number = signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT
+    except KeyboardInterrupt as interrupted:
+        number = signal.SIGTERM if isinstance(interrupted, Terminated) else signal.SIGINT
         what = "terminated" if number == signal.SIGTERM else "interrupted"
         errors.print(f"{what} {where()}", markup=False, highlight=False, soft_wrap=True)
         errors.print(f"go on where it stopped: {command()}", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(128 + number) from None
     finally:
-        if main_thread:
-            signal.signal(signal.SIGTERM, before)
+        if before:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if waiting:
+            signal.raise_signal(waiting[0])
+
+
+def _imports(frame: FrameType | None) -> int:
+    """How many frames of the import system this frame stands on."""
+    found = 0
+    while frame is not None:
+        found += frame.f_code.co_filename.startswith("<frozen importlib")
+        frame = frame.f_back
+    return found

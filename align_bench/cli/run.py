@@ -27,6 +27,7 @@ from align_bench.cli.app import (
     prepared_for,
     write,
 )
+from align_bench.cli.interrupts import interrupts_said
 from align_bench.report.formats import Format
 
 if TYPE_CHECKING:
@@ -97,17 +98,18 @@ def run(
     Example: align-bench run assignment --set methods='\\[dpo, simpo]' --set seeds='[0, 1, 2]'
     """
     execution = execution_of(jobs, executor, ray_address)
-    prepared = prepared_for(suite, overrides, plugin, quick=quick, trust=trust, strict=strict)
-    report = compute(
-        prepared,
-        runs,
-        reports,
-        profile=profile,
-        quiet=quiet,
-        json_log=json_log,
-        execution=execution,
-    )
-    show_report(report, form, reports, full=full)
+    with interrupts_said(lambda: "outside of any stage"):
+        prepared = prepared_for(suite, overrides, plugin, quick=quick, trust=trust, strict=strict)
+        report = compute(
+            prepared,
+            runs,
+            reports,
+            profile=profile,
+            quiet=quiet,
+            json_log=json_log,
+            execution=execution,
+        )
+        show_report(report, form, reports, full=full)
     exit_on_failure(report)
 
 

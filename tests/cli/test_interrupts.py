@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import re
 import signal
@@ -14,8 +15,10 @@ from pathlib import Path
 import pytest
 import typer
 from rich.console import Console
+from typer.testing import CliRunner
 
-from align_bench.cli import interrupts
+from align_bench.cli import interrupts, run
+from align_bench.cli.main import app
 from align_bench.cli.progress import progress_bars
 
 
@@ -58,3 +61,58 @@ def test_an_interrupt_between_stages_says_after_which(monkeypatch: pytest.Monkey
     assert ended.value.exit_code == 130
     assert errors.getvalue() == ("interrupted after [b]dpo: train\ngo on where it stopped: align-bench run mine.yaml\n")
     assert signal.getsignal(signal.SIGTERM) is handler
+
+
+@pytest.mark.parametrize(("interrupt", "code"), [(KeyboardInterrupt, 130), (interrupts.Terminated, 143)])
+def test_an_interrupt_before_the_first_stage_is_said(
+    monkeypatch: pytest.MonkeyPatch, interrupt: type[KeyboardInterrupt], code: int
+) -> None:
+    errors = io.StringIO()
+    monkeypatch.setattr(interrupts, "errors", Console(file=errors, width=200))
+    monkeypatch.setattr(sys, "argv", ["align-bench", "run", "assignment"])
+
+    def interrupted(*given: object, **named: object) -> None:
+        raise interrupt
+
+    monkeypatch.setattr(run, "prepared_for", interrupted)
+    assert CliRunner().invoke(app, ["run", "assignment"]).exit_code == code
+    assert errors.getvalue().endswith(" outside of any stage\ngo on where it stopped: align-bench run assignment\n")
+
+
+def test_an_interrupt_while_modules_are_loaded_leaves_no_traceback() -> None:
+    loading = (
+        "import sys, types\n"
+        "def absent(name): raise KeyboardInterrupt\n"
+        "module = types.ModuleType('align_bench.cli.main')\n"
+        "module.__getattr__ = absent\n"
+        "sys.modules['align_bench.cli.main'] = module\n"
+        "from align_bench.__main__ import main\n"
+        "main()\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", loading], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (130, "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_that_an_import_would_swallow_comes_after_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: int
+) -> None:
+    sends = f"import os\ntry:\n    os.kill(os.getpid(), {int(number)})\n    passed = True\n"
+    sends += "except BaseException:\n    passed = False\n"
+    (tmp_path / "swallows.py").write_text(sends)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    errors = io.StringIO()
+    monkeypatch.setattr(interrupts, "errors", Console(file=errors, width=200))
+    sys.modules.pop("swallows", None)
+
+    @interrupts.interrupts_said(lambda: "here")
+    def interrupted() -> None:
+        importlib.import_module("swallows")
+        time.sleep(5)
+
+    with pytest.raises(typer.Exit) as ended:
+        interrupted()
+    assert ended.value.exit_code == 128 + number
+    assert sys.modules["swallows"].passed
+    assert " here\n" in errors.getvalue()
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0

@@ -81,6 +81,7 @@ EXAMPLES: dict[str, str] = {
     "generate.batch_size": "generate: {batch_size: 16}",
     "report.equivalence_dz": "report: {equivalence_dz: 0.05}",
     "report.seed_noise": "report: {seed_noise: 0.1}",
+    "report.against": "report: {against: [rm]}",
     "report.course_figures": "report: {course_figures: true}",
     "tune.trials": "tune: {trials: 8}",
     "tune.search": "tune: {search: grid}",

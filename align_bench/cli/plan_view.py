@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from align_bench.planning.cells import Cell
     from align_bench.planning.graph import Graph
     from align_bench.planning.inputs import Prepared
+    from align_bench.records import CellId
     from align_bench.stages.stage import Size, Stage
     from align_bench.store.keys import Address
     from align_bench.suite.layers import Layer
@@ -159,7 +160,9 @@ def claims_of(prepared: Prepared, graph: Graph) -> Iterator[str]:
     # Policies with each other and the base, by their mean log-probability of the pairs and by each judge, gold among
     # them, and with each other by the log-ratio; reward models by all pairs and, where gold is known, by those whose
     # right answer is the shorter.
-    tests = comb(len(policies) + 1, 2) * (1 + judges) + comb(len(policies), 2) + comb(len(rewards), 2) * (1 + gold)
+    against = frozenset(suite.report.against or ())
+    duels = _duels(policies, against)
+    tests = (duels + len(policies)) * (1 + judges) + duels + _duels(rewards, against) * (1 + gold)
     if not tests:
         return
     prompts = len({row.prompt for row in rows})
@@ -188,6 +191,12 @@ def claims_of(prepared: Prepared, graph: Graph) -> Iterator[str]:
     )
     family = f"{tests} test{'s' * (tests > 1)}"
     yield f"on {prompts:,} prompts, in a family of {family}, for a seed noise of dz {noise:g} ({source})"
+
+
+def _duels(methods: Collection[CellId], against: Collection[str]) -> int:
+    """How many pairs of these methods are compared: all of them, or those with one that the suite names."""
+    apart = [method for method in methods if method.name not in against]
+    return comb(len(methods), 2) - (comb(len(apart), 2) if len(apart) < len(methods) else 0)
 
 
 def _estimate(

@@ -80,7 +80,7 @@ def build_report(
         **dict(header),
         alarms=found,
         verdict=[
-            *write_verdict(results, claimed, rankings, margins.equivalence_dz),
+            *write_verdict(results, claimed, rankings, margins.equivalence_dz, margins.against),
             *longer_wins_verdict(beside_longer),
         ],
         results=results,
@@ -112,7 +112,7 @@ def build_report(
 def margins_of(header: Header) -> Margins:
     """What the suite set for differences."""
     found = ReportSettings.model_validate(header.suite.settings.get("report", {}))
-    return Margins(found.equivalence_dz, found.seed_noise)
+    return Margins(found.equivalence_dz, found.seed_noise, found.against or ())
 
 
 def _as_read(report: Report) -> Report:

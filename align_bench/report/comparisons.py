@@ -78,29 +78,41 @@ class Entrants:
     Attributes:
         seeds: cell → its seed.
         bases: the checkpoints that were not trained.
+        against: names of the only methods, beside the base, that others are compared with; empty: with every other one.
     """
 
     seeds: Mapping[CellId, int]
     bases: frozenset[CellId]
+    against: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, cells: Sequence[Cell]) -> Entrants:
+    def of(cls, cells: Sequence[Cell], against: Iterable[str] = ()) -> Entrants:
         """Those of finished cells."""
         return cls(
             {cell.id: cell.outcome.seed for cell in cells},
             frozenset(cell.id for cell in cells if cell.outcome.kind == "base"),
+            frozenset(against),
         )
 
     def pairs(self, cells: Sequence[CellId]) -> list[Pair]:
         """Each cell with the base, and each two cells of different methods that share a seed, in the cells' order.
 
         Where two methods have no seed in common, theirs are paired in order. Seeds of one method are never compared.
+        Of methods that are compared with some only, the other pairs are left out.
         """
         allowed: set[frozenset[CellId]] = set()
-        for a, b in combinations(_by_method(cells).values(), 2):
+        methods = _by_method(cells)
+        for one, other in self.opponents(methods):
+            a, b = methods[one], methods[other]
             found = product(a, b) if {*a, *b} & self.bases else self._matched(a, b)
             allowed |= set(map(frozenset, found))
         return [pair for pair in combinations(cells, 2) if frozenset(pair) in allowed]
+
+    def opponents(self, methods: Mapping[CellId, Sequence[CellId]]) -> list[Pair]:
+        """The methods, the base among them, that are compared with each other, in their order."""
+        chosen = {one for one, cells in methods.items() if one.name in self.against or not self.trained(one, cells)}
+        some = any(one.name in self.against for one in methods)
+        return [pair for pair in combinations(methods, 2) if not some or chosen & {*pair}]
 
     def _matched(self, a: Sequence[CellId], b: Sequence[CellId]) -> list[Pair]:
         left, right = ({self.seeds[cell]: cell for cell in cells} for cells in (a, b))
@@ -128,10 +140,12 @@ class Margins:
     Attributes:
         equivalence_dz: the margin of equivalence, in standard deviations of the differences on one prompt.
         seed_noise: the declared standard deviation of a method's mean over seeds, in the same unit; None without one.
+        against: as of `Entrants`.
     """
 
     equivalence_dz: float
     seed_noise: float | None = None
+    against: Sequence[str] = ()
 
 
 def compare_all(cells: Sequence[Cell], judges: Sequence[str], margins: Margins) -> list[Comparison]:
@@ -148,7 +162,7 @@ def compare_all(cells: Sequence[Cell], judges: Sequence[str], margins: Margins) 
         margins: of the suite.
     """
     done = entrants(cells)
-    who = Entrants.of(done)
+    who = Entrants.of(done, margins.against)
     every = measures(done, judges)
     families = [list(_between_checkpoints(measure, who, margins)) for measure in every]
     families += _between_biases([cell for cell in done if cell.outcome.kind == "reward"], who)
@@ -412,7 +426,7 @@ def _between_methods(measure: Measure, who: Entrants, equivalence_dz: float) -> 
     if prompts < 2:
         return
     tables = {method: measure.table(cells, units) for method, cells in methods.items()}
-    for a, b in combinations(tables, 2):
+    for a, b in who.opponents(methods):
         if not who.trained(a, methods[a]):  # two bases
             continue
         found = crossed(tables[a], tables[b], clusters, b_trained=who.trained(b, methods[b]))

@@ -48,6 +48,7 @@ class First:
         labels: the first one, or all that are tied: whose values are shown as the same number.
         value: the number.
         above, unclear: of a single first one, whom it was shown to be above, and whom it was not.
+        apart: whom it was not compared with, where the suite says with whom methods are.
     """
 
     metric: MetricKey
@@ -56,6 +57,7 @@ class First:
     value: float
     above: tuple[str, ...] = ()
     unclear: tuple[str, ...] = ()
+    apart: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +193,7 @@ def _first_policy(report: Report) -> First | None:
     named = {row.method: row.label for row in rows}
     of = {row.method: row.gold if metric.name == "gold_accuracy" else row.judge for row in rows}
     values = {row.method: of[row.method].mean for row in rows if row.kind == "policy" or row.rank == 1}
-    return _first(metric, "policy", named, values, report.claims)
+    return _first(metric, "policy", named, values, report)
 
 
 def _first_rewards(report: Report) -> Iterable[First]:
@@ -199,7 +201,7 @@ def _first_rewards(report: Report) -> Iterable[First]:
     for ranking in report.rankings:
         if ranking.kind == "reward" and len(ranking.methods) > 1:
             values = {row.method: row.value for row in ranking.methods}
-            found = _first(ranking.metric, "reward", named, values, report.claims)
+            found = _first(ranking.metric, "reward", named, values, report)
             if found is not None:
                 yield found
 
@@ -209,7 +211,7 @@ def _first(
     kind: Kind,
     named: Mapping[CellId, str],
     values: Mapping[CellId, float | None],
-    claims: Iterable[Claim],
+    report: Report,
 ) -> First | None:
     known = {method: value for method, value in values.items() if value is not None}
     if not known:
@@ -219,11 +221,23 @@ def _first(
     labels = tuple(named.get(method, str(method)) for method in first)
     if len(first) > 1:
         return First(metric, kind, labels, highest)
-    about = [one for one in claims if (one.metric, one.kind) == (metric, kind)]
-    above = [method for method in known if method not in first and _shown(first[0], method, about)]
-    rest = [method for method in known if method not in first and method not in above]
-    others = (tuple(named.get(method, str(method)) for method in group) for group in (above, rest))
-    return First(metric, kind, labels, highest, *others)
+    about = [one for one in report.claims if (one.metric, one.kind) == (metric, kind)]
+    others = [method for method in known if method not in first]
+    above = [method for method in others if _shown(first[0], method, about)]
+    apart: list[CellId] = []
+    if compared_with(report):
+        met = {method for one in about if first[0] in _ends(one) for method in _ends(one)}
+        apart = [method for method in others if method not in met]
+    unclear = [method for method in others if method not in (*above, *apart)]
+    groups = (tuple(named.get(method, str(method)) for method in group) for group in (above, unclear, apart))
+    return First(metric, kind, labels, highest, *groups)
+
+
+def compared_with(report: Report) -> tuple[str, ...]:
+    """The only methods, beside the base, that the suite's others are compared with; none: each with every other one."""
+    found = report.suite.settings.get("report")
+    named = found.get("against") if isinstance(found, Mapping) else None
+    return tuple(map(str, named)) if isinstance(named, list) else ()
 
 
 def _shown(a: CellId, b: CellId, claims: Iterable[Claim]) -> bool:

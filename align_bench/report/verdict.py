@@ -161,7 +161,11 @@ def summarise(found: Findings) -> list[str]:
 
 
 def write_verdict(
-    results: Sequence[Result], claims: Sequence[Claim], rankings: Sequence[Ranking], equivalence_dz: float
+    results: Sequence[Result],
+    claims: Sequence[Claim],
+    rankings: Sequence[Ranking],
+    equivalence_dz: float,
+    against: Sequence[str] = (),
 ) -> list[str]:
     """The verdict, a sentence per item: first what may be claimed at all, then measure by measure.
 
@@ -170,6 +174,7 @@ def write_verdict(
     Args:
         results, claims, rankings: the report's blocks.
         equivalence_dz: the margin of equivalence, in standard deviations of the differences on one prompt.
+        against: the only methods, beside the base, that others are compared with; none: each with every other one.
     """
     if not rankings:
         return []
@@ -178,6 +183,11 @@ def write_verdict(
     said = [one for _, own in measures for one in own]
     return [
         *_claimable(results, said),
+        *(
+            [f"Compared with each method: the base, {', '.join(against)}. No other pair is tested (report.against)."]
+            if against
+            else []
+        ),
         f"Equivalent means within ±{equivalence_dz:g} standard deviations of the per-prompt differences "
         "(TOST, Holm-adjusted); inconclusive means that neither a difference nor equivalence was shown. Intervals are "
         "at 95%, not adjusted for the number of tests; Holm's p is.",
@@ -216,10 +226,23 @@ def _first(found: First) -> str:
         return f"{by}, {_names(found.labels)} are tied first ({number(found.value)} each)"
     first = f"{by}, {found.labels[0]} is first ({number(found.value)})"
     count = len(found.above) + len(found.unclear)
+    if found.apart:
+        return f"{first}; {_of_some(found, count)}"
     if not found.unclear:
         return f"{first}, shown to be above {'all others' if count > 1 else found.above[0]}"
     others = _names(found.unclear) if len(found.unclear) <= FEW else f"{len(found.unclear)} of {count} others"
     return f"{first}, but its lead over {others} is not shown"
+
+
+def _of_some(found: First, count: int) -> str:
+    """What is shown of a first one that was compared with some of the others only."""
+    if not count:
+        return "it was compared with none of the others"
+    compared = f"of {count + len(found.apart)} others it was compared with {count}"
+    if not found.unclear:
+        return f"{compared}, and is shown to be above {'them' if count > 1 else 'it'}"
+    others = _names(found.unclear) if len(found.unclear) <= FEW else f"{len(found.unclear)} of them"
+    return f"{compared}; its lead over {others} is not shown"
 
 
 def _lengths(found: Lengths) -> str:

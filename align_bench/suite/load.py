@@ -153,7 +153,8 @@ def _inherited(below: Mapping[str, Json], above: Mapping[str, Json]) -> Mapping[
     """What a suite has of the one that it extends.
 
     With another base, other rows or other methods that is neither its test pairs, nor its search, nor the comparison
-    with the course's figures: they are about these; nor, with another base, what its chat template reads.
+    with the course's figures: they are about these; nor, with other methods, whom they are tested against; nor, with
+    another base, what its chat template reads.
     """
     data = above.get("data")
     rows = isinstance(data, Mapping) and ("train" in data or "val" in data)
@@ -161,7 +162,8 @@ def _inherited(below: Mapping[str, Json], above: Mapping[str, Json]) -> Mapping[
         return below
     of_base = ("chat_template_kwargs",) if "base" in above else ()
     kept = {key: value for key, value in below.items() if key not in ("tune", *of_base)}
-    for key, part in (("data", "test"), ("report", "course_figures")):
+    of_methods = [("report", "against")] if "methods" in above else []
+    for key, part in (("data", "test"), ("report", "course_figures"), *of_methods):
         if isinstance(old := kept.get(key), Mapping):
             kept[key] = {name: value for name, value in old.items() if name != part}
     return kept

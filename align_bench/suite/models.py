@@ -403,6 +403,12 @@ class Report(_Strict):
         description="set the report's figures beside those that the course's report published for its own model and "
         "data: a sanity range, not a claim",
     )
+    against: Annotated[list[Text], Field(min_length=1)] | None = Field(
+        None,
+        description="test every method against these methods of the suite and the base only, and not against every "
+        "other one: fewer tests, so that more can be shown of each; reward models, or policies, of which none is named "
+        "are compared as always",
+    )
 
 
 def _sweep(value: Any) -> Any:
@@ -564,3 +570,13 @@ class Suite(_Strict):
         if len(set(seeds)) != len(seeds):
             raise ValueError("seeds must be distinct")
         return seeds
+
+    @model_validator(mode="after")
+    def _opponents_are_methods(self) -> Suite:
+        names = {method.name for method in self.methods}
+        for name in self.report.against or ():
+            if name not in names:
+                raise ValueError(
+                    f"report.against: got {name!r}, expected methods of this suite: {', '.join(sorted(names))}"
+                )
+        return self

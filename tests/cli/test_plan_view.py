@@ -291,6 +291,13 @@ def test_one_seed_is_told_what_it_can_claim(prepared: Prepared, runs: Path) -> N
     assert "in a family of 21 tests, for a seed noise of dz 0.1 (assumed" in text
 
 
+def test_methods_that_are_tested_against_one_are_fewer_tests(write_suite: Write, runs: Path) -> None:
+    suite = write_suite(methods=["dpo", "kto", "simpo"], report={"against": ["dpo"]})
+    # kto and simpo against dpo, and the three against the base, by mean log-probability, judge and gold; the two by
+    # the log-ratio too.
+    assert "in a family of 17 tests, " in shown(make(suite), runs)
+
+
 @pytest.mark.parametrize("noise", [None, 0.02])
 def test_seeds_needed_are_those_of_the_suites_size(write_suite: Write, runs: Path, noise: float | None) -> None:
     methods, report = ["rm", "dpo", "kto"], {} if noise is None else {"seed_noise": noise}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, product
 
@@ -112,13 +112,21 @@ def _decision(one: Tested) -> str:
     return "equivalent" if equal is not None and equal < 0.05 else "none"
 
 
-def pairs_of(entries: Sequence[Entry]) -> list[tuple[Entry, Entry]]:
+def _met(a: Cell, b: Cell, methods: Iterable[Cell], folder: Folder) -> bool:
+    """Whether two methods, by a cell of each, are compared: where the suite names opponents, one of the two is such."""
+    named = [cell.place for cell in methods if cell.identity["name"] in folder.facts["against"]]
+    return not named or "base" in (a.kind, b.kind) or bool({a.place, b.place} & {*named})
+
+
+def pairs_of(entries: Sequence[Entry], folder: Folder) -> list[tuple[Entry, Entry]]:
     """Each cell with the base, and cells of different methods that share a seed; in order where none is shared."""
     allowed: set[frozenset[int]] = set()
     methods: dict[str, list[Cell]] = {}
     for cell, _ in entries:
         methods.setdefault(cell.method, []).append(cell)
     for left, right in combinations(methods.values(), 2):
+        if not _met(left[0], right[0], [own[0] for own in methods.values()], folder):
+            continue
         if "base" in (left[0].kind, right[0].kind):
             matched = list(product(left, right))
         else:
@@ -136,7 +144,7 @@ def _seeded(measure: Measure) -> dict[str, list[Entry]]:
 
 def _between_checkpoints(folder: Folder, measure: Measure) -> list[Tested]:
     found, noise, seeded = [], _own_noise(measure), _seeded(measure)
-    pairs = pairs_of(measure.values)
+    pairs = pairs_of(measure.values, folder)
     for (a, left), (b, other) in pairs:
         units = common([left, other])
         one, two = table([left, other], units)
@@ -189,7 +197,7 @@ def _between_biases(folder: Folder) -> list[list[Tested]]:
     models = [cell for cell in folder.finished if cell.kind == "reward" and cell.algorithm != "judge"]
     for name, ordered in (("label", _by_label), ("gold", _by_gold)):
         own = {cell.place: ordered(cell) for cell in models}
-        pairs = pairs_of([(cell, {}) for cell in models if own[cell.place]])
+        pairs = pairs_of([(cell, {}) for cell in models if own[cell.place]], folder)
         found = []
         for (a, _), (b, _) in pairs:
             left, other = own[a.place], own[b.place]
@@ -258,6 +266,8 @@ def _between_methods(folder: Folder, measure: Measure) -> list[Tested]:
         return []
     found = []
     for a, b in combinations(methods.values(), 2):
+        if not _met(a[0][0], b[0][0], [own[0][0] for own in methods.values()], folder):
+            continue
         tested = Tested(a[0][0], b[0][0], "method", measure.name, measure.of, measure.unit)
         found.append(tested)
         rows = [table([values for _, values in side], units) for side in (a, b)]

@@ -93,6 +93,7 @@ def _facts(report: Mapping[str, Any]) -> Mapping[str, Any]:
         "failed_checks": report.get("failed_checks", []),
         "equivalence_dz": settings.get("equivalence_dz", 0.1),
         "seed_noise": settings.get("seed_noise"),
+        "against": settings.get("against") or [],
     }
 
 

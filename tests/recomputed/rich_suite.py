@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pydantic import JsonValue
+
 from align_bench.metrics.length import count_words
 from align_bench.metrics.readability import flesch_kincaid
 from align_bench.records import CellId, Cost, Generation, Kind, Outcome, PairTexts, TrainingText
@@ -36,10 +38,16 @@ VOCABULARY = (
 
 @dataclass(frozen=True)
 class Suite:
-    """All that a report is built from."""
+    """All that a report is built from.
+
+    Attributes:
+        outcomes, rows: of its cells.
+        against: the methods that others are compared with; none: each with every other one.
+    """
 
     outcomes: list[Outcome]
     rows: ReportRows
+    against: Sequence[str] = ()
 
     def report(self) -> Report:
         judges = [
@@ -47,7 +55,8 @@ class Suite:
             JudgeFacts(name="other", cells=[JUDGES[1]], status="done", rewarded=[]),
             JudgeFacts(name="gold", cells=[], status="done", rewarded=[]),
         ]
-        known, rows = header(judges, {"report": {"equivalence_dz": 0.25}}, name="rich"), self.rows
+        settings: dict[str, JsonValue] = {"report": {"equivalence_dz": 0.25, "against": [*self.against] or None}}
+        known, rows = header(judges, settings, name="rich"), self.rows
         data = {
             "val": DataFacts(
                 shape="question",

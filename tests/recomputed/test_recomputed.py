@@ -6,6 +6,7 @@ import ast
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,19 @@ def test_nothing_of_the_product_is_imported() -> None:
 def test_every_number_is_what_its_rows_say(folder: Path, found: Ledger) -> None:
     assert wrong(folder, found) == []
     assert len(found.numbers) > 5_000
+
+
+def test_every_number_of_chosen_comparisons_is_what_its_rows_say(tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("align_bench.report.figures.DRAWN", ())
+        chosen = replace(rich_suite(), against=["dpo"]).write(tmp_path / "report")
+    report = json.loads((chosen / "report.json").read_text(encoding="utf-8"))
+    named = [{one["a"]["name"], one["b"]["name"]} for one in report["comparisons"]]
+    assert {"dpo", "kto"} in named
+    assert {"kto", "base"} in named
+    assert {"rm", "rm_plain"} in named, "no reward model is named, so they are compared as always"
+    assert {"kto", "simpo"} not in named
+    assert wrong(chosen, found_in(chosen)) == []
 
 
 def test_what_is_not_recomputed_is_a_given_fact(folder: Path, found: Ledger) -> None:

@@ -105,6 +105,23 @@ def test_a_lead_is_shown_or_not() -> None:
     assert "but its lead over 4 of 5 others is not shown" in said(first=(many,))
 
 
+def test_a_lead_over_some_is_not_said_of_all() -> None:
+    first = First(GOLD, "policy", ("a",), 0.5, above=("b", "c"), apart=("d", "e", "f"))
+    assert said(first=(first,)).endswith("(0.500); of 5 others it was compared with 2, and is shown to be above them.")
+    unclear = replace(first, above=("b",), unclear=("c",))
+    assert said(first=(unclear,)).endswith("; of 5 others it was compared with 2; its lead over c is not shown.")
+    alone = replace(first, above=())
+    assert said(first=(alone,)).endswith("(0.500); it was compared with none of the others.")
+
+
+def test_whom_the_first_one_was_not_compared_with_is_found() -> None:
+    golds = {BASE: 0.5, DPO: 0.5, KTO: 0.75, SIMPO: 0.25}
+    report = answered(dict.fromkeys(golds, 0.0), golds, against=["dpo"])
+    (first,) = find(report).first
+    assert (first.labels, first.above + first.unclear, first.apart) == (("kto",), ("dpo",), ("simpo",))
+    assert "Compared with each method: the base, dpo. No other pair is tested (report.against)." in report.verdict
+
+
 def test_lengths_are_multiples_of_the_bases() -> None:
     found = Lengths(5.0, {"a": 5.0, "b": 4.1, "c": 1.7}, ("c",), ("a", "b", "c"))
     assert said(lengths=found) == (

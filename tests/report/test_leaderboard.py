@@ -34,7 +34,10 @@ def seeds(method: CellId, count: int = 3) -> list[CellId]:
 
 
 def answered(
-    levels: Mapping[CellId, float], gold: Mapping[CellId, float] | None = None, unfinished: Sequence[Outcome] = ()
+    levels: Mapping[CellId, float],
+    gold: Mapping[CellId, float] | None = None,
+    unfinished: Sequence[Outcome] = (),
+    against: Sequence[str] = (),
 ) -> Report:
     """A report of policies by their mean score, and where it is known by their share of right answers."""
     rng = random.Random(5)
@@ -50,7 +53,8 @@ def answered(
         replace(outcome(cell, "base" if cell.name == "base" else "policy"), cost=Cost(10.0 + (cell.seed or 0), 1, 1))
         for cell in levels
     ]
-    return build_report(header(), [*ended, *unfinished], [], rows)
+    known = header(settings={"report": {"against": [*against]}} if against else None)
+    return build_report(known, [*ended, *unfinished], [], rows)
 
 
 def row_of(report: Report, method: CellId) -> LeaderboardRow:

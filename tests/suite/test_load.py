@@ -302,6 +302,15 @@ def test_what_is_about_base_rows_and_methods_is_not_inherited_with_others(write:
     assert (suite.data.test is not None, suite.tune is not None, suite.report.course_figures) == (kept, kept, kept)
 
 
+def test_whom_methods_are_tested_against_belongs_to_the_methods(write: Write) -> None:
+    write(f"{MINIMAL}report: {{against: [dpo], seed_noise: 0.2}}\n", name="below.yaml")
+    assert load_suite(str(write("extends: below.yaml\nname: mine\nseeds: [1]\n"))).report.against == ["dpo"]
+    other = load_suite(str(write("extends: below.yaml\nname: mine\nmethods: [kto]\n"))).report
+    assert (other.against, other.seed_noise) == (None, 0.2)
+    said = refusal(write(f"{MINIMAL}report: {{against: [dpo, sft]}}\n"))
+    assert "report.against: got 'sft', expected methods of this suite: dpo" in said
+
+
 @pytest.mark.parametrize("given", ["[0.5, 0.5]", "[0.9, 0.1]", "[0.5]", "[0.5, 1.5]"])
 def test_a_range_of_prompts_rises(write: Write, given: str) -> None:
     assert "data.train.prompts" in refusal(write(), f"data.train.prompts={given}")

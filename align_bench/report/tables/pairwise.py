@@ -73,7 +73,7 @@ def pairwise(report: Report, a: str, b: str) -> Section:
         captions.insert(
             0,
             "Nothing to compare: reward models and policies are compared only among themselves, different methods only "
-            "at one seed, and judges not at all.",
+            "at one seed, judges not at all, and with `report.against` only the pairs that it allows.",
         )
     if not any(found.level == "method" for found in chosen):
         captions.append(

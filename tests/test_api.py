@@ -451,6 +451,8 @@ def test_unknown_direction_suggests_the_nearest() -> None:
         ("chosen", {"falls_with": "margin"}, "falls_with='margin', but data='chosen' bring no margin"),
         ("pairs", {"running": dict}, "running= is declared, but its batch holds no whole effective batch"),
         ("pairs", {"running": 1}, "running=1, expected a function"),
+        ("pairs", {"moving_reference": lambda: 2}, "moving_reference= is declared, but the loss reads no reference"),
+        ("pairs", {"moving_reference": 2, "reference": True}, "moving_reference=2, expected a function"),
     ],
 )
 def test_declaration_about_what_the_data_do_not_bring_is_refused(data: Any, declared: Any, said: str) -> None:
@@ -460,6 +462,23 @@ def test_declaration_about_what_the_data_do_not_bring_is_refused(data: Any, decl
 
     with pytest.raises(PluginError, match=said):
         declare(untyped, data=data, **declared)
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 1.0, True, "2", None])
+def test_a_reference_moves_after_a_whole_number_of_steps(wrong: Any) -> None:
+    def plain(logps, *, tau: int = 4) -> Loss:  # type: ignore[no-untyped-def]
+        """Says nothing of its batch."""
+        raise NotImplementedError
+
+    moving = {"data": "pairs", "reference": True}
+    declared = declare(plain, **moving, moving_reference=lambda tau: 2 * tau)
+    assert declared.sync_steps({"tau": 4}) == 8
+    assert declared.reference_in_words == "yes, a moving one"
+    assert declare(plain, **moving).sync_steps({"tau": 4}) is None
+    with pytest.raises(
+        PluginError, match=r"plain: moving_reference= returned .*, expected a whole number of steps ≥ 1"
+    ):
+        declare(plain, **moving, moving_reference=lambda: wrong).sync_steps({"tau": 4})
 
 
 def test_unknown_data_kind_suggests_the_nearest() -> None:

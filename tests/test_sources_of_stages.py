@@ -237,6 +237,7 @@ TABLE: dict[str, frozenset[str]] = {
     "train.checkpoints": ADAPTERS,
     "train.steps": ADAPTERS,
     "train.feeds": ADAPTERS,
+    "train.moving_reference": ADAPTERS,
     "train.auxiliary": ADAPTERS,
     "train.online": _made("train_online"),
     "train.recipe": _made("train_recipe"),

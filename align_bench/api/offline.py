@@ -31,6 +31,7 @@ class OfflineAlgorithm(Algorithm):
         at_reference, normalised, uses_rejected, falls_with: what the conformance kit may hold it to; see `algorithm`.
         auxiliary: from the hyper-parameters, by keyword, to what stands beside the reward model; None for nothing.
         running: what the method remembers; see `algorithm`.
+        moving_reference: after how many optimizer steps the policy becomes the reference; see `algorithm`.
     """
 
     function: Callable[..., object]
@@ -41,6 +42,14 @@ class OfflineAlgorithm(Algorithm):
     falls_with: FallsWith = "sides"
     auxiliary: Callable[..., Auxiliary] | None = None
     running: Callable[..., Running] | None = None
+    moving_reference: Callable[..., int] | None = None
+
+    @property
+    def reference_in_words(self) -> str:
+        """Whether it reads a reference, and whether that one moves."""
+        if self.moving_reference is not None:
+            return "yes, a moving one"
+        return "yes" if self.reference else "no"
 
     @property
     def reward_fields(self) -> tuple[RewardField, ...]:
@@ -95,6 +104,31 @@ class OfflineAlgorithm(Algorithm):
         whole = {"batch": rows, "place": torch.arange(len(rows)), "running": running}
         return as_record(self.reading, fields_of(rows) | whole)
 
+    def sync_steps(self, parameters: Parameters) -> int | None:
+        """Optimizer steps after which the policy becomes its own reference, each time; None where that one stays.
+
+        Raises:
+            PluginError: when it is no whole number ≥ 1.
+        """
+        if self.moving_reference is None:
+            return None
+        found: object = self.moving_reference(**named_by(self.moving_reference, parameters))
+        if not isinstance(found, int) or isinstance(found, bool) or found < 1:
+            raise PluginError(
+                f"{self.name}: moving_reference= returned {in_short(found)}, expected a whole number of steps ≥ 1"
+            )
+        return found
+
+    def remarks(self, parameters: Parameters) -> tuple[str, ...]:
+        """When its reference moves, where it does."""
+        steps = self.sync_steps(parameters)
+        if steps is None:
+            return ()
+        return (
+            f"its reference becomes the policy every {steps} optimizer steps; rewards of pairs are read against the "
+            "first one",
+        )
+
     def closed_form(self, parameters: Parameters) -> ClosedForm | None:
         """The declared loss where the policy equals the reference; None when none is declared."""
         if callable(self.at_reference):
@@ -132,11 +166,13 @@ def algorithm(
     falls_with: FallsWith = "sides",
     auxiliary: Callable[..., Auxiliary] | None = None,
     running: Callable[..., Running] | None = None,
+    moving_reference: Callable[..., int] | None = None,
 ) -> Callable[[Callable[..., Loss]], OfflineAlgorithm]:
     """Declare a loss on given answers as a method of the benchmark. Its signature is its hyper-parameter schema.
 
     What it reads is the annotated type of its first argument, one of the records of `batches`. Functions of
-    hyper-parameters (`at_reference`, `uses_rejected`, `auxiliary`) get those that they name, by keyword.
+    hyper-parameters (`at_reference`, `uses_rejected`, `auxiliary`, `moving_reference`) get those that they name, by
+    keyword.
 
     Args:
         paper: citation, such as `arXiv:2305.18290`.
@@ -162,6 +198,9 @@ def algorithm(
             names to numbers, empty at first), the whole effective batch and the hyper-parameters that it names, which
             returns what the method remembers from there on. It is called once per effective batch, before the loss,
             whose record holds the result; checkpoints keep it.
+        moving_reference: for losses that read a reference: a function of the hyper-parameters that returns after how
+            many optimizer steps the policy becomes the reference, each time. Until the first time it is the stored one,
+            as for every other method; checkpoints keep its weights.
 
     Returns:
         A decorator that turns the function into an `OfflineAlgorithm`.
@@ -201,6 +240,13 @@ def algorithm(
                     f"{name}: running= is declared, but its batch holds no whole effective batch",
                     fix="annotate a record that does, such as BatchPairLogps",
                 )
+        if moving_reference is not None:
+            checked_function(name, "moving_reference", moving_reference)
+            if not reading.reference:
+                raise PluginError(
+                    f"{name}: moving_reference= is declared, but the loss reads no reference",
+                    fix="annotate a record with a reference, such as ReferencedPairLogps",
+                )
         if auxiliary is not None and reading.data != "scores":
             raise PluginError(
                 f"{name}: auxiliary= stands beside scores, got data={reading.data!r}",
@@ -232,6 +278,7 @@ def algorithm(
             falls_with=falls_with,
             auxiliary=auxiliary,
             running=running,
+            moving_reference=moving_reference,
             learning_rate_range=checked_rates(name, rate, learning_rate_range),
         )
 

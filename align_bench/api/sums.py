@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import partial, reduce
 from operator import or_
 from typing import TYPE_CHECKING, cast
 
@@ -118,6 +118,7 @@ def summed(name: str, terms: Mapping[str, Algorithm]) -> SumOfLosses:
                 f"{name}: {each} reads answers of other rows, which pairs do not bring",
                 fix=f"sum it with methods of single answers only, or take bco in place of {each}",
             )
+    moving = _moving(name, losses)
     readings = [term.reading for term in losses.values()]
     reading = replace(reduce(or_, readings), data=data)
     rewarding = [term for term in losses.values() if term.data != "chosen"] or list(losses.values())
@@ -142,6 +143,7 @@ def summed(name: str, terms: Mapping[str, Algorithm]) -> SumOfLosses:
         normalised=_agreed({term.normalised for term in losses.values()}),
         falls_with=_falls_with({term.falls_with for term in losses.values()}),
         running=None if all(term.running is None for term in losses.values()) else _held_by_its_terms,
+        moving_reference=None if moving is None else partial(_sync_steps, moving),
         terms=losses,
     )
     return found
@@ -247,6 +249,30 @@ def _summable(name: str, each: str, term: Algorithm) -> OfflineAlgorithm:
         )
     assert isinstance(term, OfflineAlgorithm), "no other is left"
     return term
+
+
+def _moving(name: str, terms: Mapping[str, OfflineAlgorithm]) -> OfflineAlgorithm | None:
+    """The term whose reference moves; None where none does.
+
+    Raises:
+        PluginError: another term reads a reference too: they would need one each.
+    """
+    for each, term in terms.items():
+        others = [one for one, other in terms.items() if one != each and other.reading.reference]
+        if term.moving_reference is not None and others:
+            raise PluginError(
+                f"{name}: the reference of {each} moves, and {others[0]} reads a reference too; the terms of a sum "
+                "share one",
+                fix=f"sum {each} with methods that read none, such as sft, or take dpo in its place",
+            )
+    return next((term for term in terms.values() if term.moving_reference is not None), None)
+
+
+def _sync_steps(term: OfflineAlgorithm, **parameters: Scalar) -> int:
+    """What a term whose reference moves declares, by the names that the sum gives its hyper-parameters."""
+    steps = term.sync_steps({each: parameters[f"{term.name}.{each}"] for each in term.parameters})
+    assert steps is not None, "its reference moves"
+    return steps
 
 
 def _parameters(terms: Mapping[str, OfflineAlgorithm]) -> dict[str, Parameter]:

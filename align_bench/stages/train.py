@@ -206,11 +206,16 @@ class Train(Trained):
 
     @property
     def passes(self) -> float:
-        """Beside the answers themselves, mismatched ones, and the whole batch where the loss reads it."""
+        """Beside the answers themselves, mismatched ones, the whole batch where it is read, and a moving reference.
+
+        How many steps come before its first move is not known here: each step counts as if it had moved.
+        """
         algorithm = self.plugin.algorithm
         assert isinstance(algorithm, OfflineAlgorithm), "the layout chose this stage by the method's kind"
         own = PASSES["chosen"] if algorithm.data == "chosen" else 1
-        return own + 0.5 * (algorithm.reading.mismatched + algorithm.reading.batch)
+        moves = algorithm.moving_reference is not None
+        mismatched = (1 + moves) * algorithm.reading.mismatched
+        return own + 0.5 * (mismatched + algorithm.reading.batch + own * moves)
 
     def needs(self) -> tuple[Stage[object], ...]:
         return (self.table, *self._known, *self.started)

@@ -17,8 +17,8 @@ _SEAL = hashlib.sha256().digest_size
 
 
 class Checkpoint(TypedDict):
-    """All that a step changes: trained weights by name, states of optimizer, scheduler and generators, the log, and
-    what the method remembers."""
+    """All that a step changes: trained weights by name, states of optimizer, scheduler and generators, the log, what
+    the method remembers, and the trained weights of a reference that has moved."""
 
     weights: dict[str, Tensor]
     optimizer: Any
@@ -27,6 +27,7 @@ class Checkpoint(TypedDict):
     tokens: int
     log: str
     running: str
+    reference: dict[str, Tensor]
     random: Tensor
     random_cuda: list[Tensor]
 

@@ -23,6 +23,7 @@ from align_bench.models.layout import training_passes
 from align_bench.models.logprobs import response_logps, response_parts, scores
 from align_bench.models.positions import positions_of, within
 from align_bench.train.auxiliary import companion_of, pair_scores
+from align_bench.train.moving_reference import MovingFeed, MovingReference
 from align_bench.train.plugin_code import plugin_code
 
 if TYPE_CHECKING:
@@ -284,6 +285,7 @@ def feed_of(
     rows: Sequence[TokenRow],
     reference: Reference | None,
     parameters: Parameters | None = None,
+    moving: MovingReference | None = None,
 ) -> Feed:
     """The examples of a method.
 
@@ -292,6 +294,7 @@ def feed_of(
         rows: the tokenised training rows.
         reference: base log-probabilities by column, each of shape [rows]; None where the loss reads none.
         parameters: its hyper-parameters, resolved; None for its defaults.
+        moving: what takes the place of `reference` once it has moved; None where the reference stays.
 
     Raises:
         DataError: when the rows do not fit what the loss reads.
@@ -300,6 +303,8 @@ def feed_of(
     feed = FEEDS[algorithm.data](rows, reference, replace(reading, margin=False))
     if reading.margin:
         feed = MarginFeed(feed, margins_of(rows, algorithm.name), reading)
+    if moving is not None:
+        feed = MovingFeed(feed, moving, reading)
     if algorithm.reading.batch:
         feed = BatchFeed(feed, algorithm, algorithm.resolve({}) if parameters is None else parameters)
     return feed

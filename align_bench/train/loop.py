@@ -14,6 +14,7 @@ from align_bench.models.layout import training_passes
 from align_bench.train.auxiliary import attach
 from align_bench.train.feeds import BatchFeed, feed_of
 from align_bench.train.job import TrainLog
+from align_bench.train.moving_reference import MovingReference
 from align_bench.train.plugin_code import plugin_code
 from align_bench.train.steps import Budget, State, accumulated, one_process
 
@@ -42,9 +43,13 @@ def train(job: TrainingJob[OfflineAlgorithm], reference: Reference | None = None
         beside = job.algorithm.beside(job.parameters)
     if beside is not None:
         attach(model, beside, seed=job.seed)
-    feed = feed_of(job.algorithm, job.rows, reference, job.parameters)
+    every = job.algorithm.sync_steps(job.parameters)
+    moving = None if every is None else MovingReference(every)
+    feed = feed_of(job.algorithm, job.rows, reference, job.parameters, moving)
     batches = effective_batches(len(feed.lengths), settings.batch_size, epochs=settings.epochs, seed=job.seed)
     state = State(job, len(batches))
+    if moving is not None:
+        moving.weights = state.reference
     accelerator.init_trackers("train")
     model.train()
     budget = Budget(settings.micro_batch_tokens)
@@ -57,6 +62,9 @@ def train(job: TrainingJob[OfflineAlgorithm], reference: Reference | None = None
         entry = state.advance(accelerator, sums, len(batch), sum(feed.tokens[example] for example in batch))
         if isinstance(feed, BatchFeed):
             state.running = feed.running
+        if moving is not None:
+            moving.follow(state.step, state.trainable)
+            state.reference = moving.weights
         entry["seconds"] = time.monotonic() - started
         accelerator.log(entry, step=state.step)
         job.update(state.step, len(batches), f"loss {entry['loss']:.3f}")

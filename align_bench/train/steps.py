@@ -107,6 +107,7 @@ class State:
         tokens: tokens of prompts and answers so far.
         log: a mapping for each step.
         running: what the method remembers of the batches so far.
+        reference: the trained weights of a reference that has moved, by name; empty where none has.
     """
 
     def __init__(self, job: TrainingJob[Algorithm], total: int) -> None:
@@ -126,6 +127,7 @@ class State:
         self.tokens = 0
         self.log: list[dict[str, float]] = []
         self.running: Running = {}
+        self.reference: dict[str, Tensor] = {}
         torch.manual_seed(job.seed)
         self.checkpoint = job.checkpoint
         if self.checkpoint is not None and (found := checkpoints.last_good(self.checkpoint, job.say)) is not None:
@@ -168,6 +170,7 @@ class State:
             "tokens": self.tokens,
             "log": json.dumps(self.log),
             "running": json.dumps(dict(self.running)),
+            "reference": {name: weight.cpu() for name, weight in self.reference.items()},
             "random": torch.get_rng_state(),
             "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
@@ -181,6 +184,7 @@ class State:
         self.step, self.tokens = content["step"], content["tokens"]
         self.log = json.loads(content["log"])
         self.running = json.loads(content["running"])
+        self.reference = {name: weight.to(self.trainable[name].device) for name, weight in content["reference"].items()}
         torch.set_rng_state(content["random"])
         if torch.cuda.is_available():
             torch.cuda.set_rng_state_all(content["random_cuda"])

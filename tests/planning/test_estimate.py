@@ -111,6 +111,7 @@ def test_operations_are_those_of_the_passes(table: Tokens) -> None:
     assert estimate.flops(Reference(owner="base", table=table, frozen=FROZEN, max_tokens=1)) == 1000 * 2 * PARAMETERS
     assert estimate.flops(trained(Train, "dpo", table)) == epochs * 1000 * 4 * PARAMETERS
     assert estimate.flops(trained(Train, "kto", table)) == epochs * 1500 * 4 * PARAMETERS
+    assert estimate.flops(trained(Train, "tr_dpo", table)) == epochs * 1500 * 4 * PARAMETERS
     assert estimate.flops(trained(Train, "sft", table)) == epochs * 500 * 4 * PARAMETERS
     online = trained(TrainOnline, "ppo", table, reward=None, texts=table.rows)
     assert estimate.flops(online) == epochs * 4000 * 4 * PARAMETERS

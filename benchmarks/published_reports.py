@@ -1,7 +1,7 @@
 """Rebuild the published reports of the embedded suites, rows left out for their size.
 
 Everything that `--runs` holds is used again, so that after a change of the report alone it takes seconds; from nothing
-it takes about an hour of one core.
+it takes about two hours of one core.
 
 Example:
     python benchmarks/published_reports.py
@@ -18,7 +18,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-SUITES = ("assignment", "debias", "ppo", "overoptimisation", "sft_then")
+SUITES = ("assignment", "debias", "ppo", "overoptimisation", "sft_then", "offline_losses")
 CODE = "from align_bench.cli.main import main; main()"
 PUBLISHED = ("report.json", "report.md", "report.html")
 ROOT = Path(__file__).resolve().parent.parent

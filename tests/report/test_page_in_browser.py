@@ -184,6 +184,15 @@ def test_what_is_wider_than_its_place_says_so_and_at_1440_no_column_is_hidden(op
         assert hidden == []
 
 
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_shadow_tells_of_chapters_beyond_the_edge(open_page: Open, width: int) -> None:
+    bar = open_page(width).locator("nav ul")
+    cut = bar.evaluate("bar => bar.scrollWidth > bar.clientWidth + 1")
+    assert cut == (width == 390)
+    assert ("more-right" in (bar.get_attribute("class") or "").split()) == cut
+    assert (bar.evaluate("bar => getComputedStyle(bar).boxShadow") != "none") == cut
+
+
 def test_a_shadow_stands_where_more_columns_are(open_page: Open) -> None:
     page = open_page(390)
     box = page.locator('.scroll[aria-label="Table: Policies against the base"]')

@@ -67,10 +67,10 @@ const showEdges = (box) => {
   box.classList.toggle("wide", rest > 1);
   box.classList.toggle("more-left", box.scrollLeft > 1);
   box.classList.toggle("more-right", box.scrollLeft < rest - 1);
-  box.previousElementSibling.hidden = rest <= 1;
+  if (box.previousElementSibling) box.previousElementSibling.hidden = rest <= 1;
 };
 const sizes = new ResizeObserver((entries) => { for (const entry of entries) showEdges(entry.target); });
-for (const box of document.querySelectorAll(".scroll")) {
+for (const box of document.querySelectorAll(".scroll, nav ul")) {
   sizes.observe(box);
   box.addEventListener("scroll", () => showEdges(box), { passive: true });
 }

@@ -29,6 +29,7 @@ from align_bench.testing.loss_checks import (
 from align_bench.testing.model_checks import advantages, batches, feed
 from align_bench.testing.specimens import KINDS
 from align_bench.testing.subject import Status, Subject, Verdict, guarded
+from align_bench.testing.training_checks import moving_reference
 
 QUICK = ("contract", "signs", "extremes", "rewards")
 
@@ -162,6 +163,7 @@ _CHECKS_OF_THE_LOSS: tuple[tuple[str, str, Callable[[Subject], Verdict]], ...] =
     ("range ends", "finite values and gradients at each bound that a range includes", edges),
     ("responses", "what the loss reads covers the response's tokens and no prompt token", feed),
     ("batches", "padding, micro-batches and row order change nothing", batches),
+    ("moving reference", "it is the policy as it was when it last moved, killed and resumed or not", moving_reference),
     ("advantages", "a better answer gets the higher advantage; row order and padding change nothing", advantages),
 )
 _CHECKS_OF_THE_DECLARATION: tuple[tuple[str, str, Callable[[Algorithm, Parameters], Verdict]], ...] = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from align_bench.api import Algorithm, Parameter, SumOfLosses, summed, sums
+from align_bench.api import Algorithm, OfflineAlgorithm, Parameter, SumOfLosses, summed, sums
 from align_bench.errors import PluginError
 from align_bench.models.logprobs import response_logps, scores
 from align_bench.plugins.registry import load_file, load_registry
@@ -20,6 +20,9 @@ from align_bench.records import Scalar
 from align_bench.testing import CheckReport, check_algorithm
 from align_bench.testing.specimens import KINDS
 from align_bench.train import feeds
+from align_bench.train.checkpoints import Checkpoint
+from align_bench.train.moving_reference import MovingFeed, MovingReference
+from align_bench.train.steps import State
 
 CHECKS = [
     "contract",
@@ -37,6 +40,7 @@ CHECKS = [
     "range ends",
     "responses",
     "batches",
+    "moving reference",
     "advantages",
     "bounds",
     "documentation",
@@ -108,6 +112,7 @@ DPO = Twin(
     return Loss(-logsigmoid(chosen - rejected), chosen_rewards=chosen, rejected_rewards=rejected)
 """,
 )
+MOVING = replace(DPO, declared=f"{DPO.declared}, moving_reference=lambda: 3")
 KTO = Twin(
     "unpaired",
     "reference=True, at_reference=(0.5, 0.5), normalised=False",
@@ -340,6 +345,7 @@ TWINS = ONLINE | {
     "bco": BCO,
     "wpo": WEIGHTED,
     "ld_dpo": FIRST,
+    "tr_dpo": MOVING,
 }
 
 Mutant = tuple[Twin, str, str, set[str]]  # the sound twin, what is sound in it, the mistake, the checks that catch it
@@ -560,6 +566,7 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "first tokens without their reference": (FIRST, " - batch.ref_prefix_chosen", "", {"closed form"}),
     "first tokens as the reward": (FIRST, "chosen_rewards=chosen,", "chosen_rewards=chosen + first,", {"rewards"}),
+    "a reference that moves after no step": (MOVING, "lambda: 3", "lambda: 0", {"moving reference"}),
     "a section left out": (SFT, "Source:", "From:", {"documentation"}),
     "a parameter left out": (SFT, "beta: strength", "bet: strength", {"documentation"}),
     "a unit left out": (SFT, "per nat.", "a number.", {"documentation"}),
@@ -586,6 +593,9 @@ def failed(report: CheckReport) -> set[str]:
 
 
 BUILT_IN = load_registry().plugins
+OFFLINE = {
+    name: plugin.algorithm for name, plugin in BUILT_IN.items() if isinstance(plugin.algorithm, OfflineAlgorithm)
+}
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
@@ -704,6 +714,64 @@ class Unbounded(Parameter):
 
     def parse(self, value: Any) -> Any:
         return value
+
+
+def aliased(self: MovingReference, step: int, trained: Mapping[str, Tensor]) -> None:
+    """The reference is the live weights, and goes where the policy goes."""
+    if step % self.every == 0:
+        self.weights = {name: weight.detach() for name, weight in trained.items()}
+
+
+def late(self: MovingReference, step: int, trained: Mapping[str, Tensor]) -> None:
+    """Counts the step to come."""
+    follow(self, step - 1, trained)
+
+
+def once(self: MovingReference, step: int, trained: Mapping[str, Tensor]) -> None:
+    """Moves the first time only."""
+    if not self.weights:
+        follow(self, step, trained)
+
+
+follow = MovingReference.follow
+
+
+@pytest.mark.parametrize("mutant", [aliased, late, once])
+@pytest.mark.parametrize("name", ["tr_dpo", "kto", "aot"])
+def test_reference_that_moves_wrong_is_caught(monkeypatch: pytest.MonkeyPatch, name: str, mutant: Any) -> None:
+    algorithm = replace(OFFLINE[name], moving_reference=lambda: 16)
+    check_algorithm(algorithm).raise_for_failures()
+    monkeypatch.setattr(MovingReference, "follow", mutant)
+    assert failed(check_algorithm(algorithm)) == {"moving reference"}
+
+
+def resumes_with(monkeypatch: pytest.MonkeyPatch, change: Callable[[Checkpoint], dict[str, Tensor]]) -> None:
+    """A training goes on from another reference than the checkpoint's."""
+    restore = State._restore
+
+    def wrong(self: State, content: Checkpoint) -> None:
+        content["reference"] = change(content)
+        restore(self, content)
+
+    monkeypatch.setattr(State, "_restore", wrong)
+
+
+def test_reference_that_is_lost_by_a_kill_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    resumes_with(monkeypatch, lambda content: {})
+    (check,) = check_algorithm(OFFLINE["tr_dpo"]).having("failed")
+    assert check.name == "moving reference"
+    assert "at step 4, killed after step 3 and resumed, ref_chosen is" in check.found
+    assert "as the policy after step 2 says" in check.found
+
+
+def test_reference_that_resumes_as_the_policy_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    resumes_with(monkeypatch, lambda content: content["weights"])
+    assert failed(check_algorithm(OFFLINE["tr_dpo"])) == {"moving reference"}
+
+
+def test_stored_reference_that_stays_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MovingFeed, "record", lambda self, model, examples: self.feed.record(model, examples))
+    assert failed(check_algorithm(OFFLINE["tr_dpo"])) == {"moving reference"}
 
 
 def test_range_that_is_not_enforced_is_caught(loaded: Write) -> None:

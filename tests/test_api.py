@@ -27,6 +27,7 @@ from align_bench.api import (
     MarginPairLogps,
     MarginPairScores,
     MatchedUnpairedLogps,
+    MismatchedPairLogps,
     OfflineAlgorithm,
     PairJob,
     PairLogps,
@@ -139,6 +140,7 @@ def test_public_names_are_these() -> None:
         "MarginPairLogps",
         "MarginPairScores",
         "MatchedUnpairedLogps",
+        "MismatchedPairLogps",
         "OfflineAlgorithm",
         "OnlineAlgorithm",
         "Pair",
@@ -239,6 +241,7 @@ def test_declaration_is_kept() -> None:
         (BatchPairLogps, "pairs", True),
         (PrefixPairLogps, "pairs", True),
         (ConfidencePairLogps, "pairs", True),
+        (MismatchedPairLogps, "pairs", True),
     ],
 )
 def test_type_of_the_batch_says_what_is_read(batch: type, data: str, reference: bool) -> None:
@@ -247,7 +250,7 @@ def test_type_of_the_batch_says_what_is_read(batch: type, data: str, reference: 
         assert (declared.data, declared.reference) == (data, reference)
         assert declared.reading.margin == ("Margin" in batch.__name__)
         assert declared.reading.batch == batch.__name__.startswith("Batch")
-        assert declared.reading.mismatched == (batch is ReferencedUnpairedLogps)
+        assert declared.reading.mismatched == (batch in (ReferencedUnpairedLogps, MismatchedPairLogps))
 
 
 def test_a_margin_and_an_auxiliary_are_not_read_at_once() -> None:

@@ -93,6 +93,20 @@ class PrefixPairLogps(ReferencedPairLogps):
 
 
 @dataclass(frozen=True, slots=True)
+class MismatchedPairLogps(ReferencedPairLogps):
+    """Pairs with what an estimate of the KL divergence needs.
+
+    Attributes:
+        mismatched: `s` of other rows' answers to these prompts under the policy, two for each pair, shape [2 · batch],
+            no gradient. `batch` is the whole effective batch, so a mean over it does not depend on micro-batching.
+        ref_mismatched: the same under the reference, shape [2 · batch].
+    """
+
+    mismatched: Tensor
+    ref_mismatched: Tensor
+
+
+@dataclass(frozen=True, slots=True)
 class ConfidencePairLogps(ReferencedPairLogps):
     """Pairs with how likely each answer is beside what the policy would sample.
 
@@ -287,4 +301,4 @@ def fields_of(batch: Batch) -> dict[str, object]:
     return {field.name: getattr(batch, field.name) for field in fields(batch)}
 
 
-OF_THE_BATCH = frozenset({"mismatched", "ref_mismatched"})  # fields of single answers that are the whole batch's
+OF_THE_BATCH = frozenset({"mismatched", "ref_mismatched"})  # fields that are the whole batch's

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, cast
 import annotated_types
 
 from align_bench.api.algorithms import Algorithm
-from align_bench.api.batches import Batch, Running, fields_of
+from align_bench.api.batches import OF_THE_BATCH, Batch, Running, fields_of
 from align_bench.api.hyperparameters import Parameter, Range
 from align_bench.api.loss import Loss
 from align_bench.api.offline import ClosedForm, FallsWith, OfflineAlgorithm
@@ -98,7 +98,8 @@ def summed(name: str, terms: Mapping[str, Algorithm]) -> SumOfLosses:
     """The method that is the weighted sum of some methods' losses.
 
     The data are the terms' own where all read the same. Else they are pairs: a term of chosen answers reads the chosen
-    ones, and a term of single answers reads both, and its loss of a pair is the sum of its losses of the two.
+    ones, and a term of single answers reads both, and its loss of a pair is the sum of its losses of the two. Where it
+    estimates the KL divergence, as kto does, it does so over both answers of all pairs of the effective batch.
 
     Args:
         name: what it is called.
@@ -112,12 +113,6 @@ def summed(name: str, terms: Mapping[str, Algorithm]) -> SumOfLosses:
     losses = {each: _summable(name, each, terms[each]) for each in sorted(terms)}
     kinds = {term.data for term in losses.values()}
     data: OfflineData = cast("OfflineData", kinds.pop()) if len(kinds) == 1 else "pairs"
-    for each, term in losses.items():
-        if data == "pairs" and term.reading.mismatched:
-            raise PluginError(
-                f"{name}: {each} reads answers of other rows, which pairs do not bring",
-                fix=f"sum it with methods of single answers only, or take bco in place of {each}",
-            )
     moving = _moving(name, losses)
     readings = [term.reading for term in losses.values()]
     reading = replace(reduce(or_, readings), data=data)
@@ -192,6 +187,7 @@ def _as_single(values: Mapping[str, object], rows: int) -> dict[str, object]:
     }
     if "ref_chosen" in values:
         found["ref_logps"] = both("ref_{}")
+    found |= {name: values[name] for name in OF_THE_BATCH if name in values}
     if "place" in values:
         place = cast("Tensor", values["place"])
         found["place"] = torch.cat([place, place + rows])

@@ -143,7 +143,14 @@ def pairs_by_definition(bench: Bench) -> AllPairs:
         reference["prefix_rejected"],
         torch.tensor([plain_confidence(bench.model, row.prompt, row.chosen or ()) for row in bench.rows]),
         torch.tensor([plain_confidence(bench.model, row.prompt, row.rejected or ()) for row in bench.rows]),
+        _in_turn(policy["mismatched_chosen"], policy["mismatched_rejected"]),
+        _in_turn(reference["mismatched_chosen"], reference["mismatched_rejected"]),
     )
+
+
+def _in_turn(chosen: Tensor, rejected: Tensor) -> Tensor:
+    """Both of each row, one row after the other."""
+    return torch.stack([chosen, rejected], 1).flatten()
 
 
 def chosen_by_definition(bench: Bench) -> ReferencedChosenLogps:
@@ -155,16 +162,13 @@ def unpaired_by_definition(bench: Bench) -> ReferencedUnpairedLogps:
     """A chosen and a rejected answer of each row in turn."""
     policy, reference, pairs = _plain_columns(bench.model, bench.rows), bench.reference, pairs_by_definition(bench)
 
-    def in_turn(chosen: Tensor, rejected: Tensor) -> Tensor:
-        return torch.stack([chosen, rejected], 1).flatten()
-
     return ReferencedUnpairedLogps(
-        logps=in_turn(policy["chosen"], policy["rejected"]),
-        tokens=in_turn(pairs.chosen_tokens, pairs.rejected_tokens),
+        logps=_in_turn(policy["chosen"], policy["rejected"]),
+        tokens=_in_turn(pairs.chosen_tokens, pairs.rejected_tokens),
         desirable=torch.arange(2 * len(bench.rows)) % 2 == 0,
-        ref_logps=in_turn(reference["chosen"], reference["rejected"]),
-        mismatched=in_turn(policy["mismatched_chosen"], policy["mismatched_rejected"]),
-        ref_mismatched=in_turn(reference["mismatched_chosen"], reference["mismatched_rejected"]),
+        ref_logps=_in_turn(reference["chosen"], reference["rejected"]),
+        mismatched=_in_turn(policy["mismatched_chosen"], policy["mismatched_rejected"]),
+        ref_mismatched=_in_turn(reference["mismatched_chosen"], reference["mismatched_rejected"]),
     )
 
 

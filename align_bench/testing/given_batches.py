@@ -37,6 +37,8 @@ class AllPairs(ReferencedMarginPairLogps):
     ref_prefix_rejected: Tensor
     confidence_chosen: Tensor
     confidence_rejected: Tensor
+    mismatched: Tensor
+    ref_mismatched: Tensor
 
 
 def _pairs(
@@ -60,6 +62,8 @@ def _pairs(
         *(own * share for own, share in zip(sums, shares, strict=True)),
         *(own * share for own, share in zip(ref_sums, shares, strict=True)),
         *(own / each * 0.3 for own, each in zip(sums, counts, strict=True)),
+        torch.cat(sums),
+        torch.cat(sums) - 0.3 * torch.cat([tensor(ratio, dtype) for ratio in ratios]),
     ]
     return AllPairs(*fields)
 

@@ -275,15 +275,16 @@ def kl_estimate(subject: Subject) -> Verdict:
             "MatchedUnpairedLogps, which needs no pass over mismatched answers",
         )
     others = torch.arange(len(before)) > 0
-    moved = subject.loss(replace(record, logps=torch.where(others, record.logps + 5, record.logps))).values
+    given = {name: getattr(record, name) for name in subject.kind.trained}
+    farther = {name: torch.where(others, value + 5, value) for name, value in given.items()}
+    moved = subject.loss(replace(record, **farther)).values
     if moved[0] != before[0]:
         return failed(
             f"row 0 goes from {before[0]:.4g} to {moved[0]:.4g} when the other rows' own answers change",
             "estimate z0 from mismatched, not from the rows' own answers",
         )
     mismatched = record.mismatched.clone().requires_grad_()
-    logps = record.logps.clone().requires_grad_()
-    values = subject.loss(replace(record, logps=logps, mismatched=mismatched)).values
+    values = subject.loss(replace(record, **subject.inputs(record), mismatched=mismatched)).values
     (slopes,) = torch.autograd.grad(values.sum(), [mismatched], allow_unused=True, materialize_grads=True)
     if slopes.any():
         return failed(f"∂loss/∂mismatched = {shown(slopes)}", "detach the KL estimate")

@@ -107,6 +107,7 @@ KINDS: Mapping[str, Kind] = {
         rejected=side_of,
         by_definition=pairs_by_definition,
         counts=("chosen_tokens", "rejected_tokens"),
+        per_batch=("mismatched", "ref_mismatched"),
         beside=("prefix_chosen", "prefix_rejected"),
     ),
     "chosen": Kind(

@@ -64,9 +64,12 @@ class PairFeed:
         self.reading = reading or Reading("pairs", reference=reference is not None)
         self.lengths: Sequence[int] = _pair_lengths(self.rows)
         self.tokens: Sequence[int] = _pair_tokens(self.rows)
+        self._single = UnpairedFeed(rows, reference) if self.reading.mismatched else None
 
     def begin(self, model: Any, batch: Sequence[int], max_tokens: int) -> None:
-        """Nothing is shared by a batch of pairs."""
+        """Log-probs of mismatched answers, where they are read, as of both answers of each pair by itself."""
+        if self._single is not None:
+            self._single.begin(model, [2 * row + side for row in batch for side in (0, 1)], max_tokens)
 
     def record(self, model: Any, examples: Sequence[int]) -> Batch:
         rows = [self.rows[example] for example in examples]
@@ -93,6 +96,8 @@ class PairFeed:
             prefixes = ("", "prefix_") if self.reading.prefix else ("",)
             for name in [prefix + side for prefix in prefixes for side in ("chosen", "rejected")]:
                 values[f"ref_{name}"] = self.reference[name][list(examples)].to(chosen)
+        if self._single is not None:
+            values |= self._single.of_the_batch(chosen)
         return as_record(self.reading, values)
 
 
@@ -201,8 +206,12 @@ class UnpairedFeed:
             assert self.reference is not None, "the method reads one"
             values["ref_logps"] = self._known(self.reference, examples, "").to(logps)
         if self.reading.mismatched:
-            values |= {"mismatched": self._mismatched.to(logps), "ref_mismatched": self._ref_mismatched.to(logps)}
+            values |= self.of_the_batch(logps)
         return as_record(self.reading, values)
+
+    def of_the_batch(self, like: Tensor) -> dict[str, Tensor]:
+        """What the batch that was begun says of mismatched answers, on the device of that tensor."""
+        return {"mismatched": self._mismatched.to(like), "ref_mismatched": self._ref_mismatched.to(like)}
 
 
 class MarginFeed:

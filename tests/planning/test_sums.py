@@ -93,7 +93,6 @@ def test_what_a_sum_reads_is_what_its_terms_do() -> None:
         ({"dpo": 1, "trl_kto": 1}, "trl_kto takes the whole training"),
         ({"dpo": 1, "best_of_n": 1}, "best_of_n trains nothing"),
         ({"dpo": 1, "tr_dpo": 1, "sft": 1}, "the reference of tr_dpo moves, and dpo reads a reference too"),
-        ({"dpo": 1, "kto": 1}, "kto reads answers of other rows, which pairs do not bring"),
         ({"dpo": 1, "sftt": 1}, "no method 'sftt'. Did you mean sft"),
     ],
 )

@@ -799,6 +799,9 @@ SUMS = [
     ("bco", "apo_zero_unpaired", "kto"),
     ("beta_dpo", "bco"),
     ("apo_down", "sft"),
+    ("dpo", "kto"),
+    ("aot", "bco", "kto"),
+    ("tr_dpo", "sft"),
 ]
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from align_bench.api import BatchPairLogps, BatchUnpairedLogps, OfflineAlgorithm, summed
 from align_bench.data.chat import tokenize
 from align_bench.data.preferences import DataSource, read
-from align_bench.evaluate.preference import prefix_logps, table_logps
+from align_bench.evaluate.preference import mismatched_logps, prefix_logps, table_logps
 from align_bench.models.base import find_base
 from align_bench.models.load import add_adapter, load_policy
 from align_bench.models.logprobs import response_logps
@@ -51,7 +51,9 @@ def run(base_folder: Path, rows: Sequence[TokenRow]) -> Run:
     """Trains a method from the same start; returns its log and its weights."""
     base, precision = find_base(str(base_folder)), Precision("fp32", "float32", "cpu")
     frozen = load_policy(base, precision)
-    reference = table_logps(frozen, rows, max_tokens=512) | prefix_logps(frozen, rows, max_tokens=512)
+    reference: dict[str, Tensor] = {}
+    for measure in (table_logps, prefix_logps, mismatched_logps):
+        reference |= measure(frozen, rows, max_tokens=512)
 
     def train_it(name: str, settings: Train = SETTINGS, **more: Any) -> tuple[TrainLog, Mapping[str, Tensor]]:
         algorithm = method(name)
@@ -114,7 +116,7 @@ def test_a_term_of_weight_1_beside_one_of_next_to_none_trains_as_it_does_alone(r
         assert other["margin"] == pytest.approx(one["margin"], rel=1e-3, abs=1e-4)
 
 
-@pytest.mark.parametrize("name", ["bco", "aot", "aot_unpaired", "beta_dpo", "ld_dpo", "wpo", "sft+dpo+bco"])
+@pytest.mark.parametrize("name", ["bco", "aot", "aot_unpaired", "beta_dpo", "ld_dpo", "wpo", "sft+dpo+bco", "dpo+kto"])
 def test_micro_batches_do_not_change_the_training(run: Run, name: str) -> None:
     whole, _ = run(name, SETTINGS.model_copy(update={"micro_batch_tokens": 100_000}))
     parts, _ = run(name, SETTINGS.model_copy(update={"micro_batch_tokens": 128}))
@@ -155,6 +157,26 @@ def test_what_is_remembered_is_of_all_batches_and_of_each_once(base_folder: Path
     feed.before = feed.running
     feed.begin(model, range(8, 12), max_tokens=128)
     assert feed.running["answers"] == 12
+
+
+def test_kto_of_pairs_is_kto_of_their_answers(base_folder: Path, rows: Sequence[TokenRow]) -> None:
+    model = load_policy(find_base(str(base_folder)), Precision("fp32", "float32", "cpu"))
+    kto, added = method("kto"), method("dpo+kto")
+    reference = table_logps(model, rows, max_tokens=512) | mismatched_logps(model, rows, max_tokens=512)
+    for number, values in enumerate(reference.values()):
+        values += torch.linspace(-3, 2, len(values)).roll(number)
+    batch = [9, 3, 12, 0, 5]
+    answers = [2 * row + side for row in batch for side in (0, 1)]
+    apart, together = feed_of(kto, rows, reference), feed_of(added, rows, reference)
+    apart.begin(model, answers, max_tokens=128)
+    together.begin(model, batch, max_tokens=128)
+    alone = kto(apart.record(model, answers), beta=0.3)
+    found = added(together.record(model, batch), **added.resolve({"kto.beta": 0.3}))
+    assert float(alone.metrics["drift"][0]) > 0
+    torch.testing.assert_close(found.metrics["kto.loss"], alone.values.reshape(-1, 2).sum(1), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found.metrics["kto.drift"][:1], alone.metrics["drift"][:1], rtol=1e-4, atol=1e-5)
+    part = added(together.record(model, batch[:2]), **added.resolve({"kto.beta": 0.3}))
+    torch.testing.assert_close(part.values, found.values[:2], rtol=1e-4, atol=1e-5)
 
 
 def test_the_whole_batch_is_in_the_order_of_its_rows(base_folder: Path, rows: Sequence[TokenRow]) -> None:

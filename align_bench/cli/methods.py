@@ -36,7 +36,10 @@ def algorithms(plugin: Plugins = None) -> None:
 @app.command()
 def show(
     name: Annotated[
-        str, typer.Argument(help="A method, or any name that a table prints: parameters and seed are passed over.")
+        str,
+        typer.Argument(
+            help="A method, a sum (dpo+sft), or any name that a table prints: parameters and seed are passed over."
+        ),
     ],
     plugin: Plugins = None,
 ) -> None:
@@ -50,7 +53,7 @@ def show(
     if RESERVED.fullmatch(method):
         console.print(NO_METHODS[re.sub(r"\d", "", method)])
         return
-    for renderable in method_page(registry_for(plugin)[method]):
+    for renderable in method_page(registry_for(plugin).of_terms(method)):
         console.print(renderable)
 
 

@@ -16,7 +16,7 @@ from align_bench.planning.starts import Names
 from align_bench.planning.variants import named_variants
 from align_bench.stages.given_adapter import GivenAdapter
 from align_bench.stages.models import Frozen, Policy
-from align_bench.suite.names import BASE_CELL
+from align_bench.suite.names import BASE_CELL, PlacedText
 
 if TYPE_CHECKING:
     from align_bench.models.base import Base
@@ -55,18 +55,39 @@ def given_starts(suite: Suite, registry: Registry, frozen: Frozen) -> dict[str, 
 
 
 def _policy(value: str, lora: Lora, frozen: Frozen, cells: Iterable[str]) -> Policy:
+    place = value.place if isinstance(value, PlacedText) else value
     if "/" not in value and not Path(value).exists():
         raise SuiteError(
             f"methods: {ROLE}: got {value!r}, which is no cell of this suite and no folder. "
             + nearest(value, cells, what="cell"),
             fix="name a cell of the suite, or give the folder of an adapter or a model",
         )
-    found = find_base(value, role=ROLE)
+    try:
+        found = find_base(place, role=ROLE)
+    except ModelError as error:
+        if _is_there(place):
+            raise
+        hub = f", and no model of the hub: {error.message}" if _may_be_on_hub(place) else ""
+        raise SuiteError(
+            f"methods: {ROLE}: there is no folder {value!r}, neither here nor beside the suite{hub}",
+            fix="give the folder of an adapter or a model as it lies now; one that was moved has another path",
+        ) from None
     if found.below is None:
         _hold_model(found, frozen.base)
         return Policy(Frozen(found, frozen.precision, frozen.inputs))
     _hold_adapter(found, found.below, frozen.base, lora)
-    return Policy(frozen, GivenAdapter(owner=value, adapter=found, frozen=frozen))
+    return Policy(frozen, GivenAdapter(owner=str(value), adapter=found, frozen=frozen))
+
+
+def _is_there(place: str) -> bool:
+    try:
+        return Path(place).expanduser().exists()
+    except (OSError, RuntimeError):  # too long; or the folder of a user who is not there
+        return False
+
+
+def _may_be_on_hub(place: str) -> bool:
+    return place.count("/") == 1 and not place.startswith(("/", "~", "."))
 
 
 def _hold_adapter(found: Base, below: Base, base: Base, lora: Lora) -> None:

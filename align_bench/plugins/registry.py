@@ -146,6 +146,14 @@ class Registry:
             + (f" These files could not be loaded: {failed}." if failed else "")
         )
 
+    def of_terms(self, name: str) -> Plugin:
+        """A method; or, of a name such as `dpo+sft`, the sum of these methods' losses.
+
+        Raises:
+            PluginError: when there is no such method, or the terms cannot be summed.
+        """
+        return _sum_of(name, tuple(self[term] for term in name.split("+"))) if "+" in name else self[name]
+
     def with_sums(self, methods: Iterable[Method]) -> Registry:
         """These methods, and the sums of losses among the entries of a suite.
 

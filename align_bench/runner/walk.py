@@ -52,7 +52,11 @@ def walk(
             made(stage)
             if stage.models():
                 took.setdefault(stage.owner, {})[stage.label] = ended.seconds
-        for owner in left.end(stage, lost=not ended.made):
+        before = left.untrained
+        finished = left.end(stage, lost=not ended.made)
+        if dropped := [owner for owner in left.untrained if owner not in (*before, stage.owner)]:
+            progress.log(f"{', '.join(dropped)}: not trained, since {stage.owner}: {stage.label} failed")
+        for owner in finished:
             if owner in took:
                 progress.log(_finished(owner, took[owner]))
 
@@ -80,6 +84,12 @@ class _Left:
         for stage in first:
             if stage.address in self._failed:
                 self.end(stage, lost=True)
+
+    @property
+    def untrained(self) -> list[str]:
+        """The owners of what was to be trained and cannot be, in the order of the graph."""
+        lost = sorted((stage for stage in self._lost if stage.kind == "adapter"), key=lambda one: self._place[one])
+        return list(dict.fromkeys(stage.owner for stage in lost))
 
     def end(self, stage: Stage[object], *, lost: bool) -> list[str]:
         """A stage has ended: what waits for it is ready, or cannot be made.

@@ -33,6 +33,7 @@ from align_bench.suite.models import (
     TrainedJudge,
     judge_kind,
 )
+from align_bench.suite.names import PlacedText
 from align_bench.suite.quick import cut
 from align_bench.suite.variables import as_far_as_set, expanded
 
@@ -306,7 +307,8 @@ def _started(method: Method, locate: Callable[[str], str]) -> Method:
     if "start_from" not in method.grid:
         return method
     values = [
-        locate(value) if isinstance(value, str) and "/" in value else value for value in method.grid["start_from"]
+        PlacedText(value, locate(value)) if isinstance(value, str) and "/" in value else value
+        for value in method.grid["start_from"]
     ]
     return method.model_copy(update={"grid": {**method.grid, "start_from": values}})
 

@@ -12,3 +12,23 @@ TRY_OUT = (
     "This is a try-out (--quick), cut down so that it ends soon: it shows that everything runs, and its numbers say "
     "nothing of the methods."
 )
+
+
+class PlacedText(str):
+    """A path as the suite has it, which cells are named after, wherever the command runs that reads it.
+
+    Attributes:
+        place: where it is.
+    """
+
+    place: str
+
+    def __new__(cls, text: str, place: str) -> PlacedText:
+        """The text, and where it is."""
+        found = super().__new__(cls, text)
+        found.place = place
+        return found
+
+    def __getnewargs__(self) -> tuple[str, str]:  # type: ignore[override]  # str has one argument
+        """For a worker process."""
+        return str(self), self.place

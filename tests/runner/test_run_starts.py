@@ -284,5 +284,39 @@ def test_a_model_of_another_shape_or_tokenizer_is_refused(
 def test_what_is_neither_a_cell_nor_a_folder_is_refused(write_suite: Callable[..., Path]) -> None:
     with pytest.raises(SuiteError, match=r"got 'dop', which is no cell of this suite and no folder\. Did you mean dpo"):
         started(write_suite, "dop")
-    with pytest.raises(ModelError, match=r"start_from './nowhere' does not exist"):
-        started(write_suite, "./nowhere")
+    for gone in ("./nowhere", "/gone/adapter"):
+        with pytest.raises(
+            SuiteError, match=f"methods: start_from: there is no folder '{gone}', neither here nor"
+        ) as told:
+            started(write_suite, gone)
+        assert "hub" not in str(told.value)
+        assert "one that was moved has another path" in str(told.value)
+
+
+def test_a_folder_that_is_gone_and_no_model_of_the_hub_is_told_as_a_folder(
+    write_suite: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def offline(name: str, role: str) -> Any:
+        raise ModelError(f"{role} {name!r} cannot be fetched")
+
+    monkeypatch.setattr("align_bench.models.base._from_hub", offline)
+    with pytest.raises(
+        SuiteError, match=r"there is no folder 'adapters/gone', .*, and no model of the hub: .* fetched"
+    ):
+        started(write_suite, "adapters/gone")
+
+
+def test_a_cell_is_named_after_a_folder_as_the_suite_has_it(
+    whole: Whole, write_suite: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {**CHANGES, "methods": ["sft", {"dpo": {"start_from": ["sft", "kept/mine"]}}]}
+    path = write_suite(**changes)
+    shutil.copytree(whole.adapter("sft"), path.parent / "kept" / "mine")
+    found = []
+    for folder in (path.parent, tmp_path / "elsewhere"):
+        folder.mkdir(exist_ok=True)
+        monkeypatch.chdir(folder)
+        cells = make_graph(prepare(load_suite(str(path)), load_registry()), whole.results).cells
+        found.append([(str(cell.id), cell.chain, cell.adapter and cell.adapter.address) for cell in cells])
+    assert found[0] == found[1]
+    assert [name for name, *_ in found[0]] == ["sft", "dpo[start_from=sft]", "dpo[start_from=kept/mine]"]

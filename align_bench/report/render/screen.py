@@ -239,18 +239,30 @@ def _fitting(name: str, room: int) -> str:
 def _notes(report: Report) -> Iterator[str]:
     """What the numbers are, and which cells have no result."""
     ended = Counter(found.status for found in report.results)
-    lost = [found for found in report.results if found.status == "failed"]
+    ended_badly = [found for found in report.results if found.status == "failed"]
+    waited = [found for found in ended_badly if _waited(found, ended_badly)]
+    lost = [found for found in ended_badly if found not in waited]
     if lost:
         skipped = f", {ended['skipped']} skipped" if ended["skipped"] else ""
         names = ", ".join(one_line(found.name) for found in lost[:NAMED])
         others = "" if len(lost) == 1 else f"{names}{' and more' if len(lost) > NAMED else ''}; "
         yield f"{len(lost)} of {len(report.results)} cells failed{skipped}: {others}{_why(lost[0])}"
+        if waited:
+            names = ", ".join(one_line(found.name) for found in waited[:NAMED])
+            more = " and more" if len(waited) > NAMED else ""
+            yield f"{len(waited)} never ran, as what they start from failed: {names}{more}"
     elif missing := [found for found in report.results if found.status == "skipped"]:
         yield f"{len(missing)} of {len(report.results)} cells have no result: {_why(missing[0])}"
     rows = report.leaderboard or report.reward_leaderboard
     if rows:
         around = "sd over seeds, of win rates 95%" if over_seeds(rows) else "95% interval"
         yield f"±: {around} (not adjusted); ↑ ↓: above, below (Holm 5%)"
+
+
+def _waited(found: Result, failed: Sequence[Result]) -> bool:
+    """Whether a failed cell never ran: what failed is of a cell that it starts from, or of one before that."""
+    failed_in = (found.reason or "").partition(": ")[0]
+    return found.start is not None and any(str(one.cell) == failed_in != str(found.cell) for one in failed)
 
 
 def _why(lost: Result) -> str:

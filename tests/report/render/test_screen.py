@@ -120,6 +120,20 @@ def test_a_failed_cell_is_said_and_the_others_stand() -> None:
     assert row_names(lines, report) == ["dpo", "base"]
 
 
+def test_what_never_ran_is_not_said_to_have_failed() -> None:
+    sft = replace(outcome(CellId("sft"), "policy"), status="failed", reason="loss is NaN")
+    waited = [
+        replace(outcome(cell, "policy"), status="failed", reason="sft: train failed: loss is NaN", start=start)
+        for cell, start in ((KTO, sft.cell), (SIMPO, KTO))
+    ]
+    own = replace(outcome(DPO, "policy"), status="failed", reason="no room is left", start=sft.cell)
+    lines = printed(build_report(header(), [sft, *waited], [], []))
+    assert "1 of 3 cells failed: sft (loss is NaN)" in lines
+    assert "2 never ran, as what they start from failed: kto, simpo" in lines
+    lines = printed(build_report(header(), [sft, own], [], []))
+    assert not any("never ran" in line for line in lines), "it was trained, and failed by itself"
+
+
 def test_ties_are_named() -> None:
     even = dict.fromkeys((BASE, DPO, KTO, SIMPO), 0.58)
     report = answered({BASE: 0.0, DPO: 1.0, KTO: 1.0, SIMPO: 1.0}, even)

@@ -186,14 +186,14 @@ class PreferenceSet:
     """A data set as read: its usable rows, and what was dropped and why.
 
     Attributes:
-        rows: the usable rows.
+        rows: the usable rows; very many are kept in a file, and read when they are asked for (`data.spilled`).
         shape: the recognised shape, in words (such as `question + response_1/2 + overall_response`).
         counts: reason → rows; always holds `read` and `kept`, and one `dropped: …` for each reason that occurred.
         unread: columns that are not read.
         unread_keys: keys of turns that say something and are not read.
     """
 
-    rows: tuple[Preference, ...]
+    rows: Sequence[Preference]
     shape: str
     counts: Mapping[str, int]
     unread: tuple[str, ...] = ()

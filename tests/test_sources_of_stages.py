@@ -154,6 +154,7 @@ TABLE: dict[str, frozenset[str]] = {
     "data.known_sets": frozenset({"rows"}),
     "data.layout": frozenset({"rows"}),
     "data.shapes": frozenset({"rows"}),
+    "data.spilled": frozenset({"rows"}),
     "data.written": frozenset({"rows"}),
     "data.tables": frozenset({"rows"}),
     "data.files": frozenset({"rows"}),
@@ -196,7 +197,7 @@ TABLE: dict[str, frozenset[str]] = {
     "data.chat": TABLES | COLUMNS | REWARDED | SCORED,  # writes tables, reads them, and writes texts for reward models
     "data.rendering": TABLES | COLUMNS | REWARDED | SCORED,
     "data.dropped": TABLES | COLUMNS | REWARDED | SCORED,
-    "data.token_rows": TABLES | COLUMNS | REWARDED | SCORED,
+    "data.token_rows": TABLES | COLUMNS | REWARDED | SCORED | ADAPTERS,
     "data.counts": REPORT,  # said once rows are read, and in the report
     "data.holdout": _made("holdout"),
     "data.batches": BASES | ADAPTERS,

@@ -79,28 +79,31 @@ def tokenize(
     if not preferences.rows:
         raise DataError("there are no rows to tokenise.")
     form = _format(tokenizer, preferences.rows)
-    kept: list[Any] = []
     counts: Counter[str] = Counter(kept=0, truncated=0)
     examples: dict[str, int] = {}
     done, total = 0, len(preferences.rows)
-    for chunk in _encoded(tokenizer, form, preferences.rows):
-        batch = RowBatch()
-        for row, parts in chunk:
-            try:
-                prompt, answers, truncated = _fitted(parts, max_length, too_long)
-            except UnusableRowError as reason:
-                counts[f"dropped: {reason}"] += 1
-                examples.setdefault(str(reason), row.pair)
-                continue
-            left = iter(answers)
-            chosen = None if row.chosen is None else next(left)
-            rejected = None if row.rejected is None else next(left)
-            batch.append(row.pair, prompt, chosen, rejected, row.gold_choice, row.margin)
-            counts["truncated"] += truncated
-        kept.append(batch.table())
-        done += len(chunk)
-        update(done, total)
-    rows = joined(kept)
+
+    def tables() -> Iterator[RowBatch]:
+        nonlocal done
+        for chunk in _encoded(tokenizer, form, preferences.rows):
+            batch = RowBatch()
+            for row, parts in chunk:
+                try:
+                    prompt, answers, truncated = _fitted(parts, max_length, too_long)
+                except UnusableRowError as reason:
+                    counts[f"dropped: {reason}"] += 1
+                    examples.setdefault(str(reason), row.pair)
+                    continue
+                left = iter(answers)
+                chosen = None if row.chosen is None else next(left)
+                rejected = None if row.rejected is None else next(left)
+                batch.append(row.pair, prompt, chosen, rejected, row.gold_choice, row.margin)
+                counts["truncated"] += truncated
+            yield batch
+            done += len(chunk)
+            update(done, total)
+
+    rows = joined(tables())
     counts["kept"] = len(rows)
     if not rows:
         raise _nothing_left(total, counts)

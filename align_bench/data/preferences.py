@@ -29,6 +29,7 @@ from align_bench.data.fields import DropError, Turns, gold_answer, gold_candidat
 from align_bench.data.files import exists, find_files, is_pattern, missing_file
 from align_bench.data.layout import Layout, layout_of, tried_columns
 from align_bench.data.shapes import Answered
+from align_bench.data.spilled import spilled
 from align_bench.data.tables import Table, first_line, read_files
 from align_bench.errors import DataError, nearest
 from align_bench.records import Message, Preference, PreferenceSet
@@ -101,20 +102,25 @@ def read(source: DataSource, *, seed: int = 0) -> PreferenceSet:
 
 def _collect(source: DataSource, shape: str, rows: Iterable[Preference | str]) -> PreferenceSet:
     """Gather usable rows and count the reasons (texts) of the others."""
-    kept: list[Preference] = []
     dropped: Counter[str] = Counter()
-    for row in rows:
-        if isinstance(row, str):
-            dropped[f"dropped: {row}"] += 1
-        elif dropped["skipped"] < source.skip:
-            dropped["skipped"] += 1
-        else:
-            if source.prompts is None or _falls_into(row.prompt, source.prompts):
-                kept.append(row)
+
+    def usable() -> Iterator[Preference]:
+        taken = 0
+        for row in rows:
+            if isinstance(row, str):
+                dropped[f"dropped: {row}"] += 1
+            elif dropped["skipped"] < source.skip:
+                dropped["skipped"] += 1
             else:
-                dropped[ANOTHER_PART] += 1
-            if len(kept) + dropped[ANOTHER_PART] == source.rows:
-                break
+                taken += 1
+                if source.prompts is None or _falls_into(row.prompt, source.prompts):
+                    yield row
+                else:
+                    dropped[ANOTHER_PART] += 1
+                if taken == source.rows:
+                    break
+
+    kept = spilled(usable())
     dropped = +dropped
     seen = len(kept) + dropped.total()
     if not seen:
@@ -122,7 +128,7 @@ def _collect(source: DataSource, shape: str, rows: Iterable[Preference | str]) -
     if not kept:
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items()))
         raise DataError(f"{source.path}: none of its {seen} rows can be used: {reasons}. Shape read: {shape}.")
-    return PreferenceSet(tuple(kept), shape, {"read": seen, "kept": len(kept), **dict(sorted(dropped.items()))})
+    return PreferenceSet(kept, shape, {"read": seen, "kept": len(kept), **dict(sorted(dropped.items()))})
 
 
 def _falls_into(prompt: Turns, part: tuple[float, float]) -> bool:

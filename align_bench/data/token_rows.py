@@ -1,15 +1,26 @@
-"""Token rows in Arrow: four bytes per token; a row becomes Python numbers when it is asked for."""
+"""Token rows in Arrow: four bytes per token; a row becomes Python numbers when it is asked for.
+
+Beyond `IN_MEMORY_BYTES` they lie in a temporary file that is mapped into memory, so that the system may take the memory
+back. The file has no name any more once it is mapped: it goes with the process.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import tempfile
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Literal, overload
 
+import numpy as np
 import pyarrow
+import pyarrow.compute
 import pyarrow.parquet
+from numpy.typing import NDArray
 
 from align_bench.errors import DataError
 from align_bench.records import TokenRow, TokenTable
@@ -28,6 +39,9 @@ _SCHEMA = pyarrow.schema(
 )
 
 Ids = Sequence[int]
+Lists = Literal["prompt", "chosen", "rejected"]
+IN_MEMORY_BYTES = 2**27  # of a table
+_BATCH_ROWS = 2048
 
 
 class TokenRows(Sequence[TokenRow]):
@@ -38,10 +52,10 @@ class TokenRows(Sequence[TokenRow]):
     """
 
     def __init__(self, table: Any) -> None:
-        self._table = table.combine_chunks()
-        self._pairs = _whole(self._table["pair"]).to_numpy()
-        self._gold, self._margins = (_whole(self._table[name]) for name in ("gold_choice", "margin"))
-        self._ids = tuple(_IdColumn.of(self._table[name]) for name in ("prompt", "chosen", "rejected"))
+        self._table = table
+        self._pairs = table["pair"].to_numpy()
+        self._gold, self._margins = (table[name].combine_chunks() for name in ("gold_choice", "margin"))
+        self._ids = {name: _IdColumn.of(table[name]) for name in ("prompt", "chosen", "rejected")}
 
     @classmethod
     def of(cls, rows: Iterable[TokenRow]) -> TokenRows:
@@ -58,6 +72,18 @@ class TokenRows(Sequence[TokenRow]):
         """The columns."""
         return self._table
 
+    def lengths(self, name: Lists) -> NDArray[np.int64]:
+        """Tokens of each row's list, shape [rows]; −1 where it has none. No row is made."""
+        return self._ids[name].lengths()
+
+    def largest_id(self) -> int:
+        """The largest token id of all rows; −1 without one."""
+        return max((column.largest_id() for column in self._ids.values()), default=-1)
+
+    def distinct_prompts(self) -> int:
+        """How many different prompts there are."""
+        return self._ids["prompt"].distinct()
+
     def __len__(self) -> int:
         return len(self._pairs)
 
@@ -73,7 +99,7 @@ class TokenRows(Sequence[TokenRow]):
         if not -len(self) <= place < len(self):
             raise IndexError(f"row {place} of {len(self)}")
         place %= len(self)
-        prompt, chosen, rejected = (column[place] for column in self._ids)
+        prompt, chosen, rejected = (column[place] for column in self._ids.values())
         gold, margin = self._gold[place].as_py(), self._margins[place].as_py()
         return TokenRow(int(self._pairs[place]), prompt or (), chosen, rejected, gold, margin)
 
@@ -92,8 +118,8 @@ class TokenRows(Sequence[TokenRow]):
 
 
 @dataclass(frozen=True, slots=True)
-class _IdColumn:
-    """A column of lists of token ids, as numpy sees it.
+class _IdChunk:
+    """Lists of token ids that lie one after the other, as numpy sees them.
 
     Attributes:
         ids: the ids of all rows, one after the other.
@@ -101,25 +127,63 @@ class _IdColumn:
         present: which rows have a list.
     """
 
-    ids: Any
-    bounds: Any
-    present: Any
+    ids: NDArray[np.int32]
+    bounds: NDArray[np.int32]
+    present: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class _IdColumn:
+    """A column of lists of token ids.
+
+    Attributes:
+        chunks: the lists, at least one chunk.
+        starts: number of the first row of each chunk.
+    """
+
+    chunks: tuple[_IdChunk, ...]
+    starts: tuple[int, ...]
 
     @classmethod
     def of(cls, column: Any) -> _IdColumn:
-        lists = _whole(column)
-        present = lists.is_valid().to_numpy(zero_copy_only=False)
-        return cls(lists.values.to_numpy(), lists.offsets.to_numpy(), present)
+        lists = column.chunks or [pyarrow.array([], type=column.type)]
+        chunks = tuple(
+            _IdChunk(each.values.to_numpy(), each.offsets.to_numpy(), each.is_valid().to_numpy(zero_copy_only=False))
+            for each in lists
+        )
+        return cls(chunks, tuple(np.cumsum([0, *(len(each) for each in lists[:-1])]).tolist()))
 
     def __getitem__(self, place: int) -> tuple[int, ...] | None:
-        if not self.present[place]:
+        number = bisect_right(self.starts, place) - 1
+        chunk, place = self.chunks[number], place - self.starts[number]
+        if not chunk.present[place]:
             return None
-        return tuple(self.ids[self.bounds[place] : self.bounds[place + 1]].tolist())
+        return tuple(chunk.ids[chunk.bounds[place] : chunk.bounds[place + 1]].tolist())
 
+    def lengths(self) -> NDArray[np.int64]:
+        """See `TokenRows.lengths`."""
+        return np.concatenate(
+            [
+                np.where(chunk.present, np.diff(chunk.bounds), -1).astype(np.int64)
+                for chunk in self.chunks
+                if len(chunk.present)
+            ]
+            or [np.empty(0, dtype=np.int64)]
+        )
 
-def _whole(column: Any) -> Any:
-    """A chunked column as one array."""
-    return column.chunk(0) if column.num_chunks else pyarrow.array([], type=column.type)
+    def largest_id(self) -> int:
+        """See `TokenRows.largest_id`."""
+        ids = (chunk.ids[chunk.bounds[0] : chunk.bounds[-1]] for chunk in self.chunks if len(chunk.present))
+        return max((int(own.max()) for own in ids if len(own)), default=-1)
+
+    def distinct(self) -> int:
+        """How many different lists there are, by their bytes."""
+        texts = []
+        for chunk in (chunk for chunk in self.chunks if len(chunk.present)):
+            bounds = pyarrow.py_buffer(4 * chunk.bounds.astype(np.int64))
+            ids = pyarrow.py_buffer(np.ascontiguousarray(chunk.ids))
+            texts.append(pyarrow.Array.from_buffers(pyarrow.large_binary(), len(chunk.present), [None, bounds, ids]))
+        return int(pyarrow.compute.count_distinct(pyarrow.chunked_array(texts, pyarrow.large_binary())).as_py())
 
 
 class RowBatch:
@@ -148,9 +212,30 @@ class RowBatch:
 
 
 def joined(batches: Iterable[RowBatch | Any]) -> TokenRows:
-    """Batches, or tables of them, as one sequence of rows."""
-    tables = [batch.table() if isinstance(batch, RowBatch) else batch for batch in batches]
-    return TokenRows(pyarrow.concat_tables([_SCHEMA.empty_table(), *tables]))
+    """Batches, or tables of them, as one sequence of rows; beyond `IN_MEMORY_BYTES` in a temporary file."""
+    tables, size = [_SCHEMA.empty_table()], 0
+    left = (batch.table() if isinstance(batch, RowBatch) else batch for batch in batches)
+    for table in left:
+        tables.append(table)
+        size += table.nbytes
+        if size > IN_MEMORY_BYTES:
+            return TokenRows(_mapped(tables, left))
+    return TokenRows(pyarrow.concat_tables(tables).combine_chunks())
+
+
+def _mapped(tables: list[Any], more: Iterable[Any]) -> Any:
+    """One table of all, in a temporary file; the list is emptied."""
+    handle, path = tempfile.mkstemp(prefix="align-bench-", suffix=".arrow")
+    try:
+        with os.fdopen(handle, "wb") as file, pyarrow.ipc.new_file(file, _SCHEMA) as writer:
+            while tables:
+                writer.write_table(tables.pop(0))
+            for table in more:
+                writer.write_table(table)
+        return pyarrow.ipc.open_file(pyarrow.memory_map(path)).read_all()
+    finally:
+        with contextlib.suppress(PermissionError):  # of a system that keeps the name of a file that is open
+            Path(path).unlink()
 
 
 def save_table(path: str | Path, table: TokenTable) -> None:
@@ -166,12 +251,19 @@ def load_table(path: str | Path) -> TokenTable:
         DataError: the file is missing, damaged or something else.
     """
     try:
-        table = pyarrow.parquet.ParquetFile(path).read()
+        with pyarrow.parquet.ParquetFile(path) as file:
+            metadata: Mapping[bytes, bytes] = file.schema_arrow.metadata or {}
+            if _COUNTS_KEY not in metadata:
+                raise DataError(f"{path}: a Parquet file, but not a token table (its counts are missing).")
+            rows = joined(map(_as_now, file.iter_batches(_BATCH_ROWS)))
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{path}: not a readable token table: {error}") from error
-    metadata: Mapping[bytes, bytes] = table.schema.metadata or {}
-    if _COUNTS_KEY not in metadata:
-        raise DataError(f"{path}: a Parquet file, but not a token table (its counts are missing).")
-    if "margin" not in table.column_names:  # written before rows had one
-        table = table.append_column(_SCHEMA.field("margin"), pyarrow.nulls(len(table), pyarrow.float64()))
-    return TokenTable(TokenRows(table), json.loads(metadata[_COUNTS_KEY]))
+    return TokenTable(rows, json.loads(metadata[_COUNTS_KEY]))
+
+
+def _as_now(batch: Any) -> Any:
+    """A batch of a stored table, with the columns that rows have by now."""
+    table = pyarrow.Table.from_batches([batch]).replace_schema_metadata(None)
+    if "margin" in table.column_names:
+        return table
+    return table.append_column(_SCHEMA.field("margin"), pyarrow.nulls(len(table), pyarrow.float64()))

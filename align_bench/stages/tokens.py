@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from align_bench.records import MAX_DROPPED
@@ -59,7 +61,7 @@ class Tokens(Stage["TokenTable"]):
     def run(self, desk: Desk, folder: Path) -> Made:
         from align_bench.data.chat import tokenize
         from align_bench.data.dropped import check_dropped
-        from align_bench.data.token_rows import save_table
+        from align_bench.data.token_rows import TokenRows, save_table
         from align_bench.models.tokenizer import check_ids, load_tokenizer
 
         found = desk.preferences(self.rows)
@@ -72,7 +74,8 @@ class Tokens(Stage["TokenTable"]):
             update=desk.update,
         )
         check_dropped(self.where, found.counts, table.counts, table.examples, most=self.max_dropped)
-        check_ids(tokenizer, self.frozen.base, largest_id(table))
+        rows = TokenRows.of(table.rows)
+        check_ids(tokenizer, self.frozen.base, rows.largest_id())
         save_table(folder / FILE, table)
         return Made(
             tokens_in(table),
@@ -84,8 +87,8 @@ class Tokens(Stage["TokenTable"]):
                 "size": {
                     "rows": len(table.rows),
                     "tokens": tokens_in(table),
-                    "prompt_tokens": sum(len(row.prompt) for row in table.rows),
-                    "prompts": len({row.prompt for row in table.rows}),
+                    "prompt_tokens": int(rows.lengths("prompt").sum()),
+                    "prompts": rows.distinct_prompts(),
                 },
             },
         )
@@ -96,21 +99,24 @@ class Tokens(Stage["TokenTable"]):
         return load_table(artefact / FILE)
 
 
-def largest_id(table: TokenTable) -> int:
-    """The largest token id of its prompts and answers."""
-    return max(max(*prompt, *answer) for prompt, answer in _answers(table))
-
-
 def tokens_in(table: TokenTable) -> int:
     """Tokens of all its answers, each with its prompt."""
-    return sum(len(prompt) + len(answer) for prompt, answer in _answers(table))
+    from align_bench.data.token_rows import TokenRows
+
+    rows = TokenRows.of(table.rows)
+    prompts, sides = rows.lengths("prompt"), (rows.lengths("chosen"), rows.lengths("rejected"))
+    return sum(int((prompts + own)[own >= 0].sum()) for own in sides)
 
 
 def distinct_tokens_in(table: TokenTable) -> int:
     """Tokens that go through the model when each answer of a table is measured once."""
-    return sum(len(prompt) + len(answer) for prompt, answer in set(_answers(table)))
-
-
-def _answers(table: TokenTable) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    both = [(row.prompt, answer) for row in table.rows for answer in (row.chosen, row.rejected)]
-    return [(prompt, answer) for prompt, answer in both if answer is not None]
+    seen: set[bytes] = set()  # hashes, which take less memory than the ids of long answers
+    tokens = 0
+    for row in table.rows:
+        for answer in (row.chosen, row.rejected):
+            if answer is None:
+                continue
+            own = sha256(array("q", (len(row.prompt), *row.prompt, *answer)).tobytes()).digest()
+            tokens += 0 if own in seen else len(row.prompt) + len(answer)
+            seen.add(own)
+    return tokens

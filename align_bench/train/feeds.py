@@ -6,7 +6,7 @@ micro-batches (`record`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, overload
@@ -18,6 +18,7 @@ from align_bench.api import ChosenLogps, PairLogps, PairScores, ReferencedChosen
 from align_bench.api.batches import OF_THE_BATCH, fields_of
 from align_bench.api.readings import Reading, as_record
 from align_bench.data.batches import mismatched
+from align_bench.data.token_rows import TokenRows
 from align_bench.errors import DataError
 from align_bench.models.layout import training_passes
 from align_bench.models.logprobs import response_logps, response_parts, scores
@@ -387,14 +388,28 @@ class _PairedRows(Sequence[_Paired]):
     def __getitem__(self, place: int | slice) -> _Paired | _PairedRows:
         return _PairedRows(self._rows[place]) if isinstance(place, slice) else _paired(self._rows[place])
 
+    def lengths(self) -> Iterator[tuple[int, int, int]]:
+        """Tokens of each row's prompt and of its chosen and rejected answers.
 
-def _pair_lengths(rows: Sequence[_Paired]) -> list[int]:
+        Raises:
+            DataError: a row has one answer.
+        """
+        if not isinstance(self._rows, TokenRows):
+            yield from ((len(row.prompt), len(row.chosen), len(row.rejected)) for row in self)
+            return
+        columns = [self._rows.lengths("prompt"), self._rows.lengths("chosen"), self._rows.lengths("rejected")]
+        if (lacking := ((columns[1] < 0) | (columns[2] < 0)).nonzero()[0]).size:
+            _paired(self._rows[int(lacking[0])])
+        yield from zip(*(column.tolist() for column in columns), strict=True)
+
+
+def _pair_lengths(rows: _PairedRows) -> list[int]:
     """Tokens of a pair's row; without a shared prompt it is two rows, at most twice as many."""
-    return [len(row.prompt) + len(row.chosen) + len(row.rejected) for row in rows]
+    return [prompt + chosen + rejected for prompt, chosen, rejected in rows.lengths()]
 
 
-def _pair_tokens(rows: Sequence[_Paired]) -> list[int]:
-    return [2 * len(row.prompt) + len(row.chosen) + len(row.rejected) for row in rows]
+def _pair_tokens(rows: _PairedRows) -> list[int]:
+    return [2 * prompt + chosen + rejected for prompt, chosen, rejected in rows.lengths()]
 
 
 def _sequences(rows: Sequence[_Paired]) -> Sequences:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import random
+import tempfile
 import tracemalloc
+from pathlib import Path
 
 import pyarrow
 import pytest
 
-from align_bench.data.token_rows import RowBatch, TokenRows, joined
-from align_bench.records import TokenRow
+from align_bench.data import token_rows
+from align_bench.data.token_rows import RowBatch, TokenRows, joined, load_table, save_table
+from align_bench.errors import DataError
+from align_bench.records import TokenRow, TokenTable
+from align_bench.train.feeds import PairFeed
 
 ROWS = [
     TokenRow(3, (1, 2, 100_000), (4,), (5, 6), 1),
@@ -55,6 +60,60 @@ def test_no_rows() -> None:
     assert len(TokenRows.of([])) == 0
     assert list(joined([])) == []
     assert TokenRows.of([]) == ()
+
+
+def test_what_is_counted_without_making_rows() -> None:
+    rows = TokenRows.of([*ROWS, TokenRow(11, (7,), (1,), None)])
+    assert rows.lengths("prompt").tolist() == [3, 1, 2, 2, 1, 1]
+    assert rows.lengths("chosen").tolist() == [1, -1, 1, 1, 0, 1]
+    assert rows.lengths("rejected").tolist() == [2, 3, -1, 1, 1, -1]
+    assert rows.largest_id() == 100_000
+    assert rows.distinct_prompts() == 5
+    assert (rows[1:].largest_id(), rows[1:].distinct_prompts()) == (301, 4)
+    none = TokenRows.of([])
+    assert (none.largest_id(), none.distinct_prompts(), none.lengths("chosen").tolist()) == (-1, 0, [])
+
+
+def test_many_rows_lie_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The file has no name any more, so that nothing is left behind; what is held in memory are the other columns."""
+    path, batches = tmp_path / "tokens.parquet", [RowBatch() for _ in ROWS]
+    for batch, row in zip(batches, ROWS, strict=True):
+        batch.append(row.pair, row.prompt, row.chosen, row.rejected, row.gold_choice, row.margin)
+    save_table(path, TokenTable(joined(batches), {"kept": 5}))
+    monkeypatch.setattr(token_rows, "IN_MEMORY_BYTES", 100)
+    monkeypatch.setattr(token_rows, "_BATCH_ROWS", 2)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    for rows in (joined(batches), load_table(path).rows):
+        assert isinstance(rows, TokenRows)
+        assert rows.table["prompt"].num_chunks > 1
+        assert list((tmp_path / "temporary").iterdir()) == []
+        assert list(rows) == ROWS
+        assert [rows[place] for place in range(-5, 5)] == [*ROWS, *ROWS]
+        assert list(rows[::-2]) == ROWS[::-2]
+        assert rows.lengths("rejected").tolist() == [2, 3, -1, 1, 1]
+        assert (rows.largest_id(), rows.distinct_prompts()) == (100_000, 5)
+        save_table(tmp_path / "again.parquet", TokenTable(rows, {"kept": 5}))
+        assert load_table(tmp_path / "again.parquet") == TokenTable(tuple(ROWS), {"kept": 5})
+
+
+def test_a_feed_makes_no_row_to_know_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = TokenRows.of([TokenRow(pair, (1, 2, 3), (4,) * (pair + 1), (5, 6)) for pair in range(4)])
+    in_memory, made = PairFeed(tuple(whole), None), 0
+    make = TokenRows.__getitem__
+
+    def counted(self: TokenRows, place: int) -> TokenRow:
+        nonlocal made
+        made += 1
+        return make(self, place)
+
+    monkeypatch.setattr(TokenRows, "__getitem__", counted)
+    feed = PairFeed(whole, None)
+    assert (feed.lengths, feed.tokens) == (in_memory.lengths, in_memory.tokens)
+    assert made == 0
+    for lacking in (TokenRow(8, (1,), None, (2,)), TokenRow(8, (1,), (2,), None)):
+        with pytest.raises(DataError, match="row 8 of the data has one answer"):
+            PairFeed(TokenRows.of([*whole, lacking]), None)
 
 
 def test_memory_is_four_bytes_per_token() -> None:

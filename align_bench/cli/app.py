@@ -137,10 +137,12 @@ def prepared_for(
     trust: bool = False,
     strict: bool = False,
     hardware: Hardware | None = None,
+    weights: bool = True,
 ) -> Prepared:
     """A suite with its methods and all that lies outside it; a mistake in the suite is reported first.
 
-    Its precision is that of the hardware where one is named, else this machine's.
+    Its precision is that of the hardware where one is named, else this machine's. Without `weights`, its base may be a
+    configuration and a tokenizer alone.
     """
     from align_bench.suite.load import load_suite, packaged_suites
 
@@ -152,11 +154,13 @@ def prepared_for(
 
         errors.print(TRY_OUT, style="bold yellow")
     from align_bench.errors import PluginError
+    from align_bench.models.precision import resolve_precision
     from align_bench.planning.inputs import prepare
 
     registry = registry_for(plugins, suite, loaded.plugins, trust=trust)
     try:
-        prepared = prepare(loaded, registry, hardware.device.precision) if hardware else prepare(loaded, registry)
+        resolve = hardware.device.precision if hardware else resolve_precision
+        prepared = prepare(loaded, registry, resolve, weights=weights)
     except PluginError as error:
         raise PluginError(f"{suite}: methods: {error.message}", fix=error.fix) from None
     if strict:

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from align_bench.cli.plan_settings import lengths_of
-from align_bench.cli.plan_view import MOST_ROWS, measured_rates, of_suite, roughly
+from align_bench.cli.plan_view import MOST_ROWS, measured_rates, of_suite, roughly, without_weights
 from align_bench.errors import SuiteError
 from align_bench.models.base import base_parameters
 from align_bench.planning.estimate import Estimate
@@ -101,6 +101,7 @@ class View:
             f"{hardware}: {counted(hardware.count, 'device')} of {device.memory / 1e9:,.0f} GB, {known}{read}; "
             f"precision {prepared.suite.precision}: {frozen.precision.storage}, computed in {frozen.precision.compute}"
         )
+        yield from without_weights(frozen.base)
         yield self._table()
         if len(found.cells) > MOST_ROWS:
             yield Text(f"and {counted(len(found.cells) - MOST_ROWS, 'more cell')}, which are not shown", style="dim")

@@ -31,6 +31,7 @@ from align_bench.suite.models import GoldJudge
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from align_bench.models.base import Base
     from align_bench.planning.cells import Cell
     from align_bench.planning.graph import Graph
     from align_bench.planning.inputs import Prepared
@@ -96,6 +97,7 @@ def plan_tables(prepared: Prepared, runs: Path, layers: Sequence[Layer] = ()) ->
     )
     yield Text(estimate.basis(missing), style="dim")
     yield Text(memory_words(prepared, lengths, graph, results))
+    yield from without_weights(frozen.base)
     yield from map(Text, claims_of(prepared, graph))
     for search in graph.searches.values():
         yield Text(describe(search, results))
@@ -147,6 +149,16 @@ def remaining(prepared: Prepared, runs: Path, methods: Sequence[str] | None = No
     estimate = _estimate(prepared, graph, results)
     expected = {(stage.owner, stage.label): estimate.seconds(stage) for stage in missing}
     return Remaining({stage: seconds for stage, seconds in expected.items() if seconds}, len(missing), stored)
+
+
+def without_weights(base: Base) -> Iterator[Text]:
+    """A line where the base's weights are not at hand; nothing else."""
+    if not base.has_weights:
+        yield Text(
+            f"{base.folder} holds no weights: they are counted by its config.json, and nothing was measured with them. "
+            "A run needs them",
+            style="yellow",
+        )
 
 
 def claims_of(prepared: Prepared, graph: Graph) -> Iterator[str]:

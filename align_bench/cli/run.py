@@ -175,6 +175,8 @@ def plan(
     With --hardware: tokens, operations, memory and hours per cell and in all, on devices that are named. Where a cell
     does not fit into their memory, the exit code is 2, and settings that fit are proposed.
 
+    A base of which only config.json and the tokenizer are at hand is enough; run needs its weights.
+
     Example: align-bench plan assignment --set train.epochs=2
     """
     from align_bench.cli.plan_view import plan_tables
@@ -189,13 +191,15 @@ def plan(
         from align_bench.planning.hardware import parse_hardware
 
         named = parse_hardware(hardware)
-        planned = prepared_for(suite, overrides, plugin, quick=quick, trust=trust, strict=strict, hardware=named)
+        planned = prepared_for(
+            suite, overrides, plugin, quick=quick, trust=trust, strict=strict, hardware=named, weights=False
+        )
         view = View(forecast(planned, runs, named, utilisation))
         for part in view.renderables():
             console.print(part)
         view.refuse()
         return
-    prepared = prepared_for(suite, overrides, plugin, quick=quick, trust=trust, strict=strict)
+    prepared = prepared_for(suite, overrides, plugin, quick=quick, trust=trust, strict=strict, weights=False)
     for table in plan_tables(prepared, runs, read_layers(suite, overrides or ())):
         console.print(table)
 

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 EMBEDDED = {"embedded/tiny": Path(__file__).parent / "tiny"}
 # Never pickles: weights are safetensors (or GGUF), the rest is text. Chat templates are *.jinja or a key of *.json.
-_WANTED = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "additional_chat_templates/*.jinja"]
+_WEIGHTS = "*.safetensors"
+_WANTED = [_WEIGHTS, "*.json", "*.jinja", "*.txt", "*.model", "additional_chat_templates/*.jinja"]
 
 _TEMPLATES = ["chat_template.jinja", "tokenizer_config.json", "chat_template.json", "additional_chat_templates/*.jinja"]
 DEFAULT_DATE = "2026-01-01"  # for every run and every judge that says no other
@@ -82,6 +83,11 @@ class Base:
         return found
 
     @property
+    def has_weights(self) -> bool:
+        """Whether its weights are at hand; `find_base` asks for them unless it is told not to."""
+        return self.gguf is not None or any(self.folder.glob(_WEIGHTS))
+
+    @property
     def texts(self) -> Base:
         """Whose tokenizer and template write texts: an adapter's own where it brings them, else those of its base."""
         return self if self.below is None or any(self.folder.glob("tokenizer*")) else self.below
@@ -109,7 +115,7 @@ def _of_texts(config: Mapping[str, Json]) -> Mapping[str, Json]:
     return inner if isinstance(inner, dict) else {}
 
 
-def find_base(name: str, *, role: str = "base", digest: Digest | None = None) -> Base:
+def find_base(name: str, *, role: str = "base", digest: Digest | None = None, weights: bool = True) -> Base:
     """Locate a base model; a hub id is fetched (or found in the cache) and pinned to its commit.
 
     An adapter is added to the base that it names, once, in a folder of the user's cache; that of a judge, or of what a
@@ -119,13 +125,15 @@ def find_base(name: str, *, role: str = "base", digest: Digest | None = None) ->
         name: `embedded/tiny`, a folder, a `.gguf` file, a hub id, or `hub-id@commit`.
         role: what it is loaded as: `base`, `judge` or `start_from`.
         digest: hashes one file; by default one that remembers large files.
+        weights: whether a folder has to hold them. Without, its configuration and its tokenizer are enough, as for a
+            plan; the digest of such a base names no artefact that a run would make.
 
     Raises:
         ModelError: when there is no such model, it has no safetensors weights, or it is an adapter whose base is
             missing.
     """
     digest = digest or Remembered().digest
-    found = _found(name, role, digest)
+    found = _found(name, role, digest, weights=weights)
     if found.gguf or not is_adapter(found.folder):
         return found
     adapter = read_adapter(found.folder)
@@ -159,7 +167,7 @@ def base_below(found: Base, adapter: Adapter, digest: Digest) -> Base:
     return below
 
 
-def _found(name: str, role: str, digest: Digest) -> Base:
+def _found(name: str, role: str, digest: Digest, *, weights: bool) -> Base:
     """What the name means, an adapter as it is."""
     if name in EMBEDDED:
         return _in_folder(name, EMBEDDED[name], role, digest)
@@ -170,7 +178,7 @@ def _found(name: str, role: str, digest: Digest) -> Base:
         reason = getattr(error, "strerror", None) or error
         raise ModelError(f"{role} {name[:100]!r} does not exist: {reason}") from None
     if path.is_dir():
-        return _in_folder(name, path, role, digest)
+        return _in_folder(name, path, role, digest, weights=weights)
     if there and not path.is_file():
         raise ModelError(f"{role} {name!r}: got a pipe, socket or device, expected a folder or a .gguf file")
     if there:
@@ -182,7 +190,7 @@ def _found(name: str, role: str, digest: Digest) -> Base:
         raise ModelError(
             f"{role} {name!r} does not exist", fix="give a folder, a .gguf file, a hub id, or embedded/tiny"
         )
-    return _from_hub(name, role)
+    return _from_hub(name, role, weights=weights)
 
 
 def template_inputs(base: Base, kwargs: Mapping[str, Json] | None = None, date: str | None = None) -> TemplateInputs:
@@ -218,20 +226,43 @@ def base_parameters(base: Base) -> int:
     """How many parameters the base has, read from the headers of its weight files.
 
     Returns:
-        The count; for a GGUF file, an estimate from its size at 4.5 bits a weight.
+        The count; for a GGUF file, an estimate from its size at 4.5 bits a weight; without weights, that of a model of
+        its configuration.
+
+    Raises:
+        ModelError: there are no weights, and the library makes no model of its configuration.
     """
     if base.gguf:
         return int((base.folder / base.gguf).stat().st_size * 8 / 4.5)
+    if not base.has_weights:
+        return _configured_parameters(base.folder)
     return sum(prod(shape) for path in base.folder.glob("*.safetensors") for shape in weight_shapes(path).values())
 
 
-def _from_hub(name: str, role: str) -> Base:
+def _configured_parameters(folder: Path) -> int:
+    """The parameters of a model that is laid out and not filled; tied ones count once, as in weight files."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(
+            f"{folder}: no weights, and no model can be laid out by its config.json: {error}",
+            fix="give the whole model folder",
+        ) from None
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _from_hub(name: str, role: str, *, weights: bool) -> Base:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     repository, _, revision = name.partition("@")
     try:
-        folder = Path(snapshot_download(repository, revision=revision or None, allow_patterns=_WANTED))
+        wanted = _WANTED if weights else [pattern for pattern in _WANTED if pattern != _WEIGHTS]
+        folder = Path(snapshot_download(repository, revision=revision or None, allow_patterns=wanted))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(
@@ -241,11 +272,11 @@ def _from_hub(name: str, role: str) -> Base:
     return Base(name, folder, None, folder.name, role)  # the snapshot's folder is named after its commit
 
 
-def _in_folder(name: str, folder: Path, role: str, digest: Digest) -> Base:
+def _in_folder(name: str, folder: Path, role: str, digest: Digest, *, weights: bool = True) -> Base:
     if not (is_adapter(folder) or (folder / "config.json").is_file()):
         raise ModelError(f"{role} {name!r}: {folder} holds no config.json", fix="give a Hugging Face model folder")
     files = sorted({path for pattern in _WANTED for path in folder.glob(pattern)})
-    if not any(path.suffix == ".safetensors" for path in files):
+    if weights and not any(path.suffix == ".safetensors" for path in files):
         raise ModelError(
             f"{role} {name!r}: {folder} holds no .safetensors weights", fix="convert them with save_pretrained"
         )

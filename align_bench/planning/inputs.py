@@ -53,19 +53,26 @@ class Prepared:
     inputs: Inputs
 
 
-def prepare(suite: Suite, registry: Registry, resolve: Callable[[str], Precision] = resolve_precision) -> Prepared:
+def prepare(
+    suite: Suite,
+    registry: Registry,
+    resolve: Callable[[str], Precision] = resolve_precision,
+    *,
+    weights: bool = True,
+) -> Prepared:
     """Locate the base and the judges, fingerprint the data, resolve the precision.
 
     Args:
         suite, registry: the suite, and the methods that it may name.
         resolve: what `precision:` means where the suite will run; on this machine by default.
+        weights: whether those of the base have to be at hand; a plan needs none.
 
     Raises:
         AlignBenchError: for anything that the user has to mend first.
     """
     registry = registry.with_sums(suite.methods)  # the cheapest mistakes first
     _check_methods(suite, registry)
-    base = find_base(suite.base)
+    base = find_base(suite.base, weights=weights)
     suite = within_positions(suite, base)
     entries = {judge_cell(place): judge for place, judge in enumerate(suite.judge)}
     loaded = {cell: find_judge(judge) for cell, judge in entries.items() if isinstance(judge, LoadedJudge)}

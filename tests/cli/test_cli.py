@@ -23,6 +23,7 @@ from typer.core import TyperGroup
 from align_bench.cli import main as program
 from align_bench.cli.app import app, console, errors
 from align_bench.cli.progress import ProgressBars
+from align_bench.models.base import EMBEDDED, base_parameters, find_base
 from align_bench.planning.graph import make_graph
 from align_bench.planning.inputs import prepare
 from align_bench.plugins.registry import load_registry
@@ -459,6 +460,37 @@ def test_quick_plans_a_try_out_under_a_name_of_its_own(write_suite: Write) -> No
     assert "This is a try-out (--quick)" in answer.err
     assert "small-quick: 2 cells" in answer.out
     assert "try-out" not in align_bench("plan", write_suite()).said
+
+
+def test_a_plan_needs_no_weights_and_a_run_does(write_suite: Write, tmp_path: Path) -> None:
+    """A folder with the configuration of Qwen2.5-0.5B, which has 494,032,768 parameters, and the embedded tokenizer."""
+    folder = tmp_path / "half"
+    folder.mkdir()
+    for file in EMBEDDED["embedded/tiny"].iterdir():
+        if file.suffix != ".safetensors":
+            (folder / file.name).write_bytes(file.read_bytes())
+    shape = {
+        "model_type": "qwen2",
+        "architectures": ["Qwen2ForCausalLM"],
+        "hidden_size": 896,
+        "intermediate_size": 4864,
+        "max_position_embeddings": 32768,
+        "num_attention_heads": 14,
+        "num_hidden_layers": 24,
+        "num_key_value_heads": 2,
+        "tie_word_embeddings": True,
+        "vocab_size": 151936,
+        "eos_token_id": 1,
+    }
+    (folder / "config.json").write_text(json.dumps(shape), encoding="utf-8")
+    assert base_parameters(find_base(str(folder), weights=False)) == 494_032_768
+    suite = write_suite(base=str(folder))
+    for options in ([], ["--hardware", "h100x8"]):
+        answer = align_bench("plan", suite, *options)
+        assert answer.code == 0, answer.said
+        assert "holds no weights: they are counted by its config.json" in " ".join(answer.out.split())
+    check(align_bench("run", suite), ["holds no .safetensors weights"])
+    assert "holds no weights" not in align_bench("plan", write_suite()).out
 
 
 def test_a_suite_is_planned_for_devices_that_are_not_here(write_suite: Write) -> None:

@@ -151,8 +151,8 @@ def gather(outcomes: Sequence[Outcome], scores: Sequence[ScoreRow], generations:
     # Rows that were read from files have their lone surrogates escaped.
     names = [unicode(str(outcome.cell)) for outcome in outcomes]
     _unique("outcome", names)
-    _unique("score row", [(row.cell, row.pair) for row in scores])
-    _unique("generation", [(answer.cell, answer.prompt_id, answer.sample) for answer in generations])
+    _unique("score row", ((row.cell, row.pair) for row in scores))
+    _unique("generation", ((answer.cell, answer.prompt_id, answer.sample) for answer in generations))
     rows: dict[str, list[ScoreRow]] = {}
     answers: dict[str, list[Generation]] = {}
     for row in scores:
@@ -206,7 +206,7 @@ def _named(scores: Iterable[Mapping[str, float]]) -> list[str]:
     return list(dict.fromkeys(name for own in scores for name in own))
 
 
-def _unique(what: str, keys: Sequence[Hashable]) -> None:
+def _unique(what: str, keys: Iterable[Hashable]) -> None:
     seen: set[Hashable] = set()
     for key in keys:
         if key in seen:

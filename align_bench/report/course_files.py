@@ -12,14 +12,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 from align_bench.metrics.finite import is_finite
 from align_bench.records import CellId, Generation, PairTexts
-from align_bench.report.files import json_ready, unicode, write_text
+from align_bench.report.files import json_ready, unicode, write_pieces
 from align_bench.report.rows import ScoreRow
 from align_bench.report.schema import Report, Result
 from align_bench.suite.names import JUDGE_CELL
@@ -100,11 +100,20 @@ def write_course_files(
         if result.kind != "base" and result.name in answers:
             made[_free_name(result.cell, made)] = responses(result.name, answers[result.name], original, judge)
     for name, rows in made.items():
-        content = json_ready([asdict(row) for row in rows])
-        write_text(folder / name, json.dumps(content, ensure_ascii=False, allow_nan=False, indent=1) + "\n")
+        write_pieces(folder / name, _list_of(rows))
     for path in [*folder.glob(MARKS), *folder.glob(RESPONSES.format("*"))]:
         if path.name not in made:
             path.unlink()
+
+
+def _list_of(rows: Sequence[Mark] | Sequence[Response]) -> Iterator[str]:
+    """The rows as a JSON list, which a row at a time is written of; as `json.dumps` writes it with an indent of 1."""
+    before = "[\n "
+    for row in rows:
+        content = json.dumps(json_ready(asdict(row)), ensure_ascii=False, allow_nan=False, indent=1)
+        yield before + content.replace("\n", "\n ")
+        before = ",\n "
+    yield "\n]\n" if rows else "[]\n"
 
 
 def marked_by(results: Sequence[Result]) -> str | None:

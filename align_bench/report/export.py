@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from align_bench.errors import StoreError
 from align_bench.records import Generation, Outcome, PairTexts, TrainingText
 from align_bench.report.claims import claims
-from align_bench.report.files import json_ready, write_text
+from align_bench.report.files import json_ready, write_pieces, write_text
 from align_bench.report.findings import find
 from align_bench.report.leaderboard import leaderboard, reward_leaderboard
 from align_bench.report.rows import (
@@ -85,8 +85,8 @@ def write_report(folder: Path, report: Report, rows: ReportRows) -> None:
         write_rows(folder / TESTED, rows.tested, ScoreRow)
     else:
         (folder / TESTED).unlink(missing_ok=True)  # of an earlier report
-    lines = [json.dumps(json_ready(asdict(answer)), ensure_ascii=False) + "\n" for answer in rows.generations]
-    write_text(folder / GENERATIONS, "".join(lines))
+    lines = (json.dumps(json_ready(asdict(answer)), ensure_ascii=False) + "\n" for answer in rows.generations)
+    write_pieces(folder / GENERATIONS, lines)
     write_course_files(folder, report, rows.scores, rows.generations, rows.pairs)
     write_tables(folder, report)
     _write_page(folder, report, rows)

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from align_bench.records import Json
-from align_bench.store.files import write_atomically
+from align_bench.store.files import replacing, write_atomically
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file as UTF-8, with its lone surrogates escaped; whole or not at all."""
     # A lone surrogate has no UTF-8; JSON and Markdown both take its escape.
     write_atomically(path, text.encode("utf-8", "backslashreplace"))
+
+
+def write_pieces(path: Path, pieces: Iterable[str]) -> None:
+    """Write a text that is never in memory as a whole, as `write_text` does."""
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        file.writelines(piece.encode("utf-8", "backslashreplace") for piece in pieces)
 
 
 def unicode(text: str) -> str:

@@ -23,6 +23,7 @@ Side = Literal["chosen", "rejected"]
 Row = TypeVar("Row")
 CHECKSUMS = "checksums.json"
 REBUILD = "rebuild it with `align-bench run`"
+ROWS_AT_ONCE = 2**16  # that are columns in memory while they are written
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,18 +189,19 @@ def write_rows(path: Path, rows: Sequence[Row], kind: type[Row]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    columns: dict[str, pa.Array] = {}
     open_field = _open_field(kind)
-    for name, hint in typing.get_type_hints(kind).items():
-        if name != open_field:
-            values = [_plain(getattr(row, name)) for row in rows]
-            columns[name] = pa.array(values, type=_arrow_type(hint))
-    if open_field is not None:
-        entries = [getattr(row, open_field) for row in rows]
-        for name in dict.fromkeys(name for own in entries for name in own):
-            columns[name] = pa.array([own.get(name) for own in entries], type=pa.float64())
-    with replacing(path) as temporary:
-        pq.write_table(pa.table(columns), temporary)
+    types_of = {name: _arrow_type(hint) for name, hint in typing.get_type_hints(kind).items() if name != open_field}
+    own = () if open_field is None else dict.fromkeys(name for row in rows for name in getattr(row, open_field))
+    schema = pa.schema([*types_of.items(), *((name, pa.float64()) for name in own)])
+    with replacing(path) as temporary, pq.ParquetWriter(temporary, schema) as file:
+        for start in range(0, max(1, len(rows)), ROWS_AT_ONCE):
+            some = rows[start : start + ROWS_AT_ONCE]
+            columns = [
+                pa.array([_plain(getattr(row, name)) for row in some], type=each) for name, each in types_of.items()
+            ]
+            entries = [getattr(row, open_field) for row in some] if open_field else []
+            columns += [pa.array([entry.get(name) for entry in entries], type=pa.float64()) for name in own]
+            file.write_table(pa.table(columns, schema=schema))
 
 
 def read_rows(path: Path, kind: type[Row]) -> list[Row]:

@@ -7,6 +7,7 @@ back. The file has no name any more once it is mapped: it goes with the process.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import tempfile
@@ -60,12 +61,7 @@ class TokenRows(Sequence[TokenRow]):
     @classmethod
     def of(cls, rows: Iterable[TokenRow]) -> TokenRows:
         """The rows, in Arrow."""
-        if isinstance(rows, TokenRows):
-            return rows
-        batch = RowBatch()
-        for row in rows:
-            batch.append(row.pair, row.prompt, row.chosen, row.rejected, row.gold_choice, row.margin)
-        return joined([batch])
+        return rows if isinstance(rows, TokenRows) else joined(_batches(rows))
 
     @property
     def table(self) -> Any:
@@ -209,6 +205,15 @@ class RowBatch:
     def table(self) -> Any:
         """The rows as an Arrow table."""
         return pyarrow.table([pyarrow.array(self._columns[field.name], type=field.type) for field in _SCHEMA], _SCHEMA)
+
+
+def _batches(rows: Iterable[TokenRow]) -> Iterator[RowBatch]:
+    left = iter(rows)
+    while some := tuple(itertools.islice(left, _BATCH_ROWS)):
+        batch = RowBatch()
+        for row in some:
+            batch.append(row.pair, row.prompt, row.chosen, row.rejected, row.gold_choice, row.margin)
+        yield batch
 
 
 def joined(batches: Iterable[RowBatch | Any]) -> TokenRows:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from align_bench.data.batches import mismatched
+from align_bench.data.token_rows import TokenRows
 from align_bench.models.layout import passes_over
 from align_bench.models.logprobs import attacked_scores, response_logps, scores
 from align_bench.models.positions import positions_of, within
@@ -22,6 +25,9 @@ if TYPE_CHECKING:
 
 Columns = dict[str, Tensor]
 SIDES = ("chosen", "rejected")
+# Of prompts with answers, whose ids are held as Python's numbers at a time. What passes together, and so how values are
+# rounded, changes at the ends of parts; a table of fewer tokens is one part.
+TOKENS_AT_ONCE = 2**24
 
 
 def table_logps(model: Any, rows: Sequence[TokenRow], *, max_tokens: int, update: Update = no_update) -> Columns:
@@ -85,7 +91,7 @@ def mismatched_logps(model: Any, rows: Sequence[TokenRow], *, max_tokens: int, u
         """It may be longer than either row; what lies beyond the model's positions is cut."""
         return answer and tuple(within(limit, prompt, answer))
 
-    swapped = [
+    swapped = TokenRows.of(
         TokenRow(
             row.pair,
             row.prompt,
@@ -93,7 +99,7 @@ def mismatched_logps(model: Any, rows: Sequence[TokenRow], *, max_tokens: int, u
             row.rejected and behind(row.prompt, rows[other].rejected or rows[other].chosen),
         )
         for row, other in zip(rows, partner, strict=True)
-    ]
+    )
     found = table_logps(model, swapped, max_tokens=max_tokens, update=update)
     return {f"mismatched_{side}": values for side, values in found.items()}
 
@@ -104,12 +110,12 @@ def prefix_logps(model: Any, rows: Sequence[TokenRow], *, max_tokens: int, updat
     Returns:
         `prefix_chosen` and `prefix_rejected`, as in `table_logps`; NaN where a row has one answer.
     """
-    cut = [
+    cut = TokenRows.of(
         replace(row, chosen=None, rejected=None)
         if row.chosen is None or row.rejected is None
         else replace(row, chosen=row.chosen[: len(row.rejected)], rejected=row.rejected[: len(row.chosen)])
         for row in rows
-    ]
+    )
     found = table_logps(model, cut, max_tokens=max_tokens, update=update)
     return {f"prefix_{side}": values for side, values in found.items()}
 
@@ -117,21 +123,55 @@ def prefix_logps(model: Any, rows: Sequence[TokenRow], *, max_tokens: int, updat
 def _over_table(
     model: Any, rows: Sequence[TokenRow], measure: Callable[..., Tensor], max_tokens: int, update: Update
 ) -> Columns:
-    # Pairs often share an answer, such as one model's against each of several others: each is measured once.
+    columns = {side: torch.full((len(rows),), math.nan) for side in SIDES}
+    parts = _parts(rows)
+    measured, ahead = 0, sum(part.answers for part in parts)
+    with torch.no_grad():
+        for part in parts:
+            places = _distinct(rows, part)
+            sequences = list(places)
+            ahead -= part.answers
+            done, total = measured, measured + len(sequences) + ahead
+            for numbers in passes_over(model, sequences, max_tokens=max_tokens):
+                some = [sequences[number] for number in numbers]
+                for sequence, value in zip(some, measure(model, some).float().cpu(), strict=True):
+                    for side, index in places[sequence]:
+                        columns[side][index] = value
+                done += len(some)
+                update(done, total)
+            measured = done
+    return columns
+
+
+def _distinct(
+    rows: Sequence[TokenRow], part: _Part
+) -> dict[tuple[tuple[int, ...], tuple[int, ...]], list[tuple[str, int]]]:
+    """Prompt and answer → where they stand. Pairs often share an answer, such as one model's against each of others."""
     places: dict[tuple[tuple[int, ...], tuple[int, ...]], list[tuple[str, int]]] = {}
-    for index, row in enumerate(rows):
+    for index in range(part.start, part.stop):
+        row = rows[index]
         for side in SIDES:
             if (answer := getattr(row, side)) is not None:
                 places.setdefault((row.prompt, answer), []).append((side, index))
-    sequences = list(places)
-    columns = {side: torch.full((len(rows),), math.nan) for side in SIDES}
-    done = 0
-    with torch.no_grad():
-        for numbers in passes_over(model, sequences, max_tokens=max_tokens):
-            some = [sequences[number] for number in numbers]
-            for sequence, value in zip(some, measure(model, some).float().cpu(), strict=True):
-                for side, index in places[sequence]:
-                    columns[side][index] = value
-            done += len(some)
-            update(done, len(sequences))
-    return columns
+    return places
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Rows from `start` to before `stop`, and how many answers they have."""
+
+    start: int
+    stop: int
+    answers: int
+
+
+def _parts(rows: Sequence[TokenRow]) -> list[_Part]:
+    """The rows in parts of about `TOKENS_AT_ONCE` tokens of prompts with answers; most tables are one."""
+    found = TokenRows.of(rows)
+    prompts = found.lengths("prompt")
+    sides = np.stack([found.lengths("chosen"), found.lengths("rejected")])
+    answers = (sides >= 0).sum(axis=0)
+    tokens = np.where(sides >= 0, prompts + sides, 0).sum(axis=0)
+    numbers = np.cumsum(tokens) // TOKENS_AT_ONCE
+    bounds = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(rows)]
+    return [_Part(start, stop, int(answers[start:stop].sum())) for start, stop in itertools.pairwise(bounds)]

@@ -90,7 +90,8 @@ class Rows:
         assert base is not None, "the base has log-probabilities"
         reference = self._results.load(base) if cell.kind != "reward" else None
         columns = self._results.load(measured)
-        return [_score_row(cell, split, place, columns, reference) for place in split.places]
+        name = str(cell.id)  # one text for all rows
+        return [_score_row(cell, name, split, place, columns, reference) for place in split.places]
 
     def pairs(self) -> list[PairTexts]:
         """The texts of every validation pair that has both answers, as `pairs.parquet` shows them."""
@@ -130,9 +131,10 @@ class Rows:
             self._results.load(drift) if drift else [dict[str, float]()] * len(answers)
             for drift in (cell.drift, cell.drift_from_start)
         )
+        name = str(cell.id)
         return [
             Generation(
-                cell=str(cell.id),
+                cell=name,
                 algorithm=cell.algorithm,
                 seed=cell.seed,
                 prompt_id=line["pair"],
@@ -216,12 +218,14 @@ class Rows:
         return self._results.load(audit) if audit is not None and self._results.has(audit) else {}
 
 
-def _score_row(cell: Cell, split: _Split, place: int, measured: Columns, reference: Columns | None) -> ScoreRow:
+def _score_row(
+    cell: Cell, name: str, split: _Split, place: int, measured: Columns, reference: Columns | None
+) -> ScoreRow:
     row = split.rows[place]
     chosen, rejected = (split.features(row.pair, side) for side in SIDES)
     logps = None if cell.kind == "reward" else measured
     return ScoreRow(
-        cell=str(cell.id),
+        cell=name,
         algorithm=cell.algorithm,
         seed=cell.seed,
         pair=row.pair,

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 
 from align_bench.api import Job, recipe
+from align_bench.evaluate import preference
 from align_bench.evaluate.preference import (
     mismatched_logps,
     table_attacked_scores,
@@ -15,6 +18,7 @@ from align_bench.evaluate.preference import (
 )
 from align_bench.evaluate.rewards import rewards_of
 from align_bench.models.base import find_base
+from align_bench.models.layout import Sequences, passes_over
 from align_bench.models.load import load_policy, load_scorer
 from align_bench.models.logprobs import response_logps, scores
 from align_bench.models.precision import Precision
@@ -35,6 +39,27 @@ def test_table_is_in_row_order_whatever_the_batches(base_folder: Path) -> None:
     for limit in (4, 1000):
         columns = table_logps(model, ROWS, max_tokens=limit)
         torch.testing.assert_close(columns["rejected"], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_large_table_is_measured_in_parts(base_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ids of a part are held at a time, and progress counts the distinct answers of the parts so far."""
+    model = load_policy(find_base(str(base_folder)), FP32)
+    rows = [*ROWS, TokenRow(3, (5, 7), (3, 4), None), TokenRow(4, (5, 7), None, (9, 9))]
+    whole, told, held = table_logps(model, rows, max_tokens=1000), [], []
+
+    def counted(model: Any, sequences: Sequences, *, max_tokens: int) -> list[list[int]]:
+        held.append(sum(len(prompt) + len(answer) for prompt, answer in sequences))
+        return passes_over(model, sequences, max_tokens=max_tokens)
+
+    monkeypatch.setattr(preference, "passes_over", counted)
+    monkeypatch.setattr(preference, "TOKENS_AT_ONCE", 12)
+    parts = table_logps(model, rows, max_tokens=1000, update=lambda done, total, text="": told.append((done, total)))
+    for name, values in whole.items():
+        torch.testing.assert_close(parts[name], values, rtol=1e-5, atol=1e-5, equal_nan=True)
+    assert len(held) > 1
+    assert max(held) <= 12 + 7  # a row may begin a part's end
+    assert told[-1] == (8, 8)
+    assert all(done <= total for done, total in told)
 
 
 def test_scores_do_not_depend_on_the_batch(base_folder: Path) -> None:

@@ -21,13 +21,16 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from measured import timed
 
-from align_bench.records import CellId, Cost, Generation, Kind, Outcome
+from align_bench.records import CellId, Cost, Generation, Kind, Outcome, PairTexts
 from align_bench.report.rows import ScoreRow, TrainingRow
 from align_bench.store.files import make_folder, write_atomically
+
+if TYPE_CHECKING:
+    from align_bench.report.schema import Environment, Header
 
 WORDS = ("the answer is a kind of number that you may find useful in many other ways of thinking about it").split()  # noqa: SIM905
 
@@ -67,10 +70,10 @@ def outcomes(size: Size) -> list[Outcome]:
 def scores(cells: list[Outcome], size: Size, rng: random.Random) -> Iterator[ScoreRow]:
     """Rows of `scores.parquet`."""
     for place, cell in enumerate(cells):
-        log = None if cell.kind == "reward" else -20.0
+        name, log = str(cell.cell), None if cell.kind == "reward" else -20.0
         for pair in range(size.pairs):
             yield ScoreRow(
-                cell=str(cell.cell),
+                cell=name,
                 algorithm=cell.algorithm,
                 seed=cell.seed,
                 pair=pair,
@@ -90,16 +93,25 @@ def scores(cells: list[Outcome], size: Size, rng: random.Random) -> Iterator[Sco
 
 def generations(cells: list[Outcome], size: Size, rng: random.Random) -> Iterator[Generation]:
     """Lines of `generations.jsonl`: answers of 5 to 80 words."""
+    prompts = [f"Question {prompt}: {' '.join(rng.choices(WORDS, k=12))}?" for prompt in range(size.prompts)]
     for place, cell in enumerate(cells):
+        name = str(cell.cell)
         if cell.kind == "reward":
             continue
         for prompt in range(size.prompts):
             text = " ".join(rng.choices(WORDS, k=rng.randint(5, 80))) + "."
             marks = {"rm": rng.gauss(0.1 * place, 1), "gold": float(rng.random() < 0.5)}
-            asked = f"Question {prompt}: {' '.join(rng.choices(WORDS, k=12))}?"
+            asked = prompts[prompt]
             kl = None if cell.kind == "base" else rng.expovariate(0.1)
-            known = (str(cell.cell), cell.algorithm, cell.seed, prompt, 0, asked, text, len(text) // 4, prompt % 9 > 0)
+            known = (name, cell.algorithm, cell.seed, prompt, 0, asked, text, len(text) // 4, prompt % 9 > 0)
             yield Generation(*known, scores=marks, kl=kl)
+
+
+def pairs(size: Size, rng: random.Random) -> Iterator[PairTexts]:
+    """Rows of `pairs.parquet`: the pairs of `scores`, with answers of 4 to 63 words."""
+    for pair in range(size.pairs):
+        chosen, rejected = (" ".join(rng.choices(WORDS, k=4 + pair % count)) for count in (60, 47))
+        yield PairTexts(pair, f"Question {pair}: {' '.join(rng.choices(WORDS, k=12))}?", chosen, rejected)
 
 
 def training(cells: list[Outcome], size: Size, rng: random.Random) -> Iterator[TrainingRow]:
@@ -110,11 +122,24 @@ def training(cells: list[Outcome], size: Size, rng: random.Random) -> Iterator[T
             yield TrainingRow(str(cell.cell), cell.algorithm, cell.seed, step, loss, learning_rate=1e-4)
 
 
+def header(environment: Environment) -> Header:
+    """Of a report of no suite."""
+    from align_bench.report.schema import BaseFacts, Header, SuiteFacts
+
+    return Header(
+        command="report_speed.py",
+        suite=SuiteFacts(name="synthetic", state="", settings={}),
+        base=BaseFacts(name="none", digest="", precision=""),
+        data={},
+        judges=[],
+        environment=environment,
+    )
+
+
 def measure(size: Size) -> dict[str, Any]:
     """Seconds of each stage, the page's bytes, and the peak memory of this process."""
     from align_bench.report.build import build_report
     from align_bench.report.export import ReportRows, read_generations, read_scores, read_training, write_report
-    from align_bench.report.schema import BaseFacts, Header, SuiteFacts
     from align_bench.runner.environment import environment
 
     rng = random.Random(0)
@@ -127,15 +152,8 @@ def measure(size: Size) -> dict[str, Any]:
             training=list(training(cells, size, rng)),
         )
         seconds: dict[str, dict[str, float]] = {}
-        header = Header(
-            command="report_speed.py",
-            suite=SuiteFacts(name="synthetic", state="", settings={}),
-            base=BaseFacts(name="none", digest="", precision=""),
-            data={},
-            judges=[],
-            environment=environment(),
-        )
-        report = timed(seconds, "statistics", lambda: build_report(header, cells, rows.scores, rows.generations))
+        about = header(environment())
+        report = timed(seconds, "statistics", lambda: build_report(about, cells, rows.scores, rows.generations))
         timed(seconds, "write and render", lambda: write_report(folder, report, rows))
         timed(seconds, "read", lambda: (read_scores(folder), read_generations(folder), read_training(folder)))
         return {

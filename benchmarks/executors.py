@@ -1,10 +1,11 @@
 """What executors cost beside the work that they have done: cells one by one, in worker processes, on a Ray cluster.
 
 Each cell is a training of the embedded model with a seed of its own. Workers are warm: each has made a cell before the
-clock starts. Overhead is the time of all workers beyond the seconds that the cells themselves took.
+clock starts. Overhead is the time of all workers beyond the seconds that the cells themselves took. What the file holds
+of other executors stays in it, so that each can be measured by a command of its own.
 
 Example:
-    python benchmarks/executors.py --cells 200 --seconds 5 --jobs 2 --out benchmarks/results/executors
+    python benchmarks/executors.py --cells 200 --seconds 5 --executors workers,ray --out benchmarks/results/executors
 """
 
 from __future__ import annotations
@@ -150,6 +151,13 @@ def page(measured: Sequence[Measured], machine: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def together(path: Path, measured: Sequence[Measured]) -> list[Measured]:
+    """What a file holds of other executors, and what was measured now."""
+    stored = json.loads(path.read_text(encoding="utf-8"))["executors"] if path.is_file() else []
+    kept = [Measured(**one) for one in stored if one["executor"] not in {new.executor for new in measured}]
+    return [*kept, *measured]
+
+
 def main() -> None:
     """Measure, and write what was measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -174,9 +182,10 @@ def main() -> None:
         print(measured[-1], flush=True)
     print(page(measured, given.machine))
     if given.out is not None:
-        write_atomically(given.out.with_suffix(".md"), page(measured, given.machine))
-        found = {"machine": given.machine, "executors": [asdict(one) for one in measured]}
-        write_atomically(given.out.with_suffix(".json"), json.dumps(found, indent=1) + "\n")
+        found = together(given.out.with_suffix(".json"), measured)
+        write_atomically(given.out.with_suffix(".md"), page(found, given.machine))
+        record = {"machine": given.machine, "executors": [asdict(one) for one in found]}
+        write_atomically(given.out.with_suffix(".json"), json.dumps(record, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ def run(
     quiet: bool = False,
     trust: bool = False,
     jobs: int | Literal["auto"] = 1,
+    track: Sequence[str] = (),
 ) -> Report:
     """Run a suite, or what is missing of it, as `align-bench run` does, and return its report.
 
@@ -53,6 +54,7 @@ def run(
         trust: execute the plugin files that the suite itself names, without being asked.
         jobs: worker processes; `auto` for one per GPU, and without any for as many as memory and cores allow. A script
             that asks for several has to call this below `if __name__ == "__main__":`, as `multiprocessing` wants it.
+        track: trackers that also take steps, tables and report, such as `["mlflow"]`.
 
     Raises:
         AlignBenchError: something is wrong with the suite, its data or a folder. The message says what to do.
@@ -64,7 +66,7 @@ def run(
     from align_bench.cli.run import compute
     from align_bench.runner.execution import Execution
 
-    execution = Execution(jobs)
+    execution = Execution(jobs, track=tuple(track))
     if set is not None and not isinstance(set, Mapping):
         raise SuiteError(f"set: got {set!r}; expected a mapping such as {{'train.epochs': 2}}")
     overrides = [f"{key}={json.dumps(value, default=_json)}" for key, value in (set or {}).items()]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, TypeAlias
 
@@ -462,3 +462,11 @@ class Update(Protocol):
 
 def no_update(done: int, total: int, note: str = "") -> None:
     """An `Update` that shows nothing."""
+
+
+# Takes the log entry of an optimizer step: `step`, `loss`, and what else a training logs.
+LogStep: TypeAlias = Callable[[Mapping[str, float]], None]
+
+
+def unlogged(entry: Mapping[str, float]) -> None:
+    """A `LogStep` that keeps nothing."""

@@ -145,6 +145,8 @@ TABLE: dict[str, frozenset[str]] = {
     "runner.on_ray": NOTHING,
     "runner.verify": NOTHING,  # changes nothing
     "runner.progress": NOTHING,
+    "runner.tracking": NOTHING,  # shows steps and reports elsewhere
+    "runner.tracker_kinds": NOTHING,
     "runner.json_log": NOTHING,
     "stages.rows": NOTHING,  # one call of the reader, which is in the fingerprint
     # The reader of rows is in the fingerprint of what it reads, and so in all that rests on these.

@@ -86,6 +86,14 @@ def run(
             help="With --executor ray: a cluster that runs, or auto for this machine's; one is started here without.",
         ),
     ] = None,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--track",
+            metavar="NAME",
+            help="Also log steps, tables and report to tensorboard, mlflow, wandb or trackio; may be repeated.",
+        ),
+    ] = None,
     form: Form = Format.TABLE,
 ) -> None:
     """Run a suite: train every method, evaluate, judge, test the differences, print verdict and leaderboard.
@@ -97,7 +105,7 @@ def run(
 
     Example: align-bench run assignment --set methods='\\[dpo, simpo]' --set seeds='[0, 1, 2]'
     """
-    execution = execution_of(jobs, executor, ray_address)
+    execution = execution_of(jobs, executor, ray_address, track or [])
     with interrupts_said(lambda: "outside of any stage"):
         prepared = prepared_for(suite, overrides, plugin, quick=quick, trust=trust, strict=strict)
         report = compute(
@@ -113,14 +121,14 @@ def run(
     exit_on_failure(report)
 
 
-def execution_of(jobs: str | None, executor: Where, ray_address: str | None) -> Execution:
-    """Where and how many stages are made at a time, as the user typed it."""
+def execution_of(jobs: str | None, executor: Where, ray_address: str | None, track: list[str]) -> Execution:
+    """Where and how many stages are made at a time, and what takes their steps, as the user typed it."""
     from align_bench.runner.execution import Execution
 
     number = int(jobs) if jobs is not None and jobs.isdecimal() and len(jobs) < 10 else None
     if jobs not in (None, "auto") and not number:
         raise typer.BadParameter(f"{jobs!r}: expected a whole number from 1 to 1,024, or auto", param_hint="--jobs")
-    return Execution("auto" if jobs == "auto" else number, executor.value, ray_address)
+    return Execution("auto" if jobs == "auto" else number, executor.value, ray_address, tuple(dict.fromkeys(track)))
 
 
 @app.command()

@@ -152,7 +152,7 @@ def _made(chosen: Chosen, training: Training) -> Iterator[Row]:
     yield "hyper-parameters", _settings(cell.all_parameters)
     yield "seed", str(cell.seed)
     yield "LoRA", _settings(suite.lora.model_dump())
-    training_settings = suite.train.model_dump(exclude={"checkpoint_minutes", "trackers", "micro_batch_tokens"})
+    training_settings = suite.train.model_dump(exclude={"checkpoint_minutes", "micro_batch_tokens"})
     yield "training", _settings({**training_settings, **cell.settings})
     if chosen.result.trainable is not None:
         yield "trainable parameters", count(chosen.result.trainable)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from align_bench.records import Update, no_update
+from align_bench.records import LogStep, Update, no_update, unlogged
 from align_bench.stages.classifier import Classifier
 from align_bench.stages.models import Frozen, ModelKey, Policy, RewardModel
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from align_bench.records import PreferenceSet
     from align_bench.runner.progress import Progress
     from align_bench.runner.results import Results
+    from align_bench.runner.tracking import Trackers
     from align_bench.stages.rows import Rows
     from align_bench.stages.stage import Stage
 
@@ -29,15 +31,17 @@ class LocalDesk:
 
     Attributes:
         update: progress of the stage that runs.
+        log_step: takes the steps of the training that runs.
         loading: seconds that went into loading bases since it was last set to 0; they serve several cells.
     """
 
-    def __init__(self, results: Results, progress: Progress, suite: str) -> None:
+    def __init__(self, results: Results, progress: Progress, trackers: Trackers | None = None) -> None:
         self.update: Update = no_update
+        self.log_step: LogStep = unlogged
         self.loading = 0.0
         self._results = results
         self._progress = progress
-        self._suite = suite
+        self._trackers = trackers
         self._held: tuple[ModelKey, Any] | None = None
         self._base: tuple[Base, Any] | None = None
         self._tokenizers: dict[str, Any] = {}
@@ -61,8 +65,14 @@ class LocalDesk:
     def partial(self, stage: Stage[object]) -> Path:
         return self._results.store.partial(stage.address)
 
-    def trackers(self, owner: str) -> Path:
-        return self._results.store.folder / "trackers" / self._suite / owner
+    @contextmanager
+    def tracked(self, stage: Stage[object]) -> Iterator[None]:
+        """While the context lasts, trackers take the stage's steps."""
+        with self._trackers.steps(stage) if self._trackers else nullcontext(unlogged) as self.log_step:
+            try:
+                yield
+            finally:
+                self.log_step = unlogged
 
     def say(self, text: str) -> None:
         self._progress.log(text)

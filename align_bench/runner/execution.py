@@ -13,6 +13,7 @@ from align_bench.errors import SuiteError
 from align_bench.models.base import base_parameters
 from align_bench.planning.memory import expected_memory
 from align_bench.report.formatting import counted
+from align_bench.runner.tracker_kinds import check_trackers
 from align_bench.store.files import make_folder
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from align_bench.runner.on_ray import RayWorkers
     from align_bench.runner.progress import Progress
     from align_bench.runner.results import Results
+    from align_bench.runner.tracking import Trackers, Tracking
 
 AUTO = "auto"
 MOST_JOBS = 1024  # workers, each a process with a model of its own
@@ -36,11 +38,13 @@ class Execution:
             None for one on this machine, and for as many as a cluster has room for.
         executor: `local` for this machine, `ray` for a Ray cluster.
         ray_address: of a cluster that runs; None for one that is started here and ends with the run.
+        track: trackers that also take steps, tables and report; see `tracker_kinds`.
     """
 
     jobs: int | Literal["auto"] | None = None
     executor: Literal["local", "ray"] = "local"
     ray_address: str | None = None
+    track: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.jobs not in (None, AUTO) and (
@@ -51,6 +55,7 @@ class Execution:
             raise SuiteError(f"executor: got {self.executor!r}; expected 'local' or 'ray'")
         if self.ray_address is not None and self.executor != "ray":
             raise SuiteError("a Ray address is given, but the executor is local", fix="add --executor ray")
+        check_trackers(self.track)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,42 +74,48 @@ class Share:
 
 
 @contextmanager
-def executor_of(execution: Execution, prepared: Prepared, results: Results, progress: Progress) -> Iterator[Executor]:
+def executor_of(
+    execution: Execution, prepared: Prepared, results: Results, progress: Progress, trackers: Trackers | None = None
+) -> Iterator[Executor]:
     """What makes the stages of a run; when the context ends, nothing of it runs any more.
 
     Raises:
         AlignBenchError: when Ray is not installed, or its cluster cannot be reached.
     """
-    executor = _executor(execution, prepared, results, progress)
+    executor = _executor(execution, prepared, results, progress, trackers)
     try:
         yield executor
     finally:
         executor.close()
 
 
-def _executor(execution: Execution, prepared: Prepared, results: Results, progress: Progress) -> Executor:
+def _executor(
+    execution: Execution, prepared: Prepared, results: Results, progress: Progress, trackers: Trackers | None
+) -> Executor:
     from align_bench.runner.crew import Crew
 
-    suite, store, jobs = prepared.suite.name, results.store, execution.jobs
+    store, jobs = results.store, execution.jobs
+    tracking = trackers.tracking if trackers else None
     if execution.executor == "ray":
-        cluster = _cluster(execution, prepared, store.folder)
+        cluster = _cluster(execution, prepared, store.folder, tracking)
         progress.log(f"up to {counted(cluster.most, 'worker')} on a Ray cluster of {counted(cluster.nodes, 'node')}")
         return Crew(cluster, results, progress)
     if jobs is None or jobs == 1:
         from align_bench.runner.desk import LocalDesk
         from align_bench.runner.executor import InProcess
 
-        return InProcess(results, LocalDesk(results, progress, suite), progress)
+        return InProcess(results, LocalDesk(results, progress, trackers), progress)
     from align_bench.runner.processes import Processes
     from align_bench.runner.worker import Setup
 
     share = share_of(prepared, jobs)
     where = f"on {counted(len(share.devices), 'GPU')}" if share.devices else "on the CPU"
     progress.log(f"up to {counted(share.workers, 'worker')} {where}, {counted(share.threads, 'thread')} each")
-    return Crew(Processes(share.workers, Setup(store.folder, suite, share.threads), share.devices), results, progress)
+    setup = Setup(store.folder, share.threads, tracking=tracking)
+    return Crew(Processes(share.workers, setup, share.devices), results, progress)
 
 
-def _cluster(execution: Execution, prepared: Prepared, runs: Path) -> RayWorkers:
+def _cluster(execution: Execution, prepared: Prepared, runs: Path, tracking: Tracking | None) -> RayWorkers:
     """The cluster, whose workers ask for a CPU per thread, and for a GPU or for memory."""
     from align_bench.runner.on_ray import RayWorkers, Resources
     from align_bench.runner.worker import Setup
@@ -114,7 +125,7 @@ def _cluster(execution: Execution, prepared: Prepared, runs: Path) -> RayWorkers
     resources = Resources(threads, int(gpu), 0 if gpu else int(worker_bytes(prepared)))
     most = execution.jobs if isinstance(execution.jobs, int) else None
     make_folder(runs)
-    setup = Setup(runs.resolve(), prepared.suite.name, threads, folder=Path.cwd())
+    setup = Setup(runs.resolve(), threads, folder=Path.cwd(), tracking=tracking)
     return RayWorkers(most, setup, resources, execution.ray_address)
 
 

@@ -130,7 +130,8 @@ def _make(stage: Stage[object], results: Results, desk: LocalDesk, progress: Pro
     with progress.stage(stage.owner, stage.label) as update, store.scratch(stage.address) as folder, counted() as work:
         meter = Meter()
         desk.update, desk.loading = update, 0.0
-        made = stage.run(desk, folder)
+        with desk.tracked(stage):
+            made = stage.run(desk, folder)
         wanted = stage.models()
         computed = wanted[0] if wanted else None
         precision = computed.precision if computed else None

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from align_bench.report.schema import Report
     from align_bench.runner.executor import Executor
     from align_bench.runner.progress import Progress
+    from align_bench.runner.tracking import Trackers
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,14 +105,17 @@ def _run(
     """The suite's report in its folder, after what is missing has been computed, unless the results are read only."""
     suite, store, compute = prepared.suite, results.store, not results.read_only
     graph = make_graph(prepared, Results(store))
+    trackers = _trackers(execution, suite.name, store, progress) if compute else None
     if (found := reports.finished(folder, prepared, graph, Results(store))) is not None:
         note = _finished(_note(prepared, graph))
         if compute and not store.notes.holds(suite.name, note):
             store.notes.save(suite.name, note)  # lost, or of other settings since: `clean` would free what this needs
+        if trackers is not None:
+            trackers.complete(graph, results, found, folder)
         return found
     if compute:
         make_folder(folder)  # an error here comes before any work
-        with executor_of(execution, prepared, results, progress) as executor:
+        with executor_of(execution, prepared, results, progress, trackers) as executor:
             graph = _computed(prepared, graph, results, executor, progress, methods)
     else:
         graph = make_graph(prepared, results)
@@ -127,7 +131,17 @@ def _run(
     report = reports.write(folder, prepared, graph, results, ended, command)
     if compute:
         store.notes.save(suite.name, _finished(_note(prepared, graph)))
+    if trackers is not None:
+        trackers.complete(graph, results, report, folder)
     return report
+
+
+def _trackers(execution: Execution, suite: str, store: Store, progress: Progress) -> Trackers | None:
+    if not execution.track:
+        return None
+    from align_bench.runner.tracking import Trackers, Tracking
+
+    return Trackers(Tracking(execution.track, suite, store.folder), progress.log)
 
 
 def _computed(

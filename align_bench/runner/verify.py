@@ -58,15 +58,12 @@ class Check:
 class _Desk(LocalDesk):
     """A desk whose trainings find no checkpoint, and leave none in the store."""
 
-    def __init__(self, results: Results, progress: Progress, suite: str, aside: Path) -> None:
-        super().__init__(results, progress, suite)
+    def __init__(self, results: Results, progress: Progress, aside: Path) -> None:
+        super().__init__(results, progress)
         self._aside = aside
 
     def partial(self, stage: Stage[object]) -> Path:
         return self._aside / "partial" / str(stage.address)
-
-    def trackers(self, owner: str) -> Path:
-        return self._aside / "trackers" / owner
 
 
 def verify(
@@ -98,7 +95,7 @@ def verify(
     whole = [stage for stage in stored if stage not in damaged and all(map(results.has, stage.needs()))]
     chosen = random.Random(seed).sample(whole, min(sample, len(whole)))
     with tempfile.TemporaryDirectory() as aside:
-        desk = _Desk(results, progress, prepared.suite.name, Path(aside))
+        desk = _Desk(results, progress, Path(aside))
         for number, stage in enumerate(sorted(chosen, key=whole.index)):
             yield _again(stage, results, desk, progress, Path(aside, str(number)))
         desk.release()

@@ -16,6 +16,7 @@ from align_bench.records import Facts, Update
 from align_bench.store.store import Store
 
 if TYPE_CHECKING:
+    from align_bench.runner.tracking import Tracking
     from align_bench.stages.stage import Stage
     from align_bench.store.keys import Address
 
@@ -28,17 +29,17 @@ class Setup:
 
     Attributes:
         runs: the folder of what has been computed, which every worker reads and writes.
-        suite: the name of the suite.
         threads: of one stage's computing.
         device: the one device that it sees, as `CUDA_VISIBLE_DEVICES` names it; None to leave that as it is.
         folder: the one that relative paths of models and data start from; None for the worker's own.
+        tracking: the trackers of the run, if it has any.
     """
 
     runs: Path
-    suite: str
     threads: int
     device: str | None = None
     folder: Path | None = None
+    tracking: Tracking | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,11 +171,13 @@ class Worker:
 
         from align_bench.runner.desk import LocalDesk
         from align_bench.runner.results import Results
+        from align_bench.runner.tracking import Trackers
 
         torch.set_num_threads(setup.threads)
         self._progress = Sent(send)
         self._results = Results(Store(setup.runs))
-        self._desk = LocalDesk(self._results, self._progress, setup.suite)
+        trackers = Trackers(setup.tracking, self._progress.log) if setup.tracking else None
+        self._desk = LocalDesk(self._results, self._progress, trackers)
 
     def make(self, task: Task) -> Done:
         """Make a stage; nothing is raised."""

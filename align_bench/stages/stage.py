@@ -21,7 +21,7 @@ from align_bench.store.keys import Address, content_key
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from align_bench.records import CellId, Facts, Json, PreferenceSet, Update
+    from align_bench.records import CellId, Facts, Json, LogStep, PreferenceSet, Update
     from align_bench.stages.models import Frozen, ModelKey
     from align_bench.stages.rows import Rows
     from align_bench.store.store import Artefact
@@ -88,6 +88,7 @@ class Desk(Protocol):
     """What a running stage may ask for. A model that it got may be taken back as soon as it asks for another one."""
 
     update: Update
+    log_step: LogStep
 
     def load(self, stage: Stage[T]) -> T:
         """What another stage made, read once per run."""
@@ -115,9 +116,6 @@ class Desk(Protocol):
 
     def partial(self, stage: Stage[object]) -> Path:
         """A folder that outlives a kill, for checkpoints of what this stage makes; removed once that is stored."""
-
-    def trackers(self, owner: str) -> Path:
-        """Where the logs of `train.trackers` go."""
 
     def say(self, text: str) -> None:
         """Show a line to whoever watches the run."""

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 A = TypeVar("A", bound="Algorithm")
 LOG = "log.jsonl"
-# What changes no result: where a training goes on after a kill, and where else it is logged. Lengths are the table's.
-WITHOUT_EFFECT = frozenset({"checkpoint_minutes", "max_length", "trackers"})
+# What changes no result: where a training goes on after a kill. Lengths are the table's.
+WITHOUT_EFFECT = frozenset({"checkpoint_minutes", "max_length"})
 # Passes of a training beside those of all answers once forward and backward, by what a method reads. Mismatched answers
 # pass forward only: half of a training pass. Chosen answers are half of all.
 PASSES = {"unpaired": 1.5, "chosen": 0.5}
@@ -173,9 +173,9 @@ class Trained(Stage["list[Mapping[str, float]]"]):
             settings=self.settings,
             seed=self.seed,
             checkpoint=desk.partial(self) / "checkpoint.pt",
-            track=desk.trackers(self.owner),
             reference=desk.adapter(self.reference_adapter) if self.reference_adapter else None,
             update=desk.update,
+            log=desk.log_step,
             say=desk.say,
         )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from datetime import date
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -319,18 +318,6 @@ class Train(_Strict):
     checkpoint_minutes: Number = Field(
         5.0, gt=0, description="minutes between checkpoints, from which a killed training resumes"
     )
-    trackers: list[Literal["tensorboard"]] = Field(
-        default_factory=list,
-        description="also log every step here, under runs/trackers/NAME; needs the extra `trackers`",
-    )
-
-    @field_validator("trackers")
-    @classmethod
-    def _installed(cls, trackers: list[str]) -> list[str]:
-        for tracker in trackers:
-            if find_spec(tracker) is None:
-                raise ValueError(f"{tracker} is not installed; pip install 'align-bench[trackers]'")
-        return trackers
 
 
 class Evaluate(_Strict):

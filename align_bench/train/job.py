@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 from align_bench.api import Algorithm
-from align_bench.records import TokenRow, no_update
+from align_bench.records import LogStep, TokenRow, no_update, unlogged
 
 if TYPE_CHECKING:
     from align_bench.records import Parameters, Update
@@ -39,10 +39,10 @@ class TrainingJob(Generic[A]):
         seed: seed of row order, of dropout and of sampling.
         checkpoint: file to go on from after a kill; written every `settings.checkpoint_minutes`, removed by the caller.
             None where a killed training starts again.
-        track: folder for the logs of `settings.trackers`.
         reference: folder of the adapter that is the reference of online training; None where that is the model with its
             adapter off.
         update: progress, once per optimizer step.
+        log: takes the log entry of each optimizer step, for trackers.
         say: takes a line for whoever watches.
     """
 
@@ -54,9 +54,9 @@ class TrainingJob(Generic[A]):
     settings: Train
     seed: int
     checkpoint: Path | None = None
-    track: Path | None = None
     reference: Path | None = None
     update: Update = no_update
+    log: LogStep = unlogged
     say: Callable[[str], None] = silent
 
 

@@ -38,7 +38,7 @@ def train(job: TrainingJob[OfflineAlgorithm], reference: Reference | None = None
         DataError: when the rows do not fit the method's data kind.
         ModelError: when started as one of several processes.
     """
-    accelerator, model, settings = one_process(job), job.model, job.settings
+    accelerator, model, settings = one_process(), job.model, job.settings
     with plugin_code(f"the auxiliary of {job.algorithm.name}"):
         beside = job.algorithm.beside(job.parameters)
     if beside is not None:
@@ -50,7 +50,6 @@ def train(job: TrainingJob[OfflineAlgorithm], reference: Reference | None = None
     state = State(job, len(batches))
     if moving is not None:
         moving.weights = state.reference
-    accelerator.init_trackers("train")
     model.train()
     budget = Budget(settings.micro_batch_tokens)
     started = time.monotonic()
@@ -66,10 +65,9 @@ def train(job: TrainingJob[OfflineAlgorithm], reference: Reference | None = None
             moving.follow(state.step, state.trainable)
             state.reference = moving.weights
         entry["seconds"] = time.monotonic() - started
-        accelerator.log(entry, step=state.step)
+        job.log(entry)
         job.update(state.step, len(batches), f"loss {entry['loss']:.3f}")
         state.save_if_due()
-    accelerator.end_training()
     model.eval()
     return TrainLog(tuple(state.log), state.tokens)
 

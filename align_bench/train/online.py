@@ -43,7 +43,7 @@ def train_online(job: TrainingJob[OnlineAlgorithm], tokenizer: Any, reward: Rewa
         PluginError: when the loss or the advantage raises, or is not what the contract asks for.
         ModelError: when started as one of several processes.
     """
-    accelerator, model, settings = one_process(job), job.model, job.settings
+    accelerator, model, settings = one_process(), job.model, job.settings
     rollout = job.algorithm.settings(job.parameters)
     prompts = list({row.prompt: row for row in job.rows}.values())
     per_batch = max(1, settings.batch_size // rollout.samples)
@@ -53,7 +53,6 @@ def train_online(job: TrainingJob[OnlineAlgorithm], tokenizer: Any, reward: Rewa
         model.value_head = _value_head(model)
     total = len(batches) * rollout.updates
     state = State(job, total)
-    accelerator.init_trackers("train")
     budget = Budget(settings.micro_batch_tokens)
     started = time.monotonic()
     while state.step < total:
@@ -66,10 +65,9 @@ def train_online(job: TrainingJob[OnlineAlgorithm], tokenizer: Any, reward: Rewa
             sums |= {name: value * len(batch.sequences) for name, value in batch.facts.items()}
             entry = state.advance(accelerator, sums, len(batch.sequences), batch.tokens)
             entry["seconds"] = time.monotonic() - started
-            accelerator.log(entry, step=state.step)
+            job.log(entry)
             job.update(state.step, total, f"reward {entry['reward']:.3f}")
         state.save_if_due()
-    accelerator.end_training()
     model.eval()
     return TrainLog(tuple(state.log), state.tokens)
 

@@ -22,7 +22,7 @@ from align_bench.train.plugin_code import plugin_code
 if TYPE_CHECKING:
     from align_bench.api import Recipe
     from align_bench.models.precision import Precision
-    from align_bench.records import TokenRow, Update
+    from align_bench.records import LogStep, TokenRow, Update
     from align_bench.suite.models import Train
     from align_bench.train.feeds import Feed
     from align_bench.train.job import Reward, TrainingJob
@@ -56,7 +56,7 @@ def train_by_recipe(
     recipe, settings = job.algorithm, job.settings
     feed = _PromptFeed(job.rows) if recipe.data == "rollouts" else FEEDS[recipe.data](job.rows, None)
     batches = effective_batches(len(feed.lengths), settings.batch_size, epochs=settings.epochs, seed=job.seed)
-    log = _Log(recipe.name, len(batches), _trackers(settings, job.track), job.update)
+    log = _Log(recipe.name, len(batches), job.log, job.update)
     shared: _Shared = {
         "model": job.model,
         "tokenizer": tokenizer,
@@ -70,11 +70,8 @@ def train_by_recipe(
         "log": log,
     }
     uncounted()
-    try:
-        with plugin_code(f"the recipe {recipe.name}"):
-            recipe(_recipe_job(feed, shared, job.rows, reward), job.parameters)
-    finally:
-        log.close()
+    with plugin_code(f"the recipe {recipe.name}"):
+        recipe(_recipe_job(feed, shared, job.rows, reward), job.parameters)
     if len(log.steps) != len(batches):
         raise PluginError(
             f"the recipe {recipe.name} logged {len(log.steps)} steps, expected {len(batches)}",
@@ -142,20 +139,13 @@ class _PromptFeed:
         self.tokens: Sequence[int] = self.lengths
 
 
-def _trackers(settings: Train, folder: Path | None) -> list[Any]:
-    # By themselves: an Accelerator would hold the process to its precision, and the recipe may want another.
-    from accelerate.tracking import LOGGER_TYPE_TO_CLASS
-
-    return [LOGGER_TYPE_TO_CLASS[name]("train", logging_dir=folder) for name in settings.trackers]
-
-
 class _Log:
     """Numbers the steps that a recipe logs and shows them like those of the training loop."""
 
-    def __init__(self, name: str, total: int, trackers: Sequence[Any], update: Update) -> None:
+    def __init__(self, name: str, total: int, log: LogStep, update: Update) -> None:
         self.name = name
         self.total = total
-        self.trackers = trackers
+        self.log = log
         self.update = update
         self.steps: list[Mapping[str, float]] = []
         self.started = time.monotonic()
@@ -170,10 +160,5 @@ class _Log:
                 )
         entry = {"step": step, **numbers, "seconds": time.monotonic() - self.started}
         self.steps.append(entry)
-        for tracker in self.trackers:
-            tracker.log(entry, step=step)
+        self.log(entry)
         self.update(step, self.total, f"loss {numbers['loss']:.3f}")
-
-    def close(self) -> None:
-        for tracker in self.trackers:
-            tracker.finish()

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from align_bench.train.job import TrainingJob
 
 
-def one_process(job: TrainingJob[Algorithm]) -> Accelerator:
-    """What backward passes, clipping and trackers go through.
+def one_process() -> Accelerator:
+    """What backward passes and clipping go through.
 
     Raises:
         ModelError: when started as one of several processes.
     """
-    accelerator = Accelerator(mixed_precision="no", log_with=list(job.settings.trackers) or None, project_dir=job.track)
+    accelerator = Accelerator(mixed_precision="no")
     if accelerator.num_processes > 1:
         raise ModelError(
             "each training runs in one process so far",

@@ -186,7 +186,7 @@ from pathlib import Path
 from align_bench.runner.worker import Setup
 from align_bench.runner.processes import Processes
 if __name__ == "__main__":
-    workers = Processes(1, Setup(Path("runs"), "small", 1))
+    workers = Processes(1, Setup(Path("runs"), 1))
     workers.hire()
     print("hired", flush=True)
     while True:

@@ -81,7 +81,7 @@ def test_what_a_node_has_room_for() -> None:
 def test_ray_that_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(PluginError, match="ray is not installed") as told:
-        on_ray.RayWorkers(None, Setup(Path("runs"), "small", 1), Resources(1, 0, 0), None)
+        on_ray.RayWorkers(None, Setup(Path("runs"), 1), Resources(1, 0, 0), None)
     assert told.value.fix == "pip install 'align-bench[ray]'"
 
 
@@ -93,4 +93,4 @@ def test_an_address_without_ray_is_told() -> None:
 def test_a_cluster_that_is_not_there_is_told() -> None:
     pytest.importorskip("ray")
     with pytest.raises(ModelError, match="no Ray cluster can be used at auto"):
-        on_ray.RayWorkers(None, Setup(Path("runs"), "small", 1), Resources(1, 0, 0), "auto")
+        on_ray.RayWorkers(None, Setup(Path("runs"), 1), Resources(1, 0, 0), "auto")

@@ -16,8 +16,7 @@ from align_bench.train import recipe, steps
 def test_accelerate_launch_is_refused_and_jobs_are_named(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(steps, "Accelerator", lambda **_: SimpleNamespace(num_processes=2))
     monkeypatch.setattr(recipe, "PartialState", lambda: SimpleNamespace(num_processes=2))
-    job: Any = SimpleNamespace(settings=SimpleNamespace(trackers=[]), track=Path())
     nothing: Any = None
     with pytest.raises(ModelError, match="one process") as told:
-        steps.one_process(job) if way == "loss" else recipe.train_by_recipe(job, nothing, nothing, Path())
+        steps.one_process() if way == "loss" else recipe.train_by_recipe(nothing, nothing, nothing, Path())
     assert "--jobs auto" in str(told.value.fix)

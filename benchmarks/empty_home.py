@@ -9,8 +9,17 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-# What decides where pip finds packages, and through which proxy; nothing else of this environment is passed on.
-KEPT = ("PIP_", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "HF_HUB_OFFLINE")
+# What decides where pip finds packages, through which proxy, and how many threads compute; nothing else is passed on.
+KEPT = (
+    "PIP_",
+    "SSL_CERT_FILE",
+    "REQUESTS_CA_BUNDLE",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "HF_HUB_OFFLINE",
+    "OMP_",
+)
 LAST_WORDS = 2_000  # characters of a failed command's output that are kept
 
 

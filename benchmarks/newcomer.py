@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import platform
 import re
 import shutil
 import subprocess
@@ -37,6 +39,7 @@ WALK = (
     ("docs/assignment.md", CLONE),
     ("docs/your-method.md", CLONE),
     ("docs/python.md", CLONE),
+    ("docs/trackers.md", CLONE),
     ("algorithms/README.md", EMPTY),
     (NOTEBOOK, CLONE),
 )
@@ -174,15 +177,27 @@ class Newcomer:
         (at / "mine.yaml").write_text(suite + SIZES, encoding="utf-8")
 
 
-def page_of(steps: Sequence[Step], command: str) -> str:
+def where() -> str:
+    """The commit that is walked, and the machine."""
+    asked = ["git", "rev-parse", "--short=12", "HEAD"]
+    commit = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    info = Path("/proc/cpuinfo")
+    models = (
+        re.findall(r"^model name\s*: (.+)$", info.read_text(encoding="utf-8"), re.MULTILINE) if info.is_file() else []
+    )
+    processor = models[0] if models else platform.processor() or platform.machine()
+    return f"the code of commit {commit}, on {processor}, {os.cpu_count()} cores, Python {platform.python_version()}"
+
+
+def page_of(steps: Sequence[Step], command: str, where: str) -> str:
     """What happened, as Markdown."""
     failed = sum(not step.as_said for step in steps)
     typed = sum(step.done is not None for step in steps)
     lines = [
         "# The newcomer's walk",
         "",
-        f"Made by `{command}`: {typed} lines typed in an empty home and a fresh environment, {failed} failed, "
-        f"{len(steps) - typed} skipped. Seconds are of a shared machine.",
+        f"Made by `{command}`, with {where}: {typed} lines typed in an empty home and a fresh environment, {failed} "
+        f"failed, {len(steps) - typed} skipped. Seconds are of a shared machine.",
         "",
         "| page | line | |",
         "|---|---|---|",
@@ -209,7 +224,7 @@ def main() -> None:
                 print(step.done.last_words, flush=True)
     if arguments.out:
         command = f"python benchmarks/newcomer.py {' '.join(sys.argv[1:])}".strip()
-        arguments.out.write_text(page_of(steps, command), encoding="utf-8")
+        arguments.out.write_text(page_of(steps, command, where()), encoding="utf-8")
     if not arguments.keep:
         shutil.rmtree(folder)
     sys.exit(int(any(not step.as_said for step in steps)))

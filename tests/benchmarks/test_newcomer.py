@@ -44,7 +44,7 @@ def test_a_line_ends_as_its_page_says() -> None:
 
 def test_what_failed_is_counted_and_said() -> None:
     steps = [Step("a.md", "one | two", done=Done(0, 1.0, "")), Step("a.md", "three", done=Done(2, 1.0, "no"))]
-    said = page_of([*steps, Step("a.md", "four", skipped="why")], "python newcomer.py")
+    said = page_of([*steps, Step("a.md", "four", skipped="why")], "python newcomer.py", "commit abc")
     assert "2 lines typed in an empty home and a fresh environment, 1 failed, 1 skipped" in said
     assert "| a.md | `one \\| two` | ended with 0, 1 s |" in said
     assert "| a.md | `three` | FAILED with 2, 1 s |" in said

@@ -143,7 +143,7 @@ def tokenising(size: int, folder: Path) -> Point:
     clock = Clock()
     found, results, progress = _of_rows(size, folder), Results(Store(runs)), NoProgress()
     table = make_graph(found, results).tables["train"]
-    walk([table], results, InProcess(results, LocalDesk(results, progress, "scaling"), progress), progress, _nothing)
+    walk([table], results, InProcess(results, LocalDesk(results, progress), progress), progress, _nothing)
     stored = results.artefact(table)
     return clock.stop(size, stored_bytes=sum(one.stat().st_size for one in stored.folder.iterdir()))
 
@@ -163,7 +163,7 @@ def training(size: int, folder: Path) -> Point:
     graph = make_graph(found, results)
     if not results.has(graph.tables["train"]):
         in_child("tokenising", size, folder)
-    desk = LocalDesk(results, NoProgress(), "scaling")
+    desk = LocalDesk(results, NoProgress())
     clock = Clock()
     (cell,) = graph.cells
     stage = cell.adapter

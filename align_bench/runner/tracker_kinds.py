@@ -18,7 +18,7 @@ from align_bench.errors import SuiteError, nearest
 from align_bench.records import Scalar
 from align_bench.store.labels import safe_label
 
-Options = dict[str, Any]  # keyword arguments of accelerate's class, which passes most on to the tracker's own `init`
+Options = dict[str, object]  # keyword arguments of accelerate's class, which passes most on to the tracker's own `init`
 
 
 @dataclass(frozen=True, slots=True)

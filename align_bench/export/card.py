@@ -125,12 +125,19 @@ def _method(chosen: Chosen) -> str:
     return str(_plugin(chosen).algorithm.name)
 
 
+def _base(chosen: Chosen) -> str:
+    """What the weights stand on: the suite's base, or the name of a model that was given as a start."""
+    base = chosen.frozen.base
+    own = base.digest == chosen.report.base.digest
+    return literal(chosen.report.base.name if own else base.hub_id or Path(base.name).name)
+
+
 def _summary(chosen: Chosen, note: Exported) -> str:
     what = "A reward model" if _is_reward(note) else "A policy"
     form = "a LoRA adapter" if note.form == "adapter" else "the whole model, its adapter merged into the base"
     report = chosen.report
     return (
-        f"{what} that `{_method(chosen)}` trained on {literal(report.base.name)}, as {form}. "
+        f"{what} that `{_method(chosen)}` trained on {_base(chosen)}, as {form}. "
         f"It is the cell `{one_line(chosen.cell.id)}` of the suite `{report.suite.name}`, run with "
         f"align-bench {report.environment.align_bench}."
     )
@@ -139,7 +146,9 @@ def _summary(chosen: Chosen, note: Exported) -> str:
 def _made(chosen: Chosen, training: Training) -> Iterator[Row]:
     report, cell, suite = chosen.report, chosen.cell, chosen.prepared.suite
     algorithm, facts = _plugin(chosen).algorithm, report.data[training.split]
-    yield "base", f"{literal(report.base.name)} (files: `{report.base.digest}`)"
+    yield "base", f"{_base(chosen)} (files: `{chosen.frozen.base.digest}`)"
+    if chosen.frozen.base.digest != report.base.digest:
+        yield "base of the suite", f"{literal(report.base.name)} (files: `{report.base.digest}`)"
     yield "weights of the base in training", literal(report.base.precision)
     yield "rows", f"{literal(training.title)}: {_counts(facts.read)}; as tokens: {_counts(facts.tokens)}"
     yield "shape of the rows", literal(facts.shape)
@@ -239,7 +248,7 @@ def _merging(note: Exported) -> str:
 
 
 def _licence(chosen: Chosen, training: Training, licence: str) -> str:
-    base = literal(chosen.report.base.name)
+    base = _base(chosen)
     if licence == UNKNOWN_LICENCE:
         return (
             f"Not stated. The licences of the base ({base}) and of the rows ({literal(training.title)}) bind whoever "

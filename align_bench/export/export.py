@@ -73,6 +73,7 @@ def export(chosen: Chosen, wanted: Wanted, update: Update) -> list[Proof]:
         max_length=suite.train.max_length,
         chat_template_kwargs=suite.chat_template_kwargs,
         date=frozen.inputs.date,
+        suite_base_digest=first.digest if (first := chosen.prepared.inputs.frozen.base).digest != base.digest else None,
     )
     assert cell.adapter is not None, "`choose` refuses cells without weights"
     stored = chosen.results.artefact(cell.adapter).folder

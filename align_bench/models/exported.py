@@ -26,6 +26,8 @@ class Exported:
         form: `adapter`: weights that stand on the base; `merged`: a whole model.
         base: what it was trained on: a hub id at its commit, or the absolute path of a folder or file.
         base_digest: hash of the base's files; a hub model's commit.
+        suite_base_digest: the same of the suite's base, where training began with another whole model; None where that
+            is the base.
         storage: how the base was stored while it was trained: `nf4`, `bf16` or `fp32`.
         dtype: of the weights of a merged model, and of activations: `float32` or `bfloat16`.
         max_length: tokens of prompt + answer, as in training.
@@ -42,7 +44,13 @@ class Exported:
     max_length: int
     chat_template_kwargs: dict[str, JsonValue] = field(default_factory=dict)
     date: str | None = None
+    suite_base_digest: str | None = None
     version: Literal[1] = 1
+
+
+def stands_on(note: Exported, digest: str) -> bool:
+    """Whether a base of that digest is what the model was trained on, or what that was trained on before."""
+    return digest in (note.base_digest, note.suite_base_digest)
 
 
 def write_note(folder: Path, note: Exported) -> None:

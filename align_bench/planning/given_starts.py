@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from align_bench.errors import ModelError, SuiteError, nearest
 from align_bench.models.adapters import CONFIG, config_of, read_adapter
 from align_bench.models.base import find_base
-from align_bench.models.exported import read_note
+from align_bench.models.exported import read_note, stands_on
 from align_bench.models.headers import json_object
 from align_bench.models.weights import weight_shapes
 from align_bench.planning.starts import Names
@@ -75,8 +75,12 @@ def _policy(value: str, lora: Lora, frozen: Frozen, cells: Iterable[str]) -> Pol
     if found.below is None:
         _hold_model(found, frozen.base)
         return Policy(Frozen(found, frozen.precision, frozen.inputs))
-    _hold_adapter(found, found.below, frozen.base, lora)
-    return Policy(frozen, GivenAdapter(owner=str(value), adapter=found, frozen=frozen))
+    on = frozen
+    if (note := read_note(found.folder)) is not None and note.suite_base_digest == frozen.base.digest:
+        on = Frozen(found.below, frozen.precision, frozen.inputs)  # a model that its training began with
+        _hold_model(found.below, frozen.base)
+    _hold_adapter(found, found.below, on.base, lora)
+    return Policy(on, GivenAdapter(owner=str(value), adapter=found, frozen=on))
 
 
 def _is_there(place: str) -> bool:
@@ -177,7 +181,7 @@ def _hold_model(found: Base, base: Base) -> None:
     note = read_note(found.folder)
     if note is not None and note.kind == "reward":
         raise SuiteError(f"{where}: got a reward model, expected a policy", fix="give the folder of a policy")
-    if note is not None and note.base_digest != base.digest:
+    if note is not None and not stands_on(note, base.digest):
         raise SuiteError(
             f"{where}: it was trained on {note.base} (files: {note.base_digest[:12]}), expected the suite's base "
             f"{base.name} (files: {base.digest[:12]})",

@@ -26,7 +26,7 @@ from align_bench.models.exported import CARD
 from align_bench.models.merge import write_whole
 from align_bench.planning.cells import Cell
 from align_bench.planning.graph import Graph, make_graph
-from align_bench.planning.inputs import prepare
+from align_bench.planning.inputs import Prepared, prepare
 from align_bench.plugins.registry import load_registry
 from align_bench.records import CellId, no_update
 from align_bench.report.export import read_generations, read_training
@@ -48,6 +48,7 @@ METHODS: list[Any] = [
     {"grpo": {**START, "reward": "gold", "samples": 4, "max_new_tokens": 4}},
     {"simpo": {"start_from": "dpo"}},
     {"trl_dpo": START},
+    {"tr_dpo": {**START, "learning_rate": 0.01, "sync_steps": 2}},
 ]
 GOLD = {"method": "gold", "allow_judge_as_reward": True}  # for grpo
 CHANGES: dict[str, Any] = {"judge": GOLD, "audit": {"pairs": 0}, "methods": METHODS}
@@ -93,11 +94,24 @@ def test_every_cell_is_done_and_says_its_chain(whole: Whole) -> None:
     assert [row.label for row in whole.report.leaderboard if row.kind == "policy"].count("dpo") == 1
 
 
-@pytest.mark.parametrize(("name", "loss"), [("dpo", math.log(2)), ("trl_dpo", math.log(2)), ("kto", 0.5)])
+@pytest.mark.parametrize(
+    ("name", "loss"), [("dpo", math.log(2)), ("trl_dpo", math.log(2)), ("tr_dpo", math.log(2)), ("kto", 0.5)]
+)
 def test_at_step_0_margins_against_the_start_are_0(whole: Whole, name: str, loss: float) -> None:
     step = whole.first_step(name)
     assert step["loss"] == pytest.approx(loss, abs=1e-5)
     assert step.get("margin", step.get("reward")) == pytest.approx(0, abs=1e-4)
+
+
+def test_a_reference_that_moves_begins_as_the_start_and_becomes_the_policy(whole: Whole) -> None:
+    losses = {
+        name: [row.loss for row in read_training(whole.folders.reports / "small") if row.cell == name]
+        for name in ("dpo", "tr_dpo")
+    }
+    assert losses["tr_dpo"][:2] == losses["dpo"][:2]
+    assert losses["tr_dpo"][2] == pytest.approx(math.log(2), rel=1e-6)
+    assert losses["dpo"][2] != pytest.approx(math.log(2), rel=1e-6)
+    assert "becomes the policy every 2 optimizer steps" in by_name(whole.report)["tr_dpo"].remarks[1]
 
 
 def test_at_step_0_margins_against_the_base_are_not(whole: Whole) -> None:
@@ -137,7 +151,7 @@ def test_drift_is_measured_from_the_start_and_from_the_base(whole: Whole) -> Non
 def test_the_report_shows_each_against_its_start(whole: Whole) -> None:
     table = against_start(whole.report)
     rows = {str(row[0]): [str(value) for value in row] for row in table.rows}
-    assert list(rows) == ["dpo", "kto", "ipo", "grpo", "simpo", "trl_dpo"]
+    assert list(rows) == ["dpo", "kto", "ipo", "grpo", "simpo", "trl_dpo", "tr_dpo"]
     assert rows["simpo"][1] == "sft → dpo → simpo"
     assert "p " in rows["dpo"][-1], "the difference is tested"
     text = (whole.folders.reports / "small" / "report.md").read_text(encoding="utf-8")
@@ -147,7 +161,8 @@ def test_the_report_shows_each_against_its_start(whole: Whole) -> None:
 
 def test_plans_and_cards_say_the_chain_and_an_export_needs_no_other(whole: Whole, tmp_path: Path) -> None:
     lines = [part.plain for part in plan_tables(whole.prepared, whole.folders.runs) if isinstance(part, Text)]
-    said = "trained one after the other: sft → dpo; sft → kto; sft → ipo; sft → grpo; sft → dpo → simpo; sft → trl_dpo"
+    said = "trained one after the other: sft → dpo; sft → kto; sft → ipo; sft → grpo; sft → dpo → simpo; "
+    said += "sft → trl_dpo; sft → tr_dpo"
     assert said in lines
     chosen = choose(whole.prepared, "simpo", runs=whole.folders.runs, reports=whole.folders.reports)
     wanted = Wanted(tmp_path / "out", merge=False, gguf=False, licence=None, command="align-bench export")
@@ -202,7 +217,8 @@ def test_an_adapters_folder_and_a_merged_model_are_starts(
         {"ipo": {"start_from": str(merged), "reference_policy": ["start", "base"]}},
     ]
     folders = Folders(tmp_path / "runs", tmp_path / "reports")
-    found = by_name(execute(write_suite(judge="gold", audit={"pairs": 0}, methods=methods), folders))
+    path = write_suite(judge="gold", audit={"pairs": 0}, methods=methods)
+    found = by_name(execute(path, folders))
     assert {one.status for one in found.values()} == {"done"}
     assert (given / WEIGHTS).read_bytes() == before
     own, known = found["dpo"], by_name(whole.report)["dpo"]
@@ -216,6 +232,25 @@ def test_an_adapters_folder_and_a_merged_model_are_starts(
     assert metrics.kl.value == pytest.approx(sft.kl.value, rel=0.2), "at a rate of 5e-5 it is nearly sft"
     assert metrics.kl_from_start.value is not None
     assert metrics.kl_from_start.value < 0.1
+    _exported_from_a_model(write_suite, prepare(load_suite(str(path)), load_registry()), folders, merged)
+
+
+def _exported_from_a_model(
+    write_suite: Callable[..., Path], prepared: Prepared, folders: Folders, merged: Path
+) -> None:
+    """What was trained on a given model says so in its card, and can be started from again, as an adapter or whole."""
+    chosen = choose(prepared, "ipo", runs=folders.runs, reports=folders.reports)
+    for out, whole in ((merged.parent / "adapter", False), (merged.parent / "whole", True)):
+        export(chosen, Wanted(out, merge=whole, gguf=False, licence=None, command="align-bench export"), no_update)
+        card, digest = (out / CARD).read_text(encoding="utf-8"), find_base(str(merged)).digest
+        assert f"| base | merged (files: `{digest}`) |" in card
+        assert f"| base of the suite | {prepared.inputs.frozen.base.name}" in card.replace("\\", "")
+        (start,) = started(write_suite, out).inputs.starts.values()
+        assert start.frozen.base.folder == (out if whole else merged)
+        assert start.frozen.base.digest == (find_base(str(out)).digest if whole else digest)
+        assert (start.adapter is None) == whole
+        with pytest.raises(SuiteError):
+            started(write_suite, out, base="embedded/tiny")
 
 
 @pytest.mark.parametrize(

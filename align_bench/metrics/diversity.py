@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Hashable, Sequence
 from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
 
 from align_bench.metrics.length import split_words
 from align_bench.metrics.mean import mean
@@ -11,6 +15,7 @@ from align_bench.metrics.scripts import UNSEGMENTED
 from align_bench.records import Estimate
 
 REPEATED = 4
+_MOST = 2**62  # of a number that stands for an n-gram
 
 
 def distinct(texts: Sequence[str], n: int) -> Estimate:
@@ -28,8 +33,27 @@ def distinct(texts: Sequence[str], n: int) -> Estimate:
     Returns:
         The share, `n` counting n-grams; None without any n-gram.
     """
-    every = [gram for text in texts for gram in ngrams(text, n)]
-    return Estimate(len(set(every)) / len(every) if every else None, n=len(every))
+    grams = _numbered(texts, n)
+    return Estimate(len(np.unique(grams)) / len(grams) if len(grams) else None, n=len(grams))
+
+
+def _numbered(texts: Sequence[str], n: int) -> npt.NDArray[np.int64]:
+    """All n-grams as numbers, equal ones as the same: eight bytes each, where tuples of words would take ten times."""
+    numbers: dict[str, int] = {}
+    words, lengths = array("q"), array("q")
+    for text in texts:
+        own = _words(text)
+        words.extend(numbers.setdefault(word, len(numbers)) for word in own)
+        lengths.append(len(own))
+    each = np.frombuffer(words, dtype=np.int64) if words else np.empty(0, dtype=np.int64)
+    answer = np.repeat(np.arange(len(lengths)), lengths)
+    grams, starts = each, max(0, len(each) - n + 1)
+    for further in range(1, n):
+        if len(numbers) * (int(grams.max(initial=0)) + 1) > _MOST:
+            grams = np.unique(grams, return_inverse=True)[1]
+        grams = grams[: len(each) - further] * len(numbers) + each[further:]
+    within: npt.NDArray[np.int64] = grams[:starts][answer[:starts] == answer[len(each) - starts :]]
+    return within
 
 
 def repetition(text: str, n: int = REPEATED) -> float | None:
@@ -61,8 +85,12 @@ def ngrams(text: str, n: int) -> list[tuple[str, ...]]:
     >>> ngrams("The cat. The CAT!", 2)
     [('the', 'cat'), ('cat', 'the'), ('the', 'cat')]
     """
-    words = [_bare(word) for word in split_words(text)]
+    words = _words(text)
     return list(zip(*(words[start:] for start in range(n)), strict=False))
+
+
+def _words(text: str) -> list[str]:
+    return [_bare(word) for word in split_words(text)]
 
 
 @lru_cache(maxsize=65_536)  # every answer is asked for n-grams of several n

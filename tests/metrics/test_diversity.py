@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 from collections import Counter
 
 import pytest
 
+from align_bench.metrics import diversity
 from align_bench.metrics.diversity import distinct, mean_repetition, ngrams, repetition
 
 
@@ -28,6 +30,30 @@ def test_distinct_equals_counting(n: int) -> None:
     found = distinct(texts, n)
     assert found.value == pytest.approx(len(every) / every.total(), rel=1e-12)
     assert (found.n, found.low, found.high) == (every.total(), None, None)
+
+
+def test_distinct_is_exact_where_numbers_would_overflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = random.Random(0)
+    texts = [" ".join(f"w{draw.randrange(30)}" for _ in range(draw.randint(0, 9))) for _ in range(40)]
+    for n in (2, 3, 4, 5):
+        whole = distinct(texts, n)
+        every = [gram for text in texts for gram in ngrams(text, n)]
+        assert (whole.value, whole.n) == (len(set(every)) / len(every), len(every))
+        with monkeypatch.context() as patch:
+            patch.setattr(diversity, "_MOST", 1000)
+            assert distinct(texts, n) == whole
+
+
+def test_distinct_holds_a_number_per_ngram() -> None:
+    """Tuples of words would take more than a hundred bytes each."""
+    texts = [" ".join(f"w{(7919 * place + 31 * word) % 4001}" for word in range(200)) for place in range(200)]
+    distinct(texts[:2], 3)
+    tracemalloc.start()
+    found = distinct(texts, 3)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found.n == 200 * 198
+    assert peak < 70 * found.n
 
 
 def test_distinct_by_hand() -> None:

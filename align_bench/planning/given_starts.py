@@ -69,7 +69,7 @@ def _policy(value: str, lora: Lora, frozen: Frozen, cells: Iterable[str]) -> Pol
             raise
         hub = f", and no model of the hub: {error.message}" if _may_be_on_hub(place) else ""
         raise SuiteError(
-            f"methods: {ROLE}: there is no folder {value!r}, neither here nor beside the suite{hub}",
+            f"methods: {ROLE}: found no folder {value!r}, neither here nor beside the suite{hub}",
             fix="give the folder of an adapter or a model as it lies now; one that was moved has another path",
         ) from None
     if found.below is None:

@@ -321,7 +321,7 @@ def test_what_is_neither_a_cell_nor_a_folder_is_refused(write_suite: Callable[..
         started(write_suite, "dop")
     for gone in ("./nowhere", "/gone/adapter"):
         with pytest.raises(
-            SuiteError, match=f"methods: start_from: there is no folder '{gone}', neither here nor"
+            SuiteError, match=f"methods: start_from: found no folder '{gone}', neither here nor"
         ) as told:
             started(write_suite, gone)
         assert "hub" not in str(told.value)
@@ -336,7 +336,7 @@ def test_a_folder_that_is_gone_and_no_model_of_the_hub_is_told_as_a_folder(
 
     monkeypatch.setattr("align_bench.models.base._from_hub", offline)
     with pytest.raises(
-        SuiteError, match=r"there is no folder 'adapters/gone', .*, and no model of the hub: .* fetched"
+        SuiteError, match=r"found no folder 'adapters/gone', .*, and no model of the hub: .* fetched"
     ):
         started(write_suite, "adapters/gone")
 

@@ -30,7 +30,7 @@ def apo_zero(logps: ReferencedPairLogps, *, beta: Annotated[float, Gt(0), Range(
         Per-example loss, between 0 and 2, and the implicit rewards β·ρ, each of shape [rows].
 
     Source:
-        D'Oosterlinck et al. 2024, equation 7.
+        D'Oosterlinck et al. 2024, equation 7. TRL cites the same equation, and its documentation the same β and rate.
 
         In TRL: DPOTrainer with `loss_type="apo_zero"`, the same loss. Tests hold both equal in value and gradient.
 

@@ -28,7 +28,7 @@ def dpop(
 
     Args:
         logps: sums of response log-probabilities, nats, shape [rows], with their reference.
-        beta: strength of the pull towards the reference, per nat.
+        beta: strength of the pull towards the reference, per nat; the paper uses 0.3.
         penalty: λ, weight of the penalty, no unit; the paper uses 50.
 
     Returns:
@@ -36,7 +36,8 @@ def dpop(
         [rows].
 
     Source:
-        Pal et al. 2024 (Smaug), the loss called DPOP.
+        Pal et al. 2024 (Smaug), the loss called DPOP. Equation and constants were checked against an implementation of
+        others on TRL's trainer, not against the authors' code.
 
         Not in TRL.
 

@@ -67,9 +67,9 @@ def _policy(value: str, lora: Lora, frozen: Frozen, cells: Iterable[str]) -> Pol
     except ModelError as error:
         if _is_there(place):
             raise
-        hub = f", and no model of the hub: {error.message}" if _may_be_on_hub(place) else ""
+        hub = f"; as a model of the hub, {error.message}" if _may_be_on_hub(place) else ""
         raise SuiteError(
-            f"methods: {ROLE}: found no folder {value!r}, neither here nor beside the suite{hub}",
+            f"methods: {ROLE}: the folder {str(value)!r} does not exist, neither here nor beside the suite{hub}",
             fix="give the folder of an adapter or a model as it lies now; one that was moved has another path",
         ) from None
     if found.below is None:

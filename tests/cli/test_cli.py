@@ -418,6 +418,13 @@ def drop(folder: Path, name: str, body: str = "", *, first: str = "") -> Path:
     return path
 
 
+def test_a_sum_is_shown_by_the_name_that_tables_print() -> None:
+    answer = align_bench("show", "dpo+sft[dpo.beta=0.3]#1")
+    assert answer.code == 0
+    assert all(words in answer.said for words in ("Weighted sum of the losses of dpo, sft", "dpo.beta", "sft.weight"))
+    check(align_bench("show", "dpo+sftt"), ["no method 'sftt'. Did you mean sft"])
+
+
 def test_file_that_is_named_is_listed_and_shown(elsewhere: Path) -> None:
     path = drop(elsewhere, "dropped")
     answer = align_bench("algorithms", "--plugin", path.parent)

@@ -154,6 +154,25 @@ def test_a_stage_that_two_workers_die_of_fails_and_the_others_go_on(tmp_path: Pa
     assert [owner for _, owner in transport.given] == ["a", "b", "a"]
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Adapter(Step):
+    """A training that nobody runs."""
+
+    kind = "adapter"
+    label = "train"
+
+
+def test_what_is_never_trained_since_its_start_failed_is_said(tmp_path: Path) -> None:
+    sft = Adapter(owner="sft")
+    dpo = Adapter(owner="dpo", after=(sft,))
+    simpo, kto = Adapter(owner="simpo", after=(dpo,)), Adapter(owner="kto")
+    made, shown, _, failed = walked([sft, dpo, simpo, kto], Scripted({"sft": [[LOST], [LOST]]}), tmp_path)
+    assert (made, failed) == (["kto"], ["sft"])
+    assert [line for line in shown.lines if "not trained" in line] == [
+        "dpo, simpo: not trained, since sft: train failed"
+    ]
+
+
 def test_workers_that_never_start_end_the_run_in_words(tmp_path: Path) -> None:
     transport = Scripted({}, stillborn=MOST_STILLBORN - 1)
     assert walked([Step(owner="a")], transport, tmp_path)[0] == ["a"]

@@ -321,7 +321,7 @@ def test_what_is_neither_a_cell_nor_a_folder_is_refused(write_suite: Callable[..
         started(write_suite, "dop")
     for gone in ("./nowhere", "/gone/adapter"):
         with pytest.raises(
-            SuiteError, match=f"methods: start_from: found no folder '{gone}', neither here nor"
+            SuiteError, match=f"methods: start_from: the folder '{gone}' does not exist, neither"
         ) as told:
             started(write_suite, gone)
         assert "hub" not in str(told.value)
@@ -331,11 +331,13 @@ def test_what_is_neither_a_cell_nor_a_folder_is_refused(write_suite: Callable[..
 def test_a_folder_that_is_gone_and_no_model_of_the_hub_is_told_as_a_folder(
     write_suite: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def offline(name: str, role: str, *, weights: bool) -> Any:
+    def offline(name: str, role: str) -> Any:
         raise ModelError(f"{role} {name!r} cannot be fetched")
 
     monkeypatch.setattr("align_bench.models.base._from_hub", offline)
-    with pytest.raises(SuiteError, match=r"found no folder 'adapters/gone', .*, and no model of the hub: .* fetched"):
+    with pytest.raises(
+        SuiteError, match=r"the folder 'adapters/gone' does not exist, .*; as a model of the hub, .* fetched"
+    ):
         started(write_suite, "adapters/gone")
 
 

@@ -1,6 +1,10 @@
-"""How near `align-bench plan --hardware cpu` comes, with the embedded model: peak memory, and time after a calibration.
+"""How near `align-bench plan --hardware cpu` comes: peak memory, and time after a calibration.
 
 python benchmarks/plan_accuracy.py --out benchmarks/results/plan_accuracy
+python benchmarks/plan_accuracy.py --model SMOLLM2_135M --batch-size 8 --new-tokens 24 --memory-steps 1 --steps 2 \
+    --rows 48 --out benchmarks/results/plan_accuracy_smollm2
+
+The first line is of the embedded model, the second one of a model in a folder; both with pairs of the embedded set.
 
 For each precision a child process runs a suite of a few optimizer steps. The peaks that its artefacts recorded are held
 against those planned before it ran. What it took per token is the calibration: with these rates a longer suite is
@@ -63,34 +67,62 @@ class Compared:
         return self.planned / self.measured - 1
 
 
+@dataclass(frozen=True, slots=True)
+class About:
+    """What was measured.
+
+    Attributes:
+        model: its name.
+        machine: in words.
+        steps: optimizer steps of a method in the calibration.
+        rows: pairs of the longer suite.
+    """
+
+    model: str
+    machine: str
+    steps: int
+    rows: int
+
+
 def main() -> None:
     """Measure, print, and write JSON and Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="files are written beside this name, with .json and .md")
     parser.add_argument("--machine", default=f"{len(os.sched_getaffinity(0))} CPU cores, {_amx()}")
+    parser.add_argument("--model", default="embedded/tiny", help="a base, as a suite names it")
     parser.add_argument("--steps", type=int, default=10, help="of the calibration")
+    parser.add_argument("--memory-steps", type=int, help="in the other precisions; as many by default")
+    parser.add_argument("--batch-size", type=int, default=32, help="pairs per step")
+    parser.add_argument("--new-tokens", type=int, default=64, help="of the longest answer")
     parser.add_argument("--rows", type=int, default=1500, help="of the longer suite")
     given = parser.parse_args()
+    common = (
+        *COMMON,
+        f"base={given.model}",
+        f"train.batch_size={given.batch_size}",
+        "train.max_length=128",
+        f"generate.max_new_tokens={given.new_tokens}",
+    )
     memory: list[Compared] = []
-    times: list[Compared] = []
     with tempfile.TemporaryDirectory() as made:
         for precision in PRECISIONS:
-            runs, short = Path(made, precision), _overrides(precision, 32 * given.steps)
+            steps = given.steps if precision == TIMED else given.memory_steps or given.steps
+            runs, short = Path(made, precision), [*common, *_overrides(precision, given.batch_size * steps)]
             planned = _forecast(short, runs)
             _run(short, runs)
             memory += _peaks(precision, planned, Store(runs))
-        longer = _overrides(TIMED, given.rows)
+            print(*memory, sep="\n", flush=True)
+        longer = [*common, *_overrides(TIMED, given.rows)]
         planned, fresh = _forecast(longer, Path(made, TIMED)), Path(made, "longer")
         _run(longer, fresh)
         times = _seconds(TIMED, planned, Store(fresh))
-    page = _page(given.machine, given.steps, given.rows, memory, times)
+    about = About(_called(given.model), given.machine, given.steps, given.rows)
+    page = _page(about, memory, times)
     print(page)
     if given.out:
         record = {
-            "machine": given.machine,
+            **asdict(about),
             "load_average": [round(one, 1) for one in os.getloadavg()],
-            "steps": given.steps,
-            "rows": given.rows,
             "memory_bytes": [asdict(one) | {"off": round(one.off, 3)} for one in memory],
             "seconds": [asdict(one) | {"off": round(one.off, 3)} for one in times],
         }
@@ -100,8 +132,8 @@ def main() -> None:
 
 def _overrides(precision: str, rows: int) -> list[str]:
     """A suite of so many pairs, a third of them to validate on."""
-    sizes = [f"data.train.rows={rows}", f"data.val.rows={rows // 3}", f"generate.prompts={rows // 6}"]
-    return [*COMMON, f"precision={precision}", *sizes]
+    sizes = [f"data.train.rows={rows}", f"data.val.rows={max(2, rows // 3)}", f"generate.prompts={max(2, rows // 6)}"]
+    return [f"precision={precision}", *sizes]
 
 
 def _forecast(overrides: Sequence[str], runs: Path) -> Forecast:
@@ -143,13 +175,19 @@ def _seconds(precision: str, planned: Forecast, store: Store) -> list[Compared]:
     return [*kinds, Compared(precision, "whole suite", sum(expected.values()), sum(measured.values()))]
 
 
-def _page(machine: str, steps: int, rows: int, memory: Sequence[Compared], times: Sequence[Compared]) -> str:
+def _called(model: str) -> str:
+    """A model's name for a page: of a folder, its last part."""
+    return "the embedded model" if model.startswith("embedded/") else Path(model).name
+
+
+def _page(about: About, memory: Sequence[Compared], times: Sequence[Compared]) -> str:
     libraries = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "peft", "bitsandbytes"))
     worst, whole = max(memory, key=lambda one: abs(one.off)), times[-1]
     lines = [
         "# How near a plan comes",
         "",
-        f"The embedded model on {machine}, at a load of {os.getloadavg()[0]:.1f}; {libraries}. Made by "
+        f"{about.model[0].upper()}{about.model[1:]} on {about.machine}, at a load of {os.getloadavg()[0]:.1f}; "
+        f"{libraries}. Made by "
         "`python benchmarks/plan_accuracy.py`.",
         "",
         f"Memory at the peak: the farthest is {worst.what} in {worst.precision}, {worst.off:+.0%}; gate "
@@ -162,8 +200,8 @@ def _page(machine: str, steps: int, rows: int, memory: Sequence[Compared], times
             for one in memory
         ),
         "",
-        f"Time of a suite of {rows:,} pairs, after a calibration of {steps} steps per method: {whole.off:+.0%}; gate "
-        f"±{TIME_GATE:.0%}: {'met' if abs(whole.off) <= TIME_GATE else 'not met'}.",
+        f"Time of a suite of {about.rows:,} pairs, after a calibration of {about.steps} steps per method: "
+        f"{whole.off:+.0%}; gate ±{TIME_GATE:.0%}: {'met' if abs(whole.off) <= TIME_GATE else 'not met'}.",
         "",
         "| precision | kind of stages | planned, s | measured, s | off |",
         "|---|---|---:|---:|---:|",

@@ -12,7 +12,7 @@ from align_bench.errors import DataError
 
 # Here a pass of a thousand tokens is as fast a token as one of eight thousand, which keeps eight times the activations.
 ENOUGH_FOR_A_CPU = 1024
-_ENOUGH_TO_TRAIN = 768  # of equal passes, at the same speed, with less kept for the backward pass
+ENOUGH_TO_TRAIN = 768  # of equal passes, at the same speed, with less kept for the backward pass
 
 _DIVISOR: ContextVar[int] = ContextVar("divisor", default=1)
 
@@ -71,7 +71,7 @@ def even_passes(indices: Iterable[int], lengths: Sequence[int], *, max_tokens: i
 
     Args:
         indices, lengths: as in `micro_batches`.
-        max_tokens: bound of a part's tokens, never above `_ENOUGH_TO_TRAIN`. A longer row goes alone.
+        max_tokens: bound of a part's tokens, never above `ENOUGH_TO_TRAIN`. A longer row goes alone.
 
     Returns:
         Row numbers, longest part first.
@@ -80,7 +80,7 @@ def even_passes(indices: Iterable[int], lengths: Sequence[int], *, max_tokens: i
         DataError: `max_tokens` is below 1.
     """
     _check(max_tokens)
-    limit = fitting(min(max_tokens, _ENOUGH_TO_TRAIN))
+    limit = fitting(min(max_tokens, ENOUGH_TO_TRAIN))
     longest_first = sorted(indices, key=lambda index: (-lengths[index], index))
     count = min(ceil(sum(lengths[index] for index in longest_first) / limit), len(longest_first))
     while True:

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from align_bench.models.micro_batches import ENOUGH_FOR_A_CPU
+from align_bench.models.micro_batches import ENOUGH_TO_TRAIN
 
 if TYPE_CHECKING:
     from align_bench.models.base import Base
@@ -70,7 +70,7 @@ def expected_memory(
     inner = max(0, parameters - embedding)
     weights = inner * BYTES[precision.storage] + embedding * (4 if precision.storage == "fp32" else 2)
     on_cpu = precision.device == "cpu"
-    limit = min(suite.train.micro_batch_tokens, ENOUGH_FOR_A_CPU) if on_cpu else suite.train.micro_batch_tokens
+    limit = min(suite.train.micro_batch_tokens, ENOUGH_TO_TRAIN) if on_cpu else suite.train.micro_batch_tokens
     passed = min(max(limit, suite.train.max_length), max(tokens[0], 1))
     kept = shape.layers * shape.hidden * _KEPT_PER_LAYER * per_value + shape.vocabulary * _BYTES_PER_PREDICTION
     adapter_rows = 9 * shape.hidden + 2 * shape.cached + 3 * shape.intermediate

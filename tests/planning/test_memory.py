@@ -68,3 +68,13 @@ def test_a_base_of_unknown_shape_has_no_figure(base: Base, tmp_path: Path) -> No
     assert expected_memory(suite, Base("x", tmp_path, "x.gguf", "d"), PARAMETERS, precision, (1, 1)) is None
     (tmp_path / "config.json").write_text("{}", encoding="utf-8")
     assert expected_memory(suite, base, PARAMETERS, precision, (1, 1)) is None
+
+
+def test_a_pass_on_a_cpu_is_as_long_as_training_makes_it(base: Base) -> None:
+    """768 tokens; a batch of more is cut, and only a longer row passes as a whole."""
+    suite, precision = load_suite("real", [*SETTINGS, "train.max_length=320"]), Precision("fp32", "float32", "cpu")
+    full, more, less = (expected_memory(suite, base, PARAMETERS, precision, (n, 100)) for n in (768, 5000, 767))
+    assert full == more
+    assert full is not None
+    assert less is not None
+    assert less.training < full.training

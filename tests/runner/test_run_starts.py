@@ -331,7 +331,7 @@ def test_what_is_neither_a_cell_nor_a_folder_is_refused(write_suite: Callable[..
 def test_a_folder_that_is_gone_and_no_model_of_the_hub_is_told_as_a_folder(
     write_suite: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def offline(name: str, role: str) -> Any:
+    def offline(name: str, role: str, *, weights: bool) -> Any:
         raise ModelError(f"{role} {name!r} cannot be fetched")
 
     monkeypatch.setattr("align_bench.models.base._from_hub", offline)

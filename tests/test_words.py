@@ -32,6 +32,11 @@ ODD = {
     r"\bright on no more\b": "right on at most",
     r"\bthe machine had not\b": "the machine did not have",
     r"\bgets? lost\b": "is lost",
+    r"\banew\b": "again",
+    r"\bpassed over\b": "ignored",
+    r"\bfor ever\b": "forever",
+    r"\b(?:tie|ties) counts? ½": "counts as ½",
+    r"\bintervals?, each by itself\b": "each on its own",
 }
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "AGENTS.md", "SECURITY.md", "mkdocs.yml")),
@@ -92,7 +97,15 @@ def test_nothing_that_is_said_has_an_odd_word() -> None:
 
 def test_odd_words_are_found() -> None:
     assert odd("no end of turn; the tokenizer has no end token") == []
-    for text in ("four pairs a step", "a row a method", "no\nend", "1,000 tokens a second", "A KL price of 0.2"):
+    for text in (
+        "four pairs a step",
+        "a row a method",
+        "no\nend",
+        "1,000 tokens a second",
+        "A KL price of 0.2",
+        "made anew",
+        "a tie counts ½",
+    ):
         assert odd(text) != [], text
     assert odd("no end of turn; the tokenizer has no end token") == []
     for text in ("four pairs per step", "a row per method", "in the end", "a step of training", "no endings"):

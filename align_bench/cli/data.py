@@ -78,7 +78,9 @@ def score(
     ],
     out: Annotated[
         Path | None,
-        typer.Option(help="Where to write; .jsonl or .parquet. By default FILE.scored.jsonl, of Parquet .parquet."),
+        typer.Option(
+            help="Where to write; .jsonl or .parquet. By default FILE.scored.jsonl, or FILE.scored.parquet for Parquet."
+        ),
     ] = None,
     split: Annotated[str | None, typer.Option(help="Split of a folder of several.")] = None,
     columns: Columns = None,
@@ -100,9 +102,7 @@ def score(
     ] = None,
     date: Annotated[
         str | None,
-        typer.Option(
-            metavar="YYYY-MM-DD", help="The day for a chat template that writes today's; by default 2026-01-01."
-        ),
+        typer.Option(metavar="YYYY-MM-DD", help="Date for chat templates that write today's; by default 2026-01-01."),
     ] = None,
     max_tokens: Annotated[
         int, typer.Option(help="Padded tokens per forward pass; does not change scores.", min=1)

@@ -31,7 +31,7 @@ def export(
     ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to write; new, or empty.")],
     merge: Annotated[
-        bool, typer.Option("--merge", help="Write the whole model, the adapter merged into its base.")
+        bool, typer.Option("--merge", help="Write the whole model, with the adapter merged into its base.")
     ] = False,
     gguf: Annotated[
         bool,
@@ -51,7 +51,7 @@ def export(
     """Export a trained model: adapter or merged model, tokenizer, generation config, and a model card.
 
     What was written is loaded again with plain transformers and peft, and scores 50 stored answers: the difference from
-    what the suite measured is printed and stands in the card. Where it is more than rounding, nothing is kept. The
+    what the suite measured is printed and written to the card. Where it is more than rounding, nothing is kept. The
     folder of a reward model is a judge: align-bench score FILE --judge DIR, or judge: DIR in a suite.
 
     Example: align-bench export assignment orpo --out orpo-model --merge

@@ -38,7 +38,7 @@ def show(
     name: Annotated[
         str,
         typer.Argument(
-            help="A method, a sum (dpo+sft), or any name that a table prints: parameters and seed are passed over."
+            help="A method, a sum (dpo+sft), or any name that a table prints: parameters and seed are ignored."
         ),
     ],
     plugin: Plugins = None,
@@ -95,7 +95,7 @@ def new(
     ] = "pairs",
     folder: Annotated[Path, typer.Option(help="Folder for the file.")] = Path("algorithms"),
 ) -> None:
-    """Write the skeleton of a plugin, whose loss is left to fill in.
+    """Write the skeleton of a plugin; you fill in its loss.
 
     Example: align-bench new my_dpo --data pairs
     """

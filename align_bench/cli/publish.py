@@ -18,7 +18,7 @@ def publish(
         Path, typer.Argument(metavar="DIR", help="A folder that export wrote, or a report's folder, reports/SUITE.")
     ],
     repo: Annotated[str, typer.Option("--repo", metavar="NAME", help="Its name on the hub: NAME, or OWNER/NAME.")],
-    private: Annotated[bool, typer.Option("--private/--public", help="Whether a new repository is private.")] = True,
+    private: Annotated[bool, typer.Option("--private/--public", help="Make a new repository private.")] = True,
     yes: Annotated[bool, typer.Option("--yes", help="Push without asking.")] = False,
 ) -> None:
     """Push an exported model, or a report, to the Hugging Face hub; nothing is sent before you say yes.

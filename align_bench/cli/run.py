@@ -165,7 +165,7 @@ def plan(
         typer.Option(
             "--hardware",
             metavar="NAME[xN]",
-            help="Plan the whole suite for such devices instead, which need not be here: h100x8, rtx4090, cpu, ….",
+            help="Plan the whole suite for other devices, which this machine need not have: h100x8, rtx4090, cpu, ….",
         ),
     ] = None,
     utilisation: Annotated[
@@ -180,8 +180,8 @@ def plan(
     """Show a suite's settings and where they come from, its rows and what would be cut, which results are stored, and a
     rough cost of the rest in hours and memory; trains nothing.
 
-    With --hardware: tokens, operations, memory and hours per cell and in all, on devices that are named. Where a cell
-    does not fit into their memory, the exit code is 2, and settings that fit are proposed.
+    With --hardware: tokens, operations, memory and hours per cell and in all, on the devices that you name. Where a
+    cell does not fit into their memory, the exit code is 2, and settings that fit are proposed.
 
     A base of which only config.json and the tokenizer are at hand is enough; run needs its weights.
 
@@ -243,7 +243,7 @@ def clean(
 ) -> None:
     """Show results that no suite needs any more, and delete them.
 
-    A suite needs the results behind its report, and those of a run that has not finished. With names of suites, what
+    A suite needs the results behind its report, and those of a run that has not finished. If you name suites, what
     only these need is deleted too. Results that another process is working on are left alone.
 
     Example: align-bench clean debias --yes

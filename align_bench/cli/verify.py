@@ -20,13 +20,13 @@ def verify(
     plugin: Plugins = None,
     trust: Trust = False,
     sample: Annotated[int, typer.Option(help="How many stored results to make once more.", min=0)] = 3,
-    seed: Annotated[int, typer.Option(help="Seed of their choice.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the sample.", min=0)] = 0,
     runs: Runs = Path("runs"),
     reports: Reports = Path("reports"),
 ) -> None:
     """Check what a run left: checksums of all stored results, the report from its rows, and a sample made again.
 
-    Changes nothing, but that a damaged result is moved aside, so that the next run makes it anew. Exit code 1 when
+    Changes nothing, except that a damaged result is moved aside, so that the next run makes it again. Exit code 1 when
     something does not hold.
 
     Example: align-bench verify assignment --sample 5

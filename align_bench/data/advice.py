@@ -14,5 +14,5 @@ ADVICE = {
     "duplicates": "a copy counts once more in training and in means: drop all but the first",
     "near_duplicates": "look at some; where they say the same, drop all but the first",
     "contradictions": "nothing can learn both labels: drop these, or label them again",
-    "shared": "a prompt that is trained on and measured on flatters: keep each in one of the two",
+    "shared": "a prompt in both makes results look better than they are: keep each in one of the two",
 }

@@ -14,7 +14,7 @@ from align_bench.records import Estimate
 
 
 def accuracy(chosen: Numbers, rejected: Numbers, prompts: Clusters | None = None) -> Estimate:
-    """Share of pairs whose chosen answer has the higher score; a tie counts ½.
+    """Share of pairs whose chosen answer has the higher score; a tie counts as ½.
 
     `(wins + ties / 2) / n`. Pairs with a missing or non-finite score are left out; None without any pair. Its interval
     is that of `clustered_share`.

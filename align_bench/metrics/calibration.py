@@ -33,7 +33,7 @@ class Bin:
     Attributes:
         low, high: the least and the highest confidence in it.
         predicted: mean confidence.
-        observed: share of its pairs whose label agrees with the judge; a tie counts ½.
+        observed: share of its pairs whose label agrees with the judge; a tie counts as ½.
         n: pairs.
     """
 

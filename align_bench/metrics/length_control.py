@@ -61,7 +61,7 @@ def length_controlled(
     the embedded pairs. The 95% interval is BCa, of resampled prompts, with the bins held fixed.
 
     Args:
-        chosen, rejected: scores, in any unit; a tie counts ½.
+        chosen, rejected: scores, in any unit; a tie counts as ½.
         chosen_words, rejected_words: lengths in words.
         clusters: the prompt of each pair.
 

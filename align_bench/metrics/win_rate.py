@@ -14,7 +14,7 @@ Samples = Mapping[Hashable, Sequence[float]]
 
 
 def win_rate(scores: Samples, base: Samples) -> Estimate:
-    """Share of prompts on which an answer of the policy scores above one of the base; a tie counts ½.
+    """Share of prompts on which an answer of the policy scores above one of the base; a tie counts as ½.
 
     Of a prompt with several samples it is the share of the pairs of an answer of each, so that the rate does not grow
     with the number of samples, as one of their means would. Prompts weigh the same. The 95% interval is Wilson's where

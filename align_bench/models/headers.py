@@ -93,7 +93,7 @@ def check_gguf(path: Path) -> None:
     if len(head) < 24 or head[:4] != b"GGUF":
         raise ModelError(f"{path} is not a GGUF file", fix=_FIX)
     if version not in _GGUF_VERSIONS:
-        raise ModelError(f"{path}: got a GGUF file of version {version}, expected 2 or 3", fix="convert it anew")
+        raise ModelError(f"{path}: got a GGUF file of version {version}, expected 2 or 3", fix="convert it again")
     # A tensor takes at least a name's length, its dimensions, type and place; a key its length, type and value.
     if counts[0] * 24 + counts[1] * 13 > size:
         raise ModelError(

@@ -32,7 +32,7 @@ def refuse_shared_prompts(rows: Mapping[str, Rows]) -> None:
         if other not in MEASURED
     ]
     said = [
-        f"{len(found):,} of the {len(read[split]):,} rows of {split} have a prompt that {other} has too "
+        f"{len(found):,} of the {len(read[split]):,} rows of {split} share a prompt with {other} "
         f"(row {found[0].pair}, counted from 0, is the first)"
         for split, other, found in shared
         if found

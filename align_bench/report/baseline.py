@@ -60,7 +60,10 @@ def longer_wins_verdict(found: Sequence[AgainstLonger]) -> list[str]:
         ("above it", [one for one in found if one.decision == "above"]),
         ("below it", [one for one in found if one.decision == "below"]),
         ("not shown to differ", [one for one in found if one.decision == "none"]),
-        ("untested, for want of pairs that they rank otherwise", [one for one in found if one.decision == "undefined"]),
+        (
+            "not tested, since there is no pair that they rank differently",
+            [one for one in found if one.decision == "undefined"],
+        ),
     ]
     said = [f"{what}: {_several(own)}" for what, own in parts if own]
     whose = "a claim about this checkpoint" if len(found) == 1 else "claims about these checkpoints"

@@ -122,7 +122,7 @@ def history_section(found: Sequence[Past]) -> Section:
     columns += [text("best"), text("report")]
     captions = [
         "done, failed, skipped: cells. artefacts: stored results that its last run rested on.",
-        "best: the policy (or reward model) of the highest value, the base among them; whether the difference was "
+        "best: the policy (or reward model) of the highest value, the base included; whether the difference was "
         "shown is in the report.",
     ]
     return Section(

@@ -126,7 +126,7 @@ def _ties(results: Sequence[Result]) -> Iterator[str]:
     for result in results:
         rate = result.metrics.tie_rate.value
         if rate is not None and rate > MANY_TIES:
-            yield f"{result.cell} gives both answers the same score on {rate:.1%} of its pairs; each tie counts ½."
+            yield f"{result.cell} gives both answers the same score on {rate:.1%} of its pairs; each tie counts as ½."
 
 
 def _missing(cell: Cell) -> Iterator[str]:

@@ -286,7 +286,7 @@ class Metrics(Block):
 
     # Of the validation pairs, by the cell's own reward.
     accuracy: Estimate = UNDEFINED
-    """Share of pairs whose chosen answer has the higher reward; a tie counts ½."""
+    """Share of pairs whose chosen answer has the higher reward; a tie counts as ½."""
     tie_rate: Estimate = UNDEFINED
     """Share of pairs whose answers have equal rewards."""
     accuracy_chosen_longer: Estimate = UNDEFINED
@@ -327,7 +327,7 @@ class Metrics(Block):
     """Share of right answers, where the data has a gold judge."""
     win_rate_vs_base: Estimate = UNDEFINED
     """Share of pairs of an answer and one of the base's to a prompt in which the main judge prefers it; prompts weigh
-    the same, a tie counts ½."""
+    the same, a tie counts as ½."""
     length_words: Estimate = UNDEFINED
     length_characters: Estimate = UNDEFINED
     length_tokens: Estimate = UNDEFINED
@@ -755,7 +755,7 @@ class Tested(Block):
 
     cell: CellId
     accuracy: Estimate
-    """Share of pairs whose chosen answer has the higher reward, by the cell's own; a tie counts ½."""
+    """Share of pairs whose chosen answer has the higher reward, by the cell's own; a tie counts as ½."""
     accuracy_logp_mean: Estimate
     """Accuracy of the mean log-probability per token."""
     accuracy_logratio: Estimate

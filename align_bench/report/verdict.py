@@ -68,7 +68,7 @@ NAMES_WIDTH = 24  # of the names in a plain sentence before it counts the rest, 
 FEW = 3  # methods that are named one by one
 MUCH_LONGER = 2.0  # times the base's words, from which answers are named apart from the others
 UNKNOWN_SEEDS = (
-    "What another seed would change is unknown, so no interval here speaks of a method. With five identical methods, "
+    "What another seed would change is unknown, so no interval here is about a method. With five identical methods, "
     "500 prompts and a seed noise of 10% of that of prompts, about three in four suites of one seed show some "
     "difference (benchmarks/false_claims.py). Three seeds, or a declared report.seed_noise, tell more."
 )
@@ -230,7 +230,10 @@ def _first(found: First) -> str:
         return f"{first}; {_of_some(found, count)}"
     if not found.unclear:
         return f"{first}, shown to be above {'all others' if count > 1 else found.above[0]}"
-    others = _names(found.unclear) if len(found.unclear) <= FEW else f"{len(found.unclear)} of {count} others"
+    if len(found.unclear) <= FEW:
+        others = _names(found.unclear)
+    else:
+        others = f"the other {count}" if len(found.unclear) == count else f"{len(found.unclear)} of the other {count}"
     return f"{first}, but its lead over {others} is not shown"
 
 
@@ -279,7 +282,8 @@ def _of_judge(found: OfJudge) -> str:
         other = "gold" if found.other == GOLD else f"the judge {found.other}"
         count = f"{found.reversed} of {found.pairs}" if found.reversed else f"all {found.pairs}"
         pairs = "pairs" if found.pairs > 1 else "pair"
-        said.append(f"ranks {count} {pairs} of methods {'against' if found.reversed else 'as'} {other}")
+        order = f"in the opposite order to {other}" if found.reversed else f"as {other} does"
+        said.append(f"ranks {count} {pairs} of methods {order}")
     if found.at_chance:
         said.append(f"agrees with the labels no better than chance ({number(found.accuracy)})")
     elif found.beside_longer is not None:

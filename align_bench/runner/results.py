@@ -83,7 +83,7 @@ class Results:
             raise MissingResultError(
                 f"{stage.owner}: {stage.label}: the stored result was damaged, and moved to "
                 f"{self.store.aside(stage.address)}",
-                fix="align-bench run makes it anew",
+                fix="align-bench run makes it again",
             )
         return self.artefact(stage)
 
@@ -112,7 +112,7 @@ class Results:
             if local_files(rows.source) is not None and fingerprint(rows.source) != rows.fingerprint:
                 raise DataError(
                     f"{rows.source.path} was changed during the run",
-                    fix="run again; what rests on the file as it was is computed anew",
+                    fix="run again; what depends on the old file is computed again",
                 )
             self._read[rows.fingerprint] = found
         return self._read[rows.fingerprint]

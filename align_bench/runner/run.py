@@ -89,7 +89,7 @@ def run(
             if not results.repairs:
                 raise
             results.repairs -= 1
-            progress.log(f"{error.message}; it is made anew")
+            progress.log(f"{error.message}; it is made again")
 
 
 def _run(

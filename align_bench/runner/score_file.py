@@ -112,7 +112,7 @@ def summary(scored: Scored) -> list[RenderableType]:
     lines: list[RenderableType] = [table]
     if {"chosen", "rejected"} == set(scored.file.answers):
         right = accuracy(*scored.scores.values())
-        lines.append(Text(f"chosen above rejected: {with_spread(right)} (n = {right.n}; a tie counts ½)"))
+        lines.append(Text(f"chosen above rejected: {with_spread(right)} (n = {right.n}; a tie counts as ½)"))
     if scored.file.dropped:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(scored.file.dropped.items()))
         lines.append(Text(f"not scored: {reasons}"))

@@ -87,7 +87,7 @@ def verify(
     yield Check(
         f"{len(stored):,} stored results by their checksums",
         not damaged,
-        f"damaged, moved to damaged/, made anew by the next run: {', '.join(map(_called, damaged))}"
+        f"damaged, moved to damaged/, made again by the next run: {', '.join(map(_called, damaged))}"
         if damaged
         else "as they were written",
     )

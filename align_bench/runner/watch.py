@@ -83,7 +83,7 @@ class Watch:
     def _look(self, what: str, look: Callable[[], Iterable[Alarm]]) -> None:
         try:
             lines = alarm_lines(look())
-        except MissingResultError:  # damaged meanwhile: it is made anew
+        except MissingResultError:  # damaged meanwhile: it is made again
             raise
         except Exception as error:  # a run of hours does not end for a line of its log
             last = traceback.format_exception_only(error)[-1].strip()

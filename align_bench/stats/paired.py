@@ -100,8 +100,8 @@ def mcnemar_exact(a: Values, b: Values) -> Difference:
     The exact test, a two-sided binomial test of the discordant pairs at ½ (scipy `binomtest`), has no interval of the
     difference, and the paired t is not exact. So p is the larger of the two, and the interval holds both: that of the
     t, and Clopper–Pearson's of the share of discordant pairs that a wins, as a difference. It excludes 0 where p is
-    below 5%, and nowhere else. A tie counts ½ in a and b; a pair is discordant when a and b differ. Where ties make the
-    two point in opposite directions, neither is shown: p is 1. p is None without discordant pairs. Both tests take
+    below 5%, and nowhere else. A tie counts as ½ in a and b; a pair is discordant when a and b differ. Where ties make
+    the two point in opposite directions, neither is shown: p is 1. p is None without discordant pairs. Both tests take
     pairs for independent: where several share a prompt, use `paired_t` with clusters.
 
     Args:

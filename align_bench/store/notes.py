@@ -178,7 +178,7 @@ def _read(path: Path) -> RunNote:
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise StoreError(
             f"{path} cannot be read; it should say which results a suite needs",
-            fix=f"delete it, and run {path.stem} again to write it anew",
+            fix=f"delete it, and run {path.stem} again to write it again",
         ) from None
     if note is None:
         raise other_schema(path, schema)

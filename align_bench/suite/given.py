@@ -43,7 +43,7 @@ class _Loader(yaml.SafeLoader):
         node: yaml.Node | None = super().compose_node(parent, index)
         self._depth -= 1
         if isinstance(event, yaml.AliasEvent) and id(node) not in self._values:
-            raise _refused("an alias stands inside of what it repeats", mark)
+            raise _refused("an alias is a part of what it repeats", mark)
         if node is not None and id(node) not in self._values:
             self._values[id(node)] = self._count(node, mark)
         return node

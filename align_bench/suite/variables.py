@@ -73,6 +73,6 @@ def _is_secret(value: str) -> bool:
 
 def _secret(name: str, path: Path, why: str) -> SuiteError:
     return SuiteError(
-        f"{path}: ${{{name}}} {why}, and what a suite says stands in its report",
+        f"{path}: ${{{name}}} {why}, and the report shows what its suite says",
         fix="tokens are read from the environment where they are needed; give paths a variable of another name",
     )

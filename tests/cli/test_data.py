@@ -96,6 +96,6 @@ def test_several_files_are_one_set(leaky: Path) -> None:
 def test_strict_refuses_prompts_that_are_measured_on_and_trained_on(command: str) -> None:
     answer = CliRunner().invoke(main.app, [command, "leaky.yaml", "--strict"])
     assert isinstance(answer.exception, DataError)
-    assert "2 of the 4 rows of val have a prompt that train has too" in str(answer.exception)
-    assert "2 of the 4 rows of val have a prompt that judge has too" in str(answer.exception)
+    assert "2 of the 4 rows of val share a prompt with train" in str(answer.exception)
+    assert "2 of the 4 rows of val share a prompt with judge" in str(answer.exception)
     assert not Path("runs").exists()

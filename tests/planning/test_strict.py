@@ -34,8 +34,8 @@ def test_every_shared_prompt_is_counted_and_named(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         refuse_shared_prompts({"train": train, "val": val, "test": test, "judge": judge})
     said = str(caught.value)
-    assert "2 of the 4 rows of val have a prompt that train has too (row 1, " in said
-    assert "1 of the 4 rows of val have a prompt that judge has too (row 3, " in said
-    assert "1 of the 1 rows of test have a prompt that judge has too (row 0, " in said
-    assert said.count("has too") == 3
+    assert "2 of the 4 rows of val share a prompt with train (row 1, " in said
+    assert "1 of the 4 rows of val share a prompt with judge (row 3, " in said
+    assert "1 of the 1 rows of test share a prompt with judge (row 0, " in said
+    assert said.count("share a prompt with") == 3
     assert "prompts: [0.9, 1]" in said

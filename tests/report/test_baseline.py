@@ -112,7 +112,7 @@ def test_a_judge_that_counts_words_is_no_better_than_that() -> None:
     rows = scored(RM, prompts, [(float(a), float(b)) for a, b in words], words)
     (found,) = against_longer(gather([outcome(RM, "reward")], rows, []), [])
     assert (found.difference, found.p, found.decision) == (0.0, None, "undefined")
-    assert "untested, for want of pairs that they rank otherwise: rm" in longer_wins_verdict([found])[0]
+    assert "not tested, since there is no pair that they rank differently: rm" in longer_wins_verdict([found])[0]
 
 
 def test_audited_scorers_come_from_their_audit() -> None:
@@ -181,7 +181,7 @@ def test_the_ceiling_of_drawn_labels_stands_beside_accuracies() -> None:
     assert f"{ceiling.value:.3f}" == "0.874"
     assert ceiling.n == 1000
     (said,) = knowable(report)
-    assert said == "Labels are drawn: even their true probabilities are right on 0.874 of them, on average."
+    assert said == "Labels are sampled: even their true probabilities are right on 0.874 of them, on average."
     assert said in reward_models(report).captions
 
 

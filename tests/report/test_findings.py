@@ -102,7 +102,7 @@ def test_a_lead_is_shown_or_not() -> None:
     unclear = replace(first, above=("b",), unclear=("c",))
     assert said(first=(unclear,)) == "By right answers, a is first (0.500), but its lead over c is not shown."
     many = replace(first, above=("b",), unclear=tuple("cdef"))
-    assert "but its lead over 4 of 5 others is not shown" in said(first=(many,))
+    assert "but its lead over 4 of the other 5 is not shown" in said(first=(many,))
 
 
 def test_a_lead_over_some_is_not_said_of_all() -> None:
@@ -145,13 +145,13 @@ CARE = "Read the judge's scores with care: it "
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({}, f"The judge ranks all 10 pairs of methods as gold and agrees with the labels more often {THAN}"),
-        ({"reversed": 3}, f"{CARE}ranks 3 of 10 pairs of methods against gold and agrees with"),
+        ({}, f"The judge ranks all 10 pairs of methods as gold does and agrees with the labels more often {THAN}"),
+        ({"reversed": 3}, f"{CARE}ranks 3 of 10 pairs of methods in the opposite order to gold and agrees with"),
         ({"beside_longer": "none"}, f"is not shown to agree with the labels more often {THAN}"),
         ({"beside_longer": "below"}, f"agrees with the labels less often {THAN}"),
         ({"padded": True}, f"{CARE}prefers padded answers, ranks all"),
         ({"rewarded": ("ppo",)}, f"{CARE}is the very reward that ppo learned from or picked by, ranks all"),
-        ({"other": "poe_rm", "pairs": 3}, "The judge ranks all 3 pairs of methods as the judge poe_rm and"),
+        ({"other": "poe_rm", "pairs": 3}, "The judge ranks all 3 pairs of methods as the judge poe_rm does and"),
     ],
 )
 def test_how_far_to_trust_the_judge(changed: Mapping[str, Any], words: str) -> None:

@@ -83,7 +83,7 @@ def test_what_is_damaged_while_a_run_goes_on_is_made_anew_in_the_same_run(
     report = execute(write_suite(judge=None, methods=["dpo"]), folders, saboteur)
     assert by_name(report)["dpo"].status == "done"
     assert numbers(report) == numbers(calm)
-    assert [line for line in saboteur.logged if "was damaged, and moved to" in line and "made anew" in line]
+    assert [line for line in saboteur.logged if "was damaged, and moved to" in line and "made again" in line]
     assert saboteur.stages.count(again) == 2
     assert list((folders.runs / "damaged").iterdir())
 

@@ -45,7 +45,7 @@ def prompt_differences(material: Material, pairs: Sequence[tuple[CellId, CellId]
         name="prompt-differences",
         chapter="differences",
         title="Prompt by prompt",
-        caption=f"How the judge's scores differ, prompt by prompt. {'; '.join(said)}. The paired tests stand in the "
+        caption=f"How the judge's scores differ, prompt by prompt. {'; '.join(said)}. The paired tests are in the "
         "tables.",
         alternative=f"Histograms. {'; '.join(said)}.",
         columns=("a", "b", "prompt", "difference"),
@@ -105,8 +105,8 @@ def win_rates(material: Material) -> Figure | None:
         chapter="differences",
         title="Who wins against whom",
         caption="Share of the row's answers that have a higher score than one of the column's to the same prompt, by "
-        f"the judge {one_line(policies.judge)}; ties count ½; n = {sizes} prompts.{over} The data hold the "
-        "95% intervals; a win rate says nothing of how much better. The paired tests stand in the tables.",
+        f"the judge {one_line(policies.judge)}; ties count as ½; n = {sizes} prompts.{over} The data hold the "
+        "95% intervals; a win rate does not say how much better. The paired tests are in the tables.",
         alternative=f"Heat map of win rates. The highest is that of {first} over {second}, {shares[best]:.1%}.",
         columns=("row", "column", "win rate", "low", "high", "n"),
         rows=[(str(a), str(b), rate.value, rate.low, rate.high, rate.n) for (a, b), rate in found.items()],

@@ -109,7 +109,7 @@ JUDGED = _Measure(
     name="judged",
     chapter="scores",
     title="The judge's scores of the answers",
-    caption="Histograms and kernel densities of the judge's scores, each policy over the base. The tests stand under "
+    caption="Histograms and kernel densities of the judge's scores, each policy over the base. The tests are under "
     "Differences.",
     unit="score",
     label="judge's score",

@@ -24,8 +24,8 @@ def reliability(material: Material) -> Figure | None:
         name="reliability",
         chapter="audit",
         title="Is the margin a probability?",
-        caption="Confidence σ(|margin|) in the validation pairs, in bins of as many pairs, against the share of them "
-        "whose label agrees (a tie counts ½); dashed: perfect calibration. Debiased calibration error: "
+        caption="Confidence σ(|margin|) in the validation pairs, in bins of equal size, against the share of them "
+        "whose label agrees (a tie counts as ½); dashed: perfect calibration. Debiased calibration error: "
         f"{'; '.join(said)} pairs. The table of calibration holds the test.",
         alternative=f"Reliability curves. Debiased calibration error: {'; '.join(said)}.",
         columns=("scorer", "from", "to", "confidence", "agreement", "n"),

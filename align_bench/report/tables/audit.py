@@ -37,7 +37,7 @@ def agreement(report: Report) -> Section:
     ]
     headings = ("Kendall τ", "methods", "per prompt", "n", "pairs reversed")
     captions = [
-        "τ: of the rankings of methods, the base among them, by mean score: 1 the same ranking, −1 the reverse.",
+        "τ: of the rankings of methods, the base included, by mean score: 1 the same ranking, −1 the reverse.",
         "per prompt: share of preferences between two methods' answers to a prompt on which both judges agree, where "
         "both have one; n: prompts.",
         UNADJUSTED,
@@ -58,8 +58,8 @@ def length_controls(report: Report) -> Section:
     ]
     captions = [
         "length matched: on pairs whose lengths differ by less than 10%; length controlled: with the chosen answer the "
-        "longer one as often as the shorter one, in bins of like difference in length, so that a scorer that only "
-        "counts words gets ½; one-sided: share of pairs left out of it, for want of such others.",
+        "longer one as often as the shorter one, in bins of similar difference in length, so that a scorer that only "
+        "counts words gets ½; one-sided: share of pairs left out of it, since no such other pair was left.",
         *knowable(report),
     ]
     return _audited(report, "Audit: length controls", columns, captions)
@@ -143,8 +143,8 @@ def calibration(report: Report) -> Section:
     ]
     captions = [
         "σ(difference of scores) as the probability that the label agrees. Chance level: Brier 0.25, log-loss 0.693.",
-        "ECE: distance of confidence and share of agreeing labels, root mean square over five bins of equal size, less "
-        "what chance adds, so that it is about 0 for a calibrated model (the curve is in report.json).",
+        "ECE: distance between confidence and share of agreeing labels, root mean square over five bins of equal size, "
+        "less what chance adds, so that it is about 0 for a calibrated model (the curve is in report.json).",
         "slope, intercept: logistic regression of the label on the difference of scores, the longer answer first: "
         "slope 1 and intercept 0 are calibrated, below 1 is overconfident, and an intercept above 0 is a preference of "
         "the labels for length beyond the score; p: that both are so, not adjusted for the number of models.",

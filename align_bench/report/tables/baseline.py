@@ -44,9 +44,9 @@ def against_longer(report: Report) -> Section:
         *(Column("n", optional=True), Column("prompts", optional=True), text("against longer")),
     ]
     captions = [
-        "longer wins: accuracy of preferring the answer with more words, on the same pairs; a tie counts ½.",
+        "longer wins: accuracy of preferring the answer with more words, on the same pairs; a tie counts as ½.",
         "above, below: Holm-adjusted p (over this table) below 5%; claims about checkpoints, not about methods. "
-        "Intervals are at 95%, each by itself, not adjusted.",
+        "Intervals are at 95%, each on its own, not adjusted.",
         *knowable(report),
     ]
     return Section("Against preferring the longer answer", columns, rows, captions, chapter=CHAPTER)
@@ -57,4 +57,6 @@ def knowable(report: Report) -> list[str]:
     share = report.baselines.labels_knowable
     if share.value is None:
         return []
-    return [f"Labels are drawn: even their true probabilities are right on {number(share.value)} of them, on average."]
+    return [
+        f"Labels are sampled: even their true probabilities are right on {number(share.value)} of them, on average."
+    ]

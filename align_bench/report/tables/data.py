@@ -72,7 +72,7 @@ def _advice(examined: Mapping[str, ExaminedRows]) -> Iterator[str]:
         shared = found.prompts_in_train if measured else found.prompts_in_val if of_judge else None
         if shared:
             other = "train" if measured else "val"
-            yield one_line(f"{split}: rows whose prompt {other} has too: {shared:,}: {ADVICE['shared']}.")
+            yield one_line(f"{split}: rows that share a prompt with {other}: {shared:,}: {ADVICE['shared']}.")
         differ = found.pairs - found.equally_long
         if differ and found.longer_preferred / differ > LONGER:
             yield one_line(

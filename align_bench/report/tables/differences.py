@@ -59,7 +59,7 @@ def win_rates(report: Report) -> Section:
     rows = [(one_line(a), *(_win_rate(rates, a, b) for b in names)) for a in names] if len(names) > 2 else []
     captions = [
         "Share of answers of the row that are judged better than one of the column's to the same prompt; a tie counts "
-        "½. Intervals are "
+        "as ½. Intervals are "
         "in report.json.",
         *(["Means over all pairs of seeds."] if level == "method" else []),
         *observed(report, "prompts"),
@@ -93,7 +93,7 @@ def own_reward(report: Report) -> Section:
     captions = [
         "own reward: mean score of the policy's answers by the reward model that it learned from or picked by; own "
         "reward (base): of the base's answers by the same model.",
-        "Gains over the base, prompt by prompt, with 95% intervals, each by itself, not adjusted. Own reward up and "
+        "Gains over the base, prompt by prompt, with 95% intervals, each on its own, not adjusted. Own reward up and "
         "gold down: over-optimised.",
         *observed(report, "prompts"),
     ]

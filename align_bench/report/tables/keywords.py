@@ -45,7 +45,7 @@ def keyword_lists(report: Report) -> Section:
         text("further keywords", optional=True),
     ]
     captions = [
-        "The 20 terms of highest mean TF-IDF over the texts (scikit-learn, English stop words), each list by itself; "
+        "The 20 terms of highest mean TF-IDF over the texts (scikit-learn, English stop words), each list on its own; "
         f"terms: {one_line(report.keywords.segmentation)}.",
         "train: the training set's chosen answers; shared with train, with base: terms in common with these lists.",
     ]

@@ -114,14 +114,14 @@ def seeds(row: LeaderboardRow | RewardModelRow) -> Value:
 
 def _by(rows: Sequence[LeaderboardRow] | Sequence[RewardModelRow]) -> str:
     metric = rows[0].ranked_by
-    return "nothing, for want of a measure that all have" if metric is None else BY[metric.name]
+    return "nothing: no measure is there for all of them" if metric is None else BY[metric.name]
 
 
 def _captions(rows: Sequence[LeaderboardRow]) -> Iterator[str]:
     few = any(row.level == "checkpoint" for row in rows if row.kind == "policy")
     yield (
         f"Ranked by {_by(rows)}. vs base: shown to be above (↑) or below (↓) the base at a Holm-adjusted 5%"
-        f"{'; claims about these checkpoints, of several of a method every one' if few else ''}."
+        f"{'; the claim is about these checkpoints, where a method has several about each of them' if few else ''}."
     )
     yield (
         "win rate: against the base by the judge; LC: at equal length; unfin.: answers truncated at the token "
@@ -137,7 +137,7 @@ def _margins(around: bool) -> str:
             "± is the standard deviation over seeds; of win rates a 95% interval over seeds and prompts, the larger "
             "distance, not adjusted for their number."
         )
-    return "± is a 95% interval, the larger distance where the sides differ, not adjusted for their number."
+    return "±: 95% interval, by its longer side where the two differ, not adjusted for the number of intervals."
 
 
 def _tied(rows: Sequence[LeaderboardRow] | Sequence[RewardModelRow]) -> list[str]:

@@ -109,7 +109,7 @@ def gains(report: Report) -> Section:
     captions = [
         "LC win rate: length-controlled, σ(θ) of a logistic fit σ(θ + φ·tanh(Δwords/sd)) of the wins, with a weak "
         "ridge (0.01).",
-        "judge gain: mean judge reward minus the base's; within: between answers of like length (deciles of words); "
+        "judge gain: mean judge reward minus the base's; within: between answers of similar length (deciles of words); "
         "between: from writing other lengths. The two add up to it.",
         *observed(report, "prompts"),
     ]

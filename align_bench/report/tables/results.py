@@ -88,7 +88,7 @@ def judged(report: Report) -> Section:
         MetricColumn("unfinished", lambda metrics: metrics.unfinished_share, percent),
     ]
     captions = [
-        "win rate: of an answer against one of the base to the same prompt, a tie counts ½; grade: Flesch–Kincaid; "
+        "win rate: of an answer against one of the base to the same prompt, a tie counts as ½; grade: Flesch–Kincaid; "
         "unfinished: answers truncated at the token limit.",
         f"words: {COUNTED_BY_CHARACTER}.",
         *observed(report, "prompts"),
@@ -135,4 +135,10 @@ def _rewards(results: Sequence[Result]) -> Iterator[str]:
 def _of_pairs(report: Report) -> list[str]:
     longer = report.baselines.longer_wins
     baseline = [] if longer.value is None else [f"Preferring the longer answer: accuracy {with_spread(longer)}."]
-    return [*observed(report, "pairs"), *baseline, *knowable(report), "A tie counts ½; lengths in words.", HEAVY_TAILS]
+    return [
+        *observed(report, "pairs"),
+        *baseline,
+        *knowable(report),
+        "A tie counts as ½; lengths in words.",
+        HEAVY_TAILS,
+    ]

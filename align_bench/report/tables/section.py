@@ -26,7 +26,7 @@ VERDICT = (
     "between checkpoints, and over all between methods."
 )
 
-UNADJUSTED = "95% intervals, each by itself, not adjusted for their number: ±, or -x/+y where the sides differ."
+UNADJUSTED = "95% intervals, each on its own, not adjusted for their number: ±, or -x/+y where the sides differ."
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,9 +39,9 @@ def tested(report: Report) -> Section:
     captions = [
         f"{max((found.accuracy.n for found in report.tested), default=0)} pairs of data.test, on which nothing was "
         "trained or chosen. accuracy, reward mean and std are of each one's own reward, as on the validation pairs, so "
-        "that they mean something else for each method.",
-        "acc. (mean logp) means the same for all, the base among them. Holm p: of its difference to the base's, "
-        f"adjusted over the policies; below {ALPHA:.0%} these checkpoints differ. A tie counts ½.",
+        "that they mean something different for each method.",
+        "acc. (mean logp) means the same for all, the base included. Holm p: of its difference to the base's, "
+        f"adjusted over the policies; below {ALPHA:.0%} these checkpoints differ. A tie counts as ½.",
         UNADJUSTED,
     ]
     return Section("Base and policies on the test split", columns, rows, captions, chapter=CHAPTER)

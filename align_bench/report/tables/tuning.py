@@ -58,7 +58,8 @@ def _captions(tuned: Tuning) -> Iterator[str]:
         )
     yield f"Trained on train without {slice_}, and measured on these."
     yield (
-        "accuracy: of the scores (reward models) or of the mean log-probability per token (policies); a tie counts ½."
+        "accuracy: of the scores (reward models) or of the mean log-probability per token (policies); a tie "
+        "counts as ½."
     )
     if any(trial.loss.value is not None for found in tuned.methods for trial in found.trials):
         yield (
@@ -67,7 +68,7 @@ def _captions(tuned: Tuning) -> Iterator[str]:
         )
     yield (
         f"{'The lowest held-out loss' if settings.choose_by == 'loss' else 'The highest accuracy'} is kept, the "
-        "earlier one of equals, and trained anew on all of train. As the best of several, it is biased; the tables "
+        "earlier one of a tie, and trained again on all of train. As the best of several, it is biased; the tables "
         "above are not."
     )
     if tuned.base is not None:

@@ -89,9 +89,9 @@ def test_reports_from_before_have_no_section(report: Report) -> None:
         ("train", {"duplicates": 3}, "train: duplicate pairs: 3, 1.5% of its rows: a copy counts once more"),
         ("train", {"near_duplicates": 2}, "train: near-duplicate pairs: 2, 1.0% of its rows: look at some"),
         ("judge", {"contradictions": 4}, "judge: contradictory pairs: 4, 2.0% of its rows: nothing can learn both"),
-        ("val", {"prompts_in_train": 7}, "val: rows whose prompt train has too: 7: a prompt that is trained on"),
-        ("test", {"prompts_in_train": 7}, "test: rows whose prompt train has too: 7:"),
-        ("judge2", {"prompts_in_val": 7}, "judge2: rows whose prompt val has too: 7:"),
+        ("val", {"prompts_in_train": 7}, "val: rows that share a prompt with train: 7: a prompt in both"),
+        ("test", {"prompts_in_train": 7}, "test: rows that share a prompt with train: 7:"),
+        ("judge2", {"prompts_in_val": 7}, "judge2: rows that share a prompt with val: 7:"),
         ("val", {"longer_preferred": 150}, "val: the longer answer is preferred in 78.9%"),
     ],
 )

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-import pickle
-from typing import IO, Any
+import json
+from typing import Any
 
 import pytest
 
 from align_bench.data import spilled
 from align_bench.data.preferences import DataSource, read
 from align_bench.data.spilled import Spilled
+from align_bench.records import Message, Preference
 
-ROWS = [(place, f"row {place}", "\ud800") for place in range(11)]
+TURNS = (Message("system", "Be brief."), Message("user", "a\nlone \ud800"))
+ROWS = [
+    Preference(
+        place, TURNS, f"row {place}", None if place % 2 else "…", "7", ("7", "8"), 1, 0.1 + place / 3, True, 1e-9
+    )
+    for place in range(10)
+]
+ROWS.append(Preference(10, TURNS, None, "plain"))
 
 
 @pytest.fixture(autouse=True)
@@ -42,14 +50,14 @@ def test_many_rows_come_back() -> None:
 
 def test_a_pass_reads_each_batch_once(monkeypatch: pytest.MonkeyPatch) -> None:
     rows, read_batches = spilled.spilled(iter(ROWS)), 0
-    load = pickle.load
+    load = json.loads
 
-    def counted(file: IO[bytes]) -> Any:
+    def counted(line: bytes) -> Any:
         nonlocal read_batches
         read_batches += 1
-        return load(file)
+        return load(line)
 
-    monkeypatch.setattr(pickle, "load", counted)
+    monkeypatch.setattr(json, "loads", counted)
     assert list(rows) == ROWS
     assert read_batches == 4
     assert [rows[place] for place in range(11)] == ROWS

@@ -125,9 +125,12 @@ def measure(name: str, execution: Execution, workers: int, cells: int, epochs: i
 
 
 def sized(seconds: float) -> int:
-    """Epochs of a cell that takes so many seconds in this process."""
-    first = measure("", Execution(), 1, 1, FIRST_EPOCHS)
-    return max(1, math.ceil(FIRST_EPOCHS * seconds / first.shortest_seconds))
+    """Epochs of a cell that takes so many seconds in this process: by a short cell, then by one of about that size."""
+    epochs = FIRST_EPOCHS
+    for _ in range(2):
+        found = measure("", Execution(), 1, 1, epochs)
+        epochs = max(1, math.ceil(epochs * seconds / found.shortest_seconds))
+    return epochs
 
 
 def page(measured: Sequence[Measured], machine: str) -> str:

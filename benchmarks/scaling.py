@@ -109,6 +109,17 @@ class Growth:
     bounded: bool | None
 
 
+@dataclass(frozen=True)
+class Kept(Point):
+    """A measurement that the file holds.
+
+    Attributes:
+        commit: of the code that was measured.
+    """
+
+    commit: str = ""
+
+
 def growth(axis: Axis, points: Sequence[Point]) -> Growth:
     """The fits through the largest sizes."""
     largest = points[-axis.fitted :]
@@ -119,15 +130,17 @@ def growth(axis: Axis, points: Sequence[Point]) -> Growth:
     return Growth(round(exponent, 3), round(slope, 1), exponent <= STEEPEST, bounded)
 
 
-def page(measured: Mapping[str, Sequence[Point]], machine: str, commit: str, command: str) -> str:
+def page(measured: Mapping[str, Sequence[Kept]], machine: str) -> str:
     """The tables and the verdict."""
     grown = {part: growth(AXES[part], points) for part, points in measured.items() if len(points) > 1}
     steep = [part for part, found in grown.items() if not found.linear]
+    commits = {point.commit for points in measured.values() for point in points}
     too_large = [part for part, found in grown.items() if found.bounded is False]
     lines = [
         "# How time and memory grow",
         "",
-        f"Machine: {machine}, one thread per process; commit {commit}. Made by `{command}`.",
+        f"Machine: {machine}, one thread per process; code of {', '.join(sorted(commits))}. Made by "
+        "`python benchmarks/scaling.py --out benchmarks/results/scaling`.",
         "",
         f"Steeper than linear (an exponent above {STEEPEST}): {', '.join(steep) or 'none'}."
         + (f" More memory than allowed: {', '.join(too_large)}." if too_large else ""),
@@ -162,12 +175,12 @@ def page(measured: Mapping[str, Sequence[Point]], machine: str, commit: str, com
     return "\n".join(lines) + "\n"
 
 
-def _read(path: Path) -> dict[str, list[Point]]:
+def _read(path: Path) -> dict[str, list[Kept]]:
     """What an earlier run has measured."""
     if not path.is_file():
         return {}
     found = json.loads(path.read_text(encoding="utf-8"))["parts"]
-    return {part: [Point(**point) for point in one["points"]] for part, one in found.items()}
+    return {part: [Kept(**point) for point in one["points"]] for part, one in found.items()}
 
 
 def main() -> None:
@@ -196,14 +209,14 @@ def main() -> None:
             for size in sizes:
                 if any(point.size == size for point in points):
                     continue
-                points.append(in_child(part, size, work))
+                points.append(Kept(**asdict(in_child(part, size, work)), commit=str(about.commit)))
                 points.sort(key=lambda point: point.size)
                 print(part, points[-1], flush=True)
-                _write(given.out, measured, machine, str(about.commit))
-    print(page(measured, machine, str(about.commit), "python benchmarks/scaling.py"))
+                _write(given.out, measured, machine)
+    print(page(measured, machine))
 
 
-def _write(out: Path | None, measured: Mapping[str, Sequence[Point]], machine: str, commit: str) -> None:
+def _write(out: Path | None, measured: Mapping[str, Sequence[Kept]], machine: str) -> None:
     if out is None:
         return
     make_folder(out.parent)
@@ -216,13 +229,12 @@ def _write(out: Path | None, measured: Mapping[str, Sequence[Point]], machine: s
     }
     found = {
         "machine": machine,
-        "commit": commit,
         "steepest": STEEPEST,
         "load_average": round(os.getloadavg()[0], 1),
         "parts": parts,
     }
     write_atomically(out.with_suffix(".json"), json.dumps(found, indent=1) + "\n")
-    write_atomically(out.with_suffix(".md"), page(measured, machine, commit, "python benchmarks/scaling.py"))
+    write_atomically(out.with_suffix(".md"), page(measured, machine))
 
 
 if __name__ == "__main__":

@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 import scaling
 import scaling_parts
-from scaling import Axis
+from scaling import Axis, Kept
 from scaling_parts import Point
 
 AXIS = Axis("rows", (1, 10, 100), (1, 2), most_bytes=5000)
 
 
-def points(power: float, bytes_per_row: int = 0) -> list[Point]:
+def points(power: float, bytes_per_row: int = 0) -> list[Kept]:
     """Three sizes; the smallest takes longer than its share, as starting does."""
     taken = [(1, 50.0), (10, 10**power), (100, 100**power)]
-    return [Point(size, seconds, seconds, 1000 + bytes_per_row * size, 1000, {}) for size, seconds in taken]
+    return [Kept(size, seconds, seconds, 1000 + bytes_per_row * size, 1000, {}, "abc") for size, seconds in taken]
 
 
 def test_the_exponent_is_that_of_the_largest_sizes() -> None:
@@ -39,10 +39,8 @@ def test_what_grows_as_it_must_is_held_against_its_count() -> None:
 
 
 def test_the_page_says_what_is_too_steep() -> None:
-    assert "Steeper than linear (an exponent above 1.1): none." in scaling.page(
-        {"tokenising": points(1.0)}, "m", "c", "x"
-    )
-    page = scaling.page({"tokenising": points(2.0), "report examples": points(1.0, 10**9)}, "m", "c", "x")
+    assert "Steeper than linear (an exponent above 1.1): none." in scaling.page({"tokenising": points(1.0)}, "m")
+    page = scaling.page({"tokenising": points(2.0), "report examples": points(1.0, 10**9)}, "m")
     assert "an exponent above 1.1): tokenising. More memory than allowed: report examples." in page
 
 
@@ -65,6 +63,7 @@ def test_a_run_goes_on_where_it_was_stopped(monkeypatch: pytest.MonkeyPatch, tmp
     assert asked == [("tokenising", 40), ("tokenising", 80), ("tokenising", 80)]
     found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))["parts"]["tokenising"]
     assert (found["exponent"], [point["size"] for point in found["points"]]) == (1.0, [40, 80])
+    assert all(point["commit"] for point in found["points"])
 
 
 @pytest.mark.parametrize("part", scaling.AXES)

@@ -65,8 +65,9 @@ AXES: Mapping[str, Axis] = {
         "tokens of a sequence",
         (128, 256, 512, 1024),
         (32, 64),
-        note="the same number of sequences; in the longest, attention takes part of the time, whose operations per "
-        "token grow with the length",
+        against="megaflops",
+        note="the same number of sequences. The operations of attention grow with the square of the length: time is "
+        "held against the operations of all passes",
     ),
     "vocabulary": Axis("entries of the vocabulary", (1_000, 8_000, 64_000, 128_000), (900, 1_800)),
     "plan methods": Axis("methods", (1, 5, 20, 50), (1, 2), note="`align-bench plan`: graph, estimate, tables"),

@@ -190,6 +190,7 @@ def _steps(size: int, folder: Path, *, tokens: int, vocabulary: int) -> Point:
 
     from align_bench.api import OfflineAlgorithm
     from align_bench.models.base import find_base
+    from align_bench.models.flops import counted
     from align_bench.models.load import add_adapter, load_policy
     from align_bench.models.precision import resolve_precision
     from align_bench.plugins.registry import load_registry
@@ -216,8 +217,10 @@ def _steps(size: int, folder: Path, *, tokens: int, vocabulary: int) -> Point:
         seed=0,
     )
     clock = Clock()
-    train(job)
-    return clock.stop(size, tokens=_SHORT_STEPS * BATCH_PAIRS * tokens * 3 // 2)
+    with counted() as tally:
+        train(job)
+    assert tally.flops is not None, "all passes of this architecture are counted"
+    return clock.stop(size, megaflops=int(tally.flops / 1e6))
 
 
 def _row(number: int, tokens: int, vocabulary: int, rng: random.Random) -> TokenRow:

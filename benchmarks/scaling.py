@@ -210,9 +210,10 @@ def main() -> None:
             for size in sizes:
                 if any(point.size == size for point in points):
                     continue
-                points.append(Kept(**asdict(in_child(part, size, work)), commit=str(about.commit)))
+                point = Kept(**asdict(in_child(part, size, work)), commit=str(about.commit))
+                points.append(point)
                 points.sort(key=lambda point: point.size)
-                print(part, points[-1], flush=True)
+                print(part, point, flush=True)
                 _write(given.out, measured, machine)
     print(page(measured, machine))
 

@@ -74,7 +74,9 @@ class Shapes:
         batch = 1
         if trained is not None:
             size, micro = self.sizes(trained.table), {"micro_batch_tokens": suite.train.micro_batch_tokens}
-            batch = trained.settings.batch_size * size.tokens // max(1, size.rows)
+            # Both answers of a pair stand behind one prompt.
+            twice = size.prompt_tokens if trained.plugin.algorithm.data in ("pairs", "scores") else 0
+            batch = trained.settings.batch_size * (size.tokens - twice) // max(1, size.rows)
             suite = suite.model_copy(update={"train": trained.settings.model_copy(update=micro)})
         found = expected_memory(suite, base, self.parameters, precision, (batch, self.prompt))
         if found is None:

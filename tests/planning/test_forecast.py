@@ -21,6 +21,7 @@ from align_bench.planning.memory import ROOM, expected_memory
 from align_bench.plugins.registry import Registry, load_registry
 from align_bench.records import Cost
 from align_bench.stages.generate import Generate
+from align_bench.stages.stage import Size
 from align_bench.store.store import Store
 from align_bench.suite.load import load_suite
 
@@ -223,3 +224,17 @@ def test_training_the_embedded_model_takes_what_was_measured(
     found = expected_memory(suite, base, 2_000_000, precision, (2000, 30))
     assert found is not None
     assert found.training == pytest.approx(measured, rel=0.25)
+
+
+def test_the_prompt_of_a_pair_passes_once(registry: Registry, tmp_path: Path) -> None:
+    """Tables count it with each answer; a batch of single answers has it as often."""
+    prepared = planned(registry, "h100", ["methods=[dpo, kto]", "judge=gold", "train.batch_size=8"])
+    found = forecast(prepared, tmp_path, parse_hardware("h100"))
+    of_pairs, of_answers = found.graph.cells
+    suite = prepared.suite
+    for cell, alike in ((of_pairs, True), (of_answers, False)):
+        twice, once = (
+            replace(found.shapes, sizes=lambda table, size=size: size).peak(cell, suite)
+            for size in (Size(10, 2000, 900, 10), Size(10, 1100, 0, 10))
+        )
+        assert (twice == once) == alike

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 import statistics
+import warnings
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,6 +24,8 @@ from align_bench.report.figures.against import prompt_differences
 from align_bench.report.figures.base import Figure, Material
 from align_bench.report.plots import standalone
 from align_bench.report.plots.canvas import distinct, title_of
+from align_bench.report.plots.curves import Panel, Series, curves
+from align_bench.report.plots.looks import Look
 from align_bench.report.rows import TrainingRow
 from align_bench.report.schema import Agreement, Audit, AuditMetrics, Effects, KeywordList, Keywords, Report
 from align_bench.stats.power import detectable_effect
@@ -274,3 +277,12 @@ def test_the_forest_never_leaves_out_gold(run: Run) -> None:
     scored = [replace(one, proxies={str(RM): 0.1 * one.prompt_id}) for one in run.generations]
     metrics = {row[1] for row in drawn(replace(run, generations=scored))["differences"].rows}
     assert metrics == {"accuracy_logp_mean", "judge_reward", "gold_accuracy"}
+
+
+def test_a_drawing_grows_with_its_legend() -> None:
+    points = [Series(f"a_method_{place}#0", [place], [place], Look("#000000", "-"), "points") for place in range(40)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # matplotlib's, when nothing is left for the axes
+        few, many = (curves([Panel("drift", "KL", "score", points[:count])] * 2) for count in (8, 40))
+    heights = [float(re.search(r'height="([\d.]+)', drawn)[1]) for drawn in (few, many)]  # type: ignore[index]
+    assert heights[1] > heights[0] + 50

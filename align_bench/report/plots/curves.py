@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
+_UNNAMED = ("bars", "thin")  # marks that stand in no legend
+_LEGEND_ROWS = 3  # for which a drawing has room without growing
+
 
 @dataclass(frozen=True, slots=True)
 class Series:
@@ -71,7 +74,9 @@ def curves(panels: Sequence[Panel], *, columns: int = 3, height: float = 2.0) ->
     """
     columns = 2 if len(panels) == 4 else min(columns, len(panels))
     entries: dict[str, Line2D] = {}
-    with canvas(ceil(len(panels) / columns) * height + 0.35) as (drawing, svg):
+    named = {one.name: None for panel in panels for one in panel.series if one.name and one.mark not in _UNNAMED}
+    beyond = max(0, ceil(len(named) / _per_row(distinct(list(named)))) - _LEGEND_ROWS) if named else 0
+    with canvas(ceil(len(panels) / columns) * height + 0.35 + 0.2 * beyond) as (drawing, svg):
         shared = len({panel.y_label for panel in panels}) == 1, len({panel.x_label for panel in panels}) == 1
         for place, (axes, panel) in enumerate(zip(grid_of(drawing, len(panels), columns), panels, strict=True)):
             _draw(axes, panel, entries)
@@ -120,5 +125,10 @@ def _line(axes: Axes, series: Series, *, alone: bool) -> Line2D | None:
 
 def _legend(drawing: Figure, entries: dict[str, Line2D]) -> None:
     texts = distinct(list(entries))
-    per_row = max(1, min(len(texts), 90 // (max(map(len, texts)) + 6)))
-    drawing.legend(list(entries.values()), texts, loc="outside upper left", ncols=per_row, handlelength=1.6)
+    ncols = _per_row(texts)
+    drawing.legend(list(entries.values()), texts, loc="outside upper left", ncols=ncols, handlelength=1.6)
+
+
+def _per_row(texts: Sequence[str]) -> int:
+    """Entries of a legend that fit beside each other."""
+    return max(1, min(len(texts), 90 // (max(map(len, texts)) + 6)))

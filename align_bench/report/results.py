@@ -6,7 +6,7 @@ import operator
 from collections.abc import Callable, Sequence
 
 from align_bench.metrics.accuracy import accuracy, clustered_share, gold_accuracy, longer_wins, share, tie_rate
-from align_bench.metrics.clusters import Clusters
+from align_bench.metrics.clusters import Clusters, pair_mean
 from align_bench.metrics.diversity import distinct, mean_repetition
 from align_bench.metrics.length import mean_characters, mean_words
 from align_bench.metrics.length_bias import length_correlation
@@ -76,6 +76,8 @@ def metrics(cell: Cell, base: Cell | None, judges: Sequence[str], start: Cell | 
         attacked=_attacked(cell.scores),
         accuracy_logp_mean=_accuracy_of(cell, logp_mean),
         accuracy_logratio=_accuracy_of(cell, log_ratio) if cell.outcome.kind == "policy" else UNDEFINED,
+        log_ratio_chosen=_log_ratio_of(cell, 0),
+        log_ratio_rejected=_log_ratio_of(cell, 1),
         reward_mean=reward_mean(chosen, rejected, cell.pair_prompts),
         reward_std=reward_std(chosen, rejected, prompts=cell.pair_prompts),
         margin=margin(chosen, rejected, cell.pair_prompts),
@@ -156,6 +158,13 @@ def _accuracy_by_gold(pairs: Sequence[ByGold]) -> Estimate:
 def _accuracy_of(cell: Cell, measure: Callable[[ScoredAnswer], float | None]) -> Estimate:
     chosen, rejected = ([measure(side) for side in sides] for sides in cell.sides)
     return accuracy(chosen, rejected, cell.pair_prompts)
+
+
+def _log_ratio_of(cell: Cell, side: int) -> Estimate:
+    """How much likelier a policy makes the chosen (0) or rejected (1) answers than the base does."""
+    if cell.outcome.kind != "policy":
+        return UNDEFINED
+    return pair_mean([log_ratio(answer) for answer in cell.sides[side]], cell.pair_prompts)
 
 
 def _length_correlations(cell: Cell) -> tuple[Estimate, Estimate]:

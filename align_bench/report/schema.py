@@ -307,6 +307,11 @@ class Metrics(Block):
     """Accuracy of the mean log-probability per token; of policies and the base."""
     accuracy_logratio: Estimate = UNDEFINED
     """Accuracy of the log-ratio to the base; of policies."""
+    log_ratio_chosen: Estimate = UNDEFINED
+    """Mean log-ratio of the chosen answers to the base, nats per answer; of policies. Below 0, they have become less
+    likely."""
+    log_ratio_rejected: Estimate = UNDEFINED
+    """The same of the rejected answers."""
     reward_mean: Estimate = UNDEFINED
     """Mean reward of both answers, in the reward's own unit."""
     reward_std: Estimate = UNDEFINED

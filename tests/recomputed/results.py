@@ -71,6 +71,9 @@ def _of_pairs(cell: Cell, ledger: Ledger, path: Path) -> None:
     enter("accuracy_logp_mean", accuracy(*sides(rows, logp_mean), prompts))
     ratios = accuracy(*sides(rows, log_ratio), prompts)
     enter("accuracy_logratio", ratios if cell.kind == "policy" else NOTHING)
+    for side in ("chosen", "rejected"):
+        known, own = with_prompts(prompts, [log_ratio(row, side) for row in rows])
+        enter(f"log_ratio_{side}", of_pairs(known, own) if cell.kind == "policy" else NOTHING)
     left, other, own = with_prompts(prompts, chosen, rejected)
     enter("reward_mean", of_pairs((left + other) / 2, own))
     enter("margin", of_pairs(left - other, own))

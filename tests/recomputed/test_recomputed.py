@@ -95,6 +95,8 @@ LEAVES = [
     "results[].metrics.attacked[].accuracy.value",
     "results[].metrics.length_correlation_given_label.value",
     "results[].metrics.accuracy_logratio.value",
+    "results[].metrics.log_ratio_chosen.value",
+    "results[].metrics.log_ratio_rejected.high",
     "results[].metrics.reward_std.value",
     "results[].metrics.margin.high",
     "results[].metrics.other_judges[].mean.value",

@@ -57,6 +57,8 @@ def policies(report: Report) -> Section:
         MetricColumn("acc. (mean logp)", lambda metrics: metrics.accuracy_logp_mean, point),
         MetricColumn("acc. (log-ratio)", lambda metrics: metrics.accuracy_logratio, point),
         MetricColumn("acc. (gold)", lambda metrics: metrics.accuracy_gold_choice, point),
+        MetricColumn("log-ratio chosen", lambda metrics: metrics.log_ratio_chosen, point, optional=True),
+        MetricColumn("log-ratio rejected", lambda metrics: metrics.log_ratio_rejected, point, optional=True),
         MetricColumn("margin", lambda metrics: metrics.margin, Spread),
         MetricColumn("reward mean", lambda metrics: metrics.reward_mean, point, optional=True),
         MetricColumn("reward std", lambda metrics: metrics.reward_std, point, optional=True),
@@ -65,7 +67,8 @@ def policies(report: Report) -> Section:
     captions = [
         *_rewards(results),
         "acc. (mean logp): accuracy of the mean log-probability per token; acc. (log-ratio): accuracy of the log-ratio "
-        "to the reference.",
+        "to the base; log-ratio chosen, rejected: its mean over these answers, nats per answer; below 0 they have "
+        "become less likely than under the base.",
         *_of_pairs(report),
     ]
     title = "Policies on the validation pairs"

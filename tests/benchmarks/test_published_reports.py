@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
-from published_reports import publish
+import pytest
+from published_reports import publish, rebuild
+
+from tests.recomputed.rich_suite import rich_suite
 
 
 def test_rows_stay_behind_and_old_figures_go(tmp_path: Path) -> None:
@@ -31,3 +34,14 @@ def test_a_new_report_is_published_without_its_page(tmp_path: Path) -> None:
         "report.json",
         "report.md",
     ]
+
+
+def test_a_report_is_built_from_its_rows_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("align_bench.report.figures.DRAWN", ())
+    folder = rich_suite().write(tmp_path / "report")
+    text = (folder / "report.md").read_text(encoding="utf-8")
+    (folder / "report.md").unlink()
+    before = (folder / "report.json").read_bytes()
+    rebuild(folder)
+    assert (folder / "report.json").read_bytes() == before
+    assert (folder / "report.md").read_text(encoding="utf-8") == text

@@ -104,14 +104,18 @@ def test_an_interrupt_that_an_import_would_swallow_comes_after_it(
     errors = io.StringIO()
     monkeypatch.setattr(interrupts, "errors", Console(file=errors, width=200))
     sys.modules.pop("swallows", None)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 
     @interrupts.interrupts_said(lambda: "here")
     def interrupted() -> None:
         importlib.import_module("swallows")
         time.sleep(5)
 
-    with pytest.raises(typer.Exit) as ended:
-        interrupted()
+    try:
+        with pytest.raises(typer.Exit) as ended:
+            interrupted()
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert ended.value.exit_code == 128 + number
     assert sys.modules["swallows"].passed
     assert " here\n" in errors.getvalue()

@@ -3,7 +3,7 @@
 Everything that `--runs` holds is used again, so that after a change of the report alone it takes seconds; from nothing
 it takes about two hours of one core.
 
-After a change of the report, `--rows` builds it again from the rows that a run of earlier code left, and trains nothing.
+After a change of the report, `--rows` builds it again from the rows of a run by earlier code; nothing is trained.
 
 Example:
     python benchmarks/published_reports.py

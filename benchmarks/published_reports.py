@@ -1,7 +1,7 @@
 """Rebuild the published reports of the embedded suites, rows left out for their size.
 
 Everything that `--runs` holds is used again, so that after a change of the report alone it takes seconds; from nothing
-it takes about two hours of one core.
+it takes about an hour and a half of one core.
 
 After a change of the report, `--rows` builds it again from the rows of a run by earlier code; nothing is trained.
 

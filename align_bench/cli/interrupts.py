@@ -22,6 +22,8 @@ class Terminated(KeyboardInterrupt):
 def interrupts_said(where: Callable[[], str]) -> Iterator[None]:
     """While the context lasts, an interrupt ends the program with a line instead of a traceback.
 
+    One that comes while a module is imported waits until it is, since what is raised there may be swallowed.
+
     Args:
         where: says what was being done, for the line.
 

@@ -76,13 +76,6 @@ class Spilled(Sequence[Preference]):
             self._held = (number, rows)
         return rows
 
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Sequence) or len(self) != len(other):
-            return False
-        return all(row == another for row, another in zip(self, other, strict=True))
-
-    __hash__ = None  # type: ignore[assignment]
-
     def __repr__(self) -> str:
         return f"<{len(self):,} rows in a temporary file>"
 

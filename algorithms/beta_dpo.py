@@ -70,7 +70,8 @@ def beta_dpo(
     kept = len(found) - math.floor(len(found) * filtered + 1e-9)  # 10 × 0.7 is a little below 7 in floats
     far = (found - logps.running["mean"]).abs()
     near = far <= far.sort().values[kept - 1]
-    strength = (beta * (1 + alpha * (found[near].mean() - logps.running["mean"]))).clamp(min=1e-3)
+    mean = torch.where(near, found, 0.0).sum() / near.sum()
+    strength = (beta * (1 + alpha * (mean - logps.running["mean"]))).clamp(min=1e-3)
     chosen, rejected = logps.chosen - logps.ref_chosen, logps.rejected - logps.ref_rejected
     values = -logsigmoid(strength * (chosen - rejected)) * len(found) / near.sum()
     return Loss(

@@ -214,6 +214,7 @@ TABLE: dict[str, frozenset[str]] = {
     "models.flops": COMPUTED,
     "models.layout": COMPUTED,
     "models.packed_attention": COMPUTED,
+    "models.transfer": COMPUTED,
     "models.micro_batches": COMPUTED,
     "models.out_of_memory": ADAPTERS | _made("select"),
     "models.unfused": COMPUTED,

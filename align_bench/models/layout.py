@@ -15,6 +15,7 @@ from torch import Tensor
 from align_bench.models.micro_batches import ENOUGH_FOR_A_CPU, even_passes, fitting, micro_batches
 from align_bench.models.packed_attention import Piece, attending
 from align_bench.models.shared_prefixes import in_order
+from align_bench.models.transfer import on_device
 
 # Attention over a row grows with the square of its length, so that more answers would cost more than they save.
 ANSWERS_PER_ROW = 3
@@ -32,8 +33,8 @@ class Layout:
 
     Attributes:
         inputs: keyword arguments of a decoder: `input_ids` and `attention_mask` of shape [rows, longest]; where prompts
-            are shared, an additive mask of shape [rows, 1, longest, longest] and `position_ids`; where all is one row,
-            no mask.
+            are shared, and on accelerators, an additive mask of shape [rows, 1, longest, longest] and `position_ids`;
+            where all is one row, no mask.
         row: for each sequence, its row.
         columns: for each sequence, the columns of its tokens, prompt and answer, in order.
         pieces: what attention keeps to in one unpadded row; empty for padded rows.
@@ -135,8 +136,9 @@ def lay_out(inner: Any, sequences: Sequences, *, share: bool = True) -> Layout:
             stop = start + len(sequences[index][1])
             row[index], columns[index] = number, [*range(prompt), *range(start, stop)]
             start = stop
-    shared = len(groups) < len(sequences)
-    inputs = (_shared_inputs if shared else _plain_inputs)(inner, sequences, groups, max(lengths))
+    # transformers reads a plain mask, to see whether it hides anything, and an accelerator would be waited for.
+    whole = len(groups) < len(sequences) or (inner.device.type != "cpu" and _can_share(inner, max(lengths)))
+    inputs = (_shared_inputs if whole else _plain_inputs)(inner, sequences, groups, max(lengths))
     return Layout(inputs, row, columns)
 
 
@@ -201,21 +203,27 @@ def _length(sequences: Sequences, group: Sequence[int]) -> int:
 
 def _plain_inputs(inner: Any, sequences: Sequences, groups: Sequence[Sequence[int]], longest: int) -> dict[str, Tensor]:
     """Ids and their mask; the pad id is 0, which the mask hides."""
-    ids = torch.zeros(len(groups), longest, dtype=torch.long)
+    ids = _ids(sequences, groups, longest)
     mask = torch.zeros_like(ids)
+    for number, group in enumerate(groups):
+        mask[number, : _length(sequences, group)] = 1
+    return {"input_ids": on_device(ids, inner.device), "attention_mask": on_device(mask, inner.device)}
+
+
+def _ids(sequences: Sequences, groups: Sequence[Sequence[int]], longest: int) -> Tensor:
+    """Token ids of each group's row, padded with 0, on the host, shape [groups, longest]."""
+    ids = torch.zeros(len(groups), longest, dtype=torch.long)
     for number, group in enumerate(groups):
         tokens = [*sequences[group[0]][0], *(token for index in group for token in sequences[index][1])]
         ids[number, : len(tokens)] = torch.tensor(tokens)
-        mask[number, : len(tokens)] = 1
-    return {"input_ids": ids.to(inner.device), "attention_mask": mask.to(inner.device)}
+    return ids
 
 
 def _shared_inputs(
     inner: Any, sequences: Sequences, groups: Sequence[Sequence[int]], longest: int
 ) -> dict[str, Tensor]:
     """Each answer sees the prompt and itself, and stands right behind the prompt."""
-    plain = _plain_inputs(inner, sequences, groups, longest)
-    ids = plain["input_ids"].cpu()
+    ids = _ids(sequences, groups, longest)
     positions = torch.zeros_like(ids)
     owner = torch.full_like(ids, -1)  # 0: prompt, 1, 2, …: the answers, −1: padding
     for number, group in enumerate(groups):
@@ -227,14 +235,18 @@ def _shared_inputs(
             positions[number, answer] = len(sequences[index][0]) + torch.arange(answer.stop - answer.start)
             owner[number, answer] = place
             column = answer.stop
-    owner = owner.to(inner.device)
+    owner = on_device(owner, inner.device)
     # Padding sees padding: a row of the mask that allows nothing would give NaN.
     visible = (owner[:, :, None] == owner[:, None, :]) | ((owner[:, None, :] == 0) & (owner[:, :, None] > 0))
     causal = torch.ones(longest, longest, dtype=torch.bool, device=inner.device).tril()
     hidden = ~(visible & causal)[:, None]
     mask = torch.zeros(hidden.shape, dtype=inner.dtype, device=inner.device)
     mask.masked_fill_(hidden, torch.finfo(inner.dtype).min)
-    return plain | {"attention_mask": mask, "position_ids": positions.to(inner.device)}
+    return {
+        "input_ids": on_device(ids, inner.device),
+        "attention_mask": mask,
+        "position_ids": on_device(positions, inner.device),
+    }
 
 
 def _can_share(inner: Any, longest: int) -> bool:

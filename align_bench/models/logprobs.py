@@ -15,6 +15,7 @@ from align_bench.errors import ModelError, PluginError
 from align_bench.models.flops import passes
 from align_bench.models.head import head_log_squares, head_logps, log_softmax_at, log_squares
 from align_bench.models.layout import inner_of, lay_out
+from align_bench.models.transfer import on_device
 from align_bench.models.unfused import unfused
 
 if TYPE_CHECKING:
@@ -89,12 +90,12 @@ def response_parts(model: Any, rows: Sequences, prefixes: Sequence[int], *, conf
     """
     found = _predict(model, rows, squares=confidence)
     zeros = torch.zeros(len(rows), device=found.logps.device)
-    first = found.step < torch.tensor(prefixes, device=zeros.device)[found.sequence]
+    first = found.step < on_device(prefixes, zeros.device)[found.sequence]
     logps = zeros.index_add(0, found.sequence, found.logps)
     prefix = zeros.index_add(0, found.sequence, torch.where(first, found.logps, 0.0))
     if found.squares is None:
         return ResponseParts(logps, prefix, None)
-    tokens = torch.tensor([len(response) for _, response in rows], device=zeros.device)
+    tokens = on_device([len(response) for _, response in rows], zeros.device)
     sums = zeros.index_add(0, found.sequence, found.logps.detach() - found.squares)
     return ResponseParts(logps, prefix, sums / tokens)
 
@@ -130,12 +131,11 @@ def _predicted(inner: Any, rows: Sequences, *, squares: bool = False) -> _Predic
     layout = lay_out(inner, _read(rows))
     # A token is predicted by the hidden state before it.
     places = [
-        (index, step, layout.row[index], layout.columns[index][len(prompt) - 1 + step])
+        (index, step, layout.row[index], layout.columns[index][len(prompt) - 1 + step], token)
         for index, (prompt, response) in enumerate(rows)
-        for step in range(len(response))
+        for step, token in enumerate(response)
     ]
-    sequence, step, row, column = torch.tensor(places, device=inner.device).T
-    target = torch.tensor([token for _, response in rows for token in response], device=inner.device)
+    sequence, step, row, column, target = on_device(places, inner.device).T
     if _head_is_plain(inner):
         hidden = layout.through(inner, inner.get_decoder()).last_hidden_state[row, column]
         head = inner.get_output_embeddings()
@@ -296,25 +296,28 @@ def attacked_scores(
     """
     inner = inner_of(model)
     layout = lay_out(inner, rows, share=False)  # a step is taken in each answer's own prompt
-    mask = layout.inputs["attention_mask"]
+    ids = layout.inputs["input_ids"]
+    others = {name: value for name, value in layout.inputs.items() if name != "input_ids"}
+    lengths = on_device([len(columns) for columns in layout.columns], inner.device)
+    real = torch.arange(ids.shape[1], device=inner.device) < lengths[:, None]
     decoder = getattr(inner, inner.base_model_prefix)
 
     def scored(embeddings: Tensor) -> Tensor:
-        hidden = decoder(inputs_embeds=embeddings, attention_mask=mask, use_cache=False).last_hidden_state
+        hidden = decoder(inputs_embeds=embeddings, **others, use_cache=False).last_hidden_state
         return head_scores(model, _at_ends(hidden, layout))
 
     training = torch.is_grad_enabled()
     passes(inner, rows, forward=2, backward=1 + 2 * training)
     with torch.enable_grad():
-        embeddings = input_embeddings(model)(layout.inputs["input_ids"])
+        embeddings = input_embeddings(model)(ids)
         if not embeddings.requires_grad:
             embeddings.requires_grad_()
         clean = scored(embeddings)
         (gradient,) = torch.autograd.grad(clean.sum(), embeddings, retain_graph=training)
     gradient = gradient.float()
     steepest = gradient / _row_norm(gradient).clamp(min=torch.finfo(gradient.dtype).tiny)
-    radius = epsilon * _row_norm(embeddings.detach().float() * mask[..., None])
-    step = torch.tensor(directions, device=inner.device)[:, None, None] * radius * steepest
+    radius = epsilon * _row_norm(embeddings.detach().float() * real[..., None])
+    step = on_device(directions, inner.device)[:, None, None] * radius * steepest
     attacked = scored(embeddings + step.to(embeddings.dtype))
     return (clean, attacked) if training else (clean.detach(), attacked.detach())
 
@@ -327,7 +330,9 @@ def _row_norm(values: Tensor) -> Tensor:
 
 def _at_ends(hidden: Tensor, layout: Layout) -> Tensor:
     """The states at each row's last token, shape [rows, width]."""
-    return hidden[layout.row, [columns[-1] for columns in layout.columns]]
+    last = [(row, columns[-1]) for row, columns in zip(layout.row, layout.columns, strict=True)]
+    row, column = on_device(last, hidden.device).T
+    return hidden[row, column]
 
 
 def _head_is_plain(inner: Any) -> bool:

@@ -20,6 +20,7 @@ from align_bench.models.logprobs import (
     last_states,
     scores,
 )
+from align_bench.models.transfer import on_device
 
 if TYPE_CHECKING:
     from align_bench.api import Auxiliary, BiasExpert
@@ -50,8 +51,8 @@ def pair_scores(values: Tensor, sequences: Sequences) -> PairScores:
     return PairScores(
         chosen=chosen,
         rejected=rejected,
-        chosen_tokens=torch.tensor(counts[: len(chosen)], device=values.device),
-        rejected_tokens=torch.tensor(counts[len(chosen) :], device=values.device),
+        chosen_tokens=on_device(counts[: len(chosen)], values.device),
+        rejected_tokens=on_device(counts[len(chosen) :], values.device),
     )
 
 
@@ -111,9 +112,10 @@ class _TwoHeads(Companion):
         found = torch.empty(2, len(sequences), device=model.device)
         with torch.no_grad():
             for micro in training_passes(model, range(len(sequences)), lengths, max_tokens=max_tokens):
-                found[:, micro] = torch.stack(self._both(model, [sequences[index] for index in micro]))
+                both = torch.stack(self._both(model, [sequences[index] for index in micro]))
+                found[:, on_device(micro, found.device)] = both
         self._scores, self._length_scores = found
-        self._tokens = torch.tensor([len(answer) for _, answer in sequences], device=model.device)
+        self._tokens = on_device([len(answer) for _, answer in sequences], found.device)
 
     def record(self, model: Any, sequences: Sequences) -> LengthHeadScores:
         kept, length = self._both(model, sequences)
@@ -162,7 +164,7 @@ class _CountExpert(_Expert):
         self.layers = nn.Sequential(nn.Linear(1, declared.width), nn.Tanh(), nn.Linear(declared.width, 1))
 
     def bias(self, model: Any, sequences: Sequences) -> Tensor:
-        counts = torch.tensor([[math.log(len(answer))] for _, answer in sequences], device=model.device)
+        counts = on_device([[math.log(len(answer))] for _, answer in sequences], model.device)
         result: Tensor = self.layers(counts).squeeze(-1)
         return result
 
@@ -180,14 +182,17 @@ class _NoisyExpert(_Expert):
 
     def bias(self, model: Any, sequences: Sequences) -> Tensor:
         ids = [torch.tensor([*prompt, *answer]) for prompt, answer in sequences]
-        padded = pad_sequence(ids, batch_first=True).to(self.head.weight.device)
+        padded = on_device(pad_sequence(ids, batch_first=True), self.head.weight.device)
         with torch.no_grad():
             inputs = input_embeddings(model)(padded).float()
             if self.noise:
                 inputs = inputs + self.noise * torch.randn_like(inputs)
-        lengths = torch.tensor([len(sequence) for sequence in ids])
-        _, last = self.recurrent(pack_padded_sequence(inputs, lengths, batch_first=True, enforce_sorted=False))
-        result: Tensor = self.head(last[-1]).squeeze(-1)
+        # Sorted here, on the host: torch would wait for the device to do the same.
+        lengths, order = torch.tensor([len(sequence) for sequence in ids]).sort(descending=True)
+        longest_first = inputs[on_device(order, inputs.device)]
+        _, last = self.recurrent(pack_padded_sequence(longest_first, lengths, batch_first=True))
+        as_given = last[-1][on_device(order.argsort(), inputs.device)]
+        result: Tensor = self.head(as_given).squeeze(-1)
         return result
 
 

@@ -23,6 +23,7 @@ from align_bench.errors import DataError
 from align_bench.models.layout import training_passes
 from align_bench.models.logprobs import response_logps, response_parts, scores
 from align_bench.models.positions import positions_of, within
+from align_bench.models.transfer import on_device
 from align_bench.train.auxiliary import companion_of, pair_scores
 from align_bench.train.moving_reference import MovingFeed, MovingReference
 from align_bench.train.plugin_code import plugin_code
@@ -89,14 +90,14 @@ class PairFeed:
         values |= {
             "chosen": chosen,
             "rejected": rejected,
-            "chosen_tokens": torch.tensor([len(row.chosen) for row in rows], device=chosen.device),
-            "rejected_tokens": torch.tensor([len(row.rejected) for row in rows], device=chosen.device),
+            "chosen_tokens": on_device([len(row.chosen) for row in rows], chosen.device),
+            "rejected_tokens": on_device([len(row.rejected) for row in rows], chosen.device),
         }
         if self.reading.reference:
             assert self.reference is not None, "the method reads one"
             prefixes = ("", "prefix_") if self.reading.prefix else ("",)
             for name in [prefix + side for prefix in prefixes for side in ("chosen", "rejected")]:
-                values[f"ref_{name}"] = self.reference[name][list(examples)].to(chosen)
+                values[f"ref_{name}"] = on_device(self.reference[name][list(examples)], chosen.device, chosen.dtype)
         if self._single is not None:
             values |= self._single.of_the_batch(chosen)
         return as_record(self.reading, values)
@@ -142,10 +143,11 @@ class ChosenFeed:
         indices = [self.examples[example] for example in examples]
         sequences = [(row.prompt, row.chosen or ()) for row in (self.rows[index] for index in indices)]
         logps = response_logps(model, sequences)
-        tokens = torch.tensor([len(answer) for _, answer in sequences], device=logps.device)
+        tokens = on_device([len(answer) for _, answer in sequences], logps.device)
         if self.reference is None:
             return ChosenLogps(logps, tokens)
-        return ReferencedChosenLogps(logps, tokens, self.reference["chosen"][indices].to(logps))
+        reference = on_device(self.reference["chosen"][indices], logps.device, logps.dtype)
+        return ReferencedChosenLogps(logps, tokens, reference)
 
 
 class UnpairedFeed:
@@ -188,10 +190,11 @@ class UnpairedFeed:
         limit = positions_of(model)
         sequences = [mismatched_sequence(self.rows, self.partner, *self.examples[one], limit=limit) for one in batch]
         lengths = [len(prompt) + len(answer) for prompt, answer in sequences]
-        found = torch.empty(len(batch))
+        found = torch.empty(len(batch), device=model.device)
         with torch.no_grad():
             for micro in training_passes(model, range(len(batch)), lengths, max_tokens=max_tokens):
-                found[micro] = response_logps(model, [sequences[index] for index in micro]).cpu()
+                logps = response_logps(model, [sequences[index] for index in micro])
+                found[on_device(micro, found.device)] = logps
         self._mismatched = found
         self._ref_mismatched = self._known(self.reference, batch, "mismatched_")
 
@@ -200,19 +203,21 @@ class UnpairedFeed:
 
     def record(self, model: Any, examples: Sequence[int]) -> Batch:
         logps = response_logps(model, [self._sequence(example) for example in examples])
-        tokens = torch.tensor([len(self._sequence(example)[1]) for example in examples], device=logps.device)
-        desirable = torch.tensor([self.examples[example][1] == "chosen" for example in examples], device=logps.device)
+        tokens = on_device([len(self._sequence(example)[1]) for example in examples], logps.device)
+        desirable = on_device([self.examples[example][1] == "chosen" for example in examples], logps.device)
         values = {"logps": logps, "tokens": tokens, "desirable": desirable}
         if self.reading.reference:
             assert self.reference is not None, "the method reads one"
-            values["ref_logps"] = self._known(self.reference, examples, "").to(logps)
+            known = self._known(self.reference, examples, "")
+            values["ref_logps"] = on_device(known, logps.device, logps.dtype)
         if self.reading.mismatched:
             values |= self.of_the_batch(logps)
         return as_record(self.reading, values)
 
     def of_the_batch(self, like: Tensor) -> dict[str, Tensor]:
         """What the batch that was begun says of mismatched answers, on the device of that tensor."""
-        return {"mismatched": self._mismatched.to(like), "ref_mismatched": self._ref_mismatched.to(like)}
+        found = {"mismatched": self._mismatched, "ref_mismatched": self._ref_mismatched}
+        return {name: on_device(values, like.device, like.dtype) for name, values in found.items()}
 
 
 class MarginFeed:
@@ -229,7 +234,7 @@ class MarginFeed:
     def record(self, model: Any, examples: Sequence[int]) -> Batch:
         record = self.feed.record(model, examples)
         assert isinstance(record, PairLogps | PairScores), "margins are of pairs"
-        margin = self.margins[list(examples)].to(record.chosen)
+        margin = on_device(self.margins[list(examples)], record.chosen.device, record.chosen.dtype)
         return as_record(self.reading, fields_of(record) | {"margin": margin})
 
 
@@ -266,7 +271,7 @@ class BatchFeed:
         assert self._whole is not None, "the batch was begun"
         record = self.feed.record(model, examples)
         device = next(value.device for value in fields_of(record).values() if isinstance(value, Tensor))
-        place = torch.tensor([self._places[example] for example in examples], device=device)
+        place = on_device([self._places[example] for example in examples], device)
         whole = {"batch": self._whole, "place": place, "running": self.running}
         return as_record(self.algorithm.reading, fields_of(record) | whole)
 
@@ -277,7 +282,7 @@ def in_one(records: Sequence[Batch], order: Tensor, reading: Reading) -> Batch:
     for name, first in fields_of(records[0]).items():
         assert isinstance(first, Tensor), "rows hold tensors"
         parts = torch.cat([getattr(record, name) for record in records])
-        values[name] = first if name in OF_THE_BATCH else parts[order.to(parts.device)]
+        values[name] = first if name in OF_THE_BATCH else parts[on_device(order, parts.device)]
     return as_record(reading.of_rows, values)
 
 

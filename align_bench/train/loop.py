@@ -16,7 +16,7 @@ from align_bench.train.feeds import BatchFeed, feed_of
 from align_bench.train.job import TrainLog
 from align_bench.train.moving_reference import MovingReference
 from align_bench.train.plugin_code import plugin_code
-from align_bench.train.steps import Budget, State, accumulated, one_process
+from align_bench.train.steps import Budget, State, Sums, accumulated, one_process
 
 if TYPE_CHECKING:
     from align_bench.api import Loss, OfflineAlgorithm
@@ -78,7 +78,7 @@ def _accumulate(
     feed: Feed,
     batch: Sequence[int],
     max_tokens: int,
-) -> dict[str, float]:
+) -> Sums:
     """Backward over the micro-batches of one effective batch; returns the sums of what the log shows."""
     feed.begin(job.model, batch, max_tokens)
     parts = training_passes(job.model, batch, feed.lengths, max_tokens=max_tokens)

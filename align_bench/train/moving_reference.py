@@ -12,6 +12,7 @@ from torch import Tensor
 from align_bench.api.batches import OF_THE_BATCH, fields_of
 from align_bench.api.readings import as_record
 from align_bench.models.layout import training_passes
+from align_bench.models.transfer import on_device
 
 if TYPE_CHECKING:
     from align_bench.api import Batch
@@ -86,7 +87,8 @@ class MovingFeed:
         record = self.feed.record(model, examples)
         if not self._known:
             return record
-        places = [self._places[example] for example in examples]
+        device = next(value.device for value in self._known.values())
+        places = on_device([self._places[example] for example in examples], device)
         known = {name: value if name in OF_THE_BATCH else value[places] for name, value in self._known.items()}
         return as_record(self.reading, fields_of(record) | known)
 

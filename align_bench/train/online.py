@@ -18,9 +18,10 @@ from align_bench.models.generate import Decoding, generate
 from align_bench.models.layout import training_passes
 from align_bench.models.logprobs import token_logps
 from align_bench.models.start import as_reference
+from align_bench.models.transfer import on_device
 from align_bench.train.job import TrainLog
 from align_bench.train.plugin_code import plugin_code
-from align_bench.train.steps import Budget, State, accumulated, one_process
+from align_bench.train.steps import Budget, State, Sums, accumulated, one_process
 
 if TYPE_CHECKING:
     from align_bench.api import Advantages, Loss, OnlineAlgorithm
@@ -62,8 +63,7 @@ def train_online(job: TrainingJob[OnlineAlgorithm], tokenizer: Any, reward: Rewa
         for _ in range(rollout.updates):
             model.train()
             sums = budget.run(partial(_update, accelerator, job, batch), model)
-            sums |= {name: value * len(batch.sequences) for name, value in batch.facts.items()}
-            entry = state.advance(accelerator, sums, len(batch.sequences), batch.tokens)
+            entry = state.advance(accelerator, sums, len(batch.sequences), batch.tokens, batch.facts)
             entry["seconds"] = time.monotonic() - started
             job.log(entry)
             job.update(state.step, total, f"reward {entry['reward']:.3f}")
@@ -102,12 +102,12 @@ def _gather(
     rows = [row for row in prompts for _ in range(rollout.samples)]
     answers = [answer for several in answered for answer in several]
     sequences = [(row.prompt, answer.ids) for row, answer in zip(rows, answers, strict=True)]
-    scores = torch.tensor(list(reward(rows, [answer.ids for answer in answers])), device=model.device)
-    unfinished = torch.tensor([not answer.finished for answer in answers], device=model.device)
+    scores = on_device(list(reward(rows, [answer.ids for answer in answers])), model.device)
+    unfinished = on_device([not answer.finished for answer in answers], model.device)
     logps, values = _measure(model, sequences, max_tokens, getattr(model, "value_head", None))
     with as_reference(model, job.reference):
         ref_logps, _ = _measure(model, sequences, max_tokens, None)
-    lengths = torch.tensor([len(answer.ids) for answer in answers], device=model.device)
+    lengths = on_device([len(answer.ids) for answer in answers], model.device)
     rewards = scores - rollout.missing_eos_penalty * unfinished
     group = torch.arange(len(prompts), device=model.device).repeat_interleave(rollout.samples)
     mask = torch.arange(logps.shape[1], device=model.device) < lengths[:, None]
@@ -142,15 +142,14 @@ def _measure(
     with torch.no_grad():
         for micro in training_passes(model, range(len(sequences)), lengths, max_tokens=max_tokens):
             found, valued = token_logps(model, [sequences[index] for index in micro], value_head)
-            logps[micro, : found.shape[1]] = found
+            places = on_device(micro, logps.device)
+            logps[places, : found.shape[1]] = found
             if values is not None and valued is not None:
-                values[micro, : found.shape[1]] = valued
+                values[places, : found.shape[1]] = valued
     return logps, values
 
 
-def _update(
-    accelerator: Accelerator, job: TrainingJob[OnlineAlgorithm], batch: _Batch, max_tokens: int
-) -> dict[str, float]:
+def _update(accelerator: Accelerator, job: TrainingJob[OnlineAlgorithm], batch: _Batch, max_tokens: int) -> Sums:
     """Backward over the micro-batches of one batch of answers; returns the sums of what the log shows."""
     lengths = [len(prompt) + len(answer) for prompt, answer in batch.sequences]
     parts = training_passes(job.model, range(len(lengths)), lengths, max_tokens=max_tokens)
@@ -168,11 +167,13 @@ def _record(model: Any, batch: _Batch, rows: Sequence[int]) -> Rollouts:
     time = logps.shape[1]
     old, made = batch.experience, batch.made
 
+    places = on_device(rows, logps.device)
+
     def picked(tensor: Tensor) -> Tensor:
-        return tensor[list(rows), :time]
+        return tensor[places, :time]
 
     given = (logps, picked(old.logps), picked(old.ref_logps), picked(old.mask), picked(made.advantages))
-    mean_tokens = float(old.mask.sum()) / len(old.mask)
+    mean_tokens = sum(len(answer) for _, answer in batch.sequences) / len(batch.sequences)
     if values is None or not (isinstance(old, CriticExperience) and isinstance(made, CriticAdvantages)):
         return Rollouts(*given, mean_tokens)
     return CriticRollouts(*given, mean_tokens, values, picked(old.values), picked(made.returns))

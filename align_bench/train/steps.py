@@ -6,7 +6,8 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -21,6 +22,10 @@ from align_bench.train.checkpoints import Checkpoint
 if TYPE_CHECKING:
     from align_bench.api import Algorithm, Loss, Running
     from align_bench.train.job import TrainingJob
+
+
+T = TypeVar("T")
+NO_FACTS: Mapping[str, float] = {}
 
 
 def one_process() -> Accelerator:
@@ -38,13 +43,26 @@ def one_process() -> Accelerator:
     return accelerator
 
 
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """What the log shows of one effective batch: scalars on the model's device, which nobody has waited for.
+
+    Attributes:
+        values: sums over the examples, float64.
+        correlations: Pearson's r, not finite where a side does not vary.
+    """
+
+    values: Mapping[str, Tensor]
+    correlations: Mapping[str, Tensor]
+
+
 class Budget:
     """Padded tokens per micro-batch; halved whenever device or host run out of memory, and the step done again."""
 
     def __init__(self, tokens: int) -> None:
         self.tokens = tokens
 
-    def run(self, attempt: Callable[[int], dict[str, float]], model: Any) -> dict[str, float]:
+    def run(self, attempt: Callable[[int], T], model: Any) -> T:
         """What an attempt returns that is given as many tokens as fit."""
         while True:
             try:
@@ -57,25 +75,28 @@ class Budget:
             torch.cuda.empty_cache()
 
 
-def accumulated(accelerator: Accelerator, losses: Iterable[Loss], examples: int) -> dict[str, float]:
-    """Backward over the losses of micro-batches, which together have so many examples.
-
-    Returns:
-        The sums over examples of what the log shows.
-    """
-    sums: dict[str, float] = {}
+def accumulated(accelerator: Accelerator, losses: Iterable[Loss], examples: int) -> Sums:
+    """Backward over the losses of micro-batches, which together have so many examples."""
+    sums: dict[str, Tensor] = {}
     correlated: dict[str, list[Tensor]] = {}
     for loss in losses:
         accelerator.backward(loss.values.sum() / examples)
         for name, value in _logged(loss).items():
-            sums[name] = sums.get(name, 0.0) + value
+            sums[name] = sums[name] + value if name in sums else value
         for name, values in loss.correlations.items():
             correlated.setdefault(name, []).append(torch.stack([value.detach().float() for value in values]))
-    found = {name: float(torch.cat(parts, dim=1).corrcoef()[0, 1]) for name, parts in correlated.items()}
-    return sums | {name: value * examples for name, value in found.items() if math.isfinite(value)}
+    return Sums(sums, {name: _correlation(torch.cat(parts, dim=1)) for name, parts in correlated.items()})
 
 
-def _logged(loss: Loss) -> dict[str, float]:
+def _correlation(both: Tensor) -> Tensor:
+    """Pearson's r of two rows, as `torch.corrcoef` has it, which looks at numbers on the way."""
+    apart = both - both.mean(1, keepdim=True)
+    covariance = apart @ apart.T / (both.shape[1] - 1)
+    deviation = covariance.diagonal().sqrt()
+    return (covariance[0, 1] / deviation[0] / deviation[1]).clamp(-1, 1)
+
+
+def _logged(loss: Loss) -> dict[str, Tensor]:
     """Sums over the micro-batch of the loss, the rewards and the method's own metrics."""
     values: dict[str, Tensor] = {"loss": loss.values, **loss.metrics}
     if loss.chosen_rewards is not None and loss.rejected_rewards is not None:
@@ -84,7 +105,16 @@ def _logged(loss: Loss) -> dict[str, float]:
         values["accuracy"] = (margin > 0).float() + 0.5 * (margin == 0).float()
     if loss.rewards is not None:
         values["reward"] = loss.rewards
-    return {name: float(value.detach().sum()) for name, value in values.items()}
+    return {name: value.detach().sum().double() for name, value in values.items()}
+
+
+def _read(sums: Sums, examples: int, norm: Tensor) -> tuple[dict[str, float], dict[str, float], float]:
+    """The means over the examples, the correlations that there are, and the gradient's norm, in one copy."""
+    scalars = [*sums.values.values(), *sums.correlations.values(), norm]
+    *read, gradient_norm = torch.stack([scalar.double() for scalar in scalars]).tolist()
+    means = {name: value / examples for name, value in zip(sums.values, read, strict=False)}
+    correlations = zip(sums.correlations, read[len(means) :], strict=True)
+    return means, {name: value for name, value in correlations if math.isfinite(value)}, gradient_norm
 
 
 def _groups(model: Any, learning_rate: float) -> list[dict[str, Any]]:
@@ -135,23 +165,38 @@ class State:
         self._saved = time.monotonic()
 
     def advance(
-        self, accelerator: Accelerator, sums: Mapping[str, float], examples: int, tokens: int
+        self, accelerator: Accelerator, sums: Sums, examples: int, tokens: int, facts: Mapping[str, float] = NO_FACTS
     ) -> dict[str, float]:
-        """One optimizer step from the accumulated gradients; returns its log entry."""
-        norm = float(accelerator.clip_grad_norm_(list(self.trainable.values()), self.settings.max_grad_norm))
-        means = {name: value / examples for name, value in sums.items()}
-        if not (math.isfinite(means["loss"]) and math.isfinite(norm)):
-            raise PluginError(
-                f"loss {means['loss']} and gradient norm {norm} at step {self.step + 1}: training diverged",
-                fix="lower its learning_rate, or check the loss at extreme margins",
-            )
+        """One optimizer step from the accumulated gradients; all of its numbers are read at once, at its end.
+
+        Args:
+            accelerator: what clips.
+            sums: of the effective batch.
+            examples: in it.
+            tokens: that these brought.
+            facts: further numbers for the log.
+
+        Returns:
+            Its log entry.
+
+        Raises:
+            PluginError: the loss or the gradient is not finite.
+        """
+        norm = accelerator.clip_grad_norm_(list(self.trainable.values()), self.settings.max_grad_norm)
         rate = self.scheduler.get_last_lr()[0]
         self.optimizer.step()
         self.scheduler.step()
         self.optimizer.zero_grad(set_to_none=True)
+        means, correlations, gradient_norm = _read(sums, examples, norm)
+        if not (math.isfinite(means["loss"]) and math.isfinite(gradient_norm)):
+            raise PluginError(
+                f"loss {means['loss']} and gradient norm {gradient_norm} at step {self.step + 1}: training diverged",
+                fix="lower its learning_rate, or check the loss at extreme margins",
+            )
         self.step += 1
         self.tokens += tokens
-        entry = {"step": self.step, **means, "learning_rate": rate, "gradient_norm": norm}
+        numbers = {**means, **correlations, **facts}
+        entry = {"step": self.step, **numbers, "learning_rate": rate, "gradient_norm": gradient_norm}
         self.log.append(entry)
         return entry
 

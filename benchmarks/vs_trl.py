@@ -28,6 +28,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
+import history
 import vs_trl_table as table
 from rich.console import Console
 from rich.markdown import Markdown
@@ -322,6 +323,8 @@ def main() -> int:
     if left:
         console.print(f"out of time; {len(left)} parts are left: the same command with --append {path} goes on")
     console.print(f"result: {path} and {path.with_suffix('.md').name}")
+    if path.parent.resolve() == HERE / "results":
+        history.append(result, path.name)
     return 1 if result["failures"] else 0
 
 

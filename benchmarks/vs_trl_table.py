@@ -212,9 +212,48 @@ NOTES = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Repeats of the same work on both sides.
+
+    Attributes:
+        what: the work.
+        ours, theirs: what each repeat took, in the unit.
+        unit: of both.
+        target: how many times less ours is to take; None where that is no comparison of like with like.
+        rates: tokens per second of each side, as words; empty where tokens say nothing.
+    """
+
+    what: str
+    ours: Numbers
+    theirs: Numbers
+    unit: str
+    target: Target | None
+    rates: tuple[str, ...] = ()
+
+    @property
+    def ratios(self) -> Spread:
+        """How many times less ours took."""
+        return ratios(self.theirs, self.ours)
+
+    def row(self) -> Row:
+        """Its row of the table."""
+        cells = [f"{spread(side)} {self.unit}" for side in (self.ours, self.theirs)]
+        if self.rates:
+            cells = [f"{cell}, {rate}" for cell, rate in zip(cells, self.rates, strict=True)]
+        found, aim = self.ratios, self.target
+        aims = ("", "", "") if aim is None else (f"{aim.gate:g}", f"{aim.goal:g}", aim.verdict(found.median))
+        return (self.what, *cells, str(found), *aims)
+
+
 def times(parts: Mapping[str, Mapping[str, Any]]) -> list[Row]:
     """Rows of the table of times."""
-    rows: list[Row] = []
+    return [one.row() for one in comparisons(parts)]
+
+
+def comparisons(parts: Mapping[str, Mapping[str, Any]]) -> list[Comparison]:
+    """What parts under one precision and one allocator come to."""
+    rows: list[Comparison] = []
     for method in METHODS:
         if method in parts:
             rows += _training(method, parts[method]["sides"])
@@ -228,14 +267,14 @@ def times(parts: Mapping[str, Mapping[str, Any]]) -> list[Row]:
     if "suite" in parts:
         sides = parts["suite"]["sides"]
         rows.append(
-            _row("whole suite", sides["ours"]["seconds"], sides["trl"]["seconds"], "s", SUITE),
+            Comparison("whole suite", sides["ours"]["seconds"], sides["trl"]["seconds"], "s", SUITE),
         )
     if "online" in parts:
         rows += _online(parts["online"]["sides"])
     return rows
 
 
-def _training(method: str, sides: Mapping[str, Any]) -> list[Row]:
+def _training(method: str, sides: Mapping[str, Any]) -> list[Comparison]:
     """A step as TRL's does it: where TRL's computes the reference in every step, with ours; then what is left of it."""
     ours, theirs = sides["ours"], sides["trl"]
     if "reference_seconds" not in ours:
@@ -243,7 +282,7 @@ def _training(method: str, sides: Mapping[str, Any]) -> list[Row]:
     whole = {**ours, "seconds": with_reference(ours)}
     return [
         _time(f"{method}, a step with its reference pass", whole, theirs, STEP[method]),
-        _row(f"{method}, reference stored; TRL's computes it", ours["seconds"], theirs["seconds"], "s", None),
+        Comparison(f"{method}, reference stored; TRL's computes it", ours["seconds"], theirs["seconds"], "s", None),
     ]
 
 
@@ -260,7 +299,7 @@ def _mismatched(side: Mapping[str, Any]) -> list[float]:
     return side.get("mismatched_seconds") or [0.0] * len(side["seconds"])
 
 
-def _five(methods: Sequence[Mapping[str, Any]]) -> Row:
+def _five(methods: Sequence[Mapping[str, Any]]) -> Comparison:
     """Steps of all methods; the base's pass over the answers, which they share, once: the longest that was measured."""
     repeats = min(len(sides[name]["seconds"]) for sides in methods for name in ("ours", "trl"))
     own = [sides["ours"] for sides in methods]
@@ -270,21 +309,23 @@ def _five(methods: Sequence[Mapping[str, Any]]) -> Row:
         for place in range(repeats)
     ]
     theirs = [sum(sides["trl"]["seconds"][place] for sides in methods) for place in range(repeats)]
-    return _row("five methods, with reference passes", ours, theirs, "s", FIVE_METHODS)
+    return Comparison("five methods, with reference passes", ours, theirs, "s", FIVE_METHODS)
 
 
-def _scoring(sides: Mapping[str, Any]) -> list[Row]:
+def _scoring(sides: Mapping[str, Any]) -> list[Comparison]:
     ours, naive, theirs = (sides[name] for name in ("ours", "naive", "trl"))
     return [
-        _row("scoring, both passes, against TRL's evaluate", ours["both_seconds"], theirs["seconds"], "s", EVALUATE),
-        _row(
+        Comparison(
+            "scoring, both passes, against TRL's evaluate", ours["both_seconds"], theirs["seconds"], "s", EVALUATE
+        ),
+        Comparison(
             "scoring, both passes, against a naive sorted loop",
             ours["both_seconds"],
             naive["both_seconds"],
             "s",
             SORTED_LOOP,
         ),
-        _row(
+        Comparison(
             "scoring, the policy alone; TRL's measures the reference too",
             ours["policy_seconds"],
             theirs["seconds"],
@@ -300,13 +341,13 @@ def _scoring(sides: Mapping[str, Any]) -> list[Row]:
     ]
 
 
-def _online(sides: Mapping[str, Any]) -> list[Row]:
+def _online(sides: Mapping[str, Any]) -> list[Comparison]:
     """By the token, for what is sampled differs; PPO beside RLOO is another method, with a critic to train."""
     unit = "s per 1,000 tokens"
     ours, ppo, theirs = (_by_token(sides[name]) for name in ("ours", "ours, ppo", "trl"))
     return [
-        _row("RLOO, against TRL's RLOO", ours, theirs, unit, None),
-        _row("PPO, against TRL's RLOO, another method", ppo, theirs, unit, None),
+        Comparison("RLOO, against TRL's RLOO", ours, theirs, unit, None),
+        Comparison("PPO, against TRL's RLOO, another method", ppo, theirs, unit, None),
     ]
 
 
@@ -314,17 +355,10 @@ def _by_token(side: Mapping[str, Any]) -> list[float]:
     return [1000 * seconds / tokens for seconds, tokens in zip(side["seconds"], side["tokens"], strict=True)]
 
 
-def _time(what: str, ours: Mapping[str, Any], theirs: Mapping[str, Any], target: Target | None) -> Row:
-    """A row with tokens per second beside the seconds."""
-    rates = [_per_second(side) for side in (ours, theirs)]
-    name, *cells = _row(what, ours["seconds"], theirs["seconds"], "s", target)
-    return (name, f"{cells[0]}, {rates[0]}", f"{cells[1]}, {rates[1]}", *cells[2:])
-
-
-def _row(what: str, ours: Numbers, theirs: Numbers, unit: str, target: Target | None) -> Row:
-    found = ratios(theirs, ours)
-    aims = ("", "", "") if target is None else (f"{target.gate:g}", f"{target.goal:g}", target.verdict(found.median))
-    return (what, f"{spread(ours)} {unit}", f"{spread(theirs)} {unit}", str(found), *aims)
+def _time(what: str, ours: Mapping[str, Any], theirs: Mapping[str, Any], target: Target | None) -> Comparison:
+    """With tokens per second beside the seconds."""
+    rates = (_per_second(ours), _per_second(theirs))
+    return Comparison(what, ours["seconds"], theirs["seconds"], "s", target, rates)
 
 
 def memories(parts: Mapping[str, Mapping[str, Any]]) -> list[Row]:

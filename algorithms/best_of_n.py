@@ -7,10 +7,11 @@ from align_bench.api import selection
 
 @selection(paper="arXiv:2112.09332", kl_bound=lambda n: math.log(n) - (n - 1) / n)
 def best_of_n(rewards: Tensor) -> Tensor:
-    """Best of n: of n answers that the base samples, the one that the reward model likes best; nothing is trained.
+    """Best of n: of n answers of the base, or of its start, the one with the highest reward; nothing is trained.
 
     Equation:
-        y = argmax_i r(x, y_i),  y_1 … y_n ~ π_base(·|x);  KL(π ‖ π_base) ≤ log n − (n − 1)/n nats
+        y = argmax_i r(x, y_i),  y_1 … y_n ~ π_0(·|x);  KL(π ‖ π_0) ≤ log n − (n − 1)/n nats
+        π_0: the base, or the policy that `start_from` names
 
     Args:
         rewards: the reward model's scores of the candidates, shape [prompts, n], in its own unit.
@@ -25,6 +26,7 @@ def best_of_n(rewards: Tensor) -> Tensor:
         Tests hold it to the highest reward among the candidates.
 
     Differs from the source:
-        1. Candidates are answers of the suite's base, not of a policy fine-tuned on demonstrations.
+        1. Candidates are answers of the suite's base by default; the source's policy is fine-tuned on demonstrations,
+           as with `start_from: sft`.
     """
     return rewards.argmax(1)

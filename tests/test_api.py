@@ -870,6 +870,7 @@ def test_selection_has_the_parameters_of_every_selection() -> None:
     assert declared.pick(torch.zeros(2, 3), given) == [2, 2]
     assert (declared.kind, declared.online, declared.rewarded, declared.searched) == ("policy", False, True, {})
     assert "among 3 of the base" in declared.remarks(given)[0]
+    assert "among 3 of sft, sampled" in declared.remarks(given, start="sft")[0]
 
 
 def everything(job: Job, *, rate: Annotated[float, Gt(0)] = 0.5) -> None:

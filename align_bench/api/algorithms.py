@@ -23,7 +23,7 @@ FAMILIES: Mapping[str, str] = {
     "unpaired": "Single answers",
     "scores": "Reward models",
     "rollouts": "Online, against a reward",
-    "candidates": "Choice among answers of the base",
+    "candidates": "Choice among answers",
 }
 
 
@@ -138,8 +138,13 @@ class Algorithm(ABC):
         """Whether it reads the reference log-probabilities that are computed once for all methods."""
         return "yes" if self.reference else "no"
 
-    def remarks(self, parameters: Parameters) -> tuple[str, ...]:
-        """What a reader of its numbers has to know beside its hyper-parameters."""
+    def remarks(self, parameters: Parameters, start: str = "the base") -> tuple[str, ...]:
+        """What a reader of its numbers has to know beside its hyper-parameters.
+
+        Args:
+            parameters: all of its hyper-parameters.
+            start: what it starts from, in words.
+        """
         return ()
 
     def obstacle_here(self) -> str | None:
@@ -164,7 +169,7 @@ class Algorithm(ABC):
         if RENAMED.get(name) in self.parameters:
             return f"It is called {RENAMED[name]} now."
         every = [] if self.learning_rate is None else ["learning_rate", *OWN_SETTINGS]
-        every += START_SETTINGS if self.kind == "policy" else ()
+        every += START_SETTINGS if self.kind == "policy" else ["start_from"]
         return nearest(name, [*self.parameters, *every], what="parameter")
 
 

@@ -119,7 +119,7 @@ class OfflineAlgorithm(Algorithm):
             )
         return found
 
-    def remarks(self, parameters: Parameters) -> tuple[str, ...]:
+    def remarks(self, parameters: Parameters, start: str = "the base") -> tuple[str, ...]:
         """When its reference moves, where it does."""
         steps = self.sync_steps(parameters)
         if steps is None:

@@ -20,7 +20,7 @@ class RolloutSettings:
     """How an online method gathers its answers. Each of these is a hyper-parameter of every online method.
 
     Attributes:
-        reward: a reward method of the same suite, or gold.
+        reward: a reward method of the same suite, or one of its cells, or gold.
         samples: answers to each prompt of a batch.
         updates: optimizer steps on each batch of answers; more than one makes it partly off-policy.
         max_new_tokens: longest answer, in tokens.

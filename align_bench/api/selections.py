@@ -1,4 +1,4 @@
-"""Methods that train nothing: of several answers that the base writes to a prompt, they pick one by a reward."""
+"""Methods that train nothing: of several answers of the base, or of a start, they pick one by a reward."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class CandidateSettings:
     """How every selection gathers what it picks among; the suite's `generate:` says the rest.
 
     Attributes:
-        reward: a reward method of the same suite, or gold.
-        n: candidates, answers of the base to one prompt.
-        temperature: of sampling them, no unit; the KL bound is against the base as sampled at it.
+        reward: a reward method of the same suite, or one of its cells, or gold.
+        n: candidates, answers of the base, or of the policy that `start_from` names, to one prompt.
+        temperature: of sampling them, no unit; the KL bound is against that model as sampled at it.
     """
 
     reward: str = "rm"
@@ -38,13 +38,13 @@ class CandidateSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection(Algorithm):
-    """A method that trains nothing: of several answers that the base writes to a prompt, it picks one by a reward.
+    """A method that trains nothing: of several answers of the base, or of its start, it picks one by a reward.
 
     Attributes:
         function: takes the rewards of the candidates, shape [prompts, n], and its own hyper-parameters; returns the
             place of each prompt's pick, integer tensor of shape [prompts].
-        kl_bound: from the hyper-parameters, by keyword, to a bound of the KL divergence of its answers from the base's,
-            in nats per prompt.
+        kl_bound: from the hyper-parameters, by keyword, to a bound of the KL divergence of its answers from those that
+            it picks among, in nats per prompt.
     """
 
     function: Callable[..., object]
@@ -55,11 +55,11 @@ class Selection(Algorithm):
         """Why it has no loss, in words."""
         return "a selection trains nothing"
 
-    def remarks(self, parameters: Parameters) -> tuple[str, ...]:
-        """How it picks, and how far that takes it from the base."""
+    def remarks(self, parameters: Parameters, start: str = "the base") -> tuple[str, ...]:
+        """How it picks, and how far that takes it from what wrote the candidates."""
         candidates = self.settings(parameters)
         return (
-            f"picks each answer by {candidates.reward} among {candidates.n} of the base, sampled at temperature "
+            f"picks each answer by {candidates.reward} among {candidates.n} of {start}, sampled at temperature "
             f"{candidates.temperature:g}; its KL divergence from that is at most {self.bound(parameters):.3f} nats "
             "per prompt; pairs have no log-probability under it",
         )
@@ -69,7 +69,7 @@ class Selection(Algorithm):
         return settings_from(CandidateSettings, parameters)
 
     def bound(self, parameters: Parameters) -> float:
-        """The bound of the KL divergence of its answers from the base's, in nats per prompt."""
+        """The bound of the KL divergence of its answers from those that it picks among, in nats per prompt."""
         try:
             found = self.kl_bound(**named_by(self.kl_bound, parameters))
         except Exception as error:  # a plugin may raise anything
@@ -108,16 +108,17 @@ class Selection(Algorithm):
 
 @declaring
 def selection(*, paper: str, kl_bound: Callable[..., float]) -> Callable[[Callable[..., object]], Selection]:
-    """Declare a function that picks among the base's answers as a method. It has no adapter and no learning rate.
+    """Declare a function that picks among answers of a model as a method. It has no adapter and no learning rate.
 
-    Beside its own hyper-parameters it has `CandidateSettings`: which reward, how many candidates, how they are sampled.
+    The model is the base, or the policy that a suite's `start_from` names. Beside its own hyper-parameters the method
+    has `CandidateSettings`: which reward, how many candidates, how they are sampled.
     What it writes to a pair's answers has no log-probability of its own, so that all measures of pairs are undefined
     for it.
 
     Args:
         paper: citation, such as `arXiv:2112.09332`.
         kl_bound: a function of the hyper-parameters that it names, by keyword, that returns a bound of the KL
-            divergence of its answers from the base's, in nats per prompt; the report states it.
+            divergence of its answers from those of that model, in nats per prompt; the report states it.
 
     Returns:
         A decorator that turns the function into a `Selection`.

@@ -85,17 +85,17 @@ def method_page(plugin: Plugin) -> Iterator[RenderableType]:
     if isinstance(algorithm, Selection):
         bound = algorithm.bound(algorithm.resolve({}))
         yield Text(
-            f"picks among answers of the base; with its defaults, KL to the base of at most {bound:.3f} nats per prompt"
+            "picks among answers of the base, or of what start_from names; with its defaults, KL to them of at most "
+            f"{bound:.3f} nats per prompt"
         )
         return
     yield Text(f"data: {data_in_words(algorithm)}; {algorithm.needs}; its reward: {algorithm.reward}")
 
 
 def _starts(algorithm: Algorithm) -> Iterator[tuple[str, str, str, str]]:
-    """The settings of what a policy is trained from: name, default, values, meaning."""
-    if algorithm.kind != "policy" or algorithm.learning_rate is None:
-        return
-    yield "start_from", "base", "a cell or a folder", "what is trained on: a cell of the suite, an adapter or a model"
+    """The settings of what a method starts from: name, default, values, meaning."""
+    does = "picked among answers of" if isinstance(algorithm, Selection) else "trained on"
+    yield "start_from", "base", "a cell or a folder", f"what is {does}: a cell of the suite, an adapter or a model"
     if algorithm.reference:
         yield "reference_policy", "start", "start, base", "the reference, where it starts from another than the base"
 

@@ -86,7 +86,7 @@ def plan_tables(prepared: Prepared, runs: Path, layers: Sequence[Layer] = ()) ->
     if len(cells) > MOST_ROWS:
         yield Text(f"and {counted(len(cells) - MOST_ROWS, 'more cell')}, which are not shown", style="dim")
     if chains := list(dict.fromkeys(" → ".join(cell.chain) for cell in graph.cells if cell.start)):
-        yield Text(f"trained one after the other: {'; '.join(chains[:MOST_ROWS])}")
+        yield Text(f"each starts from the one before: {'; '.join(chains[:MOST_ROWS])}")
     absent = [stage for stage in graph.stages if results.facts(stage) is None]
     missing = [stage for stage in absent if stage not in ended]
     yield Text(

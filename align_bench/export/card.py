@@ -155,6 +155,7 @@ def _made(chosen: Chosen, training: Training) -> Iterator[Row]:
     yield "method", f"{_method(chosen)}: {literal(algorithm.summary)} ({literal(algorithm.paper)})"
     if cell.start is not None:
         yield "trained after", literal(" → ".join(cell.chain))
+    if cell.start is not None and cell.kind == "policy":
         yield "reference", "the base" if cell.start.reference == "base" else f"{literal(cell.start.name)}, its start"
     if cell.reward is not None:
         yield "reward", literal(cell.reward.id)

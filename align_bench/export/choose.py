@@ -126,6 +126,7 @@ def _check_weights(cell: Cell, prepared: Prepared) -> None:
         )
     reward = f", {cell.reward.id}" if cell.reward else ""
     raise SuiteError(
-        f"{cell.id} has no weights of its own: {cell.algorithm} picks among answers of the base",
+        f"{cell.id} has no weights of its own: {cell.algorithm} picks among answers of "
+        f"{cell.start.name if cell.start else 'the base'}",
         fix=f"export what it picks by{reward}" if reward else "name a cell that was trained",
     )

@@ -43,7 +43,7 @@ class Cell:
         reward: the cell of the reward model that an online method learns from, or that a selection picks by; None for
             other methods and for `gold`.
         waiting: why it cannot be run yet: its parameters are still sought, or its reward's.
-        start: what it starts from; None for the untrained base, and for what trains no policy.
+        start: what it starts from; None for the untrained base.
         test: its measurement of the test pairs, one of its stages; None without any, and for all but policies and base.
     """
 
@@ -164,8 +164,12 @@ class Cell:
     @property
     def remarks(self) -> tuple[str, ...]:
         """What a reader of its numbers has to know beside its parameters."""
-        started = (self.start.remark(self.chain),) if self.start else ()
-        return (*started, *(self.plugin.algorithm.remarks(self.parameters) if self.plugin else ()))
+        if self.plugin is None:
+            return ()
+        algorithm = self.plugin.algorithm
+        if self.start is None:
+            return algorithm.remarks(self.parameters)
+        return self.start.remark(self.chain), *algorithm.remarks(self.parameters, start=self.start.name)
 
 
 @dataclass(frozen=True, slots=True)

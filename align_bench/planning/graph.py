@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from align_bench.errors import SuiteError, nearest
 from align_bench.planning.cells import Cell, Panelist
-from align_bench.planning.layout import Layout, reward_of
+from align_bench.planning.layout import Layout, refuse_judge_as_reward
 from align_bench.planning.starts import Starts
 from align_bench.planning.tuning import Search, Searches
 from align_bench.planning.variants import named_variants, variant
@@ -122,6 +122,8 @@ def make_graph(prepared: Prepared, known: Known) -> Graph:
         if search.kept is not None:
             found = search.cells[search.kept].all_parameters
             named[name] = variant(registry[named[name].method].algorithm, found, where=f"trials of {name}")
+    if searches:
+        starts = Starts(named, registry, inputs.starts)  # what was found may name other rewards
     judges = [cell for judge in panel for cell in judge.members]
     policies = any(registry[point.method].algorithm.kind == "policy" for point in named.values())
     base = layout.base(suite.seeds[0], judges, answers=policies)
@@ -130,19 +132,20 @@ def make_graph(prepared: Prepared, known: Known) -> Graph:
         for seed, (name, point) in itertools.product(suite.seeds, named.items())
     ]
     laid_out: dict[CellId, Cell] = {}
-    rewards: list[Cell] = []
     for identity, point, seed in starts.in_order(entries):
         name = identity.method
         plugin = registry[point.method]
-        reward = reward_of(point, seed, rewards, panel) if plugin.algorithm.rewarded else None
+        reward = None
+        if plugin.algorithm.rewarded:
+            learned_from = starts.reward(point)
+            reward = None if learned_from is None else laid_out[replace(learned_from, seed=identity.seed)]
+            refuse_judge_as_reward(point, reward, panel)
         start = starts.of(identity, point, laid_out.__getitem__)
         cell = layout.cell(identity, plugin, point, seed, tables["train"], judges, reward, start)
         missing = searches[name].missing if name in searches else None
         rests_on = [one for one in (reward, start.cell if start else None) if one is not None]
         waiting = f"not tuned: {missing}" if missing else next((one.waiting for one in rests_on if one.waiting), None)
         laid_out[identity] = replace(cell, waiting=waiting)
-        if plugin.algorithm.kind == "reward":
-            rewards.append(laid_out[identity])
     cells = tuple(laid_out[identity] for identity, *_ in entries)
     base = replace(base, stages=(*base.stages, *layout.base_proxies(base, cells)))
     if searched is None:
@@ -180,8 +183,9 @@ def _members(
     point = variant(plugin.algorithm, judge.parameters, where="judge.parameters")
     if point.start_from is not None:
         raise SuiteError(
-            f"judge.parameters: start_from: got {point.start_from!r}, but reward models start from the base",
-            fix="delete start_from",
+            f"judge.parameters: start_from: got {point.start_from!r}, but judges start from the base: a judge that "
+            "shares a start with some of the methods is no independent judge of them",
+            fix="delete start_from; a reward model under methods can have one",
         )
     seeds = range(judge.seed, judge.seed + (judge.ensemble.size if judge.ensemble else 1))
     return tuple(

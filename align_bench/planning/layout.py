@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from align_bench.api import OfflineAlgorithm, OnlineAlgorithm, Recipe, Selection
-from align_bench.errors import SuiteError, nearest
+from align_bench.errors import SuiteError
 from align_bench.planning.cells import Cell, Panelist
 from align_bench.planning.variants import Variant
 from align_bench.records import CellId
@@ -97,7 +97,7 @@ class Layout:
         adapter, tested = None, None
         stages: list[Stage[object]] = []
         if isinstance(plugin.algorithm, Selection):
-            stages += self._selected(own, plugin, plugin.algorithm, point, seed, reward)
+            stages += self._selected(own, plugin, plugin.algorithm, point, seed, reward, start)
         else:
             adapter = self._trained(own, plugin, point, seed, table, reward, start)
             tested = self._tested(own, adapter)
@@ -226,14 +226,22 @@ class Layout:
         yield Generate(**shared, policy=model, settings=self.suite.generate, seed=adapter.seed)
 
     def _selected(
-        self, own: Own, plugin: Plugin, algorithm: Selection, point: Variant, seed: int, reward: Cell | None
+        self,
+        own: Own,
+        plugin: Plugin,
+        algorithm: Selection,
+        point: Variant,
+        seed: int,
+        reward: Cell | None,
+        start: Start | None,
     ) -> Iterator[Stage[object]]:
-        """Draws of the base, which others of its temperature and seed share, and what was picked among them."""
+        """Draws of the base or the start, which others of its temperature and seed share, and what was picked."""
         candidates = algorithm.settings(point.parameters)
+        policy = start.policy if start else Policy(self.frozen)
         settings = self.suite.generate.model_copy(update={"temperature": candidates.temperature})
         count = settings.samples * candidates.n
-        base = Generate(owner=own["owner"], policy=Policy(self.frozen), table=self.val, settings=settings, seed=seed)
-        draws = tuple(draw(base, number, count) for number in range(count))
+        answers = Generate(owner=own["owner"], policy=policy, table=self.val, settings=settings, seed=seed)
+        draws = tuple(draw(answers, number, count) for number in range(count))
         scoring = reward and reward.scoring
         assert scoring is None or isinstance(scoring, RewardModel)
         yield from draws
@@ -243,7 +251,7 @@ class Layout:
             parameters=point.parameters,
             draws=draws,
             table=self.val,
-            frozen=self.frozen,
+            frozen=policy.frozen,
             reward=scoring,
             texts=self.texts,
             max_tokens=self._limit,
@@ -319,33 +327,26 @@ def _read_against(base: Reference, adapter: Trained) -> Reference:
     return replace(base, owner=owner, frozen=start.frozen, adapter=start.adapter, label=f"{base.label} under its start")
 
 
-def reward_of(point: Variant, seed: int, cells: Iterable[Cell], panel: Sequence[Panelist]) -> Cell | None:
-    """The reward model that a method names: the first of that reward method with its seed; None for `gold`."""
-    name = str(point.parameters["reward"])
-    if name == GOLD:
-        _refuse_as_judge(point, GOLD, [judge for judge in panel if isinstance(judge.entry, GoldJudge)])
-        return None
-    rewards = [cell for cell in cells if cell.kind == "reward"]
-    found = next((cell for cell in rewards if (cell.algorithm, cell.seed) == (name, seed)), None)
-    if found is None:
-        trained = {cell.algorithm for cell in rewards} | {GOLD}
-        raise SuiteError(
-            f"methods: {point.method}: reward: {name!r} is not a reward model of this suite. "
-            + nearest(name, trained, what="reward"),
-            fix=f"list a reward model {name} in methods, before or after {point.method}, or name one that is there",
-        )
-    graded = [judge for judge in panel if any(member.adapter == found.adapter for member in judge.members)]
-    _refuse_as_judge(point, str(found.id), graded)
-    return found
+def refuse_judge_as_reward(point: Variant, reward: Cell | None, panel: Sequence[Panelist]) -> None:
+    """A judge that is a policy's own reward is an error, unless the suite allows it.
 
+    Args:
+        point: the policy.
+        reward: what it learns from or picks by; None for `gold`.
+        panel: the judges.
 
-def _refuse_as_judge(point: Variant, reward: str, judges: Sequence[Panelist]) -> None:
-    """A judge that is a policy's own reward is an error, unless the suite allows it."""
-    for judge in judges:
-        if not isinstance(judge.entry, LoadedJudge) and not judge.entry.allow_judge_as_reward:
-            how = "gold" if reward == GOLD else "same rows, parameters and seed"
+    Raises:
+        SuiteError: one of them is that reward.
+    """
+    name, how = (GOLD, "gold") if reward is None else (str(reward.id), "same rows, parameters and seed")
+    for judge in panel:
+        if reward is None:
+            same = isinstance(judge.entry, GoldJudge)
+        else:
+            same = any(member.adapter == reward.adapter for member in judge.members)
+        if same and not isinstance(judge.entry, LoadedJudge) and not judge.entry.allow_judge_as_reward:
             raise SuiteError(
-                f"methods: {point.method}: its reward {reward} is the judge itself ({how}), "
+                f"methods: {point.method}: its reward {name} is the judge itself ({how}), "
                 "so the judge would score the policy with the reward that it was trained on or picked by",
                 fix="give the judge rows of its own, or set judge.allow_judge_as_reward: true; the report then says so",
             )

@@ -1,4 +1,4 @@
-"""What methods start from: which cell, adapter or model `start_from` means, and in which order cells follow."""
+"""What methods rest on: what `start_from` and `reward` name, and in which order cells follow."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from align_bench.api import Recipe, Selection
-from align_bench.errors import SuiteError
+from align_bench.errors import SuiteError, nearest
 from align_bench.stages.models import Policy
+from align_bench.suite.names import GOLD
 
 if TYPE_CHECKING:
     from align_bench.api import Algorithm
@@ -70,7 +71,7 @@ class Start:
 
 
 class Starts:
-    """What each cell of a suite starts from.
+    """What each cell of a suite starts from, and what it learns from or picks by.
 
     Args:
         named: all variants of the suite, under their names without seeds.
@@ -78,11 +79,15 @@ class Starts:
         given: value of `start_from` → the adapter or the model that it names, of those that are no cells.
 
     Raises:
-        SuiteError: see `started_after`.
+        SuiteError: a start cannot be started from, or is not in the suite in just one point; a reward is not in the
+            suite; or a cell rests on itself through others.
     """
 
     def __init__(self, named: Mapping[CellId, Variant], registry: Registry, given: Mapping[str, Policy]) -> None:
-        self._after = started_after(named, registry)
+        names = Names(named)
+        self._after = {name: _cell_of(name, point, named, names, registry) for name, point in named.items()}
+        self._rewards = {name: point.method for name, point in named.items() if _is_reward(point, registry)}
+        self._depths = self._in_depth(named, registry)
         self._given = given
 
     def of(self, identity: CellId, point: Variant, cell_of: Callable[[CellId], Cell]) -> Start | None:
@@ -102,18 +107,51 @@ class Starts:
         assert cell.adapter is not None, "it trains a policy"
         return Start(Policy(cell.adapter.frozen, cell.adapter), cell, point.start_from, point.reference_policy)
 
+    def reward(self, point: Variant) -> CellId | None:
+        """The cell, without its seed, of the reward model that an online method or a selection names; None for `gold`.
+
+        Args:
+            point: the variant, whose `reward` is the name of a cell, or of a method, which stands for its first one.
+
+        Raises:
+            SuiteError: no reward model of the suite has that name.
+        """
+        wanted = str(point.parameters["reward"])
+        if wanted == GOLD:
+            return None
+        exact = [name for name in self._rewards if str(name) == wanted]
+        found = exact or [name for name, method in self._rewards.items() if method == wanted]
+        if found:
+            return found[0]
+        raise SuiteError(
+            f"methods: {point.method}: reward: {wanted!r} is not a reward model of this suite. "
+            + nearest(wanted, {*self._rewards.values(), GOLD}, what="reward"),
+            fix=f"list a reward model {wanted} in methods, before or after {point.method}, or name one that is there",
+        )
+
     def in_order(self, entries: Iterable[tuple[CellId, Variant, int]]) -> list[tuple[CellId, Variant, int]]:
         """Cells after what they rest on: starts before what starts from them, and reward models before what learns.
 
         Args:
             entries: cells with their variants and seeds.
         """
+        return sorted(entries, key=lambda entry: self._depths[entry[0].method])
 
-        def depth(name: CellId) -> int:
-            earlier = self._after[name]
-            return 0 if earlier is None else 1 + depth(earlier)
+    def _in_depth(self, named: Mapping[CellId, Variant], registry: Registry) -> dict[CellId, int]:
+        """Each cell without its seed → how many stand below it, at most, one on the other; refuses cycles."""
+        depths: dict[CellId, int] = {}
 
-        return sorted(entries, key=lambda entry: (depth(entry[0].method), "reward" in entry[1].parameters))
+        def depth(name: CellId, above: tuple[CellId, ...]) -> int:
+            if name in above:
+                raise _cycle([*above[above.index(name) :], name], named)
+            if name not in depths:
+                point = named[name]
+                reward = self.reward(point) if registry[point.method].algorithm.rewarded else None
+                below = [one for one in (self._after[name], reward) if one is not None]
+                depths[name] = max((1 + depth(one, (*above, name)) for one in below), default=0)
+            return depths[name]
+
+        return {name: depth(name, ()) for name in named}
 
 
 class Names:
@@ -152,36 +190,12 @@ class Names:
         return points[0] if points else None
 
 
-def started_after(named: Mapping[CellId, Variant], registry: Registry) -> dict[CellId, CellId | None]:
-    """Each cell without its seed → the one that it starts from; None for one that starts from no cell of the suite.
-
-    Args:
-        named: all variants of a suite, under their names.
-        registry: the methods.
-
-    Raises:
-        SuiteError: a start cannot be started from, or the method cannot be started, or is not in the suite in just one
-            point, or starts from itself through others.
-    """
-    names = Names(named)
-    found = {name: _cell_of(name, point, named, names, registry) for name, point in named.items()}
-    for name in found:
-        _refuse_cycle(name, found)
-    return found
-
-
 def _cell_of(
     name: CellId, point: Variant, named: Mapping[CellId, Variant], names: Names, registry: Registry
 ) -> CellId | None:
     if point.start_from is None:
         return None
     where, algorithm = f"methods: {name}: start_from", registry[point.method].algorithm
-    if not _trains_a_policy(algorithm):
-        does = "trains a reward model" if algorithm.kind == "reward" else "picks among answers and trains nothing"
-        raise SuiteError(
-            f"{where}: got {point.start_from!r}, but {point.method} {does}; expected it of methods that train a policy",
-            fix="delete start_from: reward models and selections stand on the base",
-        )
     if point.reference_policy == "base" and (isinstance(algorithm, Recipe) or not algorithm.reference):
         why = "its trainer takes its own start as the reference" if isinstance(algorithm, Recipe) else algorithm.needs
         raise SuiteError(
@@ -204,19 +218,22 @@ def _trains_a_policy(algorithm: Algorithm) -> bool:
     return algorithm.kind == "policy" and not isinstance(algorithm, Selection)
 
 
+def _is_reward(point: Variant, registry: Registry) -> bool:
+    return registry[point.method].algorithm.kind == "reward"
+
+
 def _policies(named: Mapping[CellId, Variant], registry: Registry) -> str:
     known = [str(one) for one, point in named.items() if _trains_a_policy(registry[point.method].algorithm)]
+    if not known:
+        return "list a method that trains a policy, such as sft, and start from that"
     return f"the suite's policies are: {', '.join(known)}"
 
 
-def _refuse_cycle(name: CellId, after: Mapping[CellId, CellId | None]) -> None:
-    path = [name]
-    while (earlier := after[path[-1]]) is not None:
-        if earlier in path:
-            cycle = [*path[path.index(earlier) :], earlier]
-            raise SuiteError(
-                f"methods: start_from: {' → '.join(map(str, reversed(cycle)))} is a cycle: each starts from the one "
-                "before",
-                fix=f"let one of them start from the base: delete its start_from, such as that of {name}",
-            )
-        path.append(earlier)
+def _cycle(cycle: Sequence[CellId], named: Mapping[CellId, Variant]) -> SuiteError:
+    """The error of cells that rest on each other: each on the next one, and the last one is the first."""
+    started = next(name for name in cycle if named[name].start_from)
+    return SuiteError(
+        f"methods: start_from: {' → '.join(map(str, reversed(cycle)))} is a cycle: each starts from the one before, or "
+        "has it as its reward",
+        fix=f"let one of them start from the base: delete its start_from, such as that of {started}",
+    )

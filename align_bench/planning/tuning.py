@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal, cast
 
 from align_bench.errors import SuiteError, nearest
 from align_bench.planning.cells import Cell
-from align_bench.planning.layout import Layout, reward_of
+from align_bench.planning.layout import Layout
 from align_bench.planning.variants import Variant, variant
 from align_bench.records import START_SETTINGS, CellId
 from align_bench.stages.holdout import HoldoutSplit
@@ -149,31 +149,37 @@ class Searches:
             if tune.methods is not None and point.method not in tune.methods:
                 continue
             plugin = self._registry[point.method]
-            rewards = [search.cells[0] for search in found.values() if search.cells]  # as the suite gives them
-            reward = self._reward(point, rewards)
-            start = self._starts.of(name, point, partial(self._begun, rewards=rewards))
+            start = self._starts.of(name, point, partial(self._begun, found=found))
             tried = points(plugin.algorithm, point.everything, tune)
             cells = tuple(
-                self._trial(replace(name, trial=number), plugin, one, reward, start) for number, one in enumerate(tried)
+                self._trial(replace(name, trial=number), plugin, one, start, found) for number, one in enumerate(tried)
             )
             found[name] = self._search(name, cells)
         return {name: found[name] for name in self._named if name in found}
 
-    def _begun(self, name: CellId, rewards: Sequence[Cell]) -> Cell:
-        """What trials start from: the cell with its given parameters, on the rows that trials train on."""
+    def _begun(self, name: CellId, found: Mapping[CellId, Search]) -> Cell:
+        """What trials rest on: the cell with its given parameters, on the rows that trials train on."""
         point = self._named[name]
-        start = self._starts.of(name, point, partial(self._begun, rewards=rewards))
-        reward, plugin = self._reward(point, rewards), self._registry[point.method]
-        return self._trial(replace(name, trial=0), plugin, point.everything, reward, start)
+        start = self._starts.of(name, point, partial(self._begun, found=found))
+        return self._trial(replace(name, trial=0), self._registry[point.method], point.everything, start, found)
 
-    def _reward(self, point: Variant, rewards: Sequence[Cell]) -> Cell | None:
-        rewarded = self._registry[point.method].algorithm.rewarded
-        return reward_of(point, self._suite.seeds[0], rewards, ()) if rewarded else None
+    def _reward(self, point: Variant, found: Mapping[CellId, Search]) -> Cell | None:
+        """What a trial learns from or picks by: the first trial of that reward model, as the suite gives it."""
+        name = self._starts.reward(point) if self._registry[point.method].algorithm.rewarded else None
+        if name is None:
+            return None
+        return found[name].cells[0] if name in found and found[name].cells else self._begun(name, found)
 
     def _trial(
-        self, identity: CellId, plugin: Plugin, parameters: Parameters, reward: Cell | None, start: Start | None
+        self,
+        identity: CellId,
+        plugin: Plugin,
+        parameters: Parameters,
+        start: Start | None,
+        found: Mapping[CellId, Search],
     ) -> Cell:
         point = variant(plugin.algorithm, parameters, where=f"trials of {identity}")
+        reward = self._reward(point, found)
         train, seed = self.tables["train"], self._suite.seeds[0]
         cell = self._layout.cell(identity, plugin, point, seed, train, (), reward, start)
         measured = (Trained, ValidatePolicy, ValidateReward)

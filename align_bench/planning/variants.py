@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from align_bench.api import SumOfLosses
+from align_bench.api import Selection, SumOfLosses
 from align_bench.errors import SuiteError
 from align_bench.records import OWN_SETTINGS, CellId, Parameters, Scalar
 from align_bench.suite.names import BASE_CELL
@@ -90,7 +90,7 @@ def variant(algorithm: Algorithm, given: Mapping[str, Any], *, where: str) -> Va
         SuiteError: with `where`, what was found and what was expected.
     """
     rest = dict(given)
-    start, reference = _start(rest, where)
+    start, reference = _start(algorithm, rest, where)
     rate = None
     if algorithm.learning_rate is not None:
         given_rate = rest.pop("learning_rate", algorithm.learning_rate)
@@ -109,7 +109,7 @@ def variant(algorithm: Algorithm, given: Mapping[str, Any], *, where: str) -> Va
         raise SuiteError(f"{where}: {error}", fix=f"align-bench show {shown} lists its parameters") from None
 
 
-def _start(rest: dict[str, object], where: str) -> tuple[str | None, Literal["start", "base"]]:
+def _start(algorithm: Algorithm, rest: dict[str, object], where: str) -> tuple[str | None, Literal["start", "base"]]:
     """What is started from and what the reference is, taken off the other parameters."""
     given = "reference_policy" in rest
     start, reference = rest.pop("start_from", BASE_CELL), rest.pop("reference_policy", "start")
@@ -118,6 +118,13 @@ def _start(rest: dict[str, object], where: str) -> tuple[str | None, Literal["st
             f"{where}: start_from: got {start!r}, expected {BASE_CELL}, the name of a cell of the suite, or the folder "
             "of an adapter or a model",
             fix="name a method of the suite, such as start_from: sft",
+        )
+    if given and (algorithm.kind == "reward" or isinstance(algorithm, Selection)):
+        does = "trains a reward model" if algorithm.kind == "reward" else "picks among answers and trains nothing"
+        raise SuiteError(
+            f"{where}: reference_policy: got {reference!r}, but {algorithm.name} {does}; expected it of methods that "
+            "train a policy",
+            fix="delete reference_policy",
         )
     if reference not in ("start", "base"):
         raise SuiteError(

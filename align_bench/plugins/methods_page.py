@@ -23,7 +23,7 @@ ORDER = (
     "Chosen answers",
     "Reward models",
     "Online, against a reward",
-    "Choice among answers of the base",
+    "Choice among answers",
     "Trainings of other libraries",
 )
 _DATA = {

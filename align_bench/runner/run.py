@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from align_bench.runner.executor import Executor
     from align_bench.runner.progress import Progress
     from align_bench.runner.tracking import Trackers
+    from align_bench.stages.models import Frozen
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,13 +296,18 @@ def _note(prepared: Prepared, graph: Graph) -> RunNote:
     return RunNote(tuple(stage.address for stage in graph.stages), scorers=_scorers(prepared, graph))
 
 
-def _scorers(prepared: Prepared, graph: Graph) -> Scorers:
-    base, inputs = prepared.inputs.frozen.base, prepared.inputs.frozen.inputs
+def _noted(frozen: Frozen) -> NotedBase:
+    base, inputs = frozen.base, frozen.inputs
     folder = str(base.folder.resolve()) if Path(base.name).exists() else base.name
+    return NotedBase(
+        str(base.folder.resolve() / base.gguf) if base.gguf else folder, base.digest, inputs.kwargs, inputs.date
+    )
+
+
+def _scorers(prepared: Prepared, graph: Graph) -> Scorers:
+    own = _noted(prepared.inputs.frozen)
     return Scorers(
-        base=NotedBase(
-            str(base.folder.resolve() / base.gguf) if base.gguf else folder, base.digest, inputs.kwargs, inputs.date
-        ),
+        base=own,
         storage=prepared.suite.precision,
         max_length=prepared.suite.train.max_length,
         cells={
@@ -309,6 +315,7 @@ def _scorers(prepared: Prepared, graph: Graph) -> Scorers:
                 adapter=cell.adapter.address if cell.adapter else None,
                 seed=cell.seed,
                 loaded=cell.loaded.entry.model_dump() if cell.loaded else None,
+                base=started if cell.adapter and (started := _noted(cell.adapter.frozen)) != own else None,
             )
             for cell in (*graph.judges, *graph.cells)
             if cell.kind == "reward"

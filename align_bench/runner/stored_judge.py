@@ -82,8 +82,9 @@ class StoredScorer:
             found = find_judge(judge)
             inputs = template_inputs(found, judge.chat_template_kwargs, judge.date)
             return load_judge(found, precision, judge.template, inputs)
-        base = find_base(scorers.base.name)
-        if base.digest != scorers.base.digest:
+        noted = cell.base or scorers.base
+        base = find_base(noted.name)
+        if base.digest != noted.digest:
             raise ModelError(
                 f"the base {base.name} is not the one that {name} of {self.run.suite} was trained on",
                 fix="bring back that base, or run the suite again",
@@ -92,7 +93,7 @@ class StoredScorer:
         if artefact is None:
             raise MissingResultError(f"{name} of {self.run.suite} is not stored", fix="align-bench run computes it")
         model = load_adapter(load_scorer(base, precision, seed=cell.seed), artefact.folder)
-        inputs = template_inputs(base, scorers.base.chat_template_kwargs, scorers.base.date)
+        inputs = template_inputs(base, noted.chat_template_kwargs, noted.date)
         return RewardModel(model, load_tokenizer(base, inputs), scorers.max_length)
 
 

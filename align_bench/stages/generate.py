@@ -82,7 +82,7 @@ def draw(answers: Generate, number: int, of: int) -> Generate:
     Its seed is apart from those of cells, and the same for every number of draws.
 
     Args:
-        answers: how the base answers, and the selection's seed.
+        answers: what answers and how, and the selection's seed.
         number: which draw, 0-based.
         of: how many there are.
     """

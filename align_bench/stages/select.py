@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Select(Answers):
-    """Answers that a selection picked among draws of the base.
+    """Answers that a selection picked among draws of the base or of its start.
 
     Attributes:
         plugin: the method.
         parameters: all its hyper-parameters.
         draws: what it picks among, `n` for each sample.
         table: the validation rows.
-        frozen: the base.
+        frozen: the model that they are of, without an adapter.
         reward: the reward model; None for gold.
         texts: the entry that the rows are from.
         max_tokens: padded tokens that one pass may hold.

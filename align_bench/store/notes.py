@@ -39,11 +39,13 @@ class NotedScorer:
         adapter: of one trained here; None for a loaded judge.
         seed: the cell's.
         loaded: the suite's entry of a loaded judge; None for one trained here.
+        base: what it was trained on, where that is a model that was given as its start; None for the suite's base.
     """
 
     adapter: Address | None
     seed: int
     loaded: Facts | None
+    base: NotedBase | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ class Scorers:
     """What `align-bench score` needs to load the judges and reward models of a run again.
 
     Attributes:
-        base: what the reward models were trained on.
+        base: what the reward models were trained on, but for those that note another one.
         storage: the suite's `precision`.
         max_length: tokens of prompt + answer.
         cells: cell → what it is loaded from.
@@ -195,7 +197,12 @@ def _parsed(record: Any) -> RunNote:
 
 def _scorers(record: Any) -> Scorers:
     cells = {
-        name: NotedScorer(cell["adapter"] and Address(**cell["adapter"]), cell["seed"], cell["loaded"])
+        name: NotedScorer(
+            cell["adapter"] and Address(**cell["adapter"]),
+            cell["seed"],
+            cell["loaded"],
+            NotedBase(**cell["base"]) if cell.get("base") else None,
+        )
         for name, cell in record["cells"].items()
     }
     judges = {name: NotedJudge(tuple(judge["cells"]), judge["ensemble"]) for name, judge in record["judges"].items()}

@@ -438,9 +438,9 @@ class Tune(_Strict):
 class Method(_Strict):
     """One entry of `methods`: a name, and each parameter's values (several make a grid).
 
-    Besides its own parameters, a method takes `learning_rate`, and `epochs` and `batch_size` in place of the suite's;
-    one that trains a policy takes `start_from` and `reference_policy`, too. Of a sum of losses, the parameters are each
-    term's `TERM.weight` and `TERM.PARAMETER`.
+    Besides its own parameters, a method takes `start_from`; one that trains takes `learning_rate`, and `epochs` and
+    `batch_size` in place of the suite's; one that trains a policy takes `reference_policy`, too. Of a sum of losses,
+    the parameters are each term's `TERM.weight` and `TERM.PARAMETER`.
     """
 
     name: Text
@@ -538,7 +538,7 @@ class Suite(_Strict):
     methods: list[MethodEntry] = Field(
         min_length=1,
         description="names, or `name: {parameter: value or list of values}`; `start_from` names what is "
-        "trained on; or sums of losses, `sum: {dpo: 0.8, sft: 1.0}` or "
+        "trained on, or what writes the answers to pick among; or sums of losses, `sum: {dpo: 0.8, sft: 1.0}` or "
         "`name: {sum: {dpo: {weight: 0.8, beta: 0.1}, sft: 1.0}}`",
     )
     tune: Tune | None = Field(

@@ -196,3 +196,18 @@ def test_page_of_every_built_in_method(name: str) -> None:
         assert parameter.bounds in row
         assert str(parameter.range or "none declared") in row
         assert parameter.description in row
+
+
+@pytest.mark.parametrize(
+    ("method", "meaning", "with_reference"),
+    [
+        ("rm", "trained on", False),
+        ("best_of_n", "picked among", False),
+        ("simpo", "trained on", False),
+        ("dpo", "trained on", True),
+    ],
+)
+def test_every_method_has_a_start(method: str, meaning: str, with_reference: bool) -> None:
+    text = shown(*method_page(load_registry()[method]))
+    assert meaning in line(text, "start_from")
+    assert ("reference_policy" in text) == with_reference

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from align_bench.errors import ModelError
 from align_bench.models.base import find_base
-from align_bench.models.load import add_adapter, load_policy, save_adapter, without_adapter
+from align_bench.models.load import add_adapter, load_policy, load_scorer, save_adapter, without_adapter
 from align_bench.models.precision import Precision
 from align_bench.models.start import as_reference, begin_with
 from align_bench.suite.models import Lora
@@ -77,6 +77,18 @@ def test_what_is_saved_stands_on_the_base_alone(frozen: Any, stored: Path, tmp_p
     own, given = (load_file(folder / "adapter_model.safetensors") for folder in (tmp_path, stored))
     assert own.keys() == given.keys()
     assert all(torch.equal(own[name], given[name]) for name in own)
+
+
+def test_a_reward_model_gets_the_factors_and_keeps_its_head(base_folder: Path, stored: Path, tmp_path: Path) -> None:
+    scorer = load_scorer(find_base(str(base_folder)), Precision("fp32", "float32", "cpu"), seed=5)
+    head = scorer.score.weight.clone()
+    model = add_adapter(scorer, Lora(r=4, alpha=8), seed=0)
+    begin_with(model, stored)
+    save_adapter(model, tmp_path)
+    own, given = (load_file(folder / "adapter_model.safetensors") for folder in (tmp_path, stored))
+    assert own.keys() - given.keys() == {"base_model.model.score.weight"}
+    assert all(torch.equal(own[name], given[name]) for name in given)
+    assert torch.equal(own["base_model.model.score.weight"], head)
 
 
 def test_another_rank_is_refused(frozen: Any, stored: Path) -> None:

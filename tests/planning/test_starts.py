@@ -15,8 +15,11 @@ from align_bench.planning.graph import make_graph
 from align_bench.planning.inputs import Prepared
 from align_bench.planning.known import NothingKnown
 from align_bench.stages.drift import Drift
+from align_bench.stages.generate import Generate
 from align_bench.stages.models import Frozen, Policy
+from align_bench.stages.proxy import Proxy
 from align_bench.stages.reference import Reference
+from align_bench.stages.select import Select
 from align_bench.stages.train import Train
 from align_bench.stages.train_online import TrainOnline
 from align_bench.stages.validate_policy import ValidatePolicy
@@ -100,6 +103,96 @@ def test_online_methods_are_held_to_the_same_reference() -> None:
     assert adapter(cells["sft"]) in of_base.needs()
 
 
+@pytest.mark.parametrize("method", ["rm", "poe_rm", "robust_rm", "odin_rm", "margin_rm", "trl_rm"])
+def test_reward_models_begin_with_a_policys_adapter(method: str) -> None:
+    cells = by_id(plan(methods=["sft", {method: {"start_from": "sft"}}]))
+    sft, cell = adapter(cells["sft"]), cells[method]
+    started = adapter(cell)
+    assert started.started == (sft,)
+    assert sft in started.needs()
+    assert set(started.identity()) - {"foreign"} == IDENTITY, "the start is in the key by what is needed"
+    assert started != trained(method, methods=[method])
+    assert cell.chain == ("sft", method)
+    assert cell.remarks == (f"starts from sft (sft → {method})",)
+    assert not cell.all(Drift)
+    assert not cell.all(Generate)
+
+
+def test_what_learns_from_a_reward_model_with_a_start_comes_after_it() -> None:
+    """The chains cross: the reward model starts from what another reward model rewards."""
+    methods = [
+        {"best_of_n": {"reward": "rm", "start_from": "grpo"}},
+        {"ppo": {"reward": "rm"}},
+        {"rm": {"start_from": "grpo"}},
+        {"grpo": {"reward": "poe_rm", "start_from": "sft"}},
+        {"poe_rm": {"start_from": "sft"}},
+        "sft",
+    ]
+    graph = plan(methods=methods, seeds=[3, 4])
+    assert [cell.id.name for cell in graph.cells] == [*(next(iter(one)) for one in methods[:5]), "sft"] * 2  # type: ignore[call-overload]
+    cells = by_id(graph)
+    for seed in (3, 4):
+        rm = cells[f"rm#{seed}"]
+        assert cells[f"ppo#{seed}"].reward == cells[f"best_of_n#{seed}"].reward == rm
+        assert adapter(cells[f"ppo#{seed}"]).reward == adapter(rm).model
+        assert rm.chain == ("sft", "grpo", "rm")
+        assert cells[f"best_of_n#{seed}"].chain == ("sft", "grpo", "best_of_n")
+        assert cells[f"grpo#{seed}"].reward == cells[f"poe_rm#{seed}"]
+        (proxy,) = cells[f"ppo#{seed}"].all(Proxy)
+        assert proxy.reward_cell == rm.id
+
+
+def test_a_reward_is_named_by_its_cell_or_is_the_first_of_its_method() -> None:
+    methods = ["sft", {"rm": {"start_from": ["base", "sft"]}}]
+    cells = by_id(plan(methods=[*methods, {"ppo": {"reward": ["rm", "rm[start_from=sft]"]}}]))
+    first, second = cells["ppo[reward=rm]"], cells["ppo[reward=rm[start_from=sft]]"]
+    assert first.reward == cells["rm"]
+    assert second.reward == cells["rm[start_from=sft]"]
+    assert first.adapter != second.adapter
+    assert adapter(first) == trained("ppo", methods=["rm", "ppo"])
+    turned = by_id(plan(methods=["sft", {"rm": {"start_from": "sft"}}, "rm", "ppo"]))
+    assert turned["ppo"].reward == turned["rm"], "a cell of that very name comes before the method's first"
+
+
+def test_a_selection_picks_among_answers_of_its_start() -> None:
+    best = {"best_of_n": {"reward": "rm", "start_from": ["base", "sft"]}}
+    cells = by_id(plan(methods=["rm", "sft", best]))
+    of_base, of_sft = cells["best_of_n"], cells["best_of_n[start_from=sft]"]
+    sft = adapter(cells["sft"])
+    for cell, policy in ((of_base, Policy(sft.frozen)), (of_sft, Policy(sft.frozen, sft))):
+        (pick,) = cell.all(Select)
+        assert {draw.policy for draw in pick.draws} == {policy}
+        assert cell.all(Generate) == pick.draws
+        assert not cell.all(Drift), "picks have no log-probability of their own"
+    assert of_base.all(Select) == by_id(plan(methods=["rm", "best_of_n"]))["best_of_n"].all(Select)
+    (left,), (right,) = of_base.all(Select), of_sft.all(Select)
+    assert left != right
+    assert left.identity() == right.identity(), "the start is in the key by its draws"
+    assert "among 8 of the base, " in of_base.remarks[0]
+    assert of_sft.remarks[0] == "starts from sft (sft → best_of_n)"
+    assert "among 8 of sft, " in of_sft.remarks[1]
+
+
+def test_a_whole_model_is_what_reward_models_and_selections_stand_on() -> None:
+    given = suite(
+        methods=[{"rm": {"start_from": "./whole"}}, {"best_of_n": {"reward": "rm", "start_from": "./whole"}}, "ppo"],
+        judge={"method": "rm", "data": "judge.jsonl", "seed": 1},
+    )
+    found = inputs(given, OUTSIDE)
+    whole = Frozen(Base("./whole", Path("whole"), None, "other weights"), found.frozen.precision)
+    cells = by_id(
+        make_graph(Prepared(given, REGISTRY, replace(found, starts={"./whole": Policy(whole)})), NothingKnown())
+    )
+    assert adapter(cells["rm"]).frozen == whole
+    assert adapter(cells["rm"]).started == ()
+    assert cells["rm"].chain == ("whole", "rm")
+    assert adapter(cells["ppo"]).frozen == found.frozen
+    assert adapter(cells["ppo"]).reward.frozen == whole
+    (pick,) = cells["best_of_n"].all(Select)
+    assert pick.frozen == whole
+    assert {draw.policy for draw in pick.draws} == {Policy(whole)}
+
+
 def test_what_starts_from_one_shares_its_training_and_its_log_probabilities() -> None:
     graph = plan(methods=["sft", *({name: {"start_from": "sft"}} for name in ("dpo", "kto", "simpo", "ipo"))])
     of_sft = [one for one in graph.stages if isinstance(one, Reference) and one.adapter == adapter(by_id(graph)["sft"])]
@@ -155,12 +248,25 @@ def test_a_method_may_start_from_another_point_of_its_own() -> None:
             "dpo → simpo → kto → dpo is a cycle",
         ),
         ([{"dpo": {"start_from": "dpo"}}], "dpo → dpo is a cycle"),
-        (["dpo", {"rm": {"start_from": "dpo"}}], "got 'dpo', but rm trains a reward model"),
-        (["rm", {"dpo": {"start_from": "rm"}}], "dpo: start_from: got rm, which trains no policy"),
         (
-            ["rm", "sft", {"best_of_n": {"reward": "rm", "start_from": "sft"}}],
-            "best_of_n picks among answers and trains nothing",
+            [{"rm": {"start_from": "ppo"}}, {"ppo": {"reward": "rm"}}],
+            "rm → ppo → rm is a cycle: each starts from the one before, or has it as its reward",
         ),
+        (["rm", {"dpo": {"start_from": "rm"}}], "dpo: start_from: got rm, which trains no policy"),
+        (["rm", {"poe_rm": {"start_from": "rm"}}], "poe_rm: start_from: got rm, which trains no policy"),
+        (
+            ["sft", {"rm": {"start_from": "sft", "reference_policy": "start"}}],
+            "rm: reference_policy: got 'start', but rm trains a reward model",
+        ),
+        (
+            ["sft", {"trl_rm": {"start_from": "sft", "reference_policy": "base"}}],
+            "trl_rm: reference_policy: got 'base', but trl_rm trains a reward model",
+        ),
+        (
+            ["rm", "sft", {"best_of_n": {"start_from": "sft", "reference_policy": "base"}}],
+            "best_of_n: reference_policy: got 'base', but best_of_n picks among answers and trains nothing",
+        ),
+        (["sft", {"rm": {"start_form": "sft"}}], "rm has no parameter 'start_form'. Did you mean start_from?"),
         (
             ["rm", {"best_of_n": {"reward": "rm"}}, {"dpo": {"start_from": "best_of_n"}}],
             "got best_of_n, which trains no policy",
@@ -188,7 +294,9 @@ def test_what_cannot_be_is_said(methods: list[Any], message: str) -> None:
 
 def test_a_judge_starts_from_the_base() -> None:
     judge = {"method": "rm", "data": "judge.jsonl", "parameters": {"start_from": "sft"}}
-    with pytest.raises(SuiteError, match=r"judge\.parameters: start_from: got 'sft', but reward models start from"):
+    with pytest.raises(
+        SuiteError, match=r"judge\.parameters: start_from: got 'sft', but judges start from the base: a"
+    ):
         plan(methods=["sft"], judge=judge)
 
 
@@ -236,6 +344,24 @@ def test_trials_start_from_what_is_trained_on_their_rows() -> None:
         assert start.table == adapter(cell).table
         assert start != sft
     assert by_id(graph)["dpo"].waiting is not None
+
+
+def test_trials_of_reward_models_and_of_what_learns_from_them_have_starts_of_their_rows() -> None:
+    methods = ["sft", {"rm": {"start_from": "sft"}}, {"ppo": {"reward": "rm"}}]
+    tuned = {"both": {"rm": None, "ppo": None}, "the policy": {"ppo": None}}
+    for which, searched in tuned.items():
+        graph = plan(methods=methods, tune={"trials": 2, "methods": searched})
+        trials = {name: [cell for cell in graph.trials if cell.id.name == name] for name in ("rm", "ppo")}
+        assert [len(found) for found in trials.values()] == [2 if which == "both" else 0, 2]
+        for cell in (*trials["rm"], *(trial.reward for trial in trials["ppo"])):
+            assert cell is not None
+            assert adapter(cell).start.adapter.table == adapter(cell).table == graph.held_out["train"]
+
+
+def test_a_tuned_reward_is_that_of_each_trial() -> None:
+    methods = ["rm", "poe_rm", {"ppo": {"reward": "rm"}}]
+    graph = plan(methods=methods, tune={"trials": 2, "methods": {"ppo": {"reward": ["rm", "poe_rm"]}}})
+    assert [cell.reward.id.name for cell in graph.trials if cell.reward] == ["rm", "poe_rm"]
 
 
 def test_what_waits_for_its_start_to_be_tuned_says_so() -> None:

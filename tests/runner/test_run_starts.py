@@ -161,7 +161,7 @@ def test_the_report_shows_each_against_its_start(whole: Whole) -> None:
 
 def test_plans_and_cards_say_the_chain_and_an_export_needs_no_other(whole: Whole, tmp_path: Path) -> None:
     lines = [part.plain for part in plan_tables(whole.prepared, whole.folders.runs) if isinstance(part, Text)]
-    said = "trained one after the other: sft → dpo; sft → kto; sft → ipo; sft → grpo; sft → dpo → simpo; "
+    said = "each starts from the one before: sft → dpo; sft → kto; sft → ipo; sft → grpo; sft → dpo → simpo; "
     said += "sft → trl_dpo; sft → tr_dpo"
     assert said in lines
     chosen = choose(whole.prepared, "simpo", runs=whole.folders.runs, reports=whole.folders.reports)

@@ -24,6 +24,7 @@ def note(address: Address) -> RunNote:
         max_length=128,
         cells={
             "rm": NotedScorer(address, 3, None),
+            "poe_rm": NotedScorer(address, 3, None, NotedBase("whole", "e" * 64)),
             "judge": NotedScorer(None, 0, {"model": "org/judge", "template": None}),
         },
         judges={"gold": NotedJudge((), None), "llama": NotedJudge(("judge",), {"size": 2, "penalty": 1.0})},

@@ -62,7 +62,7 @@ def against_start(report: Report) -> Section:
     """How far policies moved from what they start from, and what they got for it."""
     rows: list[Sequence[Value]] = []
     for found in report.results:
-        if found.status != "done" or not found.chain:
+        if found.kind != "policy" or found.status != "done" or not found.chain:
             continue
         metrics = found.metrics
         gains = [_gain(report, found, MetricKey(name)) for name in ("judge_reward", "gold_accuracy")]

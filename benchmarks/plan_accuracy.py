@@ -215,7 +215,10 @@ def _page(about: About, memory: Sequence[Compared], times: Sequence[Compared]) -
 
 
 def _amx() -> str:
-    return "with AMX" if "amx_tile" in Path("/proc/cpuinfo").read_text(encoding="utf-8") else "no AMX"
+    flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    if "amx_tile" in flags:
+        return "with AMX"
+    return "AVX-512 but no AMX" if "avx512bw" in flags else "neither AMX nor AVX-512"
 
 
 if __name__ == "__main__":

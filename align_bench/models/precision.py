@@ -142,12 +142,7 @@ def has_amx(cpuinfo: Path = Path("/proc/cpuinfo"), machine: str | None = None) -
         return False
     if sys.platform != "linux" or machine != "x86_64":
         return None
-    try:
-        with cpuinfo.open(encoding="utf-8") as lines:
-            pairs = (line.partition(":") for line in takewhile(str.strip, lines))  # of the first processor
-            first = {name.strip(): value.strip() for name, _, value in pairs}
-    except (OSError, UnicodeDecodeError):
-        return None
+    first = _first_processor(cpuinfo)
     if "flags" not in first:
         return None
     flags = set(first["flags"].split())
@@ -155,3 +150,19 @@ def has_amx(cpuinfo: Path = Path("/proc/cpuinfo"), machine: str | None = None) -
         return True if "avx512f" in flags else None
     settled = first.get("vendor_id") == "AuthenticAMD" or "avx512_bf16" not in flags
     return False if settled else None
+
+
+def has_avx512(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool | None:
+    """Whether the CPU has AVX-512, without which torch leaves bf16 products to no library; None where Linux is mute."""
+    flags = _first_processor(cpuinfo).get("flags")
+    return None if flags is None else "avx512bw" in flags.split()
+
+
+def _first_processor(cpuinfo: Path) -> dict[str, str]:
+    """What Linux says of the first processor; empty where it says nothing."""
+    try:
+        with cpuinfo.open(encoding="utf-8") as lines:
+            pairs = (line.partition(":") for line in takewhile(str.strip, lines))
+            return {name.strip(): value.strip() for name, _, value in pairs}
+    except (OSError, UnicodeDecodeError):
+        return {}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from align_bench.models.micro_batches import ENOUGH_TO_TRAIN
+from align_bench.models.precision import has_avx512
 
 if TYPE_CHECKING:
     from align_bench.models.base import Base
@@ -20,8 +21,8 @@ _KEPT_PER_LAYER = 12  # activations kept for the backward pass, in vectors of th
 _BYTES_PER_PREDICTION = 10  # of logits and their gradient, per token and entry of the vocabulary
 _COPIES_OF_CACHE = 2  # keys and values, while they grow
 ROOM = 1.25  # of a device's memory, for what torch keeps and does not use
-# On a CPU the process's memory is what counts: torch, libraries and rows. What products in bf16 add there was seen with
-# the embedded model and with SmolLM2-135M, and is about the same.
+# On a CPU the process's memory is what counts: torch, libraries and rows. What oneDNN's products in bf16 add there was
+# seen with the embedded model and with SmolLM2-135M, and is about the same. Without AVX-512 torch does not ask oneDNN.
 _PROCESS_BYTES, _BF16_PROCESS_BYTES = 0.65e9, 0.8e9
 
 
@@ -78,7 +79,8 @@ def expected_memory(
     answer = tokens[1] + suite.generate.max_new_tokens
     cache = 2 * shape.layers * shape.cached * per_value * answer * suite.generate.batch_size * _COPIES_OF_CACHE
     logits = suite.generate.batch_size * shape.vocabulary * 4
-    process = _PROCESS_BYTES + (_BF16_PROCESS_BYTES if precision.compute == "bfloat16" else 0.0)
+    by_library = precision.compute == "bfloat16" and has_avx512() is not False
+    process = _PROCESS_BYTES + (_BF16_PROCESS_BYTES if by_library else 0.0)
     fixed = weights + (process if on_cpu else 0.0)
     return Memory(weights, fixed + adapters + passed * kept, fixed + cache + logits)
 

@@ -10,7 +10,15 @@ import torch
 
 from align_bench.models import precision
 from align_bench.models.compute import compute_dtype
-from align_bench.models.precision import Compute, Precision, find_device, has_amx, has_no_accelerator, resolve_precision
+from align_bench.models.precision import (
+    Compute,
+    Precision,
+    find_device,
+    has_amx,
+    has_avx512,
+    has_no_accelerator,
+    resolve_precision,
+)
 
 INTEL = "vendor_id\t: GenuineIntel\nflags\t\t: fpu {flags}\n\nprocessor\t: 1\nvendor_id\t: AuthenticAMD\n"
 AMD = "vendor_id\t: AuthenticAMD\nflags\t\t: fpu {flags}\n\n"
@@ -85,6 +93,21 @@ def test_amx_by_the_flags_of_linux(
     assert has_amx(tmp_path / "cpuinfo", machine) is expected
     if machine == "x86_64":
         assert has_amx(tmp_path / "missing", machine) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (INTEL.format(flags="avx2 avx512f avx512bw"), True),
+        (AMD.format(flags="avx2"), False),
+        ("processor : 0\nFeatures : asimd\n", None),
+        ("", None),
+    ],
+)
+def test_avx512_by_the_flags_of_linux(tmp_path: Path, text: str, expected: bool | None) -> None:
+    (tmp_path / "cpuinfo").write_text(text)
+    assert has_avx512(tmp_path / "cpuinfo") is expected
+    assert has_avx512(tmp_path / "missing") is None
 
 
 @pytest.fixture

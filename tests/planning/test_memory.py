@@ -9,6 +9,7 @@ import pytest
 
 from align_bench.models.base import Base
 from align_bench.models.precision import Precision
+from align_bench.planning import memory
 from align_bench.planning.memory import expected_memory
 from align_bench.suite.load import load_suite
 
@@ -41,13 +42,28 @@ def base(tmp_path: Path) -> Base:
     ],
 )
 def test_training_takes_what_was_measured(
-    base: Base, precision: Precision, tokens: int, training: float, more: list[str]
+    base: Base, precision: Precision, tokens: int, training: float, more: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(memory, "has_avx512", lambda: True)
     suite = load_suite("real", [*SETTINGS, *more])
     found = expected_memory(suite, base, PARAMETERS, precision, (tokens, 100))
     assert found is not None
     assert found.training == pytest.approx(training, rel=0.25)
     assert found.weights < found.training
+
+
+@pytest.mark.parametrize(("known", "more"), [(True, 0.8e9), (None, 0.8e9), (False, 0.0)])
+def test_what_bf16_adds_depends_on_the_processor(
+    base: Base, known: bool | None, more: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "has_avx512", lambda: known)
+    suite, precision = load_suite("real", SETTINGS), Precision("bf16", "bfloat16", "cpu")
+    found = expected_memory(suite, base, PARAMETERS, precision, (1, 1))
+    assert found is not None
+    monkeypatch.setattr(memory, "_BF16_PROCESS_BYTES", 0.0)
+    without = expected_memory(suite, base, PARAMETERS, precision, (1, 1))
+    assert without is not None
+    assert found.training - without.training == pytest.approx(more)
 
 
 def test_answers_take_their_keys_and_values(base: Base) -> None:

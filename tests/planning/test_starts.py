@@ -129,7 +129,7 @@ def test_what_learns_from_a_reward_model_with_a_start_comes_after_it() -> None:
         "sft",
     ]
     graph = plan(methods=methods, seeds=[3, 4])
-    assert [cell.id.name for cell in graph.cells] == [*(next(iter(one)) for one in methods[:5]), "sft"] * 2  # type: ignore[call-overload]
+    assert [cell.id.name for cell in graph.cells] == [*(next(iter(one)) for one in methods[:5]), "sft"] * 2
     cells = by_id(graph)
     for seed in (3, 4):
         rm = cells[f"rm#{seed}"]

@@ -243,7 +243,7 @@ def _scores_again(prepared: Any, folders: Folders) -> None:
     found = find_run("small", store.folder)
     assert found is not None
     texts: list[Preference] = list(prepared.inputs.rows["val"].read().rows)
-    answers = [Conversation(one.prompt, one.chosen) for one in texts]
+    answers = [Conversation(one.prompt, one.chosen) for one in texts if one.chosen is not None]
     for name in ("rm", "poe_rm"):
         again, _ = stored_scorer(found[0], name)(answers, max_tokens=4096)
         assert again == pytest.approx(scores(folders, name), abs=1e-4)

@@ -1,8 +1,8 @@
 """The log of performance: what each measured commit came to, on which machine, as ratios and exact counts.
 
 A row is one commit under one precision and allocator on one machine. Times stand there as ratios alone, for seconds of
-two machines, or of two hours on one, say nothing beside each other; tokens and bytes are exact. `vs_trl.py` writes its
-rows when it is done; rows of a result file that is measured anew take the place of its old ones.
+two machines, or of two hours on one, say nothing beside each other; tokens and bytes are exact. `vs_trl.py` and
+`gpu.py` write their rows when they are done; a result file that is measured again replaces its old ones.
 
 Examples:
     python benchmarks/history.py                                   # show the log
@@ -64,16 +64,14 @@ class Row(TypedDict):
     counts: dict[str, Any] | None
 
 
-def rows_of(result: Mapping[str, Any], source: str, counts: Mapping[str, Any] | None = None) -> list[Row]:
-    """The rows of one result of `vs_trl.py`, one for each precision and allocator.
+def rows_of(result: Mapping[str, Any], source: str) -> list[Row]:
+    """The rows of one result of `vs_trl.py`, one for each precision and allocator, without counts.
 
     Args:
         result: the content of its JSON file.
         source: the file's name, which begins with the day.
-        counts: the content of `counts.json` at the measured commit.
     """
     where = result["environment"]
-    machine = {name: where[name] for name in ("processor", "threads", "device", "system")}
     kept = ("base", "pairs_per_step", "max_length", "repeats")
     rows: list[Row] = []
     for precision, allocator in dict.fromkeys((part["precision"], part["allocator"]) for part in result["parts"]):
@@ -83,25 +81,40 @@ def rows_of(result: Mapping[str, Any], source: str, counts: Mapping[str, Any] | 
             if (part["precision"], part["allocator"]) == (precision, allocator)
         }
         computes = sorted({part["compute"] for part in parts.values()})
-        rows.append(
-            Row(
-                date=source[:10],
-                commit=where["commit"],
-                source=source,
-                machine=machine,
-                libraries=dict(where["libraries"]),
-                setting={
-                    "precision": precision,
-                    "compute": computes,
-                    "allocator": allocator,
-                    **{name: result["settings"][name] for name in kept},
-                },
-                times_faster={one.what: _rounded(one.ratios) for one in table.comparisons(parts)},
-                parts=[_part(name, part["sides"]) for name, part in parts.items()],
-                counts=None if counts is None else dict(counts),
-            )
-        )
+        setting = {"precision": precision, "compute": computes, "allocator": allocator}
+        setting |= {name: result["settings"][name] for name in kept}
+        times = {one.what: one.ratios for one in table.comparisons(parts)}
+        rows.append(row(where, source, setting, times, {name: part["sides"] for name, part in parts.items()}))
     return rows
+
+
+def row(
+    where: Mapping[str, Any],
+    source: str,
+    setting: Mapping[str, Any],
+    times_faster: Mapping[str, table.Spread],
+    parts: Mapping[str, Mapping[str, Any]],
+) -> Row:
+    """One row, without counts.
+
+    Args:
+        where: the result's `environment`.
+        source: the result's file, whose name begins with the day.
+        setting: what the result depends on, beside the machine.
+        times_faster: ratios by what was compared.
+        parts: the sides of each part.
+    """
+    return Row(
+        date=source[:10],
+        commit=where["commit"],
+        source=source,
+        machine={name: where[name] for name in ("processor", "threads", "device", "system")},
+        libraries=dict(where["libraries"]),
+        setting=dict(setting),
+        times_faster={what: _rounded(ratios) for what, ratios in times_faster.items()},
+        parts=[_part(name, sides) for name, sides in parts.items()],
+        counts=None,
+    )
 
 
 def _rounded(found: table.Spread) -> Ratio:
@@ -133,16 +146,10 @@ def read(path: Path = FILE) -> list[Row]:
     return rows
 
 
-def append(result: Mapping[str, Any], source: str, path: Path = FILE) -> None:
-    """Write the rows of a result that the code as it is here has made.
-
-    Args:
-        result: as in `rows_of`.
-        source: the file's name.
-        path: the log.
-    """
-    counts = json.loads(COUNTS.read_text(encoding="utf-8")) if COUNTS.is_file() else None
-    _write(with_rows(read(path), rows_of(result, source, counts)), path)
+def add(rows: Iterable[Row], path: Path = FILE) -> None:
+    """Put rows that the code as it is here has made into the log, with the counts that it is held to."""
+    counts = json.loads(COUNTS.read_text(encoding="utf-8"))
+    _write(with_rows(read(path), [{**one, "counts": counts} for one in rows]), path)
 
 
 def _write(rows: Sequence[Row], path: Path) -> None:

@@ -37,6 +37,7 @@ from align_bench.runner.environment import environment
 from align_bench.store.files import make_folder, write_atomically
 
 HERE = Path(__file__).parent
+SIDES = HERE / "vs_trl_sides.py"
 PARTS = (*table.METHODS, "scoring", "generation", "suite", "online")
 # Without decay, jemalloc keeps pages that big logits will need again.
 JEMALLOC = {"MALLOC_CONF": "background_thread:false,dirty_decay_ms:-1,muzzy_decay_ms:-1"}
@@ -54,11 +55,13 @@ class SideError(Exception):
 class Side:
     """A process that does one turn's work when told to."""
 
-    def __init__(self, settings: Mapping[str, Any], variables: Mapping[str, str], errors: IO[str]) -> None:
+    def __init__(
+        self, settings: Mapping[str, Any], variables: Mapping[str, str], errors: IO[str], script: Path = SIDES
+    ) -> None:
         self.name = settings["side"]
         self._errors = errors
         self._process = subprocess.Popen(
-            [sys.executable, str(HERE / "vs_trl_sides.py"), json.dumps(dict(settings))],
+            [sys.executable, str(script), json.dumps(dict(settings))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -105,10 +108,10 @@ class Side:
 
 
 @contextmanager
-def side(settings: Mapping[str, Any], variables: Mapping[str, str]) -> Iterator[Side]:
+def side(settings: Mapping[str, Any], variables: Mapping[str, str], script: Path = SIDES) -> Iterator[Side]:
     """A side's process, ended with the context."""
     with tempfile.TemporaryFile("w+", encoding="utf-8") as errors:
-        started = Side(settings, variables, errors)
+        started = Side(settings, variables, errors, script)
         try:
             yield started
         finally:
@@ -156,9 +159,9 @@ def measured(task: Task, settings: Mapping[str, Any], variables: Mapping[str, st
             for started in running:
                 heard[started.name].append(started.turn())
             if number == (0 if trained else 1):
-                equal = _equal(task.part, compute, {name: turns[-1] for name, turns in heard.items()})
-            console.print(f"  turn {number}: {_seconds(heard)}", highlight=False)
-    kept = {name: _kept(turns[1 + trained :]) for name, turns in heard.items()}
+                equal = equality_of(task.part, compute, {name: turns[-1] for name, turns in heard.items()})
+            console.print(f"  turn {number}: {seconds_of(heard)}", highlight=False)
+    kept = {name: kept_of(turns[1 + trained :]) for name, turns in heard.items()}
     load.append(os.getloadavg()[0])
     return {
         "precision": task.precision,
@@ -172,7 +175,12 @@ def measured(task: Task, settings: Mapping[str, Any], variables: Mapping[str, st
     }
 
 
-def _equal(part: str, compute: str, said: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+def equality_of(part: str, compute: str, said: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """How far apart the sides are in what they have to agree on.
+
+    Raises:
+        UnequalError: too far.
+    """
     if part in table.METHODS:
         return table.check_training(part, compute, said["ours"], said["trl"])
     if part == "scoring":
@@ -183,12 +191,13 @@ def _equal(part: str, compute: str, said: Mapping[str, Mapping[str, Any]]) -> di
     return check(compute, said["ours"], said["trl"])
 
 
-def _seconds(heard: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+def seconds_of(heard: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """What the last turn of each side took, in words."""
     last = {name: turns[-1].get("seconds") for name, turns in heard.items()}
     return ", ".join(f"{name} {seconds:.2f} s" for name, seconds in last.items() if seconds) or "equal work, warm-up"
 
 
-def _kept(turns: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def kept_of(turns: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Lists over the repeats, and the highest memory."""
     lists = ("seconds", "tokens", "reference_seconds", "mismatched_seconds", "policy_seconds", "both_seconds")
     kept: dict[str, Any] = {name: [turn[name] for turn in turns] for name in lists if name in turns[0]}
@@ -324,7 +333,7 @@ def main() -> int:
         console.print(f"out of time; {len(left)} parts are left: the same command with --append {path} goes on")
     console.print(f"result: {path} and {path.with_suffix('.md').name}")
     if path.parent.resolve() == HERE / "results":
-        history.append(result, path.name)
+        history.add(history.rows_of(result, path.name))
     return 1 if result["failures"] else 0
 
 

@@ -49,11 +49,9 @@ def test_no_row_holds_seconds() -> None:
 
 def test_a_measured_commit_is_added_with_its_counts_and_once(tmp_path: Path) -> None:
     path, measured = tmp_path / "history.json", result("2026-11-26-cpu-generation.json")
-    history.append(measured, "2026-12-01-cpu.json", path)
-    history.append(measured, "2026-11-30-cpu.json", path)
-    history.append(
-        {**measured, "environment": {**measured["environment"], "commit": "new"}}, "2026-12-01-cpu.json", path
-    )
+    newer = {**measured, "environment": {**measured["environment"], "commit": "new"}}
+    for day, content in (("2026-12-01", measured), ("2026-11-30", measured), ("2026-12-01", newer)):
+        history.add(history.rows_of(content, f"{day}-cpu.json"), path)
     log = history.read(path)
     assert [(row["date"], row["commit"]) for row in log] == [("2026-11-30", "a29c64c205ab"), ("2026-12-01", "new")]
     assert log[0]["counts"] == json.loads(history.COUNTS.read_text(encoding="utf-8"))

@@ -68,7 +68,7 @@ def test_a_training_is_checked_warmed_up_and_measured(settings: dict[str, Any], 
         assert one["reference_seconds"] > 0
         assert (one["mismatched_seconds"] > 0) == (method == "kto")
         assert "reference_seconds" not in other
-    kept = vs_trl._kept(ours[2:])
+    kept = vs_trl.kept_of(ours[2:])
     passes = {"reference_seconds", "mismatched_seconds"}
     assert set(kept) == {"seconds", "tokens", *passes, "peak_bytes", "resting_bytes"}
     assert kept["peak_bytes"] >= kept["resting_bytes"] > 0

@@ -241,6 +241,8 @@ TABLE: dict[str, frozenset[str]] = {
     "train.checkpoints": ADAPTERS,
     "train.steps": ADAPTERS,
     "train.feeds": ADAPTERS,
+    "train.group": ADAPTERS,
+    "train.whole_batch": ADAPTERS,
     "train.moving_reference": ADAPTERS,
     "train.auxiliary": ADAPTERS,
     "train.online": _made("train_online"),

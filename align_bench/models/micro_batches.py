@@ -20,16 +20,28 @@ _DIVISOR: ContextVar[int] = ContextVar("divisor", default=1)
 @contextmanager
 def half_as_much() -> Iterator[None]:
     """Passes, and batches of answers, hold half as much while the context lasts: after memory has run out."""
-    before = _DIVISOR.set(2 * _DIVISOR.get())
+    with divided_by(2 * divisor()):
+        yield
+
+
+@contextmanager
+def divided_by(number: int) -> Iterator[None]:
+    """They hold that part of what they are allowed to, as they do in another process (`divisor`)."""
+    before = _DIVISOR.set(number)
     try:
         yield
     finally:
         _DIVISOR.reset(before)
 
 
+def divisor() -> int:
+    """By what the limits of passes are divided; 1 as long as memory has not run out."""
+    return _DIVISOR.get()
+
+
 def fitting(limit: int) -> int:
     """What a pass may hold: the limit, or after memory has run out a part of it; at least 1."""
-    return max(1, limit // _DIVISOR.get())
+    return max(1, limit // divisor())
 
 
 def micro_batches(
@@ -56,7 +68,7 @@ def micro_batches(
         max_tokens = min(max_tokens, ENOUGH_FOR_A_CPU)
     max_tokens = fitting(max_tokens)
     parts: list[list[int]] = []
-    for index in sorted(indices, key=lambda index: (-lengths[index], index)):
+    for index in _longest_first(indices, lengths):
         rows, longest = (len(parts[-1]), lengths[parts[-1][0]]) if parts else (0, 0)
         worth_its_padding = longest <= 1.25 * lengths[index] or 2 * rows * longest < max_tokens
         if rows and worth_its_padding and (rows + 1) * longest <= max_tokens:
@@ -81,13 +93,30 @@ def even_passes(indices: Iterable[int], lengths: Sequence[int], *, max_tokens: i
     """
     _check(max_tokens)
     limit = fitting(min(max_tokens, ENOUGH_TO_TRAIN))
-    longest_first = sorted(indices, key=lambda index: (-lengths[index], index))
+    longest_first = _longest_first(indices, lengths)
     count = min(ceil(sum(lengths[index] for index in longest_first) / limit), len(longest_first))
     while True:
         parts = _spread(longest_first, lengths, count)
         if all(tokens <= limit or len(part) == 1 for tokens, part in parts):
             return [part for _, part in sorted(parts, reverse=True)]
         count += 1
+
+
+def shares(indices: Iterable[int], lengths: Sequence[int], count: int) -> list[list[int]]:
+    """Divide one effective batch among processes, about as many tokens to each.
+
+    Args:
+        indices, lengths: as in `micro_batches`.
+        count: how many shares.
+
+    Returns:
+        Row numbers of each share, longest row first; a share is empty where there are fewer rows.
+    """
+    return [rows for _, rows in _spread(_longest_first(indices, lengths), lengths, count)]
+
+
+def _longest_first(indices: Iterable[int], lengths: Sequence[int]) -> list[int]:
+    return sorted(indices, key=lambda index: (-lengths[index], index))
 
 
 def _spread(longest_first: Sequence[int], lengths: Sequence[int], count: int) -> list[tuple[int, list[int]]]:

@@ -162,7 +162,7 @@ _CHECKS_OF_THE_LOSS: tuple[tuple[str, str, Callable[[Subject], Verdict]], ...] =
     ("terms", "a sum has the value and the gradient of its terms, each alone, times their weights", terms),
     ("range ends", "finite values and gradients at each bound that a range includes", edges),
     ("responses", "what the loss reads covers the response's tokens and no prompt token", feed),
-    ("batches", "padding, micro-batches and row order change nothing", batches),
+    ("batches", "padding, micro-batches, row order and processes that share a batch change nothing", batches),
     ("moving reference", "it is the policy as it was when it last moved, killed and resumed or not", moving_reference),
     ("advantages", "a better answer gets the higher advantage; row order and padding change nothing", advantages),
 )

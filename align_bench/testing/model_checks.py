@@ -10,10 +10,13 @@ import torch
 from torch import Tensor
 
 from align_bench.api import CriticExperience, Experience, OnlineAlgorithm
+from align_bench.models.micro_batches import shares
 from align_bench.testing.narrowed import narrowed
 from align_bench.testing.specimens import read_by
 from align_bench.testing.subject import Subject, Verdict, failed, not_applicable, passed, shown
 from align_bench.testing.written_batches import experience
+
+SHARED = "shared by two processes"
 
 
 def feed(subject: Subject) -> Verdict:
@@ -41,14 +44,16 @@ def feed(subject: Subject) -> Verdict:
 def batches(subject: Subject) -> Verdict:
     with subject.fed() as (_, feed):
         examples = list(range(len(feed.lengths)))
+        shared = shares(examples, feed.lengths, 2)
     shuffled = random.Random(0).sample(examples, len(examples))
     whole = _by_example(subject, [examples])
     for how, parts in {
         "alone, without padding": [[example] for example in examples],
         "in micro-batches of three": [examples[start : start + 3] for start in examples[::3]],
         "in another order": [shuffled],
+        SHARED: shared,
     }.items():
-        found = _by_example(subject, parts)
+        found = _by_example(subject, parts, apart=how == SHARED)
         wrong = ~torch.isclose(found, whole, rtol=1e-3, atol=1e-4).all(1)
         if wrong.any():
             row = int(wrong.nonzero()[0, 0])
@@ -58,15 +63,26 @@ def batches(subject: Subject) -> Verdict:
                 "let a row read its own numbers only: no mean, max or sum over the batch's rows, and nothing of the "
                 "padding",
             )
-    return passed(f"{len(examples)} examples keep loss and rewards alone, in threes, in another order")
+    return passed(
+        f"{len(examples)} examples keep loss and rewards alone, in threes, in another order, shared by two processes"
+    )
 
 
-def _by_example(subject: Subject, parts: Sequence[Sequence[int]]) -> Tensor:
-    """Loss and rewards of each example of the bench, in its order, when one effective batch is cut into these parts."""
+def _by_example(subject: Subject, parts: Sequence[Sequence[int]], *, apart: bool = False) -> Tensor:
+    """Loss and rewards of each example of the bench, in its order, when one effective batch is cut into these parts.
+
+    Args:
+        subject: the method.
+        parts: numbers of examples.
+        apart: whether each part has a feed of its own, as each of several processes has.
+    """
     batch = [example for part in parts for example in part]
-    with torch.no_grad(), subject.fed() as (model, feed):
-        feed.begin(model, batch, max_tokens=64)
-        losses = [subject.loss(feed.record(model, part)) for part in parts]
+    losses = []
+    with torch.no_grad():
+        for some in [[part] for part in parts] if apart else [parts]:
+            with subject.fed() as (model, feed):
+                feed.begin(model, batch, max_tokens=64)
+                losses += [subject.loss(feed.record(model, part)) for part in some]
         found = torch.cat([torch.stack([loss.values, *subject.rewards(loss).values()], 1) for loss in losses])
     return found[torch.tensor(batch).argsort()]
 

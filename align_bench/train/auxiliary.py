@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_sequence
 
 from align_bench.api import Adversary, AdversaryScores, BiasExpertScores, LengthHead, LengthHeadScores, PairScores
-from align_bench.models.layout import training_passes
 from align_bench.models.logprobs import (
     attacked_scores,
     head_scores,
@@ -21,6 +21,8 @@ from align_bench.models.logprobs import (
     scores,
 )
 from align_bench.models.transfer import on_device
+from align_bench.train.group import ALONE, Group
+from align_bench.train.whole_batch import of_whole_batch
 
 if TYPE_CHECKING:
     from align_bench.api import Auxiliary, BiasExpert
@@ -36,7 +38,7 @@ class Companion(nn.Module, ABC):
 
     learning_rate_factor = 1.0
 
-    def begin(self, model: Any, sequences: Sequences, max_tokens: int) -> None:
+    def begin(self, model: Any, sequences: Sequences, max_tokens: int, group: Group = ALONE) -> None:
         """Prepare what the loss needs of the whole effective batch."""
 
     @abstractmethod
@@ -107,15 +109,15 @@ class _TwoHeads(Companion):
         self.head = nn.Linear(width, 1, bias=False)
         self._scores, self._length_scores, self._tokens = torch.empty(0), torch.empty(0), torch.empty(0)
 
-    def begin(self, model: Any, sequences: Sequences, max_tokens: int) -> None:
+    def begin(self, model: Any, sequences: Sequences, max_tokens: int, group: Group = ALONE) -> None:
+        def both(places: Sequence[int]) -> dict[str, Tensor]:
+            kept, length = self._both(model, [sequences[place] for place in places])
+            return {"kept": kept.float(), "length": length.float()}
+
         lengths = [len(prompt) + len(answer) for prompt, answer in sequences]
-        found = torch.empty(2, len(sequences), device=model.device)
-        with torch.no_grad():
-            for micro in training_passes(model, range(len(sequences)), lengths, max_tokens=max_tokens):
-                both = torch.stack(self._both(model, [sequences[index] for index in micro]))
-                found[:, on_device(micro, found.device)] = both
-        self._scores, self._length_scores = found
-        self._tokens = on_device([len(answer) for _, answer in sequences], found.device)
+        found = of_whole_batch(model, range(len(sequences)), lengths, max_tokens, group, both)
+        self._scores, self._length_scores = found["kept"], found["length"]
+        self._tokens = on_device([len(answer) for _, answer in sequences], model.device)
 
     def record(self, model: Any, sequences: Sequences) -> LengthHeadScores:
         kept, length = self._both(model, sequences)

@@ -15,18 +15,19 @@ import torch
 from torch import Tensor
 
 from align_bench.api import ChosenLogps, PairLogps, PairScores, ReferencedChosenLogps
-from align_bench.api.batches import OF_THE_BATCH, fields_of
+from align_bench.api.batches import fields_of
 from align_bench.api.readings import Reading, as_record
 from align_bench.data.batches import mismatched
 from align_bench.data.token_rows import TokenRows
 from align_bench.errors import DataError
-from align_bench.models.layout import training_passes
 from align_bench.models.logprobs import response_logps, response_parts, scores
 from align_bench.models.positions import positions_of, within
 from align_bench.models.transfer import on_device
 from align_bench.train.auxiliary import companion_of, pair_scores
+from align_bench.train.group import ALONE, Group
 from align_bench.train.moving_reference import MovingFeed, MovingReference
 from align_bench.train.plugin_code import plugin_code
+from align_bench.train.whole_batch import of_whole_batch
 
 if TYPE_CHECKING:
     from align_bench.api import Batch, OfflineAlgorithm, Running
@@ -50,7 +51,7 @@ class Feed(Protocol):
     @property
     def tokens(self) -> Sequence[int]: ...
 
-    def begin(self, model: Any, batch: Sequence[int], max_tokens: int) -> None:
+    def begin(self, model: Any, batch: Sequence[int], max_tokens: int, group: Group = ALONE) -> None:
         """Prepare what the loss needs of the whole effective batch."""
 
     def record(self, model: Any, examples: Sequence[int]) -> Batch:
@@ -68,10 +69,10 @@ class PairFeed:
         self.tokens: Sequence[int] = _pair_tokens(self.rows)
         self._single = UnpairedFeed(rows, reference) if self.reading.mismatched else None
 
-    def begin(self, model: Any, batch: Sequence[int], max_tokens: int) -> None:
+    def begin(self, model: Any, batch: Sequence[int], max_tokens: int, group: Group = ALONE) -> None:
         """Log-probs of mismatched answers, where they are read, as of both answers of each pair by itself."""
         if self._single is not None:
-            self._single.begin(model, [2 * row + side for row in batch for side in (0, 1)], max_tokens)
+            self._single.begin(model, [2 * row + side for row in batch for side in (0, 1)], max_tokens, group)
 
     def record(self, model: Any, examples: Sequence[int]) -> Batch:
         rows = [self.rows[example] for example in examples]
@@ -111,10 +112,10 @@ class ScoreFeed:
         self.lengths: Sequence[int] = _pair_lengths(self.rows)
         self.tokens: Sequence[int] = _pair_tokens(self.rows)
 
-    def begin(self, model: Any, batch: Sequence[int], max_tokens: int) -> None:
+    def begin(self, model: Any, batch: Sequence[int], max_tokens: int, group: Group = ALONE) -> None:
         """What the companion needs of the whole batch."""
         if (companion := companion_of(model)) is not None:
-            companion.begin(model, _sequences([self.rows[example] for example in batch]), max_tokens)
+            companion.begin(model, _sequences([self.rows[example] for example in batch]), max_tokens, group)
 
     def record(self, model: Any, examples: Sequence[int]) -> PairScores:
         sequences = _sequences([self.rows[example] for example in examples])
@@ -136,7 +137,7 @@ class ChosenFeed:
         self.lengths: Sequence[int] = [length for length in lengths if length is not None]
         self.tokens: Sequence[int] = self.lengths
 
-    def begin(self, model: Any, batch: Sequence[int], max_tokens: int) -> None:
+    def begin(self, model: Any, batch: Sequence[int], max_tokens: int, group: Group = ALONE) -> None:
         """Nothing is shared by a batch of single answers."""
 
     def record(self, model: Any, examples: Sequence[int]) -> ChosenLogps:
@@ -182,7 +183,7 @@ class UnpairedFeed:
         index, side = self.examples[example]
         return self.rows[index].prompt, getattr(self.rows[index], side)
 
-    def begin(self, model: Any, batch: Sequence[int], max_tokens: int) -> None:
+    def begin(self, model: Any, batch: Sequence[int], max_tokens: int, group: Group = ALONE) -> None:
         """Log-probs of mismatched answers over the whole batch, for a KL estimate that no micro-batching can move."""
         if not self.reading.mismatched:
             return
@@ -190,12 +191,12 @@ class UnpairedFeed:
         limit = positions_of(model)
         sequences = [mismatched_sequence(self.rows, self.partner, *self.examples[one], limit=limit) for one in batch]
         lengths = [len(prompt) + len(answer) for prompt, answer in sequences]
-        found = torch.empty(len(batch), device=model.device)
-        with torch.no_grad():
-            for micro in training_passes(model, range(len(batch)), lengths, max_tokens=max_tokens):
-                logps = response_logps(model, [sequences[index] for index in micro])
-                found[on_device(micro, found.device)] = logps
-        self._mismatched = found
+
+        def mismatched(places: Sequence[int]) -> dict[str, Tensor]:
+            return {"logps": response_logps(model, [sequences[place] for place in places])}
+
+        found = of_whole_batch(model, range(len(batch)), lengths, max_tokens, group, mismatched)
+        self._mismatched = found["logps"]
         self._ref_mismatched = self._known(self.reference, batch, "mismatched_")
 
     def _known(self, reference: Reference, examples: Sequence[int], prefix: str) -> Tensor:
@@ -227,9 +228,9 @@ class MarginFeed:
         self.feed, self.margins, self.reading = feed, margins, reading
         self.lengths, self.tokens = feed.lengths, feed.tokens
 
-    def begin(self, model: Any, batch: Sequence[int], max_tokens: int) -> None:
+    def begin(self, model: Any, batch: Sequence[int], max_tokens: int, group: Group = ALONE) -> None:
         """What the other feed prepares."""
-        self.feed.begin(model, batch, max_tokens)
+        self.feed.begin(model, batch, max_tokens, group)
 
     def record(self, model: Any, examples: Sequence[int]) -> Batch:
         record = self.feed.record(model, examples)
@@ -254,15 +255,13 @@ class BatchFeed:
         self._whole: Batch | None = None
         self._places: Mapping[int, int] = {}
 
-    def begin(self, model: Any, batch: Sequence[int], max_tokens: int) -> None:
+    def begin(self, model: Any, batch: Sequence[int], max_tokens: int, group: Group = ALONE) -> None:
         """All rows of the batch through the model once, without gradient; begun again, nothing is remembered twice."""
-        self.feed.begin(model, batch, max_tokens)
-        lengths = [self.lengths[example] for example in batch]
-        parts = training_passes(model, range(len(batch)), lengths, max_tokens=max_tokens)
-        with torch.no_grad():
-            records = [self.feed.record(model, [batch[place] for place in part]) for part in parts]
-        order = torch.tensor([place for part in parts for place in part]).argsort()
-        self._whole = in_one(records, order, self.algorithm.reading)
+        self.feed.begin(model, batch, max_tokens, group)
+        whole = of_whole_batch(
+            model, batch, self.lengths, max_tokens, group, lambda part: fields_of(self.feed.record(model, part))
+        )
+        self._whole = as_record(self.algorithm.reading.of_rows, whole)
         self._places = {example: place for place, example in enumerate(batch)}
         with plugin_code(f"what {self.algorithm.name} remembers"):
             self.running = self.algorithm.remembered(self.before, self._whole, self.parameters)
@@ -274,16 +273,6 @@ class BatchFeed:
         place = on_device([self._places[example] for example in examples], device)
         whole = {"batch": self._whole, "place": place, "running": self.running}
         return as_record(self.algorithm.reading, fields_of(record) | whole)
-
-
-def in_one(records: Sequence[Batch], order: Tensor, reading: Reading) -> Batch:
-    """The records of micro-batches as one, in that order of their rows; what is the whole batch's is in each."""
-    values: dict[str, object] = {}
-    for name, first in fields_of(records[0]).items():
-        assert isinstance(first, Tensor), "rows hold tensors"
-        parts = torch.cat([getattr(record, name) for record in records])
-        values[name] = first if name in OF_THE_BATCH else parts[on_device(order, parts.device)]
-    return as_record(reading.of_rows, values)
 
 
 # Each is made of the rows, their reference and, where it tells more than that, of what the loss reads.

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from align_bench.api.batches import OF_THE_BATCH, fields_of
 from align_bench.api.readings import as_record
-from align_bench.models.layout import training_passes
 from align_bench.models.transfer import on_device
+from align_bench.train.group import ALONE, Group
+from align_bench.train.whole_batch import of_whole_batch
 
 if TYPE_CHECKING:
     from align_bench.api import Batch
@@ -71,17 +72,18 @@ class MovingFeed:
         self._known: Mapping[str, Tensor] = {}
         self._places: Mapping[int, int] = {}
 
-    def begin(self, model: Any, batch: Sequence[int], max_tokens: int) -> None:
+    def begin(self, model: Any, batch: Sequence[int], max_tokens: int, group: Group = ALONE) -> None:
         """All rows of the batch through the moved reference once, in the passes that the policy takes them in."""
         self._known = {}
         if self.reference.weights:
             with self.reference.in_place_of(model):
-                self.feed.begin(model, batch, max_tokens)
-                parts = training_passes(model, batch, self.lengths, max_tokens=max_tokens)
-                said = [fields_of(self.feed.record(model, part)) for part in parts]
-            self._known = {f"ref_{name}": _of_all(said, name) for name in said[0] if f"ref_{name}" in said[0]}
-            self._places = {example: place for place, example in enumerate(one for part in parts for one in part)}
-        self.feed.begin(model, batch, max_tokens)
+                self.feed.begin(model, batch, max_tokens, group)
+                said = of_whole_batch(
+                    model, batch, self.lengths, max_tokens, group, lambda part: fields_of(self.feed.record(model, part))
+                )
+            self._known = {f"ref_{name}": value for name, value in said.items() if f"ref_{name}" in said}
+            self._places = {example: place for place, example in enumerate(batch)}
+        self.feed.begin(model, batch, max_tokens, group)
 
     def record(self, model: Any, examples: Sequence[int]) -> Batch:
         record = self.feed.record(model, examples)
@@ -91,9 +93,3 @@ class MovingFeed:
         places = on_device([self._places[example] for example in examples], device)
         known = {name: value if name in OF_THE_BATCH else value[places] for name, value in self._known.items()}
         return as_record(self.reading, fields_of(record) | known)
-
-
-def _of_all(parts: Sequence[Mapping[str, object]], name: str) -> Tensor:
-    """A field of all rows of a batch, from the fields of its micro-batches; one that is the batch's is in each."""
-    values = [cast("Tensor", part[name]) for part in parts]
-    return values[0] if name in OF_THE_BATCH else torch.cat(values)

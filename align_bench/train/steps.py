@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,9 +18,11 @@ from align_bench.models.out_of_memory import is_out_of_memory
 from align_bench.train import checkpoints
 from align_bench.train.auxiliary import companion_of
 from align_bench.train.checkpoints import Checkpoint
+from align_bench.train.group import ALONE
 
 if TYPE_CHECKING:
     from align_bench.api import Algorithm, Loss, Running
+    from align_bench.train.group import Group
     from align_bench.train.job import TrainingJob
 
 
@@ -29,16 +31,17 @@ NO_FACTS: Mapping[str, float] = {}
 
 
 def one_process() -> Accelerator:
-    """What backward passes and clipping go through.
+    """What backward passes and clipping go through; what other processes add, `train.group` exchanges.
 
     Raises:
-        ModelError: when started as one of several processes.
+        ModelError: when started as one of several processes, by something else than align-bench.
     """
     accelerator = Accelerator(mixed_precision="no")
     if accelerator.num_processes > 1:
         raise ModelError(
-            "each training runs in one process so far",
-            fix="start align-bench without accelerate launch or torchrun; --jobs auto trains a cell on each GPU",
+            "align-bench was started as one of several processes, and starts its own",
+            fix="start it without accelerate launch or torchrun: train.processes in the suite says how many processes "
+            "train a cell together, and --jobs auto trains a cell on each GPU",
         )
     return accelerator
 
@@ -75,17 +78,49 @@ class Budget:
             torch.cuda.empty_cache()
 
 
-def accumulated(accelerator: Accelerator, losses: Iterable[Loss], examples: int) -> Sums:
-    """Backward over the losses of micro-batches, which together have so many examples."""
+def accumulated(accelerator: Accelerator, losses: Iterable[Loss], examples: int, group: Group = ALONE) -> Sums:
+    """Backward over the losses of this process's micro-batches.
+
+    Args:
+        accelerator: from `one_process`.
+        losses: of the micro-batches, one after the other.
+        examples: how many the effective batch has, in all processes together.
+        group: the processes.
+
+    Returns:
+        What the log shows, of all processes together.
+    """
     sums: dict[str, Tensor] = {}
     correlated: dict[str, list[Tensor]] = {}
-    for loss in losses:
-        accelerator.backward(loss.values.sum() / examples)
-        for name, value in _logged(loss).items():
-            sums[name] = sums[name] + value if name in sums else value
-        for name, values in loss.correlations.items():
-            correlated.setdefault(name, []).append(torch.stack([value.detach().float() for value in values]))
+    with group.within_memory():
+        for loss in losses:
+            accelerator.backward(loss.values.sum() / examples)
+            _add(sums, _logged(loss))
+            for name, values in loss.correlations.items():
+                correlated.setdefault(name, []).append(torch.stack([value.detach().float() for value in values]))
+    if group.size > 1:
+        sums, correlated = _of_all(group, sums, correlated, accelerator.device)
     return Sums(sums, {name: _correlation(torch.cat(parts, dim=1)) for name, parts in correlated.items()})
+
+
+def _of_all(
+    group: Group, sums: Mapping[str, Tensor], correlated: Mapping[str, Sequence[Tensor]], device: torch.device
+) -> tuple[dict[str, Tensor], dict[str, list[Tensor]]]:
+    """The sums and the correlated values of all processes, in their order; they are exchanged through the host."""
+    own = {name: value.cpu() for name, value in sums.items()}
+    parts = {name: [part.cpu() for part in several] for name, several in correlated.items()}
+    total: dict[str, Tensor] = {}
+    together: dict[str, list[Tensor]] = {}
+    for their_sums, their_parts in group.gathered((own, parts)):
+        _add(total, their_sums)
+        for name, several in their_parts.items():
+            together.setdefault(name, []).extend(part.to(device) for part in several)
+    return {name: value.to(device) for name, value in total.items()}, together
+
+
+def _add(sums: dict[str, Tensor], more: Mapping[str, Tensor]) -> None:
+    for name, value in more.items():
+        sums[name] = sums[name] + value if name in sums else value
 
 
 def _correlation(both: Tensor) -> Tensor:
@@ -140,10 +175,11 @@ class State:
         reference: the trained weights of a reference that has moved, by name; empty where none has.
     """
 
-    def __init__(self, job: TrainingJob[Algorithm], total: int) -> None:
+    def __init__(self, job: TrainingJob[Algorithm], total: int, group: Group = ALONE) -> None:
         from transformers import get_scheduler
 
         model, settings = job.model, job.settings
+        self.group = group
         self.trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
         self.settings = settings
         rate = job.learning_rate
@@ -159,8 +195,10 @@ class State:
         self.running: Running = {}
         self.reference: dict[str, Tensor] = {}
         torch.manual_seed(job.seed)
-        self.checkpoint = job.checkpoint
-        if self.checkpoint is not None and (found := checkpoints.last_good(self.checkpoint, job.say)) is not None:
+        self.checkpoint = job.checkpoint if group.rank == 0 else None
+        path = job.checkpoint
+        found = None if path is None else group.from_first(lambda: checkpoints.last_good(path, job.say))
+        if found is not None:
             self._restore(found)
         self._saved = time.monotonic()
 
@@ -231,5 +269,5 @@ class State:
         self.running = json.loads(content["running"])
         self.reference = {name: weight.to(self.trainable[name].device) for name, weight in content["reference"].items()}
         torch.set_rng_state(content["random"])
-        if torch.cuda.is_available():
+        if torch.cuda.is_available() and self.group.size == 1:  # of several, each sees a device of its own
             torch.cuda.set_rng_state_all(content["random_cuda"])

@@ -70,6 +70,7 @@ EXAMPLES: dict[str, str] = {
     "train.max_grad_norm": "train: {max_grad_norm: 0.5}",
     "train.micro_batch_tokens": "train: {micro_batch_tokens: 2048}",
     "train.checkpoint_minutes": "train: {checkpoint_minutes: 30}",
+    "train.processes": "train: {processes: 2}",
     "evaluate.epsilons": "evaluate: {epsilons: [0.01, 0.05]}",
     "audit.pairs": "audit: {pairs: 0}  # no audit",
     "audit.seed": "audit: {seed: 1}",

@@ -129,6 +129,7 @@ TABLE: dict[str, frozenset[str]] = {
     "planning.forecast": NOTHING,
     "planning.lengths": NOTHING,
     "planning.limits": NOTHING,  # stops a run before it begins
+    "planning.sharing": NOTHING,  # says what a training stage knows
     "planning.known": NOTHING,
     "runner.conform": NOTHING,  # stops methods, and notes facts beside what they make
     "runner.watch": NOTHING,  # says what the report says again
@@ -142,6 +143,8 @@ TABLE: dict[str, frozenset[str]] = {
     "runner.worker": NOTHING,
     "runner.crew": NOTHING,
     "runner.processes": NOTHING,
+    "runner.helpers": NOTHING,  # how many share a training is in its key
+    "runner.devices": NOTHING,
     "runner.on_ray": NOTHING,
     "runner.verify": NOTHING,  # changes nothing
     "runner.progress": NOTHING,

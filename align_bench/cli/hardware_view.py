@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from align_bench.cli.plan_settings import lengths_of
+from align_bench.cli.plan_settings import lengths_of, one_process_words
 from align_bench.cli.plan_view import MOST_ROWS, measured_rates, of_suite, roughly, without_weights
 from align_bench.errors import SuiteError
 from align_bench.models.base import base_parameters
@@ -20,6 +20,7 @@ from align_bench.planning.fit import Shapes, proposal, roomy
 from align_bench.planning.forecast import Forecast
 from align_bench.planning.graph import make_graph
 from align_bench.planning.memory import ROOM
+from align_bench.planning.sharing import shared_trainings
 from align_bench.report.formatting import counted
 from align_bench.runner.results import Glance
 from align_bench.stages.answers import FILE, expected
@@ -110,7 +111,9 @@ class View:
             f"the whole suite: {_tokens(found.whole)} tokens, {found.whole.flops / 1e15:,.3g} PFLOP, "
             f"{roughly(found.whole.seconds)} on one device"
             + ("" if hardware.count == 1 else f", about {roughly(plan.seconds)} on {hardware.count}")
+            + one_process_words(prepared)
         )
+        yield from map(Text, shared_trainings(found.graph))
         chain = [stage for stage in plan.chain if found.estimate.flops(stage)]
         names = list(dict.fromkeys(f"{stage.owner}: {stage.label}" for stage in chain))
         yield Text(
@@ -119,8 +122,9 @@ class View:
         )
         yield Text(f"{found.basis()}; without reading rows and loading models", style="dim")
         yield Text(
-            f"memory: from the model's shape; a cell fits where there is {ROOM:g} times as much, for what torch keeps "
-            "and does not use. Compared with measurements of small models only, so it may be off by a factor of 2",
+            f"memory: of one process, from the model's shape; a cell fits with {ROOM:g} times that, for what "
+            "torch keeps and does not use. Compared with measurements of small models only, so it may be off by a "
+            "factor of 2",
             style="dim",
         )
 

@@ -63,6 +63,7 @@ def _settings(prepared: Prepared) -> dict[str, str]:
         "train.epochs": str(train.epochs),
         "train.batch_size": str(train.batch_size),
         "train.max_length": f"{train.max_length:,} tokens",
+        **({} if train.processes == 1 else {"train.processes": str(train.processes)}),
         "generate.prompts": f"{generate.prompts:,}",
         "generate.max_new_tokens": f"{generate.max_new_tokens:,}",
         "generate.temperature": f"{generate.temperature:g}" + " (greedy)" * (generate.temperature == 0),
@@ -181,11 +182,12 @@ def cuts(prepared: Prepared, lengths: Mapping[str, Lengths]) -> Iterator[str]:
 def memory_words(prepared: Prepared, lengths: Mapping[str, Lengths], graph: Graph, results: Results) -> str:
     """The memory at the peak: as this suite's trainings and answers took it here, else by the base's shape."""
     suite, frozen = prepared.suite, prepared.inputs.frozen
+    each = " of each process" if suite.train.processes > 1 else ""
     made = [stage.address for stage in graph.stages if stage.kind in ("adapter", "generations")]
     stored = filter(None, map(results.store.get_unverified, made))
     peaks = [artefact.cost.peak_bytes for artefact in stored if artefact.cost.peak_bytes]
     if peaks:
-        return f"memory at the peak: {max(peaks) / 1e9:,.1f} GB, measured here in this suite's own work"
+        return f"memory at the peak{each}: {max(peaks) / 1e9:,.1f} GB, measured here in this suite's own work"
     train = lengths["train"]
     batch = suite.train.batch_size * train.size.tokens // max(1, train.size.rows)
     tokens = (batch, lengths["val"].prompt[1])
@@ -193,7 +195,14 @@ def memory_words(prepared: Prepared, lengths: Mapping[str, Lengths], graph: Grap
     if found is None:
         return "memory at the peak: not known before a first run, since the base has no config.json that says its shape"
     return (
-        f"memory at the peak: about {max(found.training, found.answering) / 1e9:,.1f} GB (training "
+        f"memory at the peak{each}: about {max(found.training, found.answering) / 1e9:,.1f} GB (training "
         f"{found.training / 1e9:,.1f}, writing answers {found.answering / 1e9:,.1f}, of these the base "
         f"{found.weights / 1e9:,.1f}); not measured yet, may be off by a factor of 2"
     )
+
+
+def one_process_words(prepared: Prepared) -> str:
+    """Behind a time: what several processes gain is not in it."""
+    if prepared.suite.train.processes == 1:
+        return ""
+    return "; trainings that were not measured count as if one process did all of it: what several gain is not known"

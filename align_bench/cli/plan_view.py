@@ -12,11 +12,19 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from align_bench.cli.plan_settings import cuts, lengths_of, memory_words, rows_table, settings_table
+from align_bench.cli.plan_settings import (
+    cuts,
+    lengths_of,
+    memory_words,
+    one_process_words,
+    rows_table,
+    settings_table,
+)
 from align_bench.models.base import base_parameters
 from align_bench.models.peak import rough_flops
 from align_bench.planning.estimate import Estimate
 from align_bench.planning.graph import make_graph
+from align_bench.planning.sharing import shared_trainings
 from align_bench.report.formatting import counted
 from align_bench.runner.results import Glance, Results
 from align_bench.runner.run import stages_to_run, warnings
@@ -93,10 +101,11 @@ def plan_tables(prepared: Prepared, runs: Path, layers: Sequence[Layer] = ()) ->
         f"artefacts: {len(graph.stages)} in all, {len(absent)} not stored; "
         f"{_steps(prepared, graph, estimate)} optimizer steps per policy cell trained on pairs; "
         f"missing work: {sum(map(estimate.flops, missing)) / 1e12:,.1f} TFLOP, "
-        f"about {roughly(sum(map(estimate.seconds, missing)))}"
+        f"about {roughly(sum(map(estimate.seconds, missing)))}{one_process_words(prepared)}"
     )
     yield Text(estimate.basis(missing), style="dim")
     yield Text(memory_words(prepared, lengths, graph, results))
+    yield from map(Text, shared_trainings(graph))
     yield from without_weights(frozen.base)
     yield from map(Text, claims_of(prepared, graph))
     for search in graph.searches.values():

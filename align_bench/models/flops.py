@@ -66,8 +66,13 @@ def counted() -> Iterator[Tally]:
 
 def uncounted() -> None:
     """Say that work is done, by a foreign trainer for example, that nothing here sees."""
+    counted_elsewhere(None)
+
+
+def counted_elsewhere(flops: float | None) -> None:
+    """Count what other processes did of the same work; None where they could not count it."""
     for tally in _OPEN:
-        tally.add(None)
+        tally.add(flops)
 
 
 def passes(

@@ -134,7 +134,7 @@ class Forecast:
 
     @cached_property
     def schedule(self) -> Schedule[Stage[object]]:
-        """All stages on the devices, one at a time on each. What is not tuned yet waits for its trials."""
+        """All stages on the devices, one worker to as many as train a cell. What is not tuned waits for its trials."""
         needs = {stage: list(dict.fromkeys(stage.needs())) for stage in self._work}
         for cell in self.graph.cells:
             search = self.graph.searches.get(cell.id.method)
@@ -142,7 +142,12 @@ class Forecast:
                 trials = [one for trial in search.cells for one in trial.stages] if search else []
                 needs[stage] = list(dict.fromkeys([*needs[stage], *trials]))
         ordered = _in_order(needs)
-        return schedule({stage: self._work[stage].seconds for stage in ordered}, needs, self.hardware.count)
+        return schedule({stage: self._work[stage].seconds for stage in ordered}, needs, self.workers)
+
+    @property
+    def workers(self) -> int:
+        """How many stages are made at a time."""
+        return max(1, self.hardware.count // self.shapes.prepared.suite.train.processes)
 
     def seconds(self, stage: Stage[object]) -> float:
         """Seconds of one stage on one device."""

@@ -31,18 +31,21 @@ class Meter:
             with contextlib.suppress(OSError):
                 Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
-    def cost(self, tokens: int, flops: float | None = None, precision: Precision | None = None) -> Cost:
+    def cost(
+        self, tokens: int, flops: float | None = None, precision: Precision | None = None, devices: int = 1
+    ) -> Cost:
         """The cost so far.
 
         Args:
             tokens: tokens that the work brought through the model.
             flops: operations that its passes needed; 0 for work without a model, None where they were not counted.
             precision: what computed them; None for work without a model.
+            devices: how many did.
         """
         import torch
 
         seconds, peak_bytes = time.monotonic() - self._started, _peak_bytes()
-        share = flops / seconds / peak_flops(precision) if flops and precision is not None else flops
+        share = flops / seconds / devices / peak_flops(precision) if flops and precision is not None else flops
         return Cost(seconds, tokens, peak_bytes, flops, share, torch.get_num_threads(), _device(precision))
 
 

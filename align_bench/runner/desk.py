@@ -6,7 +6,7 @@ import gc
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from align_bench.records import LogStep, Update, no_update, unlogged
 from align_bench.stages.classifier import Classifier
@@ -21,9 +21,17 @@ if TYPE_CHECKING:
     from align_bench.runner.tracking import Trackers
     from align_bench.stages.rows import Rows
     from align_bench.stages.stage import Stage
+    from align_bench.train.group import Group
 
 T = TypeVar("T")
 Base = tuple[str, str, bool]  # its digest, its precision, and whether it has a scalar head
+
+
+class Team(Protocol):
+    """The processes that make a stage together, as one of them sees them."""
+
+    def group(self) -> Group:
+        """All of them, once each has come to this point."""
 
 
 class LocalDesk:
@@ -46,6 +54,7 @@ class LocalDesk:
         self._base: tuple[Base, Any] | None = None
         self._tokenizers: dict[str, Any] = {}
         self._logged: set[str] = set()
+        self._team: Team | None = None
 
     def distance(self, wanted: Sequence[ModelKey]) -> int:
         """How much has to be loaded for it, see `distance`."""
@@ -73,6 +82,31 @@ class LocalDesk:
                 yield
             finally:
                 self.log_step = unlogged
+
+    @contextmanager
+    def assisted(self, stage: Stage[object]) -> Iterator[None]:
+        """While the context lasts, further processes make the stage together with this one, if it asks for any."""
+        if stage.processes == 1:
+            yield
+            return
+        from align_bench.runner.helpers import helpers_of
+
+        with helpers_of(stage, self._results.store.folder, self.say) as helpers, self.in_team(helpers):
+            yield
+
+    @contextmanager
+    def in_team(self, team: Team) -> Iterator[None]:
+        """While the context lasts, the stage that runs is made by these."""
+        self._team = team
+        try:
+            yield
+        finally:
+            self._team = None
+
+    def group(self) -> Group:
+        from align_bench.train.group import ALONE
+
+        return ALONE if self._team is None else self._team.group()
 
     def say(self, text: str) -> None:
         self._progress.log(text)

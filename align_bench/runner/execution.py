@@ -13,6 +13,7 @@ from align_bench.errors import SuiteError
 from align_bench.models.base import base_parameters
 from align_bench.planning.memory import expected_memory
 from align_bench.report.formatting import counted
+from align_bench.runner.devices import visible_gpus
 from align_bench.runner.tracker_kinds import check_trackers
 from align_bench.store.files import make_folder
 
@@ -34,8 +35,8 @@ class Execution:
     """Where a run makes its stages.
 
     Attributes:
-        jobs: how many are made at a time; `auto` for one per GPU, or without GPUs as many as memory and cores allow;
-            None for one on this machine, and for as many as a cluster has room for.
+        jobs: how many are made at a time; `auto` for one per GPU (or per `train.processes` of them), or without GPUs
+            as many as memory and cores allow; None for one on this machine, and for as many as a cluster has room for.
         executor: `local` for this machine, `ray` for a Ray cluster.
         ray_address: of a cluster that runs; None for one that is started here and ends with the run.
         track: trackers that also take steps, tables and report; see `tracker_kinds`.
@@ -65,7 +66,7 @@ class Share:
     Attributes:
         workers: how many there are.
         threads: of one worker's computing.
-        devices: the GPUs, as `CUDA_VISIBLE_DEVICES` names them; none where the CPU computes.
+        devices: the GPUs of each, as `CUDA_VISIBLE_DEVICES` names them; none where the CPU computes.
     """
 
     workers: int
@@ -109,20 +110,22 @@ def _executor(
     from align_bench.runner.worker import Setup
 
     share = share_of(prepared, jobs)
-    where = f"on {counted(len(share.devices), 'GPU')}" if share.devices else "on the CPU"
+    gpus = sum(len(names.split(",")) for names in share.devices)
+    where = f"on {counted(gpus, 'GPU')}" if gpus else "on the CPU"
     progress.log(f"up to {counted(share.workers, 'worker')} {where}, {counted(share.threads, 'thread')} each")
     setup = Setup(store.folder, share.threads, tracking=tracking)
     return Crew(Processes(share.workers, setup, share.devices), results, progress)
 
 
 def _cluster(execution: Execution, prepared: Prepared, runs: Path, tracking: Tracking | None) -> RayWorkers:
-    """The cluster, whose workers ask for a CPU per thread, and for a GPU or for memory."""
+    """The cluster, whose workers ask for a CPU per thread, and for GPUs or memory for all processes of a cell."""
     from align_bench.runner.on_ray import RayWorkers, Resources
     from align_bench.runner.worker import Setup
 
-    gpu = prepared.inputs.frozen.precision.device == "cuda"
-    threads = given_threads() or 1
-    resources = Resources(threads, int(gpu), 0 if gpu else int(worker_bytes(prepared)))
+    gpu, processes = prepared.inputs.frozen.precision.device == "cuda", prepared.suite.train.processes
+    threads = max(given_threads() or 1, processes)
+    memory = 0 if gpu else int(processes * worker_bytes(prepared))
+    resources = Resources(threads, processes if gpu else 0, memory)
     most = execution.jobs if isinstance(execution.jobs, int) else None
     make_folder(runs)
     setup = Setup(runs.resolve(), threads, folder=Path.cwd(), tracking=tracking)
@@ -131,15 +134,17 @@ def _cluster(execution: Execution, prepared: Prepared, runs: Path, tracking: Tra
 
 def share_of(prepared: Prepared, jobs: int | Literal["auto"]) -> Share:
     """What each of the workers of this machine has."""
+    processes = prepared.suite.train.processes
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = given_threads()
-    devices = _devices() if prepared.inputs.frozen.precision.device == "cuda" else ()
+    gpus = visible_gpus() if prepared.inputs.frozen.precision.device == "cuda" else ()
+    devices = _in_groups(gpus, processes)
     if isinstance(jobs, int):
         workers = jobs
     elif devices:
         workers = len(devices)
     else:
-        workers = max(1, min(cores // (threads or 1), _that_fit(prepared)))
+        workers = max(1, min(cores // max(threads or 1, processes), _that_fit(prepared)))
     return Share(workers, threads or max(1, cores // workers), devices)
 
 
@@ -149,24 +154,21 @@ def given_threads() -> int | None:
     return int(given) or None if given.isdecimal() else None
 
 
-def _devices() -> tuple[str, ...]:
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return tuple(name.strip() for name in visible.split(",") if name.strip())
-    import torch
-
-    return tuple(map(str, range(torch.cuda.device_count())))
+def _in_groups(gpus: tuple[str, ...], processes: int) -> tuple[str, ...]:
+    """The GPUs of each worker, so many to one; fewer than a worker asks for are those of a single one."""
+    whole = range(0, len(gpus) - processes + 1, processes)
+    return tuple(",".join(gpus[first : first + processes]) for first in whole) or ((",".join(gpus),) if gpus else ())
 
 
 def _that_fit(prepared: Prepared) -> int:
     """How many workers the free memory of this machine has room for."""
     import psutil
 
-    return int(psutil.virtual_memory().available // worker_bytes(prepared))
+    return int(psutil.virtual_memory().available // (prepared.suite.train.processes * worker_bytes(prepared)))
 
 
 def worker_bytes(prepared: Prepared) -> float:
-    """The memory that a worker is expected to take at its peak: passes and prompts as long as the suite allows."""
+    """The memory that one process is expected to take at its peak: passes and prompts as long as the suite allows."""
     suite, frozen = prepared.suite, prepared.inputs.frozen
     tokens = suite.train.micro_batch_tokens, suite.train.max_length
     found = expected_memory(suite, frozen.base, base_parameters(frozen.base), frozen.precision, tokens)

@@ -48,14 +48,14 @@ def make(stage: Stage[object], results: Results, desk: LocalDesk, progress: Prog
         if stage.fatal:
             with as_store_error(store.folder):
                 raise
-        record_failure(stage, error, results, progress, permanent=_is_permanent(error))
+        record_failure(stage, error, results, progress, permanent=is_permanent(error))
         del error
         gc.collect()
         return False
     return True
 
 
-def _is_permanent(error: Exception) -> bool:
+def is_permanent(error: Exception) -> bool:
     """Whether a method itself has failed: its key holds its code, its parameters and its rows.
 
     A model or an artefact that cannot be read, a changed file or a full disk is mended outside of any key.
@@ -125,17 +125,18 @@ def _is_out_of_memory(error: Exception) -> bool:
 def _make(stage: Stage[object], results: Results, desk: LocalDesk, progress: Progress) -> None:
     from align_bench.models.flops import counted
     from align_bench.runner.costs import Meter
+    from align_bench.runner.devices import gpus_of
 
     store = results.store
     with progress.stage(stage.owner, stage.label) as update, store.scratch(stage.address) as folder, counted() as work:
         meter = Meter()
         desk.update, desk.loading = update, 0.0
-        with desk.tracked(stage):
+        with desk.tracked(stage), desk.assisted(stage):
             made = stage.run(desk, folder)
         wanted = stage.models()
         computed = wanted[0] if wanted else None
         precision = computed.precision if computed else None
-        cost = meter.cost(made.tokens, work.flops, precision)
+        cost = meter.cost(made.tokens, work.flops, precision, max(1, len(gpus_of(stage))))
         cost = replace(cost, seconds=cost.seconds - desk.loading)
         store.put(
             stage.address,

@@ -13,7 +13,7 @@ from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from align_bench.runner.worker import Done, Lost, Message, Ready, Setup, Task, Worker
+from align_bench.runner.worker import Assist, Lost, Message, Ready, Setup, Task, Worker
 
 if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess
@@ -52,7 +52,7 @@ class Processes:
         self._processes[self._hired], self._devices[self._hired] = (process, ours), device
         return self._hired
 
-    def give(self, worker: int, task: Task) -> None:
+    def give(self, worker: int, task: Task | Assist) -> None:
         """Send a task; a worker that has died meanwhile is heard of by `hear`."""
         try:
             self._processes[worker][1].send(task)
@@ -81,10 +81,14 @@ class Processes:
             return f"it was killed by {signal.Signals(-code).name}"
         return f"it ended with exit code {code}"
 
-    def close(self) -> None:
-        """Stop all worker processes: what they publish is finished first, what they compute is not."""
+    def close(self, *, publishing: bool = True) -> None:
+        """Stop all worker processes: what they publish is finished first, what they compute is not.
+
+        Args:
+            publishing: False for such as publish nothing, which are killed at once.
+        """
         for process, _ in self._processes.values():
-            process.terminate()
+            process.terminate() if publishing else process.kill()
         for process, connection in self._processes.values():
             process.join(STOPS_IN)
             if process.is_alive():
@@ -123,11 +127,10 @@ def _work(setup: Setup, connection: Connection[Any, Any]) -> None:
     send(Ready())
     while True:
         try:
-            task: Task = connection.recv()
+            task: Task | Assist = connection.recv()
         except EOFError:
             return
-        done: Done = worker.make(task)
-        send(done)
+        send(worker.assist(task) if isinstance(task, Assist) else worker.make(task))
 
 
 def _stop(number: int, frame: object) -> NoReturn:

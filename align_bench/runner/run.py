@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from align_bench.errors import MissingResultError, PluginError, SuiteError
 from align_bench.planning.graph import Graph, make_graph
 from align_bench.planning.limits import cut_answers
+from align_bench.planning.sharing import shared_trainings
 from align_bench.runner import report as reports
 from align_bench.runner.conform import Kit
 from align_bench.runner.execution import Execution, executor_of
@@ -155,7 +156,7 @@ def _computed(
 ) -> Graph:
     """The graph, walked and made again until it asks for nothing new."""
     kit = Kit(results, progress)
-    for line in warnings(graph):
+    for line in (*shared_trainings(graph), *warnings(graph)):
         progress.log(line)
     store, name = results.store, prepared.suite.name
     before = store.notes.get(name) or RunNote()

@@ -159,7 +159,8 @@ def _again(stage: Stage[object], results: Results, desk: LocalDesk, progress: Pr
     try:
         with progress.stage(stage.owner, f"{stage.label}, again") as update:
             desk.update = update
-            stage.run(desk, folder)
+            with desk.assisted(stage):
+                stage.run(desk, folder)
     except Exception as error:
         return Check(what, False, f"failed: {error.message if isinstance(error, AlignBenchError) else error}")
     other = sorted(_other_files(artefact.folder, folder))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from align_bench.errors import AlignBenchError, PluginError
+from align_bench.errors import AlignBenchError, ModelError, PluginError
 from align_bench.records import Facts, Update
 from align_bench.store.store import Store
 
@@ -57,6 +57,24 @@ class Task:
     address: Address
     noted: Mapping[Address, Facts]
     repairs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Assist:
+    """A part of a stage that several processes make together.
+
+    Attributes:
+        stage, address: as in `Task`.
+        rank: which of them this is; the first one, 0, is the one that stores the stage.
+        meeting: a file by which they find each other.
+        divisor: see `models.micro_batches`.
+    """
+
+    stage: Stage[object]
+    address: Address
+    rank: int
+    meeting: Path
+    divisor: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +129,24 @@ class Done:
 
 
 @dataclass(frozen=True, slots=True)
+class Here:
+    """The worker has loaded its part of a stage, and goes on together with the others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Assisted:
+    """A worker's part of a stage has ended.
+
+    Attributes:
+        flops: the operations of its passes; None where they were not counted.
+        error: why it has failed, if it has.
+    """
+
+    flops: float | None
+    error: AlignBenchError | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Lost:
     """The worker is gone.
 
@@ -121,7 +157,7 @@ class Lost:
     how: str
 
 
-Message: TypeAlias = "Ready | Started | Updated | Stopped | Said | Done | Lost"
+Message: TypeAlias = "Ready | Started | Updated | Stopped | Said | Done | Here | Assisted | Lost"
 
 
 class Sent:
@@ -174,6 +210,7 @@ class Worker:
         from align_bench.runner.tracking import Trackers
 
         torch.set_num_threads(setup.threads)
+        self._send = send
         self._progress = Sent(send)
         self._results = Results(Store(setup.runs))
         trackers = Trackers(setup.tracking, self._progress.log) if setup.tracking else None
@@ -188,12 +225,7 @@ class Worker:
         results.repairs = task.repairs
         began = time.perf_counter()
         try:
-            if stage.address != task.address:
-                raise PluginError(
-                    f"{stage.owner}: {stage.label}: this worker has other code or libraries than the run was planned "
-                    "with, and would make another result",
-                    fix="install the same versions for all workers, and leave their files as they are during a run",
-                )
+            _check_address(stage, task.address)
             made = make(stage, results, self._desk, self._progress)
         except AlignBenchError as error:
             return Done(False, time.perf_counter() - began, error)
@@ -202,3 +234,39 @@ class Worker:
             what = f"{stage.owner}: {stage.label}: {type(error).__name__}: {error}"
             return Done(False, time.perf_counter() - began, AlignBenchError(what))
         return Done(made, time.perf_counter() - began)
+
+    def assist(self, part: Assist) -> Assisted:
+        """Do a part of a stage that several processes make together; nothing is raised."""
+        from align_bench.models.flops import counted
+        from align_bench.models.micro_batches import divided_by
+        from align_bench.runner.helpers import Member
+        from align_bench.runner.make import is_permanent
+
+        member = Member(part, self._send)
+        try:
+            _check_address(part.stage, part.address)
+            with divided_by(part.divisor), counted() as work, self._desk.in_team(member):
+                part.stage.assist(self._desk)
+        except AlignBenchError as error:
+            mended = isinstance(error, PluginError) and not is_permanent(error)  # by its cause, which stays here
+            told = ModelError(error.message, fix=error.fix) if mended else error
+            return Assisted(None, _with_traceback(told, error))
+        except Exception as error:
+            return Assisted(None, _with_traceback(AlignBenchError(f"{type(error).__name__}: {error}"), error))
+        finally:
+            member.close()
+        return Assisted(work.flops)
+
+
+def _check_address(stage: Stage[object], address: Address) -> None:
+    if stage.address != address:
+        raise PluginError(
+            f"{stage.owner}: {stage.label}: this worker has other code or libraries than the run was planned "
+            "with, and would make another result",
+            fix="install the same versions for all workers, and leave their files as they are during a run",
+        )
+
+
+def _with_traceback(told: AlignBenchError, error: BaseException) -> AlignBenchError:
+    told.add_note("In another process that trained it:\n" + "".join(traceback.format_exception(error)))
+    return told

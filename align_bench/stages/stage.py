@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from align_bench.stages.models import Frozen, ModelKey
     from align_bench.stages.rows import Rows
     from align_bench.store.store import Artefact
+    from align_bench.train.group import Group
 
 # What turns texts into tokens, and what computes with a model; versions of these are in the keys of what they made.
 TEXT_LIBRARIES = ("transformers", "tokenizers", "jinja2")
@@ -117,6 +118,9 @@ class Desk(Protocol):
     def partial(self, stage: Stage[object]) -> Path:
         """A folder that outlives a kill, for checkpoints of what this stage makes; removed once that is stored."""
 
+    def group(self) -> Group:
+        """The processes that make the stage together, once each of them has come to this point; for most, this one."""
+
     def say(self, text: str) -> None:
         """Show a line to whoever watches the run."""
 
@@ -173,6 +177,19 @@ class Stage(ABC, Generic[T_co]):
     def estimate(self, sizes: Sizes) -> Work:
         """What it will bring through the model, for plans and progress."""
         return Work(0)
+
+    @property
+    def processes(self) -> int:
+        """How many processes make it together: one runs it, each further one assists."""
+        return 1
+
+    def assist(self, desk: Desk) -> None:
+        """Do a further process's part, with inputs and a model of its own, as `run` does the first one's.
+
+        Args:
+            desk: of this process.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def run(self, desk: Desk, folder: Path) -> Made:

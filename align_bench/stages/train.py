@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 
 A = TypeVar("A", bound="Algorithm")
 LOG = "log.jsonl"
-# What changes no result: where a training goes on after a kill. Lengths are the table's.
-WITHOUT_EFFECT = frozenset({"checkpoint_minutes", "max_length"})
+# What changes no result: where a training goes on after a kill. Lengths are the table's. How many processes share a
+# training is said by what can be shared.
+WITHOUT_EFFECT = frozenset({"checkpoint_minutes", "max_length", "processes"})
 # Passes of a training beside those of all answers once forward and backward, by what a method reads. Mismatched answers
 # pass forward only: half of a training pass. Chosen answers are half of all.
 PASSES = {"unpaired": 1.5, "chosen": 0.5}
@@ -118,13 +119,9 @@ class Trained(Stage["list[Mapping[str, float]]"]):
 
     def run(self, desk: Desk, folder: Path) -> Made:
         from align_bench.models.exported import write_note
-        from align_bench.models.load import add_adapter, footprint, save_adapter
-        from align_bench.models.start import begin_with
+        from align_bench.models.load import footprint, save_adapter
 
-        base = desk.untrained(self.frozen, scalar=self.scalar, seed=self.seed)
-        model = add_adapter(base, self.lora, seed=self.seed)
-        for start in self.started:
-            begin_with(model, desk.adapter(start))
+        model = self.begun(desk)
         trainable = footprint(model).trainable
         desk.loaded(self.frozen, model)
         log = self.fit(model, desk)
@@ -133,6 +130,17 @@ class Trained(Stage["list[Mapping[str, float]]"]):
         self.leave(model, desk)
         (folder / LOG).write_text("".join(json.dumps(step) + "\n" for step in log.steps), encoding="utf-8")
         return Made(log.tokens, {"steps": len(log.steps), "trainable": trainable})
+
+    def begun(self, desk: Desk) -> Any:
+        """The model as its training begins: the base under a fresh adapter, or under that of its start."""
+        from align_bench.models.load import add_adapter
+        from align_bench.models.start import begin_with
+
+        base = desk.untrained(self.frozen, scalar=self.scalar, seed=self.seed)
+        model = add_adapter(base, self.lora, seed=self.seed)
+        for start in self.started:
+            begin_with(model, desk.adapter(start))
+        return model
 
     def note(self) -> Exported:
         """What its folder says of it, so that it can be a base or a judge as it lies there."""
@@ -217,8 +225,17 @@ class Train(Trained):
         mismatched = (1 + moves) * algorithm.reading.mismatched
         return own + 0.5 * (mismatched + algorithm.reading.batch + own * moves)
 
+    @property
+    def processes(self) -> int:
+        return self.settings.processes
+
     def needs(self) -> tuple[Stage[object], ...]:
         return (self.table, *self._known, *self.started)
+
+    def identity(self) -> dict[str, Json]:
+        """Several processes sum in another order than one, and so round otherwise."""
+        shared: dict[str, Json] = {"processes": self.processes} if self.processes > 1 else {}
+        return super().identity() | shared
 
     def run(self, desk: Desk, folder: Path) -> Made:
         algorithm = self.plugin.algorithm
@@ -228,9 +245,13 @@ class Train(Trained):
             margins_of(desk.load(self.table).rows, algorithm.name, self.table.owner)
         return super().run(desk, folder)
 
+    def assist(self, desk: Desk) -> None:
+        """Train a model of its own, step by step the same; nothing of it is kept."""
+        self.fit(self.begun(desk), desk)
+
     def fit(self, model: Any, desk: Desk) -> TrainLog:
         from align_bench.train.loop import train
 
         columns = [desk.load(measured) for measured in self._known]
         reference = {name: tensor for some in columns for name, tensor in as_tensors(some).items()}
-        return train(self.job(model, desk, OfflineAlgorithm), reference or None)
+        return train(self.job(model, desk, OfflineAlgorithm), reference or None, desk.group())

@@ -318,6 +318,12 @@ class Train(_Strict):
     checkpoint_minutes: Number = Field(
         5.0, gt=0, description="minutes between checkpoints, from which a killed training resumes"
     )
+    processes: Whole = Field(
+        1,
+        gt=0,
+        le=64,
+        description="processes that share the training of one cell, each with a GPU of its own where there are as many",
+    )
 
 
 class Evaluate(_Strict):

@@ -228,28 +228,43 @@ def eventually(holds: Callable[[], bool]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("jobs", "threads", "device", "free", "expected"),
+    ("jobs", "processes", "threads", "device", "free", "expected"),
     [
-        ("auto", "", "cpu", 10e9, (8, 1, ())),
-        ("auto", "", "cpu", 4e9, (4, 2, ())),
-        ("auto", "", "cpu", 0.5e9, (1, 8, ())),
-        ("auto", "3", "cpu", 10e9, (2, 3, ())),
-        (3, "", "cpu", 0.5e9, (3, 2, ())),
-        (20, "", "cpu", 10e9, (20, 1, ())),
-        ("auto", "", "cuda", 0.5e9, (2, 4, ("1", "3"))),
-        (4, "", "cuda", 0.5e9, (4, 2, ("1", "3"))),
+        ("auto", 1, "", "cpu", 10e9, (8, 1, ())),
+        ("auto", 1, "", "cpu", 4e9, (4, 2, ())),
+        ("auto", 1, "", "cpu", 0.5e9, (1, 8, ())),
+        ("auto", 1, "3", "cpu", 10e9, (2, 3, ())),
+        (3, 1, "", "cpu", 0.5e9, (3, 2, ())),
+        (20, 1, "", "cpu", 10e9, (20, 1, ())),
+        ("auto", 1, "", "cuda", 0.5e9, (3, 2, ("1", "3", "4"))),
+        (4, 1, "", "cuda", 0.5e9, (4, 2, ("1", "3", "4"))),
+        ("auto", 2, "", "cpu", 10e9, (4, 2, ())),
+        ("auto", 2, "", "cpu", 4e9, (2, 4, ())),
+        ("auto", 4, "1", "cpu", 10e9, (2, 1, ())),
+        ("auto", 2, "", "cuda", 0.5e9, (1, 8, ("1,3",))),
+        ("auto", 3, "", "cuda", 0.5e9, (1, 8, ("1,3,4",))),
+        ("auto", 4, "", "cuda", 0.5e9, (1, 8, ("1,3,4",))),
     ],
 )
 def test_workers_share_cores_memory_and_gpus(
-    jobs: Any, threads: str, device: str, free: float, expected: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
+    jobs: Any,
+    processes: int,
+    threads: str,
+    device: str,
+    free: float,
+    expected: tuple[object, ...],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=free))
     monkeypatch.setattr(executions, "worker_bytes", lambda _: 1e9)
     monkeypatch.setenv("OMP_NUM_THREADS", threads)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,3")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,3,4")
     precision = SimpleNamespace(device=device)
-    prepared: Any = SimpleNamespace(inputs=SimpleNamespace(frozen=SimpleNamespace(precision=precision)))
+    prepared: Any = SimpleNamespace(
+        inputs=SimpleNamespace(frozen=SimpleNamespace(precision=precision)),
+        suite=SimpleNamespace(train=SimpleNamespace(processes=processes)),
+    )
     found = share_of(prepared, jobs)
     assert (found.workers, found.threads, found.devices) == expected
 

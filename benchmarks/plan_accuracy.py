@@ -1,8 +1,8 @@
 """How near `align-bench plan --hardware cpu` comes: peak memory, and time after a calibration.
 
 python benchmarks/plan_accuracy.py --out benchmarks/results/plan_accuracy
-python benchmarks/plan_accuracy.py --model SMOLLM2_135M --batch-size 8 --new-tokens 24 --memory-steps 1 --steps 2 \
-    --rows 48 --out benchmarks/results/plan_accuracy_smollm2
+python benchmarks/plan_accuracy.py --model SMOLLM2_135M --batch-size 8 --new-tokens 24 --memory-steps 1 --steps 8 \
+    --rows 192 --out benchmarks/results/plan_accuracy_smollm2
 
 The first line is of the embedded model, the second one of a model in a folder; both with pairs of the embedded set.
 
@@ -44,6 +44,7 @@ COMMON = (
     "data.test=null",
 )
 MEMORY_GATE, TIME_GATE = 0.25, 0.30
+FEWEST_PROMPTS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +132,9 @@ def main() -> None:
 
 
 def _overrides(precision: str, rows: int) -> list[str]:
-    """A suite of so many pairs, a third of them to validate on."""
-    sizes = [f"data.train.rows={rows}", f"data.val.rows={max(2, rows // 3)}", f"generate.prompts={max(2, rows // 6)}"]
+    """A suite of so many pairs, a third of them to validate on; few prompts at a time are slower per token."""
+    prompts = max(FEWEST_PROMPTS, rows // 6)
+    sizes = [f"data.train.rows={rows}", f"data.val.rows={max(prompts, rows // 3)}", f"generate.prompts={prompts}"]
     return [f"precision={precision}", *sizes]
 
 

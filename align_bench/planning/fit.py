@@ -71,14 +71,15 @@ class Shapes:
             found = expected_memory(suite, judge, base_parameters(judge), precision, (1, 1))
             return None if found is None else Peak(answering=found.weights)
         base, trained = self.prepared.inputs.frozen.base, cell.adapter
-        batch = 1
+        batch, scores = 1, False
         if trained is not None:
+            scores = trained.plugin.algorithm.kind == "reward"
             size, micro = self.sizes(trained.table), {"micro_batch_tokens": suite.train.micro_batch_tokens}
             # Both answers of a pair stand behind one prompt.
             twice = size.prompt_tokens if trained.plugin.algorithm.data in ("pairs", "scores") else 0
             batch = trained.settings.batch_size * (size.tokens - twice) // max(1, size.rows)
             suite = suite.model_copy(update={"train": trained.settings.model_copy(update=micro)})
-        found = expected_memory(suite, base, self.parameters, precision, (batch, self.prompt))
+        found = expected_memory(suite, base, self.parameters, precision, (batch, self.prompt), scores=scores)
         if found is None:
             return None
         # What learns from a reward model holds that one, too, on a base of its own.

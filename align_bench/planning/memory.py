@@ -51,7 +51,7 @@ class _Shape:
 
 
 def expected_memory(
-    suite: Suite, base: Base, parameters: int, precision: Precision, tokens: tuple[int, int]
+    suite: Suite, base: Base, parameters: int, precision: Precision, tokens: tuple[int, int], *, scores: bool = False
 ) -> Memory | None:
     """The peak memory of a suite's training and of its answers.
 
@@ -60,6 +60,7 @@ def expected_memory(
         base, parameters: the base, and how many weights it has.
         precision: how it is stored and computed.
         tokens: of a batch of training, and of a prompt (its 95th percentile).
+        scores: whether a reward model is trained, which predicts no tokens.
 
     Returns:
         None for a base whose shape is not in a `config.json`, such as a GGUF file.
@@ -73,7 +74,8 @@ def expected_memory(
     on_cpu = precision.device == "cpu"
     limit = min(suite.train.micro_batch_tokens, ENOUGH_TO_TRAIN) if on_cpu else suite.train.micro_batch_tokens
     passed = min(max(limit, suite.train.max_length), max(tokens[0], 1))
-    kept = shape.layers * shape.hidden * _KEPT_PER_LAYER * per_value + shape.vocabulary * _BYTES_PER_PREDICTION
+    predicted = 0 if scores else shape.vocabulary * _BYTES_PER_PREDICTION
+    kept = shape.layers * shape.hidden * _KEPT_PER_LAYER * per_value + predicted
     adapter_rows = 9 * shape.hidden + 2 * shape.cached + 3 * shape.intermediate
     adapters = 16 * suite.lora.r * shape.layers * adapter_rows  # weights, gradients and Adam's two moments
     answer = tokens[1] + suite.generate.max_new_tokens

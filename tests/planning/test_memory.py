@@ -79,6 +79,16 @@ def test_answers_take_their_keys_and_values(base: Base) -> None:
     assert longer.answering - found.answering == 2 * 2 * 30 * 3 * 64 * 4 * 1000 * 64
 
 
+def test_a_reward_model_predicts_no_tokens(base: Base) -> None:
+    suite, precision = load_suite("real", SETTINGS), Precision("fp32", "float32", "cpu")
+    policy = expected_memory(suite, base, PARAMETERS, precision, (100, 100))
+    reward = expected_memory(suite, base, PARAMETERS, precision, (100, 100), scores=True)
+    assert policy is not None
+    assert reward is not None
+    assert policy.training - reward.training == 100 * 49152 * 10
+    assert policy.answering == reward.answering
+
+
 def test_a_base_of_unknown_shape_has_no_figure(base: Base, tmp_path: Path) -> None:
     suite, precision = load_suite("real", SETTINGS), Precision("fp32", "float32", "cpu")
     assert expected_memory(suite, Base("x", tmp_path, "x.gguf", "d"), PARAMETERS, precision, (1, 1)) is None

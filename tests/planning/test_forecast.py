@@ -12,6 +12,7 @@ import pytest
 from align_bench.cli.hardware_view import View, forecast
 from align_bench.errors import SuiteError
 from align_bench.models.precision import Precision
+from align_bench.planning import memory
 from align_bench.planning.estimate import utilisation
 from align_bench.planning.fit import Peak, fits, proposal
 from align_bench.planning.forecast import Forecast
@@ -208,17 +209,19 @@ def test_a_cell_that_fits_is_not_refused(registry: Registry, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("precision", "measured"),
+    ("precision", "avx512", "measured"),
     [
-        (Precision("fp32", "float32", "cpu"), 0.709e9),
-        (Precision("bf16", "bfloat16", "cpu"), 1.760e9),
-        (Precision("nf4", "float32", "cpu"), 0.719e9),
+        (Precision("fp32", "float32", "cpu"), True, 0.709e9),
+        (Precision("bf16", "bfloat16", "cpu"), True, 1.760e9),
+        (Precision("bf16", "bfloat16", "cpu"), False, 0.644e9),
+        (Precision("nf4", "float32", "cpu"), True, 0.719e9),
     ],
 )
 def test_training_the_embedded_model_takes_what_was_measured(
-    registry: Registry, precision: Precision, measured: float
+    registry: Registry, precision: Precision, avx512: bool, measured: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By benchmarks/plan_accuracy.py: DPO on 320 pairs of the suite `assignment`."""
+    """By benchmarks/plan_accuracy.py: DPO on 320 pairs of the suite `assignment`; without AVX-512, the reward model."""
+    monkeypatch.setattr(memory, "has_avx512", lambda: avx512)
     suite = load_suite("assignment")
     base = planned(registry, "cpu", []).inputs.frozen.base
     found = expected_memory(suite, base, 2_000_000, precision, (2000, 30))

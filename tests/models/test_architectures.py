@@ -120,6 +120,17 @@ def architecture(request: pytest.FixtureRequest) -> tuple[Any, int]:
     return ARCHITECTURES[request.param]
 
 
+def test_a_reward_model_has_factors_where_a_policy_has(architecture: tuple[Any, int]) -> None:
+    """So that it can begin with those of a policy, which are copied by their names."""
+    config, _ = architecture
+    policy, scorer = (
+        {name: parameter.shape for name, parameter in model.named_parameters() if ".lora_" in name}
+        for model in (adapted(config), adapted(config, scalar=True))
+    )
+    assert policy == scorer
+    assert policy
+
+
 def plain_token_logps(model: Any, prompt: Sequence[int], answer: Sequence[int]) -> Tensor:
     """One row alone: the model's own logits, a log-softmax, and the answer's tokens picked."""
     ids = torch.tensor([[*prompt, *answer]])

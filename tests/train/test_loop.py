@@ -28,7 +28,7 @@ from align_bench.suite.models import Lora, Train
 from align_bench.train.feeds import FEEDS
 from align_bench.train.job import TrainingJob
 from align_bench.train.loop import train
-from align_bench.train.steps import Budget
+from align_bench.train.steps import Budget, Sums
 
 FP32 = Precision("fp32", "float32", "cpu")
 SETTINGS = Train(batch_size=6, max_length=128)
@@ -315,7 +315,7 @@ def test_memory_that_runs_out_halves_the_micro_batch(
     plain = build("simpo")
     real, calls = loop._accumulate, []
 
-    def exhausted(*arguments: Any) -> dict[str, float]:
+    def exhausted(*arguments: Any) -> Sums:
         calls.append(arguments[-1])
         if len(calls) == 1:
             raise torch.OutOfMemoryError("no memory left")

@@ -82,7 +82,7 @@ def against_start(report: Report) -> Section:
         [text("policy"), text("chain"), *columns, text("judge vs start"), text("gold vs start")],
         rows,
         [
-            "chain: what was trained after what, from the first start on; KL: nats per answer, on the policy's own "
+            "chain: each starts from the one before, from the first start on; KL: nats per answer, on the policy's own "
             "answers; win rate: by the judge against the answers of the start, a tie counts as ½; judge, gold: the "
             "tested difference to the start, with Holm's p over all tests of the metric between checkpoints.",
             *observed(report, "prompts"),

@@ -5,7 +5,11 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from align_bench.api import OfflineAlgorithm
@@ -15,6 +19,7 @@ from align_bench.plugins.registry import load_registry
 if TYPE_CHECKING:
     from align_bench.api import Algorithm, Parameter
     from align_bench.plugins.registry import Plugin
+    from align_bench.records import Json
 
 ORDER = (
     "Pairs, against a reference",
@@ -34,6 +39,55 @@ _DATA = {
     "rollouts": "prompts",
     "candidates": "none: nothing is trained",
 }
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One training of a method on the embedded rows.
+
+    Attributes:
+        settings: what the suite says of the method.
+        log: by column (`loss`, `accuracy`, `margin`, `reward`, `kl`, as far as the training logs it), a number for each
+            optimizer step; None where it was not finite.
+    """
+
+    settings: Mapping[str, Json]
+    log: Mapping[str, Sequence[float | None]]
+
+
+@dataclass(frozen=True)
+class Curves:
+    """What docs/method_curves.json holds.
+
+    Attributes:
+        command: what made it.
+        commit: of the code.
+        machine: processor and threads, in words.
+        libraries: distribution → version.
+        suite: settings that all trainings share.
+        curves: method → its training.
+        without: method → why it has none.
+    """
+
+    command: str
+    commit: str
+    machine: str
+    libraries: Mapping[str, str]
+    suite: Mapping[str, Json]
+    curves: Mapping[str, Curve]
+    without: Mapping[str, str]
+
+    @classmethod
+    def read(cls, path: Path) -> Curves:
+        """The content of the file."""
+        found = json.loads(path.read_text(encoding="utf-8"))
+        curves = {name: Curve(**one) for name, one in found["curves"].items()}
+        return cls(**{**found, "curves": curves})
+
+    def text(self) -> str:
+        """The file's content: a column of a log in one line."""
+        spread = json.dumps(asdict(self), indent=1, ensure_ascii=False)
+        return re.sub(r"\[[^][{}]*\]", lambda found: " ".join(found[0].split()), spread) + "\n"
 
 
 def data_in_words(algorithm: Algorithm) -> str:

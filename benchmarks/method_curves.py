@@ -20,18 +20,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
-import yaml
-
 import align_bench
 from align_bench.api import Algorithm, OfflineAlgorithm, Selection
 from align_bench.metrics.finite import is_finite
-from align_bench.plugins.methods_page import Curve, Curves
+from align_bench.plugins.methods_page import BESIDE, Curve, Curves
 from align_bench.plugins.registry import load_registry
-from align_bench.records import Json
+from align_bench.records import Json, Scalar
 from align_bench.report import export
 from align_bench.report.plots import Look, Panel, Series, curves, standalone
 from align_bench.report.plots.looks import HUES
 from align_bench.store.files import write_atomically
+from align_bench.suite.load import load_suite
+from align_bench.suite.models import Suite
 
 ROOT = Path(__file__).resolve().parents[1]
 SUITE = ROOT / "benchmarks" / "method_curves.yaml"
@@ -40,11 +40,9 @@ PICTURES = ROOT / "docs" / "pictures" / "methods"
 COMMAND = "python benchmarks/method_curves.py"
 LEARNING_RATE = 1e-3
 # Of online methods: right answers are counted without a reward model, and those of the planted set are shorter.
-ONLINE: Mapping[str, Json] = {"reward": "gold", "max_new_tokens": 40, "batch_size": 16}
+ONLINE: Mapping[str, Scalar] = {"reward": "gold", "max_new_tokens": 40, "batch_size": 16}
 LOGGED = ("loss", "accuracy", "margin", "reward", "kl")
 DIGITS = 5  # significant ones of a logged number
-# What is drawn beside the loss: the first of these that the log has.
-BESIDE = {"accuracy": "accuracy", "reward": "mean reward"}
 
 
 def obstacle(algorithm: Algorithm) -> str | None:
@@ -56,9 +54,21 @@ def obstacle(algorithm: Algorithm) -> str | None:
     return None
 
 
-def entry(algorithm: Algorithm) -> dict[str, Json]:
+def entry(algorithm: Algorithm) -> dict[str, Scalar]:
     """What the suite says of a method."""
     return {"learning_rate": LEARNING_RATE, **(ONLINE if algorithm.data == "rollouts" else {})}
+
+
+def shared(suite: Suite) -> dict[str, Scalar]:
+    """The settings that all trainings share."""
+    rows = suite.data.train
+    return {
+        "base": suite.base,
+        "train": rows.paths[0],
+        "pairs": rows.rows or 0,
+        "seed": suite.seeds[0],
+        **suite.train.model_dump(include={"epochs", "batch_size", "max_length", "warmup", "schedule"}),
+    }
 
 
 def built_in() -> dict[str, Algorithm]:
@@ -92,9 +102,7 @@ def train(runs: Path) -> Curves:
         commit=where.commit or "",
         machine=f"{where.processor}, {where.threads} thread{'s' if where.threads > 1 else ''}",
         libraries={name: where.libraries[name] for name in ("torch", "transformers", "trl")},
-        suite={
-            name: said for name, said in yaml.safe_load(SUITE.read_text(encoding="utf-8")).items() if name != "methods"
-        },
+        suite=shared(load_suite(str(SUITE))),
         curves=dict(sorted(found.items())),
         without=dict(sorted(without.items())),
     )
@@ -113,21 +121,17 @@ def _rounded(value: float | None) -> float | None:
 def drawing(name: str, curve: Curve) -> str:
     """The curves of one method as an SVG document."""
     panels = [_panel("loss", "loss", curve, HUES[0])]
-    panels += [_panel(BESIDE[column], column, curve, HUES[1]) for column in [_beside(curve)] if column is not None]
-    return standalone(
-        curves(panels, columns=2, height=2.0), f"{name}, step by step: {' and '.join(p.title for p in panels)}"
-    )
-
-
-def _beside(curve: Curve) -> str | None:
-    return next((column for column in BESIDE if column in curve.log), None)
+    if curve.beside is not None:
+        panels.append(_panel(BESIDE[curve.beside][0], curve.beside, curve, HUES[1]))
+    alternative = f"{name}, step by step: {' and '.join(panel.title for panel in panels)}"
+    return standalone(curves(panels, columns=2, height=2.0), alternative)
 
 
 def _panel(title: str, column: str, curve: Curve, hue: str) -> Panel:
     known = [(step, value) for step, value in enumerate(curve.log[column], start=1) if value is not None]
     steps, values = [step for step, _ in known], [value for _, value in known]
     drawn = [Series("", steps, values, Look(hue), "thin"), Series("", steps, _smooth(values), Look(hue))]
-    return Panel(title, "optimizer step", title, drawn, level=0.5 if column == "accuracy" else None)
+    return Panel(title, "optimizer step", "", drawn, level=0.5 if column == "accuracy" else None)
 
 
 def _smooth(values: Sequence[float]) -> list[float]:

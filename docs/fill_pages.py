@@ -1,7 +1,7 @@
 """Fill in what pages show that the code knows: keys of a suite, commands, packaged suites, memory, lines of reports.
 
-A page says where, by a comment: what stands between `<!-- made: NAME -->` and `<!-- /made -->` is written anew. A test
-fails for a page that is not up to date.
+A page says where, by a comment: what stands between `<!-- made: NAME -->` and `<!-- /made -->` is written anew. The
+pages of methods are written as a whole, and listed in mkdocs.yml. A test fails for a page that is not up to date.
 
 Example:
     python docs/fill_pages.py
@@ -28,13 +28,19 @@ from align_bench.cli.main import app
 from align_bench.models.base import Base
 from align_bench.models.precision import Precision
 from align_bench.planning.memory import ROOM, expected_memory
+from align_bench.plugins.methods_page import Curves, navigation, page, pages
 from align_bench.records import Json
 from align_bench.suite import models
 from align_bench.suite.load import load_suite, packaged_suites
 
 ROOT = Path(__file__).parents[1]
 WIDTH = 90  # characters of a quoted line
-PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+DOCS = ROOT / "docs"
+METHODS = DOCS / "methods"
+CURVES = DOCS / "method_curves.json"
+SITE = ROOT / "mkdocs.yml"
+PAGES = (ROOT / "README.md", *sorted(DOCS.glob("*.md")), *sorted(METHODS.glob("*.md")))
+_LISTED = re.compile(r"(# made: pages of methods\n)(.*?)( *# /made\n)", re.DOTALL)
 _MADE = re.compile(r"(<!-- made: (.+?) -->\n)(.*?)(<!-- /made -->)", re.DOTALL)
 
 # Heading, the keys' prefix in `EXAMPLES`, and the model that holds them.
@@ -270,6 +276,18 @@ def filled(text: str) -> str:
     return _MADE.sub(lambda block: f"{block[1]}\n{made(block[2])}\n\n{block[4]}", text)
 
 
+def methods_written() -> dict[Path, str]:
+    """The page of all methods and that of each: file → text."""
+    own = pages(Curves.read(CURVES))
+    return {DOCS / "methods.md": page(), **{METHODS / f"{name}.md": text for name, text in own.items()}}
+
+
+def listed(text: str) -> str:
+    """mkdocs.yml with the pages of methods listed anew."""
+    lines = "".join(f"{line}\n" for line in navigation())
+    return _LISTED.sub(lambda block: f"{block[1]}{lines}{block[3]}", text)
+
+
 def example_suite(example: str) -> dict[str, Json]:
     """A suite that is complete but for what an example says."""
     whole: dict[str, Json] = {
@@ -282,12 +300,19 @@ def example_suite(example: str) -> dict[str, Json]:
 
 
 def main() -> None:
-    """Write every page anew that has such blocks."""
-    for page in PAGES:
-        text = page.read_text(encoding="utf-8")
-        if (new := filled(text)) != text:
-            page.write_text(new, encoding="utf-8")
-            print(f"written: {page.relative_to(ROOT)}")
+    """Write every page anew that is made, or has such blocks; delete pages of methods that are no more."""
+    METHODS.mkdir(exist_ok=True)
+    new = methods_written()
+    for page_of_method in METHODS.glob("*.md"):
+        if page_of_method not in new:
+            page_of_method.unlink()
+            print(f"deleted: {page_of_method.relative_to(ROOT)}")
+    new[SITE] = listed(SITE.read_text(encoding="utf-8"))
+    new |= {path: filled(path.read_text(encoding="utf-8")) for path in PAGES if path not in new and path.exists()}
+    for path, text in new.items():
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+            print(f"written: {path.relative_to(ROOT)}")
 
 
 if __name__ == "__main__":

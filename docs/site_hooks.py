@@ -10,9 +10,10 @@ import posixpath
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mkdocs.structure.files import File, Files
+if TYPE_CHECKING:
+    from mkdocs.structure.files import Files
 
 ROOT = Path(__file__).parents[1]
 COPIES = "repository"
@@ -30,9 +31,11 @@ _FENCED = re.compile(r"(^```.*?^```$)", re.DOTALL | re.MULTILINE)
 
 def on_files(files: Files, config: Any) -> Files:
     """Add the files of the repository that pages link to, and those that these link to."""
+    from mkdocs.structure.files import File  # here, so that the rest can be tested without mkdocs
+
     waiting = [*NAMED]
-    for page in sorted((ROOT / "docs").glob("*.md")):
-        waiting += outside(f"docs/{page.name}")
+    for page in sorted((ROOT / "docs").rglob("*.md")):
+        waiting += outside(page.relative_to(ROOT).as_posix())
     found: set[str] = set()
     while waiting:
         path = waiting.pop()

@@ -14,7 +14,7 @@ import pytest
 import typer.main
 import yaml
 from draw_pictures import PICTURES, drawings
-from fill_pages import PAGES, SECTIONS, example_suite, filled
+from fill_pages import METHODS, PAGES, SECTIONS, SITE, example_suite, filled, listed, methods_written
 from suite_examples import EXAMPLES
 
 import align_bench
@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 BLOCK = re.compile(r"(?:^<!-- (not executed|pinned|made): (.+) -->\n+)?^```(\w*)\n([\s\S]*?)^```$", re.MULTILINE)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
-IDS = [page.name for page in PAGES]
+IDS = [page.relative_to(ROOT).as_posix() for page in PAGES]
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,19 @@ def test_what_is_made_is_up_to_date(page: Path) -> None:
     assert text == filled(text), "python docs/fill_pages.py writes it anew"
 
 
+def test_pages_of_methods_are_what_the_code_writes_and_none_is_left_over() -> None:
+    new = methods_written()
+    assert {DOCS / "methods.md", *METHODS.glob("*.md")} == set(new)
+    old = [path.name for path, text in new.items() if path.read_text(encoding="utf-8") != text]
+    assert old == [], "python docs/fill_pages.py writes them anew"
+
+
+def test_the_site_lists_every_page_of_a_method() -> None:
+    text = SITE.read_text(encoding="utf-8")
+    assert text == listed(text), "python docs/fill_pages.py lists them anew"
+    assert text.count(": methods/") == len(list(METHODS.glob("*.md")))
+
+
 def test_the_pictures_are_up_to_date() -> None:
     for name, drawing in drawings().items():
         assert (PICTURES / name).read_text(encoding="utf-8") == drawing, "python docs/draw_pictures.py draws it anew"
@@ -88,7 +101,8 @@ def test_links_lead_to_a_file_and_a_heading_of_it(page: Path) -> None:
 
 def test_every_page_is_in_the_navigation() -> None:
     shown = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
-    assert [page.name for page in PAGES[1:] if f": {page.name}\n" not in shown] == []
+    names = [page.relative_to(DOCS).as_posix() for page in PAGES[1:]]
+    assert [name for name in names if f": {name}\n" not in shown] == []
 
 
 def test_every_key_of_a_suite_has_an_example() -> None:
@@ -145,7 +159,7 @@ def test_every_block_is_of_a_kind_that_is_tested(page: Path) -> None:
     assert len(found) * 2 == len(re.findall(r"^```", page.read_text(encoding="utf-8"), re.MULTILINE))
     for block in found:
         assert block.language in ("sh", "yaml", "python", "text"), block.code
-        whole = page.name == "methods.md"  # made as a whole: tests/plugins/test_methods_page.py
+        whole = page.parent == METHODS  # made as a whole, from what the methods declare
         assert block.language != "text" or whole or block.mark in ("made", "pinned"), block.code
         assert block.mark != "pinned" or block.reason.startswith("tests/"), block.code
 

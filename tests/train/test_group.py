@@ -27,6 +27,7 @@ from align_bench.suite.models import Lora, Train
 from align_bench.train import loop
 from align_bench.train.group import ALONE, Group, LostProcessError, met
 from align_bench.train.job import TrainingJob
+from align_bench.train.steps import Sums
 
 FP32 = Precision("fp32", "float32", "cpu")
 SETTINGS = Train(batch_size=5, max_length=128, weight_decay=0.1)  # of 11 pairs: the third step has one
@@ -178,7 +179,7 @@ def out_of_memory_once(start: Start, group: Group) -> tuple[list[int], Trained]:
     """Memory runs out in the second process, in the second pass of the second step; what each was allowed."""
     real, asked = loop._accumulate, list[int]()
 
-    def exhausted(*arguments: Any) -> dict[str, float]:
+    def exhausted(*arguments: Any) -> Sums:
         asked.append(arguments[-1])
         return real(*arguments)
 

@@ -205,4 +205,6 @@ def one_process_words(prepared: Prepared) -> str:
     """Behind a time: what several processes gain is not in it."""
     if prepared.suite.train.processes == 1:
         return ""
-    return "; trainings that were not measured count as if one process did all of it: what several gain is not known"
+    return (
+        "; trainings that were not measured count as if one process did all of it: the gain from several is not known"
+    )

@@ -162,8 +162,10 @@ def _made(chosen: Chosen, training: Training) -> Iterator[Row]:
     yield "hyper-parameters", _settings(cell.all_parameters)
     yield "seed", str(cell.seed)
     yield "LoRA", _settings(suite.lora.model_dump())
-    training_settings = suite.train.model_dump(exclude={"checkpoint_minutes", "micro_batch_tokens"})
+    training_settings = suite.train.model_dump(exclude={"checkpoint_minutes", "micro_batch_tokens", "processes"})
     yield "training", _settings({**training_settings, **cell.settings})
+    if cell.adapter is not None and cell.adapter.processes > 1:
+        yield "processes", str(cell.adapter.processes)
     if chosen.result.trainable is not None:
         yield "trainable parameters", count(chosen.result.trainable)
 

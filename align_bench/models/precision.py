@@ -153,7 +153,7 @@ def has_amx(cpuinfo: Path = Path("/proc/cpuinfo"), machine: str | None = None) -
 
 
 def has_avx512(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool | None:
-    """Whether the CPU has AVX-512, without which torch leaves bf16 products to no library; None where Linux is mute."""
+    """Whether the CPU has AVX-512, without which torch computes bf16 products itself; None where that is not said."""
     flags = _first_processor(cpuinfo).get("flags")
     return None if flags is None else "avx512bw" in flags.split()
 

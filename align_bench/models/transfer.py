@@ -23,4 +23,5 @@ def on_device(values: Tensor | Sequence[Any], device: torch.device, dtype: torch
     held = values if isinstance(values, Tensor) else torch.tensor(values)
     if held.device.type == "cpu" and device.type == "cuda":
         held = held.pin_memory()
-    return held.to(device, dtype, non_blocking=True)
+    # Elsewhere the memory is not pinned, and might be gone before it was read.
+    return held.to(device, dtype, non_blocking=device.type in ("cuda", "meta"))

@@ -18,9 +18,14 @@ def shared_trainings(graph: Graph) -> list[str]:
         return []
     together = _names(stage.plugin.algorithm.name for stage in found if stage.processes > 1)
     alone = _names(stage.plugin.algorithm.name for stage in found if stage.processes == 1)
-    by_one = f"{alone} in one, since only losses on given answers are shared" if alone else ""
+    reason = "methods that write answers and trainers of other libraries share nothing"
+    by_one = f"{alone} in one process: {reason}" if alone else ""
     by_all = f"{together} in {wanted} processes that share each batch" if together else ""
-    return [f"train.processes: trains {' and '.join(filter(None, (by_all, by_one)))}"]
+    lines = [f"train.processes: trains {' and '.join(filter(None, (by_all, by_one)))}"]
+    smallest = min((stage.settings.batch_size for stage in found if stage.processes > 1), default=wanted)
+    if smallest < wanted:
+        lines.append(f"train.processes: {wanted - smallest} of {wanted} have nothing to do in a batch of {smallest}")
+    return lines
 
 
 def _names(names: Iterable[str]) -> str:

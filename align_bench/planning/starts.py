@@ -125,7 +125,7 @@ class Starts:
             return found[0]
         raise SuiteError(
             f"methods: {point.method}: reward: {wanted!r} is not a reward model of this suite. "
-            + nearest(wanted, {*self._rewards.values(), GOLD}, what="reward"),
+            + nearest(wanted, {*self._rewards.values(), *map(str, self._rewards), GOLD}, what="reward"),
             fix=f"list a reward model {wanted} in methods, before or after {point.method}, or name one that is there",
         )
 

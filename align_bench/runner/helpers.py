@@ -106,7 +106,7 @@ class Helpers:
         return found
 
     def reason(self) -> AlignBenchError | None:
-        """Why one is not heard by the others any more; None where none says so in time."""
+        """Why one is not heard by the others any more; None if none of them says so in time."""
         until = time.monotonic() + SAYS_WHY_IN
         while time.monotonic() < until:
             for number, message in self._processes.hear():

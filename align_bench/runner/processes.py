@@ -85,7 +85,7 @@ class Processes:
         """Stop all worker processes: what they publish is finished first, what they compute is not.
 
         Args:
-            publishing: False for such as publish nothing, which are killed at once.
+            publishing: False for workers that publish nothing, which are killed at once.
         """
         for process, _ in self._processes.values():
             process.terminate() if publishing else process.kill()

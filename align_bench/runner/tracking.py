@@ -258,7 +258,7 @@ def _settings(stage: Trained) -> dict[str, Scalar]:
     parts: dict[str, Mapping[str, Json]] = {
         "parameters": dict(stage.parameters),
         "lora": stage.lora.model_dump(mode="json"),
-        "train": stage.settings.model_dump(mode="json"),
+        "train": {**stage.settings.model_dump(mode="json"), "processes": stage.processes},
     }
     found |= {f"{part}.{name}": value for part, values in parts.items() for name, value in values.items()}
     return {

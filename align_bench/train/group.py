@@ -7,6 +7,7 @@ few numbers for each row. A process that is gone is seen by the others as soon a
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -23,6 +24,10 @@ from align_bench.models.out_of_memory import is_out_of_memory
 
 T = TypeVar("T")
 WAITS = timedelta(hours=1)  # for a process that is silent and not gone: it may have more to load, or more to compute
+
+
+class GroupOutOfMemoryError(MemoryError):
+    """Memory ran out in one process of the group, and all of them know."""
 
 
 class LostProcessError(ModelError):
@@ -81,7 +86,7 @@ class Group:
         """What each process computes by itself; where memory runs out in one, all of them are told so.
 
         Raises:
-            MemoryError: it ran out in this process or in another one. Alone, a process keeps the error that it had.
+            GroupOutOfMemoryError: it ran out in this process or in another one. Alone, a process keeps its own error.
         """
         said = None
         try:
@@ -92,7 +97,7 @@ class Group:
             said = str(error)  # not the error, which would keep the tensors of its frames
         for found in self.gathered(said):
             if found is not None:
-                raise MemoryError(found)
+                raise GroupOutOfMemoryError(found)
 
     def sum_gradients(self, parameters: Iterable[Tensor]) -> None:
         """The sum of all processes' gradients, in place, to the same bits in each.
@@ -135,10 +140,16 @@ def met(rank: int, size: int, meeting: Path) -> Iterator[Group]:
     Raises:
         LostProcessError: another process did not come.
     """
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # whatever the machine's name stands for
-    with _heard():
+    if sys.platform == "linux":
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # whatever the machine's name stands for
+    try:
         store = dist.FileStore(str(meeting), size)  # type: ignore[attr-defined]
         dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=WAITS)
+    except RuntimeError as error:
+        raise LostProcessError(
+            f"the {size} processes that are to train together could not meet: {error}",
+            fix="run again; if it happens again, set train.processes to 1",
+        ) from error
     try:
         yield Group(rank, size)
     finally:
@@ -152,6 +163,6 @@ def _heard() -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise LostProcessError(
-            f"a process that trains together with this one is not heard any more: {error}",
+            f"a process that trains together with this one has stopped answering: {error}",
             fix="run again: the training goes on from its last checkpoint",
         ) from error

@@ -62,7 +62,7 @@ def train(job: TrainingJob[OfflineAlgorithm], reference: Reference | None = None
         if isinstance(feed, BatchFeed):
             feed.before = state.running
         group.reseed(job.seed, state.step)
-        sums = budget.run(partial(_accumulate, accelerator, job, feed, batch, group), model)
+        sums = budget.run(partial(_accumulate, accelerator, job, feed, batch, group), model, group)
         group.sum_gradients(state.trainable.values())
         entry = state.advance(accelerator, sums, len(batch), sum(feed.tokens[example] for example in batch))
         if isinstance(feed, BatchFeed):

@@ -18,7 +18,7 @@ from align_bench.models.out_of_memory import is_out_of_memory
 from align_bench.train import checkpoints
 from align_bench.train.auxiliary import companion_of
 from align_bench.train.checkpoints import Checkpoint
-from align_bench.train.group import ALONE
+from align_bench.train.group import ALONE, GroupOutOfMemoryError
 
 if TYPE_CHECKING:
     from align_bench.api import Algorithm, Loss, Running
@@ -51,7 +51,7 @@ class Sums:
     """What the log shows of one effective batch: scalars on the model's device, which nobody has waited for.
 
     Attributes:
-        values: sums over the examples, float64.
+        values: sums over the examples, float64 where the device has it.
         correlations: Pearson's r, not finite where a side does not vary.
     """
 
@@ -65,13 +65,14 @@ class Budget:
     def __init__(self, tokens: int) -> None:
         self.tokens = tokens
 
-    def run(self, attempt: Callable[[int], T], model: Any) -> T:
-        """What an attempt returns that is given as many tokens as fit."""
+    def run(self, attempt: Callable[[int], T], model: Any, group: Group = ALONE) -> T:
+        """What an attempt returns that is given as many tokens as fit; in a group, all halve them or none does."""
         while True:
             try:
                 return attempt(self.tokens)
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                if self.tokens <= 128 or not is_out_of_memory(error):
+                told = group.size == 1 or isinstance(error, GroupOutOfMemoryError)
+                if self.tokens <= 128 or not told or not is_out_of_memory(error):
                     raise
             self.tokens //= 2
             model.zero_grad(set_to_none=True)
@@ -97,7 +98,8 @@ def accumulated(accelerator: Accelerator, losses: Iterable[Loss], examples: int,
             accelerator.backward(loss.values.sum() / examples)
             _add(sums, _logged(loss))
             for name, values in loss.correlations.items():
-                correlated.setdefault(name, []).append(torch.stack([value.detach().float() for value in values]))
+                both = [value.detach().to(loss.values.device, torch.float32) for value in values]
+                correlated.setdefault(name, []).append(torch.stack(both))
     if group.size > 1:
         sums, correlated = _of_all(group, sums, correlated, accelerator.device)
     return Sums(sums, {name: _correlation(torch.cat(parts, dim=1)) for name, parts in correlated.items()})
@@ -140,13 +142,19 @@ def _logged(loss: Loss) -> dict[str, Tensor]:
         values["accuracy"] = (margin > 0).float() + 0.5 * (margin == 0).float()
     if loss.rewards is not None:
         values["reward"] = loss.rewards
-    return {name: value.detach().sum().double() for name, value in values.items()}
+    device = loss.values.device  # a plugin may leave its metrics on another one
+    return {name: value.detach().sum().to(device, _widest(device)) for name, value in values.items()}
+
+
+def _widest(device: torch.device) -> torch.dtype:
+    """What sums are kept in: float64, which Apple's and some of Intel's GPUs do not have."""
+    return torch.float32 if device.type in ("mps", "xpu") else torch.float64
 
 
 def _read(sums: Sums, examples: int, norm: Tensor) -> tuple[dict[str, float], dict[str, float], float]:
     """The means over the examples, the correlations that there are, and the gradient's norm, in one copy."""
     scalars = [*sums.values.values(), *sums.correlations.values(), norm]
-    *read, gradient_norm = torch.stack([scalar.double() for scalar in scalars]).tolist()
+    *read, gradient_norm = torch.stack([scalar.to(_widest(norm.device)) for scalar in scalars]).tolist()
     means = {name: value / examples for name, value in zip(sums.values, read, strict=False)}
     correlations = zip(sums.correlations, read[len(means) :], strict=True)
     return means, {name: value for name, value in correlations if math.isfinite(value)}, gradient_norm

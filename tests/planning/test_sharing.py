@@ -35,8 +35,16 @@ def graph(small_suite: dict[str, Any], tmp_path: Path) -> Any:
 def test_a_suite_says_which_methods_several_processes_train(graph: Any) -> None:
     assert shared_trainings(graph(1)) == []
     assert shared_trainings(graph(3)) == [
-        "train.processes: trains rm, dpo, kto in 3 processes that share each batch and rloo, trl_dpo in one, since "
-        "only losses on given answers are shared"
+        "train.processes: trains rm, dpo, kto in 3 processes that share each batch and rloo, trl_dpo in one process: "
+        "methods that write answers and trainers of other libraries share nothing"
+    ]
+
+
+def test_processes_that_would_wait_are_told(graph: Any, small_suite: dict[str, Any]) -> None:
+    batch = small_suite["train"]["batch_size"]
+    assert len(shared_trainings(graph(batch))) == 1
+    assert shared_trainings(graph(batch + 2))[1:] == [
+        f"train.processes: 2 of {batch + 2} have nothing to do in a batch of {batch}"
     ]
 
 

@@ -27,7 +27,7 @@ from align_bench.suite.models import Lora, Train
 from align_bench.train import loop
 from align_bench.train.group import ALONE, Group, LostProcessError, met
 from align_bench.train.job import TrainingJob
-from align_bench.train.steps import Sums
+from align_bench.train.steps import Budget, Sums
 
 FP32 = Precision("fp32", "float32", "cpu")
 SETTINGS = Train(batch_size=5, max_length=128, weight_decay=0.1)  # of 11 pairs: the third step has one
@@ -197,6 +197,18 @@ def out_of_memory_once(start: Start, group: Group) -> tuple[list[int], Trained]:
         return asked, trained(start, "simpo", group)
 
 
+def test_memory_that_runs_out_unknown_to_the_others_is_no_reason_to_try_again_alone() -> None:
+    asked = list[int]()
+
+    def attempt(tokens: int) -> None:
+        asked.append(tokens)
+        raise torch.OutOfMemoryError("no memory left")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        Budget(1024).run(attempt, torch.nn.Linear(1, 1), Group(0, 2))
+    assert asked == [1024]
+
+
 def test_memory_that_runs_out_in_one_process_halves_the_passes_of_both(
     start: Start, together: Callable[..., tuple[Any, Future[Any]]]
 ) -> None:
@@ -220,7 +232,7 @@ def waits(start: Start, group: Group) -> list[str]:
 
 
 def test_a_process_that_leaves_is_missed(start: Start, together: Callable[..., tuple[Any, Future[Any]]]) -> None:
-    with pytest.raises(LostProcessError, match="not heard any more"):
+    with pytest.raises(LostProcessError, match="has stopped answering"):
         together(waits, leaves)
 
 

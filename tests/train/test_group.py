@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -106,11 +107,18 @@ def start(base_folder: Path, tokenizer: Any, tmp_path_factory: pytest.TempPathFa
     return Start(base_folder, [replace(row) for row in rows], reference, tmp_path_factory.mktemp("group"))
 
 
+def imported() -> None:
+    """Nothing; that this file can be imported."""
+
+
 @pytest.fixture(scope="module")
 def other() -> Iterator[ProcessPoolExecutor]:
-    """A second process, spawned as a run spawns it."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield pool
+    """A second process, spawned as a run spawns it, that finds this file."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", [*sys.path, str(Path(__file__).parents[2])])
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            pool.submit(imported).result(60)  # what fails here would be waited for by `met`
+            yield pool
 
 
 @pytest.fixture

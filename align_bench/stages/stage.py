@@ -186,6 +186,8 @@ class Stage(ABC, Generic[T_co]):
     def assist(self, desk: Desk) -> None:
         """Do a further process's part, with inputs and a model of its own, as `run` does the first one's.
 
+        A stage that asks for more than one process says how; no other is ever asked.
+
         Args:
             desk: of this process.
         """

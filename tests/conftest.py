@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import gc
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +27,21 @@ TEMPLATE = (
 )
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(autouse=True)
 def _collections_are_short() -> None:
     """A run collects garbage when it lets go of a model; it need not look through pytest and all imported libraries.
 
     They are a million objects, and looking through them took more than half of the time of tests that run suites.
     """
-    gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_power_cuts() -> Iterator[None]:
+    """Nothing waits for the disk: what was written outlives a killed process all the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -121,14 +128,18 @@ def write_suite(tmp_path: Path, small_suite: dict[str, Any]) -> Callable[..., Pa
 
 
 @pytest.fixture(scope="session")
-def killed_at() -> Callable[[Path, Path, str], None]:
-    """Runs a suite in a process that kills itself at a stage, `CELL: LABEL`.
+def copies() -> ForkServerContext:
+    """Starts processes as copies of one that has imported what runs need, and done nothing else.
 
-    It dies at the stage's second update, or at its only one; without any, with the work done and nothing stored.
+    Importing takes a new process longer than all the work that tests give it.
     """
+    multiprocessing.set_forkserver_preload(
+        ["align_bench.runner.run", "align_bench.stages.train", "transformers", "peft"]
+    )
+    return multiprocessing.get_context("forkserver")
 
-    def killed(suite: Path, root: Path, stage: str) -> None:
-        code = f"""
+
+KILLED = """
 import os, signal
 import torch
 torch.set_num_threads(1)
@@ -149,9 +160,9 @@ class Killer:
     @contextmanager
     def stage(self, cell, label):
         global now
-        now = f"{{cell}}: {{label}}"
+        now = f"{cell}: {label}"
         def update(done, total, note=""):
-            if now == {stage!r} and done >= min(2, total):
+            if now == fatal and done >= min(2, total):
                 die()
         yield update
         now = None
@@ -159,13 +170,24 @@ class Killer:
         pass
 
 put = Store.put
-Store.put = lambda *args: die() if now == {stage!r} else put(*args)
-path, root = Path({str(suite)!r}), Path({str(root)!r})
+Store.put = lambda *args: die() if now == fatal else put(*args)
 folders = Folders(root / "runs", root / "reports")
-run(prepare(load_suite(str(path)), load_registry()), Killer(), folders, command="x")
+run(prepare(load_suite(str(suite)), load_registry()), Killer(), folders, command="x")
 """
-        process = subprocess.run([sys.executable, "-c", code], env={**os.environ, "HF_HUB_OFFLINE": "1"}, check=False)
-        assert process.returncode == -signal.SIGKILL, f"there is no stage {stage!r}"
+
+
+@pytest.fixture(scope="session")
+def killed_at(copies: ForkServerContext) -> Callable[[Path, Path, str], None]:
+    """Runs a suite in a process that kills itself at a stage, `CELL: LABEL`.
+
+    It dies at the stage's second update, or at its only one; without any, with the work done and nothing stored.
+    """
+
+    def killed(suite: Path, root: Path, stage: str) -> None:
+        process = copies.Process(target=exec, args=(KILLED, {"suite": suite, "root": root, "fatal": stage}))
+        process.start()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL, f"there is no stage {stage!r}"
 
     return killed
 

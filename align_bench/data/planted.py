@@ -645,16 +645,17 @@ def _generator(split: str, seed: int) -> random.Random:
     return random.Random(f"planted/{seed}/{split}")
 
 
-def _pool(split: str, seed: int) -> list[Question]:
+@lru_cache(maxsize=16)
+def _pool(split: str, seed: int) -> tuple[Question, ...]:
     """The questions that a split is drawn from."""
     if split != "test":
-        return [question for question in planted_questions() if split_of(question.prompt) == split]
+        return tuple(question for question in planted_questions() if split_of(question.prompt) == split)
     used = {
         question.prompt
         for other in dict.fromkeys(_SPLIT_OF_BUCKET)
         for question in _generator(other, seed).sample(_pool(other, seed), SPLITS[other])
     }
-    return [question for question in planted_questions() if question.prompt not in used]
+    return tuple(question for question in planted_questions() if question.prompt not in used)
 
 
 def _draw_pair(question: Question, bias: float, rng: random.Random) -> PlantedPair:

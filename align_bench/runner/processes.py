@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from align_bench.runner.worker import Assist, Lost, Message, Ready, Setup, Task, Worker
 
 if TYPE_CHECKING:
-    from multiprocessing.context import SpawnProcess
+    from multiprocessing.context import ForkServerContext, SpawnContext
+    from multiprocessing.process import BaseProcess
 
+CONTEXT: SpawnContext | ForkServerContext = multiprocessing.get_context("spawn")
 HEARS_FOR = 1.0  # seconds
 STOPS_IN = 10.0  # seconds; a worker that has not ended by then is killed
 
@@ -36,15 +38,14 @@ class Processes:
         self._setup = setup
         self._free = [devices[number % len(devices)] if devices else None for number in range(most)]
         self._devices: dict[int, str | None] = {}
-        self._processes: dict[int, tuple[SpawnProcess, Connection[Any, Any]]] = {}
+        self._processes: dict[int, tuple[BaseProcess, Connection[Any, Any]]] = {}
         self._hired = 0
 
     def hire(self) -> int:
         """Start a worker process."""
-        context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
+        ours, theirs = CONTEXT.Pipe()
         device = self._free.pop(0)
-        process = context.Process(target=_work, args=(replace(self._setup, device=device), theirs))
+        process = CONTEXT.Process(target=_work, args=(replace(self._setup, device=device), theirs))
         with _interrupts_ignored():
             process.start()
         theirs.close()  # so that its end is seen here when it dies

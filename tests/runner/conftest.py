@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from multiprocessing.context import ForkServerContext
 
 import pytest
 
@@ -15,3 +16,9 @@ def _few_figures() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("align_bench.report.figures.DRAWN", (training.sweeps, training.trials))
         yield
+
+
+@pytest.fixture(autouse=True)
+def _workers_are_copies(copies: ForkServerContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers are spawned only where a command of its own starts them, in test_jobs and test_helpers."""
+    monkeypatch.setattr("align_bench.runner.processes.CONTEXT", copies)

@@ -37,8 +37,9 @@ def fails(logps: PairLogps) -> Loss:
 
 
 def helpers() -> list[psutil.Process]:
-    """The processes that this one has spawned and that still run."""
-    return [one for one in psutil.Process().children() if "spawn_main" in " ".join(one.cmdline())]
+    """The processes that help this one, which still run."""
+    servers = [one for one in psutil.Process().children() if "forkserver" in " ".join(one.cmdline())]
+    return [helper for server in servers for helper in server.children() if helper.status() != psutil.STATUS_ZOMBIE]
 
 
 def kill_helper() -> list[int]:

@@ -80,7 +80,7 @@ class Killer(Recorder):
 
 def kill_workers() -> list[int]:
     """Kill the workers of this process that train; their process ids."""
-    found = [*filter(trains, psutil.Process().children())]
+    found = [*filter(trains, psutil.Process().children(recursive=True))]
     for worker in found:
         worker.kill()
     return [worker.pid for worker in found]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
@@ -282,18 +282,33 @@ def test_nothing_leaves_the_machine_unless_the_environment_says_so(
     assert sum(bool(kind(tmp_path, "small").destination) for kind in KINDS.values()) == 3
 
 
-def test_workers_track_too(write_suite: Callable[..., Path], tmp_path: Path) -> None:
+TRACKED = """
+import multiprocessing, os, sys
+sys.path.insert(0, str(folder / "packages"))
+os.environ.update(PYTHONPATH=str(folder / "packages"), RECORD=str(record))
+sys.argv = ["align-bench", *arguments]
+sys.stderr = (folder / "said").open("w")
+from align_bench.cli.main import main
+from align_bench.runner import processes
+processes.CONTEXT = multiprocessing.get_context("forkserver")
+main()
+"""
+
+
+def test_workers_track_too(write_suite: Callable[..., Path], copies: ForkServerContext, tmp_path: Path) -> None:
     (tmp_path / "packages").mkdir()
     (tmp_path / "packages" / "trackio.py").write_text(PRETENDER, encoding="utf-8")
     record = tmp_path / "record.jsonl"
-    paths = [str(tmp_path / "packages"), str(Path(__file__).parents[2])]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "RECORD": str(record)}
     folders = ["--runs", str(tmp_path / "runs"), "--reports", str(tmp_path / "reports")]
     suite = write_suite(methods=["dpo", "simpo"])
-    command = [sys.executable, "-m", "align_bench", "run", str(suite), *folders, "--jobs", "2", "--track", "trackio"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "--track" not in done.stderr
+    arguments = ["run", str(suite), *folders, "--jobs", "2", "--track", "trackio"]
+    known = {"folder": tmp_path, "record": record, "arguments": arguments}
+    command = copies.Process(target=exec, args=(TRACKED, known))
+    command.start()
+    command.join()
+    said = (tmp_path / "said").read_text(encoding="utf-8")
+    assert command.exitcode == 0, said
+    assert "--track" not in said
     lines = [json.loads(line) for line in record.read_text(encoding="utf-8").splitlines()]
     seen = {run.partition(" ")[0]: [step for name, step, _ in lines if name == run] for run, _, _ in lines}
     assert seen == {"judge": [1, 2, 3], "dpo": [1, 2, 3], "simpo": [1, 2, 3], "report": [None, "artefact"]}

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import io
-import os
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from typing import Any
 
@@ -161,10 +160,8 @@ def test_a_report_by_other_code_is_written_anew_and_nothing_else_made(
 # -- two processes -----------------------------------------------------------------------------------------------------
 
 RUN = """
-import sys
 import time
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 
@@ -175,7 +172,6 @@ from align_bench.records import no_update
 from align_bench.runner.run import Folders, run
 from align_bench.suite.load import load_suite
 
-folder, name, held = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 log = (folder / f"{name}.log").open("a", buffering=1, encoding="utf-8")
 
 
@@ -204,7 +200,7 @@ WAITS = f"waiting for {HELD}, which another run is making"
 class Run:
     """A suite's run in a process of its own."""
 
-    process: subprocess.Popen[bytes]
+    process: ForkServerProcess
     log: Path
 
     def lines(self) -> list[str]:
@@ -218,30 +214,32 @@ class Run:
         for _ in range(6000):
             if line in self.lines():
                 return
-            assert self.process.poll() is None, f"it ended without {line!r}: {self.lines()}"
+            assert self.process.is_alive(), f"it ended without {line!r}: {self.lines()}"
             time.sleep(0.02)
         raise AssertionError(f"no {line!r} in time: {self.lines()}")
 
     def end(self) -> None:
-        assert self.process.wait(timeout=300) == 0
+        self.process.join(300)
+        assert self.process.exitcode == 0
         assert self.lines()[-1] == "ended"
 
 
 @pytest.fixture
-def start(written: Callable[[Path], Place], tmp_path: Path) -> Iterator[Callable[..., Run]]:
+def start(written: Callable[[Path], Place], copies: ForkServerContext, tmp_path: Path) -> Iterator[Callable[..., Run]]:
     """Starts a suite's run; one that holds a stage waits in it for the file `go on`."""
     written(tmp_path)
-    processes: list[subprocess.Popen[bytes]] = []
+    processes: list[ForkServerProcess] = []
 
     def started(name: str, held: str = "") -> Run:
-        arguments = [sys.executable, "-c", RUN, str(tmp_path), name, held]
-        processes.append(subprocess.Popen(arguments, env={**os.environ, "OMP_NUM_THREADS": "1"}))
+        known = {"folder": tmp_path, "name": name, "held": held}
+        processes.append(copies.Process(target=exec, args=(RUN, known)))
+        processes[-1].start()
         return Run(processes[-1], tmp_path / f"{name}.log")
 
     yield started
     for process in processes:
         process.kill()
-        process.wait()
+        process.join()
 
 
 def test_two_processes_make_what_they_share_once(start: Callable[..., Run], tmp_path: Path) -> None:

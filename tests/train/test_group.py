@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
@@ -112,11 +112,11 @@ def imported() -> None:
 
 
 @pytest.fixture(scope="module")
-def other() -> Iterator[ProcessPoolExecutor]:
-    """A second process, spawned as a run spawns it, that finds this file."""
+def other(copies: ForkServerContext) -> Iterator[ProcessPoolExecutor]:
+    """A second process that finds this file."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "path", [*sys.path, str(Path(__file__).parents[2])])
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        with ProcessPoolExecutor(1, mp_context=copies) as pool:
             pool.submit(imported).result(60)  # what fails here would be waited for by `met`
             yield pool
 

@@ -27,6 +27,15 @@ TEMPLATE = (
 )
 
 
+# Folders with the files that take longest.
+LONG = ("benchmarks", "runner", "cli", "tests")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files begin first, so that at the end no process is left alone with one of them."""
+    items.sort(key=lambda item: item.path.parent.name not in LONG)
+
+
 @pytest.fixture(autouse=True)
 def _collections_are_short() -> None:
     """A run collects garbage when it lets go of a model; it need not look through pytest and all imported libraries.

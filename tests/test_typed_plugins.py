@@ -1,4 +1,4 @@
-"""`mypy --strict` finds nothing in any method, printed or shipped, and finds what is wrong in a plugin."""
+"""`mypy --strict` finds nothing in the project or in any method, printed or shipped, and what is wrong in a plugin."""
 
 from __future__ import annotations
 
@@ -42,10 +42,11 @@ WRONG = {
 }
 
 
-def mypy(files: Sequence[Path]) -> str:
-    """What `mypy --strict` says of these files."""
+def mypy(files: Sequence[Path] = ()) -> str:
+    """What `mypy --strict` says of these files, by default of those that pyproject.toml names."""
+    options = ["--strict", "--explicit-package-bases", *map(str, files)] if files else []
     done = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "--explicit-package-bases", *map(str, files)],
+        [sys.executable, "-m", "mypy", *options],
         capture_output=True,
         text=True,
         check=False,
@@ -71,6 +72,10 @@ def plugins(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     for file, block in zip(files, blocks, strict=True):
         file.write_text(block, encoding="utf-8")
     return files + [write_template(f"my_{data}", data, folder, taken=load_registry()) for data in FEEDS]
+
+
+def test_the_project_passes_strict_types() -> None:
+    assert (said := mypy()).startswith("Success: no issues found"), said
 
 
 def test_every_method_passes_strict_types(plugins: Sequence[Path]) -> None:

@@ -26,8 +26,8 @@ def cluster_codes(clusters: Clusters | None, n: int) -> Codes:
         return np.arange(n)
     if len(clusters) != n:
         raise ValueError(f"{n} values, but {len(clusters)} clusters")
-    numbers: dict[Hashable, int] = {}
-    return np.array([numbers.setdefault(cluster, len(numbers)) for cluster in clusters], dtype=np.intp)
+    numbers = {cluster: number for number, cluster in enumerate(dict.fromkeys(clusters))}
+    return np.fromiter(map(numbers.__getitem__, clusters), dtype=np.intp, count=n)
 
 
 def is_clustered(codes: Codes | Column) -> bool:

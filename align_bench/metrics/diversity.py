@@ -18,8 +18,8 @@ REPEATED = 4
 _MOST = 2**62  # of a number that stands for an n-gram
 
 
-def distinct(texts: Sequence[str], n: int) -> Estimate:
-    """Distinct-n: different n-grams of all answers together, divided by all their n-grams.
+def distinct(texts: Sequence[str], sizes: Sequence[int]) -> list[Estimate]:
+    """Distinct-n for each n: different n-grams of all answers together, divided by all their n-grams.
 
     No n-gram spans two answers. It falls as the amount of text grows, so compare it beside the answers' length; and it
     has no interval, since a resample repeats answers and with them their n-grams.
@@ -28,31 +28,40 @@ def distinct(texts: Sequence[str], n: int) -> Estimate:
 
     Args:
         texts: the answers.
-        n: words in a row.
+        sizes: each n, words in a row.
 
     Returns:
-        The share, `n` counting n-grams; None without any n-gram.
+        For each n the share, `n` counting n-grams; None without any n-gram.
     """
-    grams = _numbered(texts, n)
-    return Estimate(len(np.unique(grams)) / len(grams) if len(grams) else None, n=len(grams))
+    words, answer = _numbered(texts)
+    found = [_grams(words, answer, size) for size in sizes]
+    return [Estimate(len(np.unique(grams)) / len(grams) if len(grams) else None, n=len(grams)) for grams in found]
 
 
-def _numbered(texts: Sequence[str], n: int) -> npt.NDArray[np.int64]:
-    """All n-grams as numbers, equal ones as the same: eight bytes each, where tuples of words would take ten times."""
+Numbers = npt.NDArray[np.int64]
+
+
+def _numbered(texts: Sequence[str]) -> tuple[Numbers, Numbers]:
+    """All words as numbers, equal ones as the same, and of each the number of its answer."""
     numbers: dict[str, int] = {}
     words, lengths = array("q"), array("q")
     for text in texts:
         own = _words(text)
-        words.extend(numbers.setdefault(word, len(numbers)) for word in own)
+        words.extend([numbers.setdefault(word, len(numbers)) for word in own])
         lengths.append(len(own))
     each = np.frombuffer(words, dtype=np.int64) if words else np.empty(0, dtype=np.int64)
-    answer = np.repeat(np.arange(len(lengths)), lengths)
-    grams, starts = each, max(0, len(each) - n + 1)
+    return each, np.repeat(np.arange(len(lengths)), lengths)
+
+
+def _grams(words: Numbers, answer: Numbers, n: int) -> Numbers:
+    """All n-grams as numbers, equal ones as the same: eight bytes each, where tuples of words would take ten times."""
+    different = int(words.max(initial=-1)) + 1
+    grams, starts = words, max(0, len(words) - n + 1)
     for further in range(1, n):
-        if len(numbers) * (int(grams.max(initial=0)) + 1) > _MOST:
+        if different * (int(grams.max(initial=0)) + 1) > _MOST:
             grams = np.unique(grams, return_inverse=True)[1]
-        grams = grams[: len(each) - further] * len(numbers) + each[further:]
-    within: npt.NDArray[np.int64] = grams[:starts][answer[:starts] == answer[len(each) - starts :]]
+        grams = grams[: len(words) - further] * different + words[further:]
+    within: Numbers = grams[:starts][answer[:starts] == answer[len(words) - starts :]]
     return within
 
 

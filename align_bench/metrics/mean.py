@@ -55,7 +55,7 @@ def cluster_means(values: Numbers, clusters: Sequence[Hashable]) -> dict[Hashabl
         raise ValueError(f"{len(values)} values, but {len(clusters)} clusters")
     members: dict[Hashable, list[float]] = {}
     for value, cluster in zip(values, clusters, strict=True):
-        if value is not None and np.isfinite(value):
+        if value is not None and math.isfinite(value):
             members.setdefault(cluster, []).append(float(value))
     return {cluster: sum(own) / len(own) for cluster, own in members.items()}
 

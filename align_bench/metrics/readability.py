@@ -93,10 +93,12 @@ def _plain_line(line: str) -> str:
 
 
 def _words(text: str) -> list[str]:
-    return [word for word in text.split() if any(map(str.isalpha, word))]
+    return [word for word in text.split() if word[0].isalpha() or any(map(str.isalpha, word))]
 
 
 def _is_latin(text: str) -> bool:
+    if text.isascii():
+        return any(map(str.isalpha, text))
     letters = [letter for letter in text if letter.isalpha()]
     latin = sum(letter.isascii() or unicodedata.name(letter, "").startswith("LATIN") for letter in letters)
     return 2 * latin > len(letters)

@@ -22,8 +22,8 @@ RESAMPLES = 9_999
 FEWEST_PROMPTS = 8
 MOST_PROMPTS = 20_000
 GROUPS = 1_000
-# Numbers in a batch of counts: with what statistics make of them, so many fit in a processor's cache.
-_BATCH = 2**14
+# Numbers in a batch of counts: with what statistics make of them, so many fit in a processor's second-level cache.
+_BATCH = 2**17
 
 
 def estimates(statistic: Statistic, prompts: int, n: int | None = None, level: float = 0.95) -> list[Estimate]:

@@ -64,11 +64,14 @@ class Measure:
     def common(self, cells: Sequence[CellId]) -> list[Hashable]:
         """The units for which all of these cells have a value, in the first one's order."""
         first, *rest = (self.values[cell] for cell in cells)
+        if all(other.keys() == first.keys() for other in rest):
+            return list(first)
         return [unit for unit in first if all(unit in other for other in rest)]
 
     def table(self, cells: Sequence[CellId], units: Sequence[Hashable]) -> Matrix:
         """The values of these cells, a row per cell and a column per unit."""
-        return np.array([[self.values[cell][unit] for unit in units] for cell in cells], dtype=np.float64)
+        rows = (map(self.values[cell].__getitem__, units) for cell in cells)
+        return np.array([np.fromiter(row, dtype=np.float64, count=len(units)) for row in rows])
 
 
 @dataclass(frozen=True, slots=True)

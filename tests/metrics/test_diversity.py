@@ -27,7 +27,7 @@ def test_distinct_equals_counting(n: int) -> None:
     draw = random.Random(n)
     texts = [" ".join(draw.choice(["a", "b", "C", "d."]) for _ in range(draw.randint(0, 9))) for _ in range(20)]
     every = Counter(gram for text in texts for gram in naive_grams(text, n))
-    found = distinct(texts, n)
+    (found,) = distinct(texts, [n])
     assert found.value == pytest.approx(len(every) / every.total(), rel=1e-12)
     assert (found.n, found.low, found.high) == (every.total(), None, None)
 
@@ -36,20 +36,20 @@ def test_distinct_is_exact_where_numbers_would_overflow(monkeypatch: pytest.Monk
     draw = random.Random(0)
     texts = [" ".join(f"w{draw.randrange(30)}" for _ in range(draw.randint(0, 9))) for _ in range(40)]
     for n in (2, 3, 4, 5):
-        whole = distinct(texts, n)
+        (whole,) = distinct(texts, [n])
         every = [gram for text in texts for gram in ngrams(text, n)]
         assert (whole.value, whole.n) == (len(set(every)) / len(every), len(every))
         with monkeypatch.context() as patch:
             patch.setattr(diversity, "_MOST", 1000)
-            assert distinct(texts, n) == whole
+            assert distinct(texts, [n]) == [whole]
 
 
 def test_distinct_holds_a_number_per_ngram() -> None:
     """Tuples of words would take more than a hundred bytes each."""
     texts = [" ".join(f"w{(7919 * place + 31 * word) % 4001}" for word in range(200)) for place in range(200)]
-    distinct(texts[:2], 3)
+    distinct(texts[:2], [3])
     tracemalloc.start()
-    found = distinct(texts, 3)
+    (found,) = distinct(texts, [3])
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert found.n == 200 * 198
@@ -58,9 +58,12 @@ def test_distinct_holds_a_number_per_ngram() -> None:
 
 def test_distinct_by_hand() -> None:
     # a b, b a | a b: two different of three; no n-gram spans both answers.
-    assert distinct(["a b a", "A b."], 2).value == pytest.approx(2 / 3)
-    assert distinct(["a", "b"], 2).value is None
-    assert distinct([], 1).value is None
+    words, pairs, none = distinct(["a b a", "A b."], [1, 2, 4])
+    assert words.value == pytest.approx(2 / 5)
+    assert pairs.value == pytest.approx(2 / 3)
+    assert (none.value, none.n) == (None, 0)
+    assert [found.value for found in distinct(["a", "b"], [2])] == [None]
+    assert [found.value for found in distinct([], [1])] == [None]
 
 
 def test_repetition_by_hand() -> None:

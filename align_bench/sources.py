@@ -268,11 +268,12 @@ def _package_parts(modules: Iterable[str], package: Path) -> Iterator[tuple[str,
 
 def _page_files(folder: Path) -> Iterator[Path]:
     """Page files of a module's folder, and of the folders below it that are no packages of their own."""
-    for entry in folder.iterdir():
-        if entry.suffix in PAGE_SUFFIXES and entry.is_file():
-            yield entry
-        elif entry.is_dir() and not (entry / "__init__.py").exists():
-            yield from _page_files(entry)
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.endswith(PAGE_SUFFIXES) and entry.is_file():
+                yield folder / entry.name
+            elif entry.is_dir() and not (folder / entry.name / "__init__.py").exists():
+                yield from _page_files(folder / entry.name)
 
 
 # -- files of a plugin -------------------------------------------------------------------------------------------------

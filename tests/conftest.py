@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator
+from functools import cache
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,10 @@ from typing import Any
 import pytest
 import torch
 import yaml
+
+from align_bench.plugins import registry
+from align_bench.plugins.modules import PluginFiles
+from align_bench.plugins.registry import Plugin
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -46,10 +51,35 @@ def _collections_are_short() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _no_power_cuts() -> Iterator[None]:
-    """Nothing waits for the disk: what was written outlives a killed process all the same."""
+def _short_work() -> Iterator[None]:
+    """What every run does, and no test looks at, is done quickly.
+
+    Nothing waits for the disk (what was written outlives a killed process all the same); built-in methods, which no
+    test edits, are read once; and the machine's speed is measured on small matrices, bf16 being slow on many CPUs.
+    """
+    original = registry._methods
+
+    @cache
+    def built_in(path: Path) -> tuple[Plugin, ...]:
+        return original(path, "built-in", PluginFiles())
+
+    def methods(path: Path, origin: str, files: PluginFiles, package: str | None = None) -> tuple[Plugin, ...]:
+        return built_in(path) if origin == "built-in" else original(path, origin, files, package)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
+        patch.setattr(registry, "_methods", methods)
+        patch.setattr("align_bench.models.peak._SIDE", 256)
+        yield
+
+
+@pytest.fixture(scope="module")
+def few_figures() -> Iterator[None]:
+    """Drawing takes a third of a small run; where nobody looks at them, only the figures of sweeps are drawn."""
+    from align_bench.report.figures import training
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("align_bench.report.figures.DRAWN", (training.sweeps, training.trials))
         yield
 
 

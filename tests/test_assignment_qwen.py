@@ -20,6 +20,8 @@ from align_bench.runner.run import Folders, run
 from align_bench.suite.load import load_suite
 from align_bench.suite.models import TrainedJudge
 
+pytestmark = pytest.mark.usefixtures("few_figures")
+
 METHODS = ["rm", "poe_rm", "robust_rm", "dpo", "kto", "simpo", "orpo", "ppo"]
 # What makes it small enough for a test, and nothing else.
 SMALL = (
@@ -129,7 +131,6 @@ def test_it_is_planned(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("given")
 def test_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("align_bench.report.figures.DRAWN", ())  # they take seconds, and are drawn elsewhere
     folders = Folders(tmp_path / "runs", tmp_path / "reports")
     report = run(prepared(*SMALL), NoProgress(), folders, command="align-bench run assignment-qwen")
     ended = {result.name: (result.status, result.reason) for result in report.results}

@@ -18,6 +18,8 @@ from align_bench.runner.run import Folders, run
 from align_bench.store.store import Store
 from align_bench.suite.load import load_suite
 
+pytestmark = pytest.mark.usefixtures("few_figures")
+
 AGREEING = ["rm", "dpo", "kto", "simpo"]
 Ran = tuple[dict[str, Result], dict[str, list[Mapping[str, float]]]]
 

@@ -31,6 +31,8 @@ from align_bench.runner.results import Results
 from align_bench.store.store import MANIFEST, Store
 from align_bench.suite.load import builtin_folder, load_suite
 
+pytestmark = pytest.mark.usefixtures("few_figures")
+
 GROUP = typer.main.get_command(app)
 assert isinstance(GROUP, TyperGroup)
 COMMANDS: dict[str, Any] = dict(GROUP.commands)

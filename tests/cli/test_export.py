@@ -39,6 +39,8 @@ from align_bench.runner.score_file import JudgeChoice, score_file
 from align_bench.suite.load import load_suite
 from align_bench.suite.models import LoadedJudge
 
+pytestmark = pytest.mark.usefixtures("few_figures")
+
 SUITE: dict[str, Any] = {
     "name": "taken",
     "base": "embedded/tiny",

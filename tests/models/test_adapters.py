@@ -32,6 +32,8 @@ from align_bench.suite.load import load_suite
 from align_bench.suite.models import LoadedJudge
 from tests.runner.test_model_limits import Recorder
 
+pytestmark = pytest.mark.usefixtures("few_figures")
+
 FP32 = Precision("fp32", "float32", "cpu")
 IDS = torch.tensor([[5, 6, 7, 8, 9, 30, 31]])
 

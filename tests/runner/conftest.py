@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from multiprocessing.context import ForkServerContext
 
 import pytest
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _few_figures() -> Iterator[None]:
-    """Drawing takes a third of a small run; all figures are drawn in tests/report and tests/cli."""
-    from align_bench.report.figures import training
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("align_bench.report.figures.DRAWN", (training.sweeps, training.trials))
-        yield
+def _few_figures(few_figures: None) -> None:
+    """All figures are drawn in tests/report."""
 
 
 @pytest.fixture(autouse=True)

@@ -19,6 +19,8 @@ from align_bench.suite.models import Lora, Train
 from align_bench.train.job import Reward, TrainingJob
 from align_bench.train.recipe import train_by_recipe
 
+pytestmark = pytest.mark.usefixtures("few_figures")
+
 FP32 = Precision("fp32", "float32", "cpu")
 SETTINGS = Train(batch_size=2, epochs=2)
 ROWS = [

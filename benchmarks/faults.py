@@ -11,6 +11,7 @@ Example:
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import random
@@ -32,6 +33,7 @@ from typing import Any, TypeAlias
 
 import yaml
 
+from align_bench.report import figures
 from align_bench.runner.environment import environment
 from align_bench.store.files import make_folder, write_atomically
 from align_bench.store.keys import file_digest
@@ -95,6 +97,14 @@ class Counts:
 
 
 Found: TypeAlias = tuple[dict[str, Counts], Sequence[str]]  # by kind of fault, and the kinds of artefact
+
+
+# What runs import, for all children.
+LOADED_ONCE = (
+    *("transformers", "peft", "trl", "scipy.stats", "pandas", "statsmodels.api", "sklearn.feature_extraction.text"),
+    *("statsmodels.genmod.generalized_linear_model", "matplotlib.figure", "align_bench.cli.main"),
+    *("align_bench.runner.run", "align_bench.stages.train", "align_bench.models.generate"),
+)
 
 
 class BrokenError(Exception):
@@ -161,12 +171,9 @@ class Bench:
         overlapping = {**suite, "name": "overlapping", "methods": [*shared, "simpo"]}
         for path, content in zip(self.suites.values(), (suite, overlapping), strict=True):
             path.write_text(yaml.safe_dump(content), encoding="utf-8")
-        import peft  # noqa: F401 - loaded once, for all children
+        for module in LOADED_ONCE:
+            importlib.import_module(module)
         import torch
-        import transformers  # noqa: F401
-        import trl  # noqa: F401
-
-        import align_bench.cli.main  # noqa: F401
 
         torch.set_num_threads(1)
         self.undisturbed = folder / "undisturbed"
@@ -676,13 +683,15 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=1, help="campaigns at once, with seeds of their own")
-    parser.add_argument("--few", action="store_true", help="one method only, for a short try")
+    parser.add_argument("--few", action="store_true", help="one method and no figures, for a short try")
     parser.add_argument("--work", type=Path, help="folder to work in; a temporary one by default")
     parser.add_argument("--commit", default="", help="of the code, for the page; git's by default")
     parser.add_argument("--out", type=Path, help="where to write the counts, without suffix")
     given = parser.parse_args()
     os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", OMP_NUM_THREADS="1")
     started = time.monotonic()
+    if given.few:  # the children that run suites are forked, and draw nothing either
+        figures.DRAWN = ()
     with tempfile.TemporaryDirectory() as temporary:
         suite = {**SUITE, "methods": FEW, "tune": None} if given.few else SUITE
         work, several = (given.work or Path(temporary)).resolve(), given.processes

@@ -166,15 +166,22 @@ def write_suite(tmp_path: Path, small_suite: dict[str, Any]) -> Callable[..., Pa
     return write
 
 
+# What runs import, much of it only when it is first asked for.
+LOADED_BY_RUNS = [
+    *("transformers", "peft", "scipy.stats", "pandas", "statsmodels.api", "sklearn.feature_extraction.text"),
+    *("statsmodels.genmod.generalized_linear_model", "matplotlib.figure", "align_bench.cli.main"),
+    *("align_bench.runner.run", "align_bench.stages.train", "align_bench.models.generate"),
+    *("align_bench.testing.checks", "align_bench.report.figures"),
+]
+
+
 @pytest.fixture(scope="session")
 def copies() -> ForkServerContext:
     """Starts processes as copies of one that has imported what runs need, and done nothing else.
 
     Importing takes a new process longer than all the work that tests give it.
     """
-    multiprocessing.set_forkserver_preload(
-        ["align_bench.runner.run", "align_bench.stages.train", "transformers", "peft"]
-    )
+    multiprocessing.set_forkserver_preload(LOADED_BY_RUNS)
     return multiprocessing.get_context("forkserver")
 
 

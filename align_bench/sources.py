@@ -268,7 +268,7 @@ def _package_parts(modules: Iterable[str], package: Path) -> Iterator[tuple[str,
 
 def _page_files(folder: Path) -> Iterator[Path]:
     """Page files of a module's folder, and of the folders below it that are no packages of their own."""
-    with os.scandir(folder) as entries:
+    with os.scandir(folder) as entries:  # which knows files from folders without asking for each
         for entry in entries:
             if entry.name.endswith(PAGE_SUFFIXES) and entry.is_file():
                 yield folder / entry.name

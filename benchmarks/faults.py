@@ -99,11 +99,12 @@ class Counts:
 Found: TypeAlias = tuple[dict[str, Counts], Sequence[str]]  # by kind of fault, and the kinds of artefact
 
 
-# What runs import, for all children.
-LOADED_ONCE = (
-    *("transformers", "peft", "trl", "scipy.stats", "pandas", "statsmodels.api", "sklearn.feature_extraction.text"),
+# What runs import, much of it only when it is first asked for: a process that has is worth copying.
+LOADED_BY_RUNS = (
+    *("transformers", "peft", "scipy.stats", "pandas", "statsmodels.api", "sklearn.feature_extraction.text"),
     *("statsmodels.genmod.generalized_linear_model", "matplotlib.figure", "align_bench.cli.main"),
     *("align_bench.runner.run", "align_bench.stages.train", "align_bench.models.generate"),
+    *("align_bench.testing.checks", "align_bench.report.figures"),
 )
 
 
@@ -171,7 +172,7 @@ class Bench:
         overlapping = {**suite, "name": "overlapping", "methods": [*shared, "simpo"]}
         for path, content in zip(self.suites.values(), (suite, overlapping), strict=True):
             path.write_text(yaml.safe_dump(content), encoding="utf-8")
-        for module in LOADED_ONCE:
+        for module in (*LOADED_BY_RUNS, "trl"):
             importlib.import_module(module)
         import torch
 

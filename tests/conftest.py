@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from faults import LOADED_BY_RUNS
 
 from align_bench.plugins import registry
 from align_bench.plugins.modules import PluginFiles
@@ -166,22 +167,13 @@ def write_suite(tmp_path: Path, small_suite: dict[str, Any]) -> Callable[..., Pa
     return write
 
 
-# What runs import, much of it only when it is first asked for.
-LOADED_BY_RUNS = [
-    *("transformers", "peft", "scipy.stats", "pandas", "statsmodels.api", "sklearn.feature_extraction.text"),
-    *("statsmodels.genmod.generalized_linear_model", "matplotlib.figure", "align_bench.cli.main"),
-    *("align_bench.runner.run", "align_bench.stages.train", "align_bench.models.generate"),
-    *("align_bench.testing.checks", "align_bench.report.figures"),
-]
-
-
 @pytest.fixture(scope="session")
 def copies() -> ForkServerContext:
     """Starts processes as copies of one that has imported what runs need, and done nothing else.
 
     Importing takes a new process longer than all the work that tests give it.
     """
-    multiprocessing.set_forkserver_preload(LOADED_BY_RUNS)
+    multiprocessing.set_forkserver_preload(list(LOADED_BY_RUNS))
     return multiprocessing.get_context("forkserver")
 
 

@@ -16,6 +16,7 @@ from align_bench.records import Estimate
 
 REPEATED = 4
 _MOST = 2**62  # of a number that stands for an n-gram
+_Ids = npt.NDArray[np.int64]
 
 
 def distinct(texts: Sequence[str], sizes: Sequence[int]) -> list[Estimate]:
@@ -38,10 +39,7 @@ def distinct(texts: Sequence[str], sizes: Sequence[int]) -> list[Estimate]:
     return [Estimate(len(np.unique(grams)) / len(grams) if len(grams) else None, n=len(grams)) for grams in found]
 
 
-Numbers = npt.NDArray[np.int64]
-
-
-def _numbered(texts: Sequence[str]) -> tuple[Numbers, Numbers]:
+def _numbered(texts: Sequence[str]) -> tuple[_Ids, _Ids]:
     """All words as numbers, equal ones as the same, and of each the number of its answer."""
     numbers: dict[str, int] = {}
     words, lengths = array("q"), array("q")
@@ -53,7 +51,7 @@ def _numbered(texts: Sequence[str]) -> tuple[Numbers, Numbers]:
     return each, np.repeat(np.arange(len(lengths)), lengths)
 
 
-def _grams(words: Numbers, answer: Numbers, n: int) -> Numbers:
+def _grams(words: _Ids, answer: _Ids, n: int) -> _Ids:
     """All n-grams as numbers, equal ones as the same: eight bytes each, where tuples of words would take ten times."""
     different = int(words.max(initial=-1)) + 1
     grams, starts = words, max(0, len(words) - n + 1)
@@ -61,7 +59,7 @@ def _grams(words: Numbers, answer: Numbers, n: int) -> Numbers:
         if different * (int(grams.max(initial=0)) + 1) > _MOST:
             grams = np.unique(grams, return_inverse=True)[1]
         grams = grams[: len(words) - further] * different + words[further:]
-    within: Numbers = grams[:starts][answer[:starts] == answer[len(words) - starts :]]
+    within: _Ids = grams[:starts][answer[:starts] == answer[len(words) - starts :]]
     return within
 
 

@@ -64,7 +64,7 @@ def metrics(cell: Cell, base: Cell | None, judges: Sequence[str], start: Cell | 
     by_label, by_gold = _length_correlations(cell)
     judged = [_judged(cell, judge) for judge in judges]
     gain = length_gain(cell, base, judges)
-    varied = distinct(texts, (1, 2, 3))
+    distinct_1, distinct_2, distinct_3 = distinct(texts, (1, 2, 3))
     return Metrics(
         accuracy=accuracy(chosen, rejected, cell.pair_prompts),
         tie_rate=tie_rate(chosen, rejected, cell.pair_prompts),
@@ -94,9 +94,9 @@ def metrics(cell: Cell, base: Cell | None, judges: Sequence[str], start: Cell | 
         length_characters=mean_characters(texts, prompts),
         length_tokens=mean([answer.tokens for answer in cell.generations], prompts),
         readability_grade=mean_grade(texts, prompts),
-        distinct_1=varied[0],
-        distinct_2=varied[1],
-        distinct_3=varied[2],
+        distinct_1=distinct_1,
+        distinct_2=distinct_2,
+        distinct_3=distinct_3,
         repetition=mean_repetition(texts, prompts),
         unfinished_share=_share([not answer.finished for answer in cell.generations], cell),
         win_rate_length_controlled=length_controlled(cell, base, judges),

@@ -281,7 +281,7 @@ def begun(given: argparse.Namespace, settings: Mapping[str, Any]) -> tuple[Path,
     kind = "cpu" if where["device"] == "cpu" or given.device == "cpu" else "gpu"
     libraries = {**where["libraries"], "trl": _trl_version()}
     result = {
-        "command": "python benchmarks/vs_trl.py " + " ".join(_shown(word) for word in sys.argv[1:]),
+        "command": "python benchmarks/vs_trl.py " + " ".join(shown(word) for word in sys.argv[1:]),
         "environment": {**where, "libraries": libraries},
         "settings": dict(settings),
         "parts": [],
@@ -290,7 +290,7 @@ def begun(given: argparse.Namespace, settings: Mapping[str, Any]) -> tuple[Path,
     return given.results / f"{datetime.now(UTC):%Y-%m-%d}-{kind}.json", result
 
 
-def _shown(word: str) -> str:
+def shown(word: str) -> str:
     """A word of the command without the folders of the machine that it ran on."""
     return Path(word).name if word.startswith("/") else word
 

@@ -532,6 +532,7 @@ def _trl_evaluation(bench: Bench, turns: Turns, rows: Sequence[TokenRow]) -> Non
             tokenizer=load_tokenizer(bench.base),
             examples=pairs,
             lengths=[bench.max_length],
+            micro_batch_tokens=TRL_BATCH * bench.max_length,
             batches=[[0]],
             learning_rate=1e-4,
             settings=bench.train_settings(TRL_BATCH),

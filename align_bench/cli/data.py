@@ -106,7 +106,7 @@ def score(
     ] = None,
     max_tokens: Annotated[
         int | None,
-        typer.Option(help="Padded tokens per forward pass; does not change scores. [default: by the device]", min=1),
+        typer.Option(help="Padded tokens per forward pass; by default by the device; does not change scores.", min=1),
     ] = None,
     runs: Runs = Path("runs"),
 ) -> None:

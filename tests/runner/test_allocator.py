@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import subprocess
@@ -68,7 +69,7 @@ print([p.detach().view(torch.int32).sum(dtype=torch.int64).item() for p in model
 """
 
 pytestmark = pytest.mark.skipif(
-    sys.platform != "linux" or not hasattr(allocator.ctypes.CDLL(None), "gnu_get_libc_version"), reason="needs glibc"
+    sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "gnu_get_libc_version"), reason="needs glibc"
 )
 
 
@@ -115,7 +116,7 @@ def test_what_the_user_says_of_the_allocator_stays(name: str, value: str) -> Non
 
 @pytest.fixture
 def unset(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    for name in [*allocator.os.environ]:
+    for name in [*os.environ]:
         if name.startswith("MALLOC_") or name == "GLIBC_TUNABLES":
             monkeypatch.delenv(name)
     return monkeypatch
@@ -130,8 +131,8 @@ def test_other_tunables_say_nothing_of_the_allocator(unset: pytest.MonkeyPatch) 
 @pytest.mark.parametrize("platform", ["darwin", "linux"])
 def test_without_glibc_nothing_happens(unset: pytest.MonkeyPatch, platform: str) -> None:
     """Neither on another system nor beside another C library, such as musl, which has no `mallopt` at all."""
-    unset.setattr(allocator.sys, "platform", platform)
-    unset.setattr(allocator.ctypes, "CDLL", lambda name: object())
+    unset.setattr(sys, "platform", platform)
+    unset.setattr(ctypes, "CDLL", lambda name: object())
     assert allocator.obstacle() == "the C library is not glibc"
     assert not allocator.keep_freed()
     allocator.give_back()

@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from vs_trl import HERE, shown, side
+from vs_trl import HERE, shown, side, side_variables
 from vs_trl_table import METHODS
 
 from align_bench.runner.environment import environment
@@ -36,11 +36,13 @@ def measured(settings: Mapping[str, Any]) -> dict[str, list[dict[str, float]]]:
     Args:
         settings: of a side, as `vs_trl.py` sends them.
     """
-    quiet = {"TOKENIZERS_PARALLELISM": "false"}
     heard: dict[str, list[dict[str, float]]] = {STOCK: [], KEPT: []}
     warm = 2 if settings["part"] in METHODS else 1
     with ExitStack() as stack:
-        running = {name: stack.enter_context(side({**settings, "keeps_freed": name == KEPT}, quiet)) for name in heard}
+        running = {
+            name: stack.enter_context(side({**settings, "keeps_freed": name == KEPT}, side_variables()))
+            for name in heard
+        }
         for started in running.values():
             started.heard()
         for number in range(warm + settings["repeats"]):

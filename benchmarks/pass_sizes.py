@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,7 +22,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from vs_trl import shown
+from vs_trl import shown, side_variables
 from vs_trl_sides import Bench, Clock, Memory
 
 from align_bench.evaluate.preference import table_logps
@@ -217,4 +218,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    if "GOMP_SPINCOUNT" not in os.environ:  # torch has read it by now
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **side_variables()})
     main()

@@ -205,6 +205,11 @@ def kept_of(turns: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {**kept, "peak_bytes": peak, "resting_bytes": turns[0]["resting_bytes"]}
 
 
+def side_variables() -> dict[str, str]:
+    """What every side starts with. As of the command line, threads that wait for each other do not spin for long."""
+    return {"GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "10000"), "TOKENIZERS_PARALLELISM": "false"}
+
+
 def allocator_variables(name: str) -> tuple[str, dict[str, str]]:
     """A name that says what it is, and the environment that both sides start with."""
     if name == "stock":
@@ -311,8 +316,7 @@ def main() -> int:
     tasks = [Task(*names) for names in ((p, a, m) for p in given.precision for a in allocators for m in given.methods)]
     done = {Task(part["precision"], part["allocator"], part["part"]) for part in result["parts"]}
     left = [task for task in tasks if task not in done]
-    # The same as the command line's: threads that wait for each other do not spin for long.
-    variables = {"GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "10000"), "TOKENIZERS_PARALLELISM": "false"}
+    variables = side_variables()
     if given.device == "cpu":
         variables["CUDA_VISIBLE_DEVICES"] = ""
     started = time.monotonic()

@@ -183,7 +183,7 @@ def _train(
     options: Mapping[str, Any],
 ) -> None:
     size = job.settings.batch_size
-    shared = arguments(job, _micro_batch(size, job.settings.micro_batch_tokens // max(job.lengths)), size)
+    shared = arguments(job, _micro_batch(size, job.micro_batch_tokens // max(job.lengths)), size)
     # Rows are cut already; only another row's answer to a prompt, for KTO, may be longer.
     config = shared | {"max_length": 2 * job.settings.max_length} | dict(options)
     rows = [row(example) for example in examples]
@@ -197,7 +197,7 @@ def train_online(
     """A training on the policy's own answers."""
     prompts = job.settings.batch_size
     size = prompts * generations
-    rows = _micro_batch(size, job.settings.micro_batch_tokens // (max(job.lengths) + max_new_tokens))
+    rows = _micro_batch(size, job.micro_batch_tokens // (max(job.lengths) + max_new_tokens))
     lengths = {"num_generations": generations, "max_completion_length": max_new_tokens}
 
     def filled(batch: Sequence[int]) -> list[int]:

@@ -30,7 +30,7 @@ from align_bench.models.generate import generate
 from align_bench.models.layout import lay_out
 from align_bench.models.load import add_adapter, load_policy, load_scorer, load_tokenizer
 from align_bench.models.logprobs import response_logps, scores
-from align_bench.models.micro_batches import even_passes, micro_batches
+from align_bench.models.micro_batches import even_passes, micro_batches, scoring_tokens
 from align_bench.models.precision import resolve_precision
 from align_bench.records import TokenRow
 from align_bench.stats.paired import holm, mcnemar_exact, paired_t
@@ -72,7 +72,7 @@ def backward(value: torch.Tensor, model: Any) -> None:
 
 
 def test_log_probabilities_of_pairs(benchmark: Any, policy: Any, rows: Any) -> None:
-    benchmark(lambda: table_logps(policy, rows, max_tokens=8192))
+    benchmark(lambda: table_logps(policy, rows, max_tokens=scoring_tokens(None, "cpu")))
 
 
 def test_log_probabilities_and_gradient_of_pairs(benchmark: Any, policy: Any, sequences: Any) -> None:
@@ -80,7 +80,7 @@ def test_log_probabilities_and_gradient_of_pairs(benchmark: Any, policy: Any, se
 
 
 def test_scores_of_pairs(benchmark: Any, scorer: Any, rows: Any) -> None:
-    benchmark(lambda: table_scores(scorer, rows, max_tokens=8192))
+    benchmark(lambda: table_scores(scorer, rows, max_tokens=scoring_tokens(None, "cpu")))
 
 
 def test_scores_and_gradient_of_pairs(benchmark: Any, scorer: Any, sequences: Any) -> None:

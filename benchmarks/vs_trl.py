@@ -205,6 +205,11 @@ def kept_of(turns: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {**kept, "peak_bytes": peak, "resting_bytes": turns[0]["resting_bytes"]}
 
 
+def side_variables() -> dict[str, str]:
+    """What every side starts with. As of the command line, threads that wait for each other do not spin for long."""
+    return {"GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "10000"), "TOKENIZERS_PARALLELISM": "false"}
+
+
 def allocator_variables(name: str) -> tuple[str, dict[str, str]]:
     """A name that says what it is, and the environment that both sides start with."""
     if name == "stock":
@@ -281,7 +286,7 @@ def begun(given: argparse.Namespace, settings: Mapping[str, Any]) -> tuple[Path,
     kind = "cpu" if where["device"] == "cpu" or given.device == "cpu" else "gpu"
     libraries = {**where["libraries"], "trl": _trl_version()}
     result = {
-        "command": "python benchmarks/vs_trl.py " + " ".join(_shown(word) for word in sys.argv[1:]),
+        "command": "python benchmarks/vs_trl.py " + " ".join(shown(word) for word in sys.argv[1:]),
         "environment": {**where, "libraries": libraries},
         "settings": dict(settings),
         "parts": [],
@@ -290,7 +295,7 @@ def begun(given: argparse.Namespace, settings: Mapping[str, Any]) -> tuple[Path,
     return given.results / f"{datetime.now(UTC):%Y-%m-%d}-{kind}.json", result
 
 
-def _shown(word: str) -> str:
+def shown(word: str) -> str:
     """A word of the command without the folders of the machine that it ran on."""
     return Path(word).name if word.startswith("/") else word
 
@@ -311,8 +316,7 @@ def main() -> int:
     tasks = [Task(*names) for names in ((p, a, m) for p in given.precision for a in allocators for m in given.methods)]
     done = {Task(part["precision"], part["allocator"], part["part"]) for part in result["parts"]}
     left = [task for task in tasks if task not in done]
-    # The same as the command line's: threads that wait for each other do not spin for long.
-    variables = {"GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "10000"), "TOKENIZERS_PARALLELISM": "false"}
+    variables = side_variables()
     if given.device == "cpu":
         variables["CUDA_VISIBLE_DEVICES"] = ""
     started = time.monotonic()

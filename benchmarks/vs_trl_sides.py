@@ -6,19 +6,18 @@ Both sides read the same rows, load the same base, draw the same adapter and run
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import hashlib
 import importlib
 import json
 import math
 import os
+import resource
 import sys
 import tempfile
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import fields, replace
 from functools import partial
 from importlib.util import find_spec
@@ -49,9 +48,11 @@ from align_bench.models.load import (
     save_adapter,
 )
 from align_bench.models.lora import FusedLinear
+from align_bench.models.micro_batches import scoring_tokens
 from align_bench.models.precision import Precision, resolve_precision
 from align_bench.plugins.registry import load_registry
 from align_bench.records import Conversation, TokenRow, Update, no_update
+from align_bench.runner.allocator import keep_freed
 from align_bench.runner.costs import Meter
 from align_bench.suite.load import load_suite
 from align_bench.suite.models import Audit, Generate, Lora, Suite, Train
@@ -73,15 +74,19 @@ class Turns:
 
     def __init__(self) -> None:
         self._answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+        self._began = resource.getrusage(resource.RUSAGE_SELF)
         os.dup2(2, 1)
 
     def wait(self) -> None:
         """Return when it is this side's turn; end the process when there is none any more."""
         if sys.stdin.readline() != "go\n":
             sys.exit(0)
+        self._began = resource.getrusage(resource.RUSAGE_SELF)
 
     def say(self, **facts: Any) -> None:
-        """End the turn."""
+        """End the turn; of memory that had to be mapped in meanwhile it says `faults` and `system_seconds`."""
+        now, began = resource.getrusage(resource.RUSAGE_SELF), self._began
+        facts |= {"faults": now.ru_minflt - began.ru_minflt, "system_seconds": now.ru_stime - began.ru_stime}
         print(json.dumps(facts), file=self._answers, flush=True)
 
 
@@ -110,8 +115,6 @@ class Memory:
 
     def __init__(self) -> None:
         gc.collect()
-        with suppress(OSError, AttributeError):
-            ctypes.CDLL("libc.so.6").malloc_trim(0)
         self._meter = Meter()
         self.resting_bytes = self._meter.cost(0).peak_bytes
 
@@ -164,11 +167,20 @@ class Bench:
         return int(self.settings["max_length"])
 
     def train_settings(self, examples: int) -> Train:
-        """A step is one micro-batch wherever it fits, for TRL's mean over micro-batches is one of means."""
+        """TRL's step is one micro-batch wherever it fits, for its mean over micro-batches is one of means."""
         tokens = max(8192, 2 * self.settings["pairs_per_step"] * self.max_length)
         return Train(
-            batch_size=examples, max_length=self.max_length, warmup=0.0, schedule="constant", micro_batch_tokens=tokens
+            batch_size=examples,
+            max_length=self.max_length,
+            warmup=0.0,
+            schedule="constant",
+            micro_batch_tokens=None if self.ours else tokens,
         )
+
+    @property
+    def scoring_tokens(self) -> int:
+        """Of our passes that train nothing: what a suite gets that says nothing of it."""
+        return scoring_tokens(None, self.precision.device)
 
     def model(self, *, scalar: bool = False) -> Any:
         """The frozen base, as this side loads it."""
@@ -292,9 +304,9 @@ class Training:
     def _reference(self, frozen: Any, rows: Sequence[TokenRow]) -> Any:
         if not self.algorithm.reference:
             return None
-        columns = table_logps(frozen, rows, max_tokens=8192)
+        columns = table_logps(frozen, rows, max_tokens=self.bench.scoring_tokens)
         if self.algorithm.data == "unpaired":
-            columns |= mismatched_logps(frozen, rows, max_tokens=8192)
+            columns |= mismatched_logps(frozen, rows, max_tokens=self.bench.scoring_tokens)
         return columns
 
     def batches(self, rows: Sequence[TokenRow]) -> tuple[Any, list[list[int]]]:
@@ -395,9 +407,10 @@ def _reference_passes(model: Any, feed: Any, batch: Sequence[int]) -> dict[str, 
 
 
 def _pass(model: Any, rows: Sequence[tuple[Any, Any, Any]]) -> float:
+    tokens = scoring_tokens(None, model.device.type)
     clock = Clock()
     with model.disable_adapter():
-        table_logps(model, [TokenRow(0, tuple(p), tuple(c), r and tuple(r)) for p, c, r in rows], max_tokens=8192)
+        table_logps(model, [TokenRow(0, tuple(p), tuple(c), r and tuple(r)) for p, c, r in rows], max_tokens=tokens)
     return clock.seconds()
 
 
@@ -482,7 +495,9 @@ def scoring(bench: Bench, turns: Turns) -> None:
         _trl_evaluation(bench, turns, rows)
         return
     model = moved(bench.adapted(bench.model())).eval()
-    measure = partial(table_logps, max_tokens=8192) if bench.ours else partial(naive_logps, by_length=True)
+    measure = (
+        partial(table_logps, max_tokens=bench.scoring_tokens) if bench.ours else partial(naive_logps, by_length=True)
+    )
 
     def work(count: int) -> dict[str, Any]:
         clock = Clock()
@@ -517,6 +532,7 @@ def _trl_evaluation(bench: Bench, turns: Turns, rows: Sequence[TokenRow]) -> Non
             tokenizer=load_tokenizer(bench.base),
             examples=pairs,
             lengths=[bench.max_length],
+            micro_batch_tokens=TRL_BATCH * bench.max_length,
             batches=[[0]],
             learning_rate=1e-4,
             settings=bench.train_settings(TRL_BATCH),
@@ -785,6 +801,8 @@ def main() -> None:
     """Play one side of one part."""
     turns = Turns()
     settings = json.loads(sys.argv[1])
+    if settings.get("keeps_freed"):
+        keep_freed()
     bench = Bench(settings)
     turns.say(compute=bench.precision.compute, device=bench.precision.device)
     PARTS[settings["part"]](bench, turns)

@@ -281,6 +281,7 @@ TABLE: dict[str, frozenset[str]] = {
     "planning.": REPORT,
     "runner": REPORT,
     "runner.checked": REPORT,
+    "runner.allocator": REPORT,  # with what meters a stage
     "runner.costs": REPORT,
     "runner.environment": REPORT,
     "runner.outcomes": REPORT,

@@ -58,7 +58,6 @@ class TrainSettings(Protocol):
     Attributes:
         epochs: passes over the rows.
         batch_size: examples per optimizer step.
-        micro_batch_tokens: padded tokens that one forward pass may hold.
         max_length: longest prompt with its answer, in tokens; rows are cut to it already.
         weight_decay: of AdamW, no unit.
         max_grad_norm: norm that gradients are clipped to.
@@ -70,8 +69,6 @@ class TrainSettings(Protocol):
     def epochs(self) -> int: ...
     @property
     def batch_size(self) -> int: ...
-    @property
-    def micro_batch_tokens(self) -> int: ...
     @property
     def max_length(self) -> int: ...
     @property
@@ -93,6 +90,7 @@ class Job:
             its device. The recipe trains the adapter `default` in place and leaves no other.
         tokenizer: the base's tokenizer; the recipe's own copy.
         lengths: padded tokens that each example costs, all its answers together (of a `Prompt`, itself alone).
+        micro_batch_tokens: padded tokens that one forward pass may hold.
         batches: the examples (by number) of every optimizer step, in order; an epoch is as many steps as the next.
         learning_rate: peak learning rate of AdamW.
         settings: the suite's `train:` section.
@@ -108,6 +106,7 @@ class Job:
     model: Any  # torch's and transformers' own classes: a plugin of another trainer may want any of them
     tokenizer: Any
     lengths: Sequence[int]
+    micro_batch_tokens: int
     batches: Sequence[Sequence[int]]
     learning_rate: float
     settings: TrainSettings

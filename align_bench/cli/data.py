@@ -105,8 +105,9 @@ def score(
         typer.Option(metavar="YYYY-MM-DD", help="Date for chat templates that write today's; by default 2026-01-01."),
     ] = None,
     max_tokens: Annotated[
-        int, typer.Option(help="Padded tokens per forward pass; does not change scores.", min=1)
-    ] = 8192,
+        int | None,
+        typer.Option(help="Padded tokens per forward pass; by default by the device; does not change scores.", min=1),
+    ] = None,
     runs: Runs = Path("runs"),
 ) -> None:
     """Score prompts and answers with a judge: writes the file with a column of scores, and prints a summary.

@@ -9,13 +9,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from align_bench.models.base import base_parameters
+from align_bench.models.micro_batches import scoring_tokens, training_tokens
 from align_bench.planning.lengths import SAMPLE_ROWS, Lengths, measure_lengths, plain_tokenizer
 from align_bench.planning.limits import cut_answers
 from align_bench.planning.memory import expected_memory
+from align_bench.runner.allocator import obstacle
 from align_bench.suite.layers import origin
 from align_bench.suite.models import GoldJudge, LoadedJudge, TrainedJudge
 
 if TYPE_CHECKING:
+    from align_bench.models.precision import Precision
     from align_bench.planning.graph import Graph
     from align_bench.planning.inputs import Prepared
     from align_bench.runner.results import Results
@@ -63,6 +66,7 @@ def _settings(prepared: Prepared) -> dict[str, str]:
         "train.epochs": str(train.epochs),
         "train.batch_size": str(train.batch_size),
         "train.max_length": f"{train.max_length:,} tokens",
+        "train.micro_batch_tokens": _pass_words(train.micro_batch_tokens, frozen.precision.device),
         **({} if train.processes == 1 else {"train.processes": str(train.processes)}),
         "generate.prompts": f"{generate.prompts:,}",
         "generate.max_new_tokens": f"{generate.max_new_tokens:,}",
@@ -71,6 +75,13 @@ def _settings(prepared: Prepared) -> dict[str, str]:
         "methods": "; ".join(_method_words(prepared, suite)),
         **({} if suite.tune is None else {"tune": _tune(suite.tune)}),
     }
+
+
+def _pass_words(given: int | None, device: str) -> str:
+    training, scoring = training_tokens(given, device), scoring_tokens(given, device)
+    if given is not None or training == scoring:
+        return f"{training:,}"
+    return f"{training:,}; {scoring:,} where nothing is trained"
 
 
 def _tune(tune: Tune) -> str:
@@ -199,6 +210,14 @@ def memory_words(prepared: Prepared, lengths: Mapping[str, Lengths], graph: Grap
         f"{found.training / 1e9:,.1f}, writing answers {found.answering / 1e9:,.1f}, of these the base "
         f"{found.weights / 1e9:,.1f}); not measured yet, may be off by a factor of 2"
     )
+
+
+def allocator_words(precision: Precision) -> Iterator[str]:
+    """What a run does with memory that is freed, where the host's is what counts."""
+    if precision.device == "cpu":
+        why = obstacle()
+        kept = "a run keeps freed memory for the next pass, and gives it back between stages"
+        yield f"allocator: glibc's; {kept}" if why is None else f"allocator: left as it is, since {why}"
 
 
 def one_process_words(prepared: Prepared) -> str:

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from align_bench.cli.plan_settings import (
+    allocator_words,
     cuts,
     lengths_of,
     memory_words,
@@ -105,6 +106,7 @@ def plan_tables(prepared: Prepared, runs: Path, layers: Sequence[Layer] = ()) ->
     )
     yield Text(estimate.basis(missing), style="dim")
     yield Text(memory_words(prepared, lengths, graph, results))
+    yield from map(Text, allocator_words(frozen.precision))
     yield from map(Text, shared_trainings(graph))
     yield from without_weights(frozen.base)
     yield from map(Text, claims_of(prepared, graph))

@@ -77,10 +77,10 @@ class LoadedModel:
         encoded = [short or whole for short, whole in zip(truncated, encoded, strict=True)]
         readable = [number for number, (ids, _) in enumerate(encoded) if ids]
         found = [math.nan] * len(encoded)
-        lengths, device = [len(ids) for ids, _ in encoded], self.model.device.type
+        lengths = [len(ids) for ids, _ in encoded]
         done = 0
         with torch.no_grad():
-            for micro in micro_batches(readable, lengths, max_tokens=max_tokens, device=device):
+            for micro in micro_batches(readable, lengths, max_tokens=max_tokens):
                 values = self._rewards([encoded[index] for index in micro]).tolist()
                 for index, value in zip(micro, values, strict=True):
                     found[index] = value

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from align_bench.models.micro_batches import ENOUGH_FOR_A_CPU, even_passes, fitting, micro_batches
+from align_bench.models.micro_batches import even_passes, fitting, micro_batches
 from align_bench.models.packed_attention import Piece, attending
 from align_bench.models.shared_prefixes import in_order
 from align_bench.models.transfer import on_device
@@ -69,7 +69,7 @@ def training_passes(model: Any, indices: Sequence[int], lengths: Sequence[int], 
     inner = inner_of(model)
     if can_pack(inner, max((lengths[index] for index in indices), default=0)):
         return even_passes(indices, lengths, max_tokens=max_tokens)
-    return micro_batches(indices, lengths, max_tokens=max_tokens, device=inner.device.type)
+    return micro_batches(indices, lengths, max_tokens=max_tokens)
 
 
 def passes_over(model: Any, sequences: Sequences, *, max_tokens: int) -> list[list[int]]:
@@ -87,13 +87,13 @@ def passes_over(model: Any, sequences: Sequences, *, max_tokens: int) -> list[li
         return []
     inner = inner_of(model)
     if can_pack(inner, _longest(sequences)):
-        return _full_rows(sequences, fitting(min(max_tokens, ENOUGH_FOR_A_CPU)))
+        return _full_rows(sequences, fitting(max_tokens))
     groups = _groups(sequences)
     lengths = [_length(sequences, group) for group in groups]
     if not _can_share(inner, max(lengths)):
         groups = [[index] for index in range(len(sequences))]
         lengths = [_length(sequences, group) for group in groups]
-    micros = micro_batches(range(len(groups)), lengths, max_tokens=max_tokens, device=inner.device.type)
+    micros = micro_batches(range(len(groups)), lengths, max_tokens=max_tokens)
     return [[number for group in micro for number in groups[group]] for micro in micros]
 
 

@@ -10,9 +10,11 @@ from math import ceil
 
 from align_bench.errors import DataError
 
-# Here a pass of a thousand tokens is as fast a token as one of eight thousand, which keeps eight times the activations.
+# Tokens of a pass where the suite gives none. On a CPU larger ones are not faster, and keep more; they were measured by
+# benchmarks/pass_sizes.py, see its results. Elsewhere a small pass takes as long as its thousands of kernels to start.
 ENOUGH_FOR_A_CPU = 1024
-ENOUGH_TO_TRAIN = 768  # of equal passes, at the same speed, with less kept for the backward pass
+ENOUGH_TO_TRAIN = 768  # on a CPU, of passes that keep their activations
+ENOUGH_ELSEWHERE = 8192
 
 _DIVISOR: ContextVar[int] = ContextVar("divisor", default=1)
 
@@ -44,9 +46,25 @@ def fitting(limit: int) -> int:
     return max(1, limit // divisor())
 
 
-def micro_batches(
-    indices: Iterable[int], lengths: Sequence[int], *, max_tokens: int, device: str = "cpu"
-) -> list[list[int]]:
+def training_tokens(given: int | None, device: str) -> int:
+    """What a pass of a training may hold, in tokens.
+
+    The size is part of a suite or of this version, never timed as a run begins: a sum in other parts ends in other
+    bits, so that a suite would not give the same numbers twice.
+
+    Args:
+        given: the suite's `train.micro_batch_tokens`; None for what was measured on such a device.
+        device: type of the device that computes, such as `cpu`.
+    """
+    return given or (ENOUGH_TO_TRAIN if device == "cpu" else ENOUGH_ELSEWHERE)
+
+
+def scoring_tokens(given: int | None, device: str) -> int:
+    """The same of a forward pass that keeps nothing for a backward one."""
+    return given or (ENOUGH_FOR_A_CPU if device == "cpu" else ENOUGH_ELSEWHERE)
+
+
+def micro_batches(indices: Iterable[int], lengths: Sequence[int], *, max_tokens: int) -> list[list[int]]:
     """Split one effective batch, whose rows are padded to the longest of their part, into parts that fit in memory.
 
     Args:
@@ -54,8 +72,6 @@ def micro_batches(
         lengths: length in tokens of every row of the table, looked up by row number.
         max_tokens: bound of a part's padded size, rows × longest row, in tokens. A longer row goes alone. A part that
             is half full already takes no row that would be padded by more than a quarter of its length.
-        device: type of the device that the parts go through. On `cpu` the bound is never above `ENOUGH_FOR_A_CPU`; on
-            any other a small pass takes as long as its thousands of kernels take to start.
 
     Returns:
         Row numbers, longest part first, so that a part that does not fit fails at once.
@@ -64,8 +80,6 @@ def micro_batches(
         DataError: `max_tokens` is below 1.
     """
     _check(max_tokens)
-    if device == "cpu":
-        max_tokens = min(max_tokens, ENOUGH_FOR_A_CPU)
     max_tokens = fitting(max_tokens)
     parts: list[list[int]] = []
     for index in _longest_first(indices, lengths):
@@ -83,7 +97,7 @@ def even_passes(indices: Iterable[int], lengths: Sequence[int], *, max_tokens: i
 
     Args:
         indices, lengths: as in `micro_batches`.
-        max_tokens: bound of a part's tokens, never above `ENOUGH_TO_TRAIN`. A longer row goes alone.
+        max_tokens: bound of a part's tokens. A longer row goes alone.
 
     Returns:
         Row numbers, longest part first.
@@ -92,7 +106,7 @@ def even_passes(indices: Iterable[int], lengths: Sequence[int], *, max_tokens: i
         DataError: `max_tokens` is below 1.
     """
     _check(max_tokens)
-    limit = fitting(min(max_tokens, ENOUGH_TO_TRAIN))
+    limit = fitting(max_tokens)
     longest_first = _longest_first(indices, lengths)
     count = min(ceil(sum(lengths[index] for index in longest_first) / limit), len(longest_first))
     while True:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from align_bench.models.base import base_parameters
+from align_bench.models.micro_batches import training_tokens
 from align_bench.planning.hardware import GPUS
 from align_bench.planning.memory import ROOM, expected_memory
 
@@ -135,8 +136,9 @@ def _halved(suite: Suite, cells: tuple[Cell, ...], shapes: Shapes, device: Devic
         peaks = [peak for cell in cells if (peak := shapes.peak(cell, suite)) is not None]
         too_long = any(peak.training * ROOM > device.memory for peak in peaks)
         too_many = any(peak.answering * ROOM > device.memory for peak in peaks)
-        if too_long and train.micro_batch_tokens > train.max_length:  # a row that is longer goes alone
-            micro = max(train.max_length, train.micro_batch_tokens // 2)
+        tokens = training_tokens(train.micro_batch_tokens, shapes.resolve(suite.precision).device)
+        if too_long and tokens > train.max_length:  # a row that is longer goes alone
+            micro = max(train.max_length, tokens // 2)
             train = train.model_copy(update={"micro_batch_tokens": micro})
         elif too_many and generate.batch_size > 1:
             generate = generate.model_copy(update={"batch_size": generate.batch_size // 2})

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from align_bench.api import OfflineAlgorithm, OnlineAlgorithm, Recipe, Selection
 from align_bench.errors import SuiteError
+from align_bench.models.micro_batches import scoring_tokens
 from align_bench.planning.cells import Cell, Panelist
 from align_bench.planning.variants import Variant
 from align_bench.records import CellId
@@ -79,7 +80,7 @@ class Layout:
 
     @property
     def _limit(self) -> int:
-        return self.suite.train.micro_batch_tokens
+        return scoring_tokens(self.suite.train.micro_batch_tokens, self.frozen.precision.device)
 
     def cell(
         self,

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from align_bench.models.micro_batches import ENOUGH_TO_TRAIN
+from align_bench.models.micro_batches import training_tokens
 from align_bench.models.precision import has_avx512
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def expected_memory(
     inner = max(0, parameters - embedding)
     weights = inner * BYTES[precision.storage] + embedding * (4 if precision.storage == "fp32" else 2)
     on_cpu = precision.device == "cpu"
-    limit = min(suite.train.micro_batch_tokens, ENOUGH_TO_TRAIN) if on_cpu else suite.train.micro_batch_tokens
+    limit = training_tokens(suite.train.micro_batch_tokens, precision.device)
     passed = min(max(limit, suite.train.max_length), max(tokens[0], 1))
     predicted = 0 if scores else shape.vocabulary * _BYTES_PER_PREDICTION
     kept = shape.layers * shape.hidden * _KEPT_PER_LAYER * per_value + predicted

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from align_bench.models.peak import peak_flops
 from align_bench.records import Cost
+from align_bench.runner.allocator import give_back
 
 if TYPE_CHECKING:
     from align_bench.models.precision import Precision
@@ -18,7 +19,8 @@ class Meter:
     """Starts on creation; `cost` reads it.
 
     Peak memory is the device's where there is one, else the process's resident set. Linux lets a process reset its
-    peak; where that is refused, the figure is the peak since the process began.
+    peak; where that is refused, the figure is the peak since the process began. What earlier work has freed is given
+    back first, so that the peak is that of the work itself.
     """
 
     def __init__(self) -> None:
@@ -28,6 +30,7 @@ class Meter:
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
         else:
+            give_back()
             with contextlib.suppress(OSError):
                 Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 

@@ -9,12 +9,14 @@ from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from align_bench.records import LogStep, Update, no_update, unlogged
+from align_bench.runner.allocator import give_back, keep_freed
 from align_bench.stages.classifier import Classifier
 from align_bench.stages.models import Frozen, ModelKey, Policy, RewardModel
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from align_bench.models.precision import Precision
     from align_bench.records import PreferenceSet
     from align_bench.runner.progress import Progress
     from align_bench.runner.results import Results
@@ -124,6 +126,7 @@ class LocalDesk:
             return self._held[1]
         if isinstance(wanted, Classifier):
             self.release()
+            _prepare_memory(wanted.precision)
             model = wanted.load()
         else:
             model = self._adapted(wanted)
@@ -157,6 +160,7 @@ class LocalDesk:
         self._let_go()
         self._base = None
         gc.collect()
+        give_back()
 
     def _let_go(self) -> None:
         """Let go of the held model, but for the base that it stands on."""
@@ -172,6 +176,7 @@ class LocalDesk:
         if self._base is not None and self._base[0] == key:
             return self._base[1]
         self.release()
+        _prepare_memory(frozen.precision)
         started = time.perf_counter()
         model = frozen.load(scalar=scalar)
         self.loading += time.perf_counter() - started
@@ -202,6 +207,12 @@ def distance(wanted: Sequence[ModelKey], held: ModelKey | None, base: Base | Non
         return 0
     first = wanted[0]
     return 1 if not isinstance(first, Classifier) and base is not None and base == first.base_key else 2
+
+
+def _prepare_memory(precision: Precision) -> None:
+    """Whatever process computes: before a model is loaded into the host's memory."""
+    if precision.device == "cpu":
+        keep_freed()
 
 
 def _base_of(frozen: Frozen, scalar: bool) -> Base:

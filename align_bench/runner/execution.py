@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from align_bench.errors import SuiteError
 from align_bench.models.base import base_parameters
+from align_bench.models.micro_batches import training_tokens
 from align_bench.planning.memory import expected_memory
 from align_bench.report.formatting import counted
 from align_bench.runner.devices import visible_gpus
@@ -170,6 +171,6 @@ def _that_fit(prepared: Prepared) -> int:
 def worker_bytes(prepared: Prepared) -> float:
     """The memory that one process is expected to take at its peak: passes and prompts as long as the suite allows."""
     suite, frozen = prepared.suite, prepared.inputs.frozen
-    tokens = suite.train.micro_batch_tokens, suite.train.max_length
+    tokens = training_tokens(suite.train.micro_batch_tokens, frozen.precision.device), suite.train.max_length
     found = expected_memory(suite, frozen.base, base_parameters(frozen.base), frozen.precision, tokens)
     return UNKNOWN_BYTES if found is None else max(found.training, found.answering)

@@ -22,7 +22,8 @@ from align_bench.judge.loaded import load_judge
 from align_bench.judge.reward_model import Scorer
 from align_bench.metrics.accuracy import accuracy
 from align_bench.models.base import template_inputs
-from align_bench.models.precision import resolve_precision
+from align_bench.models.micro_batches import scoring_tokens
+from align_bench.models.precision import find_device, resolve_precision
 from align_bench.records import Json, Update
 from align_bench.report.formatting import number, one_line, with_spread
 from align_bench.runner.stored_judge import find_run, stored_scorer
@@ -58,14 +59,14 @@ class JudgeChoice:
         judge: `gold`; a suite that was run, as `SUITE` or `SUITE:JUDGE`; or a hub id or folder of a model.
         revision, template, chat_template_kwargs, date: of a hub model or folder, as in a suite's judge.
         precision: `auto`, `fp32`, `bf16` or `nf4`; None for the run's own, and `auto` for other models.
-        max_tokens: padded tokens per forward pass; it changes no score.
+        max_tokens: padded tokens per forward pass, None for what was measured on such a device; it changes no score.
     """
 
     judge: str
     revision: str | None = None
     template: Literal["chat", "pair"] | None = None
     precision: str | None = None
-    max_tokens: int = 8192
+    max_tokens: int | None = None
     chat_template_kwargs: Mapping[str, Json] = field(default_factory=dict)
     date: str | None = None
 
@@ -94,7 +95,7 @@ def score_file(
         truncated, called = 0, GOLD
     else:
         scorer, called = _find(choice, runs)
-        scores, truncated = _scored(file, names, scorer, choice.max_tokens, update)
+        scores, truncated = _scored(file, names, scorer, scoring_tokens(choice.max_tokens, find_device()), update)
     write_scores(file, out, scores)
     return Scored(file, out, called, scores, truncated)
 

@@ -160,6 +160,13 @@ class Trained(Stage["list[Mapping[str, float]]"]):
     def fit(self, model: Any, desk: Desk) -> TrainLog:
         """Train the model's adapter in place."""
 
+    @property
+    def scoring_tokens(self) -> int:
+        """Tokens of a pass of what scores its answers as it trains."""
+        from align_bench.models.micro_batches import scoring_tokens
+
+        return scoring_tokens(self.settings.micro_batch_tokens, self.frozen.precision.device)
+
     def leave(self, model: Any, desk: Desk) -> None:
         """Give the base back, for the next one that stands on it."""
         from align_bench.models.load import without_adapter

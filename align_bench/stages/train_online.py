@@ -43,7 +43,7 @@ class TrainOnline(Trained):
         from align_bench.train.online import train_online
 
         rows, tokenizer = desk.load(self.table).rows, desk.tokenizer(self.frozen)
-        reward = reward_of(desk, self._judge(desk), self.texts, tokenizer, rows, self.settings.micro_batch_tokens)
+        reward = reward_of(desk, self._judge(desk), self.texts, tokenizer, rows, self.scoring_tokens)
         return train_online(self.job(model, desk, OnlineAlgorithm), tokenizer, reward)
 
     def _judge(self, desk: Desk) -> Any:

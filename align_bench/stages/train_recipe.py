@@ -53,7 +53,7 @@ class TrainRecipe(Trained):
         rows, tokenizer = desk.load(self.table).rows, desk.tokenizer(self.frozen)
         reward = None
         if self.plugin.algorithm.online:
-            reward = reward_of(desk, self._judge(desk), self.texts, tokenizer, rows, self.settings.micro_batch_tokens)
+            reward = reward_of(desk, self._judge(desk), self.texts, tokenizer, rows, self.scoring_tokens)
         with tempfile.TemporaryDirectory() as scratch:
             return train_by_recipe(
                 self.job(model, desk, Recipe),

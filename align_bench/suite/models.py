@@ -309,11 +309,11 @@ class Train(_Strict):
     schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="learning rate after warm-up")
     weight_decay: Number = Field(0.0, ge=0, description="AdamW's decoupled weight decay")
     max_grad_norm: Number = Field(1.0, gt=0, description="gradient norm is clipped to this")
-    micro_batch_tokens: Whole = Field(
-        8192,
+    micro_batch_tokens: Whole | None = Field(
+        None,
         gt=0,
-        description="tokens per forward pass, padding included; at most 1024 on a CPU and 768 in training there, where "
-        "more is not faster; halved automatically when memory runs out",
+        description="tokens per forward pass, padding included; by default what was measured to be enough: on a CPU "
+        "768, and 1024 where nothing is trained, elsewhere 8192; halved automatically when memory runs out",
     )
     checkpoint_minutes: Number = Field(
         5.0, gt=0, description="minutes between checkpoints, from which a killed training resumes"

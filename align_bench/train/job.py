@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 from align_bench.api import Algorithm
+from align_bench.models.micro_batches import training_tokens
 from align_bench.records import LogStep, TokenRow, no_update, unlogged
 
 if TYPE_CHECKING:
@@ -58,6 +59,11 @@ class TrainingJob(Generic[A]):
     update: Update = no_update
     log: LogStep = unlogged
     say: Callable[[str], None] = silent
+
+    @property
+    def pass_tokens(self) -> int:
+        """What one pass may hold, in tokens, padding included."""
+        return training_tokens(self.settings.micro_batch_tokens, self.model.device.type)
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,7 @@ def train(job: TrainingJob[OfflineAlgorithm], reference: Reference | None = None
     if moving is not None:
         moving.weights = state.reference
     model.train()
-    budget = Budget(settings.micro_batch_tokens)
+    budget = Budget(job.pass_tokens)
     started = time.monotonic()
     while state.step < len(batches):
         batch = batches[state.step]

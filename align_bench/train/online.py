@@ -54,7 +54,7 @@ def train_online(job: TrainingJob[OnlineAlgorithm], tokenizer: Any, reward: Rewa
         model.value_head = _value_head(model)
     total = len(batches) * rollout.updates
     state = State(job, total)
-    budget = Budget(settings.micro_batch_tokens)
+    budget = Budget(job.pass_tokens)
     started = time.monotonic()
     while state.step < total:
         number = state.step // rollout.updates
@@ -90,7 +90,7 @@ def _gather(
     job: TrainingJob[OnlineAlgorithm], tokenizer: Any, reward: Reward, prompts: Sequence[TokenRow], *, seed: int
 ) -> _Batch:
     """Let the policy answer, judge the answers, and measure them under policy and reference."""
-    model, rollout, max_tokens = job.model, job.algorithm.settings(job.parameters), job.settings.micro_batch_tokens
+    model, rollout, max_tokens = job.model, job.algorithm.settings(job.parameters), job.pass_tokens
     model.eval()
     wanted = Decoding(
         max_new_tokens=rollout.max_new_tokens,

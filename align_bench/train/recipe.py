@@ -14,6 +14,7 @@ from align_bench.api import Answer, AnswerJob, Pair, PairJob, Prompt, PromptJob
 from align_bench.data.batches import effective_batches
 from align_bench.errors import ModelError, PluginError
 from align_bench.models.flops import uncounted
+from align_bench.models.micro_batches import ENOUGH_ELSEWHERE
 from align_bench.models.positions import positions_of
 from align_bench.train.feeds import FEEDS, PairFeed, ScoreFeed, UnpairedFeed, mismatched_sequence
 from align_bench.train.job import TrainLog
@@ -60,6 +61,7 @@ def train_by_recipe(
     shared: _Shared = {
         "model": job.model,
         "tokenizer": tokenizer,
+        "micro_batch_tokens": settings.micro_batch_tokens or ENOUGH_ELSEWHERE,
         "batches": batches,
         "learning_rate": job.learning_rate,
         "settings": settings,
@@ -87,6 +89,7 @@ class _Shared(TypedDict):
 
     model: Any
     tokenizer: Any
+    micro_batch_tokens: int
     batches: Sequence[Sequence[int]]
     learning_rate: float
     settings: Train

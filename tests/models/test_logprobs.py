@@ -150,8 +150,9 @@ def test_a_few_common_tokens_are_not_worth_sharing(policy: Any) -> None:
 def test_training_passes_are_even_where_rows_pack_and_padded_where_not(policy: Any, packs: bool) -> None:
     lengths = [400, 380, 250, 200]
     expected = [[1, 2], [0, 3]] if packs else [[0, 1], [2, 3]]
-    assert layout.training_passes(policy, range(4), lengths, max_tokens=8192) == expected
-    assert layout.training_passes(policy, [], lengths, max_tokens=8192) == []
+    assert layout.training_passes(policy, range(4), lengths, max_tokens=800) == expected
+    assert layout.training_passes(policy, range(4), lengths, max_tokens=8192) == [[0, 1, 2, 3]]
+    assert layout.training_passes(policy, [], lengths, max_tokens=800) == []
 
 
 @pytest.mark.usefixtures("sharing")

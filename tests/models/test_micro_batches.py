@@ -5,7 +5,7 @@ from random import Random
 import pytest
 
 from align_bench.errors import DataError
-from align_bench.models.micro_batches import even_passes, micro_batches
+from align_bench.models.micro_batches import even_passes, micro_batches, scoring_tokens, training_tokens
 
 
 def test_micro_batches_hold_the_bound_and_every_row() -> None:
@@ -25,11 +25,12 @@ def test_a_part_does_not_pad_short_rows_to_a_long_one() -> None:
     assert micro_batches(range(7), lengths, max_tokens=1000) == [[0, 1, 2, 3, 4], [5, 6]]
 
 
-def test_a_cpus_part_is_small_whatever_the_bound() -> None:
-    lengths = [400] * 5
-    assert micro_batches(range(5), lengths, max_tokens=8192) == [[0, 1], [2, 3], [4]]
-    assert micro_batches(range(5), lengths, max_tokens=8192, device="cuda") == [[0, 1, 2, 3, 4]]
-    assert micro_batches(range(5), lengths, max_tokens=800, device="cuda") == [[0, 1], [2, 3], [4]]
+@pytest.mark.parametrize(("device", "training", "scoring"), [("cpu", 768, 1024), ("cuda", 8192, 8192)])
+def test_what_a_suite_leaves_open_is_what_was_measured_on_such_a_device(
+    device: str, training: int, scoring: int
+) -> None:
+    assert (training_tokens(None, device), scoring_tokens(None, device)) == (training, scoring)
+    assert (training_tokens(5000, device), scoring_tokens(5000, device)) == (5000, 5000)
 
 
 def test_a_row_longer_than_the_bound_goes_alone() -> None:
@@ -49,7 +50,8 @@ def test_parts_need_room(split: Callable[..., list[list[int]]]) -> None:
 
 def test_unpadded_parts_are_as_few_as_fit_and_about_equal() -> None:
     lengths = [400, 380, 250, 200, 90, 10]
-    assert even_passes(range(4), lengths, max_tokens=8192) == [[1, 2], [0, 3]]
+    assert even_passes(range(4), lengths, max_tokens=768) == [[1, 2], [0, 3]]
+    assert even_passes(range(4), lengths, max_tokens=8192) == [[0, 1, 2, 3]]
     assert even_passes(range(4), lengths, max_tokens=500) == [[2, 3], [0], [1]]
     assert even_passes([5, 3, 4], lengths, max_tokens=300) == [[3, 4, 5]]
     assert even_passes([0, 5, 4], lengths, max_tokens=99) == [[0], [4], [5]]
@@ -66,4 +68,4 @@ def test_unpadded_parts_hold_the_bound_and_every_row() -> None:
         tokens = [sum(lengths[index] for index in part) for part in parts]
         assert sorted(chain(*parts)) == sorted(indices)
         assert tokens == sorted(tokens, reverse=True)
-        assert all(some <= min(bound, 768) or len(part) == 1 for some, part in zip(tokens, parts, strict=True))
+        assert all(some <= bound or len(part) == 1 for some, part in zip(tokens, parts, strict=True))

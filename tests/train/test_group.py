@@ -221,7 +221,7 @@ def test_memory_that_runs_out_in_one_process_halves_the_passes_of_both(
     start: Start, together: Callable[..., tuple[Any, Future[Any]]]
 ) -> None:
     (asked, found), future = together(out_of_memory_once)
-    assert asked == [8192, 8192, 4096, 4096]
+    assert asked == [768, 768, 384, 384]
     its, other = future.result(60)
     assert its == asked
     for key, weight in trained(start, "simpo").weights.items():

@@ -323,5 +323,5 @@ def test_memory_that_runs_out_halves_the_micro_batch(
 
     monkeypatch.setattr(loop, "_accumulate", exhausted)
     halved = build("simpo")
-    assert calls[:2] == [8192, 4096]
+    assert calls[:2] == [768, 384]
     assert halved["log"].steps[-1]["loss"] == pytest.approx(plain["log"].steps[-1]["loss"], rel=1e-4)

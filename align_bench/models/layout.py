@@ -72,13 +72,16 @@ def training_passes(model: Any, indices: Sequence[int], lengths: Sequence[int], 
     return micro_batches(indices, lengths, max_tokens=max_tokens, device=inner.device.type)
 
 
-def passes_over(model: Any, sequences: Sequences, *, max_tokens: int) -> list[list[int]]:
-    """Which sequences pass the model together, forward only: what begins alike side by side.
+def passes_over(
+    model: Any, sequences: Sequences, *, max_tokens: int, enough: int = ENOUGH_FOR_A_CPU
+) -> list[list[int]]:
+    """Which sequences pass the model together: what begins alike side by side.
 
     Args:
         model: plain or with an adapter.
         sequences: (prompt ids, answer ids) pairs.
         max_tokens: as in `models.micro_batches.micro_batches`; in a row without padding, the tokens that pass.
+        enough: bound of a row without padding, whatever `max_tokens` is; with a backward pass `ENOUGH_TO_TRAIN`.
 
     Returns:
         Numbers of sequences, a list a pass.
@@ -87,7 +90,7 @@ def passes_over(model: Any, sequences: Sequences, *, max_tokens: int) -> list[li
         return []
     inner = inner_of(model)
     if can_pack(inner, _longest(sequences)):
-        return _full_rows(sequences, fitting(min(max_tokens, ENOUGH_FOR_A_CPU)))
+        return _full_rows(sequences, fitting(min(max_tokens, enough)))
     groups = _groups(sequences)
     lengths = [_length(sequences, group) for group in groups]
     if not _can_share(inner, max(lengths)):

@@ -220,7 +220,7 @@ def played(part: str, running: Sequence[Side], ready: Mapping[str, Any], repeats
         SideError: a lane failed.
         UnequalError: they did not do the same work.
     """
-    roles, trained = LANES[part], part in table.METHODS
+    roles, trained = LANES[part], part in table.TRAINED
     heard: dict[str, list[dict[str, Any]]] = {role: [] for role in roles}
     equal: dict[str, float] = {}
     for number in range(1 + trained + repeats):

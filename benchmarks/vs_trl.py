@@ -38,7 +38,7 @@ from align_bench.store.files import make_folder, write_atomically
 
 HERE = Path(__file__).parent
 SIDES = HERE / "vs_trl_sides.py"
-PARTS = (*table.METHODS, "scoring", "generation", "suite", "online")
+PARTS = (*table.METHODS, "scoring", "generation", "suite", *table.ONLINE)
 # Without decay, jemalloc keeps pages that big logits will need again.
 JEMALLOC = {"MALLOC_CONF": "background_thread:false,dirty_decay_ms:-1,muzzy_decay_ms:-1"}
 # glibc maps every big block anew and faults its pages in; with these it keeps them.
@@ -146,7 +146,7 @@ def measured(task: Task, settings: Mapping[str, Any], variables: Mapping[str, st
         UnequalError: when the sides did not do the same work.
     """
     names = sides_of(task.part, settings)
-    trained = task.part in table.METHODS
+    trained = task.part in table.TRAINED
     load = [os.getloadavg()[0]]
     heard: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     with ExitStack() as stack:
@@ -185,8 +185,8 @@ def equality_of(part: str, compute: str, said: Mapping[str, Mapping[str, Any]]) 
         return table.check_training(part, compute, said["ours"], said["trl"])
     if part == "scoring":
         return table.check_scoring(compute, said)
-    if part == "online":
-        return {}  # what is sampled cannot be equal
+    if part in table.ONLINE:
+        return table.check_online(part, compute, said)
     check = table.check_generation if part == "generation" else table.check_suite
     return check(compute, said["ours"], said["trl"])
 
@@ -247,9 +247,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--budget-minutes", type=float, help="begin no further part after so long")
     parser.add_argument("--append", type=Path, metavar="JSON", help="go on with a result of the same settings")
     parser.add_argument("--results", type=Path, default=HERE / "results", help="folder of the results")
-    parser.add_argument("--quick", action="store_true", help=f"{QUICK}, no checkpointing, no online")
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK}, no checkpointing, none of {table.ONLINE}")
     if "--quick" in sys.argv[1:]:
-        parser.set_defaults(**QUICK, no_checkpointing=True, methods=[part for part in PARTS if part != "online"])
+        parser.set_defaults(
+            **QUICK, no_checkpointing=True, methods=[part for part in PARTS if part not in table.ONLINE]
+        )
     given = parser.parse_args()
     if given.val is None and not given.data.startswith("embedded/"):
         parser.error("--data is a file: give --val too, rows that no training sees")

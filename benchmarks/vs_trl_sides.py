@@ -17,13 +17,15 @@ import sys
 import tempfile
 import time
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from peft.tuners.lora import Linear
@@ -37,7 +39,7 @@ from align_bench.judge.audit import audit
 from align_bench.judge.reward_model import RewardModel
 from align_bench.models.base import Base, find_base
 from align_bench.models.compute import compute_dtype
-from align_bench.models.generate import generate
+from align_bench.models.generate import Answer, generate
 from align_bench.models.load import (
     add_adapter,
     draw_head,
@@ -416,59 +418,110 @@ def _pass(model: Any, rows: Sequence[tuple[Any, Any, Any]]) -> float:
 
 # Training on the policy's own answers. TRL has no PPO any more; its RLOO stands beside ours and beside PPO.
 
-ONLINE = {"ours": "rloo", "ours, ppo": "ppo", "trl": "trl_rloo"}
+ONLINE = {  # the method of each side
+    "online": {"ours": "rloo", "ours, ppo": "ppo", "trl": "trl_rloo"},
+    "grpo": {"ours": "grpo", "trl": "trl_grpo"},
+}
 ANSWERS = 4  # to a prompt
 
 
 def online(bench: Bench, turns: Turns) -> None:
-    """A step a turn on as many prompts as others have pairs, one update each; the first warms up.
+    """First turn: steps on given answers, to compare. Then a step a turn, one update each; the first warms up.
 
-    The reward is the answer's length held against half of the longest, which costs nothing and differs from answer to
-    answer. What is drawn differs from side to side, so that a step's seconds mean something a token only.
+    A step has as many prompts as others have pairs. The reward is the share of an answer's tokens whose id is even,
+    which costs nothing and differs from answer to answer. What is drawn differs from side to side, so that a step's
+    seconds mean something a token only.
     """
-    pairs, repeats, longest = (bench.settings[name] for name in ("pairs_per_step", "repeats", "new_tokens"))
-    rows = bench.rows("train", pairs * (1 + repeats))
-    name = ONLINE[bench.settings["side"]]
-    seen = 0
-
-    def reward(rows: Sequence[TokenRow], answers: Sequence[Sequence[int]]) -> list[float]:
-        nonlocal seen
-        seen += sum(len(row.prompt) + len(answer) for row, answer in zip(rows, answers, strict=True))
-        return [-abs(len(answer) - longest / 2) for answer in answers]
-
+    pairs, repeats = bench.settings["pairs_per_step"], bench.settings["repeats"]
+    checked = pairs * CHECKED_STEPS
+    rows = bench.rows("train", checked + pairs * (1 + repeats))
+    turns.wait()
+    with given_answers(bench, rows[:checked]):
+        log = _run_online(bench, rows[:checked], no_update, [])
+    turns.say(
+        rows=digest_of(rows), **{name: [step[name] for step in log.steps] for name in ("reward", "gradient_norm")}
+    )
     clock = Clock()
     memory: Memory | None = None
+    seen: list[int] = []  # tokens of the answers that were judged, each with its prompt
 
     def measured(done: int, total: int, note: str = "") -> None:
-        nonlocal memory, seen
-        facts: dict[str, Any] = {"seconds": clock.seconds(), "tokens": seen}
-        memory, seen = memory or Memory(), 0
+        nonlocal memory
+        facts: dict[str, Any] = {"seconds": clock.seconds(), "tokens": sum(seen)}
+        memory = memory or Memory()
+        seen.clear()
         turns.say(**facts, **memory.facts())
         if done < total:
             turns.wait()
             clock.start()
 
-    model = bench.adapted(bench.model())
-    asked: dict[str, Any] = {"max_new_tokens": longest, "temperature": 1.0}
     turns.wait()
     clock.start()
+    _run_online(bench, rows[checked:], measured, seen)
+
+
+def _method(bench: Bench) -> str:
+    return ONLINE[bench.settings["part"]][bench.settings["side"]]
+
+
+def _run_online(bench: Bench, rows: Sequence[TokenRow], update: Update, seen: list[int]) -> TrainLog:
+    """Train a fresh adapter by this side's method; `seen` takes the tokens of what is judged."""
+
+    def reward(rows: Sequence[TokenRow], answers: Sequence[Sequence[int]]) -> list[float]:
+        seen.extend(len(row.prompt) + len(answer) for row, answer in zip(rows, answers, strict=True))
+        return [sum(token % 2 == 0 for token in answer) / len(answer) for answer in answers]
+
+    name, pairs = _method(bench), bench.settings["pairs_per_step"]
+    asked: dict[str, Any] = {"max_new_tokens": bench.settings["new_tokens"], "temperature": 1.0}
     asked |= {"samples": ANSWERS, "updates": 1} if bench.ours else {"generations": ANSWERS}
     method: Any = load_registry()[name].algorithm if bench.ours else getattr(trl_modules(name)[0], name)
     job = TrainingJob(
-        model=model,
+        model=bench.adapted(bench.model()),
         rows=rows,
         algorithm=method,
         parameters=method.resolve(asked),
         learning_rate=1e-5,
         settings=bench.train_settings(pairs * ANSWERS if bench.ours else pairs),
         seed=SEED,
-        update=measured,
+        update=update,
     )
     if bench.ours:
-        train_online(job, bench.tokenizer, reward)
-        return
+        return train_online(job, bench.tokenizer, reward)
     with tempfile.TemporaryDirectory() as scratch:
-        train_by_recipe(job, load_tokenizer(bench.base), bench.precision, Path(scratch), reward)
+        return train_by_recipe(job, load_tokenizer(bench.base), bench.precision, Path(scratch), reward)
+
+
+@contextmanager
+def given_answers(bench: Bench, rows: Sequence[TokenRow]) -> Iterator[None]:
+    """Within it a policy answers with the rows' own answers, whole and cut in half: the same on both sides."""
+    longest = bench.settings["new_tokens"]
+    known = {
+        tuple(row.prompt): [
+            answer[:length] for length in (longest, longest // 2) for answer in (row.chosen, row.rejected)
+        ]
+        for row in rows
+        if row.chosen and row.rejected
+    }
+
+    def answered(
+        model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], *_: Any, **__: Any
+    ) -> list[list[Answer]]:
+        return [[Answer(ids, finished=True) for ids in known[tuple(prompt)]] for prompt in prompts]
+
+    if bench.ours:
+        with patch("align_bench.train.online.generate", answered):
+            yield
+        return
+    import trl
+
+    name = _method(bench).removeprefix("trl_").upper()
+
+    def single_turn(trainer: Any, prompts: Sequence[Sequence[int]], *_: Any) -> Any:
+        ids = [list(known[tuple(prompt)][place % ANSWERS]) for place, prompt in enumerate(prompts)]
+        return (ids, None) if name == "GRPO" else ids  # GRPO's has log-probabilities beside them, of vLLM
+
+    with patch.object(getattr(trl, f"{name}Trainer"), "_generate_single_turn", single_turn):
+        yield
 
 
 # What is repeated whole: scoring, generation, the suite.
@@ -793,7 +846,7 @@ PARTS: Mapping[str, Callable[[Bench, Turns], None]] = {
     "scoring": scoring,
     "generation": generation,
     "suite": suite,
-    "online": online,
+    **dict.fromkeys(ONLINE, online),
 }
 
 

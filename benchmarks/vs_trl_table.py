@@ -10,6 +10,8 @@ from typing import Any
 
 Numbers = Sequence[float]
 METHODS = ("rm", "dpo", "kto", "simpo", "orpo")
+ONLINE = ("online", "grpo")  # RLOO with PPO beside it, and GRPO
+TRAINED = (*METHODS, *ONLINE)  # their first turn is of steps to compare
 # Relative differences that rounding explains. bf16 keeps three digits, and a loss is of log-probabilities of hundreds
 # of nats.
 TOLERANCE = {"float32": 2e-3, "bfloat16": 0.08}
@@ -41,6 +43,8 @@ MEMORY = {**dict.fromkeys(METHODS, Target(3, 5)), "rm": Target(1.8, 5)}
 MEMORY_CHECKPOINTING = {**dict.fromkeys(METHODS, Target(2.3, 3.5)), "rm": Target(1.8, 3.5)}
 GENERATION = Target(2, 4)
 SUITE = Target(4, 10)
+ONLINE_STEP = Target(3, 3)
+PER_TOKENS = "s per 1,000 tokens"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,32 @@ def check_training(method: str, compute: str, ours: Mapping[str, Any], theirs: M
         if not difference <= TOLERANCE[compute]:
             raise UnequalError(
                 f"{method} in {compute}: {name} {ours[name]}, TRL's {theirs[name]}; "
+                f"expected equal to {TOLERANCE[compute]:g}"
+            )
+    return found
+
+
+def check_online(part: str, compute: str, sides: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """On the same given answers rewards and gradient norms are TRL's, where the method of both is the same.
+
+    Their losses are sums of advantages, which are 0 but for the KL penalty, and say nothing.
+
+    Returns:
+        The greatest relative difference, by what was compared.
+
+    Raises:
+        UnequalError: beyond `TOLERANCE`, or on other rows.
+    """
+    if "ours" not in sides:  # TRL has no PPO
+        return {}
+    ours, theirs = sides["ours"], sides["trl"]
+    if ours["rows"] != theirs["rows"]:
+        raise UnequalError(f"{part}: the two sides read other rows")
+    found = {name: _difference(ours[name], theirs[name]) for name in ("reward", "gradient_norm")}
+    for name, difference in found.items():
+        if not difference <= TOLERANCE[compute]:
+            raise UnequalError(
+                f"{part} in {compute}: {name} {ours[name]}, TRL's {theirs[name]}; "
                 f"expected equal to {TOLERANCE[compute]:g}"
             )
     return found
@@ -271,6 +301,9 @@ def comparisons(parts: Mapping[str, Mapping[str, Any]]) -> list[Comparison]:
         )
     if "online" in parts:
         rows += _online(parts["online"]["sides"])
+    if "grpo" in parts:
+        ours, theirs = (_by_token(parts["grpo"]["sides"][name]) for name in ("ours", "trl"))
+        rows.append(Comparison("GRPO, against TRL's GRPO", ours, theirs, PER_TOKENS, ONLINE_STEP))
     return rows
 
 
@@ -343,11 +376,10 @@ def _scoring(sides: Mapping[str, Any]) -> list[Comparison]:
 
 def _online(sides: Mapping[str, Any]) -> list[Comparison]:
     """By the token, for what is sampled differs; PPO beside RLOO is another method, with a critic to train."""
-    unit = "s per 1,000 tokens"
     ours, ppo, theirs = (_by_token(sides[name]) for name in ("ours", "ours, ppo", "trl"))
     return [
-        Comparison("RLOO, against TRL's RLOO", ours, theirs, unit, None),
-        Comparison("PPO, against TRL's RLOO, another method", ppo, theirs, unit, None),
+        Comparison("RLOO, against TRL's RLOO", ours, theirs, PER_TOKENS, ONLINE_STEP),
+        Comparison("PPO, against TRL's RLOO, another method", ppo, theirs, PER_TOKENS, None),
     ]
 
 
@@ -373,7 +405,7 @@ def memories(parts: Mapping[str, Mapping[str, Any]]) -> list[Row]:
             rival = sides["trl, checkpointing"]
             what = f"{name}, TRL with gradient checkpointing"
             rows.append(_memory(what, sides["ours"], rival, MEMORY_CHECKPOINTING[name]))
-    for name in ("scoring", "generation", "suite", "online"):
+    for name in ("scoring", "generation", "suite", *ONLINE):
         if name in parts:
             rows.append(_memory(name, parts[name]["sides"]["ours"], parts[name]["sides"]["trl"], None))
     return rows

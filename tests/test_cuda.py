@@ -81,7 +81,7 @@ def test_answers_equal_those_of_transformers() -> None:
     prompts, settings = [[3, 4, 5, 6, 7], [10], [11, 12]], Generate(max_new_tokens=12)
     expected = generation._generate(model, 0, frozenset({-1}), prompts, settings)
     end = frozenset({expected[1][3]})
-    found = generation._decode(model, 0, end, prompts, settings)
+    found, _ = generation._decode(model, 0, end, prompts, settings)
     assert [generation._until_end(ids, end) for ids in expected] == [generation._until_end(ids, end) for ids in found]
 
 

@@ -6,7 +6,7 @@ import inspect
 import random
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -57,10 +57,12 @@ class Answer:
     Attributes:
         ids: generated token ids, the end-of-turn token included when it came.
         finished: whether it came.
+        logps: `log π(y_t | x, y_<t)` of each token, nats, where `generate` was asked for them and fp32 computes.
     """
 
     ids: tuple[int, ...]
     finished: bool
+    logps: tuple[float, ...] | None = None
 
 
 def generate(
@@ -70,6 +72,7 @@ def generate(
     settings: Generate | Decoding,
     *,
     seed: int,
+    logps: bool = False,
     update: Update = no_update,
 ) -> list[list[Answer]]:
     """Answer every prompt `settings.samples` times.
@@ -84,6 +87,10 @@ def generate(
         prompts: token ids of rendered prompts.
         settings: lengths, temperature, samples.
         seed: seed of sampling.
+        logps: whether answers are to have the log-probabilities of their tokens, at temperature 1. They equal those of
+            a pass over the answer but for rounding, so that only fp32 gives them: bf16 rounds a token's by more than an
+            update changes it, and its probability ratio would not be 1 before any. Nor are there any where
+            transformers' own generation answers.
         update: progress, in prompts.
 
     Returns:
@@ -96,16 +103,19 @@ def generate(
     for chosen, tokens in _batches(inner_of(model), prompts, settings):
         batch = [prompts[index] for index in chosen]
         wanted = Decoding(tokens, settings.temperature, settings.samples)
+        measured: list[list[float]] = []
         if not tokens:
             found: list[list[int]] = [[] for _ in range(len(chosen) * settings.samples)]
         elif _continues(model, pad):
             draws = _draws(chosen, wanted, seed) if settings.temperature > 0 else None
-            found = _decode(model, pad, ends, batch, wanted, draws)
+            found, measured = _decode(model, pad, ends, batch, wanted, draws, logps=logps)
         else:
             torch.manual_seed(seed * 1_000_003 + done)
             found = _generate(model, pad, ends, batch, wanted)
         for place, ids in enumerate(found):
-            answers[chosen[place // settings.samples]].append(_until_end(ids, ends))
+            answer = _until_end(ids, ends)
+            known = replace(answer, logps=tuple(measured[place])) if measured else answer
+            answers[chosen[place // settings.samples]].append(known)
         written = [(prompts[index], answer.ids) for index in chosen for answer in answers[index]]
         passes(
             inner_of(model),
@@ -153,8 +163,13 @@ def _decode(
     prompts: Sequence[Sequence[int]],
     settings: Generate | Decoding,
     draws: Tensor | None = None,
-) -> list[list[int]]:
-    """Ids of `settings.samples` answers to each prompt, each up to its end."""
+    *,
+    logps: bool = False,
+) -> tuple[list[list[int]], list[list[float]]]:
+    """Ids of `settings.samples` answers to each prompt, each up to its end, and their log-probabilities.
+
+    The latter are an empty list where they are not asked for, or another type than fp32 computes.
+    """
     inner = inner_of(model)
     cache = growing_cache(inner)
     logits, mask = _read(inner, prompts, pad, cache)
@@ -162,9 +177,12 @@ def _decode(
     if settings.samples > 1:
         cache.batch_repeat_interleave(settings.samples)
     answers: list[list[int]] = [[] for _ in logits]
+    steps: list[tuple[list[int], Tensor]] = []  # of each step: the answers in the batch, how likely their tokens were
     rows = list(range(len(answers)))  # the answers in the batch
     for step in range(settings.max_new_tokens):
         tokens = _next(logits, settings.temperature, None if draws is None else draws[rows, step])
+        if logps and logits.dtype == torch.float32:
+            steps.append((rows, logits.log_softmax(1).gather(1, tokens[:, None]).squeeze(1)))
         for row, token in zip(rows, tokens.tolist(), strict=True):
             if not answers[row] or answers[row][-1] not in ends:
                 answers[row].append(token)
@@ -178,7 +196,11 @@ def _decode(
         mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
         seen = {"attention_mask": mask, "position_ids": mask.sum(1, keepdim=True) - 1, _cache_name(inner): cache}
         logits = inner(tokens[:, None], **seen, use_cache=True, logits_to_keep=1).logits[:, -1]
-    return answers
+    measured: list[list[float]] = [[] for _ in answers] if steps else []
+    for rows, found in steps:
+        for row, value in zip(rows, found.tolist(), strict=True):
+            measured[row].append(value)
+    return answers, [values[: len(ids)] for ids, values in zip(answers, measured, strict=False)]
 
 
 def _read(inner: Any, prompts: Sequence[Sequence[int]], pad: int, cache: Any) -> tuple[Tensor, Tensor]:
@@ -226,7 +248,7 @@ def _continues(model: Any, pad: int) -> bool:
         with unfused():
             expected = _generate(model, pad, frozenset(), prompts, settings)
         try:
-            same = _can_leave(inner) and _decode(model, pad, frozenset(), prompts, settings) == expected
+            same = _can_leave(inner) and _decode(model, pad, frozenset(), prompts, settings)[0] == expected
         except Exception:  # an architecture may object in any way to a cache or positions of this kind
             same = False
         _CONTINUES[inner] = same

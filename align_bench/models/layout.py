@@ -73,7 +73,7 @@ def training_passes(model: Any, indices: Sequence[int], lengths: Sequence[int], 
 
 
 def passes_over(model: Any, sequences: Sequences, *, max_tokens: int) -> list[list[int]]:
-    """Which sequences pass the model together, forward only: what begins alike side by side.
+    """Which sequences pass the model together: what begins alike side by side.
 
     Args:
         model: plain or with an adapter.

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from accelerate import Accelerator
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from align_bench.api import CriticAdvantages, CriticExperience, CriticRollouts, Experience, Rollouts
 from align_bench.data.batches import effective_batches
 from align_bench.models.generate import Decoding, generate
-from align_bench.models.layout import training_passes
+from align_bench.models.layout import passes_over
 from align_bench.models.logprobs import token_logps
 from align_bench.models.start import as_reference
 from align_bench.models.transfer import on_device
@@ -25,6 +26,7 @@ from align_bench.train.steps import Budget, State, Sums, accumulated, one_proces
 
 if TYPE_CHECKING:
     from align_bench.api import Advantages, Loss, OnlineAlgorithm
+    from align_bench.models.generate import Answer
     from align_bench.records import TokenRow
     from align_bench.train.job import Reward, TrainingJob
 
@@ -98,13 +100,16 @@ def _gather(
         samples=rollout.samples,
         batch_size=len(prompts),
     )
-    answered = generate(model, tokenizer, [row.prompt for row in prompts], wanted, seed=seed)
+    critic = getattr(model, "value_head", None)
+    answered = generate(model, tokenizer, [row.prompt for row in prompts], wanted, seed=seed, logps=critic is None)
     rows = [row for row in prompts for _ in range(rollout.samples)]
     answers = [answer for several in answered for answer in several]
     sequences = [(row.prompt, answer.ids) for row, answer in zip(rows, answers, strict=True)]
     scores = on_device(list(reward(rows, [answer.ids for answer in answers])), model.device)
     unfinished = on_device([not answer.finished for answer in answers], model.device)
-    logps, values = _measure(model, sequences, max_tokens, getattr(model, "value_head", None))
+    logps, values = _written(answers, model.device), None
+    if logps is None:
+        logps, values = _measure(model, sequences, max_tokens, critic)
     with as_reference(model, job.reference):
         ref_logps, _ = _measure(model, sequences, max_tokens, None)
     lengths = on_device([len(answer.ids) for answer in answers], model.device)
@@ -131,6 +136,12 @@ def _gather(
     return _Batch(sequences, experience, made, facts)
 
 
+def _written(answers: Sequence[Answer], device: torch.device) -> Tensor | None:
+    """The log-probabilities that answers were written with, as of `token_logps`; None where one does not have them."""
+    known = [torch.tensor(answer.logps) for answer in answers if answer.logps is not None]
+    return pad_sequence(known, batch_first=True).to(device) if len(known) == len(answers) else None
+
+
 def _measure(
     model: Any, sequences: Sequence[tuple[Sequence[int], Sequence[int]]], max_tokens: int, value_head: Any
 ) -> tuple[Tensor, Tensor | None]:
@@ -138,9 +149,8 @@ def _measure(
     longest = max(len(answer) for _, answer in sequences)
     logps = torch.zeros(len(sequences), longest, device=model.device)
     values = None if value_head is None else torch.zeros_like(logps)
-    lengths = [len(prompt) + len(answer) for prompt, answer in sequences]
     with torch.no_grad():
-        for micro in training_passes(model, range(len(sequences)), lengths, max_tokens=max_tokens):
+        for micro in passes_over(model, sequences, max_tokens=max_tokens):
             found, valued = token_logps(model, [sequences[index] for index in micro], value_head)
             places = on_device(micro, logps.device)
             logps[places, : found.shape[1]] = found
@@ -151,9 +161,9 @@ def _measure(
 
 def _update(accelerator: Accelerator, job: TrainingJob[OnlineAlgorithm], batch: _Batch, max_tokens: int) -> Sums:
     """Backward over the micro-batches of one batch of answers; returns the sums of what the log shows."""
-    lengths = [len(prompt) + len(answer) for prompt, answer in batch.sequences]
-    parts = training_passes(job.model, range(len(lengths)), lengths, max_tokens=max_tokens)
-    return accumulated(accelerator, (_loss(job, batch, part) for part in parts), len(lengths))
+    # The answers to a prompt go together, so that it passes once for all of them.
+    parts = passes_over(job.model, batch.sequences, max_tokens=max_tokens)
+    return accumulated(accelerator, (_loss(job, batch, part) for part in parts), len(batch.sequences))
 
 
 def _loss(job: TrainingJob[OnlineAlgorithm], batch: _Batch, rows: Sequence[int]) -> Loss:

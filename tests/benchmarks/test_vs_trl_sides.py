@@ -135,11 +135,16 @@ def test_scripts_and_suite_train_the_same_and_measure_the_same(
     assert rest == [pairs, edited, 5, 5, 5, 5, 5]
 
 
-def test_online_steps_are_as_many_and_as_large(settings: dict[str, Any]) -> None:
-    for side in sides.ONLINE:
-        said = played(settings, "online", side)
-        assert len(said) == 2
-        assert all(3 * sides.ANSWERS * 5 < step["tokens"] < 3 * sides.ANSWERS * (128 + 5) for step in said)
+@pytest.mark.parametrize("part", ["online", "grpo"])
+def test_online_steps_are_equal_on_given_answers_and_then_as_large(settings: dict[str, Any], part: str) -> None:
+    said = {side: played(settings, part, side) for side in vs_trl.sides_of(part, settings)}
+    for check, *steps in said.values():
+        assert len(check["gradient_norm"]) == len(check["reward"]) == sides.CHECKED_STEPS
+        assert all(norm > 0 for norm in check["gradient_norm"])
+        assert len(steps) == 2
+        assert all(3 * sides.ANSWERS * 5 < step["tokens"] < 3 * sides.ANSWERS * (128 + 5) for step in steps)
+    found = table.check_online(part, "float32", {side: turns[0] for side, turns in said.items()})
+    assert max(found.values()) < 1e-4
 
 
 def test_settings_of_another_run_are_not_appended_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

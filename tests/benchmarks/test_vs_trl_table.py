@@ -97,10 +97,30 @@ def test_scoring_is_held_against_others_with_both_passes() -> None:
 def test_online_methods_are_compared_by_the_token() -> None:
     """1, 2 and 4 s for 100, 200 and 100 tokens, ours; TRL's have half the tokens, which makes them twice as dear."""
     theirs = {**THEIRS, "tokens": [50, 100, 50]}
-    rows = table.times({"online": part(ours=OURS, trl=theirs, **{"ours, ppo": theirs})})
+    parts = {"online": part(ours=OURS, trl=theirs, **{"ours, ppo": theirs}), "grpo": part(ours=theirs, trl=OURS)}
+    rows = table.times(parts)
     assert cells(rows[0])["align-bench"] == "10.0 (10.0–40.0) s per 1,000 tokens"
-    assert [cells(row)["times faster"] for row in rows] == ["8.00 (6.00–10.0)", "1.00 (1.00–1.00)"]
+    assert [cells(row)["times faster"].split()[0] for row in rows] == ["8.00", "1.00", "0.125"]
+    assert [cells(row)["reached"] for row in rows] == ["goal", "", "below"]
     assert "another method" in cells(rows[1])["what"]
+
+
+def online_log(**changes: Any) -> dict[str, Any]:
+    return {"rows": "a", "reward": [0.5, 0.4], "gradient_norm": [1.0, 2.0], **changes}
+
+
+def test_online_methods_agree_on_given_answers_or_have_no_time() -> None:
+    same = {"ours": online_log(), "trl": online_log(), "ours, ppo": online_log(gradient_norm=[9.0, 9.0])}
+    assert table.check_online("online", "float32", same) == {"reward": 0, "gradient_norm": 0}
+    for side, changes, words in (
+        ("trl", {"rows": "b"}, "the two sides read other rows"),
+        ("ours", {"gradient_norm": [1.0, 2.1]}, "online in float32: gradient_norm"),
+        ("ours", {"reward": [0.5, 0.41]}, "online in float32: reward"),
+    ):
+        with pytest.raises(table.UnequalError, match=words):
+            table.check_online("online", "float32", {**same, side: online_log(**changes)})
+    del same["ours"]  # PPO, which TRL does not have, is compared with nothing
+    assert table.check_online("online", "float32", same) == {}
 
 
 def test_memory_is_a_ratio_of_peaks() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from align_bench.models import lora
 from align_bench.models.base import find_base
 from align_bench.models.generate import Answer, generate
 from align_bench.models.load import add_adapter, load_policy, load_tokenizer
+from align_bench.models.logprobs import token_logps
 from align_bench.models.precision import Precision
 from align_bench.suite.models import Generate, Lora
 
@@ -198,12 +200,41 @@ def test_other_architectures_answer_as_transformers_does(architecture: str) -> N
     prompts, settings = [[3, 4, 5, 6, 7, 8, 9], [10], [11, 12]], Generate(max_new_tokens=9)
     expected = generation._generate(model, 0, frozenset({-1}), prompts, settings)
     end = frozenset({expected[1][2]})
-    found = generation._decode(model, 0, end, prompts, settings)
+    found, _ = generation._decode(model, 0, end, prompts, settings)
     assert [generation._until_end(ids, end) for ids in expected] == [generation._until_end(ids, end) for ids in found]
+
+
+@pytest.mark.usefixtures("packs")
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_answers_know_how_likely_their_tokens_were(
+    loaded: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch, temperature: float
+) -> None:
+    """At temperature 1, whatever they were drawn at; some answers end early, and leave their batch at once or later."""
+    model, tokenizer = loaded
+    settings = Generate(max_new_tokens=12, temperature=temperature, samples=3 if temperature else 1)
+    end = generate(model, tokenizer, PROMPTS, settings, seed=5)[0][0].ids[1]
+    monkeypatch.setattr(generation, "generation_ends", lambda *_: frozenset({end}))
+    found = generate(model, tokenizer, PROMPTS, settings, seed=5, logps=True)
+    assert [[replace(one, logps=None) for one in several] for several in found] == generate(
+        model, tokenizer, PROMPTS, settings, seed=5
+    )
+    assert len({len(one.ids) for several in found for one in several}) > 1
+    for prompt, several in zip(PROMPTS, found, strict=True):
+        for one in several:
+            expected, _ = token_logps(model, [(prompt, one.ids)])
+            assert one.logps == pytest.approx(expected[0].tolist(), rel=1e-5, abs=1e-5)
+
+
+def test_only_fp32_says_how_likely_they_were(base_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generation, "_continues", lambda *_: True)
+    base = find_base(str(base_folder))
+    model = load_policy(base, Precision("bf16", "bfloat16", "cpu"))
+    found = generate(model, load_tokenizer(base), PROMPTS, Generate(max_new_tokens=3), seed=0, logps=True)
+    assert all(one.logps is None for several in found for one in several)
 
 
 def test_what_has_no_such_cache_goes_through_transformers(loaded: tuple[Any, Any]) -> None:
     model = small("mamba")
     with pytest.warns(UserWarning, match="through transformers' own generation"):
-        found = generate(model, loaded[1], [(3, 4), (5,)], Generate(max_new_tokens=4), seed=0)
-    assert [len(samples) for samples in found] == [1, 1]
+        found = generate(model, loaded[1], [(3, 4), (5,)], Generate(max_new_tokens=4), seed=0, logps=True)
+    assert [[answer.logps for answer in samples] for samples in found] == [[None], [None]]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -32,6 +33,7 @@ from align_bench.models.precision import Precision
 from align_bench.plugins.registry import load_registry
 from align_bench.records import TokenRow
 from align_bench.suite.models import Lora, Train
+from align_bench.train import online as training
 from align_bench.train.job import TrainingJob
 from align_bench.train.online import train_online
 
@@ -253,7 +255,7 @@ def build(base_folder: Path) -> Callable[..., Any]:
         reward = more.pop("reward", share_of_wanted)
         job = TrainingJob(
             model=model,
-            rows=rows,
+            rows=more.pop("rows", rows),
             algorithm=method,
             parameters=resolved,
             learning_rate=2e-2,
@@ -301,6 +303,55 @@ def test_micro_batches_do_not_change_the_training(build: Callable[..., Any], nam
     for one, other in zip(whole.steps, parts.steps, strict=True):
         assert one["loss"] == pytest.approx(other["loss"], rel=1e-3, abs=1e-5)
         assert one["gradient_norm"] == pytest.approx(other["gradient_norm"], rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ["rloo", "grpo"])
+def test_what_answers_were_written_with_is_what_a_pass_over_them_measures(
+    build: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    measured: list[bool] = []
+    measure = training._measure
+
+    def counted(*given: Any) -> Any:
+        measured.append(True)
+        return measure(*given)
+
+    monkeypatch.setattr(training, "_measure", counted)
+    short = SETTINGS.model_copy(update={"epochs": 1})
+    written, _ = build(name, short, {"kl_coef": 0.1})
+    assert len(measured) == len(written.steps)  # the reference alone
+    monkeypatch.setattr(training, "_written", lambda answers, device: None)
+    again, _ = build(name, short, {"kl_coef": 0.1})
+    assert len(measured) == 3 * len(written.steps)
+    for one, other in zip(written.steps, again.steps, strict=True):
+        assert one["gradient_norm"] == pytest.approx(other["gradient_norm"], rel=1e-4)
+        assert one["entropy"] == pytest.approx(other["entropy"], rel=1e-5)
+        assert one["kl"] == pytest.approx(other["kl"], rel=1e-4, abs=1e-4)
+
+
+def test_a_prompt_passes_an_update_once_for_all_its_answers(build: Callable[..., Any]) -> None:
+    """Of what passes with gradients, each token is read once behind the tokens before it."""
+    rows = [TokenRow(pair, (8 + pair, *range(24, 32)), (8,), (9,)) for pair in range(16)]
+    distinct: list[int] = []
+    read: list[int] = []
+
+    def counting(rows: Sequence[TokenRow], answers: Sequence[Sequence[int]]) -> list[float]:
+        whole = [(*row.prompt, *answer[:-1]) for row, answer in zip(rows, answers, strict=True)]
+        distinct.append(len({ids[:length] for ids in whole for length in range(1, len(ids) + 1)}))
+        assert distinct[-1] < sum(map(len, whole)) - 9 * 11  # 16 answers to four prompts of nine tokens
+        return share_of_wanted(rows, answers)
+
+    forward = torch.nn.Embedding.forward
+
+    def looked_up(module: torch.nn.Embedding, ids: Tensor) -> Tensor:
+        if torch.is_grad_enabled():
+            read.append(ids.numel())
+        return forward(module, ids)
+
+    with patch.object(torch.nn.Embedding, "forward", looked_up):
+        log, _ = build("rloo", SETTINGS.model_copy(update={"epochs": 1}), rows=rows, reward=counting)
+    assert read == distinct
+    assert len(log.steps) == 4
 
 
 @pytest.mark.parametrize("name", ["ppo", "rloo"])

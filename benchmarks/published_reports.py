@@ -19,6 +19,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 SUITES = ("assignment", "debias", "ppo", "overoptimisation", "sft_then", "offline_losses")
@@ -27,13 +28,13 @@ PUBLISHED = ("report.json", "report.md", "report.html")
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def main() -> None:
+def main(given: Sequence[str] | None = None) -> None:
     """Run each suite and put what is committed of its report in place."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("suites", nargs="*", default=SUITES, metavar="SUITE", help=f"default: {' '.join(SUITES)}")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs", help="folder of computed results (default: runs)")
     parser.add_argument("--rows", type=Path, help="folder of the suites' own reports, to build from their rows alone")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     if arguments.rows is not None:
         for suite in arguments.suites:
             rebuild(arguments.rows / suite)
@@ -46,6 +47,8 @@ def main() -> None:
         for suite in arguments.suites:
             environment = {**os.environ, "PYTHONPATH": str(ROOT)}
             subprocess.run([sys.executable, "-c", CODE, "run", suite], check=True, cwd=folder, env=environment)
+        # Only when all have run: what is published changes this clone, and a report says of a changed one.
+        for suite in arguments.suites:
             publish(Path(folder, "reports", suite), ROOT / "reports" / "published" / suite)
 
 

@@ -1,7 +1,9 @@
 """What is committed of a report, and what is not."""
 
 from pathlib import Path
+from typing import Any
 
+import published_reports
 import pytest
 from published_reports import publish, rebuild
 
@@ -45,3 +47,21 @@ def test_a_report_is_built_from_its_rows_alone(tmp_path: Path, monkeypatch: pyte
     rebuild(folder)
     assert (folder / "report.json").read_bytes() == before
     assert (folder / "report.md").read_text(encoding="utf-8") == text
+
+
+def test_nothing_is_published_before_all_have_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    changed: list[bool] = []  # of every suite, whether the clone was changed as it ran
+
+    def run(command: list[str], *, cwd: str, **_: Any) -> None:
+        changed.append((tmp_path / "clone").exists())
+        made = Path(cwd, "reports", command[-1])
+        (made / "figures").mkdir(parents=True)
+        for name in ("report.json", "report.md"):
+            (made / name).write_text(command[-1])
+
+    monkeypatch.setattr(published_reports.subprocess, "run", run)
+    monkeypatch.setattr(published_reports, "ROOT", tmp_path / "clone")
+    published_reports.main(["one", "two", "--runs", str(tmp_path / "runs")])
+    assert changed == [False, False]
+    for name in ("one", "two"):
+        assert (tmp_path / "clone" / "reports" / "published" / name / "report.md").read_text() == name

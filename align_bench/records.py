@@ -400,7 +400,8 @@ class Cost:
         tokens: tokens through the model.
         peak_bytes: peak memory.
         flops: floating-point operations that its passes needed, by `models.flops`; None where they were not counted.
-        utilisation: these per second, as a share of what the device was measured to reach; None with them.
+        utilisation: these per second, as a share of what the device was measured to reach; None with them, and where it
+            would be above 1, for then that was measured beside other work.
         threads: that the CPU computed with; None where they were not recorded.
         device: the name of the GPU, or `cpu`; None where it was not recorded, or not all was made on one.
     """

@@ -49,6 +49,8 @@ class Meter:
 
         seconds, peak_bytes = time.monotonic() - self._started, _peak_bytes()
         share = flops / seconds / devices / peak_flops(precision) if flops and precision is not None else flops
+        if share is not None and share > 1:
+            share = None  # the peak was measured beside other work, and is none
         return Cost(seconds, tokens, peak_bytes, flops, share, torch.get_num_threads(), _device(precision))
 
 
@@ -78,21 +80,21 @@ def total(costs: list[Cost]) -> Cost | None:
     """Seconds, tokens and operations summed, memory and threads at their highest, utilisation over all seconds.
 
     Returns:
-        The total; None for no costs at all. Its operations are None where those of one of them are, its device where
-        there are several.
+        The total; None for no costs at all. Its operations and its utilisation are None where those of one of them are,
+        its device where there are several.
     """
     if not costs:
         return None
     seconds = sum(cost.seconds for cost in costs)
     flops = [cost.flops for cost in costs if cost.flops is not None]
     used = [cost.utilisation * cost.seconds for cost in costs if cost.utilisation is not None]
-    whole = len(flops) == len(used) == len(costs)
+    whole = len(used) == len(costs)
     devices = {cost.device for cost in costs}
     return Cost(
         seconds,
         sum(cost.tokens for cost in costs),
         max(cost.peak_bytes for cost in costs),
-        sum(flops) if whole else None,
+        sum(flops) if len(flops) == len(costs) else None,
         sum(used) / seconds if whole and seconds else None,
         max((cost.threads for cost in costs if cost.threads is not None), default=None),
         devices.pop() if len(devices) == 1 else None,

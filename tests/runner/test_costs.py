@@ -25,6 +25,12 @@ def test_utilisation_is_operations_a_second_over_the_peak(monkeypatch: pytest.Mo
     assert cost.utilisation == pytest.approx(3e6 / cost.seconds / 1e9)
 
 
+def test_more_than_the_peak_says_that_the_peak_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(costs, "peak_flops", lambda precision: 1.0)
+    cost = Meter().cost(7, 3e6, FP32)
+    assert (cost.flops, cost.utilisation) == (3e6, None)
+
+
 def test_what_was_not_counted_is_none_and_work_without_a_model_zero() -> None:
     unknown, none = Meter().cost(7, None, FP32), Meter().cost(7, 0.0)
     assert (unknown.flops, unknown.utilisation) == (None, None)
@@ -49,6 +55,7 @@ def test_a_sum_weighs_utilisation_by_time() -> None:
 
 def test_a_sum_with_an_unknown_part_is_unknown() -> None:
     assert total([Cost(1.0, 10, 5, 50.0, 0.5), Cost(3.0, 20, 9)]) == Cost(4.0, 30, 9, None, None)
+    assert total([Cost(1.0, 10, 5, 50.0, 0.5), Cost(3.0, 20, 9, 30.0)]) == Cost(4.0, 30, 9, 80.0, None)
 
 
 def test_an_artefact_stored_without_operations_is_still_read(tmp_path: Path) -> None:

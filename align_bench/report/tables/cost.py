@@ -22,7 +22,8 @@ PARETO = {
 }
 OPERATIONS = (
     "TFLOP: 10¹² operations that the passes needed (shared prefixes counted once, no padding); % of peak: operations "
-    "per second, as a share of what a large matrix product reached on the device in the same run."
+    "per second, as a share of what a large matrix product reached on the device in the same run (n/a: that was "
+    "measured beside other work)."
 )
 
 

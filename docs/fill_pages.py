@@ -9,6 +9,7 @@ Example:
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import tempfile
@@ -22,6 +23,7 @@ from typing import cast
 import typer.main
 import yaml
 from pydantic import BaseModel
+from rich.console import Console
 from suite_examples import EXAMPLES
 
 from align_bench.cli.main import app
@@ -30,6 +32,8 @@ from align_bench.models.precision import Precision
 from align_bench.planning.memory import ROOM, expected_memory
 from align_bench.plugins.methods_page import Curves, navigation, page, pages
 from align_bench.records import Json
+from align_bench.report.export import read_report
+from align_bench.report.render.screen import last_screen
 from align_bench.suite import models
 from align_bench.suite.load import load_suite, packaged_suites
 
@@ -255,6 +259,16 @@ def table_of(argument: str) -> str:
     return table[0].rstrip()
 
 
+def screen_of(suite: str) -> str:
+    """The last screen of a run of a suite, from its published report."""
+    console = Console(file=io.StringIO(), width=80, color_system=None)
+    report = read_report(ROOT / "reports" / "published" / suite)
+    with console.capture() as printed:
+        for line in last_screen(report, f"reports/{suite}/report.html", console):
+            console.print(line)
+    return f"```text\n{printed.get().rstrip()}\n```"
+
+
 MADE: dict[str, Callable[[], str]] = {
     "suite keys": suite_keys,
     "commands": commands,
@@ -268,7 +282,7 @@ def made(name: str) -> str:
     if name in MADE:
         return MADE[name]()
     kind, _, argument = name.partition(" of ")
-    return {"lines": lines_of, "table": table_of}[kind](argument)
+    return {"lines": lines_of, "screen": screen_of, "table": table_of}[kind](argument)
 
 
 def filled(text: str) -> str:

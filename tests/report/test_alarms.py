@@ -315,7 +315,7 @@ COMMITTED = {
         for weight in ("0.0", "0.02")
         for reward in ("rm", "poe_rm")
     }
-    - {("drifted away", "ppo[kl_coef=0.02,reward=poe_rm]")}
+    - {("drifted away", f"ppo[kl_coef=0.02,reward={reward}]") for reward in ("rm", "poe_rm")}
     | {("judge by length", "poe_rm")},
 }
 

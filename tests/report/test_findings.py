@@ -33,10 +33,10 @@ def test_the_assignments_own_summary() -> None:
     (base,) = found.base
     assert base == AgainstBase(GOLD, "checkpoint", 1, ("kto", "orpo"), (), ("dpo", "simpo", "ppo"))
     (first,) = found.first
-    assert (first.labels, first.above, first.unclear) == (("kto",), ("ppo",), ("orpo", "dpo", "simpo"))
+    assert (first.labels, first.above, first.unclear) == (("kto",), (), ("orpo", "dpo", "simpo", "ppo"))
     assert found.lengths is not None
     assert found.lengths.times["orpo"] == pytest.approx(8.66 / 5.03)
-    assert found.lengths.preferred == ("orpo",)
+    assert found.lengths.preferred == ("ppo",)
     assert found.judge is not None
     assert (found.judge.reversed, found.judge.pairs, found.judge.other) == (5, 15, "gold")
     assert (found.judge.padded, found.judge.beside_longer) == (True, "none")

@@ -54,7 +54,7 @@ class TokenRows(Sequence[TokenRow]):
 
     def __init__(self, table: Any) -> None:
         self._table = table
-        self._pairs = np.from_dlpack(table["pair"].combine_chunks())
+        self._pairs = _numpy(table["pair"].combine_chunks())
         self._gold, self._margins = (table[name].combine_chunks() for name in ("gold_choice", "margin"))
         self._ids = {name: _IdColumn.of(table[name]) for name in ("prompt", "chosen", "rejected")}
 
@@ -145,9 +145,9 @@ class _IdColumn:
         lists = column.chunks or [_lists([])]
         chunks = tuple(
             _IdChunk(
-                np.from_dlpack(each.values),
-                np.from_dlpack(each.offsets),
-                np.from_dlpack(each.is_valid().cast(pyarrow.uint8())).view(np.bool_),
+                _numpy(each.values),
+                _numpy(each.offsets),
+                _numpy(each.is_valid().cast(pyarrow.uint8())).view(np.bool_),
             )
             for each in lists
         )
@@ -231,6 +231,11 @@ def _lists(values: Sequence[Ids | None]) -> Any:
     bounds = np.cumsum([0, *map(len, lists)], dtype=np.int32)
     inner = pyarrow.Array.from_buffers(_IDS.value_type, len(ids), [None, pyarrow.py_buffer(ids)])
     return pyarrow.Array.from_buffers(_IDS, len(lists), [_present(values), pyarrow.py_buffer(bounds)], children=[inner])
+
+
+def _numpy(array: Any) -> Any:
+    """An Arrow array of numbers without nulls, as numpy sees it."""
+    return np.from_dlpack(array)
 
 
 def _present(values: Sequence[object]) -> Any:

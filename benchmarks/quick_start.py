@@ -1,7 +1,9 @@
-"""Measure what commands cost that compute nothing: processor seconds, user and system, the best of three.
+"""Measure what commands cost that compute nothing, and how soon a run trains: the best of three.
 
-They run in a fresh folder. The last one repeats a run whose results are stored, so that it has only to find that
-nothing is left to do. Processor seconds, not those of the wall: other work on the machine changes them least.
+Commands run in a fresh folder. The last one repeats a run whose results are stored, so that it has only to find that
+nothing is left to do. Processor seconds, user and system, not those of the wall: other work on the machine changes them
+least. Of a cold start (a run of the packaged suite in an empty folder, through the first optimizer step of its first
+training) both are measured.
 
 Example:
     python benchmarks/quick_start.py --out benchmarks/results/quick_start.md
@@ -10,11 +12,13 @@ Example:
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import resource
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +37,8 @@ SETTINGS = (
     "audit.pairs=16",
 )
 STORED = ("run", "assignment", *(part for setting in SETTINGS for part in ("--set", setting)))
+COLD = ("run", "assignment")
+LOOKS_EVERY = 0.02  # seconds
 COMMANDS: dict[str, Sequence[str]] = {
     "--help": ("--help",),
     "algorithms": ("algorithms",),
@@ -82,6 +88,58 @@ def measure(folder: Path, repetitions: int) -> list[Measured]:
     return [Measured(command, tuple(found)) for command, found in seconds.items()]
 
 
+@dataclass(frozen=True)
+class ColdStart:
+    """A run from its command to the first optimizer step of its first training.
+
+    Attributes:
+        processor: seconds, user and system, of the whole process.
+        wall: seconds on the clock.
+    """
+
+    processor: float
+    wall: float
+
+
+def cold_start() -> ColdStart:
+    """Start a run in an empty folder, and end it as soon as it reports a step."""
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.time()
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder, "events.jsonl")
+        run = subprocess.Popen(
+            [sys.executable, "-c", CODE, *COLD, "--json-log", str(log)],
+            cwd=folder,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            while (stepped := _first_step(log)) is None:
+                if run.poll() is not None:
+                    raise SystemExit(f"{' '.join(COLD)} ended with {run.returncode} before its first step")
+                time.sleep(LOOKS_EVERY)
+        finally:
+            run.kill()
+            run.wait()
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return ColdStart(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, stepped - began)
+
+
+def _first_step(log: Path) -> float | None:
+    """When the first step was reported, in seconds since 1970."""
+    lines = log.read_text(encoding="utf-8").split("\n")[:-1] if log.exists() else []
+    steps = (event for event in map(json.loads, lines) if event["event"] == "progress" and event["stage"] == "train")
+    return next((float(event["time"]) for event in steps), None)
+
+
+def cold_table(starts: Sequence[ColdStart]) -> str:
+    """The cold starts in Markdown."""
+    lines = ["| seconds to the first training step | best | all |", "|:---|---:|:---|"]
+    for name in ("processor", "wall"):
+        seconds = [getattr(start, name) for start in starts]
+        lines.append(f"| {name} | {min(seconds):.2f} | {', '.join(f'{each:.2f}' for each in seconds)} |")
+    return "\n".join(lines) + "\n"
+
+
 def table(measured: Sequence[Measured]) -> str:
     """The results in Markdown."""
     lines = ["| `align-bench …` | processor seconds, best | all |", "|:---|---:|:---|"]
@@ -91,15 +149,17 @@ def table(measured: Sequence[Measured]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def page(measured: Sequence[Measured], command: str) -> str:
-    """The table, with what made it."""
+def page(measured: Sequence[Measured], starts: Sequence[ColdStart], command: str) -> str:
+    """The tables, with what made them."""
     about = environment()
     made = f"Made by `{command}`, with the code of commit {about.commit}, on {about.processor}"
     stored = " ".join(f"--set '{setting}'" for setting in SETTINGS)
     return (
         "# What commands cost that compute nothing\n\n"
         f"{made}, Python {about.python}, {about.system}. User and system seconds of the whole process.\n\n"
-        f"{table(measured)}\nThe last one is `run assignment {stored}`, a second time.\n"
+        f"{table(measured)}\nThe last one is `run assignment {stored}`, a second time.\n\n"
+        f"`{' '.join(COLD)}` in an empty folder, through the first optimizer step of its first training:\n\n"
+        f"{cold_table(starts)}"
     )
 
 
@@ -112,7 +172,8 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     with tempfile.TemporaryDirectory() as folder:
         measured = measure(Path(folder), arguments.repetitions)
-    text = page(measured, f"python benchmarks/quick_start.py {' '.join(sys.argv[1:])}".strip())
+    starts = [cold_start() for _ in range(arguments.repetitions)]
+    text = page(measured, starts, f"python benchmarks/quick_start.py {' '.join(sys.argv[1:])}".strip())
     if arguments.out:
         make_folder(arguments.out.parent)
         write_atomically(arguments.out, text)

@@ -29,6 +29,43 @@ HEAVY = (
     "statsmodels",
     "matplotlib",
 )
+# What nothing needs before the first step of a training in fp32: what reads tables, fits, draws, and compiles.
+LATER = (
+    "datasets",
+    "matplotlib",
+    "pandas",
+    "sklearn",
+    "statsmodels",
+    "torch._inductor.compile_fx",
+    "trl",
+)
+STEP = """
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from align_bench.planning.inputs import prepare
+from align_bench.plugins.registry import load_registry
+from align_bench.runner.run import Folders, run
+from align_bench.suite.load import load_suite
+
+class Reached(BaseException):
+    pass
+
+class UntilFirstStep:
+    @contextmanager
+    def stage(self, cell, label):
+        def update(done, total, note=""):
+            if label == "train":
+                raise Reached
+        yield update
+    def log(self, text):
+        pass
+
+try:
+    run(prepare(load_suite({suite!r}), load_registry()), UntilFirstStep(), Folders(), command="x")
+except Reached:
+    print("loaded:", *[name for name in {names!r} if name in sys.modules])
+"""
 PLANNED = ["transformers", "scipy"]  # rows are tokenised, without torch, and the power of seeds is computed
 CODE = """
 import sys
@@ -90,6 +127,14 @@ def test_a_run_of_what_is_finished(tmp_path: Path, small_suite: dict[str, Any]) 
         shown, loaded = called(*arguments, folder=tmp_path)
         assert "dpo" in shown
         assert loaded == (PLANNED if arguments[0] == "plan" else [])
+
+
+def test_a_run_until_its_first_step(tmp_path: Path, small_suite: dict[str, Any]) -> None:
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump({**small_suite, "judge": None, "methods": ["rm"]}), encoding="utf-8")
+    code = STEP.format(suite=str(path), names=(*LATER, "peft"))
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["loaded:", "peft"], done.stderr
 
 
 def test_the_search_finds_what_is_loaded(tmp_path: Path) -> None:

@@ -135,6 +135,7 @@ TABLE: dict[str, frozenset[str]] = {
     "runner.watch": NOTHING,  # says what the report says again
     "runner.desk": NOTHING,  # hands out what was loaded by the code of `models`
     "runner.results": NOTHING,
+    "runner.libraries": NOTHING,  # imports earlier what stages import themselves
     "runner.run": NOTHING,
     "runner.walk": NOTHING,
     "runner.make": NOTHING,

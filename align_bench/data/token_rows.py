@@ -54,7 +54,7 @@ class TokenRows(Sequence[TokenRow]):
 
     def __init__(self, table: Any) -> None:
         self._table = table
-        self._pairs = table["pair"].to_numpy()
+        self._pairs = _numpy(table["pair"].combine_chunks())
         self._gold, self._margins = (table[name].combine_chunks() for name in ("gold_choice", "margin"))
         self._ids = {name: _IdColumn.of(table[name]) for name in ("prompt", "chosen", "rejected")}
 
@@ -91,7 +91,7 @@ class TokenRows(Sequence[TokenRow]):
 
     def __getitem__(self, place: int | slice) -> TokenRow | TokenRows:
         if isinstance(place, slice):
-            return TokenRows(self._table.take(pyarrow.array(range(len(self))[place], type=pyarrow.int64())))
+            return TokenRows(self._table.take(_numbers(range(len(self))[place], pyarrow.int64())))
         if not -len(self) <= place < len(self):
             raise IndexError(f"row {place} of {len(self)}")
         place %= len(self)
@@ -142,9 +142,13 @@ class _IdColumn:
 
     @classmethod
     def of(cls, column: Any) -> _IdColumn:
-        lists = column.chunks or [pyarrow.array([], type=column.type)]
+        lists = column.chunks or [_lists([])]
         chunks = tuple(
-            _IdChunk(each.values.to_numpy(), each.offsets.to_numpy(), each.is_valid().to_numpy(zero_copy_only=False))
+            _IdChunk(
+                _numpy(each.values),
+                _numpy(each.offsets),
+                _numpy(each.is_valid().cast(pyarrow.uint8())).view(np.bool_),
+            )
             for each in lists
         )
         return cls(chunks, tuple(np.cumsum([0, *(len(each) for each in lists[:-1])]).tolist()))
@@ -204,7 +208,40 @@ class RowBatch:
 
     def table(self) -> Any:
         """The rows as an Arrow table."""
-        return pyarrow.table([pyarrow.array(self._columns[field.name], type=field.type) for field in _SCHEMA], _SCHEMA)
+        columns = (
+            _lists(values) if field.type == _IDS else _numbers(values, field.type)
+            for field, values in zip(_SCHEMA, self._columns.values(), strict=True)
+        )
+        return pyarrow.table(list(columns), _SCHEMA)
+
+
+# `pyarrow.array`, `empty_table` and `to_numpy` would import pandas, to ask whether something of it is at hand.
+
+
+def _numbers(values: Sequence[float | None], kind: Any) -> Any:
+    """An Arrow array of these numbers; None is null."""
+    numbers = np.array([0 if value is None else value for value in values], kind.to_pandas_dtype())
+    return pyarrow.Array.from_buffers(kind, len(values), [_present(values), pyarrow.py_buffer(numbers)])
+
+
+def _lists(values: Sequence[Ids | None]) -> Any:
+    """An Arrow array of these lists of token ids; None is null."""
+    lists = [() if value is None else value for value in values]
+    ids = np.fromiter(itertools.chain.from_iterable(lists), np.int32)
+    bounds = np.cumsum([0, *map(len, lists)], dtype=np.int32)
+    inner = pyarrow.Array.from_buffers(_IDS.value_type, len(ids), [None, pyarrow.py_buffer(ids)])
+    return pyarrow.Array.from_buffers(_IDS, len(lists), [_present(values), pyarrow.py_buffer(bounds)], children=[inner])
+
+
+def _numpy(array: Any) -> Any:
+    """An Arrow array of numbers without nulls, as numpy sees it."""
+    return np.from_dlpack(array)
+
+
+def _present(values: Sequence[object]) -> Any:
+    """Which values are there, a bit each, as Arrow has it; None where all are."""
+    present = [value is not None for value in values]
+    return None if all(present) else pyarrow.py_buffer(np.packbits(present, bitorder="little"))
 
 
 def _batches(rows: Iterable[TokenRow]) -> Iterator[RowBatch]:
@@ -218,7 +255,7 @@ def _batches(rows: Iterable[TokenRow]) -> Iterator[RowBatch]:
 
 def joined(batches: Iterable[RowBatch | Any]) -> TokenRows:
     """Batches, or tables of them, as one sequence of rows; beyond `IN_MEMORY_BYTES` in a temporary file."""
-    tables, size = [_SCHEMA.empty_table()], 0
+    tables, size = [RowBatch().table()], 0
     left = (batch.table() if isinstance(batch, RowBatch) else batch for batch in batches)
     for table in left:
         tables.append(table)

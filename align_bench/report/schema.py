@@ -26,7 +26,11 @@ class Block(BaseModel):
     """A part of the report; nothing in it is changed once it is made."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, json_schema_serialization_defaults_required=True
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        json_schema_serialization_defaults_required=True,
+        defer_build=True,  # a run reads these types when it reports, long after it has begun
     )
 
 

@@ -54,6 +54,7 @@ class LocalDesk:
         self._trackers = trackers
         self._held: tuple[ModelKey, Any] | None = None
         self._base: tuple[Base, Any] | None = None
+        self._fresh = True  # no model was loaded yet
         self._tokenizers: dict[str, Any] = {}
         self._logged: set[str] = set()
         self._team: Team | None = None
@@ -125,8 +126,7 @@ class LocalDesk:
         if self._held is not None and self._held[0] == wanted:
             return self._held[1]
         if isinstance(wanted, Classifier):
-            self.release()
-            _prepare_memory(wanted.precision)
+            self._make_room(wanted.precision)
             model = wanted.load()
         else:
             model = self._adapted(wanted)
@@ -162,6 +162,14 @@ class LocalDesk:
         gc.collect()
         give_back()
 
+    def _make_room(self, precision: Precision) -> None:
+        """Before a model is loaded: let go of the others, which takes a search of the whole process for garbage."""
+        if not self._fresh:
+            self.release()
+        self._fresh = False
+        if precision.device == "cpu":
+            keep_freed()  # whatever process computes
+
     def _let_go(self) -> None:
         """Let go of the held model, but for the base that it stands on."""
         held, self._held = self._held, None
@@ -175,8 +183,7 @@ class LocalDesk:
         key = _base_of(frozen, scalar)
         if self._base is not None and self._base[0] == key:
             return self._base[1]
-        self.release()
-        _prepare_memory(frozen.precision)
+        self._make_room(frozen.precision)
         started = time.perf_counter()
         model = frozen.load(scalar=scalar)
         self.loading += time.perf_counter() - started
@@ -207,12 +214,6 @@ def distance(wanted: Sequence[ModelKey], held: ModelKey | None, base: Base | Non
         return 0
     first = wanted[0]
     return 1 if not isinstance(first, Classifier) and base is not None and base == first.base_key else 2
-
-
-def _prepare_memory(precision: Precision) -> None:
-    """Whatever process computes: before a model is loaded into the host's memory."""
-    if precision.device == "cpu":
-        keep_freed()
 
 
 def _base_of(frozen: Frozen, scalar: bool) -> Base:

@@ -20,6 +20,7 @@ from align_bench.planning.sharing import shared_trainings
 from align_bench.runner import report as reports
 from align_bench.runner.conform import Kit
 from align_bench.runner.execution import Execution, executor_of
+from align_bench.runner.libraries import import_libraries
 from align_bench.runner.make import record_failure
 from align_bench.runner.outcomes import outcomes
 from align_bench.runner.results import Results
@@ -234,6 +235,8 @@ def _executable(
     Methods are executed and held to their contract before any work, so that nothing is made for one that cannot be.
     """
     missing = closure_of(wanted, done=results.has)
+    if any(stage.models() for stage in missing):
+        import_libraries()
     lost: set[Stage[object]] = set()
     for stage in missing:
         plugin: Plugin | None = getattr(stage, "plugin", None)

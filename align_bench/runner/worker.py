@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from align_bench.errors import AlignBenchError, ModelError, PluginError
 from align_bench.records import Facts, Update
+from align_bench.runner.libraries import import_libraries
 from align_bench.store.store import Store
 
 if TYPE_CHECKING:
@@ -203,6 +204,7 @@ class Worker:
         if setup.device is not None:
             os.environ["CUDA_VISIBLE_DEVICES"] = setup.device
         os.environ["OMP_NUM_THREADS"] = str(setup.threads)
+        import_libraries()
         import torch
 
         from align_bench.runner.desk import LocalDesk

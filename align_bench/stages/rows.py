@@ -25,11 +25,18 @@ class Rows:
     too_long: Any = "truncate"
 
     def read(self) -> PreferenceSet:
-        """The rows as texts.
+        """The rows as texts; those of the embedded set, which nothing changes, are drawn once per process.
 
         Raises:
             DataError: the source is missing, unreadable, of no known shape, or holds no usable row.
         """
         from align_bench.data.preferences import read
 
-        return read(self.source)
+        if not self.source.path.startswith("embedded/"):
+            return read(self.source)
+        if self.fingerprint not in _EMBEDDED:
+            _EMBEDDED[self.fingerprint] = read(self.source)
+        return _EMBEDDED[self.fingerprint]
+
+
+_EMBEDDED: dict[str, PreferenceSet] = {}

@@ -199,7 +199,7 @@ def seconds_of(heard: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
 
 def kept_of(turns: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Lists over the repeats, and the highest memory."""
-    lists = ("seconds", "tokens", "reference_seconds", "mismatched_seconds", "policy_seconds", "both_seconds")
+    lists = ("seconds", "tokens", "reference_seconds", "mismatched_seconds", "policy_seconds", "both_seconds", "stages")
     kept: dict[str, Any] = {name: [turn[name] for turn in turns] for name in lists if name in turns[0]}
     peak = max(turn["peak_bytes"] for turn in turns)
     return {**kept, "peak_bytes": peak, "resting_bytes": turns[0]["resting_bytes"]}

@@ -18,7 +18,7 @@ import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import fields, replace
 from functools import partial
 from importlib.util import find_spec
@@ -56,6 +56,7 @@ from align_bench.plugins.registry import load_registry
 from align_bench.records import Conversation, TokenRow, Update, no_update
 from align_bench.runner.allocator import keep_freed
 from align_bench.runner.costs import Meter
+from align_bench.runner.progress import NoProgress
 from align_bench.suite.load import load_suite
 from align_bench.suite.models import Audit, Generate, Lora, Suite, Train
 from align_bench.train.feeds import FEEDS, UnpairedFeed, mismatched_sequence
@@ -69,6 +70,28 @@ LORA = Lora()
 TRL_BATCH = 8  # rows that TRL, and a script written by hand, evaluate at once
 CHECKED_STEPS = 2  # losses of these are compared; the first of DPO and KTO is a constant
 METHODS = ("rm", "dpo", "kto", "simpo", "orpo")
+STAGES = (
+    "loading",
+    "reference",
+    "training",
+    "validation",
+    "generation",
+    "drift",
+    "judging",
+    "audits",
+    "report",
+    "other",
+)
+KINDS = {  # of a run's stages, by what is shown while they run
+    "reference log-probs": "reference",
+    "mismatched log-probs": "reference",
+    "train": "training",
+    "validation pairs": "validation",
+    "generate": "generation",
+    "drift": "drift",
+    "judge": "judging",
+    "audit": "audits",
+}
 
 
 class Turns:
@@ -112,6 +135,58 @@ def _synchronise() -> None:
         torch.cuda.synchronize()
 
 
+class Stages:
+    """Seconds of each kind of work; what is done within other work counts as its own kind alone."""
+
+    def __init__(self) -> None:
+        self._seconds = dict.fromkeys(STAGES, 0.0)
+        self._kind = "other"
+        self._clock = Clock()
+
+    @contextmanager
+    def of(self, kind: str) -> Iterator[None]:
+        """Work of this kind while the context lasts."""
+        outer = self._begin(kind)
+        try:
+            yield
+        finally:
+            self._begin(outer)
+
+    def within(self, owner: Any, name: str, kind: str) -> AbstractContextManager[Any]:
+        """While the context lasts, each call of this function of a class or a module is work of that kind."""
+        plain = getattr(owner, name)
+
+        def timed(*given: Any, **options: Any) -> Any:
+            with self.of(kind):
+                return plain(*given, **options)
+
+        return patch.object(owner, name, timed)
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds of every kind so far."""
+        self._begin(self._kind)
+        return dict(self._seconds)
+
+    def _begin(self, kind: str) -> str:
+        self._seconds[self._kind] += self._clock.seconds()
+        self._clock.start()
+        outer, self._kind = self._kind, kind
+        return outer
+
+
+class StageTimes(NoProgress):
+    """A run's progress, by which stages are timed."""
+
+    def __init__(self, stages: Stages) -> None:
+        self._stages = stages
+
+    @contextmanager
+    def stage(self, cell: str, label: str) -> Iterator[Update]:
+        """A stage's work, until it is stored."""
+        with self._stages.of(KINDS.get(label, "other")):
+            yield no_update
+
+
 class Memory:
     """Peak memory from here on; what is free goes back to the system first, as far as the allocator gives it."""
 
@@ -139,6 +214,7 @@ class Bench:
         self.base: Base = find_base(settings["base"])
         self.precision: Precision = resolve_precision(settings["precision"], settings["device"])
         self.tokenizer = load_tokenizer(self.base)
+        self.stages = Stages()
 
     def rows(self, split: str, count: int) -> list[TokenRow]:
         """The first pairs of `train` or `val` that fit, with distinct prompts, as token ids."""
@@ -186,9 +262,12 @@ class Bench:
 
     def model(self, *, scalar: bool = False) -> Any:
         """The frozen base, as this side loads it."""
-        if not self.ours:
-            return plain_base(self.base, self.precision, scalar=scalar)
-        return load_scorer(self.base, self.precision, seed=SEED) if scalar else load_policy(self.base, self.precision)
+        with self.stages.of("loading"):
+            if not self.ours:
+                return plain_base(self.base, self.precision, scalar=scalar)
+            if scalar:
+                return load_scorer(self.base, self.precision, seed=SEED)
+            return load_policy(self.base, self.precision)
 
     def adapted(self, frozen: Any) -> Any:
         """The frozen base under a fresh adapter, the same one for both sides, each with its own layers."""
@@ -716,13 +795,20 @@ def plain_answers(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], 
 def suite(bench: Bench, turns: Turns) -> None:
     """A judge and five methods trained; the pairs, the answers and their scores of each; every turn from nothing."""
     pairs = bench.settings["suite_pairs"]
-    work = partial(_our_suite if bench.ours else _their_scripts, bench)
+    plain = _our_suite if bench.ours else _their_scripts
+
+    def work(count: int) -> dict[str, Any]:
+        bench.stages = Stages()
+        facts = plain(bench, count)
+        return {**facts, "stages": bench.stages.seconds()}
+
     repeated(bench, turns, work, bench.settings["pairs_per_step"], pairs)
 
 
 def _our_suite(bench: Bench, pairs: int) -> dict[str, Any]:
     from align_bench.planning.inputs import prepare
-    from align_bench.runner.progress import NoProgress
+    from align_bench.runner import report as reports
+    from align_bench.runner.desk import LocalDesk
     from align_bench.runner.run import Folders, run
 
     settings = bench.settings
@@ -746,10 +832,16 @@ def _our_suite(bench: Bench, pairs: int) -> dict[str, Any]:
             "methods": [{name: given[name]} for name in METHODS],
         }
     )
-    with tempfile.TemporaryDirectory() as folder:
+    stages = bench.stages
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        stages.within(LocalDesk, "model", "loading"),
+        stages.within(LocalDesk, "untrained", "loading"),
+        stages.within(reports, "write", "report"),
+    ):
         report = run(
             prepare(suite, load_registry()),
-            NoProgress(),
+            StageTimes(stages),
             Folders(Path(folder) / "runs", Path(folder) / "reports"),
             command="vs_trl",
         )
@@ -767,30 +859,34 @@ def _their_scripts(bench: Bench, pairs: int) -> dict[str, Any]:
     They measure what our run does: the validation pairs under each model, the answers of each policy, these under the
     policy and under the base, the judge's scores of them, and how the judge and the reward model take edited answers.
     """
-    settings = bench.settings
+    settings, stages = bench.settings, bench.stages
     rows, val = bench.first_rows("train", pairs), bench.first_rows("val", pairs)
     prompts = [row.prompt for row in {row.prompt: row for row in val}.values()][: settings["prompts"]]
-    base = plain_base(bench.base, bench.precision)
-    accuracies = {"base": _measured(base, val)}
+    base = bench.model()
+    accuracies = {"base": _measured(bench, base, val)}
     answers = {"base": _answered(bench, base, prompts)}
     del base
     for method in METHODS:
         model = _trained(bench, method, rows)
         if method == "rm":
-            naive_scores(model, val)
+            with stages.of("validation"):
+                naive_scores(model, val)
             _audited(bench, model, val)
         else:
-            accuracies[method] = _measured(model, val)
+            accuracies[method] = _measured(bench, model, val)
             answers[method] = _answered(bench, model, prompts)
-            naive_answer_logps(model, answers[method])
-            with model.disable_adapter():
+            with stages.of("drift"):
                 naive_answer_logps(model, answers[method])
+                with model.disable_adapter():
+                    naive_answer_logps(model, answers[method])
         del model
     judge = _trained(bench, "rm", bench.first_rows("train", pairs, skip=pairs))
-    naive_scores(judge, val)
+    with stages.of("validation"):
+        naive_scores(judge, val)
     _audited(bench, judge, val)
-    for found in answers.values():
-        naive_answer_scores(judge, found)
+    with stages.of("judging"):
+        for found in answers.values():
+            naive_answer_scores(judge, found)
     return {"tokens": 0, "accuracies": accuracies}
 
 
@@ -803,16 +899,18 @@ def _trained(bench: Bench, method: str, rows: Sequence[TokenRow]) -> Any:
         held.append(model)
         return lambda done, total, note="": None
 
-    Training(bench, method, examples=bench.settings["pairs_per_step"]).run(rows, keep)
-    gc.collect()
-    with tempfile.TemporaryDirectory() as folder:
-        save_adapter(held[0], Path(folder))
+    with bench.stages.of("training"):
+        Training(bench, method, examples=bench.settings["pairs_per_step"]).run(rows, keep)
+        gc.collect()
+        with tempfile.TemporaryDirectory() as folder:
+            save_adapter(held[0], Path(folder))
     return held[0]
 
 
 def _answered(bench: Bench, model: Any, prompts: Sequence[Sequence[int]]) -> list[tuple[Sequence[int], Sequence[int]]]:
     """Prompts with a model's answers."""
-    found = plain_answers(model, bench.tokenizer, prompts, bench.settings["new_tokens"])
+    with bench.stages.of("generation"):
+        found = plain_answers(model, bench.tokenizer, prompts, bench.settings["new_tokens"])
     return list(zip(prompts, found, strict=True))
 
 
@@ -831,11 +929,13 @@ def _audited(bench: Bench, model: Any, rows: Sequence[TokenRow]) -> None:
             found[place] = value
         return found, truncated
 
-    audit(scorer, [row for row in preferences if row.pair in kept], seed=SEED, max_tokens=bench.max_length)
+    with bench.stages.of("audits"):
+        audit(scorer, [row for row in preferences if row.pair in kept], seed=SEED, max_tokens=bench.max_length)
 
 
-def _measured(model: Any, rows: Sequence[TokenRow]) -> float:
-    found = naive_logps(model, rows, by_length=False)
+def _measured(bench: Bench, model: Any, rows: Sequence[TokenRow]) -> float:
+    with bench.stages.of("validation"):
+        found = naive_logps(model, rows, by_length=False)
     means = {side: found[side] / torch.tensor([len(getattr(row, side)) for row in rows]) for side in found}
     margin = means["chosen"] - means["rejected"]
     return float(((margin > 0).double() + 0.5 * (margin == 0).double()).mean())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import truediv
 from statistics import median
 from typing import Any
 
@@ -178,6 +179,7 @@ def _difference(ours: Numbers, theirs: Numbers) -> float:
 
 Row = tuple[str, ...]
 TIMES = ("what", "align-bench", "TRL", "times faster", "gate", "goal", "reached")
+SUITE_STAGES = ("what", "align-bench, s", "share", "TRL, s", "share", "times faster")
 MEMORIES = ("what", "align-bench, MB", "TRL, MB", "times smaller", "gate", "goal", "reached")
 
 
@@ -210,6 +212,8 @@ def markdown(result: Mapping[str, Any]) -> str:
         lines += _table(TIMES, times(parts))
         if memory := memories(parts):
             lines += ["", *_table(MEMORIES, memory)]
+        if rows := suite_stages(parts):
+            lines += ["", "### Where a suite's time goes", "", *_table(SUITE_STAGES, rows), "", STAGES_NOTE]
         lines += ["", f"Load average of the machine meanwhile: {min(loads):.1f}–{max(loads):.1f}. Equality seen:", ""]
         lines += [f"- {name}: {_equality(part)}" for name, part in parts.items()]
     if result["failures"]:
@@ -239,6 +243,14 @@ NOTES = (
     "each policy; how far these drifted; the judge's scores of them; and two audits by edited answers. TRL's side does "
     "that script by script: the base loaded for each, plain loops over eight sequences in the order given. Ours stores "
     "all, computes the statistics and writes the report within its time.",
+)
+
+
+STAGES_NOTE = (
+    "Medians of the repeats, and the share of the whole; ratios are made repeat by repeat. TRL's trainers compute the "
+    "reference within their steps, so that ours is counted with the training, too. Loading is that of bases, and of "
+    "adapters onto them, which the scripts hold from their training on. Other is all that is no stage of a model: "
+    "rows, tokens, the plan, and files between stages."
 )
 
 
@@ -409,6 +421,34 @@ def memories(parts: Mapping[str, Mapping[str, Any]]) -> list[Row]:
         if name in parts:
             rows.append(_memory(name, parts[name]["sides"]["ours"], parts[name]["sides"]["trl"], None))
     return rows
+
+
+def suite_stages(parts: Mapping[str, Mapping[str, Any]]) -> list[Row]:
+    """Rows of the table of a suite's stages; none where they were not timed."""
+    sides = parts["suite"]["sides"] if "suite" in parts else {}
+    if not all("stages" in sides.get(name, ()) for name in ("ours", "trl")):
+        return []
+    taken = {name: _by_stage(sides[name]["stages"]) for name in ("ours", "trl")}
+    return [_stage(what, seconds, taken["trl"][what], sides) for what, seconds in taken["ours"].items()]
+
+
+def _by_stage(repeats: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
+    """What a row shows → seconds of each repeat."""
+    found = {name: [repeat[name] for repeat in repeats] for name in repeats[0]}
+    reference, training = found.pop("reference"), found.pop("training")
+    both = [sum(pair) for pair in zip(reference, training, strict=True)]
+    return {"training and its reference": both, "of it the reference": reference, **found}
+
+
+def _stage(what: str, ours: Numbers, theirs: Numbers, sides: Mapping[str, Any]) -> Row:
+    cells = [
+        cell
+        for name, seconds in (("ours", ours), ("trl", theirs))
+        for cell in (_short(median(seconds)), f"{median(map(truediv, seconds, sides[name]['seconds'])):.0%}")
+    ]
+    if not all(theirs):  # it has no such stage
+        return (what, *cells[:2], "", "", "")
+    return (what, *cells, str(ratios(theirs, ours)) if all(ours) else "")
 
 
 def _memory(what: str, ours: Mapping[str, Any], theirs: Mapping[str, Any], target: Target | None) -> Row:

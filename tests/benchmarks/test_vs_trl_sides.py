@@ -129,10 +129,47 @@ def test_scripts_and_suite_train_the_same_and_measure_the_same(
     ours, theirs = (played({**settings, "prompts": 5}, "suite", side)[-1] for side in ("ours", "trl"))
     found = table.check_suite("float32", ours, theirs)
     assert found == {f"accuracy of {name}": 0 for name in ("base", "dpo", "kto", "simpo", "orpo")}
+    for said, mine in ((ours, True), (theirs, False)):
+        stages = said["stages"]
+        assert sum(stages.values()) == pytest.approx(said["seconds"], rel=0.02)
+        assert {name for name, seconds in stages.items() if seconds > 0} == {
+            name for name in sides.STAGES if mine or name not in ("reference", "report")
+        }
     # Pairs and edited answers under the reward model, the same under the judge; then five models' answers.
     pairs, edited, *rest = measured[-9:]
     assert pairs == 2 * 6 < edited
     assert rest == [pairs, edited, 5, 5, 5, 5, 5]
+
+
+def test_work_within_other_work_counts_as_its_own_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(sides.time, "perf_counter", lambda: now)
+    stages = sides.Stages()
+
+    class Desk:
+        def model(self, name: str) -> str:
+            nonlocal now
+            now += 4
+            return f"loaded {name}"
+
+        def audit(self) -> None:
+            nonlocal now
+            now += 16
+            raise ValueError("broken")
+
+    with stages.within(Desk, "model", "loading"):
+        now += 1
+        with sides.StageTimes(stages).stage("dpo", "train"):
+            now += 2
+            assert Desk().model("base") == "loaded base"
+            now += 8
+        with pytest.raises(ValueError, match="broken"), sides.StageTimes(stages).stage("dpo", "audit"):
+            Desk().audit()
+        with sides.StageTimes(stages).stage("train", "tokens"):
+            now += 32
+    Desk().model("again")
+    taken = {name: seconds for name, seconds in stages.seconds().items() if seconds}
+    assert taken == {"loading": 4, "training": 10, "audits": 16, "other": 1 + 32 + 4}
 
 
 @pytest.mark.parametrize("part", ["online", "grpo"])
@@ -178,7 +215,8 @@ def test_each_side_runs_on_its_own_layers(settings: dict[str, Any]) -> None:
 
 
 def test_an_accuracy_is_exact_in_double_precision(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = sides.Bench({**settings, "part": "suite", "side": "trl"}).first_rows("val", 3)
+    bench = sides.Bench({**settings, "part": "suite", "side": "trl"})
+    rows = bench.first_rows("val", 3)
     found = {"chosen": torch.tensor([-1.0, -1e6, -1e6]), "rejected": torch.tensor([-1e6, -1.0, -1.0])}
     monkeypatch.setattr(sides, "naive_logps", lambda *_, **__: found)
-    assert sides._measured(None, rows) == 1 / 3
+    assert sides._measured(bench, None, rows) == 1 / 3

@@ -194,6 +194,31 @@ def test_generation_and_the_suite_must_agree_in_fp32() -> None:
         table.check_suite("float32", {"accuracies": {"base": 0.5}}, {"accuracies": {"base": 0.6}})
 
 
+def staged(*repeats: dict[str, float]) -> dict[str, Any]:
+    return {**OURS, "seconds": [sum(repeat.values()) for repeat in repeats], "stages": list(repeats)}
+
+
+def test_a_suites_stages_stand_beside_each_other() -> None:
+    """4 + 1 of 10 s and 6 + 2 of 10 s are trained; TRL's scripts have no reference of their own and no report."""
+    ours = staged(
+        {"loading": 2.0, "reference": 1.0, "training": 4.0, "report": 3.0},
+        {"loading": 1.0, "reference": 2.0, "training": 6.0, "report": 1.0},
+    )
+    theirs = staged(
+        {"loading": 10.0, "reference": 0.0, "training": 30.0, "report": 0.0},
+        {"loading": 4.0, "reference": 0.0, "training": 16.0, "report": 0.0},
+    )
+    parts = {"suite": part(ours=ours, trl=theirs)}
+    assert table.suite_stages(parts) == [
+        ("training and its reference", "6.50", "65%", "23.0", "78%", "4.00 (2.00–6.00)"),
+        ("of it the reference", "1.50", "15%", "", "", ""),
+        ("loading", "1.50", "15%", "7.00", "22%", "4.50 (4.00–5.00)"),
+        ("report", "2.00", "20%", "", "", ""),
+    ]
+    del ours["stages"]
+    assert table.suite_stages(parts) == table.suite_stages({}) == []
+
+
 def test_the_page_shows_every_precision_and_allocator_apart() -> None:
     measured = {"part": "rm", "compute": "float32", "load": [0.5, 1.0], "equal": {"loss": 1e-7}}
     sides = {"sides": {"ours": OURS, "trl": THEIRS}}
@@ -202,6 +227,9 @@ def test_the_page_shows_every_precision_and_allocator_apart() -> None:
         for precision in ("nf4", "fp32")
         for allocator in ("stock", "tuned (glibc)")
     ]
+    spent = {"sides": {"ours": staged({"reference": 1.0, "training": 2.0, "loading": 1.0})}}
+    spent["sides"]["trl"] = staged({"reference": 0.0, "training": 15.0, "loading": 2.0})
+    parts.append({**measured, **spent, "part": "suite", "precision": "nf4", "allocator": "stock"})
     page = table.markdown(
         {
             "command": "python benchmarks/vs_trl.py",
@@ -227,3 +255,5 @@ def test_the_page_shows_every_precision_and_allocator_apart() -> None:
     assert page.count("| rm, a step | 2.00 (1.00–4.00) s") == 4
     assert "loss 1e-07" in page
     assert "0.5–1.0" in page
+    assert page.count("### Where a suite's time goes\n\n| what | align-bench, s | share |") == 1
+    assert "| training and its reference | 3.00 | 75% | 15.0 | 88% | 5.00 (5.00–5.00) |" in page

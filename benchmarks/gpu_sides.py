@@ -123,6 +123,7 @@ class DrawnBench(sides.Bench):
         self.base = find_base(settings["base"], digest=lambda path: path.name)
         self.precision = resolve_precision(settings["precision"], settings["device"])
         self.tokenizer = load_tokenizer(self.base)
+        self.stages = sides.Stages()
         self._frozen: Any = None
         self._scalar: bool | None = None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -52,6 +53,47 @@ def load_scorer(base: Base, precision: Precision, *, seed: int = 0) -> Any:
     from transformers import AutoModelForSequenceClassification
 
     return draw_head(_load(base, precision, AutoModelForSequenceClassification, {"num_labels": 1}), seed=seed)
+
+
+def as_scorer(policy: Any, *, seed: int = 0) -> Any:
+    """What `load_scorer` gives, on the backbone of a frozen policy without an adapter, which is used up.
+
+    Args:
+        policy: from `load_policy`.
+        seed: what the head is drawn from.
+
+    Returns:
+        The scorer, bit for bit that of `load_scorer`; None where the base has to be loaded anew, as where its weights
+        stay quantised, or where the architecture's classifier is more than the same backbone under a head.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    if getattr(policy, "is_quantized", False):
+        return None
+    backbone, config = policy.base_model, policy.config
+    single = copy.deepcopy(config)
+    single.num_labels = 1
+    try:
+        with torch.device("meta"), quiet():
+            scorer = AutoModelForSequenceClassification.from_config(single)
+    except Exception:  # there is none, or an architecture objects in any way; loading it says so in words
+        return None
+    name, parts = scorer.base_model_prefix, dict(scorer.named_children())
+    if (
+        parts.keys() != {name, _HEAD}
+        or type(parts[name]) is not type(backbone)
+        or _shapes(parts[name]) != _shapes(backbone)
+    ):
+        return None
+    config.num_labels = 1
+    scorer.config = config  # the one that the backbone's layers read
+    setattr(scorer, name, backbone)
+    parts[_HEAD].to_empty(device=policy.device)
+    return draw_head(with_exact_head(scorer.requires_grad_(False).eval()), seed=seed)
+
+
+def _shapes(module: Any) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in module.state_dict().items()}
 
 
 def with_exact_head(model: Any) -> Any:

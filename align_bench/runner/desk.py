@@ -183,12 +183,21 @@ class LocalDesk:
         key = _base_of(frozen, scalar)
         if self._base is not None and self._base[0] == key:
             return self._base[1]
-        self._make_room(frozen.precision)
         started = time.perf_counter()
-        model = frozen.load(scalar=scalar)
+        model = self._under_a_head(frozen) if scalar else None
+        if model is None:
+            self._make_room(frozen.precision)
+            model = frozen.load(scalar=scalar)
         self.loading += time.perf_counter() - started
         self.give_back(frozen, model, scalar=scalar)
         return model
+
+    def _under_a_head(self, frozen: Frozen) -> Any:
+        """The scorer on the backbone of the policies in memory; None where these stand on another, or it is more."""
+        from align_bench.models.load import as_scorer
+
+        held, self._base = self._base, None
+        return as_scorer(held[1]) if held is not None and held[0] == _base_of(frozen, scalar=False) else None
 
     def loaded(self, frozen: Frozen, model: Any) -> None:
         from align_bench.models.load import footprint

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -143,7 +144,7 @@ def test_scripts_and_suite_train_the_same_and_measure_the_same(
 
 def test_work_within_other_work_counts_as_its_own_kind(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
-    monkeypatch.setattr(sides.time, "perf_counter", lambda: now)
+    monkeypatch.setattr(sides, "time", SimpleNamespace(perf_counter=lambda: now))
     stages = sides.Stages()
 
     class Desk:

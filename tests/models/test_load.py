@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
+    FalconMambaConfig,
     Gemma3TextConfig,
     GPT2Config,
     LlamaConfig,
@@ -25,6 +26,7 @@ from align_bench.models import load
 from align_bench.models.base import Base, base_parameters, find_base
 from align_bench.models.load import (
     add_adapter,
+    as_scorer,
     draw_head,
     footprint,
     generation_ends,
@@ -177,6 +179,53 @@ def test_a_base_comes_back_from_under_an_adapter_as_it_was(base_folder: Path, lo
     other = add_adapter(again, LORA, seed=1)
     fresh = add_adapter(loader(find_base(str(base_folder)), precision), LORA, seed=1)
     assert torch.equal(measure(other.eval(), ROWS), measure(fresh.eval(), ROWS))
+
+
+@pytest.mark.parametrize("storage", ["nf4", "bf16", "fp32"])
+def test_a_scorer_on_a_policys_backbone_is_the_loaded_one(base_folder: Path, tmp_path: Path, storage: str) -> None:
+    base, precision = find_base(str(base_folder)), resolve_precision(storage, "cpu")
+    trained = add_adapter(load_policy(base, precision), LORA, seed=0)
+    perturb(trained)
+    found, loaded = as_scorer(without_adapter(trained), seed=3), load_scorer(base, precision, seed=3)
+    own, other = found.state_dict(), loaded.state_dict()
+    assert list(own) == list(other)
+    assert all(tensor.dtype == own[name].dtype and torch.equal(own[name], tensor) for name, tensor in other.items())
+    assert [type(module) for module in found.modules()] == [type(module) for module in loaded.modules()]
+    assert found.config.to_dict() == loaded.config.to_dict()
+    assert not any(parameter.requires_grad for parameter in found.parameters())
+    assert not any(module.training for module in found.modules())
+    for number, model in enumerate((found, loaded)):
+        adapted = add_adapter(model, LORA, seed=1)
+        perturb(adapted)
+        save_adapter(adapted, tmp_path / str(number))
+        model.kept = scores(adapted.eval(), ROWS)
+    assert torch.equal(found.kept, loaded.kept)
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        assert (tmp_path / "0" / name).read_bytes() == (tmp_path / "1" / name).read_bytes()
+
+
+def test_no_scorer_is_put_on_weights_that_stay_quantised(base_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load, "_has_room_for_plain_weights", lambda *_: False)
+    assert as_scorer(load_policy(find_base(str(base_folder)), resolve_precision("nf4", "cpu"))) is None
+
+
+@pytest.mark.parametrize(
+    ("config", "shared"),
+    [
+        (LlamaConfig(**SHAPE), True),
+        (GPT2Config(vocab_size=64, n_embd=32, n_layer=2, n_head=4, pad_token_id=0), True),
+        (Gemma3TextConfig(**SHAPE, head_dim=8), True),
+        (FalconMambaConfig(vocab_size=64, hidden_size=32, num_hidden_layers=1), False),  # has no classifier
+    ],
+)
+def test_a_backbone_is_shared_where_the_classifier_is_that_and_a_head(config: Any, shared: bool) -> None:
+    policy = AutoModelForCausalLM.from_config(config).eval()
+    backbone = policy.base_model
+    found = as_scorer(policy)
+    assert (found is not None) == shared
+    if shared:
+        assert found.base_model is backbone
+        assert scores(found, ROWS).isfinite().all()
 
 
 def test_an_adapter_without_its_head_is_refused(base_folder: Path, tmp_path: Path) -> None:

@@ -573,12 +573,28 @@ def test_methods_that_stand_on_the_same_base_load_it_once(write_suite: Any, fold
     assert [result.name for result in report.results] == ["base", *cells]
 
 
-def test_a_judge_and_a_reward_model_share_a_base_and_the_judge_comes_back_to_it_once(
+def test_a_judge_and_a_reward_model_share_a_base_and_the_judge_comes_back_to_its_backbone(
     write_suite: Any, folders: Folders, loads: list[str]
 ) -> None:
     judge = {"method": "rm", "data": {"path": "embedded/planted", "rows": 16}, "seed": 1}
     execute(write_suite(judge=judge, methods=["dpo", "rm"]), folders)
-    assert loads == ["load_scorer", "load_policy", "load_scorer"]
+    assert loads == ["load_scorer", "load_policy"]
+
+
+def test_a_scorer_on_the_backbone_of_policies_scores_as_a_loaded_one(
+    write_suite: Any, folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answers are judged after policies were trained and answered on that backbone, to the last bit the same."""
+    judge = {"method": "rm", "data": {"path": "embedded/planted", "rows": 16}, "seed": 1}
+    suite = write_suite(judge=judge, methods=["dpo", "rm"])
+    shared, made = execute(suite, folders), []
+    plain = load.as_scorer
+    monkeypatch.setattr(load, "as_scorer", lambda *given, **more: made.append(plain(*given, **more)))
+    loaded = execute(suite, Folders(tmp_path / "loaded-runs", tmp_path / "loaded-reports"))
+    assert len(made) == 1
+    assert made[0] is not None  # and still it was loaded
+    for one, other in zip(shared.results, loaded.results, strict=True):
+        assert one.metrics == other.metrics
 
 
 def test_reward_models_on_one_base_start_from_the_heads_of_their_seeds(

@@ -25,18 +25,11 @@ class Rows:
     too_long: Any = "truncate"
 
     def read(self) -> PreferenceSet:
-        """The rows as texts; those of the embedded set, which nothing changes, are drawn once per process.
+        """The rows as texts.
 
         Raises:
             DataError: the source is missing, unreadable, of no known shape, or holds no usable row.
         """
         from align_bench.data.preferences import read
 
-        if not self.source.path.startswith("embedded/"):
-            return read(self.source)
-        if self.fingerprint not in _EMBEDDED:
-            _EMBEDDED[self.fingerprint] = read(self.source)
-        return _EMBEDDED[self.fingerprint]
-
-
-_EMBEDDED: dict[str, PreferenceSet] = {}
+        return read(self.source)

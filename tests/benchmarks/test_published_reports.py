@@ -1,5 +1,6 @@
 """What is committed of a report, and what is not."""
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def test_nothing_is_published_before_all_have_run(tmp_path: Path, monkeypatch: p
         for name in ("report.json", "report.md"):
             (made / name).write_text(command[-1])
 
-    monkeypatch.setattr(published_reports.subprocess, "run", run)
+    monkeypatch.setattr(subprocess, "run", run)
     monkeypatch.setattr(published_reports, "ROOT", tmp_path / "clone")
     published_reports.main(["one", "two", "--runs", str(tmp_path / "runs")])
     assert changed == [False, False]

@@ -139,7 +139,7 @@ def test_without_glibc_nothing_happens(unset: pytest.MonkeyPatch, platform: str)
 
 
 def test_an_allocator_that_is_preloaded_is_left_alone(unset: pytest.MonkeyPatch) -> None:
-    files = {"malloc": b"libjemalloc.so.2", "gnu_get_libc_version": b"libc.so.6"}
+    files = {"malloc_usable_size": b"libjemalloc.so.2", "gnu_get_libc_version": b"libc.so.6"}
     unset.setattr(allocator, "_file_of", files.__getitem__)
     assert allocator.obstacle() == "another one is preloaded"
     assert not allocator.keep_freed()

@@ -20,9 +20,9 @@ FP32 = Precision("fp32", "float32", "cpu")
 
 def test_utilisation_is_operations_a_second_over_the_peak(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(costs, "peak_flops", lambda precision: {FP32: 1e9}[precision])
-    cost = Meter().cost(7, 3e6, FP32)
-    assert (cost.tokens, cost.flops) == (7, 3e6)
-    assert cost.utilisation == pytest.approx(3e6 / cost.seconds / 1e9)
+    cost = Meter().cost(7, 3.0, FP32)
+    assert (cost.tokens, cost.flops) == (7, 3.0)
+    assert cost.utilisation == pytest.approx(3.0 / cost.seconds / 1e9)
 
 
 def test_more_than_the_peak_says_that_the_peak_is_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,13 +92,7 @@ def check_training(method: str, compute: str, ours: Mapping[str, Any], theirs: M
         found = {"log_odds_ratio": _difference(ours["log_odds_ratio"][:1], theirs["log_odds_ratio"][:1])}
     else:
         found = {name: _difference(ours[name], theirs[name]) for name in ("loss", "gradient_norm")}
-    for name, difference in found.items():
-        if not difference <= TOLERANCE[compute]:
-            raise UnequalError(
-                f"{method} in {compute}: {name} {ours[name]}, TRL's {theirs[name]}; "
-                f"expected equal to {TOLERANCE[compute]:g}"
-            )
-    return found
+    return _tolerated(found, method, compute, ours, theirs)
 
 
 def check_online(part: str, compute: str, sides: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
@@ -118,10 +112,17 @@ def check_online(part: str, compute: str, sides: Mapping[str, Mapping[str, Any]]
     if ours["rows"] != theirs["rows"]:
         raise UnequalError(f"{part}: the two sides read other rows")
     found = {name: _difference(ours[name], theirs[name]) for name in ("reward", "gradient_norm")}
+    return _tolerated(found, part, compute, ours, theirs)
+
+
+def _tolerated(
+    found: dict[str, float], what: str, compute: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]
+) -> dict[str, float]:
+    """The differences that were found, where none is beyond the tolerance; else `UnequalError`."""
     for name, difference in found.items():
         if not difference <= TOLERANCE[compute]:
             raise UnequalError(
-                f"{part} in {compute}: {name} {ours[name]}, TRL's {theirs[name]}; "
+                f"{what} in {compute}: {name} {ours[name]}, TRL's {theirs[name]}; "
                 f"expected equal to {TOLERANCE[compute]:g}"
             )
     return found

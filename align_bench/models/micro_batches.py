@@ -53,7 +53,7 @@ def training_tokens(given: int | None, device: str) -> int:
     bits, so that a suite would not give the same numbers twice.
 
     Args:
-        given: the suite's `train.micro_batch_tokens`; None for what was measured on such a device.
+        given: the suite's `train.micro_batch_tokens`; None for the default of such a device.
         device: type of the device that computes, such as `cpu`.
     """
     return given or (ENOUGH_TO_TRAIN if device == "cpu" else ENOUGH_ELSEWHERE)

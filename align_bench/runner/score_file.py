@@ -59,7 +59,7 @@ class JudgeChoice:
         judge: `gold`; a suite that was run, as `SUITE` or `SUITE:JUDGE`; or a hub id or folder of a model.
         revision, template, chat_template_kwargs, date: of a hub model or folder, as in a suite's judge.
         precision: `auto`, `fp32`, `bf16` or `nf4`; None for the run's own, and `auto` for other models.
-        max_tokens: padded tokens per forward pass, None for what was measured on such a device; it changes no score.
+        max_tokens: padded tokens per forward pass, None for the device's default; it changes no score.
     """
 
     judge: str

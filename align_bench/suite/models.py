@@ -312,8 +312,9 @@ class Train(_Strict):
     micro_batch_tokens: Whole | None = Field(
         None,
         gt=0,
-        description="tokens per forward pass, padding included; by default what was measured to be enough: on a CPU "
-        "768, and 1024 where nothing is trained, elsewhere 8192; halved automatically when memory runs out",
+        description="tokens per forward pass, padding included; by default 768 on a CPU, and 1024 where nothing is "
+        "trained, since more was not faster there when measured, elsewhere 8192; halved automatically when memory runs "
+        "out",
     )
     checkpoint_minutes: Number = Field(
         5.0, gt=0, description="minutes between checkpoints, from which a killed training resumes"

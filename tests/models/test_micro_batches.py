@@ -26,9 +26,7 @@ def test_a_part_does_not_pad_short_rows_to_a_long_one() -> None:
 
 
 @pytest.mark.parametrize(("device", "training", "scoring"), [("cpu", 768, 1024), ("cuda", 8192, 8192)])
-def test_what_a_suite_leaves_open_is_what_was_measured_on_such_a_device(
-    device: str, training: int, scoring: int
-) -> None:
+def test_what_a_suite_leaves_open_goes_by_the_device(device: str, training: int, scoring: int) -> None:
     assert (training_tokens(None, device), scoring_tokens(None, device)) == (training, scoring)
     assert (training_tokens(5000, device), scoring_tokens(5000, device)) == (5000, 5000)
 

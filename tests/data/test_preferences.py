@@ -503,6 +503,14 @@ def test_planted() -> None:
     assert data.counts == {"read": 20, "kept": 20}
 
 
+@pytest.mark.parametrize(("skip", "rows"), [(0, 5), (7, 5), (0, 10_000), (995, 10), (3, None)])
+def test_planted_rows_are_those_of_the_whole_split(skip: int, rows: int | None) -> None:
+    whole = read(DataSource("embedded/planted", split="val")).rows
+    part = read(DataSource("embedded/planted", split="val", rows=rows, skip=skip))
+    assert tuple(part.rows) == tuple(whole[skip:])[:rows]
+    assert part.counts["kept"] == len(part.rows)
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [

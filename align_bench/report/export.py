@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -85,8 +85,8 @@ def write_report(folder: Path, report: Report, rows: ReportRows) -> None:
         write_rows(folder / TESTED, rows.tested, ScoreRow)
     else:
         (folder / TESTED).unlink(missing_ok=True)  # of an earlier report
-    lines = (json.dumps(json_ready(asdict(answer)), ensure_ascii=False) + "\n" for answer in rows.generations)
-    write_pieces(folder / GENERATIONS, lines)
+    encoded = json.JSONEncoder(ensure_ascii=False).encode
+    write_pieces(folder / GENERATIONS, (encoded(json_ready(answer)) + "\n" for answer in rows.generations))
     write_course_files(folder, report, rows.scores, rows.generations, rows.pairs)
     write_tables(folder, report)
     _write_page(folder, report, rows)

@@ -196,9 +196,7 @@ def write_rows(path: Path, rows: Sequence[Row], kind: type[Row]) -> None:
     with replacing(path) as temporary, pq.ParquetWriter(temporary, schema) as file:
         for start in range(0, max(1, len(rows)), ROWS_AT_ONCE):
             some = rows[start : start + ROWS_AT_ONCE]
-            columns = [
-                pa.array([_plain(getattr(row, name)) for row in some], type=each) for name, each in types_of.items()
-            ]
+            columns = [_column([getattr(row, name) for row in some], each) for name, each in types_of.items()]
             entries = [getattr(row, open_field) for row in some] if open_field else []
             columns += [pa.array([entry.get(name) for entry in entries], type=pa.float64()) for name in own]
             file.write_table(pa.table(columns, schema=schema))
@@ -275,6 +273,12 @@ def _open_field(kind: type) -> str | None:
     """The field whose entries are columns of their own."""
     hints = typing.get_type_hints(kind)
     return next((name for name, hint in hints.items() if typing.get_origin(hint) is Mapping), None)
+
+
+def _column(values: list[object], kind: pa.DataType) -> pa.Array:
+    import pyarrow as pa
+
+    return pa.array(values if pa.types.is_primitive(kind) else map(_plain, values), type=kind)
 
 
 def _plain(value: object) -> object:

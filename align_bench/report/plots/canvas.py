@@ -67,9 +67,16 @@ def canvas(height: float, width: float = WIDTH) -> Iterator[tuple[Figure, Callab
         height, width: inches.
     """
     import matplotlib as mpl
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     def svg() -> str:
+        # `savefig` would find the layout by drawing all of it once more.
+        FigureCanvasSVG(drawing)
+        layout = drawing.get_layout_engine()
+        assert layout is not None
+        layout.execute(drawing)
+        drawing.set_layout_engine(None)
         stream = io.StringIO()
         drawing.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
         return _slim(stream.getvalue())

@@ -38,7 +38,7 @@ def preference_agreement(a: Scores, b: Scores) -> Estimate:
     for one, other in combinations([policy for policy in a if policy in b], 2):
         for prompt in a[one]:
             if prompt in a[other] and prompt in b[one] and prompt in b[other]:
-                signs = np.sign(a[one][prompt] - a[other][prompt]), np.sign(b[one][prompt] - b[other][prompt])
+                signs = _sign(a[one][prompt] - a[other][prompt]), _sign(b[one][prompt] - b[other][prompt])
                 if all(signs):
                     agreed.append(float(signs[0] == signs[1]))
                     prompts.append(prompt)
@@ -46,3 +46,8 @@ def preference_agreement(a: Scores, b: Scores) -> Estimate:
     if found.low is None or found.high is None:
         return found
     return replace(found, low=max(0.0, found.low), high=min(1.0, found.high))  # a share is no less and no more
+
+
+def _sign(difference: float) -> int:
+    """1, −1 or 0 (numpy's `sign`, which takes longer for a single number than all else here)."""
+    return (difference > 0) - (difference < 0)

@@ -25,6 +25,7 @@ _SENTENCE_END = re.compile(r"(?<![.!?…])[.!?…]++[\"'”’)\]]*+(?:\s++|$)")
 _READABLE_LETTERS = 10_000
 
 
+@lru_cache(maxsize=2**17)  # a report's figures ask for them once more
 def flesch_kincaid(text: str) -> float | None:
     """Flesch–Kincaid grade: US school years needed to read the text.
 

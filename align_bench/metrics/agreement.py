@@ -36,18 +36,14 @@ def preference_agreement(a: Scores, b: Scores) -> Estimate:
     agreed: list[float] = []
     prompts: list[Hashable] = []
     for one, other in combinations([policy for policy in a if policy in b], 2):
-        for prompt in a[one]:
-            if prompt in a[other] and prompt in b[one] and prompt in b[other]:
-                signs = _sign(a[one][prompt] - a[other][prompt]), _sign(b[one][prompt] - b[other][prompt])
-                if all(signs):
-                    agreed.append(float(signs[0] == signs[1]))
+        by_a, than_a, by_b, than_b = a[one], a[other], b[one], b[other]
+        for prompt in by_a:
+            if prompt in than_a and prompt in by_b and prompt in than_b:
+                gaps = by_a[prompt] - than_a[prompt], by_b[prompt] - than_b[prompt]
+                if all(gaps):
+                    agreed.append(float((gaps[0] > 0) == (gaps[1] > 0)))
                     prompts.append(prompt)
     found = mean(agreed, prompts)
     if found.low is None or found.high is None:
         return found
     return replace(found, low=max(0.0, found.low), high=min(1.0, found.high))  # a share is no less and no more
-
-
-def _sign(difference: float) -> int:
-    """1, −1 or 0 (numpy's `sign`, which takes longer for a single number than all else here)."""
-    return (difference > 0) - (difference < 0)

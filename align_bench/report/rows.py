@@ -8,7 +8,7 @@ import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
 from align_bench.errors import MissingResultError, StoreError
 from align_bench.report.files import unicode
@@ -40,9 +40,11 @@ class AttackedScores:
     rejected_reward: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class ScoredAnswer:
-    """One answer of a validation pair under one cell: `ScoreRow`'s columns of its side."""
+class ScoredAnswer(NamedTuple):
+    """One answer of a validation pair under one cell: `ScoreRow`'s columns of its side.
+
+    A report makes each of them a dozen times, which is why it is no dataclass.
+    """
 
     reward: float | None
     tokens: int | None
@@ -99,24 +101,24 @@ class ScoreRow:
     def chosen(self) -> ScoredAnswer:
         """The preferred answer."""
         return ScoredAnswer(
-            reward=self.chosen_reward,
-            tokens=self.chosen_tokens,
-            words=self.chosen_words,
-            grade=self.chosen_grade,
-            logp=self.chosen_logp,
-            ref_logp=self.ref_chosen_logp,
+            self.chosen_reward,
+            self.chosen_tokens,
+            self.chosen_words,
+            self.chosen_grade,
+            self.chosen_logp,
+            self.ref_chosen_logp,
         )
 
     @property
     def rejected(self) -> ScoredAnswer:
         """The other answer."""
         return ScoredAnswer(
-            reward=self.rejected_reward,
-            tokens=self.rejected_tokens,
-            words=self.rejected_words,
-            grade=self.rejected_grade,
-            logp=self.rejected_logp,
-            ref_logp=self.ref_rejected_logp,
+            self.rejected_reward,
+            self.rejected_tokens,
+            self.rejected_words,
+            self.rejected_grade,
+            self.rejected_logp,
+            self.ref_rejected_logp,
         )
 
 

@@ -24,7 +24,7 @@ from align_bench.report.cells import gather
 from align_bench.report.figures import all_figures
 from align_bench.report.figures.against import prompt_differences
 from align_bench.report.figures.base import Figure, Material
-from align_bench.report.plots import standalone
+from align_bench.report.plots import canvas, standalone
 from align_bench.report.plots.canvas import distinct, title_of
 from align_bench.report.plots.curves import Panel, Series, curves
 from align_bench.report.plots.looks import Look
@@ -132,6 +132,13 @@ def test_a_drawing_is_as_matplotlib_lays_it_out_when_it_saves(monkeypatch: pytes
     monkeypatch.setattr(MatplotlibFigure, "set_layout_engine", kept)
     assert curves(panels) == own
     assert saving == [False, True]
+
+
+def test_titles_stand_where_matplotlib_would_put_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    panels = [Panel("two\nlines", "", "y", [Series("", [0, 1], [1, 2], Look("#0072b2"))]) for _ in range(4)]
+    own = curves(panels)
+    monkeypatch.delitem(canvas._STYLE, "axes.titley")
+    assert curves(panels) == own
 
 
 def test_a_title_breaks_between_words_and_loses_none() -> None:

@@ -35,6 +35,7 @@ _STYLE = {
     "font.size": 9,
     "axes.titlesize": 9.5,
     "axes.titlelocation": "left",
+    "axes.titley": 1.0,  # where it is put anyway, since no ticks are above; else each layout looks for some
     "axes.labelsize": 9,
     "axes.edgecolor": MUTED,
     "axes.labelcolor": INK,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import json
 import math
 from dataclasses import asdict, fields, replace
@@ -131,6 +132,25 @@ def test_hostile_answers_stay_one_line_each(run: Run, tmp_path: Path) -> None:
     read = read_generations(tmp_path)[0]
     assert read.text == odd.text
     assert math.isnan(read.scores["rm"])
+
+
+def test_writing_leaves_the_collector_of_cycles_as_it_was(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    monkeypatch.setattr("align_bench.report.export.write_text", lambda *_: seen.append(gc.isenabled()))
+    monkeypatch.setattr("align_bench.report.export.file_digest", lambda _: "")
+    assert gc.isenabled()
+    write_report(tmp_path, run.report(), run.rows)
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        write_report(tmp_path, run.report(), run.rows)
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+    assert seen
+    assert not any(seen)
 
 
 def test_a_failed_write_leaves_the_old_file(run: Run, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from align_bench.report.cells import Cell, gather, judges_of, prompt_by_pair
 from align_bench.report.claims import claims
 from align_bench.report.comparisons import Margins, compare_all, entrants, measures
 from align_bench.report.course import course, keyword_lists, pareto_sets
-from align_bench.report.files import json_ready, unicode
+from align_bench.report.files import json_ready, uncollected, unicode
 from align_bench.report.findings import find
 from align_bench.report.leaderboard import leaderboard, reward_leaderboard
 from align_bench.report.notes import heavy_tail_notes, write_notes
@@ -32,6 +32,7 @@ from align_bench.suite.models import Report as ReportSettings
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
+@uncollected()
 def build_report(
     header: Header,
     outcomes: Sequence[Outcome],

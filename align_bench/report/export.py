@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -14,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from align_bench.errors import StoreError
 from align_bench.records import Generation, Outcome, PairTexts, TrainingText
 from align_bench.report.claims import claims
-from align_bench.report.files import json_ready, write_pieces, write_text
+from align_bench.report.files import json_ready, uncollected, write_pieces, write_text
 from align_bench.report.findings import find
 from align_bench.report.leaderboard import leaderboard, reward_leaderboard
 from align_bench.report.rows import (
@@ -62,6 +60,7 @@ class ReportRows:
     tested: Sequence[ScoreRow] = ()
 
 
+@uncollected()
 def write_report(folder: Path, report: Report, rows: ReportRows) -> None:
     """Write a report's folder, each file atomically, `report.json` and the checksums last.
 
@@ -78,38 +77,23 @@ def write_report(folder: Path, report: Report, rows: ReportRows) -> None:
     from align_bench.report.render.csv import write_tables
 
     folder.mkdir(parents=True, exist_ok=True)
-    with _uncollected():
-        write_rows(folder / SCORES, rows.scores, ScoreRow)
-        write_rows(folder / TRAINING, rows.training, TrainingRow)
-        write_rows(folder / AUDIT, rows.audits, AuditRow)
-        write_rows(folder / PAIRS, rows.pairs, PairTexts)
-        write_rows(folder / TEXTS, rows.texts, TrainingText)
-        if rows.tested:
-            write_rows(folder / TESTED, rows.tested, ScoreRow)
-        else:
-            (folder / TESTED).unlink(missing_ok=True)  # of an earlier report
-        encoded = json.JSONEncoder(ensure_ascii=False).encode
-        write_pieces(folder / GENERATIONS, (encoded(json_ready(answer)) + "\n" for answer in rows.generations))
-        write_course_files(folder, report, rows.scores, rows.generations, rows.pairs)
-        write_tables(folder, report)
-        _write_page(folder, report, rows)
-        write_text(folder / REPORT, report.model_dump_json(indent=2) + "\n")
-        names = [*WRITTEN, *([TESTED] if rows.tested else [])]
-        write_text(
-            folder / CHECKSUMS, json.dumps({name: file_digest(folder / name) for name in names}, indent=1) + "\n"
-        )
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Reference cycles wait: the drawings' many objects set off searches among all rows, a fifth of a report's time."""
-    collected = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collected:
-            gc.enable()
+    write_rows(folder / SCORES, rows.scores, ScoreRow)
+    write_rows(folder / TRAINING, rows.training, TrainingRow)
+    write_rows(folder / AUDIT, rows.audits, AuditRow)
+    write_rows(folder / PAIRS, rows.pairs, PairTexts)
+    write_rows(folder / TEXTS, rows.texts, TrainingText)
+    if rows.tested:
+        write_rows(folder / TESTED, rows.tested, ScoreRow)
+    else:
+        (folder / TESTED).unlink(missing_ok=True)  # of an earlier report
+    encoded = json.JSONEncoder(ensure_ascii=False).encode
+    write_pieces(folder / GENERATIONS, (encoded(json_ready(answer)) + "\n" for answer in rows.generations))
+    write_course_files(folder, report, rows.scores, rows.generations, rows.pairs)
+    write_tables(folder, report)
+    _write_page(folder, report, rows)
+    write_text(folder / REPORT, report.model_dump_json(indent=2) + "\n")
+    names = [*WRITTEN, *([TESTED] if rows.tested else [])]
+    write_text(folder / CHECKSUMS, json.dumps({name: file_digest(folder / name) for name in names}, indent=1) + "\n")
 
 
 def _write_page(folder: Path, report: Report, rows: ReportRows) -> None:

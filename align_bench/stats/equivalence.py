@@ -29,9 +29,9 @@ def prompt_spread(a: Vector, b: Vector) -> float | None:
 def tost_paired(a: Values, b: Values, margin: float, clusters: Clusters | None = None) -> float | None:
     """p-value of |mean of a − b| < margin between two checkpoints.
 
-    Bit for bit statsmodels' `DescrStatsW.ttost_mean`; where several pairs share a prompt, two one-sided tests of the clustered
-    mean of `stats.paired.paired_t`. None for fewer than two prompts, and where the mean difference
-    is the same on each.
+    Bit for bit statsmodels' `DescrStatsW.ttost_mean`; where several pairs share a prompt, two one-sided tests of the
+    clustered mean of `stats.paired.paired_t`. None for fewer than two prompts, and where the mean difference is the
+    same on each.
 
     Args:
         a, b, clusters: as in `paired_t`.

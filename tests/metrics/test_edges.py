@@ -73,7 +73,10 @@ def test_agreement_counts_prompts_that_both_judges_scored_twice() -> None:
 
 def test_agreement_is_of_the_signs_of_differences() -> None:
     rng = random.Random(0)
-    a, b = ({name: {prompt: float(rng.randrange(3)) for prompt in range(50)} for name in "xyz"} for _ in range(2))
+    judges: list[Scores] = [
+        {name: {prompt: float(rng.randrange(3)) for prompt in range(50)} for name in "xyz"} for _ in range(2)
+    ]
+    a, b = judges
     gaps = [
         [np.sign(judge[one][prompt] - judge[other][prompt]) for judge in (a, b)]
         for one, other in ("xy", "xz", "yz")

@@ -450,5 +450,5 @@ def test_json_ready_leaves_only_json() -> None:
 
 
 def test_json_ready_takes_a_record_as_its_fields() -> None:
-    done = replace(outcome(DPO, "policy"), cost=Cost(seconds=1.5, tokens=2, peak_bytes=None))
+    done = replace(outcome(DPO, "policy"), cost=Cost(seconds=1.5, tokens=2, peak_bytes=3))
     assert json_ready([done]) == json_ready([asdict(done)])

@@ -9,7 +9,7 @@ import warnings
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 from matplotlib.figure import Figure as MatplotlibFigure
@@ -124,7 +124,7 @@ def test_a_drawing_is_as_matplotlib_lays_it_out_when_it_saves(monkeypatch: pytes
         if saving[-1]:
             execute(engine, figure)
 
-    def kept(figure: MatplotlibFigure, layout: str | None) -> None:
+    def kept(figure: MatplotlibFigure, layout: Literal["constrained"] | None) -> None:
         if layout is not None:
             set_layout_engine(figure, layout)
 

@@ -76,6 +76,14 @@ if has_no_accelerator():
         resolve_precision("auto")
 """
 
+PLAN = """
+import contextlib, io
+from align_bench.cli.main import app
+with contextlib.redirect_stdout(io.StringIO()) as printed:
+    app(["plan", "assignment", "--runs", {runs!r}], standalone_mode=False)
+assert "seeds needed" in printed.getvalue()
+"""
+
 
 def loaded_by(code: str, names: tuple[str, ...] = HEAVY) -> list[str]:
     """Which of these packages a fresh interpreter has loaded after running the code."""
@@ -111,6 +119,10 @@ def test_reading_pairs_loads_nothing_heavy(tmp_path: Path) -> None:
 
 def test_finding_a_base_and_the_precision_loads_no_torch() -> None:
     assert loaded_by(FIND) == []
+
+
+def test_a_plan_loads_transformers_for_its_tokenizer_and_nothing_else_heavy(tmp_path: Path) -> None:
+    assert loaded_by(PLAN.format(runs=str(tmp_path)), (*HEAVY, "scipy.stats", "statsmodels")) == ["transformers"]
 
 
 def test_no_module_needs_what_only_unix_has_to_be_imported() -> None:

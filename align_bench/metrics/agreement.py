@@ -36,11 +36,12 @@ def preference_agreement(a: Scores, b: Scores) -> Estimate:
     agreed: list[float] = []
     prompts: list[Hashable] = []
     for one, other in combinations([policy for policy in a if policy in b], 2):
-        for prompt in a[one]:
-            if prompt in a[other] and prompt in b[one] and prompt in b[other]:
-                signs = np.sign(a[one][prompt] - a[other][prompt]), np.sign(b[one][prompt] - b[other][prompt])
-                if all(signs):
-                    agreed.append(float(signs[0] == signs[1]))
+        by_a, than_a, by_b, than_b = a[one], a[other], b[one], b[other]
+        for prompt in by_a:
+            if prompt in than_a and prompt in by_b and prompt in than_b:
+                gaps = by_a[prompt] - than_a[prompt], by_b[prompt] - than_b[prompt]
+                if all(gaps):
+                    agreed.append(float((gaps[0] > 0) == (gaps[1] > 0)))
                     prompts.append(prompt)
     found = mean(agreed, prompts)
     if found.low is None or found.high is None:

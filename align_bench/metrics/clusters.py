@@ -26,8 +26,8 @@ def cluster_codes(clusters: Clusters | None, n: int) -> Codes:
         return np.arange(n)
     if len(clusters) != n:
         raise ValueError(f"{n} values, but {len(clusters)} clusters")
-    numbers = {cluster: number for number, cluster in enumerate(dict.fromkeys(clusters))}
-    return np.fromiter(map(numbers.__getitem__, clusters), dtype=np.intp, count=n)
+    numbers: dict[Hashable, int] = {}
+    return np.array([numbers.setdefault(cluster, len(numbers)) for cluster in clusters], dtype=np.intp)
 
 
 def is_clustered(codes: Codes | Column) -> bool:

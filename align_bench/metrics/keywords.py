@@ -41,9 +41,9 @@ def keywords(texts: Sequence[str], top: int = TOP) -> list[Keyword]:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     vectorizer = TfidfVectorizer(
-        preprocessor=lambda text: segment(UNSEGMENTED.sub(" ", text.lower())),
+        preprocessor=_in_words,
         stop_words="english",
-        token_pattern=r"(?u)\b(?=\w*[^\W\d_])\w\w+\b",
+        token_pattern=r"(?u)\b(?=\w*[^\W\d_])\w\w+",  # to the word's end: to ask for that would double its time
     )
     try:
         weights = vectorizer.fit_transform(texts)
@@ -55,6 +55,12 @@ def keywords(texts: Sequence[str], top: int = TOP) -> list[Keyword]:
     terms = vectorizer.get_feature_names_out()
     best = np.lexsort((terms, -means))[:top]
     return [Keyword(str(terms[place]), float(means[place])) for place in best]
+
+
+def _in_words(text: str) -> str:
+    """The text in lower case as the vectorizer finds words in it."""
+    lower = text.lower()
+    return lower if lower.isascii() else segment(UNSEGMENTED.sub(" ", lower))
 
 
 def segment(text: str) -> str:

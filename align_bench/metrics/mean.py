@@ -12,6 +12,7 @@ from align_bench.records import Estimate
 
 # A mean's interval wants 25 times the squared skewness in observations (Cochran 1977, Sampling Techniques, 2.15).
 COCHRAN = 25
+_ENDS = ((1 - 0.95) / 2, (1 + 0.95) / 2)  # of a 95% interval, rounded as scipy's `interval` rounds them
 
 
 def mean(values: Numbers, clusters: Sequence[Hashable] | None = None) -> Estimate:
@@ -67,7 +68,10 @@ def _interval(values: Column) -> Estimate:
     centre = float(np.mean(values))
     if is_constant(values):  # as one value is
         return Estimate(centre, n=n)
-    from scipy import stats
+    from scipy.special import stdtrit
 
-    low, high = stats.t.interval(0.95, n - 1, loc=centre, scale=stats.sem(values))
+    error = np.std(values, ddof=1) / n**0.5
+    if not error > 0:  # values so small that their squares are 0, or so large that these are infinite
+        return Estimate(centre, n=n)
+    low, high = stdtrit(n - 1, _ENDS) * error + centre
     return Estimate(centre, float(low), float(high), n, wanted(values, n))

@@ -20,11 +20,13 @@ _TAG = re.compile(r"</?[A-Za-z][^<>\n]*>")
 _URL = re.compile(r"https?://\S+")
 _ITEM = re.compile(r"^[ \t>]*(?:[-*+]|\d{1,3}[.)]|#{1,6})[ \t]+(.*)$")
 _RULE = re.compile(r"^[ \t|:=_*-]+$")
-_MARKS = re.compile(r"[*`~|]|(?<!\w)_++|(?<!_)_++(?!\w)")
-_SENTENCE_END = re.compile(r"(?<![.!?…])[.!?…]++[\"'”’)\]]*+(?:\s++|$)")
+# Both begin with a character, not with what may not stand before it: re looks for that one, ten times as fast.
+_MARKS = re.compile(r"\*|`|~|\||_(?<!\w_)_*+|_(?<!__)_*+(?!\w)")
+_SENTENCE_END = re.compile(r"[.!?…](?<![.!?…]{2})[.!?…]*+[\"'”’)\]]*+(?:\s++|$)")
 _READABLE_LETTERS = 10_000
 
 
+@lru_cache(maxsize=2**17)  # a report's figures ask for them once more
 def flesch_kincaid(text: str) -> float | None:
     """Flesch–Kincaid grade: US school years needed to read the text.
 

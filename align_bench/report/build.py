@@ -13,9 +13,9 @@ from align_bench.report.audit import audit
 from align_bench.report.baseline import against_longer, longer_wins_verdict
 from align_bench.report.cells import Cell, gather, judges_of, prompt_by_pair
 from align_bench.report.claims import claims
-from align_bench.report.comparisons import Margins, compare_all
+from align_bench.report.comparisons import Margins, compare_all, entrants, measures
 from align_bench.report.course import course, keyword_lists, pareto_sets
-from align_bench.report.files import json_ready, unicode
+from align_bench.report.files import json_ready, uncollected, unicode
 from align_bench.report.findings import find
 from align_bench.report.leaderboard import leaderboard, reward_leaderboard
 from align_bench.report.notes import heavy_tail_notes, write_notes
@@ -32,6 +32,7 @@ from align_bench.suite.models import Report as ReportSettings
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
+@uncollected()
 def build_report(
     header: Header,
     outcomes: Sequence[Outcome],
@@ -67,9 +68,10 @@ def build_report(
     starts = [None if cell.outcome.start is None else done.get(cell.outcome.start) for cell in cells]
     results = [result(cell, base, judges, start) for cell, start in zip(cells, starts, strict=True)]
     margins = margins_of(header)
-    comparisons = compare_all(cells, judges, margins)
+    every = measures(entrants(cells), judges)
+    comparisons = compare_all(cells, every, margins)
     claimed = claims(results, comparisons)
-    rankings = rank_all(cells, judges, comparisons)
+    rankings = rank_all(cells, every, comparisons)
     agreement = agreements(cells, judges, claimed)
     detectable = _detectable(cells, comparisons)
     beside_longer = against_longer(cells, audits)

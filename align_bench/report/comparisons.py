@@ -151,7 +151,7 @@ class Margins:
     against: Sequence[str] = ()
 
 
-def compare_all(cells: Sequence[Cell], judges: Sequence[str], margins: Margins) -> list[Comparison]:
+def compare_all(cells: Sequence[Cell], every: Sequence[Measure], margins: Margins) -> list[Comparison]:
     """Each cell against the base and against the others of its seed, on every measure they share; then the methods.
 
     A judge's own cell is compared with none. Holm's adjustment takes the tests of one measure as a family, and all
@@ -161,12 +161,11 @@ def compare_all(cells: Sequence[Cell], judges: Sequence[str], margins: Margins) 
 
     Args:
         cells: all cells.
-        judges: the reward judges.
+        every: their measures.
         margins: of the suite.
     """
     done = entrants(cells)
     who = Entrants.of(done, margins.against)
-    every = measures(done, judges)
     families = [list(_between_checkpoints(measure, who, margins)) for measure in every]
     families += _between_biases([cell for cell in done if cell.outcome.kind == "reward"], who)
     families.append([one for measure in every for one in _between_methods(measure, who, margins.equivalence_dz)])

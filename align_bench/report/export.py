@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from align_bench.errors import StoreError
 from align_bench.records import Generation, Outcome, PairTexts, TrainingText
 from align_bench.report.claims import claims
-from align_bench.report.files import json_ready, write_pieces, write_text
+from align_bench.report.files import json_ready, uncollected, write_pieces, write_text
 from align_bench.report.findings import find
 from align_bench.report.leaderboard import leaderboard, reward_leaderboard
 from align_bench.report.rows import (
@@ -60,6 +60,7 @@ class ReportRows:
     tested: Sequence[ScoreRow] = ()
 
 
+@uncollected()
 def write_report(folder: Path, report: Report, rows: ReportRows) -> None:
     """Write a report's folder, each file atomically, `report.json` and the checksums last.
 
@@ -85,8 +86,8 @@ def write_report(folder: Path, report: Report, rows: ReportRows) -> None:
         write_rows(folder / TESTED, rows.tested, ScoreRow)
     else:
         (folder / TESTED).unlink(missing_ok=True)  # of an earlier report
-    lines = (json.dumps(json_ready(asdict(answer)), ensure_ascii=False) + "\n" for answer in rows.generations)
-    write_pieces(folder / GENERATIONS, lines)
+    encoded = json.JSONEncoder(ensure_ascii=False).encode
+    write_pieces(folder / GENERATIONS, (encoded(json_ready(answer)) + "\n" for answer in rows.generations))
     write_course_files(folder, report, rows.scores, rows.generations, rows.pairs)
     write_tables(folder, report)
     _write_page(folder, report, rows)

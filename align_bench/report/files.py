@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 from align_bench.records import Json
@@ -28,17 +31,34 @@ def unicode(text: str) -> str:
 
 
 def json_ready(value: object) -> Json:
-    """The value in JSON's own types: non-finite numbers become None, arrays lists, other objects their text."""
+    """The value in JSON's own types: non-finite numbers become None, arrays lists, other objects their text.
+
+    A dataclass becomes an object of its fields, as by `asdict`, which copies all that is in it.
+    """
     if value is None or isinstance(value, bool | int | str):
         return value
-    if isinstance(value, Mapping):
-        return {str(key): json_ready(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [json_ready(item) for item in value]
-    if isinstance(value, set | frozenset):
-        return sorted(map(json_ready, value), key=str)
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
+    if isinstance(value, list | tuple):
+        return [json_ready(item) for item in value]
+    if is_dataclass(value):
+        return {field.name: json_ready(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): json_ready(item) for key, item in value.items()}
+    if isinstance(value, set | frozenset):
+        return sorted(map(json_ready, value), key=str)
     if hasattr(value, "tolist"):
         return json_ready(value.tolist())
     return str(value)
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Reference cycles wait meanwhile: a report has few, but so many rows that to search them takes a tenth of it."""
+    collected = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collected:
+            gc.enable()

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from align_bench.records import CellId, Comparison, Level
 from align_bench.report.cells import Cell
-from align_bench.report.comparisons import Entrants, Measure, by_method, entrants, measures
+from align_bench.report.comparisons import Entrants, Measure, by_method, entrants
 from align_bench.report.decision import decision
 from align_bench.report.schema import Friedman, RankedMethod, Ranking
 from align_bench.stats.paired import floored
@@ -17,7 +17,7 @@ from align_bench.stats.ranking import friedman, ranks
 from align_bench.stats.seeds import MIN_SEEDS
 
 
-def rank_all(cells: Sequence[Cell], judges: Sequence[str], comparisons: Sequence[Comparison]) -> list[Ranking]:
+def rank_all(cells: Sequence[Cell], every: Sequence[Measure], comparisons: Sequence[Comparison]) -> list[Ranking]:
     """For each measure of at least two methods: their means over seeds and prompts, ranks and Friedman's test.
 
     A judge is no method. The level is `method` when all but the base have enough seeds; otherwise the ranks are those
@@ -27,12 +27,11 @@ def rank_all(cells: Sequence[Cell], judges: Sequence[str], comparisons: Sequence
 
     Args:
         cells: all cells.
-        judges: the reward judges.
+        every: their measures.
         comparisons: what was decided.
     """
-    done = entrants(cells)
-    who = Entrants.of(done)
-    found = [_ranked(measure, who, comparisons) for measure in measures(done, judges) if len(by_method(measure)) > 1]
+    who = Entrants.of(entrants(cells))
+    found = [_ranked(measure, who, comparisons) for measure in every if len(by_method(measure)) > 1]
     return [one for one in found if one is not None]
 
 

@@ -59,15 +59,15 @@ def metrics(cell: Cell, base: Cell | None, judges: Sequence[str], start: Cell | 
         judges: the reward judges; wins and gains are by the first one.
         start: the cell that it starts from, if there is one and it finished.
     """
-    chosen, rejected = cell.rewards
+    (chosen, rejected), pairs = cell.rewards, cell.pair_prompts
     prompts, texts = cell.prompts, [answer.text for answer in cell.generations]
     by_label, by_gold = _length_correlations(cell)
     judged = [_judged(cell, judge) for judge in judges]
     gain = length_gain(cell, base, judges)
     distinct_1, distinct_2, distinct_3 = distinct(texts, (1, 2, 3))
     return Metrics(
-        accuracy=accuracy(chosen, rejected, cell.pair_prompts),
-        tie_rate=tie_rate(chosen, rejected, cell.pair_prompts),
+        accuracy=accuracy(chosen, rejected, pairs),
+        tie_rate=tie_rate(chosen, rejected, pairs),
         accuracy_chosen_longer=_accuracy_where(cell.scores, operator.gt),
         accuracy_chosen_shorter=_accuracy_where(cell.scores, operator.lt),
         accuracy_gold_choice=_accuracy_by_gold(cell.by_gold()),
@@ -79,9 +79,9 @@ def metrics(cell: Cell, base: Cell | None, judges: Sequence[str], start: Cell | 
         accuracy_logratio=_accuracy_of(cell, log_ratio) if cell.outcome.kind == "policy" else UNDEFINED,
         log_ratio_chosen=_log_ratio_of(cell, 0),
         log_ratio_rejected=_log_ratio_of(cell, 1),
-        reward_mean=reward_mean(chosen, rejected, cell.pair_prompts),
-        reward_std=reward_std(chosen, rejected, prompts=cell.pair_prompts),
-        margin=margin(chosen, rejected, cell.pair_prompts),
+        reward_mean=reward_mean(chosen, rejected, pairs),
+        reward_std=reward_std(chosen, rejected, prompts=pairs),
+        margin=margin(chosen, rejected, pairs),
         judge_reward_mean=judged[0].mean if judged else UNDEFINED,
         judge_reward_std=judged[0].std if judged else UNDEFINED,
         other_judges=tuple(judged[1:]),

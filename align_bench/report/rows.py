@@ -8,7 +8,7 @@ import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
 from align_bench.errors import MissingResultError, StoreError
 from align_bench.report.files import unicode
@@ -40,9 +40,11 @@ class AttackedScores:
     rejected_reward: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class ScoredAnswer:
-    """One answer of a validation pair under one cell: `ScoreRow`'s columns of its side."""
+class ScoredAnswer(NamedTuple):
+    """One answer of a validation pair under one cell: `ScoreRow`'s columns of its side.
+
+    A report makes each of them a dozen times, which is why it is no dataclass.
+    """
 
     reward: float | None
     tokens: int | None
@@ -99,24 +101,24 @@ class ScoreRow:
     def chosen(self) -> ScoredAnswer:
         """The preferred answer."""
         return ScoredAnswer(
-            reward=self.chosen_reward,
-            tokens=self.chosen_tokens,
-            words=self.chosen_words,
-            grade=self.chosen_grade,
-            logp=self.chosen_logp,
-            ref_logp=self.ref_chosen_logp,
+            self.chosen_reward,
+            self.chosen_tokens,
+            self.chosen_words,
+            self.chosen_grade,
+            self.chosen_logp,
+            self.ref_chosen_logp,
         )
 
     @property
     def rejected(self) -> ScoredAnswer:
         """The other answer."""
         return ScoredAnswer(
-            reward=self.rejected_reward,
-            tokens=self.rejected_tokens,
-            words=self.rejected_words,
-            grade=self.rejected_grade,
-            logp=self.rejected_logp,
-            ref_logp=self.ref_rejected_logp,
+            self.rejected_reward,
+            self.rejected_tokens,
+            self.rejected_words,
+            self.rejected_grade,
+            self.rejected_logp,
+            self.ref_rejected_logp,
         )
 
 
@@ -196,9 +198,7 @@ def write_rows(path: Path, rows: Sequence[Row], kind: type[Row]) -> None:
     with replacing(path) as temporary, pq.ParquetWriter(temporary, schema) as file:
         for start in range(0, max(1, len(rows)), ROWS_AT_ONCE):
             some = rows[start : start + ROWS_AT_ONCE]
-            columns = [
-                pa.array([_plain(getattr(row, name)) for row in some], type=each) for name, each in types_of.items()
-            ]
+            columns = [_column([getattr(row, name) for row in some], each) for name, each in types_of.items()]
             entries = [getattr(row, open_field) for row in some] if open_field else []
             columns += [pa.array([entry.get(name) for entry in entries], type=pa.float64()) for name in own]
             file.write_table(pa.table(columns, schema=schema))
@@ -275,6 +275,12 @@ def _open_field(kind: type) -> str | None:
     """The field whose entries are columns of their own."""
     hints = typing.get_type_hints(kind)
     return next((name for name, hint in hints.items() if typing.get_origin(hint) is Mapping), None)
+
+
+def _column(values: list[object], kind: pa.DataType) -> pa.Array:
+    import pyarrow as pa
+
+    return pa.array(values if pa.types.is_primitive(kind) else map(_plain, values), type=kind)
 
 
 def _plain(value: object) -> object:

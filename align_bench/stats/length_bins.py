@@ -64,7 +64,8 @@ def binned_gain(policy: Answers, base: Answers) -> Gain:
     sides = [_by_prompt(side, place, edges) for side in (policy, base)]
 
     def parts(counts: Matrix) -> Matrix:
-        (p, a), (q, b) = (_in_bins(counts, shares, sums) for shares, sums in sides)
+        drawn = counts.sum(-1, keepdims=True)
+        (p, a), (q, b) = (_in_bins(counts, shares, sums, drawn) for shares, sums in sides)
         a, b = np.where(p > 0, a, b), np.where(q > 0, b, a)
         within, between = (p + q) / 2 * (a - b), (p - q) * (a + b) / 2
         return np.stack([(within + between).sum(-1), within.sum(-1), between.sum(-1)], axis=-1)
@@ -84,8 +85,8 @@ def _by_prompt(side: Answers, place: dict[Hashable, int], edges: Column) -> tupl
     return shares / answers, sums / answers
 
 
-def _in_bins(counts: Matrix, shares: Matrix, sums: Matrix) -> tuple[Matrix, Matrix]:
-    """Share of the answers in each bin, and their mean reward there (0 in an empty bin)."""
+def _in_bins(counts: Matrix, shares: Matrix, sums: Matrix, drawn: Matrix) -> tuple[Matrix, Matrix]:
+    """Share of the answers to the prompts drawn in each bin, and their mean reward there (0 in an empty bin)."""
     share, total = counts @ shares, counts @ sums
     mean = np.divide(total, share, out=np.zeros_like(total), where=share > 0)
-    return share / counts.sum(-1, keepdims=True), mean
+    return share / drawn, mean

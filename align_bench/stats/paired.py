@@ -40,7 +40,7 @@ class Difference:
 
 
 def paired_t(a: Values, b: Values, clusters: Clusters | None = None) -> Difference:
-    """Paired t-test (scipy `ttest_rel`) with Cohen's dz.
+    """Paired t-test (bit for bit scipy's `ttest_rel`, without what that does for arrays) with Cohen's dz.
 
     Where several pairs share a prompt, its standard error is clustered over prompts: statsmodels' OLS of the
     differences on a constant, with the small-sample correction and G − 1 degrees of freedom for G prompts. With one
@@ -68,11 +68,12 @@ def paired_t(a: Values, b: Values, clusters: Clusters | None = None) -> Differen
         fit = clustered_fit(differences, codes)
         low, high = fit.conf_int(0.05)[0]
         return Difference(centre, float(low), float(high), float(fit.pvalues[0]), effect, n, float(codes.max()))
-    from scipy.stats import ttest_rel
+    from scipy.special import stdtr, stdtrit
 
-    test = ttest_rel(left, right)
-    interval = test.confidence_interval(0.95)
-    return Difference(centre, float(interval.low), float(interval.high), float(test.pvalue), effect, n, float(n - 1))
+    error = float(np.sqrt(np.var(differences) * (n / (n - 1)) / n))
+    half = float(stdtrit(n - 1, 0.975)) * error
+    p = 2 * float(stdtr(n - 1, -abs(centre / error)))
+    return Difference(centre, centre - half, centre + half, p, effect, n, float(n - 1))
 
 
 def wilcoxon_p(a: Values, b: Values, clusters: Clusters | None = None) -> float | None:
@@ -115,16 +116,29 @@ def mcnemar_exact(a: Values, b: Values) -> Difference:
     only_a, only_b = int(np.sum(left > right)), int(np.sum(left < right))
     if only_a + only_b == 0:
         return Difference(mean.difference, None, None, None, None, mean.n)
-    from scipy.stats import binomtest
-
-    exact = binomtest(only_a, only_a + only_b)
-    share = exact.proportion_ci(0.95, method="exact")
+    p, *shares = _binomial_test(only_a, only_a + only_b)
     size = float(np.sum(np.abs(left - right))) / mean.n  # of the difference, if one side won every discordant pair
-    low, high, p = (2 * float(share.low) - 1) * size, (2 * float(share.high) - 1) * size, float(exact.pvalue)
+    low, high = ((2 * share - 1) * size for share in shares)
     if mean.low is not None and mean.high is not None and mean.p is not None:
         low, high, p = min(low, mean.low), max(high, mean.high), max(p, mean.p)
     opposite = (only_a - only_b) * (mean.difference or 0.0) < 0
     return Difference(mean.difference, low, high, 1.0 if opposite else p, None, mean.n)
+
+
+def _binomial_test(count: int, n: int) -> tuple[float, float, float]:
+    """The two-sided p-value at ½, and Clopper–Pearson's interval: bit for bit scipy's `binomtest`.
+
+    That one searches for the counts that are no likelier than this one, which symmetry tells here.
+    """
+    from scipy.optimize import brentq
+    from scipy.special import betainc
+    from scipy.stats import binom
+
+    less, tail = min(count, n - count), (1 - 0.95) / 2
+    p = 1.0 if 2 * count == n else min(1.0, float(binom.cdf(less, n, 0.5) + binom.sf(n - less - 1, n, 0.5)))
+    low = brentq(lambda share: betainc(count, n - count + 1, share) - tail, 0, 1) if count else 0.0
+    high = brentq(lambda share: binom.cdf(count, n, share) - tail, 0, 1) if count < n else 1.0
+    return p, float(low), float(high)
 
 
 def paired_shares(a: Values, b: Values, clusters: Clusters) -> tuple[str, Difference]:

@@ -74,7 +74,7 @@ def power_between_methods(dz: float, seed_noise: float, seeds: int, prompts: int
     if seeds < MIN_SEEDS or prompts < 2 or tests < 1:
         return None
     import numpy as np
-    from scipy import stats
+    from scipy.special import ndtr, stdtrit  # scipy.stats would take a plan a fifth of its time to import
 
     own = (1 - SHARED) / 2 / prompts  # of one method's seed mean, the noise of the prompts
     over_prompts = (SHARED + (1 - SHARED) / seeds) / prompts
@@ -85,9 +85,9 @@ def power_between_methods(dz: float, seed_noise: float, seeds: int, prompts: int
     each = over_seeds * rng.chisquare(seeds - 1, (2, DRAWS)) / (seeds - 1)
     found = np.maximum(drawn, drawn + each.sum(axis=0) - twice)
     df = found**2 / (drawn**2 / (prompts - 1) + (each**2).sum(axis=0) / (seeds - 1))
-    critical = stats.t.isf(ALPHA / tests / 2, np.maximum(df, min(seeds, prompts) - 1)) * np.sqrt(found)
+    critical = -stdtrit(np.maximum(df, min(seeds, prompts) - 1), ALPHA / tests / 2) * np.sqrt(found)
     error = (over_prompts + 2 * over_seeds - twice) ** 0.5
-    return float(np.mean(stats.norm.sf((critical - abs(dz)) / error)))
+    return float(np.mean(ndtr((abs(dz) - critical) / error)))
 
 
 def seeds_needed(dz: float, seed_noise: float, prompts: int, tests: int = 1) -> int | None:

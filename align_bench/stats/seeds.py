@@ -70,20 +70,20 @@ class MethodDifference:
         Args:
             tail: what lies beyond the bound, below ½.
         """
-        from scipy.stats import t
+        from scipy.special import stdtrit
 
-        return math.sqrt(sum(variance * float(t.isf(tail, df)) ** 2 for variance, df in self.parts))
+        return math.sqrt(sum(variance * float(stdtrit(df, tail)) ** 2 for variance, df in self.parts))
 
     def tail(self, distance: float) -> float:
         """The p-value, of one side, of a difference that lies so far above 0: the tail whose `half` that is."""
         if distance <= 0:
             return 0.5 if distance == 0 else 1 - self.tail(-distance)
         from scipy.optimize import brentq
-        from scipy.stats import t
+        from scipy.special import stdtr
 
         if len(self.parts) == 1:
             ((variance, df),) = self.parts
-            return float(t.sf(distance / math.sqrt(variance), df))
+            return float(stdtr(df, -distance / math.sqrt(variance)))
         # In logarithms, since a p-value may be as small as numbers get; beyond 1e-217 scipy's quantiles are not right.
         least = -500.0
         if self.half(math.exp(least)) <= distance:

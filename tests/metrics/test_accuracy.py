@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 
 import pytest
+from scipy.stats import binomtest
 
 from align_bench.metrics.accuracy import accuracy, correctness, gold_accuracy, longer_wins, share, tie_rate
 from align_bench.records import Estimate
@@ -67,6 +68,15 @@ def test_correctness_row_by_row() -> None:
 
 def test_longer_wins_prefers_the_longer_answer() -> None:
     assert longer_wins([10, 3, 5, 7], [4, 9, 5, 1]).value == 0.625
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 60, 1000])
+def test_a_share_has_the_interval_of_scipy(n: int) -> None:
+    for halves in {0, 1, 2, n - 1, n, n + 1, 2 * n - 1, 2 * n}:
+        low, high = (
+            binomtest(count, n).proportion_ci(0.95, method="wilson") for count in (halves // 2, (halves + 1) // 2)
+        )
+        assert share(halves / 2, n) == Estimate(halves / 2 / n, low.low, high.high, n)
 
 
 def test_gold_accuracy_and_share() -> None:

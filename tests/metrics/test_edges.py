@@ -71,6 +71,21 @@ def test_agreement_counts_prompts_that_both_judges_scored_twice() -> None:
     assert preference_agreement(three, {"w": {1: 1.0}}).value is None
 
 
+def test_agreement_is_of_the_signs_of_differences() -> None:
+    rng = random.Random(0)
+    judges: list[Scores] = [
+        {name: {prompt: float(rng.randrange(3)) for prompt in range(50)} for name in "xyz"} for _ in range(2)
+    ]
+    a, b = judges
+    gaps = [
+        [np.sign(judge[one][prompt] - judge[other][prompt]) for judge in (a, b)]
+        for one, other in ("xy", "xz", "yz")
+        for prompt in range(50)
+    ]
+    expected = mean([float(left == right) if left and right else None for left, right in gaps], [*range(50)] * 3)
+    assert preference_agreement(a, b) == expected
+
+
 def test_an_interval_of_few_prompts_that_agree_stays_a_share() -> None:
     a: Scores = {"dpo": dict.fromkeys(range(5), 1.0), "base": dict.fromkeys(range(5), 0.0)}
     b: Scores = {"dpo": {prompt: float(prompt > 0) for prompt in range(5)}, "base": {0: 1.0, 1: 0, 2: 0, 3: 0, 4: 0}}

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import random
+import re
 from collections import defaultdict
 
 import pytest
 
 from align_bench.metrics.keywords import keywords, segment
+from align_bench.metrics.scripts import UNSEGMENTED
 
 TEXTS = ["The dog saw a dog.", "A cat saw the bird", "birds and 12 dogs", "cat cat 我"]
 
@@ -51,6 +54,23 @@ def test_chinese_is_cut_into_words() -> None:
     found = [one.term for one in keywords(["北京大学的学生在学习编程。", "学生学习 Python"])]
     assert {"学生", "学习", "python", "编程"} <= set(found)
     assert "的" not in found
+
+
+def test_nothing_of_plain_english_is_cut_or_left_out() -> None:
+    every = "".join(map(chr, range(128)))
+    assert segment(UNSEGMENTED.sub(" ", every)) == every
+
+
+def test_terms_are_the_words_with_a_letter() -> None:
+    rng = random.Random(0)
+    texts = ["".join(rng.choices("ab1_é² ,-\n", k=12)) for _ in range(300)]
+    expected = {
+        word
+        for text in texts
+        for word in re.findall(r"\b\w\w+\b", text)
+        if any(letter.isalnum() and not letter.isdecimal() for letter in word)
+    }
+    assert {one.term for one in keywords(texts, top=10_000)} == expected
 
 
 def test_texts_without_a_term_have_no_keywords() -> None:

@@ -1,12 +1,21 @@
 from __future__ import annotations
 
+import random
+import re
 import statistics
 import time
 
 import pytest
 
 from align_bench.metrics.length import count_words
-from align_bench.metrics.readability import count_syllables, flesch_kincaid, mean_grade, strip_markdown
+from align_bench.metrics.readability import (
+    _MARKS,
+    _SENTENCE_END,
+    count_syllables,
+    flesch_kincaid,
+    mean_grade,
+    strip_markdown,
+)
 
 
 def test_flesch_kincaid_by_hand() -> None:
@@ -56,6 +65,16 @@ def test_count_syllables() -> None:
         4,
         1,
     ]
+
+
+def test_marks_and_ends_of_sentences_are_those_of_the_plain_patterns() -> None:
+    marks = re.compile(r"[*`~|]|(?<!\w)_++|(?<!_)_++(?!\w)")
+    ends = re.compile(r"(?<![.!?…])[.!?…]++[\"'”’)\]]*+(?:\s++|$)")
+    rng = random.Random(0)
+    for _ in range(20_000):
+        text = "".join(rng.choices('_aé *`.!… \n")', k=rng.randint(0, 9)))
+        assert _MARKS.sub("", text) == marks.sub("", text)
+        assert _SENTENCE_END.split(text) == ends.split(text)
 
 
 def test_hostile_text_takes_no_time() -> None:

@@ -4,7 +4,7 @@ import json
 import math
 import random
 import statistics
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import date
 
 import numpy as np
@@ -447,3 +447,8 @@ def test_json_ready_leaves_only_json() -> None:
         "x": [2.5],
     }
     assert json_ready(mixed) == {"1": [None, 3, True], "day": "2026-01-02", "set": ["a", "b"], "x": [2.5]}
+
+
+def test_json_ready_takes_a_record_as_its_fields() -> None:
+    done = replace(outcome(DPO, "policy"), cost=Cost(seconds=1.5, tokens=2, peak_bytes=3))
+    assert json_ready([done]) == json_ready([asdict(done)])

@@ -52,6 +52,14 @@ def test_marks_hold_every_pair_with_its_scores(run: Run, folder: Path) -> None:
         assert mark["model"] == "rm[learning_rate=1e-05]"
 
 
+def test_files_are_as_json_writes_a_list_with_an_indent_of_one(folder: Path) -> None:
+    paths = [folder / MARKS, *folder.glob("Response_of_*.json")]
+    assert len(paths) > 2
+    for path in paths:
+        text = path.read_text(encoding="utf-8")
+        assert text == json.dumps(json.loads(text), ensure_ascii=False, indent=1) + "\n"
+
+
 def test_marks_name_ties_and_missing_scores(run: Run, tmp_path: Path) -> None:
     scores = [score(RM, 0, 1.0, 1.0), score(RM, 1, None, 1.0), score(RM, 2, float("inf"), 1.0)]
     write_course_files(tmp_path, run.report(), scores, [], run.pairs[:3])

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import gc
 import json
 import math
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -127,9 +128,29 @@ def test_hostile_answers_stay_one_line_each(run: Run, tmp_path: Path) -> None:
     lines = (tmp_path / "generations.jsonl").read_bytes().decode("utf-8").split("\n")
     assert len(lines) == len(run.generations) + 1
     assert json.loads(lines[0])["scores"] == {"rm": None, "gold": 1.0}
+    assert lines[1] == json.dumps(asdict(run.generations[1]), ensure_ascii=False)
     read = read_generations(tmp_path)[0]
     assert read.text == odd.text
     assert math.isnan(read.scores["rm"])
+
+
+def test_writing_leaves_the_collector_of_cycles_as_it_was(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    monkeypatch.setattr("align_bench.report.export.write_text", lambda *_: seen.append(gc.isenabled()))
+    monkeypatch.setattr("align_bench.report.export.file_digest", lambda _: "")
+    assert gc.isenabled()
+    write_report(tmp_path, run.report(), run.rows)
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        write_report(tmp_path, run.report(), run.rows)
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+    assert seen
+    assert not any(seen)
 
 
 def test_a_failed_write_leaves_the_old_file(run: Run, tmp_path: Path) -> None:

@@ -9,9 +9,11 @@ import warnings
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
+from matplotlib.figure import Figure as MatplotlibFigure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from scipy.stats import ttest_ind
 
 from align_bench.metrics.calibration import Bin
@@ -22,7 +24,7 @@ from align_bench.report.cells import gather
 from align_bench.report.figures import all_figures
 from align_bench.report.figures.against import prompt_differences
 from align_bench.report.figures.base import Figure, Material
-from align_bench.report.plots import standalone
+from align_bench.report.plots import canvas, standalone
 from align_bench.report.plots.canvas import distinct, title_of
 from align_bench.report.plots.curves import Panel, Series, curves
 from align_bench.report.plots.looks import Look
@@ -105,6 +107,38 @@ def test_long_names_lose_their_middle_unless_they_differ_there() -> None:
     assert distinct(["dpo", f"{start}-{end}"]) == ["dpo", f"{'a' * 16}…{'z' * 17}"]
     both = [f"{start}{middle}{end}" for middle in "01"]
     assert distinct(both) == both
+
+
+def test_a_drawing_is_as_matplotlib_lays_it_out_when_it_saves(monkeypatch: pytest.MonkeyPatch) -> None:
+    look = Look("#0072b2")
+    panels = [
+        Panel(f"panel {place}", "steps", "loss", [Series(name, [0, 1, 10**place], [1, 3, 2], look) for name in "ab"])
+        for place in range(5)
+    ]
+    own = curves(panels)
+    saving: list[bool] = []
+    execute, set_layout_engine = ConstrainedLayoutEngine.execute, MatplotlibFigure.set_layout_engine
+
+    def only_when_saved(engine: ConstrainedLayoutEngine, figure: MatplotlibFigure) -> None:
+        saving.append(figure.canvas.is_saving())
+        if saving[-1]:
+            execute(engine, figure)
+
+    def kept(figure: MatplotlibFigure, layout: Literal["constrained"] | None) -> None:
+        if layout is not None:
+            set_layout_engine(figure, layout)
+
+    monkeypatch.setattr(ConstrainedLayoutEngine, "execute", only_when_saved)
+    monkeypatch.setattr(MatplotlibFigure, "set_layout_engine", kept)
+    assert curves(panels) == own
+    assert saving == [False, True]
+
+
+def test_titles_stand_where_matplotlib_would_put_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    panels = [Panel("two\nlines", "", "y", [Series("", [0, 1], [1, 2], Look("#0072b2"))]) for _ in range(4)]
+    own = curves(panels)
+    monkeypatch.delitem(canvas._STYLE, "axes.titley")
+    assert curves(panels) == own
 
 
 def test_a_title_breaks_between_words_and_loses_none() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 from scipy.stats import friedmanchisquare, ttest_1samp
+from statsmodels.stats.weightstats import DescrStatsW
 
 from align_bench.stats.equivalence import prompt_spread, tost_paired
 from align_bench.stats.paired import mcnemar_exact
@@ -32,6 +33,7 @@ def test_equivalence_is_the_worse_of_two_one_sided_tests() -> None:
         ttest_1samp(differences, 1.0, alternative="less").pvalue,
     )
     assert tost_paired(a, b, 1.0) == pytest.approx(max(sides))
+    assert tost_paired(a, b, 1.0) == DescrStatsW(np.subtract(a, b)).ttost_mean(-1.0, 1.0)[0]
     assert tost_paired([1.0], [2.0], 1.0) is None
     assert tost_paired([1.0, 2.0], [0.5, 1.5], 1.0) is None
 

@@ -6,7 +6,7 @@ import statistics
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest, ttest_rel
 from statsmodels.stats.multitest import multipletests
 
 from align_bench.stats.paired import Difference, floored, holm, mcnemar_exact, paired_t
@@ -37,6 +37,28 @@ def test_paired_t_by_its_definition() -> None:
     assert found.effect == pytest.approx(2.0 / sd, rel=1e-12)
     assert found.p == pytest.approx(t_tail(2.0 / (sd / math.sqrt(5)), 4), abs=1e-9)
     assert found.n == 5
+
+
+def test_the_tests_are_those_of_scipy() -> None:
+    rng = np.random.default_rng(0)
+    for n in (2, 3, 8, 60, 1000):
+        a, b = rng.normal(size=(2, n))
+        found, test = paired_t(a, b), ttest_rel(a, b)
+        interval = test.confidence_interval(0.95)
+        assert (found.low, found.high, found.p, found.df) == (interval.low, interval.high, test.pvalue, n - 1)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 10, 101, 1000])
+def test_mcnemar_has_the_p_and_the_interval_of_scipys_binomial_test(n: int) -> None:
+    for count in {0, 1, n // 3, n // 2, (n + 1) // 2, n - 1, n}:
+        exact = binomtest(count, n)
+        interval = exact.proportion_ci(0.95, method="exact")
+        sides = [1.0] * count + [0.0] * (n - count), [0.0] * count + [1.0] * (n - count)
+        found, paired = mcnemar_exact(*sides), paired_t(*sides)
+        ends = 2 * interval.low - 1, 2 * interval.high - 1
+        assert found.p == max(exact.pvalue, paired.p or 0.0)
+        assert found.low == min(ends[0], ends[0] if paired.low is None else paired.low)
+        assert found.high == max(ends[1], ends[1] if paired.high is None else paired.high)
 
 
 def test_swapped_sides_turn_every_sign() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy import stats
+from scipy.special import ndtr, stdtrit
 
 from align_bench.stats.power import power_between_methods, seeds_needed
 
@@ -40,6 +41,13 @@ def test_power_is_how_often_the_test_finds_the_difference(
 ) -> None:
     found = power_between_methods(dz, seed_noise, seeds, prompts, tests)
     assert found == pytest.approx(simulated(dz, seed_noise, seeds, prompts, tests), abs=0.035)
+
+
+def test_its_quantiles_and_tails_are_those_of_scipys_distributions() -> None:
+    df, x = np.linspace(1, 3000, 500), np.linspace(-9, 9, 500)
+    for alpha in (0.025, 0.025 / 61):
+        assert np.array_equal(-stdtrit(df, alpha), stats.t.isf(alpha, df))
+    assert np.array_equal(ndtr(-x), stats.norm.sf(x))
 
 
 def test_three_seeds_find_little() -> None:

@@ -98,6 +98,15 @@ def test_crossed_by_a_plain_loop(b_trained: bool, noise: float) -> None:
         assert tested.p == pytest.approx(2 * student.cdf(-abs(difference) / math.sqrt(variance), df))
 
 
+@pytest.mark.parametrize("df", [0.7, 2.0, 9.3, 1000.0])
+def test_quantiles_and_tails_are_those_of_scipy(df: float) -> None:
+    found = MethodDifference(0.3, ((0.04, df),), 3)
+    for tail in (0.4, 0.025, 1e-9, 1e-200):
+        assert found.half(tail) == math.sqrt(0.04 * student.isf(tail, df) ** 2)
+    for distance in (1e-9, 0.3, 7.0, 1e6):
+        assert found.tail(distance) == student.sf(distance / math.sqrt(0.04), df)
+
+
 @pytest.mark.parametrize("parts", [((0.04, 9.0),), ((0.03, 99.0), (0.01, 2.0))])
 def test_p_is_the_level_at_which_the_interval_touches_zero(parts: tuple[tuple[float, float], ...]) -> None:
     for difference in (0.0, 0.2, -0.5, 3.0, 40.0):

@@ -35,6 +35,7 @@ _STYLE = {
     "font.size": 9,
     "axes.titlesize": 9.5,
     "axes.titlelocation": "left",
+    "axes.titley": 1.0,  # where it is put anyway, since no ticks are above; else each layout looks for some
     "axes.labelsize": 9,
     "axes.edgecolor": MUTED,
     "axes.labelcolor": INK,
@@ -67,9 +68,16 @@ def canvas(height: float, width: float = WIDTH) -> Iterator[tuple[Figure, Callab
         height, width: inches.
     """
     import matplotlib as mpl
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     def svg() -> str:
+        # `savefig` would find the layout by drawing all of it once more.
+        FigureCanvasSVG(drawing)
+        layout = drawing.get_layout_engine()
+        assert layout is not None
+        layout.execute(drawing)
+        drawing.set_layout_engine(None)
         stream = io.StringIO()
         drawing.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
         return _slim(stream.getvalue())

@@ -61,11 +61,12 @@ def binned_gain(policy: Answers, base: Answers) -> Gain:
     place = {prompt: row for row, prompt in enumerate(prompts)}
     pooled = np.concatenate([side.lengths[[prompt in place for prompt in side.prompts]] for side in (policy, base)])
     edges = np.unique(np.quantile(pooled, np.linspace(0, 1, BINS + 1)[1:-1]))
-    sides = [_by_prompt(side, place, edges) for side in (policy, base)]
+    by_prompt = np.hstack([sums for side in (policy, base) for sums in _by_prompt(side, place, edges)])
 
     def parts(counts: Matrix) -> Matrix:
         drawn = counts.sum(-1, keepdims=True)
-        (p, a), (q, b) = (_in_bins(counts, shares, sums, drawn) for shares, sums in sides)
+        shares, rewards, base_shares, base_rewards = np.split(counts @ by_prompt, 4, axis=-1)
+        (p, a), (q, b) = _in_bins(shares, rewards, drawn), _in_bins(base_shares, base_rewards, drawn)
         a, b = np.where(p > 0, a, b), np.where(q > 0, b, a)
         within, between = (p + q) / 2 * (a - b), (p - q) * (a + b) / 2
         return np.stack([(within + between).sum(-1), within.sum(-1), between.sum(-1)], axis=-1)
@@ -85,8 +86,6 @@ def _by_prompt(side: Answers, place: dict[Hashable, int], edges: Column) -> tupl
     return shares / answers, sums / answers
 
 
-def _in_bins(counts: Matrix, shares: Matrix, sums: Matrix, drawn: Matrix) -> tuple[Matrix, Matrix]:
+def _in_bins(shares: Matrix, rewards: Matrix, drawn: Matrix) -> tuple[Matrix, Matrix]:
     """Share of the answers to the prompts drawn in each bin, and their mean reward there (0 in an empty bin)."""
-    share, total = counts @ shares, counts @ sums
-    mean = np.divide(total, share, out=np.zeros_like(total), where=share > 0)
-    return share / drawn, mean
+    return shares / drawn, np.divide(rewards, shares, out=np.zeros_like(rewards), where=shares > 0)

@@ -126,19 +126,18 @@ def mcnemar_exact(a: Values, b: Values) -> Difference:
 
 
 def _binomial_test(count: int, n: int) -> tuple[float, float, float]:
-    """The two-sided p-value at ½, and Clopper–Pearson's interval: bit for bit scipy's `binomtest`.
+    """The two-sided p-value at ½, as of scipy's `binomtest`, and Clopper–Pearson's interval.
 
     That one searches for the counts that are no likelier than this one, which symmetry tells here.
     """
-    from scipy.optimize import brentq
-    from scipy.special import betainc
+    from scipy.special import betaincinv
     from scipy.stats import binom
 
     less, tail = min(count, n - count), (1 - 0.95) / 2
     p = 1.0 if 2 * count == n else min(1.0, float(binom.cdf(less, n, 0.5) + binom.sf(n - less - 1, n, 0.5)))
-    low = brentq(lambda share: betainc(count, n - count + 1, share) - tail, 0, 1) if count else 0.0
-    high = brentq(lambda share: binom.cdf(count, n, share) - tail, 0, 1) if count < n else 1.0
-    return p, float(low), float(high)
+    low = float(betaincinv(count, n - count + 1, tail)) if count else 0.0
+    high = float(betaincinv(count + 1, n - count, 1 - tail)) if count < n else 1.0
+    return p, low, high
 
 
 def paired_shares(a: Values, b: Values, clusters: Clusters) -> tuple[str, Difference]:

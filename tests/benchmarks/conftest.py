@@ -75,7 +75,7 @@ class Copy:
 
 @pytest.fixture
 def sides_are_copies(copies: ForkServerContext, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`vs_trl.side` starts copies; that it can start a script alone is tested in test_vs_trl_sides."""
+    """`vs_trl.side` starts copies; that it starts a script alone is tested in test_vs_trl_sides."""
     instead = SimpleNamespace(
         Popen=partial(Copy, copies), PIPE=subprocess.PIPE, TimeoutExpired=subprocess.TimeoutExpired
     )

@@ -11,6 +11,7 @@ Example:
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import json
 import os
@@ -22,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -33,8 +34,10 @@ from typing import Any, TypeAlias
 
 import yaml
 
+from align_bench.data.planted import planted_questions
 from align_bench.report import figures
 from align_bench.runner.environment import environment
+from align_bench.sources import module_digest
 from align_bench.store.files import make_folder, write_atomically
 from align_bench.store.keys import file_digest
 from align_bench.store.store import MANIFEST, Store
@@ -172,22 +175,20 @@ class Bench:
         overlapping = {**suite, "name": "overlapping", "methods": [*shared, "simpo"]}
         for path, content in zip(self.suites.values(), (suite, overlapping), strict=True):
             path.write_text(yaml.safe_dump(content), encoding="utf-8")
-        for module in (*LOADED_BY_RUNS, "trl"):
-            importlib.import_module(module)
-        import torch
-
-        torch.set_num_threads(1)
         self.undisturbed = folder / "undisturbed"
-        self.expected = {}
-        for name in reversed(self.suites):
-            # A process of its own: what hangs on the order of a set would be alike in all children of this one.
-            make_folder(self.undisturbed)
-            code = "import sys; from align_bench.cli.main import main; sys.argv[0] = 'align-bench'; main()"
-            command = [sys.executable, "-c", code, *_arguments(self.suites[name])]
-            ended = subprocess.run(command, cwd=self.undisturbed, capture_output=True, text=True, check=False)
-            if ended.returncode:
-                raise BrokenError(f"the undisturbed run of {name} ended with {ended.returncode}:\n{ended.stderr}")
-            self.expected[name] = results_of(self.undisturbed, name)
+        make_folder(self.undisturbed)
+        # A process of its own: what hangs on the order of a set would be alike in all children of this one.
+        said, suites = folder / "said-undisturbed", [*reversed(self.suites.values())]
+        alone = get_context("spawn").Process(
+            target=_undisturbed, args=(self.undisturbed, said, suites, bool(figures.DRAWN))
+        )
+        said.touch()
+        alone.start()
+        _load_once((*LOADED_BY_RUNS, *(["trl"] if "trl_simpo" in suite["methods"] else [])))
+        alone.join()
+        if alone.exitcode:
+            raise BrokenError(f"an undisturbed run ended with {alone.exitcode}:\n{said.read_text(encoding='utf-8')}")
+        self.expected = {name: results_of(self.undisturbed, name) for name in self.suites}
         self.seconds = sum(artefact.cost.seconds for artefact in Store(self.undisturbed / "runs").artefacts())
         print(f"undisturbed: {self.seconds:.0f} s", flush=True)
         self.kinds = sorted(Store(self.undisturbed / "runs").kinds())
@@ -209,16 +210,12 @@ class Bench:
             command: what to do with the suite, and options.
         """
         make_folder(folder)
-        said = os.open(self.folder / f"said-{suite}-{folder.name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         child = os.fork()
         if child:
-            os.close(said)
             return child
         code = 70
         try:
-            os.dup2(said, 1)
-            os.dup2(said, 2)
-            os.chdir(folder)
+            work_in(folder, self.folder / f"said-{suite}-{folder.name}")
             code = _called(_arguments(self.suites[suite], *command), prepare)
         finally:
             sys.stdout.flush()
@@ -299,6 +296,36 @@ class Bench:
         folder = self.fresh(name)
         shutil.copytree(self.undisturbed, folder)
         return folder
+
+
+def _load_once(modules: Iterable[str]) -> None:
+    """Import, read and make here what every child of this process would otherwise for itself."""
+    for module in modules:
+        importlib.import_module(module)
+    import torch
+
+    torch.set_num_threads(1)
+    module_digest("align_bench.runner.report")  # of all sources
+    planted_questions()
+    gc.freeze()  # no child looks for garbage among what this process holds
+
+
+def _undisturbed(folder: Path, said: Path, suites: Sequence[Path], draws: bool) -> None:
+    """Run suites one after the other, and end with the exit code of the first that fails."""
+    work_in(folder, said)
+    if not draws:
+        figures.DRAWN = ()
+    for suite in suites:
+        if code := _called(_arguments(suite), None):
+            sys.exit(code)
+
+
+def work_in(folder: Path, said: Path) -> None:
+    """Let this process work in a folder, with its output in a file."""
+    output = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.chdir(folder)
 
 
 def _arguments(suite: Path, command: str = "run", *options: str) -> list[str]:

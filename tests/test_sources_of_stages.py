@@ -326,12 +326,15 @@ class Package:
         self._sources: dict[Path, Any] = {}
         self._closures: dict[str, frozenset[str]] = {}
         self._files: dict[str, Path | None] = {}
+        self._pages: dict[Path, list[Path]] = {}
         self._before = self.digests()
 
     def digests(self) -> dict[str, str]:
         with pytest.MonkeyPatch.context() as patch:
-            for name, found in (("_source", self._source), ("closure", self._closure), ("_module_file", self._file)):
-                patch.setattr(sources, name, found)
+            patch.setattr(sources, "_source", self._source)
+            patch.setattr(sources, "closure", self._closure)
+            patch.setattr(sources, "_module_file", self._file)
+            patch.setattr(sources, "_page_files", self._page_files)
             return {made: module_digest(module, package=self.folder) for made, module in MADE_BY.items()}
 
     def changed_by(self, file: Path, content: bytes) -> frozenset[str]:
@@ -365,8 +368,14 @@ class Package:
             self._files[module] = MODULE_FILE(module, package)
         return self._files[module]
 
+    def _page_files(self, folder: Path) -> list[Path]:
+        """Which they are; what they hold is read anew."""
+        if folder not in self._pages:
+            self._pages[folder] = [*PAGES(folder)]
+        return self._pages[folder]
 
-READ, CLOSURE, MODULE_FILE = sources._source, sources.closure, sources._module_file
+
+READ, CLOSURE, MODULE_FILE, PAGES = sources._source, sources.closure, sources._module_file, sources._page_files
 
 
 def _imports(content: bytes) -> Any:

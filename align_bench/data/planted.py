@@ -36,9 +36,10 @@ import hashlib
 import math
 import random
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 
 QUALITY = 4.0
 LENGTH_SCALE = 10.0
@@ -629,16 +630,27 @@ def planted(split: str, *, rows: int | None = None, seed: int = 0, bias: float |
         ValueError: If the split or the bias name is unknown, the bias is not finite, or ``rows`` is negative or
             more than the split has.
     """
+    pairs = draw_planted(split, seed=seed, bias=bias)
+    if rows is not None and not 0 <= rows <= SPLITS[split]:
+        raise ValueError(f"rows must be between 0 and {SPLITS[split]} for split {split!r}, got {rows}")
+    return list(islice(pairs, rows))
+
+
+def draw_planted(split: str, *, seed: int = 0, bias: float | str = "default") -> Iterator[PlantedPair]:
+    """The pairs of :func:`planted` one by one: whoever reads a few does not wait for all to be drawn.
+
+    Args:
+        split: as there.
+        seed: as there.
+        bias: as there.
+
+    Raises:
+        ValueError: If the split or the bias name is unknown, or the bias is not finite.
+    """
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
-    size = SPLITS[split]
-    wanted = size if rows is None else rows
-    if not 0 <= wanted <= size:
-        raise ValueError(f"rows must be between 0 and {size} for split {split!r}, got {rows}")
-    weight = bias_value(bias)
-
-    rng = _generator(split, seed)
-    return [_draw_pair(question, weight, rng) for question in rng.sample(_pool(split, seed), size)[:wanted]]
+    weight, rng = bias_value(bias), _generator(split, seed)
+    return (_draw_pair(question, weight, rng) for question in rng.sample(_pool(split, seed), SPLITS[split]))
 
 
 def _generator(split: str, seed: int) -> random.Random:

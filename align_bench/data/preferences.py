@@ -214,11 +214,10 @@ def planted_settings(source: DataSource) -> tuple[str, float]:
 
 
 def _planted_rows(source: DataSource, seed: int) -> Iterator[Preference]:
-    from align_bench.data.planted import SPLITS, planted
+    from align_bench.data.planted import draw_planted
 
     split, bias = planted_settings(source)
-    read = None if source.rows is None else min(SPLITS[split], source.skip + source.rows)  # the rest is never drawn
-    for number, pair in enumerate(planted(split, rows=read, seed=seed, bias=bias)):
+    for number, pair in enumerate(draw_planted(split, seed=seed, bias=bias)):
         prompt = (Message("user", pair.prompt),)
         yield Preference(
             pair=number,

@@ -26,7 +26,7 @@ from align_bench.testing.narrowed import narrowed
 VOCABULARY = 48
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Bench:
     """A policy, a reference and a few rows, as training has them.
 
@@ -127,6 +127,7 @@ def plain_confidence(model: Any, prompt: Sequence[int], response: Sequence[int])
     return float(torch.stack(ratios).log().mean())
 
 
+@cache  # of one bench it is the same for every method
 def pairs_by_definition(bench: Bench) -> AllPairs:
     policy, reference = _plain_columns(bench.model, bench.rows), bench.reference
     return AllPairs(
@@ -153,11 +154,13 @@ def _in_turn(chosen: Tensor, rejected: Tensor) -> Tensor:
     return torch.stack([chosen, rejected], 1).flatten()
 
 
+@cache
 def chosen_by_definition(bench: Bench) -> ReferencedChosenLogps:
     pairs = pairs_by_definition(bench)
     return ReferencedChosenLogps(pairs.chosen, pairs.chosen_tokens, pairs.ref_chosen)
 
 
+@cache
 def unpaired_by_definition(bench: Bench) -> ReferencedUnpairedLogps:
     """A chosen and a rejected answer of each row in turn."""
     policy, reference, pairs = _plain_columns(bench.model, bench.rows), bench.reference, pairs_by_definition(bench)
@@ -172,6 +175,7 @@ def unpaired_by_definition(bench: Bench) -> ReferencedUnpairedLogps:
     )
 
 
+@cache
 def scores_by_definition(bench: Bench) -> MarginPairScores:
     return MarginPairScores(
         torch.tensor([plain_score(bench.model, row.prompt, row.chosen or ()) for row in bench.rows]),

@@ -45,13 +45,15 @@ def moving_reference(subject: Subject) -> Verdict:
         straight = _trained(subject, short)
         killed = _trained(subject, short, checkpoint, killed_after=_KILLED_AFTER)
         resumed = _trained(subject, short, checkpoint)
+        moves = [(step - 1) // _EVERY * _EVERY for step in range(1, _STEPS + 1)]
+        wanted = [
+            _expected(subject, short, step, straight.models.get(moved)) for step, moved in enumerate(moves, start=1)
+        ]
         for how, references in {
             "": straight.references,
             f", killed after step {_KILLED_AFTER} and resumed": (*killed.references, *resumed.references),
         }.items():
-            for step, found in enumerate(references, start=1):
-                moved = (step - 1) // _EVERY * _EVERY
-                expected = _expected(subject, short, step, straight.models[moved - 1] if moved else None)
+            for step, (found, expected, moved) in enumerate(zip(references, wanted, moves, strict=False), start=1):
                 for name, values in found.items():
                     if not torch.allclose(values, expected[name], rtol=1e-4, atol=1e-4):
                         said_by = f"the policy after step {moved}" if moved else "the stored reference"
@@ -72,11 +74,11 @@ class _Trained:
 
     Attributes:
         references: what its loss read of the reference, by step.
-        models: copies of the model after each step.
+        models: copies of the model after the steps at which the reference moves.
     """
 
     references: list[Known]
-    models: list[Any]
+    models: dict[int, Any]
 
 
 class _KilledError(Exception):
@@ -87,7 +89,7 @@ def _trained(
     subject: Subject, algorithm: OfflineAlgorithm, checkpoint: Path | None = None, *, killed_after: int = _STEPS
 ) -> _Trained:
     """The steps of a training that begins, or goes on from its checkpoint, and is killed after that step."""
-    seen, read = _Trained([], []), list[Known]()
+    seen, read = _Trained([], {}), list[Known]()
     model = add_adapter(copy.deepcopy(subject.bench.model), Lora(r=2, alpha=4), seed=0)
 
     def watched(batch: Batch, **parameters: Scalar) -> object:
@@ -98,7 +100,8 @@ def _trained(
         if done > killed_after:
             raise _KilledError
         seen.references.append(_joined(read))
-        seen.models.append(copy.deepcopy(model).eval())
+        if done % _EVERY == 0:
+            seen.models[done] = copy.deepcopy(model).eval()
         read.clear()
 
     job = TrainingJob(

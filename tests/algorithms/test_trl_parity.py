@@ -14,6 +14,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +188,7 @@ def our_model(base: Base, precision: Precision, *, scalar: bool = False, seed: i
     return model
 
 
+@cache
 def offline(name: str) -> OfflineAlgorithm:
     """A method, or the sum of those with + between them."""
     registry = load_registry()
@@ -201,11 +203,20 @@ def our_reference(name: str, base: Base, precision: Precision, rows: Sequence[To
     algorithm = offline(name)
     if not algorithm.reference:
         return None
+    reading = algorithm.reading
+    return dict(stored(base, precision, tuple(rows), mismatched=reading.mismatched, prefix=reading.prefix))
+
+
+@cache
+def stored(
+    base: Base, precision: Precision, rows: tuple[TokenRow, ...], *, mismatched: bool, prefix: bool
+) -> Reference:
+    """What the plain base says of rows, computed once for all methods that read the same of it."""
     plain = load_policy(base, precision)
     columns = table_logps(plain, rows, max_tokens=MAX_TOKENS)
-    if algorithm.reading.mismatched:
+    if mismatched:
         columns |= mismatched_logps(plain, rows, max_tokens=MAX_TOKENS)
-    if algorithm.reading.prefix:
+    if prefix:
         columns |= prefix_logps(plain, rows, max_tokens=MAX_TOKENS)
     return columns
 

@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 
 import allocators
+import pytest
 
 
+@pytest.mark.usefixtures("sides_are_copies")
 def test_parts_are_measured_with_both_and_added(tmp_path: Path) -> None:
     small = ["--repeats", "1", "--scored-pairs", "2", "--out", str(tmp_path / "found")]
     allocators.main([*small, "--parts", "scoring"])

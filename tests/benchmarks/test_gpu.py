@@ -68,6 +68,7 @@ def bench(folder: Path, side: str, precision: str = "fp32") -> gpu_sides.DrawnBe
     )
 
 
+@pytest.mark.usefixtures("sides_are_copies")
 def test_the_command_measures_a_part_on_a_cpu_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "sizes.json"
     words = ["--tiny", "--no-tests", "--parts", "generation", "--out", str(out)]

@@ -67,9 +67,16 @@ def test_a_run_goes_on_where_it_was_stopped(monkeypatch: pytest.MonkeyPatch, tmp
 
 
 @pytest.mark.parametrize("part", scaling.AXES)
-def test_each_part_is_measured(part: str, tmp_path: Path) -> None:
+def test_each_part_is_measured(part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scaling_parts, "in_child", lambda other, *given: scaling_parts.PARTS[other](*given))
     size = scaling.AXES[part].quick[0]
     found = scaling_parts.PARTS[part](size, tmp_path)
     assert found.size == size
     assert found.seconds > 0
+    assert found.peak_bytes >= found.start_bytes > 0
+
+
+def test_a_part_is_measured_in_a_process_of_its_own(tmp_path: Path) -> None:
+    found = scaling_parts.in_child("plan seeds", 1, tmp_path)
+    assert (found.size, found.seconds > 0, found.processor_seconds > 0) == (1, True, True)
     assert found.peak_bytes >= found.start_bytes > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -116,6 +117,7 @@ def test_plain_answers_are_ours(settings: dict[str, Any]) -> None:
     assert ours["tokens"] == theirs["tokens"] <= 9 * Generate(max_new_tokens=5).max_new_tokens
 
 
+@pytest.mark.usefixtures("few_figures")  # of a suite's report, which is timed as a whole
 def test_scripts_and_suite_train_the_same_and_measure_the_same(
     settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -199,6 +201,23 @@ def test_settings_of_another_run_are_not_appended_to(tmp_path: Path, monkeypatch
         vs_trl.begun(given, vs_trl.settings_of(given))
 
 
+def test_a_side_is_a_script_in_a_process_of_its_own(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, sys\n"
+        "print('{\"heard\": ' + sys.argv[1] + '}', flush=True)\n"
+        "assert sys.stdin.readline() == 'go\\n'\n"
+        "print('{\"process\": ' + str(os.getpid()) + '}', flush=True)\n"
+        "sys.exit('no more')\n"
+    )
+    with vs_trl.side({"side": "ours"}, {}, script) as started:
+        assert started.heard() == {"heard": {"side": "ours"}}
+        assert started.turn()["process"] != os.getpid()
+        with pytest.raises(vs_trl.SideError, match="ours ended with exit code 1:\nno more"):
+            started.turn()
+
+
+@pytest.mark.usefixtures("sides_are_copies")
 def test_a_dead_side_says_why(settings: dict[str, Any]) -> None:
     broken = {**settings, "part": "rm", "side": "ours", "base": "./nowhere"}
     with vs_trl.side(broken, {}) as started, pytest.raises(vs_trl.SideError, match="does not exist"):

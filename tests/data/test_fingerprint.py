@@ -155,5 +155,5 @@ def test_the_embedded_set_is_not_made_for_its_fingerprint(monkeypatch: pytest.Mo
     def refuse(*arguments: object, **more: object) -> None:
         raise AssertionError("it makes rows")
 
-    monkeypatch.setattr("align_bench.data.planted.planted", refuse)
+    monkeypatch.setattr("align_bench.data.planted.draw_planted", refuse)
     assert len(fingerprint(DataSource("embedded/planted", split="train"))) == 64

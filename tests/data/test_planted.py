@@ -7,6 +7,7 @@ import math
 import random
 from collections import Counter
 from dataclasses import fields
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,8 @@ from align_bench.data.planted import (
     PADDED_MAX_WORDS,
     SPLITS,
     PlantedPair,
+    Question,
+    draw_planted,
     is_right,
     planted,
     planted_questions,
@@ -97,6 +100,21 @@ def test_same_seed_same_pairs_and_other_seed_other_pairs(split: str) -> None:
 def test_rows_takes_the_first_rows() -> None:
     assert planted("val", rows=17) == planted("val")[:17]
     assert planted("val", rows=0) == []
+
+
+def test_pairs_are_drawn_as_they_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, drawn = planted("val", seed=3, bias="strong"), list[Question]()
+
+    def draw(question: Question, *rest: Any) -> Any:
+        drawn.append(question)
+        return draw_pair(question, *rest)
+
+    draw_pair = module._draw_pair
+    monkeypatch.setattr(module, "_draw_pair", draw)
+    pairs = draw_planted("val", seed=3, bias="strong")
+    assert [next(pairs) for _ in range(5)] == whole[:5]
+    assert len(drawn) == 5
+    assert list(pairs) == whole[5:]
 
 
 @pytest.mark.parametrize("split", ALL_SPLITS)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -45,14 +47,14 @@ def rows(tokenizer: Any) -> Sequence[TokenRow]:
 @pytest.fixture(scope="module")
 def build(base_folder: Path, rows: Sequence[TokenRow]) -> Callable[..., dict[str, Any]]:
     """Trains one method from the same start and returns what came of it."""
-    base = find_base(str(base_folder))
+    base, registry = find_base(str(base_folder)), load_registry()
     frozen = load_policy(base, FP32)
     reference = table_logps(frozen, rows, max_tokens=512) | mismatched_logps(frozen, rows, max_tokens=512)
 
     def run(
         name: str, settings: Train = SETTINGS, *, dropout: float = 0.0, precision: Precision = FP32, **more: Any
     ) -> dict[str, Any]:
-        method = load_registry()[name].algorithm
+        method = registry[name].algorithm
         assert isinstance(method, OfflineAlgorithm)
         load = load_scorer if method.kind == "reward" else load_policy
         model = add_adapter(load(base, precision), Lora(r=4, alpha=8, dropout=dropout), seed=0)
@@ -75,6 +77,12 @@ def build(base_folder: Path, rows: Sequence[TokenRow]) -> Callable[..., dict[str
     return run
 
 
+@pytest.fixture(scope="module")
+def exact(build: Callable[..., dict[str, Any]]) -> Callable[[str], dict[str, Any]]:
+    """A training of each method in fp32, made once for all that is held to it."""
+    return cache(build)
+
+
 def assert_same(a: dict[str, Tensor], b: dict[str, Tensor], *, rtol: float = 0.0, atol: float = 0.0) -> None:
     assert a.keys() == b.keys()
     for name in a:
@@ -92,11 +100,12 @@ def test_micro_batches_do_not_change_the_training(build: Callable[..., dict[str,
 
 @pytest.mark.parametrize("storage", ["bf16", "nf4"])
 @pytest.mark.parametrize("name", METHODS)
-def test_every_method_trains_where_bf16_computes(build: Callable[..., dict[str, Any]], name: str, storage: str) -> None:
-    exact = build(name)
+def test_every_method_trains_where_bf16_computes(
+    build: Callable[..., dict[str, Any]], exact: Callable[[str], dict[str, Any]], name: str, storage: str
+) -> None:
     near = build(name, precision=Precision(storage, "bfloat16", "cpu"))
     tolerance = 0.05 if storage == "bf16" else 0.5
-    assert near["log"].steps[0]["loss"] == pytest.approx(exact["log"].steps[0]["loss"], rel=tolerance)
+    assert near["log"].steps[0]["loss"] == pytest.approx(exact(name)["log"].steps[0]["loss"], rel=tolerance)
     assert {weight.dtype for weight in near["weights"].values()} == {torch.float32}
     assert near["log"].steps[-1]["gradient_norm"] > 0
 
@@ -156,28 +165,48 @@ def flipped(data: bytes) -> bytes:
     return data[:place] + bytes([data[place] ^ 0x40]) + data[place + 1 :]
 
 
-@pytest.mark.parametrize("damaged", [1, 2])
-@pytest.mark.parametrize("damage", [emptied, cut, flipped])
-def test_a_damaged_checkpoint_is_said_and_training_goes_on_from_the_one_before(
-    build: Callable[..., dict[str, Any]], tmp_path: Path, damage: Callable[[bytes], bytes], damaged: int
-) -> None:
-    settings = SETTINGS.model_copy(update={"epochs": 2, "checkpoint_minutes": 1e-9})
-    straight = build("dpo", settings)
-    checkpoint = tmp_path / "checkpoint.pt"
+CHECKPOINTED = SETTINGS.model_copy(update={"epochs": 2, "checkpoint_minutes": 1e-9})
+
+
+@pytest.fixture(scope="module")
+def straight(build: Callable[..., dict[str, Any]]) -> dict[str, Any]:
+    """The training that nothing disturbs."""
+    return build("dpo", CHECKPOINTED)
+
+
+@pytest.fixture(scope="module")
+def killed(build: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the checkpoints of the same, killed at its fourth step."""
+    folder = tmp_path_factory.mktemp("killed")
 
     def kill(done: int, total: int, note: str = "") -> None:
         if done == 4:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build("dpo", settings, checkpoint=checkpoint, update=kill)
+        build("dpo", CHECKPOINTED, checkpoint=folder / "checkpoint.pt", update=kill)
+    return folder
+
+
+@pytest.mark.parametrize("damaged", [1, 2])
+@pytest.mark.parametrize("damage", [emptied, cut, flipped])
+def test_a_damaged_checkpoint_is_said_and_training_goes_on_from_the_one_before(
+    build: Callable[..., dict[str, Any]],
+    straight: dict[str, Any],
+    killed: Path,
+    tmp_path: Path,
+    damage: Callable[[bytes], bytes],
+    damaged: int,
+) -> None:
+    shutil.copytree(killed, tmp_path, dirs_exist_ok=True)
+    checkpoint = tmp_path / "checkpoint.pt"
     for file in [checkpoint, tmp_path / "checkpoint.pt.previous"][:damaged]:
         file.write_bytes(damage(file.read_bytes()))
     steps: list[int] = []
     said: list[str] = []
     resumed = build(
         "dpo",
-        settings,
+        CHECKPOINTED,
         checkpoint=checkpoint,
         update=lambda done, total, note="": steps.append(done),
         say=said.append,

@@ -6,5 +6,5 @@ import gc
 
 from align_bench.sources import closure
 
-closure("align_bench.cli.main")  # reads and parses all of the package's files, whose digests are in keys
+closure("align_bench.runner.run")  # reads and parses the files whose digests are in keys
 gc.freeze()  # so that no collection of a copy looks through the libraries

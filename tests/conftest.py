@@ -144,7 +144,10 @@ def base_folder(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Pat
 
 @pytest.fixture(scope="session")
 def small_suite(base_folder: Path) -> dict[str, Any]:
-    """A suite that runs in seconds, as its YAML would be read."""
+    """A suite that runs in seconds, as its YAML would be read.
+
+    It audits no reward model, which takes a sixth of a small run; tests that look at audits add `audit`.
+    """
     return {
         "name": "small",
         "base": str(base_folder),
@@ -157,6 +160,7 @@ def small_suite(base_folder: Path) -> dict[str, Any]:
         "judge": {"method": "rm", "data": {"path": "embedded/planted", "rows": 24}},
         "train": {"batch_size": 8, "max_length": 128},
         "generate": {"prompts": 8, "max_new_tokens": 6},
+        "audit": {"pairs": 0},
         "methods": ["rm", "dpo"],
     }
 

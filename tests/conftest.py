@@ -17,9 +17,13 @@ import torch
 import yaml
 from faults import LOADED_BY_RUNS
 
+from align_bench.data import planted
+from align_bench.data.planted import PlantedPair
 from align_bench.plugins import registry
 from align_bench.plugins.modules import PluginFiles
 from align_bench.plugins.registry import Plugin
+from tests import commands
+from tests.commands import Command, StartCommand
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -56,9 +60,14 @@ def _short_work() -> Iterator[None]:
     """What every run does, and no test looks at, is done quickly.
 
     Nothing waits for the disk (what was written outlives a killed process all the same); built-in methods, which no
-    test edits, are read once; and the machine's speed is measured on small matrices, bf16 being slow on many CPUs.
+    test edits, are read once; embedded pairs are drawn once, 3000 of them for a few rows; and the machine's speed is
+    measured on small matrices, bf16 being slow on many CPUs.
     """
-    original = registry._methods
+    original, drawn = registry._methods, planted.planted
+
+    @cache
+    def pairs(split: str, **options: Any) -> tuple[PlantedPair, ...]:
+        return tuple(drawn(split, **options))
 
     @cache
     def built_in(path: Path) -> tuple[Plugin, ...]:
@@ -71,6 +80,7 @@ def _short_work() -> Iterator[None]:
         patch.setattr(os, "fsync", lambda descriptor: None)
         patch.setattr(registry, "_methods", methods)
         patch.setattr("align_bench.models.peak._SIDE", 256)
+        patch.setattr(planted, "planted", lambda split, **options: [*pairs(split, **options)])
         yield
 
 
@@ -90,8 +100,6 @@ def tokenizer() -> Any:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    from align_bench.data.planted import planted
-
     special = ["<|pad|>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>"]
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -100,7 +108,7 @@ def tokenizer() -> Any:
     trainer = trainers.BpeTrainer(
         vocab_size=400, special_tokens=special, initial_alphabet=alphabet, show_progress=False
     )
-    bpe.train_from_iterator([f"{pair.prompt} {pair.chosen}" for pair in planted("train", rows=100)], trainer)
+    bpe.train_from_iterator([f"{pair.prompt} {pair.chosen}" for pair in planted.planted("train", rows=100)], trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=bpe, eos_token="<|end|>", pad_token="<|pad|>", chat_template=TEMPLATE
     )
@@ -136,7 +144,10 @@ def base_folder(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Pat
 
 @pytest.fixture(scope="session")
 def small_suite(base_folder: Path) -> dict[str, Any]:
-    """A suite that runs in seconds, as its YAML would be read."""
+    """A suite that runs in seconds, as its YAML would be read.
+
+    It audits no reward model, which takes a sixth of a small run; tests that look at audits add `audit`.
+    """
     return {
         "name": "small",
         "base": str(base_folder),
@@ -149,6 +160,7 @@ def small_suite(base_folder: Path) -> dict[str, Any]:
         "judge": {"method": "rm", "data": {"path": "embedded/planted", "rows": 24}},
         "train": {"batch_size": 8, "max_length": 128},
         "generate": {"prompts": 8, "max_new_tokens": 6},
+        "audit": {"pairs": 0},
         "methods": ["rm", "dpo"],
     }
 
@@ -169,18 +181,33 @@ def write_suite(tmp_path: Path, small_suite: dict[str, Any]) -> Callable[..., Pa
 
 @pytest.fixture(scope="session")
 def copies() -> ForkServerContext:
-    """Starts processes as copies of one that has imported what runs need, and done nothing else.
+    """Starts processes as copies of one that has imported what runs need, and done nothing but what is in warm.py.
 
     Importing takes a new process longer than all the work that tests give it.
     """
-    multiprocessing.set_forkserver_preload(list(LOADED_BY_RUNS))
+    multiprocessing.set_forkserver_preload([*LOADED_BY_RUNS, "tests.warm"])
     return multiprocessing.get_context("forkserver")
+
+
+@pytest.fixture
+def start_command(copies: ForkServerContext, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartCommand]:
+    """Starts `align-bench` in a copy; see `commands.start`. None outlives its test."""
+    started: list[Command] = []
+
+    def start(*arguments: str, **options: Any) -> Command:
+        started.append(commands.start(copies, tmp_path_factory.mktemp("command"), arguments, **options))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.process.kill()
+        one.process.join()
 
 
 KILLED = """
 import os, signal
-import torch
-torch.set_num_threads(1)
+from tests.commands import short_work
+short_work()
 from contextlib import contextmanager
 from pathlib import Path
 from align_bench.planning.inputs import prepare

@@ -22,6 +22,7 @@ from align_bench.suite.models import TrainedJudge
 
 pytestmark = pytest.mark.usefixtures("few_figures")
 
+PROMPTS = 30
 METHODS = ["rm", "poe_rm", "robust_rm", "dpo", "kto", "simpo", "orpo", "ppo"]
 # What makes it small enough for a test, and nothing else.
 SMALL = (
@@ -36,7 +37,7 @@ SMALL = (
 def course(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two files of the course's columns: each question several times, the choice as a text in one, an equal pair."""
     folder = tmp_path_factory.mktemp("course")
-    pairs = planted("train", rows=60)
+    pairs = planted("train", rows=PROMPTS)
     rows = [
         {
             "question": pair.prompt,
@@ -112,11 +113,11 @@ def test_it_asks_for_the_courses_model_and_files(monkeypatch: pytest.MonkeyPatch
 def test_judge_and_test_pairs_are_cut_from_train_by_prompt(course: Path) -> None:
     rows = prepared().inputs.rows
     prompts = {split: {row.prompt for row in rows[split].read().rows} for split in ("train", "judge", "test")}
-    assert sum(map(len, prompts.values())) == len(set.union(*prompts.values())) == 60
+    assert sum(map(len, prompts.values())) == len(set.union(*prompts.values())) == PROMPTS
     assert min(map(len, prompts.values())) > 0
     assert len(prompts["train"]) > len(prompts["judge"]) > len(prompts["test"])
     kept = sum(len(rows[split].read().rows) for split in prompts)
-    assert kept == 180, "every row is in one of them, but for the pair of equal answers"
+    assert kept == 3 * PROMPTS, "every row is in one of them, but for the pair of equal answers"
     (judge,) = load_suite("assignment-qwen").judge
     assert isinstance(judge, TrainedJudge)
     assert judge.data.path == str(course / "train_30k.parquet")

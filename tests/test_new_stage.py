@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
+import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,8 @@ from typing import Any
 
 import pytest
 import yaml
+
+from tests.commands import Command, StartCommand
 
 ROOT = Path(__file__).parents[1]
 NAME = "verbosity"
@@ -82,30 +82,22 @@ class Grown:
 
     folder: Path
     suite: Path
+    start_command: StartCommand
 
     @property
     def runs(self) -> Path:
         return self.folder / "runs"
 
-    def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
-        """A command of the copy, in a folder of its own."""
-        code = "from align_bench.cli.main import main; main()"
-        variables = {**os.environ, "PYTHONPATH": str(self.folder), "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
-        return subprocess.Popen(
-            [sys.executable, "-c", code, *arguments],
-            cwd=self.folder,
-            env={**variables, **environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+    def start(self, *arguments: str, **environment: str) -> Command:
+        """A command of the copy, in its folder."""
+        variables = {"COLUMNS": "200", **environment}
+        return self.start_command(*arguments, cwd=self.folder, packages=self.folder, environment=variables)
 
-    def call(self, *arguments: str) -> tuple[str, str]:
-        """What a command printed, and what it showed beside."""
-        process = self.start(*arguments)
-        printed, shown = process.communicate(timeout=300)
-        assert process.returncode == 0, shown
-        return printed, shown
+    def call(self, *arguments: str) -> str:
+        """What a command of the copy printed."""
+        command = self.start(*arguments)
+        assert command.wait() == 0, command.said
+        return command.printed
 
     def stages_of_run(self) -> list[str]:
         """The kinds of what a run has made, in the order in which it was stored."""
@@ -118,9 +110,9 @@ class Grown:
         return sorted((self.runs / kind).glob("*/manifest.json"))
 
 
-@pytest.fixture(scope="module")
-def grown(tmp_path_factory: pytest.TempPathFactory, small_suite: dict[str, Any]) -> Grown:
-    folder = tmp_path_factory.mktemp("grown")
+@pytest.fixture
+def grown(tmp_path: Path, small_suite: dict[str, Any], start_command: StartCommand) -> Grown:
+    folder = tmp_path
     shutil.copytree(ROOT / "align_bench", folder / "align_bench", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("algorithms", "suites"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -135,7 +127,7 @@ def grown(tmp_path_factory: pytest.TempPathFactory, small_suite: dict[str, Any])
     suite = folder / "grown.yaml"
     small = {**small_suite, "name": "grown", "judge": "gold", "methods": ["dpo"], "generate": generate}
     suite.write_text(yaml.safe_dump(small), encoding="utf-8")
-    return Grown(folder, suite)
+    return Grown(folder, suite, start_command)
 
 
 def test_its_name_is_nowhere_else(grown: Grown) -> None:
@@ -152,19 +144,16 @@ def test_its_name_is_nowhere_else(grown: Grown) -> None:
 
 def test_it_is_planned_shown_run_stored_and_resumed(grown: Grown) -> None:
     """One test, for each part goes on from the one before it."""
-    planned, _ = grown.call("plan", str(grown.suite))
+    planned = grown.call("plan", str(grown.suite))
     heading, row = plan_row(planned, "dpo")
     assert row[heading.index("words said")].startswith("~")
     assert plan_row(planned, "base")[1][heading.index("words said")] == "–", "it is not asked for there"
 
     killed = grown.start("run", str(grown.suite), WAITS="1")
-    try:
-        half = wait_for(grown.runs / ".writing", f"{NAME}-*/words.json", killed)
-        assert len(json.loads(half.read_text(encoding="utf-8"))) == 2
-    finally:
-        killed.kill()
-        killed.communicate()
-    assert killed.returncode == -9
+    half = wait_for(grown.runs / ".writing", f"{NAME}-*/words.json", killed)
+    assert len(json.loads(half.read_text(encoding="utf-8"))) == 2
+    killed.process.kill()
+    assert killed.wait() == -signal.SIGKILL
     assert not grown.stored(NAME)
     before = {path: json.loads(path.read_bytes()) for path in grown.runs.glob("*/*/manifest.json")}
     assert {manifest["kind"] for manifest in before.values()} >= {"tokens", "adapter", "generations"}
@@ -179,7 +168,7 @@ def test_it_is_planned_shown_run_stored_and_resumed(grown: Grown) -> None:
     assert not list((grown.runs / ".writing").iterdir())
 
     assert grown.stages_of_run() == []
-    heading, row = plan_row(grown.call("plan", str(grown.suite))[0], "dpo")
+    heading, row = plan_row(grown.call("plan", str(grown.suite)), "dpo")
     assert row[heading.index("words said")] == "stored"
 
 
@@ -191,12 +180,12 @@ def plan_row(planned: str, cell: str) -> tuple[list[str], list[str]]:
     return rows[heading], next(row for row in rows[heading:] if row[:1] == [cell])
 
 
-def wait_for(folder: Path, pattern: str, process: subprocess.Popen[str]) -> Path:
+def wait_for(folder: Path, pattern: str, command: Command) -> Path:
     """The file of a running process that holds two numbers."""
     for _ in range(3000):
         for path in folder.glob(pattern):
             if path.read_text(encoding="utf-8").count(",") == 1:
                 return path
-        assert process.poll() is None, process.communicate()
+        assert command.running(), command.said
         time.sleep(0.1)
     raise AssertionError(f"no {pattern} in {folder}")

@@ -17,6 +17,8 @@ from align_bench.runner.progress import NoProgress
 from align_bench.runner.run import Folders, run
 from align_bench.suite.load import load_suite
 
+pytestmark = pytest.mark.usefixtures("few_figures")
+
 HEAVY = (
     "torch",
     "transformers",

@@ -16,6 +16,8 @@ from align_bench.plugins.registry import load_file
 from align_bench.suite.load import builtin_folder
 from align_bench.testing import SECTIONS, check_algorithm
 
+pytestmark = pytest.mark.usefixtures("few_figures")
+
 PAGE = builtin_folder("algorithms") / "README.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 BLOCKS: list[tuple[str, str]] = re.findall(r"^```(\w+)\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)

@@ -20,9 +20,12 @@ from typer.testing import CliRunner
 from align_bench.cli import interrupts, run
 from align_bench.cli.main import app
 from align_bench.cli.progress import progress_bars
+from tests.commands import StartCommand
 
 
-def test_a_terminated_run_goes_on_where_it_stopped(write_suite: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_terminated_run_goes_on_where_it_stopped(
+    write_suite: Callable[..., Path], tmp_path: Path, start_command: StartCommand
+) -> None:
     long = {"batch_size": 8, "max_length": 128, "epochs": 2000}
     suite = write_suite(methods=["rm"], train=long)
     command = [sys.executable, "-m", "align_bench", "run", str(suite)]
@@ -36,12 +39,12 @@ def test_a_terminated_run_goes_on_where_it_stopped(write_suite: Callable[..., Pa
     assert "Traceback" not in said
     assert re.search(r"^terminated in (judge|rm): train", said, re.MULTILINE), said
     assert f"go on where it stopped: align-bench run {suite}" in said
-    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as run:
-        assert run.stderr is not None
-        found = next(line for line in run.stderr if "results are stored" in line)
-        run.kill()
-    assert " of " in found
-    assert "the rest takes about" in found
+    again = start_command("run", str(suite), cwd=tmp_path)
+    while not (found := [line for line in again.said.splitlines() if "results are stored" in line]):
+        assert again.running(), again.said
+        time.sleep(0.05)
+    assert " of " in found[0]
+    assert "the rest takes about" in found[0]
 
 
 def test_an_interrupt_between_stages_says_after_which(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,7 +48,7 @@ def make(path: Path) -> Prepared:
 @pytest.fixture
 def prepared(write_suite: Write) -> Prepared:
     """A suite of all data kinds."""
-    return make(write_suite(methods=["rm", "dpo", "kto", "simpo"]))
+    return make(write_suite(methods=["rm", "dpo", "kto", "simpo"], audit={"pairs": 20}))
 
 
 @pytest.fixture

@@ -13,6 +13,8 @@ from align_bench.cli.main import app
 from align_bench.report.export import read_report
 from align_bench.report.schema import Metrics
 
+pytestmark = pytest.mark.usefixtures("few_figures")
+
 Write = Callable[..., Path]
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from align_bench.runner.execution import Execution
 from align_bench.runner.results import Results
 from align_bench.stages.train import Train
 from align_bench.store.store import Store
+from tests.commands import StartCommand
 from tests.runner.test_jobs import Killer, events, eventually, gone, walked, written
 from tests.runner.test_run import Recorder
 
@@ -90,27 +89,19 @@ def test_a_cell_of_two_processes_is_that_of_one_and_outlives_a_kill(
     assert found.cost.tokens == expected.cost.tokens
 
 
-def test_nothing_runs_on_after_an_interrupt(small_suite: dict[str, Any], tmp_path: Path) -> None:
+def test_nothing_runs_on_after_an_interrupt(
+    small_suite: dict[str, Any], tmp_path: Path, start_command: StartCommand
+) -> None:
+    """Of a command whose helper starts anew, as a user's does."""
     long = {"batch_size": 8, "max_length": 128, "epochs": 9000, "processes": 2}
     suite = written(tmp_path / "suite", small_suite, methods=["simpo"], train=long)
     log = tmp_path / "events.jsonl"
-    program = (  # a shell that starts tests in the background lets them ignore what Ctrl-C sends
-        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); sys.argv[0] = 'align-bench'; "
-        "from align_bench.cli.main import main; main()"
-    )
-    command = [sys.executable, "-c", program, "run", str(suite), "--json-log", str(log)]
-    with subprocess.Popen(
-        command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True
-    ) as run:
-        try:
-            eventually(lambda: any(one["event"] == "progress" and one["cell"] == "simpo" for one in events(log)))
-            helping = psutil.Process(run.pid).children(recursive=True)
-            assert helping
-            os.killpg(run.pid, signal.SIGINT)  # as a terminal sends it: to all of them
-            _, said = run.communicate(timeout=120)
-        finally:
-            run.kill()
+    run = start_command("run", str(suite), "--json-log", str(log), cwd=tmp_path, spawns=True)
+    eventually(lambda: any(one["event"] == "progress" and one["cell"] == "simpo" for one in events(log)))
+    helping = psutil.Process(run.pid).children(recursive=True)
+    assert helping
+    os.killpg(run.pid, signal.SIGINT)  # as a terminal sends it: to all of them
+    assert run.wait() == 128 + signal.SIGINT
     eventually(lambda: gone(helping))
-    assert run.returncode == 128 + signal.SIGINT
-    assert "Traceback" not in said
-    assert "go on where it stopped" in said
+    assert "Traceback" not in run.said
+    assert "go on where it stopped" in run.said

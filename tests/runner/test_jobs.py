@@ -34,6 +34,7 @@ from align_bench.stages.stage import Stage
 from align_bench.store.keys import file_digest
 from align_bench.store.store import MANIFEST, Store
 from align_bench.suite.load import load_suite
+from tests.commands import StartCommand
 from tests.runner.test_run import Recorder, named_by_the_user
 
 FAILS = '''
@@ -150,28 +151,21 @@ def untimed(log: Path) -> str:
     return re.sub(r'"seconds": [^,}]+', "", log.read_text(encoding="utf-8"))
 
 
-def test_nothing_runs_on_after_an_interrupt(small_suite: dict[str, Any], tmp_path: Path) -> None:
+def test_nothing_runs_on_after_an_interrupt(
+    small_suite: dict[str, Any], tmp_path: Path, start_command: StartCommand
+) -> None:
     long = {"batch_size": 8, "max_length": 128, "epochs": 9000}
     suite = written(tmp_path / "suite", small_suite, methods=["rm", "simpo"], train=long)
     log = tmp_path / "events.jsonl"
-    program = (  # a shell that starts tests in the background lets them ignore what Ctrl-C sends
-        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); sys.argv[0] = 'align-bench'; "
-        "from align_bench.cli.main import main; main()"
-    )
-    command = [sys.executable, "-c", program, "run", str(suite), "--jobs", "2", "--json-log", str(log)]
-    with subprocess.Popen(
-        command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True
-    ) as run:
-        try:
-            eventually(lambda: {one["cell"] for one in events(log) if one["event"] == "progress"} >= {"rm", "simpo"})
-            workers = psutil.Process(run.pid).children(recursive=True)
-            assert len(workers) >= 2
-            os.killpg(run.pid, signal.SIGINT)  # as a terminal sends it: to the workers, too
-            _, said = run.communicate(timeout=120)
-        finally:
-            run.kill()
+    run = start_command("run", str(suite), "--jobs", "2", "--json-log", str(log), cwd=tmp_path)
+    eventually(lambda: {one["cell"] for one in events(log) if one["event"] == "progress"} >= {"rm", "simpo"})
+    workers = run.workers()
+    assert len(workers) >= 2
+    for process in (psutil.Process(run.pid), *workers):  # as a terminal sends it: to the workers, too
+        process.send_signal(signal.SIGINT)
+    assert run.wait() == 128 + signal.SIGINT
     eventually(lambda: gone(workers))
-    assert run.returncode == 128 + signal.SIGINT
+    said = run.said
     assert "Traceback" not in said
     (line,) = [line for line in said.splitlines() if line.startswith("interrupted in ")]
     assert "rm: train, at " in line

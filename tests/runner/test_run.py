@@ -104,6 +104,7 @@ def whole(small_suite: dict[str, Any], tmp_path_factory: pytest.TempPathFactory)
     suite = {
         **small_suite,
         "generate": {"prompts": 8, "max_new_tokens": 6, "temperature": 1.0},
+        "audit": {"pairs": 20},
         "methods": ["rm", {"dpo": {"learning_rate": 1e-2}}, "kto", "simpo", "orpo"],
     }
     path = root / "suite" / "small.yaml"
@@ -612,7 +613,7 @@ def test_reward_models_on_one_base_start_from_the_heads_of_their_seeds(
 
 def test_a_run_of_some_methods_audits_the_judge_and_no_other_reward_model(write_suite: Any, folders: Folders) -> None:
     progress = Recorder()
-    execute(write_suite(methods=["rm", "dpo"]), folders, progress, methods=["dpo"])
+    execute(write_suite(methods=["rm", "dpo"], audit={"pairs": 20}), folders, progress, methods=["dpo"])
     assert [stage for stage in progress.stages if stage.endswith(": audit")] == ["judge: audit"]
 
 
@@ -677,7 +678,11 @@ def test_the_whole_way_equals_a_hand_made_one(whole: Whole) -> None:
         assert row.chosen_tokens == len(both) - len(prompt)
 
 
-KILLED = {"methods": ["dpo"], "train": {"batch_size": 8, "max_length": 128, "checkpoint_minutes": 1e-9}}
+KILLED = {
+    "methods": ["dpo"],
+    "audit": {"pairs": 20},
+    "train": {"batch_size": 8, "max_length": 128, "checkpoint_minutes": 1e-9},
+}
 
 
 @pytest.fixture(scope="module")

@@ -47,6 +47,7 @@ def whole(small_suite: dict[str, Any], tmp_path_factory: pytest.TempPathFactory)
         **small_suite,
         "judge": {**small_suite["judge"], "parameters": {"learning_rate": 1e-2}, "seed": 4, "ensemble": ensemble},
         "evaluate": {"epsilons": [0.001, 0.5]},
+        "audit": {"pairs": 20},
         "methods": ["rm", "poe_rm", "robust_rm", "odin_rm", "dpo"],
     }
     path = root / "small.yaml"
@@ -200,7 +201,7 @@ def test_policies_learn_online_from_the_suites_rewards(small_suite: dict[str, An
 def test_reward_models_alone_are_run_without_answers(small_suite: dict[str, Any], tmp_path: Path) -> None:
     given = {name: value for name, value in small_suite.items() if name not in ("judge", "generate")}
     path = tmp_path / "small.yaml"
-    path.write_text(yaml.safe_dump({**given, "methods": ["rm", "poe_rm"]}), encoding="utf-8")
+    path.write_text(yaml.safe_dump({**given, "audit": {"pairs": 20}, "methods": ["rm", "poe_rm"]}), encoding="utf-8")
     prepared, folders = (
         prepare(load_suite(str(path)), load_registry()),
         Folders(tmp_path / "runs", tmp_path / "out"),

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from align_bench.runner.tracking import Trackers, Tracking
 from align_bench.stages.train import Trained
 from align_bench.store.store import Store
 from align_bench.suite.load import load_suite
+from tests.commands import StartCommand
 from tests.runner.test_run import Recorder, execute, numbers
 
 SECRET = "sesame-0451"
@@ -34,6 +34,7 @@ NAME = "recorder"
 # A package of trackio's name: accelerate's own class calls it, in any process.
 PRETENDER = """
 import json, os
+RECORD = os.path.join(os.path.dirname(__file__), "record.jsonl")
 def init(project, name, **options):
     global config
     run = Run(name)
@@ -46,10 +47,10 @@ class Run:
     def __init__(self, name):
         self.name = name
     def log(self, values, step=None):
-        with open(os.environ["RECORD"], "a") as file:
+        with open(RECORD, "a") as file:
             file.write(json.dumps([self.name, step, sorted(values)]) + "\\n")
     def log_artifact(self, folder, name, type):
-        with open(os.environ["RECORD"], "a") as file:
+        with open(RECORD, "a") as file:
             file.write(json.dumps([self.name, "artefact", os.listdir(folder)]) + "\\n")
     def finish(self):
         pass
@@ -282,33 +283,15 @@ def test_nothing_leaves_the_machine_unless_the_environment_says_so(
     assert sum(bool(kind(tmp_path, "small").destination) for kind in KINDS.values()) == 3
 
 
-TRACKED = """
-import multiprocessing, os, sys
-sys.path.insert(0, str(folder / "packages"))
-os.environ.update(PYTHONPATH=str(folder / "packages"), RECORD=str(record))
-sys.argv = ["align-bench", *arguments]
-sys.stderr = (folder / "said").open("w")
-from align_bench.cli.main import main
-from align_bench.runner import processes
-processes.CONTEXT = multiprocessing.get_context("forkserver")
-main()
-"""
-
-
-def test_workers_track_too(write_suite: Callable[..., Path], copies: ForkServerContext, tmp_path: Path) -> None:
-    (tmp_path / "packages").mkdir()
-    (tmp_path / "packages" / "trackio.py").write_text(PRETENDER, encoding="utf-8")
-    record = tmp_path / "record.jsonl"
-    folders = ["--runs", str(tmp_path / "runs"), "--reports", str(tmp_path / "reports")]
+def test_workers_track_too(write_suite: Callable[..., Path], start_command: StartCommand, tmp_path: Path) -> None:
+    packages = tmp_path / "packages"
+    packages.mkdir()
+    (packages / "trackio.py").write_text(PRETENDER, encoding="utf-8")
     suite = write_suite(methods=["dpo", "simpo"])
-    arguments = ["run", str(suite), *folders, "--jobs", "2", "--track", "trackio"]
-    known = {"folder": tmp_path, "record": record, "arguments": arguments}
-    command = copies.Process(target=exec, args=(TRACKED, known))
-    command.start()
-    command.join()
-    said = (tmp_path / "said").read_text(encoding="utf-8")
-    assert command.exitcode == 0, said
-    assert "--track" not in said
+    command = start_command("run", str(suite), "--jobs", "2", "--track", "trackio", cwd=tmp_path, packages=packages)
+    assert command.wait() == 0, command.said
+    assert "--track" not in command.said
+    record = packages / "record.jsonl"
     lines = [json.loads(line) for line in record.read_text(encoding="utf-8").splitlines()]
     seen = {run.partition(" ")[0]: [step for name, step, _ in lines if name == run] for run, _, _ in lines}
     assert seen == {"judge": [1, 2, 3], "dpo": [1, 2, 3], "simpo": [1, 2, 3], "report": [None, "artefact"]}

@@ -167,6 +167,7 @@ def suite(small_suite: dict[str, Any]) -> dict[str, Any]:
         "judge": None,
         "train": {"batch_size": 4, "max_length": 128},
         "generate": {"prompts": 2, "max_new_tokens": 2},
+        "audit": {"pairs": 20},
         "tune": {"trials": 3, "holdout": 0.3, "seed": 1},
         "methods": METHODS,
     }

@@ -27,7 +27,7 @@ from tests.runner.test_run import Recorder, execute
 def ran(small_suite: dict[str, object], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Folders]:
     root = tmp_path_factory.mktemp("verified")
     path = root / "small.yaml"
-    path.write_text(json.dumps({**small_suite, "methods": ["dpo"]}), encoding="utf-8")
+    path.write_text(json.dumps({**small_suite, "audit": {"pairs": 20}, "methods": ["dpo"]}), encoding="utf-8")
     folders = Folders(root / "runs", root / "reports")
     execute(path, folders)
     return path, folders

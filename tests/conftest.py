@@ -17,8 +17,6 @@ import torch
 import yaml
 from faults import LOADED_BY_RUNS
 
-from align_bench.data import planted
-from align_bench.data.planted import PlantedPair
 from align_bench.plugins import registry
 from align_bench.plugins.modules import PluginFiles
 from align_bench.plugins.registry import Plugin
@@ -55,19 +53,14 @@ def _collections_are_short() -> None:
     gc.freeze()
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _short_work() -> Iterator[None]:
+def pytest_configure(config: pytest.Config) -> None:
     """What every run does, and no test looks at, is done quickly.
 
     Nothing waits for the disk (what was written outlives a killed process all the same); built-in methods, which no
-    test edits, are read once; embedded pairs are drawn once, 3000 of them for a few rows; and the machine's speed is
-    measured on small matrices, bf16 being slow on many CPUs.
+    test edits, are read once, for lists of parameters too; and the machine's speed is measured on small matrices, bf16
+    being slow on many CPUs.
     """
-    original, drawn = registry._methods, planted.planted
-
-    @cache
-    def pairs(split: str, **options: Any) -> tuple[PlantedPair, ...]:
-        return tuple(drawn(split, **options))
+    original = registry._methods
 
     @cache
     def built_in(path: Path) -> tuple[Plugin, ...]:
@@ -76,12 +69,11 @@ def _short_work() -> Iterator[None]:
     def methods(path: Path, origin: str, files: PluginFiles, package: str | None = None) -> tuple[Plugin, ...]:
         return built_in(path) if origin == "built-in" else original(path, origin, files, package)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda descriptor: None)
-        patch.setattr(registry, "_methods", methods)
-        patch.setattr("align_bench.models.peak._SIDE", 256)
-        patch.setattr(planted, "planted", lambda split, **options: [*pairs(split, **options)])
-        yield
+    patch = pytest.MonkeyPatch()
+    config.add_cleanup(patch.undo)
+    patch.setattr(os, "fsync", lambda descriptor: None)
+    patch.setattr(registry, "_methods", methods)
+    patch.setattr("align_bench.models.peak._SIDE", 256)
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +92,8 @@ def tokenizer() -> Any:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
+    from align_bench.data.planted import planted
+
     special = ["<|pad|>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>"]
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -108,7 +102,7 @@ def tokenizer() -> Any:
     trainer = trainers.BpeTrainer(
         vocab_size=400, special_tokens=special, initial_alphabet=alphabet, show_progress=False
     )
-    bpe.train_from_iterator([f"{pair.prompt} {pair.chosen}" for pair in planted.planted("train", rows=100)], trainer)
+    bpe.train_from_iterator([f"{pair.prompt} {pair.chosen}" for pair in planted("train", rows=100)], trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=bpe, eos_token="<|end|>", pad_token="<|pad|>", chat_template=TEMPLATE
     )

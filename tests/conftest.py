@@ -6,8 +6,10 @@ import gc
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from functools import cache
+from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
@@ -177,9 +179,14 @@ def write_suite(tmp_path: Path, small_suite: dict[str, Any]) -> Callable[..., Pa
 def copies() -> ForkServerContext:
     """Starts processes as copies of one that has imported what runs need, and done nothing but what is in warm.py.
 
-    Importing takes a new process longer than all the work that tests give it.
+    Importing takes a new process longer than all the work that tests give it. What is imported is what tests import:
+    the installed package, and not what lies in the working folder.
     """
     multiprocessing.set_forkserver_preload([*LOADED_BY_RUNS, "tests.warm"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONSAFEPATH", "1")
+        patch.setenv("PYTHONPATH", os.pathsep.join([*sys.path, str(Path(__file__).parents[1])]))
+        forkserver.ensure_running()
     return multiprocessing.get_context("forkserver")
 
 

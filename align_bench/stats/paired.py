@@ -61,9 +61,9 @@ def paired_t(a: Values, b: Values, clusters: Clusters | None = None) -> Differen
         return Difference(None, None, None, None, None, 0)
     centre = float(np.mean(differences))
     codes = cluster_codes(clusters, n)
-    if are_alike(differences, codes):
+    if are_alike(differences, codes) or not (spread := float(np.std(differences, ddof=1))):  # squares that underflow
         return Difference(centre, None, None, None, None, n)
-    effect = centre / float(np.std(differences, ddof=1))
+    effect = centre / spread
     if is_clustered(codes):
         fit = clustered_fit(differences, codes)
         low, high = fit.conf_int(0.05)[0]

@@ -64,6 +64,12 @@ def test_mcnemar_has_the_p_and_the_interval_of_scipys_binomial_test(n: int) -> N
         assert (found.low, found.high) == pytest.approx(widest, abs=1e-11)  # scipy searches for the ends
 
 
+def test_differences_whose_squares_are_0_have_no_test() -> None:
+    found = paired_t([1e-200, 2e-200, 3e-200], [0.0, 0.0, 0.0])
+    assert found.difference == pytest.approx(2e-200)
+    assert (found.low, found.high, found.p, found.effect) == (None, None, None, None)
+
+
 def test_swapped_sides_turn_every_sign() -> None:
     a, b = [3.0, 1.0, 4.0, 1.5], [-2.0, 0.0, 1.0, 2.0]
     found, turned = paired_t(a, b), paired_t(b, a)

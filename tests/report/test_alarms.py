@@ -309,6 +309,10 @@ COMMITTED = {
     "sft_then": set(),
     "smollm2": {("cut-off answers", "base")}
     | {("cut-off answers", f"{method}#{seed}") for method in ("dpo", "simpo") for seed in range(3)},
+    "smollm2_small": {
+        ("judge by length", scorer) for scorer in ("judge", "judge2", "rm#0", "rm#1", "poe_rm#0", "poe_rm#1")
+    }
+    | {("cut-off answers", policy) for policy in ("base", "sft#1", "dpo#0", "kto#0", "kto#1", "simpo#1")},
     "overoptimisation": {
         (kind, f"ppo[kl_coef={weight},reward={reward}]")
         for kind in ("drifted away", "repeats itself")

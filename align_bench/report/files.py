@@ -54,7 +54,7 @@ def json_ready(value: object) -> Json:
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Reference cycles wait meanwhile: a report has few, but so many rows that to search them takes a tenth of it."""
+    """Within it no reference cycles are searched for: a report has few, and that takes a tenth of its time."""
     collected = gc.isenabled()
     gc.disable()
     try:

@@ -12,6 +12,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from align_bench.report.files import uncollected
+
 COMPILER = "TORCHDYNAMO_DISABLE"  # makes `torch.compile` return a function as it is
 
 
@@ -22,25 +24,13 @@ def import_libraries() -> None:
     In a process that has torch already, nothing is: models of the caller's might never be freed.
     """
     first = "torch" not in sys.modules
-    with _without_garbage_collection():
+    with uncollected():  # modules are no garbage; to look for it takes a tenth of the time that they are imported in
         for name in ("torch", "transformers.modeling_utils"):
             importlib.import_module(name)
         with _without_compiler():
             importlib.import_module("peft")
     if first:
         gc.freeze()
-
-
-@contextmanager
-def _without_garbage_collection() -> Iterator[None]:
-    """Modules are no garbage; looking for it again and again takes a tenth of the time that they are imported in."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 @contextmanager

@@ -8,6 +8,7 @@ After a change of the report, `--rows` builds it again from the rows of a run by
 Example:
     python benchmarks/published_reports.py
     python benchmarks/published_reports.py assignment debias
+    python benchmarks/published_reports.py offline_losses --jobs 2
     python benchmarks/published_reports.py offline_losses --rows reports
 """
 
@@ -33,6 +34,7 @@ def main(given: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("suites", nargs="*", default=SUITES, metavar="SUITE", help=f"default: {' '.join(SUITES)}")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs", help="folder of computed results (default: runs)")
+    parser.add_argument("--jobs", metavar="N", help="cells at a time (default: one)")
     parser.add_argument("--rows", type=Path, help="folder of the suites' own reports, to build from their rows alone")
     arguments = parser.parse_args(given)
     if arguments.rows is not None:
@@ -46,7 +48,10 @@ def main(given: Sequence[str] | None = None) -> None:
         Path(folder, "runs").symlink_to(arguments.runs.resolve())
         for suite in arguments.suites:
             environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-            subprocess.run([sys.executable, "-c", CODE, "run", suite], check=True, cwd=folder, env=environment)
+            command = [sys.executable, "-c", CODE, "run", suite]
+            if arguments.jobs is not None:
+                command += ["--jobs", arguments.jobs]
+            subprocess.run(command, check=True, cwd=folder, env=environment)
         # Only when all have run: what is published changes this clone, and a report says of a changed one.
         for suite in arguments.suites:
             publish(Path(folder, "reports", suite), ROOT / "reports" / "published" / suite)

@@ -52,17 +52,21 @@ def test_a_report_is_built_from_its_rows_alone(tmp_path: Path, monkeypatch: pyte
 
 def test_nothing_is_published_before_all_have_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     changed: list[bool] = []  # of every suite, whether the clone was changed as it ran
+    options: list[list[str]] = []
 
     def run(command: list[str], *, cwd: str, **_: Any) -> None:
         changed.append((tmp_path / "clone").exists())
-        made = Path(cwd, "reports", command[-1])
+        at = command.index("run") + 1
+        options.append(command[at + 1 :])
+        made = Path(cwd, "reports", command[at])
         (made / "figures").mkdir(parents=True)
         for name in ("report.json", "report.md"):
-            (made / name).write_text(command[-1])
+            (made / name).write_text(command[at])
 
     monkeypatch.setattr(subprocess, "run", run)
     monkeypatch.setattr(published_reports, "ROOT", tmp_path / "clone")
-    published_reports.main(["one", "two", "--runs", str(tmp_path / "runs")])
+    published_reports.main(["one", "two", "--runs", str(tmp_path / "runs"), "--jobs", "2"])
     assert changed == [False, False]
+    assert options == [["--jobs", "2"]] * 2
     for name in ("one", "two"):
         assert (tmp_path / "clone" / "reports" / "published" / name / "report.md").read_text() == name

@@ -31,7 +31,7 @@ def score_groups(material: Material) -> Figure | None:
         drawn = _groups({"correct": (right, CORRECT), "wrong": (wrong, WRONG)}, histogram=True)
         if not drawn:
             continue
-        panels.append(Panel(material.label(cell.id), "higher score of the pair", "density", drawn))
+        panels.append(Panel(material.label(cell.id), "higher score of the pair", "density", drawn, y_ticks=False))
         rows += [
             (cell.name, group, value)
             for group, values in (("correct", right), ("wrong", wrong))
@@ -66,7 +66,7 @@ def chosen_and_rejected(material: Material) -> Figure | None:
         drawn = _groups({"chosen": (chosen, CORRECT), "rejected": (rejected, WRONG)}, histogram=True)
         if not drawn:
             continue
-        panels.append(Panel(material.label(cell.id), "reward", "density", drawn))
+        panels.append(Panel(material.label(cell.id), "reward", "density", drawn, y_ticks=False))
         rows += [(cell.name, *pair) for pair in zip(chosen.tolist(), rejected.tolist(), strict=True)]
         said.append(f"{material.label(cell.id)} {number(float(np.mean(chosen - rejected)), signed=True)}")
     if not panels:
@@ -169,7 +169,7 @@ def _over_the_base(material: Material, measure: _Measure, groups: Mapping[CellId
         both = [known for known in (base, cell) if known is not None]
         own = {material.label(known): (groups[known], material.look(known)) for known in both}
         if drawn := _groups(own, histogram=measure.histogram, limits=limits):
-            panels.append(Panel(material.label(cell), measure.label, "density", drawn))
+            panels.append(Panel(material.label(cell), measure.label, "density", drawn, y_ticks=False))
     if not panels:
         return None
     means = ", ".join(

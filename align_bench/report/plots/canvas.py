@@ -72,6 +72,11 @@ def canvas(height: float, width: float = WIDTH) -> Iterator[tuple[Figure, Callab
     from matplotlib.figure import Figure
 
     def svg() -> str:
+        for axes in drawing.axes:
+            for axis in (axes.xaxis, axes.yaxis):
+                if not axis.get_label_text():  # its place would be found by laying out all ticks, again and again
+                    axis.label.set_visible(False)
+                    axis.set_label_coords(0, 0)
         # `savefig` would find the layout by drawing all of it once more.
         FigureCanvasSVG(drawing)
         layout = drawing.get_layout_engine()

@@ -51,6 +51,7 @@ class Panel:
         series: what is drawn, in order.
         level: a horizontal line for reference, such as chance.
         diagonal: draw y = x, from ½ to 1 along x and from 0 to 1 along y: a share against a confidence.
+        y_ticks: whether heights can be read off; of a density only its shape says something.
     """
 
     title: str
@@ -59,6 +60,7 @@ class Panel:
     series: Sequence[Series]
     level: float | None = None
     diagonal: bool = False
+    y_ticks: bool = True
 
 
 def curves(panels: Sequence[Panel], *, columns: int = 3, height: float = 2.0) -> str:
@@ -78,11 +80,15 @@ def curves(panels: Sequence[Panel], *, columns: int = 3, height: float = 2.0) ->
     beyond = max(0, ceil(len(named) / _per_row(distinct(list(named)))) - _LEGEND_ROWS) if named else 0
     with canvas(ceil(len(panels) / columns) * height + 0.35 + 0.2 * beyond) as (drawing, svg):
         shared = len({panel.y_label for panel in panels}) == 1, len({panel.x_label for panel in panels}) == 1
-        for place, (axes, panel) in enumerate(zip(grid_of(drawing, len(panels), columns), panels, strict=True)):
+        grid = grid_of(drawing, len(panels), columns)
+        for place, (axes, panel) in enumerate(zip(grid, panels, strict=True)):
             _draw(axes, panel, entries)
             axes.set_title(title_of(panel.title, columns))
             axes.set_ylabel("" if shared[0] and place % columns else panel.y_label)
             axes.set_xlabel("" if shared[1] and place < len(panels) - columns else panel.x_label)
+        if shared[1] and len({axes.get_xlim() for axes in grid}) == 1:  # the lowest panel of a column says it for all
+            for axes in grid[:-columns]:
+                axes.tick_params(axis="x", labelbottom=False)
         if len(entries) > 1:
             _legend(drawing, entries)
         return svg()
@@ -100,7 +106,10 @@ def _draw(axes: Axes, panel: Panel, entries: dict[str, Line2D]) -> None:
         if line is not None and series.name:
             entries.setdefault(series.name, line)
     axes.locator_params(axis="x", nbins=5)
-    axes.locator_params(axis="y", nbins=5)
+    if panel.y_ticks:
+        axes.locator_params(axis="y", nbins=5)
+    else:
+        axes.set_yticks([])
 
 
 def _line(axes: Axes, series: Series, *, alone: bool) -> Line2D | None:

@@ -96,11 +96,12 @@ def ngrams(text: str, n: int) -> list[tuple[str, ...]]:
     return list(zip(*(words[start:] for start in range(n)), strict=False))
 
 
-def _words(text: str) -> list[str]:
-    return [_bare(word) for word in split_words(text)]
+@lru_cache(maxsize=2**14)  # the answers of a cell, which are asked for n-grams of several n
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(_bare(word) for word in split_words(text))
 
 
-@lru_cache(maxsize=65_536)  # every answer is asked for n-grams of several n
+@lru_cache(maxsize=2**16)  # of a language's words few are new
 def _bare(word: str) -> str:
     if UNSEGMENTED.fullmatch(word):  # its marks are a part of the letter
         return word

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from align_bench.metrics.clusters import Clusters, Codes, cluster_codes
 from align_bench.metrics.finite import Column, Numbers, finite, is_constant
-from align_bench.metrics.resampling import Matrix, Statistic, by_cluster, estimates
+from align_bench.metrics.resampling import Matrix, OfSums, Statistic, by_cluster, estimates
 from align_bench.records import Estimate
 
 CORRELATIONS = ("spearman", "spearman_within", "partial", "partial_within")
@@ -104,15 +104,15 @@ def _correlation(groups: list[tuple[Column, Column]], codes: Codes) -> Statistic
     sums = by_cluster([np.ones(len(codes)), *columns], codes)
     whole = np.array([sum((column**2).sum() for column in side) for side in zip(*centred, strict=True)])
 
-    def statistic(counts: Matrix) -> Matrix:
-        size, *found = np.moveaxis(counts @ sums, -1, 0)
+    def correlation(drawn: Matrix) -> Matrix:
+        size, *found = np.moveaxis(drawn, -1, 0)
         moments = np.zeros((3, *size.shape))
         for at in range(0, len(found), 5):
             x, y, xx, yy, xy = found[at : at + 5]
             moments += xx - x * x / size, yy - y * y / size, xy - x * y / size
         return _ratio(moments[0], moments[1], moments[2], whole)[..., None]
 
-    return statistic
+    return OfSums(sums, correlation)
 
 
 def _rank_correlation(x: Column, y: Column, codes: Codes) -> Statistic:

@@ -9,7 +9,7 @@ import numpy as np
 from align_bench.metrics.accuracy import accuracy, clustered_share, wins_of
 from align_bench.metrics.clusters import Clusters, Codes, cluster_codes
 from align_bench.metrics.finite import Column, Numbers, finite
-from align_bench.metrics.resampling import Matrix, Statistic, by_cluster, estimates
+from align_bench.metrics.resampling import Matrix, OfSums, Statistic, by_cluster, estimates
 from align_bench.records import Estimate
 
 TOLERANCE = 0.1
@@ -111,8 +111,8 @@ def _in_bins(right: Column, longer: Column, bins: Column, codes: Codes) -> Stati
     members = [cell.astype(np.float64) for cell in (*cells, longer == 0)]
     table = by_cluster([*members, *(cell * right for cell in members)], codes)
 
-    def statistic(counts: Matrix) -> Matrix:
-        sizes, sums = np.split(counts @ table, 2, axis=-1)
+    def mean_of_bins(drawn: Matrix) -> Matrix:
+        sizes, sums = np.split(drawn, 2, axis=-1)
         shorter, longest, equal = sizes[..., :BINS], sizes[..., BINS:-1], sizes[..., -1]
         both = (shorter > 0) & (longest > 0)
         pairs = np.where(both, shorter + longest, 0)
@@ -121,4 +121,4 @@ def _in_bins(right: Column, longer: Column, bins: Column, codes: Codes) -> Stati
         accuracies: Matrix = (total / (pairs.sum(-1) + equal))[..., None]
         return accuracies
 
-    return statistic
+    return OfSums(table, mean_of_bins)

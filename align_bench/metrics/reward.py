@@ -9,7 +9,7 @@ import numpy as np
 from align_bench.metrics.clusters import Clusters, cluster_codes, pair_mean
 from align_bench.metrics.finite import Numbers, finite
 from align_bench.metrics.mean import wanted
-from align_bench.metrics.resampling import MOST_PROMPTS, Matrix, by_cluster, resampled, usable
+from align_bench.metrics.resampling import MOST_PROMPTS, Matrix, OfSums, by_cluster, resampled, usable
 from align_bench.records import Estimate
 
 STD_FACTOR = 12
@@ -83,8 +83,8 @@ def _log_interval(sums: Matrix, log: float) -> tuple[float | None, float | None]
     first, second = np.triu_indices(3)
     products = np.concatenate([sums, sums[:, first] * sums[:, second]], axis=1)
 
-    def log_and_error(counts: Matrix) -> Matrix:
-        size, total, squares, nn, nt, nq, tt, tq, qq = np.moveaxis(counts @ products, -1, 0)
+    def log_and_error(drawn: Matrix) -> Matrix:
+        size, total, squares, nn, nt, nq, tt, tq, qq = np.moveaxis(drawn, -1, 0)
         mean = total / size
         variance = squares / size - mean**2
         # A prompt's part in the variance is q − 2·mean·t + (mean² − variance)·n; the sum of their squares:
@@ -93,7 +93,7 @@ def _log_interval(sums: Matrix, log: float) -> tuple[float | None, float | None]
         error = np.sqrt(np.maximum(parts * prompts / (prompts - 1), 0)) / (2 * size * variance)
         return np.stack([np.log(variance * size / (size - 1)) / 2, error], axis=-1)
 
-    error = float(log_and_error(np.ones(prompts))[1])
+    error = float(log_and_error(np.ones(prompts) @ products)[1])
     if not error > 0:
         return None, None
     if prompts > MOST_PROMPTS:
@@ -102,14 +102,14 @@ def _log_interval(sums: Matrix, log: float) -> tuple[float | None, float | None]
         end = float(t.ppf(0.975, prompts - 1))
         return math.exp(log - end * error), math.exp(log + end * error)
 
-    def ratio(counts: Matrix) -> Matrix:
-        drawn = log_and_error(counts)
+    def ratio(drawn: Matrix) -> Matrix:
+        own_log, own_error = np.moveaxis(log_and_error(drawn), -1, 0)
         # One prompt drawn again and again leaves an error of rounding only.
-        known = np.isfinite(drawn[..., 0]) & (drawn[..., 1] > 1e-6 * error)
-        found: Matrix = np.where(known, (drawn[..., 0] - log) / drawn[..., 1], np.nan)[..., None]
+        known = np.isfinite(own_log) & (own_error > 1e-6 * error)
+        found: Matrix = np.where(known, (own_log - log) / own_error, np.nan)[..., None]
         return found
 
-    ratios = usable(resampled(ratio, prompts)[:, 0])
+    ratios = usable(resampled(OfSums(products, ratio), prompts)[:, 0])
     if ratios is None:
         return None, None
     low, high = np.quantile(ratios, [0.025, 0.975])

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Mapping, Sequence
 import numpy as np
 
 from align_bench.metrics.accuracy import accuracy, wins_of
-from align_bench.metrics.resampling import estimates
+from align_bench.metrics.resampling import OfSums, estimates
 from align_bench.records import Estimate
 
 Samples = Mapping[Hashable, Sequence[float]]
@@ -28,5 +28,6 @@ def win_rate(scores: Samples, base: Samples) -> Estimate:
     if all(len(scores[prompt]) == len(base[prompt]) == 1 for prompt in prompts):
         return accuracy([scores[prompt][0] for prompt in prompts], [base[prompt][0] for prompt in prompts])
     shares = np.array([wins_of(np.subtract.outer(scores[prompt], base[prompt])).mean() for prompt in prompts])
-    (found,) = estimates(lambda counts: (counts @ shares / counts.sum(-1))[..., None], len(shares))
+    table = np.stack([shares, np.ones(len(shares))], axis=1)
+    (found,) = estimates(OfSums(table, lambda sums: sums[..., :1] / sums[..., 1:]), len(shares))
     return found

@@ -7,7 +7,9 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from align_bench.records import Json
 from align_bench.store.files import replacing, write_atomically
@@ -35,14 +37,14 @@ def json_ready(value: object) -> Json:
 
     A dataclass becomes an object of its fields, as by `asdict`, which copies all that is in it.
     """
-    if value is None or isinstance(value, bool | int | str):
+    if value is None or isinstance(value, (str, int)):  # `str | int` would be made anew at every call
         return value
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     if isinstance(value, list | tuple):
         return [json_ready(item) for item in value]
-    if is_dataclass(value):
-        return {field.name: json_ready(getattr(value, field.name)) for field in fields(value)}
+    if is_dataclass(value) and not isinstance(value, type):
+        return {name: json_ready(getattr(value, name)) for name in _fields(type(value))}
     if isinstance(value, Mapping):
         return {str(key): json_ready(item) for key, item in value.items()}
     if isinstance(value, set | frozenset):
@@ -50,6 +52,11 @@ def json_ready(value: object) -> Json:
     if hasattr(value, "tolist"):
         return json_ready(value.tolist())
     return str(value)
+
+
+@lru_cache
+def _fields(kind: type[Any]) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))
 
 
 @contextmanager

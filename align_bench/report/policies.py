@@ -12,7 +12,7 @@ from align_bench.metrics.finite import Column, is_finite
 from align_bench.metrics.length import count_words
 from align_bench.metrics.mean import cluster_means, mean
 from align_bench.metrics.pareto import pareto
-from align_bench.metrics.resampling import estimates
+from align_bench.metrics.resampling import OfSums, estimates
 from align_bench.metrics.win_rate import Samples, win_rate
 from align_bench.records import CellId, Estimate, Generation
 from align_bench.report.cells import Cell
@@ -62,7 +62,7 @@ def kl_per_token(cell: Cell, kl_of: Callable[[Generation], float | None] = lambd
         np.array(list(cluster_means(values, prompts).values()), dtype=np.float64)
         for values in ([own for _, own in measured], [float(answer.tokens) for answer, _ in measured])
     )
-    (found,) = estimates(lambda counts: (counts @ kl / (counts @ tokens))[..., None], len(kl))
+    (found,) = estimates(OfSums(np.stack([kl, tokens], axis=1), lambda sums: sums[..., :1] / sums[..., 1:]), len(kl))
     return found
 
 

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from align_bench.metrics.accuracy import wins_of
 from align_bench.metrics.clusters import Clusters, cluster_codes
-from align_bench.metrics.resampling import Statistic, by_cluster, estimates
+from align_bench.metrics.resampling import OfSums, Statistic, by_cluster, estimates
 from align_bench.stats.paired import Difference
 
 Matrix = npt.NDArray[np.float64]
@@ -42,13 +42,7 @@ def bca_means(columns: Matrix, clusters: Clusters | None = None) -> Matrix:
     if not len(codes):
         return np.full((columns.shape[1], 2), np.nan)
     sums = by_cluster([np.ones(len(codes)), *columns.T], codes)
-
-    def means(counts: Matrix) -> Matrix:
-        drawn = counts @ sums
-        found: Matrix = drawn[..., 1:] / drawn[..., :1]
-        return found
-
-    found = estimates(means, len(sums))
+    found = estimates(OfSums(sums, lambda drawn: drawn[..., 1:] / drawn[..., :1]), len(sums))
     return np.array([[one.low, one.high] for one in found], dtype=np.float64).reshape(-1, 2)
 
 

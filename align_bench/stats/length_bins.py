@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from align_bench.metrics.finite import Column
-from align_bench.metrics.resampling import Matrix, estimates
+from align_bench.metrics.resampling import Matrix, OfSums, estimates
 from align_bench.records import Estimate
 
 BINS = 10
@@ -61,17 +61,17 @@ def binned_gain(policy: Answers, base: Answers) -> Gain:
     place = {prompt: row for row, prompt in enumerate(prompts)}
     pooled = np.concatenate([side.lengths[[prompt in place for prompt in side.prompts]] for side in (policy, base)])
     edges = np.unique(np.quantile(pooled, np.linspace(0, 1, BINS + 1)[1:-1]))
-    by_prompt = np.hstack([sums for side in (policy, base) for sums in _by_prompt(side, place, edges)])
+    by_prompt = [sums for side in (policy, base) for sums in _by_prompt(side, place, edges)]
 
-    def parts(counts: Matrix) -> Matrix:
-        drawn = counts.sum(-1, keepdims=True)
-        shares, rewards, base_shares, base_rewards = np.split(counts @ by_prompt, 4, axis=-1)
+    def parts(sums: Matrix) -> Matrix:
+        drawn = sums[..., :1]
+        shares, rewards, base_shares, base_rewards = np.split(sums[..., 1:], 4, axis=-1)
         (p, a), (q, b) = _in_bins(shares, rewards, drawn), _in_bins(base_shares, base_rewards, drawn)
         a, b = np.where(p > 0, a, b), np.where(q > 0, b, a)
         within, between = (p + q) / 2 * (a - b), (p - q) * (a + b) / 2
         return np.stack([(within + between).sum(-1), within.sum(-1), between.sum(-1)], axis=-1)
 
-    return Gain(*estimates(parts, n))
+    return Gain(*estimates(OfSums(np.hstack([np.ones((n, 1)), *by_prompt]), parts), n))
 
 
 def _by_prompt(side: Answers, place: dict[Hashable, int], edges: Column) -> tuple[Matrix, Matrix]:

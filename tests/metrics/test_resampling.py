@@ -14,7 +14,7 @@ from align_bench.metrics.clusters import clustered_mean
 from align_bench.metrics.length_bias import _rank_correlation, partial_correlation
 from align_bench.metrics.length_control import _in_bins
 from align_bench.metrics.mean import mean
-from align_bench.metrics.resampling import Matrix, by_cluster, estimates, resampled
+from align_bench.metrics.resampling import Matrix, OfSums, by_cluster, estimates, resampled
 from align_bench.records import Estimate
 
 SKEWED = np.random.default_rng(1).exponential(size=40)
@@ -65,6 +65,16 @@ def test_it_is_scipys_bca_of_the_same_resamples() -> None:
     ratio, other = estimates(both, 40)
     assert interval(ratio) == pytest.approx(scipys(lambda x, w: x.sum() / w.sum(), SKEWED, weights), rel=1e-12)
     assert interval(other) == pytest.approx(scipys(lambda x: (x**2).sum() / x.sum(), SKEWED), rel=1e-12)
+
+
+@pytest.mark.parametrize("prompts", [8, 400])  # resamples of 400 prompts come in 31 batches
+def test_a_statistic_of_sums_is_the_same_one_batch_by_batch(prompts: int) -> None:
+    table = np.random.default_rng(3).exponential(size=(prompts, 2))
+
+    def ratio(sums: Matrix) -> Matrix:
+        return np.stack([sums[..., 0] / sums[..., 1], sums[..., 1] / sums[..., 0]], axis=-1)
+
+    assert estimates(OfSums(table, ratio), prompts) == estimates(lambda counts: ratio(counts @ table), prompts)
 
 
 def test_clusters_are_drawn_whole() -> None:

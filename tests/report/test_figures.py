@@ -143,13 +143,13 @@ def test_titles_stand_where_matplotlib_would_put_them(monkeypatch: pytest.Monkey
 
 def test_ticks_have_numbers_where_these_say_something() -> None:
     def numbers(*, heights: bool, reach: float) -> tuple[int, int]:
-        """How often 2000, along y, and 0.5, along x, stand in two rows of three panels."""
+        """How often 2000, along y, and 2, along x, stand in two rows of three panels."""
         panels = [
-            Panel("", "x", "y", [Series("", [0, 1 + reach * place], [0, 8000], Look("#0072b2"))], y_ticks=heights)
+            Panel("", "x", "y", [Series("", [0, 4 + reach * place], [0, 8000], Look("#0072b2"))], y_ticks=heights)
             for place in range(6)
         ]
         drawn = curves(panels)
-        return drawn.count(">2000<"), drawn.count(">0.5<")
+        return drawn.count(">2000<"), drawn.count(">2<")
 
     assert numbers(heights=True, reach=0.01) == (6, 6)
     assert numbers(heights=True, reach=0) == (6, 3)

@@ -69,6 +69,7 @@ EXAMPLES: dict[str, str] = {
     "train.weight_decay": "train: {weight_decay: 0.01}",
     "train.max_grad_norm": "train: {max_grad_norm: 0.5}",
     "train.micro_batch_tokens": "train: {micro_batch_tokens: 2048}",
+    "train.activation_checkpointing": "train: {activation_checkpointing: true}",
     "train.checkpoint_minutes": "train: {checkpoint_minutes: 30}",
     "train.processes": "train: {processes: 2}",
     "evaluate.epsilons": "evaluate: {epsilons: [0.01, 0.05]}",

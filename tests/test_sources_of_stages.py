@@ -244,6 +244,7 @@ TABLE: dict[str, frozenset[str]] = {
     "train.loop": ADAPTERS,
     "train.checkpoints": ADAPTERS,
     "train.steps": ADAPTERS,
+    "models.activation_checkpointing": ADAPTERS,
     "train.feeds": ADAPTERS,
     "train.group": ADAPTERS,
     "train.whole_batch": ADAPTERS,

@@ -61,6 +61,7 @@ class TrainSettings(Protocol):
         max_length: longest prompt with its answer, in tokens; rows are cut to it already.
         weight_decay: of AdamW, no unit.
         max_grad_norm: norm that gradients are clipped to.
+        activation_checkpointing: whether layers compute again in the backward pass (gradient checkpointing).
         schedule: of the learning rate: `cosine`, `linear` or `constant`.
         warmup: share of the steps over which the learning rate rises.
     """
@@ -75,6 +76,8 @@ class TrainSettings(Protocol):
     def weight_decay(self) -> float: ...
     @property
     def max_grad_norm(self) -> float: ...
+    @property
+    def activation_checkpointing(self) -> bool: ...
     @property
     def schedule(self) -> str: ...
     @property

@@ -161,7 +161,10 @@ class View:
         larger = roomy(most)
         instead = f"as it is, it fits on {', '.join(larger)}" if larger else "as it is, it fits on no GPU known here"
         if better is None:
-            fix = f"no smaller micro-batch or batch of answers is enough, nor is nf4; {instead}"
+            fix = (
+                "no smaller micro-batch or batch of answers is enough, nor are activation checkpointing and nf4; "
+                f"{instead}"
+            )
         else:
             fix = f"{better.line()} fits, with about {better.bytes / 1e9:,.1f} GB at the peak; {instead}"
         raise SuiteError(

@@ -67,6 +67,7 @@ def _settings(prepared: Prepared) -> dict[str, str]:
         "train.batch_size": str(train.batch_size),
         "train.max_length": f"{train.max_length:,} tokens",
         "train.micro_batch_tokens": _pass_words(train.micro_batch_tokens, frozen.precision.device),
+        **({"train.activation_checkpointing": "true"} if train.activation_checkpointing else {}),
         **({} if train.processes == 1 else {"train.processes": str(train.processes)}),
         "generate.prompts": f"{generate.prompts:,}",
         "generate.max_new_tokens": f"{generate.max_new_tokens:,}",

@@ -162,7 +162,9 @@ def _made(chosen: Chosen, training: Training) -> Iterator[Row]:
     yield "hyper-parameters", _settings(cell.all_parameters)
     yield "seed", str(cell.seed)
     yield "LoRA", _settings(suite.lora.model_dump())
-    training_settings = suite.train.model_dump(exclude={"checkpoint_minutes", "micro_batch_tokens", "processes"})
+    training_settings = suite.train.model_dump(
+        exclude={"activation_checkpointing", "checkpoint_minutes", "micro_batch_tokens", "processes"}
+    )
     yield "training", _settings({**training_settings, **cell.settings})
     if cell.adapter is not None and cell.adapter.processes > 1:
         yield "processes", str(cell.adapter.processes)

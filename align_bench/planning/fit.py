@@ -75,11 +75,12 @@ class Shapes:
         batch, scores = 1, False
         if trained is not None:
             scores = trained.plugin.algorithm.kind == "reward"
-            size, micro = self.sizes(trained.table), {"micro_batch_tokens": suite.train.micro_batch_tokens}
+            size = self.sizes(trained.table)
+            memory = suite.train.model_dump(include={"micro_batch_tokens", "activation_checkpointing"})
             # Both answers of a pair stand behind one prompt.
             twice = size.prompt_tokens if trained.plugin.algorithm.data in ("pairs", "scores") else 0
             batch = trained.settings.batch_size * (size.tokens - twice) // max(1, size.rows)
-            suite = suite.model_copy(update={"train": trained.settings.model_copy(update=micro)})
+            suite = suite.model_copy(update={"train": trained.settings.model_copy(update=memory)})
         found = expected_memory(suite, base, self.parameters, precision, (batch, self.prompt), scores=scores)
         if found is None:
             return None
@@ -116,7 +117,7 @@ def fits(peak: Peak | None, device: Device) -> bool:
 def proposal(cells: tuple[Cell, ...], shapes: Shapes, device: Device) -> Proposal | None:
     """The largest micro-batch and batch of answers, halved again and again, with which all cells fit.
 
-    NF4 is tried last. None where nothing of this is enough.
+    Activation checkpointing comes after that, and NF4 last. None where nothing of this is enough.
     """
     suite = shapes.prepared.suite
     packed = shapes.resolve(suite.precision).storage == "nf4"
@@ -140,6 +141,8 @@ def _halved(suite: Suite, cells: tuple[Cell, ...], shapes: Shapes, device: Devic
         if too_long and tokens > train.max_length:  # a row that is longer goes alone
             micro = max(train.max_length, tokens // 2)
             train = train.model_copy(update={"micro_batch_tokens": micro})
+        elif too_long and not train.activation_checkpointing:
+            train = train.model_copy(update={"activation_checkpointing": True})
         elif too_many and generate.batch_size > 1:
             generate = generate.model_copy(update={"batch_size": generate.batch_size // 2})
         else:
@@ -152,9 +155,13 @@ def _changes(suite: Suite, smaller: Suite) -> dict[str, str]:
     found = {
         "precision": (suite.precision, smaller.precision),
         "train.micro_batch_tokens": (suite.train.micro_batch_tokens, smaller.train.micro_batch_tokens),
+        "train.activation_checkpointing": (
+            suite.train.activation_checkpointing,
+            smaller.train.activation_checkpointing,
+        ),
         "generate.batch_size": (suite.generate.batch_size, smaller.generate.batch_size),
     }
-    return {key: str(after) for key, (before, after) in found.items() if before != after}
+    return {key: str(after).lower() for key, (before, after) in found.items() if before != after}
 
 
 def roomy(bytes_: float) -> list[str]:

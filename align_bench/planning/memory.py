@@ -75,7 +75,10 @@ def expected_memory(
     limit = training_tokens(suite.train.micro_batch_tokens, precision.device)
     passed = min(max(limit, suite.train.max_length), max(tokens[0], 1))
     predicted = 0 if scores else shape.vocabulary * _BYTES_PER_PREDICTION
-    kept = shape.layers * shape.hidden * _KEPT_PER_LAYER * per_value + predicted
+    vectors = shape.layers * _KEPT_PER_LAYER
+    if suite.train.activation_checkpointing:  # the input of each layer, and what the one keeps that is computed again
+        vectors = shape.layers + _KEPT_PER_LAYER
+    kept = vectors * shape.hidden * per_value + predicted
     adapter_rows = 9 * shape.hidden + 2 * shape.cached + 3 * shape.intermediate
     adapters = 16 * suite.lora.r * shape.layers * adapter_rows  # weights, gradients and Adam's two moments
     answer = tokens[1] + suite.generate.max_new_tokens

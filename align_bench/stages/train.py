@@ -114,8 +114,13 @@ class Trained(Stage["list[Mapping[str, float]]"]):
         """How often all answers pass the model per epoch, forward and backward; forward alone is half of that."""
         return PASSES.get(self.plugin.algorithm.data, 1)
 
+    @property
+    def flops_per_weight(self) -> int:
+        """Forward, and backward through a frozen base; forward once more where activations are not kept."""
+        return 6 if self.settings.activation_checkpointing else 4
+
     def estimate(self, sizes: Sizes) -> Work:
-        return Work(int(sizes(self.table).tokens * self.settings.epochs * self.passes), flops_per_weight=4)
+        return Work(int(sizes(self.table).tokens * self.settings.epochs * self.passes), self.flops_per_weight)
 
     def run(self, desk: Desk, folder: Path) -> Made:
         from align_bench.models.exported import write_note

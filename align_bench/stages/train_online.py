@@ -36,7 +36,7 @@ class TrainOnline(Trained):
 
     def estimate(self, sizes: Sizes) -> Work:
         """Answers are sampled, judged, and measured under policy and base before each update."""
-        return Work(int(sizes(self.table).tokens * self.settings.epochs * 4), flops_per_weight=4)
+        return Work(int(sizes(self.table).tokens * self.settings.epochs * 4), self.flops_per_weight)
 
     def fit(self, model: Any, desk: Desk) -> TrainLog:
         from align_bench.api import OnlineAlgorithm

@@ -41,7 +41,7 @@ class TrainRecipe(Trained):
 
     def estimate(self, sizes: Sizes) -> Work:
         share = 4 if self.plugin.algorithm.online else self.passes
-        return Work(int(sizes(self.table).tokens * self.settings.epochs * share), flops_per_weight=4)
+        return Work(int(sizes(self.table).tokens * self.settings.epochs * share), self.flops_per_weight)
 
     def fit(self, model: Any, desk: Desk) -> TrainLog:
         import tempfile

@@ -316,6 +316,12 @@ class Train(_Strict):
         "trained, since more was not faster there when measured, elsewhere 8192; halved automatically when memory runs "
         "out",
     )
+    activation_checkpointing: bool = Field(
+        False,
+        description="keep only the input of each layer for the backward pass, which computes the rest again (gradient "
+        "checkpointing): much less memory, a third to a half more time; turned on automatically when memory runs out "
+        "with single examples",
+    )
     checkpoint_minutes: Number = Field(
         5.0, gt=0, description="minutes between checkpoints, from which a killed training resumes"
     )

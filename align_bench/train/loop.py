@@ -17,7 +17,7 @@ from align_bench.train.group import ALONE
 from align_bench.train.job import TrainLog
 from align_bench.train.moving_reference import MovingReference
 from align_bench.train.plugin_code import plugin_code
-from align_bench.train.steps import Budget, State, Sums, accumulated, one_process
+from align_bench.train.steps import State, Sums, accumulated, budget_of, one_process
 
 if TYPE_CHECKING:
     from align_bench.api import Loss, OfflineAlgorithm
@@ -55,25 +55,25 @@ def train(job: TrainingJob[OfflineAlgorithm], reference: Reference | None = None
     if moving is not None:
         moving.weights = state.reference
     model.train()
-    budget = Budget(job.pass_tokens)
     started = time.monotonic()
-    while state.step < len(batches):
-        batch = batches[state.step]
-        if isinstance(feed, BatchFeed):
-            feed.before = state.running
-        group.reseed(job.seed, state.step)
-        sums = budget.run(partial(_accumulate, accelerator, job, feed, batch, group), model, group)
-        group.sum_gradients(state.trainable.values())
-        entry = state.advance(accelerator, sums, len(batch), sum(feed.tokens[example] for example in batch))
-        if isinstance(feed, BatchFeed):
-            state.running = feed.running
-        if moving is not None:
-            moving.follow(state.step, state.trainable)
-            state.reference = moving.weights
-        entry["seconds"] = time.monotonic() - started
-        job.log(entry)
-        job.update(state.step, len(batches), f"loss {entry['loss']:.3f}")
-        state.save_if_due()
+    with budget_of(job) as budget:
+        while state.step < len(batches):
+            batch = batches[state.step]
+            if isinstance(feed, BatchFeed):
+                feed.before = state.running
+            group.reseed(job.seed, state.step)
+            sums = budget.run(partial(_accumulate, accelerator, job, feed, batch, group), group)
+            group.sum_gradients(state.trainable.values())
+            entry = state.advance(accelerator, sums, len(batch), sum(feed.tokens[example] for example in batch))
+            if isinstance(feed, BatchFeed):
+                state.running = feed.running
+            if moving is not None:
+                moving.follow(state.step, state.trainable)
+                state.reference = moving.weights
+            entry["seconds"] = time.monotonic() - started
+            job.log(entry)
+            job.update(state.step, len(batches), f"loss {entry['loss']:.3f}")
+            state.save_if_due()
     model.eval()
     return TrainLog(tuple(state.log), state.tokens)
 

@@ -22,7 +22,7 @@ from align_bench.models.start import as_reference
 from align_bench.models.transfer import on_device
 from align_bench.train.job import TrainLog
 from align_bench.train.plugin_code import plugin_code
-from align_bench.train.steps import Budget, State, Sums, accumulated, one_process
+from align_bench.train.steps import State, Sums, accumulated, budget_of, one_process
 
 if TYPE_CHECKING:
     from align_bench.api import Advantages, Loss, OnlineAlgorithm
@@ -56,20 +56,20 @@ def train_online(job: TrainingJob[OnlineAlgorithm], tokenizer: Any, reward: Rewa
         model.value_head = _value_head(model)
     total = len(batches) * rollout.updates
     state = State(job, total)
-    budget = Budget(job.pass_tokens)
     started = time.monotonic()
-    while state.step < total:
-        number = state.step // rollout.updates
-        asked = [prompts[index] for index in batches[number]]
-        batch = _gather(job, tokenizer, reward, asked, seed=job.seed * 1_000_003 + number)
-        for _ in range(rollout.updates):
-            model.train()
-            sums = budget.run(partial(_update, accelerator, job, batch), model)
-            entry = state.advance(accelerator, sums, len(batch.sequences), batch.tokens, batch.facts)
-            entry["seconds"] = time.monotonic() - started
-            job.log(entry)
-            job.update(state.step, total, f"reward {entry['reward']:.3f}")
-        state.save_if_due()
+    with budget_of(job) as budget:
+        while state.step < total:
+            number = state.step // rollout.updates
+            asked = [prompts[index] for index in batches[number]]
+            batch = _gather(job, tokenizer, reward, asked, seed=job.seed * 1_000_003 + number)
+            for _ in range(rollout.updates):
+                model.train()
+                sums = budget.run(partial(_update, accelerator, job, batch))
+                entry = state.advance(accelerator, sums, len(batch.sequences), batch.tokens, batch.facts)
+                entry["seconds"] = time.monotonic() - started
+                job.log(entry)
+                job.update(state.step, total, f"reward {entry['reward']:.3f}")
+            state.save_if_due()
     model.eval()
     return TrainLog(tuple(state.log), state.tokens)
 

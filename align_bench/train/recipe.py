@@ -13,6 +13,7 @@ from accelerate import PartialState
 from align_bench.api import Answer, AnswerJob, Pair, PairJob, Prompt, PromptJob
 from align_bench.data.batches import effective_batches
 from align_bench.errors import ModelError, PluginError
+from align_bench.models.activation_checkpointing import keep_activations
 from align_bench.models.flops import uncounted
 from align_bench.models.micro_batches import ENOUGH_ELSEWHERE
 from align_bench.models.positions import positions_of
@@ -72,8 +73,11 @@ def train_by_recipe(
         "log": log,
     }
     uncounted()
-    with plugin_code(f"the recipe {recipe.name}"):
-        recipe(_recipe_job(feed, shared, job.rows, reward), job.parameters)
+    try:
+        with plugin_code(f"the recipe {recipe.name}"):
+            recipe(_recipe_job(feed, shared, job.rows, reward), job.parameters)
+    finally:
+        keep_activations(job.model)  # the base goes on to the next training
     if len(log.steps) != len(batches):
         raise PluginError(
             f"the recipe {recipe.name} logged {len(log.steps)} steps, expected {len(batches)}",

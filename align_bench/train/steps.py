@@ -7,13 +7,14 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
 from align_bench.errors import ModelError, PluginError
+from align_bench.models.activation_checkpointing import checkpoint_activations, keep_activations
 from align_bench.models.out_of_memory import is_out_of_memory
 from align_bench.train import checkpoints
 from align_bench.train.auxiliary import companion_of
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 NO_FACTS: Mapping[str, float] = {}
+_LEAST = 128  # tokens of a micro-batch, which nearly any example has
 
 
 def one_process() -> Accelerator:
@@ -60,23 +62,63 @@ class Sums:
 
 
 class Budget:
-    """Padded tokens per micro-batch; halved whenever device or host run out of memory, and the step done again."""
+    """Padded tokens per micro-batch; halved whenever device or host run out of memory, and the step done again.
 
-    def __init__(self, tokens: int) -> None:
+    Where passes of single examples are too much as well, layers keep their inputs only, and passes are large again.
+
+    Attributes:
+        tokens: of a micro-batch.
+    """
+
+    def __init__(self, model: Any, tokens: int, say: Callable[[str], None], *, checkpointed: bool):
         self.tokens = tokens
+        self._model = model
+        self._first = tokens
+        self._say = say
+        self._checkpointed = checkpointed
 
-    def run(self, attempt: Callable[[int], T], model: Any, group: Group = ALONE) -> T:
+    def __enter__(self) -> Self:
+        if self._checkpointed:
+            checkpoint_activations(self._model)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        keep_activations(self._model)  # the base goes on to the next training
+
+    def run(self, attempt: Callable[[int], T], group: Group = ALONE) -> T:
         """What an attempt returns that is given as many tokens as fit; in a group, all halve them or none does."""
         while True:
             try:
                 return attempt(self.tokens)
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 told = group.size == 1 or isinstance(error, GroupOutOfMemoryError)
-                if self.tokens <= 128 or not told or not is_out_of_memory(error):
+                if not told or not is_out_of_memory(error) or not self._shrink():
                     raise
-            self.tokens //= 2
-            model.zero_grad(set_to_none=True)
+            self._model.zero_grad(set_to_none=True)
             torch.cuda.empty_cache()
+
+    def _shrink(self) -> bool:
+        """Whether there is something left that takes less memory, which from now on is done."""
+        if self.tokens > _LEAST:
+            self.tokens //= 2
+            return True
+        if self._checkpointed:
+            return False
+        try:
+            checkpoint_activations(self._model)
+        except ModelError:
+            return False
+        self._checkpointed, self.tokens = True, self._first
+        self._say(
+            "memory ran out with single examples: from here on, layers compute again in the backward pass "
+            "(train.activation_checkpointing), which takes longer"
+        )
+        return True
+
+
+def budget_of(job: TrainingJob[Algorithm]) -> Budget:
+    """What the micro-batches of a training may hold, while its context lasts."""
+    return Budget(job.model, job.pass_tokens, job.say, checkpointed=job.settings.activation_checkpointing)
 
 
 def accumulated(accelerator: Accelerator, losses: Iterable[Loss], examples: int, group: Group = ALONE) -> Sums:

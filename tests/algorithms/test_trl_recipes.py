@@ -159,6 +159,11 @@ def test_trl_ends_there_over_micro_batches(run: Run, name: str) -> None:
     assert_agree(run(name), run(f"trl_{name}", settings=small))
 
 
+def test_trl_ends_there_with_layers_that_compute_again(run: Run) -> None:
+    again = SETTINGS.model_copy(update={"activation_checkpointing": True})
+    assert_agree(run("simpo"), run("trl_simpo", settings=again))
+
+
 def test_drift_of_kto_is_that_of_a_micro_batch(run: Run) -> None:
     """So over several they part, by design."""
     small = SETTINGS.model_copy(update={"micro_batch_tokens": 2 * MAX_LENGTH})

@@ -115,6 +115,9 @@ def test_operations_are_those_of_the_passes(table: Tokens) -> None:
     assert estimate.flops(trained(Train, "sft", table)) == epochs * 500 * 4 * PARAMETERS
     online = trained(TrainOnline, "ppo", table, reward=None, texts=table.rows)
     assert estimate.flops(online) == epochs * 4000 * 4 * PARAMETERS
+    again = Settings(epochs=2, activation_checkpointing=True)
+    for stage in (trained(Train, "dpo", table), online):
+        assert estimate.flops(replace(stage, settings=again)) == 1.5 * estimate.flops(stage)
 
 
 def test_seconds_follow_the_rates_of_their_kind_else_the_device(table: Tokens) -> None:

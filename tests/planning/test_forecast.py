@@ -188,15 +188,32 @@ def test_settings_that_fit_are_proposed_where_a_cell_does_not(
         assert str(value) == better.settings.get(key, str(value))
 
 
+def test_activation_checkpointing_is_proposed_where_smaller_passes_are_not_enough(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = of_large(monkeypatch, planned(registry, "t4", ["methods=[dpo]"]), tmp_path, "t4")
+    roomy, tight = (
+        proposal(found.all_cells, found.shapes, replace(found.hardware.device, memory=memory)) for memory in (16e9, 10e9)
+    )
+    assert roomy is not None
+    assert tight is not None
+    assert "train.activation_checkpointing" not in roomy.settings
+    assert "--set train.activation_checkpointing=true" in tight.line()
+    assert tight.settings["train.micro_batch_tokens"] == roomy.settings["train.micro_batch_tokens"]
+    assert tight.bytes * ROOM <= 10e9 < roomy.bytes * ROOM
+    proposed = load_suite("real", ["base=x", *PLANTED, *tight.line().replace("--set ", "").split()])
+    assert proposed.train.activation_checkpointing
+
+
 def test_where_nothing_fits_that_is_said(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prepared = planned(registry, "t4", ["methods=[dpo]"])
     found = of_large(monkeypatch, prepared, tmp_path, "t4")
     tight = replace(found, hardware=Hardware(replace(found.hardware.device, memory=4e9)))
     with pytest.raises(SuiteError) as caught:
         View(tight).refuse()
-    assert "no smaller micro-batch or batch of answers is enough, nor is nf4; as it is, it fits on " in str(
-        caught.value
-    )
+    said = str(caught.value)
+    assert "no smaller micro-batch or batch of answers is enough, nor are activation checkpointing and nf4; " in said
+    assert "; as it is, it fits on " in said
 
 
 def test_a_cell_that_fits_is_not_refused(registry: Registry, tmp_path: Path) -> None:

@@ -427,6 +427,12 @@ def test_other_generation_settings_change_answers_and_their_scores(generate: Map
     assert found == parts("*", of=("generations", "judged", "drift"))
 
 
+def test_activations_that_are_not_kept_change_what_is_trained() -> None:
+    assert changed(plan(), plan(train={"activation_checkpointing": False})) == set()
+    found = changed(plan(), plan(train={"activation_checkpointing": True}))
+    assert found == changed(plan(), plan(train={"warmup": 0.5}))
+
+
 def test_checkpoint_interval_changes_nothing() -> None:
     assert plan(train={"checkpoint_minutes": 1}).key == plan().key
     assert changed(plan(), plan(train={"checkpoint_minutes": 1})) == set()

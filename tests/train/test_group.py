@@ -27,7 +27,7 @@ from align_bench.records import TokenRow
 from align_bench.suite.models import Lora, Train
 from align_bench.train import loop
 from align_bench.train.group import ALONE, Group, LostProcessError, met
-from align_bench.train.job import TrainingJob
+from align_bench.train.job import TrainingJob, silent
 from align_bench.train.steps import Budget, Sums
 
 FP32 = Precision("fp32", "float32", "cpu")
@@ -213,7 +213,7 @@ def test_memory_that_runs_out_unknown_to_the_others_is_no_reason_to_try_again_al
         raise torch.OutOfMemoryError("no memory left")
 
     with pytest.raises(torch.OutOfMemoryError):
-        Budget(1024).run(attempt, torch.nn.Linear(1, 1), Group(0, 2))
+        Budget(torch.nn.Linear(1, 1), 1024, silent, checkpointed=False).run(attempt, Group(0, 2))
     assert asked == [1024]
 
 

@@ -27,8 +27,9 @@ from align_bench.models.precision import Precision
 from align_bench.plugins.registry import load_registry
 from align_bench.records import TokenRow
 from align_bench.suite.models import Lora, Train
+from align_bench.train import loop
 from align_bench.train.feeds import FEEDS
-from align_bench.train.job import TrainingJob
+from align_bench.train.job import TrainingJob, silent
 from align_bench.train.loop import train
 from align_bench.train.steps import Budget, Sums
 
@@ -96,6 +97,48 @@ def test_micro_batches_do_not_change_the_training(build: Callable[..., dict[str,
     for one, other in zip(whole["log"].steps, parts["log"].steps, strict=True):
         assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
         assert one["gradient_norm"] == pytest.approx(other["gradient_norm"], rel=1e-3)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_layers_that_compute_again_do_not_change_the_training(
+    build: Callable[..., dict[str, Any]], exact: Callable[[str], dict[str, Any]], name: str
+) -> None:
+    again = build(name, SETTINGS.model_copy(update={"activation_checkpointing": True}))
+    for one, other in zip(exact(name)["log"].steps, again["log"].steps, strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
+        assert one["gradient_norm"] == pytest.approx(other["gradient_norm"], rel=1e-3)
+    assert not any(getattr(module, "gradient_checkpointing", False) for module in again["model"].modules())
+
+
+@pytest.mark.parametrize("fits", [True, False])
+def test_layers_compute_again_where_single_examples_are_too_much(
+    build: Callable[..., dict[str, Any]],
+    exact: Callable[[str], dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    fits: bool,
+) -> None:
+    real, asked, said = loop._accumulate, list[tuple[int, bool]](), list[str]()
+
+    def small(accelerator: Any, job: Any, feed: Any, batch: Any, group: Any, tokens: int) -> Sums:
+        checkpointed = any(getattr(module, "gradient_checkpointing", False) for module in job.model.modules())
+        asked.append((tokens, checkpointed))
+        if not (fits and checkpointed and tokens < 768):
+            raise torch.OutOfMemoryError("no memory left")
+        return real(accelerator, job, feed, batch, group, tokens)
+
+    monkeypatch.setattr(loop, "_accumulate", small)
+    tried = [(768, False), (384, False), (192, False), (96, False), (768, True), (384, True)]
+    if not fits:
+        with pytest.raises(torch.OutOfMemoryError):
+            build("dpo", say=said.append)
+        assert asked == [*tried, (192, True), (96, True)]
+        return
+    again = build("dpo", say=said.append)
+    assert asked[:7] == [*tried, (384, True)]
+    assert len(said) == 1
+    assert "train.activation_checkpointing" in said[0]
+    plain = exact("dpo")["log"].steps
+    assert [step["loss"] for step in again["log"].steps] == pytest.approx([step["loss"] for step in plain], rel=1e-4)
 
 
 @pytest.mark.parametrize("storage", ["bf16", "nf4"])
@@ -229,10 +272,11 @@ def test_memory_of_the_host_that_runs_out_halves_the_micro_batches() -> None:
             raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
         return {"loss": 1.0}
 
-    assert Budget(1024).run(attempt, torch.nn.Linear(1, 1)) == {"loss": 1.0}
+    budget = Budget(torch.nn.Linear(1, 1), 1024, silent, checkpointed=False)
+    assert budget.run(attempt) == {"loss": 1.0}
     assert asked == [1024, 512, 256]
     with pytest.raises(RuntimeError, match="something else"):
-        Budget(1024).run(lambda tokens: _raise(RuntimeError("something else")), torch.nn.Linear(1, 1))
+        budget.run(lambda tokens: _raise(RuntimeError("something else")))
 
 
 def _raise(error: Exception) -> dict[str, float]:
@@ -339,8 +383,6 @@ def test_unpaired_feed_takes_rows_with_one_answer(base_folder: Path) -> None:
 def test_memory_that_runs_out_halves_the_micro_batch(
     build: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from align_bench.train import loop
-
     plain = build("simpo")
     real, calls = loop._accumulate, []
 
@@ -351,6 +393,8 @@ def test_memory_that_runs_out_halves_the_micro_batch(
         return real(*arguments)
 
     monkeypatch.setattr(loop, "_accumulate", exhausted)
-    halved = build("simpo")
+    said: list[str] = []
+    halved = build("simpo", say=said.append)
     assert calls[:2] == [768, 384]
+    assert not said
     assert halved["log"].steps[-1]["loss"] == pytest.approx(plain["log"].steps[-1]["loss"], rel=1e-4)

@@ -305,6 +305,16 @@ def test_micro_batches_do_not_change_the_training(build: Callable[..., Any], nam
         assert one["gradient_norm"] == pytest.approx(other["gradient_norm"], rel=1e-3)
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_layers_that_compute_again_do_not_change_the_training(build: Callable[..., Any], name: str) -> None:
+    short = SETTINGS.model_copy(update={"epochs": 1})
+    whole, _ = build(name, short)
+    again, _ = build(name, short.model_copy(update={"activation_checkpointing": True}))
+    for one, other in zip(whole.steps, again.steps, strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-3, abs=1e-5)
+        assert one["gradient_norm"] == pytest.approx(other["gradient_norm"], rel=1e-3)
+
+
 @pytest.mark.parametrize("name", ["rloo", "grpo"])
 def test_what_answers_were_written_with_is_what_a_pass_over_them_measures(
     build: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, name: str

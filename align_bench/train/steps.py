@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -64,7 +65,8 @@ class Sums:
 class Budget:
     """Padded tokens per micro-batch; halved whenever device or host run out of memory, and the step done again.
 
-    Where passes of single examples are too much as well, layers keep their inputs only, and passes are large again.
+    Where passes of single examples are too much as well, layers keep their inputs only; where that is too much again,
+    an accelerator leaves these in the host's memory. Each time passes are large again at first.
 
     Attributes:
         tokens: of a micro-batch.
@@ -76,6 +78,7 @@ class Budget:
         self._first = tokens
         self._say = say
         self._checkpointed = checkpointed
+        self._offloaded = False
 
     def __enter__(self) -> Self:
         if self._checkpointed:
@@ -89,7 +92,8 @@ class Budget:
         """What an attempt returns that is given as many tokens as fit; in a group, all halve them or none does."""
         while True:
             try:
-                return attempt(self.tokens)
+                with torch.autograd.graph.save_on_cpu(pin_memory=True) if self._offloaded else nullcontext():
+                    return attempt(self.tokens)
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 told = group.size == 1 or isinstance(error, GroupOutOfMemoryError)
                 if not told or not is_out_of_memory(error) or not self._shrink():
@@ -102,17 +106,20 @@ class Budget:
         if self.tokens > _LEAST:
             self.tokens //= 2
             return True
-        if self._checkpointed:
+        if not self._checkpointed:
+            try:
+                checkpoint_activations(self._model)
+            except ModelError:
+                return False
+            self._checkpointed = True
+            how = "layers compute again in the backward pass (train.activation_checkpointing)"
+        elif not self._offloaded and self._model.device.type != "cpu":
+            self._offloaded = True
+            how = "what the backward pass needs waits in the host's memory"
+        else:
             return False
-        try:
-            checkpoint_activations(self._model)
-        except ModelError:
-            return False
-        self._checkpointed, self.tokens = True, self._first
-        self._say(
-            "memory ran out with single examples: from here on, layers compute again in the backward pass "
-            "(train.activation_checkpointing), which takes longer"
-        )
+        self.tokens = self._first
+        self._say(f"memory ran out with single examples: from here on, {how}, which takes longer")
         return True
 
 

@@ -193,7 +193,8 @@ def test_activation_checkpointing_is_proposed_where_smaller_passes_are_not_enoug
 ) -> None:
     found = of_large(monkeypatch, planned(registry, "t4", ["methods=[dpo]"]), tmp_path, "t4")
     roomy, tight = (
-        proposal(found.all_cells, found.shapes, replace(found.hardware.device, memory=memory)) for memory in (16e9, 10e9)
+        proposal(found.all_cells, found.shapes, replace(found.hardware.device, memory=memory))
+        for memory in (16e9, 10e9)
     )
     assert roomy is not None
     assert tight is not None

@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -277,6 +278,42 @@ def test_memory_of_the_host_that_runs_out_halves_the_micro_batches() -> None:
     assert asked == [1024, 512, 256]
     with pytest.raises(RuntimeError, match="something else"):
         budget.run(lambda tokens: _raise(RuntimeError("something else")))
+
+
+def test_an_accelerator_leaves_in_the_hosts_memory_what_it_has_no_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Large(torch.nn.Linear):
+        """A model that can compute its layers again, on a device that this machine need not have."""
+
+        device = torch.device("cuda")
+        gradient_checkpointing = False
+
+        def activation_checkpointing_enable(self, options: Any) -> None:
+            self.gradient_checkpointing = True
+
+    offloaded = False
+
+    @contextmanager
+    def on_the_host(pin_memory: bool) -> Iterator[None]:
+        nonlocal offloaded
+        offloaded = True
+        yield
+        offloaded = False
+
+    monkeypatch.setattr(torch.autograd.graph, "save_on_cpu", on_the_host)
+    model, asked, said = Large(1, 1), list[tuple[int, bool, bool]](), list[str]()
+
+    def attempt(tokens: int) -> str:
+        asked.append((tokens, model.gradient_checkpointing, offloaded))
+        if len(asked) < 6:
+            raise torch.OutOfMemoryError("no memory left")
+        return "done"
+
+    with Budget(model, 256, said.append, checkpointed=False) as budget:
+        assert budget.run(attempt) == "done"
+        assert budget.run(attempt) == "done"
+    levels = [(False, False), (True, False), (True, True)]
+    assert asked == [(tokens, *level) for level in levels for tokens in (256, 128)] + [(128, True, True)]
+    assert ["activation_checkpointing" in line or "host's memory" in line for line in said] == [True, True]
 
 
 def _raise(error: Exception) -> dict[str, float]:

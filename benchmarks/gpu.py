@@ -108,12 +108,15 @@ class Results:
 
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
         self.path = path
+        where = environment().model_dump()
         if path.is_file():
             self.content = json.loads(path.read_text(encoding="utf-8"))
             if self.content["settings"] != settings:
                 raise SystemExit(f"{path} has other settings: {self.content['settings']}, now {dict(settings)}")
+            before, now = (_made_by(one) for one in (self.content["environment"], where))
+            if before != now:
+                raise SystemExit(f"{path} was made by {before}, now {now}; move it away, and all is measured anew")
             return
-        where = environment().model_dump()
         self.content = {
             "command": " ".join(["python benchmarks/gpu.py", *sys.argv[1:]]),
             "environment": where,
@@ -137,6 +140,11 @@ class Results:
         """Both files."""
         write_atomically(self.path, json.dumps(self.content, indent=1))
         write_atomically(self.path.with_suffix(".md"), markdown(self.content))
+
+
+def _made_by(where: Mapping[str, Any]) -> str:
+    """The code and the device; a file of results that is not committed yet is no change of the code."""
+    return f"commit {str(where['commit']).removesuffix('-dirty')} on {where['device']}"
 
 
 def draw(shape: str, folder: Path) -> None:

@@ -194,6 +194,14 @@ def test_a_part_that_fails_is_noted_and_the_next_ones_go_on(tmp_path: Path, monk
     assert again.content["failures"][0]["why"] == "out of memory"
     with pytest.raises(SystemExit, match="other settings"):
         gpu.Results(tmp_path / "sizes.json", {**SETTINGS, "repeats": 2})
+    here = str(again.content["environment"]["commit"]).removesuffix("-dirty")
+    again.content["environment"]["commit"] = f"{here}-dirty"
+    again.write()
+    gpu.Results(tmp_path / "sizes.json", SETTINGS)
+    again.content["environment"]["commit"] = "another"
+    again.write()
+    with pytest.raises(SystemExit, match=f"was made by commit another on cpu, now commit {here} on cpu; move it away"):
+        gpu.Results(tmp_path / "sizes.json", SETTINGS)
 
 
 def test_no_part_begins_without_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -312,7 +312,7 @@ COMMITTED = {
     "smollm2_small": {
         ("judge by length", scorer) for scorer in ("judge", "judge2", "rm#0", "rm#1", "poe_rm#0", "poe_rm#1")
     }
-    | {("cut-off answers", policy) for policy in ("base", "sft#1", "dpo#0", "kto#0", "kto#1", "simpo#1")},
+    | {("cut-off answers", policy) for policy in ("base", "sft#1", "dpo#0", "kto#0", "kto#1", "simpo#1", "ppo#0")},
     "overoptimisation": {
         (kind, f"ppo[kl_coef={weight},reward={reward}]")
         for kind in ("drifted away", "repeats itself")

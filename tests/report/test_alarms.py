@@ -313,6 +313,8 @@ COMMITTED = {
         ("judge by length", scorer) for scorer in ("judge", "judge2", "rm#0", "rm#1", "poe_rm#0", "poe_rm#1")
     }
     | {("cut-off answers", policy) for policy in ("base", "sft#1", "dpo#0", "kto#0", "kto#1", "simpo#1", "ppo#0")},
+    "smollm2_small_base": {("judge by length", scorer) for scorer in ("judge", "judge2")}
+    | {("cut-off answers", policy) for policy in ("base", "dpo", "kto", "simpo", "orpo")},
     "overoptimisation": {
         (kind, f"ppo[kl_coef={weight},reward={reward}]")
         for kind in ("drifted away", "repeats itself")

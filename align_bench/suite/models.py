@@ -319,8 +319,8 @@ class Train(_Strict):
     activation_checkpointing: bool = Field(
         False,
         description="keep only the input of each layer for the backward pass, which computes the rest again (gradient "
-        "checkpointing): less memory, a third to a half more time, and more on a CPU, where rows are padded then; "
-        "turned on automatically when memory runs out with single examples",
+        "checkpointing): less memory for one more forward pass, and on a CPU for padded rows; turned on automatically "
+        "when memory runs out with single examples",
     )
     checkpoint_minutes: Number = Field(
         5.0, gt=0, description="minutes between checkpoints, from which a killed training resumes"

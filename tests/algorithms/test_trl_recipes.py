@@ -29,6 +29,7 @@ from align_bench.suite.models import Lora, Train
 from align_bench.train.job import TrainingJob
 from align_bench.train.loop import train
 from align_bench.train.recipe import train_by_recipe
+from tests.checkpointed import checkpointed_layers
 
 FP32 = Precision("fp32", "float32", "cpu")
 LORA = Lora(r=4, alpha=8)
@@ -159,9 +160,12 @@ def test_trl_ends_there_over_micro_batches(run: Run, name: str) -> None:
     assert_agree(run(name), run(f"trl_{name}", settings=small))
 
 
-def test_trl_ends_there_with_layers_that_compute_again(run: Run) -> None:
-    again = SETTINGS.model_copy(update={"activation_checkpointing": True})
-    assert_agree(run("simpo"), run("trl_simpo", settings=again))
+def test_trl_ends_there_with_layers_that_compute_again(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpointed = checkpointed_layers(monkeypatch)
+    again = run("trl_simpo", settings=SETTINGS.model_copy(update={"activation_checkpointing": True}))
+    assert checkpointed() > 0
+    assert not any(getattr(module, "gradient_checkpointing", False) for module in again.model.modules())
+    assert_agree(run("simpo"), again)
 
 
 def test_drift_of_kto_is_that_of_a_micro_batch(run: Run) -> None:

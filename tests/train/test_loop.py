@@ -33,6 +33,7 @@ from align_bench.train.feeds import FEEDS
 from align_bench.train.job import TrainingJob, silent
 from align_bench.train.loop import train
 from align_bench.train.steps import Budget, Sums
+from tests.checkpointed import checkpointed_layers
 
 FP32 = Precision("fp32", "float32", "cpu")
 SETTINGS = Train(batch_size=6, max_length=128)
@@ -102,9 +103,14 @@ def test_micro_batches_do_not_change_the_training(build: Callable[..., dict[str,
 
 @pytest.mark.parametrize("name", METHODS)
 def test_layers_that_compute_again_do_not_change_the_training(
-    build: Callable[..., dict[str, Any]], exact: Callable[[str], dict[str, Any]], name: str
+    build: Callable[..., dict[str, Any]],
+    exact: Callable[[str], dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
 ) -> None:
+    checkpointed = checkpointed_layers(monkeypatch)
     again = build(name, SETTINGS.model_copy(update={"activation_checkpointing": True}))
+    assert checkpointed() > 0
     for one, other in zip(exact(name)["log"].steps, again["log"].steps, strict=True):
         assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
         assert one["gradient_norm"] == pytest.approx(other["gradient_norm"], rel=1e-3)

@@ -36,6 +36,7 @@ from align_bench.suite.models import Lora, Train
 from align_bench.train import online as training
 from align_bench.train.job import TrainingJob
 from align_bench.train.online import train_online
+from tests.checkpointed import checkpointed_layers
 
 FP32 = Precision("fp32", "float32", "cpu")
 LENGTHS = [3, 1, 5, 2, 4, 2]
@@ -306,10 +307,15 @@ def test_micro_batches_do_not_change_the_training(build: Callable[..., Any], nam
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_layers_that_compute_again_do_not_change_the_training(build: Callable[..., Any], name: str) -> None:
+def test_layers_that_compute_again_do_not_change_the_training(
+    build: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     short = SETTINGS.model_copy(update={"epochs": 1})
+    checkpointed = checkpointed_layers(monkeypatch)
     whole, _ = build(name, short)
+    assert checkpointed() == 0
     again, _ = build(name, short.model_copy(update={"activation_checkpointing": True}))
+    assert checkpointed() > 0
     for one, other in zip(whole.steps, again.steps, strict=True):
         assert one["loss"] == pytest.approx(other["loss"], rel=1e-3, abs=1e-5)
         assert one["gradient_norm"] == pytest.approx(other["gradient_norm"], rel=1e-3)

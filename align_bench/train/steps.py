@@ -66,10 +66,20 @@ class Budget:
     """Padded tokens per micro-batch; halved whenever device or host run out of memory, and the step done again.
 
     Where passes of single examples are too much as well, layers keep their inputs only; where that is too much again,
-    an accelerator leaves these in the host's memory. Each time passes are large again at first.
+    an accelerator leaves these in the host's memory. Each time passes are large again at first. A context: at its end,
+    layers keep what they kept before.
 
     Attributes:
-        tokens: of a micro-batch.
+        tokens: of a micro-batch, padding included.
+
+    Args:
+        model: what trains.
+        tokens: of the first micro-batch that is tried.
+        say: takes a line for whoever watches.
+        checkpointed: whether layers keep their inputs only from the start.
+
+    Raises:
+        ModelError: they should, and the architecture cannot.
     """
 
     def __init__(self, model: Any, tokens: int, say: Callable[[str], None], *, checkpointed: bool):

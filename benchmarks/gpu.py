@@ -12,6 +12,7 @@ what is left. Without a GPU, `--tiny` runs the same code on a shape of a few tho
 Examples:
     python benchmarks/gpu.py                    # eight minutes' worth of parts; again: the next ones
     python benchmarks/gpu.py --budget 30 --shapes Llama-3.1-8B --precision bf16
+    python benchmarks/gpu.py --graphs --shapes Qwen2.5-0.5B    # our training passes as CUDA graphs
     python benchmarks/gpu.py --tiny --parts dpo
 """
 
@@ -279,6 +280,8 @@ def markdown(result: Mapping[str, Any]) -> str:
         "",
         f"`tests/test_cuda.py`: {'not run' if tests is None else tests['last_line']}.",
     ]
+    if settings["graphs"]:
+        lines += ["", "align-bench trains and answers with `cuda_graphs: true`."]
     device = next((one for one in GPUS.values() if one.is_named(where["device"])), None)
     for precision in settings["precision"]:
         for shape in settings["shapes"]:
@@ -372,6 +375,7 @@ def rows_of(result: Mapping[str, Any], source: str) -> list[history.Row]:
             "pairs_per_step": SIZES[shape].pairs,
             "max_length": SIZES[shape].max_length,
             "repeats": result["settings"]["repeats"],
+            **({"graphs": True} if result["settings"]["graphs"] else {}),
         }
         parts = {one["part"]: {**one["sides"], "ours": one["sides"][LANES[one["part"]][0]]} for one in own}
         found.append(history.row(where, source, setting, times, parts))
@@ -406,6 +410,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--precision", nargs="+", choices=("bf16", "nf4", "fp32"), default=["bf16", "nf4"])
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--repeats", type=int, default=3, help="timed turns of each side, after a warm-up")
+    parser.add_argument(
+        "--graphs", action="store_true", help="cuda_graphs: true where ours trains and answers; give more --repeats"
+    )
     parser.add_argument("--no-tests", action="store_true", help="leave tests/test_cuda.py out")
     parser.add_argument("--tiny", action="store_true", help="a shape of a few thousand weights in fp32 on the CPU")
     parser.add_argument("--out", type=Path, help="the result; one of today's in benchmarks/results if not given")
@@ -420,7 +427,8 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     """Measure what is missing, as far as the budget goes."""
     given = arguments()
-    name = f"{datetime.now(UTC):%Y-%m-%d}-gpu-sizes{'-tiny' if given.tiny else ''}.json"
+    kind = f"{'-graphs' if given.graphs else ''}{'-tiny' if given.tiny else ''}"
+    name = f"{datetime.now(UTC):%Y-%m-%d}-gpu-sizes{kind}.json"
     path = given.out or HERE / "results" / name
     make_folder(path.parent)
     settings = {
@@ -430,6 +438,7 @@ def main() -> int:
         "repeats": given.repeats,
         "device": "cpu" if given.tiny else "cuda",
         "checkpointing": False,
+        "graphs": given.graphs,
     }
     results, budget = Results(path, settings), Budget(given.budget)
     if not given.no_tests:

@@ -253,6 +253,7 @@ class Bench:
             warmup=0.0,
             schedule="constant",
             micro_batch_tokens=None if self.ours else tokens,
+            cuda_graphs=self.ours and bool(self.settings.get("graphs")),
         )
 
     @property
@@ -756,7 +757,8 @@ def generation(bench: Bench, turns: Turns) -> None:
     prompts = [row.prompt for row in bench.rows("val", bench.settings["prompts"])]
     model = bench.adapted(bench.model()).eval()
     longest = bench.settings["new_tokens"]
-    settings = Generate(prompts=len(prompts), max_new_tokens=longest)
+    graphs = bool(bench.settings.get("graphs"))
+    settings = Generate(prompts=len(prompts), max_new_tokens=longest, cuda_graphs=graphs)
 
     def work(count: int) -> dict[str, Any]:
         if bench.ours:

@@ -11,6 +11,7 @@ import yaml
 
 from align_bench.models import generate as generation
 from align_bench.models.base import find_base
+from align_bench.models.cuda_graphs import Graphs, graphs
 from align_bench.models.layout import lay_out
 from align_bench.models.load import add_adapter, load_policy
 from align_bench.models.logprobs import response_logps
@@ -55,6 +56,28 @@ def test_log_probabilities_and_gradients_equal_those_of_the_cpu() -> None:
     assert (found - expected).norm() < 1e-3 * expected.norm()
 
 
+@pytest.mark.parametrize("storage", ["fp32", "bf16", "nf4"])
+def test_passes_as_graphs_have_the_gradients_of_plain_ones(storage: str) -> None:
+    compute: Compute = "float32" if storage == "fp32" else "bfloat16"
+    model = add_adapter(on("cuda", storage, compute), Lora(), seed=0).train()
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, 0, 0.02)
+
+    def line() -> torch.Tensor:
+        model.zero_grad()
+        response_logps(model, ROWS).sum().backward()
+        return torch.cat([value.grad.flatten() for value in model.parameters() if value.grad is not None])
+
+    plain, said = line(), list[str]()
+    used = Graphs(said.append)
+    with graphs(used):
+        for _ in range(4):
+            assert (line() - plain).norm() < (1e-4 if storage == "fp32" else 0.05) * plain.norm()
+    assert not said
+    assert used.captured == 1
+
+
 @pytest.mark.parametrize(("storage", "tolerance"), [("fp32", 1e-4), ("bf16", 0.05), ("nf4", 0.05)])
 def test_a_shared_prompt_changes_nothing(storage: str, tolerance: float) -> None:
     """Per token, in nats; bf16 keeps eight bits of each number."""
@@ -83,6 +106,16 @@ def test_answers_equal_those_of_transformers() -> None:
     end = frozenset({expected[1][3]})
     found, _ = generation._decode(model, 0, end, prompts, settings)
     assert [generation._until_end(ids, end) for ids in expected] == [generation._until_end(ids, end) for ids in found]
+
+
+def test_answers_that_graphs_write_are_the_same(recwarn: pytest.WarningsRecorder) -> None:
+    model = on("cuda", "fp32", "float32")
+    prompts, settings = [[3, 4, 5, 6, 7], [10], [11, 12]], Generate(max_new_tokens=24)
+    plain, _ = generation._decode(model, 0, frozenset(), prompts, settings)
+    graphed = settings.model_copy(update={"cuda_graphs": True})
+    found, _ = generation._decode(model, 0, frozenset(), prompts, graphed)
+    assert found == plain
+    assert not [one for one in recwarn if "cuda_graphs" in str(one.message)]
 
 
 def test_a_suite_of_every_kind_of_method(tmp_path: Path) -> None:

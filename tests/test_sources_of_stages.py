@@ -218,6 +218,7 @@ TABLE: dict[str, frozenset[str]] = {
     "models.flops": COMPUTED,
     "models.layout": COMPUTED,
     "models.packed_attention": COMPUTED,
+    "models.cuda_graphs": COMPUTED,
     "models.transfer": COMPUTED,
     "models.micro_batches": COMPUTED,
     "models.out_of_memory": ADAPTERS | _made("select"),
@@ -226,6 +227,7 @@ TABLE: dict[str, frozenset[str]] = {
     "models.head": COMPUTED - {"generate"} | REPORT,
     "models.logprobs": COMPUTED - {"generate"} | REPORT,
     "models.kv_cache": _made("generate train_online"),
+    "models.decode_steps": _made("generate train_online"),
     "models.generate": _made("generate train_online"),
     "models.positions": BASES | ADAPTERS | TEXTS | _made("generate"),  # where answers and texts end
     "models.adapters": TEXTS,

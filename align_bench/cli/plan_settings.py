@@ -68,11 +68,13 @@ def _settings(prepared: Prepared) -> dict[str, str]:
         "train.max_length": f"{train.max_length:,} tokens",
         "train.micro_batch_tokens": _pass_words(train.micro_batch_tokens, frozen.precision.device),
         **({"train.activation_checkpointing": "true"} if train.activation_checkpointing else {}),
+        **({"train.cuda_graphs": _graphs(frozen.precision.device)} if train.cuda_graphs else {}),
         **({} if train.processes == 1 else {"train.processes": str(train.processes)}),
         "generate.prompts": f"{generate.prompts:,}",
         "generate.max_new_tokens": f"{generate.max_new_tokens:,}",
         "generate.temperature": f"{generate.temperature:g}" + " (greedy)" * (generate.temperature == 0),
         "generate.samples": str(generate.samples),
+        **({"generate.cuda_graphs": _graphs(frozen.precision.device)} if generate.cuda_graphs else {}),
         "methods": "; ".join(_method_words(prepared, suite)),
         **({} if suite.tune is None else {"tune": _tune(suite.tune)}),
     }
@@ -83,6 +85,10 @@ def _pass_words(given: int | None, device: str) -> str:
     if given is not None or training == scoring:
         return f"{training:,}"
     return f"{training:,}; {scoring:,} where nothing is trained"
+
+
+def _graphs(device: str) -> str:
+    return "true" if device == "cuda" else f"true, without effect on {device}"
 
 
 def _tune(tune: Tune) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import random
 import warnings
 from collections.abc import Iterator, Sequence
@@ -14,6 +13,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from align_bench.models.decode_steps import cache_name, logits_after, steps_of
 from align_bench.models.flops import passes
 from align_bench.models.kv_cache import can_place, growing_cache
 from align_bench.models.layout import can_pack, inner_of, lay_out, passes_over
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from align_bench.suite.models import Generate
 
 _CONTINUES: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
-# Ended answers leave their batch once they are an eighth of it: it costs a copy of the cache of all others.
-_LEAVING = 1 / 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +40,14 @@ class Decoding:
         temperature: 0 is greedy.
         samples: answers per prompt; more than one need a temperature.
         batch_size: prompts answered at once.
+        cuda_graphs: whether steps on a CUDA device are CUDA graphs.
     """
 
     max_new_tokens: int
     temperature: float = 0.0
     samples: int = 1
     batch_size: int = 64
+    cuda_graphs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ def generate(
     done = 0
     for chosen, tokens in _batches(inner_of(model), prompts, settings):
         batch = [prompts[index] for index in chosen]
-        wanted = Decoding(tokens, settings.temperature, settings.samples)
+        wanted = Decoding(tokens, settings.temperature, settings.samples, cuda_graphs=settings.cuda_graphs)
         measured: list[list[float]] = []
         if not tokens:
             found: list[list[int]] = [[] for _ in range(len(chosen) * settings.samples)]
@@ -176,6 +176,7 @@ def _decode(
     logits, mask = (states.repeat_interleave(settings.samples, 0) for states in (logits, mask))
     if settings.samples > 1:
         cache.batch_repeat_interleave(settings.samples)
+    writing = steps_of(inner, cache, mask, tokens=settings.max_new_tokens, graphed=settings.cuda_graphs)
     answers: list[list[int]] = [[] for _ in logits]
     steps: list[tuple[list[int], Tensor]] = []  # of each step: the answers in the batch, how likely their tokens were
     rows = list(range(len(answers)))  # the answers in the batch
@@ -189,13 +190,11 @@ def _decode(
         going = [place for place, row in enumerate(rows) if answers[row][-1] not in ends]
         if not going or step + 1 == settings.max_new_tokens:
             break
-        if len(rows) - len(going) >= _LEAVING * len(rows):
+        if writing.leave(len(going), len(rows)):
             kept = torch.tensor(going, device=inner.device)
-            cache.batch_select_indices(kept)
-            tokens, mask, rows = tokens[kept], mask[kept], [rows[place] for place in going]
-        mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
-        seen = {"attention_mask": mask, "position_ids": mask.sum(1, keepdim=True) - 1, _cache_name(inner): cache}
-        logits = inner(tokens[:, None], **seen, use_cache=True, logits_to_keep=1).logits[:, -1]
+            writing.keep(kept)
+            tokens, rows = tokens[kept], [rows[place] for place in going]
+        logits = writing.next(tokens)
     measured: list[list[float]] = [[] for _ in answers] if steps else []
     for rows, found in steps:
         for row, value in zip(rows, found.tolist(), strict=True):
@@ -212,24 +211,18 @@ def _read(inner: Any, prompts: Sequence[Sequence[int]], pad: int, cache: Any) ->
     ids, mask = _left_padded(prompts, pad, inner.device)
     sequences = [(prompt, ()) for prompt in prompts]
     if not (can_pack(inner, ids.shape[1]) and can_place(cache)):
-        seen = {"attention_mask": mask, "position_ids": (mask.cumsum(1) - 1).clamp(min=0), _cache_name(inner): cache}
-        return inner(ids, **seen, use_cache=True, logits_to_keep=1).logits[:, -1], mask
+        return logits_after(inner, ids, mask, (mask.cumsum(1) - 1).clamp(min=0), cache), mask
     # Without padding, and with what prompts have in common read once a pass.
     found: dict[int, Tensor] = {}
     for rows in passes_over(inner, sequences, max_tokens=ENOUGH_FOR_A_CPU):
         layout, part = lay_out(inner, [sequences[row] for row in rows]), growing_cache(inner)
         ends = torch.tensor([columns[-1] for columns in layout.columns])
-        output = layout.through(inner, inner, use_cache=True, logits_to_keep=ends, **{_cache_name(inner): part})
+        output = layout.through(inner, inner, use_cache=True, logits_to_keep=ends, **{cache_name(inner): part})
         found |= zip(rows, output.logits[0], strict=True)
         columns = torch.tensor([[0] * (ids.shape[1] - len(own)) + own for own in layout.columns])  # padding is masked
         for layer, read in zip(cache.layers, part.layers, strict=True):
             layer.place(rows, columns, read, len(prompts))
     return torch.stack([found[row] for row in range(len(prompts))]), mask
-
-
-def _cache_name(inner: Any) -> str:
-    """How this model calls the cache; transformers renamed it during its fifth version."""
-    return "cache" if "cache" in inspect.signature(type(inner).forward).parameters else "past_key_values"
 
 
 def _next(logits: Tensor, temperature: float, draws: Tensor | None) -> Tensor:

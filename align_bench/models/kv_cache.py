@@ -24,6 +24,43 @@ def can_place(cache: DynamicCache) -> bool:
     return all(type(layer) is _GrowingLayer for layer in cache.layers)
 
 
+def fixed_cache(cache: DynamicCache, room: int, slot: Tensor) -> DynamicCache:
+    """A copy with room for so many tokens, into which one token at a time is written.
+
+    Args:
+        cache: what has been read, in layers that `can_place`, or in those of another such cache.
+        room: tokens, those that have been read included.
+        slot: where the next token goes, shape [1]; read when it comes.
+    """
+    fixed = DynamicCache()
+    fixed.layers = [_FixedLayer(layer, room, slot) for layer in cache.layers]
+    return fixed
+
+
+class _FixedLayer(DynamicLayer):  # type: ignore[misc]
+    """Attention sees all of the room; the mask says what is there."""
+
+    def __init__(self, read: DynamicLayer, room: int, slot: Tensor) -> None:
+        super().__init__()
+        self.lazy_initialization(read.keys, read.values)
+        self.keys, self.values = (_roomier(states, room) for states in (read.keys, read.values))
+        self._slot = slot
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Add states of shape [rows, heads, 1, width]; returns those of the whole room."""
+        self.keys.index_copy_(2, self._slot, key_states)
+        self.values.index_copy_(2, self._slot, value_states)
+        return self.keys, self.values
+
+
+def _roomier(states: Tensor, room: int) -> Tensor:
+    """States of shape [rows, heads, tokens, width] in the first places of so many; the others hold zeros."""
+    rows, heads, tokens, width = states.shape
+    held = states.new_zeros(rows, heads, room, width)
+    held[:, :, : min(tokens, room)] = states[:, :, :room]
+    return held
+
+
 class _GrowingLayer(DynamicLayer):  # type: ignore[misc]
     """transformers' layer copies all that it holds at every token; this one at every 64th."""
 

@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from align_bench.models.cuda_graphs import graphs_for
 from align_bench.models.micro_batches import even_passes, fitting, micro_batches
 from align_bench.models.packed_attention import Piece, attending
 from align_bench.models.shared_prefixes import in_order
@@ -49,6 +50,13 @@ class Layout:
         """What a model, or its decoder as `module`, makes of the rows."""
         with attending(inner.config.get_text_config(), self.pieces) if self.pieces else nullcontext():
             return module(**self.inputs, use_cache=use_cache, **more)
+
+    def states(self, inner: Any, decoder: Any) -> Tensor:
+        """The decoder's last hidden states, shape [rows, longest, width]."""
+        if (used := graphs_for(decoder, self.inputs)) is not None:
+            return used.states(decoder, self.inputs)
+        states: Tensor = self.through(inner, decoder).last_hidden_state
+        return states
 
 
 def inner_of(model: Any) -> Any:
@@ -90,7 +98,7 @@ def passes_over(model: Any, sequences: Sequences, *, max_tokens: int) -> list[li
         return _full_rows(sequences, fitting(max_tokens))
     groups = _groups(sequences)
     lengths = [_length(sequences, group) for group in groups]
-    if not _can_share(inner, max(lengths)):
+    if not can_share(inner, max(lengths)):
         groups = [[index] for index in range(len(sequences))]
         lengths = [_length(sequences, group) for group in groups]
     micros = micro_batches(range(len(groups)), lengths, max_tokens=max_tokens)
@@ -125,7 +133,7 @@ def lay_out(inner: Any, sequences: Sequences, *, share: bool = True) -> Layout:
         return _packed(sequences, worth=_WORTH_SHARING)
     groups = _groups(sequences)
     lengths = [_length(sequences, group) for group in groups]
-    if not share or len(groups) == len(sequences) or not _can_share(inner, max(lengths)):
+    if not share or len(groups) == len(sequences) or not can_share(inner, max(lengths)):
         groups = [[index] for index in range(len(sequences))]
         lengths = [_length(sequences, group) for group in groups]
     row = [0] * len(sequences)
@@ -137,7 +145,7 @@ def lay_out(inner: Any, sequences: Sequences, *, share: bool = True) -> Layout:
             row[index], columns[index] = number, [*range(prompt), *range(start, stop)]
             start = stop
     # transformers reads a plain mask, to see whether it hides anything, and an accelerator would be waited for.
-    whole = len(groups) < len(sequences) or (inner.device.type != "cpu" and _can_share(inner, max(lengths)))
+    whole = len(groups) < len(sequences) or (inner.device.type != "cpu" and can_share(inner, max(lengths)))
     inputs = (_shared_inputs if whole else _plain_inputs)(inner, sequences, groups, max(lengths))
     return Layout(inputs, row, columns)
 
@@ -249,7 +257,7 @@ def _shared_inputs(
     }
 
 
-def _can_share(inner: Any, longest: int) -> bool:
+def can_share(inner: Any, longest: int) -> bool:
     """Whether this model reads shared rows of this length right: no sliding window cuts them, and the probe agrees."""
     if _slides(inner, longest):
         return False
@@ -312,8 +320,7 @@ def _packed_probe(inner: Any) -> Tensor:
 
 
 def _states(inner: Any, layout: Layout) -> Tensor:
-    states: Tensor = layout.through(inner, getattr(inner, inner.base_model_prefix)).last_hidden_state
-    return states.float()
+    return layout.states(inner, getattr(inner, inner.base_model_prefix)).float()
 
 
 def _probe(inner: Any, together: Callable[[Any], Tensor]) -> bool:

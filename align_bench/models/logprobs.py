@@ -137,7 +137,7 @@ def _predicted(inner: Any, rows: Sequences, *, squares: bool = False) -> _Predic
     ]
     sequence, step, row, column, target = on_device(places, inner.device).T
     if _head_is_plain(inner):
-        hidden = layout.through(inner, inner.get_decoder()).last_hidden_state[row, column]
+        hidden = layout.states(inner, inner.get_decoder())[row, column]
         head = inner.get_output_embeddings()
         found = head_log_squares(head, hidden) if squares else None
         return _Predicted(sequence, step, head_logps(head, hidden, target), hidden, found)
@@ -256,7 +256,7 @@ def last_states(model: Any, rows: Sequences) -> Tensor:
 def _through(inner: Any, rows: Sequences) -> tuple[Tensor, Layout]:
     """The decoder's states of all rows, and where they lie."""
     layout = lay_out(inner, rows)
-    return layout.through(inner, getattr(inner, inner.base_model_prefix)).last_hidden_state, layout
+    return layout.states(inner, getattr(inner, inner.base_model_prefix)), layout
 
 
 def head_scores(model: Any, states: Tensor) -> Tensor:

@@ -316,11 +316,18 @@ class Train(_Strict):
         "trained, since more was not faster there when measured, elsewhere 8192; halved automatically when memory runs "
         "out",
     )
-    activation_checkpointing: bool = Field(
+    activation_checkpointing: Truth = Field(
         False,
         description="keep only the input of each layer for the backward pass, which computes the rest again (gradient "
         "checkpointing): less memory for one more forward pass, and on a CPU for padded rows; turned on automatically "
         "when memory runs out with single examples",
+    )
+    cuda_graphs: Truth = Field(
+        False,
+        description="on a CUDA device, training passes, and what online methods write, as CUDA graphs, of rows padded "
+        "to few shapes: for small models, where starting kernels takes longer than computing; no effect on other "
+        "devices, on passes with dropout, or where layers compute again in the backward pass; not yet measured on a "
+        "GPU",
     )
     checkpoint_minutes: Number = Field(
         5.0, gt=0, description="minutes between checkpoints, from which a killed training resumes"
@@ -364,6 +371,11 @@ class Generate(_Strict):
     temperature: Number = Field(0.0, ge=0, description="0 is greedy")
     samples: Whole = Field(1, gt=0, description="answers per prompt; averaged before tests")
     batch_size: Whole = Field(64, gt=0, description="prompts answered at once")
+    cuda_graphs: Truth = Field(
+        False,
+        description="on a CUDA device, one CUDA graph writes a token of every answer: for small models, where starting "
+        "kernels takes longer than computing; no effect on other devices; not yet measured on a GPU",
+    )
 
     @model_validator(mode="after")
     def _temperature_can_be_divided_by(self) -> Generate:

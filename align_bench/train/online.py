@@ -99,6 +99,7 @@ def _gather(
         temperature=rollout.temperature,
         samples=rollout.samples,
         batch_size=len(prompts),
+        cuda_graphs=job.settings.cuda_graphs,
     )
     critic = getattr(model, "value_head", None)
     answered = generate(model, tokenizer, [row.prompt for row in prompts], wanted, seed=seed, logps=critic is None)

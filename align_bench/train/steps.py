@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from align_bench.errors import ModelError, PluginError
 from align_bench.models.activation_checkpointing import checkpoint_activations, keep_activations
+from align_bench.models.cuda_graphs import Graphs, can_capture, graphs
 from align_bench.models.out_of_memory import is_out_of_memory
 from align_bench.train import checkpoints
 from align_bench.train.auxiliary import companion_of
@@ -77,30 +78,39 @@ class Budget:
         tokens: of the first micro-batch that is tried.
         say: takes a line for whoever watches.
         checkpointed: whether layers keep their inputs only from the start.
+        graphed: whether passes on a CUDA device go as CUDA graphs.
 
     Raises:
         ModelError: they should, and the architecture cannot.
     """
 
-    def __init__(self, model: Any, tokens: int, say: Callable[[str], None], *, checkpointed: bool):
+    def __init__(
+        self, model: Any, tokens: int, say: Callable[[str], None], *, checkpointed: bool, graphed: bool = False
+    ) -> None:
         self.tokens = tokens
         self._model = model
         self._first = tokens
         self._say = say
         self._checkpointed = checkpointed
         self._offloaded = False
+        self._graphs = Graphs(say) if graphed and can_capture(model.device) else None
+        self._context = ExitStack()
 
     def __enter__(self) -> Self:
+        self._context.enter_context(graphs(self._graphs))
         if self._checkpointed:
             checkpoint_activations(self._model)
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._context.close()
         keep_activations(self._model)  # the base goes on to the next training
 
     def run(self, attempt: Callable[[int], T], group: Group = ALONE) -> T:
         """What an attempt returns that is given as many tokens as fit; in a group, all halve them or none does."""
         while True:
+            if self._graphs is not None:
+                self._graphs.begin()
             try:
                 with torch.autograd.graph.save_on_cpu(pin_memory=True) if self._offloaded else nullcontext():
                     return attempt(self.tokens)
@@ -109,6 +119,8 @@ class Budget:
                 if not told or not is_out_of_memory(error) or not self._shrink():
                     raise
             self._model.zero_grad(set_to_none=True)
+            if self._graphs is not None:
+                self._graphs.forget()
             torch.cuda.empty_cache()
 
     def _shrink(self) -> bool:
@@ -135,7 +147,14 @@ class Budget:
 
 def budget_of(job: TrainingJob[Algorithm]) -> Budget:
     """What the micro-batches of a training may hold, while its context lasts."""
-    return Budget(job.model, job.pass_tokens, job.say, checkpointed=job.settings.activation_checkpointing)
+    settings = job.settings
+    return Budget(
+        job.model,
+        job.pass_tokens,
+        job.say,
+        checkpointed=settings.activation_checkpointing,
+        graphed=settings.cuda_graphs,
+    )
 
 
 def accumulated(accelerator: Accelerator, losses: Iterable[Loss], examples: int, group: Group = ALONE) -> Sums:

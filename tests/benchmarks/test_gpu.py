@@ -20,7 +20,7 @@ from vs_trl import SideError
 from align_bench.models.precision import Precision
 
 pytestmark = pytest.mark.filterwarnings("ignore:`.*gradient_checkpointing.*` is deprecated:FutureWarning")
-SETTINGS = {"shapes": ["tiny"], "precision": ["fp32"], "parts": ["dpo", "generation"], "repeats": 1}
+SETTINGS = {"shapes": ["tiny"], "precision": ["fp32"], "parts": ["dpo", "generation"], "repeats": 1, "graphs": False}
 TURN: dict[str, Any] = {"seconds": 2.0, "tokens": 100, "peak_bytes": 10**9, "resting_bytes": 1}
 SECONDS: dict[str, Any] = {**TURN, "seconds": [2.0], "tokens": [100]}
 
@@ -114,6 +114,24 @@ def test_trl_at_its_best_trains_the_same(folder: Path) -> None:
     for role in ("trl", sides.BEST):
         found = table.check_training("dpo", "float32", said["ours"][0], said[role][0])
         assert max(found.values()) < 1e-3
+
+
+def test_graphs_are_ours_alone_and_the_page_says_so(folder: Path) -> None:
+    for role in gpu.LANES["dpo"]:
+        lane = bench(folder, role)
+        assert not lane.train_settings(2).cuda_graphs
+        lane.settings = {**lane.settings, "graphs": True}
+        assert lane.train_settings(2).cuda_graphs is (role == "ours")
+    result: dict[str, Any] = {
+        "command": "c",
+        "tests": None,
+        "parts": [],
+        "failures": [],
+        "settings": {**SETTINGS, "graphs": True},
+    }
+    where = {"device": "cpu", "commit": "c", "libraries": {}}
+    assert "`cuda_graphs: true`" in gpu.markdown({**result, "environment": where})
+    assert "cuda_graphs" not in gpu.markdown({**result, "settings": SETTINGS, "environment": where})
 
 
 def test_best_options_need_what_they_run_on() -> None:
@@ -235,7 +253,7 @@ def measured(device: str) -> dict[str, Any]:
     return {
         "command": "python benchmarks/gpu.py",
         "environment": where,
-        "settings": {"shapes": ["Llama-3.1-8B"], "precision": ["bf16"], "parts": ["dpo", "rm"], "repeats": 1},
+        "settings": {**SETTINGS, "shapes": ["Llama-3.1-8B"], "precision": ["bf16"], "parts": ["dpo", "rm"]},
         "tests": None,
         "parts": [part],
         "failures": [],

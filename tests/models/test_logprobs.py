@@ -173,7 +173,7 @@ def test_passes_of_padded_rows_keep_answers_to_a_prompt_together(policy: Any, mo
     passes = layout.passes_over(policy, SHARED, max_tokens=12)
     assert sorted(number for numbers in passes for number in numbers) == list(range(len(SHARED)))
     assert [4, 6] in [[number for number in numbers if SHARED[number][0] == (5, 6, 7)][1:] for numbers in passes]
-    monkeypatch.setattr(layout, "_can_share", lambda inner, longest: False)
+    monkeypatch.setattr(layout, "can_share", lambda inner, longest: False)
     alone = layout.passes_over(policy, SHARED, max_tokens=12)
     for numbers in alone:
         lengths = [len(prompt) + len(answer) for prompt, answer in (SHARED[number] for number in numbers)]

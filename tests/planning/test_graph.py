@@ -427,9 +427,10 @@ def test_other_generation_settings_change_answers_and_their_scores(generate: Map
     assert found == parts("*", of=("generations", "judged", "drift"))
 
 
-def test_activations_that_are_not_kept_change_what_is_trained() -> None:
-    assert changed(plan(), plan(train={"activation_checkpointing": False})) == set()
-    found = changed(plan(), plan(train={"activation_checkpointing": True}))
+@pytest.mark.parametrize("how", ["activation_checkpointing", "cuda_graphs"])
+def test_how_passes_are_computed_changes_what_is_trained(how: str) -> None:
+    assert changed(plan(), plan(train={how: False})) == set()
+    found = changed(plan(), plan(train={how: True}))
     assert found == changed(plan(), plan(train={"warmup": 0.5}))
 
 

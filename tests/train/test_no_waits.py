@@ -6,6 +6,7 @@ way of an accelerator everywhere. Here such reads are answered by ones, and each
 
 from __future__ import annotations
 
+import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from align_bench.api import OfflineAlgorithm, OnlineAlgorithm
 from align_bench.data.chat import tokenize
 from align_bench.data.preferences import DataSource, read
 from align_bench.evaluate.preference import mismatched_logps, prefix_logps, table_logps
-from align_bench.models import layout, logprobs
+from align_bench.models import cuda_graphs, layout, logprobs
 from align_bench.models.base import Base, find_base
 from align_bench.models.load import add_adapter, load_policy, load_scorer, load_tokenizer
 from align_bench.models.precision import Precision
@@ -203,6 +204,25 @@ def test_a_step_reads_the_device_once_at_its_end(train: Callable[..., list[str]]
     assert places.count(END_OF_STEP) == steps_taken
     others = [place for place in places if place != END_OF_STEP]
     assert len(others) == (steps_taken if name in REMEMBERING else 0), others
+
+
+@pytest.mark.parametrize("name", ["simpo", "dpo", "rm"])
+def test_padded_rows_of_graphs_wait_for_nothing_either(
+    train: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Passes that are not captured; on the stand-in, a capture would be compared with the plain pass."""
+    padded: list[Any] = []
+    states = cuda_graphs.Graphs.states
+
+    def noted(graphs: Any, *given: Any) -> Tensor:
+        padded.append(given)
+        return states(graphs, *given)
+
+    monkeypatch.setattr(cuda_graphs.Graphs, "states", noted)
+    monkeypatch.setattr(steps, "can_capture", lambda _: True)
+    monkeypatch.setattr(sys.modules[__name__], "SETTINGS", SETTINGS.model_copy(update={"cuda_graphs": True}))
+    assert train(name) == [END_OF_STEP] * STEPS
+    assert padded
 
 
 def test_every_kind_of_feed_is_among_them() -> None:

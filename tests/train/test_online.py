@@ -26,6 +26,8 @@ from align_bench.api import (
     online,
 )
 from align_bench.errors import PluginError
+from align_bench.models import cuda_graphs, decode_steps, layout
+from align_bench.models import generate as generation
 from align_bench.models.base import find_base
 from align_bench.models.load import add_adapter, load_policy, load_tokenizer
 from align_bench.models.logprobs import response_logps, token_logps
@@ -34,9 +36,11 @@ from align_bench.plugins.registry import load_registry
 from align_bench.records import TokenRow
 from align_bench.suite.models import Lora, Train
 from align_bench.train import online as training
+from align_bench.train import steps
 from align_bench.train.job import TrainingJob
 from align_bench.train.online import train_online
 from tests.checkpointed import checkpointed_layers
+from tests.recorded import StandIn
 
 FP32 = Precision("fp32", "float32", "cpu")
 LENGTHS = [3, 1, 5, 2, 4, 2]
@@ -317,6 +321,29 @@ def test_layers_that_compute_again_do_not_change_the_training(
     again, _ = build(name, short.model_copy(update={"activation_checkpointing": True}))
     assert checkpointed() > 0
     for one, other in zip(whole.steps, again.steps, strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-3, abs=1e-5)
+        assert one["gradient_norm"] == pytest.approx(other["gradient_norm"], rel=1e-3)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_graphs_do_not_change_the_training(
+    build: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Of its updates, and of the steps that write the answers; a stand-in takes the place of a GPU's graphs."""
+    updates, answers = StandIn(), StandIn()
+    for module in (layout, generation):
+        monkeypatch.setattr(module, "can_pack", lambda *_: False)
+    for module in (steps, decode_steps):
+        monkeypatch.setattr(module, "can_capture", lambda _: True)
+    monkeypatch.setattr(cuda_graphs, "record", updates.record)
+    monkeypatch.setattr(decode_steps, "record", answers.record)
+    short = SETTINGS.model_copy(update={"epochs": 1})  # in the long run, rounding changes an answer
+    plain, _ = build(name, short)
+    assert updates.replays == answers.replays == 0
+    graphed, _ = build(name, short.model_copy(update={"cuda_graphs": True}))
+    assert updates.replays > 0 or name == "ppo"  # whose rows share no prompt, and have a plain mask on a CPU
+    assert answers.replays > 0
+    for one, other in zip(plain.steps, graphed.steps, strict=True):
         assert one["loss"] == pytest.approx(other["loss"], rel=1e-3, abs=1e-5)
         assert one["gradient_norm"] == pytest.approx(other["gradient_norm"], rel=1e-3)
 

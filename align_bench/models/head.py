@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,6 +10,8 @@ from torch.utils.checkpoint import checkpoint
 
 # Positions whose logits exist at once: 256 × 150,000 fp32 logits are 0.15 GB.
 _HEAD_CHUNK = 256
+# The same on a CPU under a frozen head, and how many tokens of the vocabulary at a time: 8 MB, which its caches hold.
+_ON_A_CPU: tuple[int, int | None] = 1024, 2048
 
 
 def head_logps(head: Any, hidden: Tensor, target: Tensor) -> Tensor:
@@ -46,7 +48,7 @@ def log_squares(logits: Tensor) -> Tensor:
 
 
 class _FrozenHead(torch.autograd.Function):
-    """`_chunk_logps` under frozen weights, in one pass over the vocabulary and one buffer.
+    """`_chunk_logps` under frozen weights, in one pass over the vocabulary, some of its tokens at a time.
 
     ∂ log p(y) / ∂h = W_y − Σ_v p_v W_v needs the softmax that the forward pass has in hand, so that it is kept instead
     of the logits: [positions, width] instead of [positions, vocabulary].
@@ -57,18 +59,12 @@ class _FrozenHead(torch.autograd.Function):
         wanted = ctx.needs_input_grad[0]
         logps = torch.empty(len(target), device=hidden.device)
         slope = torch.empty_like(hidden) if wanted else None
-        buffer = hidden.new_empty(min(_HEAD_CHUNK, len(target)), len(weight))
-        for start in range(0, len(target), _HEAD_CHUNK):
-            here = slice(start, start + _HEAD_CHUNK)
-            states, targets = hidden[here], target[here]
-            logits = torch.mm(states, weight.t(), out=buffer[: len(targets)]).float()
-            logits -= logits.amax(1, keepdim=True)
-            chosen = logits.gather(1, targets[:, None]).squeeze(1)
-            total = logits.exp_().sum(1)
-            logps[here] = chosen - total.log()
-            if slope is not None:
-                mean = torch.mm(logits.div_(total[:, None]).to(weight.dtype), weight)
-                slope[here] = weight[targets] - mean
+        positions, tokens = _at_once(hidden.device)
+        for start in range(0, len(target), positions):
+            here = slice(start, start + positions)
+            logps[here], mean = _normalised(hidden[here], weight, target[here], tokens, wanted=wanted)
+            if slope is not None and mean is not None:
+                slope[here] = weight[target[here]] - mean
         ctx.save_for_backward(slope)
         return logps
 
@@ -77,3 +73,55 @@ class _FrozenHead(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         (slope,) = ctx.saved_tensors
         return (gradient[:, None] * slope).to(slope.dtype), None, None
+
+
+def _at_once(device: torch.device) -> tuple[int, int | None]:
+    """For how many positions, and how many tokens of the vocabulary, logits exist at once; None is all of them."""
+    return _ON_A_CPU if device.type == "cpu" else (_HEAD_CHUNK, None)
+
+
+def _normalised(
+    hidden: Tensor, weight: Tensor, target: Tensor, tokens: int | None, *, wanted: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Log-probabilities of the targets, and, where wanted, `Σ_v p_v W_v`.
+
+    Sums are kept relative to the largest logit so far, as by Milakov and Gimelshein 2018 (arXiv:1805.02867): a CPU has
+    the logits of few tokens in its caches, and those of all in memory.
+    """
+    step = tokens or len(weight)
+    buffer = hidden.new_empty(len(target), step)
+    sums: _Sums | None = None
+    for start in range(0, len(weight), step):
+        rows = weight[start : start + step]
+        logits = torch.mm(hidden, rows.t(), out=buffer[:, : len(rows)]).float()
+        place = target[:, None] - start
+        chosen = logits.gather(1, place.clamp(0, len(rows) - 1))
+        largest = logits.amax(1, keepdim=True)
+        if sums is not None:
+            chosen = torch.where((place >= 0) & (place < len(rows)), chosen, sums.chosen)
+            largest = torch.maximum(largest, sums.largest)
+        total = logits.sub_(largest).exp_().sum(1, keepdim=True)
+        mean = torch.mm(logits.to(weight.dtype), rows).float() if wanted and sums is None else None
+        if sums is not None:
+            shrink = (sums.largest - largest).exp_()
+            total += sums.total.mul_(shrink)
+            if sums.mean is not None:
+                mean = _added(sums.mean.mul_(shrink), logits, rows)
+        sums = _Sums(largest, total, chosen, mean)
+    assert sums is not None, "a vocabulary is not empty"
+    logps = sums.chosen - sums.largest - sums.total.log()
+    return logps.squeeze(1), None if sums.mean is None else sums.mean.div_(sums.total)
+
+
+class _Sums(NamedTuple):
+    """Of the vocabulary's tokens so far, at each position: shape [positions, 1], of `mean` [positions, width]."""
+
+    largest: Tensor
+    total: Tensor
+    chosen: Tensor
+    mean: Tensor | None
+
+
+def _added(mean: Tensor, logits: Tensor, rows: Tensor) -> Tensor:
+    """The product of further tokens added, in fp32."""
+    return mean.addmm_(logits, rows) if rows.dtype == mean.dtype else mean.add_(torch.mm(logits.to(rows.dtype), rows))

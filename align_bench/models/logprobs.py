@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _PLAIN_HEADS: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 _CHECKED: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
-_LOOK = 8  # tokens of an answer that the check of a first batch reads
+_LOOK = 16, 8  # tokens of a prompt, and of an answer, that the check of a first batch reads
 
 
 def response_logps(model: Any, rows: Sequences) -> Tensor:
@@ -184,11 +184,14 @@ def _check_states(inner: Any, rows: Sequences) -> None:
 
 
 def _few(rows: Sequences) -> Sequences:
-    """Two short rows of one prompt, if there are, else one, with the first tokens of their responses."""
+    """Two short rows of one prompt, if there are, else one, with the last tokens of the prompt and the first behind."""
     by_prompt: dict[tuple[int, ...], list[int]] = {}
     for index, (prompt, _) in enumerate(rows):
         by_prompt.setdefault(tuple(prompt), []).append(index)
-    couples = [[(rows[index][0], rows[index][1][:_LOOK]) for index in places[:2]] for places in by_prompt.values()]
+    asked, answered = _LOOK
+    couples = [
+        [(rows[index][0][-asked:], rows[index][1][:answered]) for index in places[:2]] for places in by_prompt.values()
+    ]
     return min(couples, key=lambda couple: (-len(couple), sum(len(row[0]) + len(row[1]) for row in couple)))
 
 

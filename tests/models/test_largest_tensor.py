@@ -64,9 +64,10 @@ class Largest(TorchDispatchMode):
         return result
 
 
-@pytest.fixture(autouse=True)
-def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, params=[(CHUNK, None), (64, 300)], ids=["some positions", "some tokens"])
+def _small_chunks(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     monkeypatch.setattr(heads, "_HEAD_CHUNK", CHUNK)
+    monkeypatch.setattr(heads, "_ON_A_CPU", request.param)
 
 
 @pytest.fixture
@@ -159,13 +160,14 @@ def test_a_plain_loop_would_be_seen(watched: Largest) -> None:
 
 def test_the_bound_is_the_chunks(monkeypatch: pytest.MonkeyPatch, watched: Largest) -> None:
     """With a chunk that holds all answers, the same look finds their logits."""
-    monkeypatch.setattr(heads, "_HEAD_CHUNK", ANSWER_TOKENS)
+    monkeypatch.setattr(heads, "_ON_A_CPU", (ANSWER_TOKENS, None))
     table_logps(model(scalar=False), ROWS, max_tokens=8192)
     assert watched.elements == TOO_MUCH
 
 
 def test_more_rows_take_more_passes_and_no_larger_tensor() -> None:
     policy = model(scalar=False)
+    table_logps(policy, ROWS, max_tokens=256)  # looks whether the model can take the shortcuts
     found = []
     for rows in (ROWS, [*ROWS, *(TokenRow(6 + row.pair, row.prompt[1:], row.chosen, row.rejected) for row in ROWS)]):
         with Largest() as largest:

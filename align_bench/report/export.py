@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from align_bench.errors import StoreError
 from align_bench.records import Generation, Outcome, PairTexts, TrainingText
 from align_bench.report.claims import claims
-from align_bench.report.files import json_ready, uncollected, write_pieces, write_text
+from align_bench.report.files import json_line, uncollected, write_pieces, write_text
 from align_bench.report.findings import find
 from align_bench.report.leaderboard import leaderboard, reward_leaderboard
 from align_bench.report.rows import (
@@ -86,8 +86,7 @@ def write_report(folder: Path, report: Report, rows: ReportRows) -> None:
         write_rows(folder / TESTED, rows.tested, ScoreRow)
     else:
         (folder / TESTED).unlink(missing_ok=True)  # of an earlier report
-    encoded = json.JSONEncoder(ensure_ascii=False).encode
-    write_pieces(folder / GENERATIONS, (encoded(json_ready(answer)) + "\n" for answer in rows.generations))
+    write_pieces(folder / GENERATIONS, map(json_line, rows.generations))
     write_course_files(folder, report, rows.scores, rows.generations, rows.pairs)
     write_tables(folder, report)
     _write_page(folder, report, rows)

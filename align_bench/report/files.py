@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,6 +11,8 @@ from dataclasses import fields, is_dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+from pydantic_core import to_json
 
 from align_bench.records import Json
 from align_bench.store.files import replacing, write_atomically
@@ -52,6 +55,14 @@ def json_ready(value: object) -> Json:
     if hasattr(value, "tolist"):
         return json_ready(value.tolist())
     return str(value)
+
+
+def json_line(value: object) -> str:
+    """The value as a line of JSON; of what pydantic cannot write, such as a lone surrogate, by `json_ready`."""
+    try:
+        return to_json(value, inf_nan_mode="null").decode() + "\n"
+    except ValueError:
+        return json.dumps(json_ready(value), ensure_ascii=False, separators=(",", ":")) + "\n"
 
 
 @lru_cache

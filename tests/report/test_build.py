@@ -14,7 +14,7 @@ from scipy.stats import binomtest, ttest_rel
 from align_bench.records import CellId, Comparison, Cost, Estimate, Generation, Level, MetricKey, Outcome
 from align_bench.report.build import build_report
 from align_bench.report.decision import decide
-from align_bench.report.files import json_ready
+from align_bench.report.files import json_line, json_ready
 from align_bench.report.rows import AttackedScores, ScoreRow
 from align_bench.report.schema import Attacked, Metrics, Report
 from align_bench.stats.equivalence import tost_methods
@@ -447,6 +447,17 @@ def test_json_ready_leaves_only_json() -> None:
         "x": [2.5],
     }
     assert json_ready(mixed) == {"1": [None, 3, True], "day": "2026-01-02", "set": ["a", "b"], "x": [2.5]}
+
+
+@pytest.mark.parametrize("text", ["plain", "新", "a\nb\u2028c", "half \ud83d of a pair"])
+@pytest.mark.parametrize("score", [0.1 + 0.2, float("nan"), -float("inf"), np.float64(1e-7), np.float32(0.1), None])
+def test_a_line_of_json_says_what_json_ready_does(text: str, score: float | None) -> None:
+    known = ("dpo#0", "dpo", 0, 3, 0, "asked", text, 4, True)
+    answer = Generation(*known, scores={"judge": score}, kl=score)  # type: ignore[dict-item]
+    line = json_line(answer)
+    assert line.endswith("}\n")
+    assert line.count("\n") == 1
+    assert json.loads(line) == json_ready(answer)
 
 
 def test_json_ready_takes_a_record_as_its_fields() -> None:

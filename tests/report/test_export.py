@@ -128,7 +128,7 @@ def test_hostile_answers_stay_one_line_each(run: Run, tmp_path: Path) -> None:
     lines = (tmp_path / "generations.jsonl").read_bytes().decode("utf-8").split("\n")
     assert len(lines) == len(run.generations) + 1
     assert json.loads(lines[0])["scores"] == {"rm": None, "gold": 1.0}
-    assert lines[1] == json.dumps(asdict(run.generations[1]), ensure_ascii=False)
+    assert json.loads(lines[1]) == asdict(run.generations[1])
     read = read_generations(tmp_path)[0]
     assert read.text == odd.text
     assert math.isnan(read.scores["rm"])

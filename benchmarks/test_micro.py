@@ -97,7 +97,10 @@ def test_greedy_answers(benchmark: Any, policy: Any, rows: Any) -> None:
 
 @pytest.mark.parametrize("vocabulary", [2_000, 50_000])
 @pytest.mark.parametrize("gradient", [False, True], ids=["forward", "forward and backward"])
-def test_head(benchmark: Any, vocabulary: int, gradient: bool) -> None:
+@pytest.mark.parametrize("threads", [1, 2])
+def test_head(benchmark: Any, request: pytest.FixtureRequest, vocabulary: int, gradient: bool, threads: int) -> None:
+    torch.set_num_threads(threads)
+    request.addfinalizer(lambda: torch.set_num_threads(1))
     draw = torch.Generator().manual_seed(0)
     head = torch.nn.Linear(576, vocabulary, bias=False).requires_grad_(False)
     hidden = torch.randn(1000, 576, generator=draw).requires_grad_(gradient)

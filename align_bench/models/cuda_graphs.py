@@ -77,6 +77,11 @@ def difference(what: str, found: Tensor, plain: Tensor) -> str | None:
     return f"{what} of a graph differ from the plain ones by {apart:.2g} of their norm"
 
 
+def first_line(error: Exception) -> str:
+    """What an error says first, or its kind where it says nothing."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
 class _Pass:
     """A pass whose inputs, and the weights that learn, stay where they are in memory.
 
@@ -197,7 +202,7 @@ class Graphs:
         try:
             why = self._captured(found)
         except Exception as error:  # a library may object in any way
-            why = f"a pass could not be captured ({str(error).splitlines()[0]})"
+            why = f"a pass could not be captured ({first_line(error)})"
         if why is not None:
             self._given_up = True
             self.forget()

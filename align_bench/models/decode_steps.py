@@ -5,11 +5,12 @@ from __future__ import annotations
 import inspect
 import warnings
 from typing import TYPE_CHECKING, Any, Protocol
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
-from align_bench.models.cuda_graphs import aside, can_capture, difference, record
+from align_bench.models.cuda_graphs import aside, can_capture, difference, first_line, record
 from align_bench.models.kv_cache import can_place, fixed_cache
 from align_bench.models.layout import can_share
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 # Of the answers in a batch, how many have to be left for it to stay as it is: another size is captured anew.
 _WORTH_KEEPING = 1 / 2
+_CANNOT: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()  # models whose steps could not be captured
 
 
 class Steps(Protocol):
@@ -78,17 +80,15 @@ class GraphedSteps:
 
     def __init__(self, inner: Any, cache: Any, mask: Tensor, room: int) -> None:
         self._inner, self._room = inner, room
-        self._given_up = False
         self._begin(cache, mask)
 
     def _begin(self, cache: Any, mask: Tensor) -> None:
-        answers, held = mask.shape
+        answers, self._held = mask.shape
         device, dtype = self._inner.device, self._inner.dtype
-        self._mask = mask
-        self._slot = torch.full((1,), held, device=device)
+        self._slot = torch.full((1,), self._held, device=device)
         self._cache = fixed_cache(cache, self._room, self._slot)
         self._seen = torch.full((answers, 1, 1, self._room), torch.finfo(dtype).min, dtype=dtype, device=device)
-        self._seen[:, 0, 0, :held].masked_fill_(mask.bool(), 0)
+        self._seen[:, 0, 0, : self._held].masked_fill_(mask.bool(), 0)
         self._positions = mask.sum(1, keepdim=True)
         self._tokens = self._positions.new_zeros(answers, 1)
         self._steps = 0
@@ -98,7 +98,7 @@ class GraphedSteps:
         self._tokens.copy_(tokens[:, None])
         self._seen.index_fill_(3, self._slot, 0)
         self._steps += 1
-        if self._steps == 2 and not self._given_up:
+        if self._steps == 2 and self._inner not in _CANNOT:
             self._capture()
         if self._recorded is None:
             logits = self._step()
@@ -107,7 +107,7 @@ class GraphedSteps:
             logits = self._recorded.result.clone()
         self._slot += 1
         self._positions += 1
-        self._mask = torch.cat([self._mask, torch.ones_like(self._mask[:, :1])], dim=1)
+        self._held += 1
         return logits
 
     def leave(self, going: int, answers: int) -> bool:
@@ -115,7 +115,7 @@ class GraphedSteps:
 
     def keep(self, kept: Tensor) -> None:
         self._cache.batch_select_indices(kept)
-        self._begin(self._cache, self._mask[kept])
+        self._begin(self._cache, (self._seen[kept, 0, 0, : self._held] == 0).long())
 
     def _step(self) -> Tensor:
         """The same however often it is done: what is written goes where it was written before."""
@@ -128,12 +128,12 @@ class GraphedSteps:
             found.replay()
             why = difference("logits", found.result, plain)
         except Exception as error:  # a library may object in any way
-            why = f"a step could not be captured ({str(error).splitlines()[0]})"
+            why = f"a step could not be captured ({first_line(error)})"
         if why is None:
             self._recorded = found
             return
-        self._given_up = True
-        warnings.warn(f"generate.cuda_graphs has no effect from here on: {why}", stacklevel=2)
+        _CANNOT[self._inner] = True
+        warnings.warn(f"answers are written without CUDA graphs from here on: {why}", stacklevel=2)
 
 
 def steps_of(inner: Any, cache: Any, mask: Tensor, *, tokens: int, graphed: bool) -> Steps:
@@ -145,7 +145,8 @@ def steps_of(inner: Any, cache: Any, mask: Tensor, *, tokens: int, graphed: bool
         graphed: whether steps on a CUDA device are to be CUDA graphs.
     """
     room = mask.shape[1] + tokens
-    if graphed and can_capture(inner.device) and can_place(cache) and can_share(inner, room):
+    possible = graphed and can_capture(inner.device) and inner not in _CANNOT
+    if possible and can_place(cache) and can_share(inner, room):
         return GraphedSteps(inner, cache, mask, room)
     return PlainSteps(inner, cache, mask)
 

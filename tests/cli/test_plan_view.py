@@ -169,6 +169,15 @@ def test_every_setting_is_shown_with_where_it_comes_from(base_folder: Path, tmp_
     assert [row[4] for row in splits.values()] == ["0.0%"] * 3
 
 
+def test_graphs_are_told_with_what_they_do_here(write_suite: Write, runs: Path) -> None:
+    asked = {"train": {"cuda_graphs": True}, "generate": {"cuda_graphs": True, "prompts": 4, "max_new_tokens": 4}}
+    settings = {row[0]: row[1] for row in rows_of(shown(make(write_suite(**asked)), runs), 0)}
+    for key in ("train.cuda_graphs", "generate.cuda_graphs"):
+        assert settings[key] == "true, without effect on cpu"
+    plain = {row[0] for row in rows_of(shown(make(write_suite()), runs), 0)}
+    assert not plain & {"train.cuda_graphs", "generate.cuda_graphs"}
+
+
 def test_what_would_be_cut_is_told_before_anything_runs(write_suite: Write, runs: Path) -> None:
     """Of twenty rows, the answers of seventeen do not fit."""
     short, long = {"chosen": "yes.", "rejected": "no."}, {"chosen": "word " * 90, "rejected": "no."}

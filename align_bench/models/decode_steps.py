@@ -32,7 +32,7 @@ class Steps(Protocol):
             tokens: ids, shape [answers].
         """
 
-    def leave(self, going: int, answers: int) -> bool:
+    def worth_leaving(self, going: int, answers: int) -> bool:
         """Whether those that have ended are to leave, where so many of so many go on."""
 
     def keep(self, kept: Tensor) -> None:
@@ -59,7 +59,7 @@ class PlainSteps:
         positions = self._mask.sum(1, keepdim=True) - 1
         return logits_after(self._inner, tokens[:, None], self._mask, positions, self._cache)
 
-    def leave(self, going: int, answers: int) -> bool:
+    def worth_leaving(self, going: int, answers: int) -> bool:
         return answers - going >= self._LEAVING * answers
 
     def keep(self, kept: Tensor) -> None:
@@ -110,7 +110,7 @@ class GraphedSteps:
         self._held += 1
         return logits
 
-    def leave(self, going: int, answers: int) -> bool:
+    def worth_leaving(self, going: int, answers: int) -> bool:
         return going <= _WORTH_KEEPING * answers
 
     def keep(self, kept: Tensor) -> None:

@@ -190,7 +190,7 @@ def _decode(
         going = [place for place, row in enumerate(rows) if answers[row][-1] not in ends]
         if not going or step + 1 == settings.max_new_tokens:
             break
-        if writing.leave(len(going), len(rows)):
+        if writing.worth_leaving(len(going), len(rows)):
             kept = torch.tensor(going, device=inner.device)
             writing.keep(kept)
             tokens, rows = tokens[kept], [rows[place] for place in going]

@@ -26,7 +26,7 @@ class Steps(Protocol):
     """Answers that are written side by side."""
 
     def next(self, tokens: Tensor) -> Tensor:
-        """The logits after one more token of each, shape [answers, vocabulary].
+        """The logits after one more token of each, shape [answers, vocabulary], until the next call.
 
         Args:
             tokens: ids, shape [answers].
@@ -104,7 +104,7 @@ class GraphedSteps:
             logits = self._step()
         else:
             self._recorded.replay()
-            logits = self._recorded.result.clone()
+            logits = self._recorded.result
         self._slot += 1
         self._positions += 1
         self._held += 1

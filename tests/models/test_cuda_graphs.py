@@ -41,6 +41,7 @@ ROWS = [
     for prompt, answers in ((20, (30, 15)), (9, (26, 4)), (5, (3, 8)))
     for answer in answers
 ]
+IDS = tuple(range(3, 16))
 REGISTRY = load_registry()
 PAIRED = [
     name
@@ -141,10 +142,11 @@ def test_weights_that_learn_are_read_anew(base_folder: Path, stand_in: StandIn) 
 
 def test_gradients_of_several_passes_add_up(base_folder: Path) -> None:
     model, used = trained(base_folder), Graphs(print)
+    alike = [((*range(7, 27),), tuple(range(3, 3 + answer))) for answer in (29, 14)]  # of the same padded shape
 
     def added() -> dict[str, Tensor]:
         model.zero_grad()
-        for rows in (ROWS[:2], ROWS[:2], ROWS[2:4]):
+        for rows in (ROWS[:2], alike, ROWS[2:4]):
             response_logps(model, rows).sum().backward()
         return {name: value.grad.clone() for name, value in model.named_parameters() if value.grad is not None}
 
@@ -153,6 +155,48 @@ def test_gradients_of_several_passes_add_up(base_folder: Path) -> None:
         for _ in range(3):
             assert_close(added(), plain)
     assert used.captured == 2
+
+
+def test_what_a_pass_gave_stays_when_the_next_one_comes(base_folder: Path) -> None:
+    model, used = trained(base_folder), Graphs(print)
+    inner = layout.inner_of(model)
+    inputs = [layout.lay_out(inner, [(ids[:4], ids[4:9]), (ids[:4], ids[9:])]).inputs for ids in (IDS, IDS[::-1])]
+    decoder = inner.get_decoder()
+    for _ in range(2):
+        used.states(decoder, inputs[0]).sum().backward()
+    first = used.states(decoder, inputs[0])
+    expected = first.detach().clone()
+    first.sum().backward()
+    assert not torch.equal(used.states(decoder, inputs[1]), expected)
+    assert used.captured == 1
+    assert torch.equal(first, expected)
+
+
+def test_a_step_begins_with_no_pass_under_way(
+    base_folder: Path, monkeypatch: pytest.MonkeyPatch, stand_in: StandIn
+) -> None:
+    monkeypatch.setattr(steps, "can_capture", lambda _: True)
+    model = trained(base_folder)
+    plain = gradients(model)
+    with steps.Budget(model, 512, print, checkpointed=False, graphed=True) as budget:
+        for _ in range(2):
+            budget.run(lambda _: gradients(model))
+        budget.run(lambda _: response_logps(model, ROWS))  # nobody asks for its gradient
+        replays = stand_in.replays
+        assert_close(budget.run(lambda _: gradients(model)), plain)
+        assert stand_in.replays == replays + 2
+        used, tries = cuda_graphs._GRAPHS.get(), list[int]()
+        assert used is not None
+
+        def too_much(tokens: int) -> int:
+            tries.append(used.captured)
+            if len(tries) == 1:
+                raise torch.OutOfMemoryError("no memory left")
+            return tokens
+
+        assert budget.run(too_much) == 256
+        assert tries == [1, 0]  # their memory is given back
+    assert cuda_graphs._GRAPHS.get() is None
 
 
 def test_a_second_pass_before_the_first_went_back_is_a_plain_one(base_folder: Path, stand_in: StandIn) -> None:

@@ -63,8 +63,15 @@ def test_chunks_of_the_head_change_nothing(
     policy: Any, monkeypatch: pytest.MonkeyPatch, at_once: tuple[int, int | None]
 ) -> None:
     whole = response_logps(policy, ROWS)
-    monkeypatch.setattr(heads, "_ON_A_CPU", at_once)
+    monkeypatch.setattr(heads, "_HEAD_CHUNK", 2)
     torch.testing.assert_close(response_logps(policy, ROWS), whole, rtol=1e-6, atol=1e-6)
+    policy.lm_head.weight.requires_grad_(False)
+    try:
+        for here in (heads._ON_A_CPU, at_once):
+            monkeypatch.setattr(heads, "_ON_A_CPU", here)
+            torch.testing.assert_close(response_logps(policy, ROWS), whole, rtol=1e-6, atol=1e-5)
+    finally:
+        policy.lm_head.weight.requires_grad_(True)
 
 
 @pytest.mark.parametrize("plain", [True, False], ids=["a plain head", "the model's own forward"])
@@ -256,7 +263,7 @@ def test_no_logit_is_too_large_for_a_head_in_parts(
 ) -> None:
     """Of logits in the thousands, the exponentials would be too large or too small to be held."""
     monkeypatch.setattr(heads, "_ON_A_CPU", at_once)
-    head, target = policy.lm_head, torch.tensor([3, 1, 4, 1, 5, 9, 2])
+    head, target = deepcopy(policy.lm_head).requires_grad_(False), torch.tensor([3, 1, 4, 1, 5, 9, 2])
     hidden = 3000 * torch.randn(7, 32, generator=torch.Generator().manual_seed(0))
     expected = head(hidden).double().log_softmax(1).gather(1, target[:, None]).squeeze(1)
     assert expected.min() < -1000

@@ -151,7 +151,7 @@ class Graphs:
         self._between = False  # some pass has gone forward, and not back yet
 
     def begin(self) -> None:
-        """No pass is under way: a new attempt at a step begins."""
+        """No pass is under way: the last one went back, or an attempt at a step begins."""
         self._between = False
 
     def forget(self) -> None:
@@ -297,7 +297,9 @@ _GRAPHS: ContextVar[Graphs | None] = ContextVar("graphs", default=None)
 
 @contextmanager
 def graphs(used: Graphs | None) -> Iterator[None]:
-    """Training passes go through these graphs, where there are any, while the context lasts."""
+    """Training passes go through these graphs, where there are any, while the context lasts: one attempt at a step."""
+    if used is not None:
+        used.begin()
     before = _GRAPHS.set(used)
     try:
         yield

@@ -17,8 +17,10 @@ from align_bench.models.layout import can_share
 if TYPE_CHECKING:
     from align_bench.models.cuda_graphs import Recorded
 
-# Of the answers in a batch, how many have to be left for it to stay as it is: another size is captured anew.
-_WORTH_KEEPING = 1 / 2
+# Ended answers leave their batch once they are so much of it: that costs a copy of the cache of all others, and a graph
+# is captured anew for those that go on.
+_LEAVING = 1 / 8
+_LEAVING_A_GRAPH = 1 / 2
 _CANNOT: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()  # models whose steps could not be captured
 
 
@@ -48,9 +50,6 @@ class PlainSteps:
         mask: which of that is no padding, shape [answers, read].
     """
 
-    # Ended answers leave their batch once they are an eighth of it: it costs a copy of the cache of all others.
-    _LEAVING = 1 / 8
-
     def __init__(self, inner: Any, cache: Any, mask: Tensor) -> None:
         self._inner, self._cache, self._mask = inner, cache, mask
 
@@ -60,7 +59,7 @@ class PlainSteps:
         return logits_after(self._inner, tokens[:, None], self._mask, positions, self._cache)
 
     def worth_leaving(self, going: int, answers: int) -> bool:
-        return answers - going >= self._LEAVING * answers
+        return answers - going >= _LEAVING * answers
 
     def keep(self, kept: Tensor) -> None:
         self._cache.batch_select_indices(kept)
@@ -111,7 +110,7 @@ class GraphedSteps:
         return logits
 
     def worth_leaving(self, going: int, answers: int) -> bool:
-        return going <= _WORTH_KEEPING * answers
+        return answers - going >= _LEAVING_A_GRAPH * answers
 
     def keep(self, kept: Tensor) -> None:
         self._cache.batch_select_indices(kept)

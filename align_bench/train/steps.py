@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -94,25 +94,21 @@ class Budget:
         self._checkpointed = checkpointed
         self._offloaded = False
         self._graphs = Graphs(say) if graphed and can_capture(model.device) else None
-        self._context = ExitStack()
 
     def __enter__(self) -> Self:
-        self._context.enter_context(graphs(self._graphs))
         if self._checkpointed:
             checkpoint_activations(self._model)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._context.close()
         keep_activations(self._model)  # the base goes on to the next training
 
     def run(self, attempt: Callable[[int], T], group: Group = ALONE) -> T:
         """What an attempt returns that is given as many tokens as fit; in a group, all halve them or none does."""
         while True:
-            if self._graphs is not None:
-                self._graphs.begin()
+            offloaded = torch.autograd.graph.save_on_cpu(pin_memory=True) if self._offloaded else nullcontext()
             try:
-                with torch.autograd.graph.save_on_cpu(pin_memory=True) if self._offloaded else nullcontext():
+                with graphs(self._graphs), offloaded:
                     return attempt(self.tokens)
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 told = group.size == 1 or isinstance(error, GroupOutOfMemoryError)

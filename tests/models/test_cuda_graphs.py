@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from align_bench.api import OfflineAlgorithm
 from align_bench.data.chat import tokenize
@@ -185,7 +186,7 @@ def test_a_step_begins_with_no_pass_under_way(
         replays = stand_in.replays
         assert_close(budget.run(lambda _: gradients(model)), plain)
         assert stand_in.replays == replays + 2
-        used, tries = cuda_graphs._GRAPHS.get(), list[int]()
+        used, tries = budget._graphs, list[int]()
         assert used is not None
 
         def too_much(tokens: int) -> int:
@@ -336,13 +337,15 @@ def rows(tokenizer: Any) -> Sequence[Any]:
 def build(
     base_folder: Path, rows: Sequence[Any], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., list[Mapping[str, float]]]:
-    def run(name: str, *, update: Any = lambda *_: None, **settings: Any) -> list[Mapping[str, float]]:
+    def run(
+        name: str, *, folder: Path = base_folder, update: Any = lambda *_: None, **settings: Any
+    ) -> list[Mapping[str, float]]:
         """The log of a training."""
         method: Any = REGISTRY[name].algorithm
-        model = trained(base_folder, load_scorer if method.kind == "reward" else load_policy)
+        model = trained(folder, load_scorer if method.kind == "reward" else load_policy)
         reference: dict[str, Tensor] = {}
         if method.reference:
-            frozen = load_policy(find_base(str(base_folder)), FP32)
+            frozen = load_policy(find_base(str(folder)), FP32)
             for measure in (table_logps, mismatched_logps, prefix_logps):
                 reference |= measure(frozen, rows, max_tokens=512)
         job = TrainingJob(
@@ -394,8 +397,17 @@ class Operators(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_no_layer_is_left_to_the_host(build: Callable[..., list[Mapping[str, float]]], stand_in: StandIn) -> None:
+def test_no_layer_is_left_to_the_host(
+    build: Callable[..., list[Mapping[str, float]]],
+    base_folder: Path,
+    tokenizer: Any,
+    tmp_path: Path,
+    stand_in: StandIn,
+) -> None:
     """Of a DPO step: layout, padding, head, loss, clipping and the optimizer are, however many layers there are."""
+    config = AutoConfig.from_pretrained(base_folder, num_hidden_layers=5)  # of two
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
 
     def per_step(**settings: Any) -> int:
         counter, after = Operators(stand_in), list[int]()
@@ -403,4 +415,6 @@ def test_no_layer_is_left_to_the_host(build: Callable[..., list[Mapping[str, flo
             build("dpo", update=lambda *_: after.append(counter.count), micro_batch_tokens=4096, **settings)
         return min(two - one for one, two in itertools.pairwise(after))
 
-    assert per_step(cuda_graphs=True) <= HOST < per_step() / 2
+    graphed = per_step(cuda_graphs=True)
+    assert graphed == per_step(folder=tmp_path, cuda_graphs=True)
+    assert graphed <= HOST < per_step() / 2

@@ -16,6 +16,7 @@ from align_bench.models.layout import lay_out
 from align_bench.models.load import add_adapter, load_policy
 from align_bench.models.logprobs import response_logps
 from align_bench.models.precision import Compute, Precision, resolve_precision
+from align_bench.models.transfer import OnItsWay
 from align_bench.planning.inputs import prepare
 from align_bench.plugins.registry import load_registry
 from align_bench.runner.progress import NoProgress
@@ -54,6 +55,13 @@ def test_log_probabilities_and_gradients_equal_those_of_the_cpu() -> None:
     assert torch.allclose(found, expected, atol=1e-3)
     found, expected = gradient(gpu), gradient(cpu)
     assert (found - expected).norm() < 1e-3 * expected.norm()
+
+
+def test_numbers_on_their_way_are_those_that_were_there_when_they_left() -> None:
+    values = torch.arange(4.0, device="cuda")
+    coming = OnItsWay(values)
+    values.fill_(9)
+    assert coming.read() == [0.0, 1.0, 2.0, 3.0]
 
 
 @pytest.mark.parametrize("storage", ["fp32", "bf16", "nf4"])

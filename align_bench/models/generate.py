@@ -21,6 +21,7 @@ from align_bench.models.load import generation_ends
 from align_bench.models.lora import steady
 from align_bench.models.micro_batches import ENOUGH_FOR_A_CPU, fitting
 from align_bench.models.positions import positions_of
+from align_bench.models.transfer import OnItsWay, on_device, queues
 from align_bench.models.unfused import unfused
 from align_bench.records import no_update
 
@@ -180,21 +181,29 @@ def _decode(
     answers: list[list[int]] = [[] for _ in logits]
     steps: list[tuple[list[int], Tensor]] = []  # of each step: the answers in the batch, how likely their tokens were
     rows = list(range(len(answers)))  # the answers in the batch
+    drawn = None if draws is None else on_device(draws, inner.device)
+    ahead = queues(inner.device)  # then the next step is queued before the host reads which answers have ended
     for step in range(settings.max_new_tokens):
-        tokens = _next(logits, settings.temperature, None if draws is None else draws[rows, step])
+        tokens = _next(logits, settings.temperature, None if drawn is None else drawn[:, step])
         if logps and logits.dtype == torch.float32:
             steps.append((rows, logits.log_softmax(1).gather(1, tokens[:, None]).squeeze(1)))
-        for row, token in zip(rows, tokens.tolist(), strict=True):
+        coming, last = OnItsWay(tokens), step + 1 == settings.max_new_tokens
+        if ahead and not last:
+            logits = writing.next(tokens)
+        for row, token in zip(rows, coming.read(), strict=True):
             if not answers[row] or answers[row][-1] not in ends:
                 answers[row].append(token)
         going = [place for place, row in enumerate(rows) if answers[row][-1] not in ends]
-        if not going or step + 1 == settings.max_new_tokens:
+        if not going or last:
             break
         if writing.worth_leaving(len(going), len(rows)):
-            kept = torch.tensor(going, device=inner.device)
+            kept = on_device(going, inner.device)
             writing.keep(kept)
             tokens, rows = tokens[kept], [rows[place] for place in going]
-        logits = writing.next(tokens)
+            drawn = None if drawn is None else drawn[kept]
+            logits = logits[kept] if ahead else logits
+        if not ahead:
+            logits = writing.next(tokens)
     measured: list[list[float]] = [[] for _ in answers] if steps else []
     for rows, found in steps:
         for row, value in zip(rows, found.tolist(), strict=True):
@@ -230,7 +239,7 @@ def _next(logits: Tensor, temperature: float, draws: Tensor | None) -> Tensor:
     if draws is None:
         return logits.argmax(1)
     cumulated = (logits.float() / temperature).softmax(1).cumsum(1)
-    return torch.searchsorted(cumulated, draws.to(logits.device)[:, None] * cumulated[:, -1:]).squeeze(1)
+    return torch.searchsorted(cumulated, draws[:, None] * cumulated[:, -1:]).squeeze(1)
 
 
 def _continues(model: Any, pad: int) -> bool:

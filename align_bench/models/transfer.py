@@ -1,4 +1,4 @@
-"""Numbers of the host on a device, without waiting for the work that is queued there."""
+"""Numbers of the host on a device, and back, without waiting for the work that is queued there."""
 
 from __future__ import annotations
 
@@ -7,6 +7,35 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+_QUEUES = ("cuda", "meta")  # devices that the host can be ahead of; meta stands in for one in tests
+
+
+def queues(device: torch.device) -> bool:
+    """Whether copies from and to that device are queued there, so that the host can go on meanwhile."""
+    return device.type in _QUEUES
+
+
+class OnItsWay:
+    """Numbers of a device that are on their way to the host; what is queued after them does not delay them.
+
+    Args:
+        values: of any shape; nothing may write into them while they are on their way, but what is queued there.
+    """
+
+    def __init__(self, values: Tensor) -> None:
+        self._values, self._arrived = values, None
+        if values.device.type == "cuda":
+            self._values = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+            self._values.copy_(values, non_blocking=True)
+            self._arrived = torch.cuda.Event()
+            self._arrived.record(torch.cuda.current_stream(values.device))
+
+    def read(self) -> Any:
+        """The numbers, as `Tensor.tolist` has them, once they are there."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        return self._values.tolist()
 
 
 def on_device(values: Tensor | Sequence[Any], device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
@@ -24,4 +53,4 @@ def on_device(values: Tensor | Sequence[Any], device: torch.device, dtype: torch
     if held.device.type == "cpu" and device.type == "cuda":
         held = held.pin_memory()
     # Elsewhere the memory is not pinned, and might be gone before it was read.
-    return held.to(device, dtype, non_blocking=device.type in ("cuda", "meta"))
+    return held.to(device, dtype, non_blocking=queues(device))

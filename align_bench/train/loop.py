@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -55,7 +54,6 @@ def train(job: TrainingJob[OfflineAlgorithm], reference: Reference | None = None
     if moving is not None:
         moving.weights = state.reference
     model.train()
-    started = time.monotonic()
     with budget_of(job) as budget:
         while state.step < len(batches):
             batch = batches[state.step]
@@ -64,16 +62,14 @@ def train(job: TrainingJob[OfflineAlgorithm], reference: Reference | None = None
             group.reseed(job.seed, state.step)
             sums = budget.run(partial(_accumulate, accelerator, job, feed, batch, group), group)
             group.sum_gradients(state.trainable.values())
-            entry = state.advance(accelerator, sums, len(batch), sum(feed.tokens[example] for example in batch))
+            state.advance(accelerator, sums, len(batch), sum(feed.tokens[example] for example in batch))
             if isinstance(feed, BatchFeed):
                 state.running = feed.running
             if moving is not None:
                 moving.follow(state.step, state.trainable)
                 state.reference = moving.weights
-            entry["seconds"] = time.monotonic() - started
-            job.log(entry)
-            job.update(state.step, len(batches), f"loss {entry['loss']:.3f}")
             state.save_if_due()
+    state.read()
     model.eval()
     return TrainLog(tuple(state.log), state.tokens)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -55,8 +54,7 @@ def train_online(job: TrainingJob[OnlineAlgorithm], tokenizer: Any, reward: Rewa
         torch.manual_seed(job.seed)
         model.value_head = _value_head(model)
     total = len(batches) * rollout.updates
-    state = State(job, total)
-    started = time.monotonic()
+    state = State(job, total, shown="reward")
     with budget_of(job) as budget:
         while state.step < total:
             number = state.step // rollout.updates
@@ -65,11 +63,9 @@ def train_online(job: TrainingJob[OnlineAlgorithm], tokenizer: Any, reward: Rewa
             for _ in range(rollout.updates):
                 model.train()
                 sums = budget.run(partial(_update, accelerator, job, batch))
-                entry = state.advance(accelerator, sums, len(batch.sequences), batch.tokens, batch.facts)
-                entry["seconds"] = time.monotonic() - started
-                job.log(entry)
-                job.update(state.step, total, f"reward {entry['reward']:.3f}")
+                state.advance(accelerator, sums, len(batch.sequences), batch.tokens, batch.facts)
             state.save_if_due()
+    state.read()
     model.eval()
     return TrainLog(tuple(state.log), state.tokens)
 
@@ -123,17 +119,18 @@ def _gather(
         experience = CriticExperience(rewards, group, mask, logps, ref_logps, values)
     with plugin_code(f"the advantage of {job.algorithm.name}"):
         made = job.algorithm.advantages(experience, job.parameters)
-    facts = {
-        "reward": float(scores.mean()),
-        "kl": float((logps - ref_logps).sum(1).mean()),  # nats per answer
-        "tokens": float(lengths.float().mean()),
-        "unfinished": float(unfinished.float().mean()),
-        "entropy": float(-logps[mask].mean()),  # nats per token, estimated from the sampled ones
+    found = {
+        "reward": scores.mean(),
+        "kl": (logps - ref_logps).sum(1).mean(),  # nats per answer
+        "tokens": lengths.float().mean(),
+        "unfinished": unfinished.float().mean(),
+        "entropy": -logps[mask].mean(),  # nats per token, estimated from the sampled ones
     }
     if values is not None and isinstance(made, CriticAdvantages):
         returns = made.returns[mask]
         left = (returns - values[mask]).var(correction=0)
-        facts["explained_variance"] = float(1 - left / returns.var(correction=0).clamp(min=1e-12))
+        found["explained_variance"] = 1 - left / returns.var(correction=0).clamp(min=1e-12)
+    facts = dict(zip(found, torch.stack([value.float() for value in found.values()]).tolist(), strict=True))
     return _Batch(sequences, experience, made, facts)
 
 

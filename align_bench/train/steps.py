@@ -18,6 +18,7 @@ from align_bench.errors import ModelError, PluginError
 from align_bench.models.activation_checkpointing import checkpoint_activations, keep_activations
 from align_bench.models.cuda_graphs import Graphs, can_capture, graphs
 from align_bench.models.out_of_memory import is_out_of_memory
+from align_bench.models.transfer import OnItsWay, queues
 from align_bench.train import checkpoints
 from align_bench.train.auxiliary import companion_of
 from align_bench.train.checkpoints import Checkpoint
@@ -225,13 +226,39 @@ def _widest(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type in ("mps", "xpu") else torch.float64
 
 
-def _read(sums: Sums, examples: int, norm: Tensor) -> tuple[dict[str, float], dict[str, float], float]:
-    """The means over the examples, the correlations that there are, and the gradient's norm, in one copy."""
-    scalars = [*sums.values.values(), *sums.correlations.values(), norm]
-    *read, gradient_norm = torch.stack([scalar.to(_widest(norm.device)) for scalar in scalars]).tolist()
-    means = {name: value / examples for name, value in zip(sums.values, read, strict=False)}
-    correlations = zip(sums.correlations, read[len(means) :], strict=True)
-    return means, {name: value for name, value in correlations if math.isfinite(value)}, gradient_norm
+class _Numbers:
+    """The numbers of a step, which come to the host in one copy.
+
+    Args:
+        step: its number, from 1 on.
+        sums: of its effective batch.
+        examples: in that.
+        norm: of the gradient.
+        known: further numbers for the log, which the host knows.
+    """
+
+    def __init__(self, step: int, sums: Sums, examples: int, norm: Tensor, known: Mapping[str, float]) -> None:
+        scalars = [*sums.values.values(), *sums.correlations.values(), norm]
+        self._coming = OnItsWay(torch.stack([scalar.to(_widest(norm.device)) for scalar in scalars]))
+        self._step, self._examples, self._known = step, examples, known
+        self._means, self._correlations = [*sums.values], [*sums.correlations]
+
+    def entry(self) -> dict[str, float]:
+        """The step's entry in the log: means over the examples, and correlations where there are any.
+
+        Raises:
+            PluginError: the loss or the gradient is not finite.
+        """
+        *read, gradient_norm = self._coming.read()
+        means = {name: value / self._examples for name, value in zip(self._means, read, strict=False)}
+        if not (math.isfinite(means["loss"]) and math.isfinite(gradient_norm)):
+            raise PluginError(
+                f"loss {means['loss']} and gradient norm {gradient_norm} at step {self._step}: training diverged",
+                fix="lower its learning_rate, or check the loss at extreme margins",
+            )
+        correlations = zip(self._correlations, read[len(means) :], strict=True)
+        finite = {name: value for name, value in correlations if math.isfinite(value)}
+        return {"step": self._step, **means, **finite, **self._known, "gradient_norm": gradient_norm}
 
 
 def _groups(model: Any, learning_rate: float) -> list[dict[str, Any]]:
@@ -249,15 +276,24 @@ def _groups(model: Any, learning_rate: float) -> list[dict[str, Any]]:
 class State:
     """All that a step changes, so that a checkpoint of it is the whole truth; goes on from one where there is one.
 
+    Where the host can be ahead of the device, a step's numbers are read when the next one is queued: the device has
+    work while the host lays out rows. Before a checkpoint, and at the end, all are read.
+
     Attributes:
         step: optimizer steps so far.
         tokens: tokens of prompts and answers so far.
-        log: a mapping for each step.
+        log: a mapping for each step whose numbers were read.
         running: what the method remembers of the batches so far.
         reference: the trained weights of a reference that has moved, by name; empty where none has.
+
+    Args:
+        job: the training.
+        total: its steps.
+        group: the processes that train together.
+        shown: the number of a step that progress shows.
     """
 
-    def __init__(self, job: TrainingJob[Algorithm], total: int, group: Group = ALONE) -> None:
+    def __init__(self, job: TrainingJob[Algorithm], total: int, group: Group = ALONE, *, shown: str = "loss") -> None:
         from transformers import get_scheduler
 
         model, settings = job.model, job.settings
@@ -281,18 +317,20 @@ class State:
         self.log: list[dict[str, float]] = []
         self.running: Running = {}
         self.reference: dict[str, Tensor] = {}
+        self._job, self._total, self._shown = job, total, shown
+        self._unread: list[_Numbers] = []
         torch.manual_seed(job.seed)
         self.checkpoint = job.checkpoint if group.rank == 0 else None
         path = job.checkpoint
         found = None if path is None else group.from_first(lambda: checkpoints.last_good(path, job.say))
         if found is not None:
             self._restore(found)
-        self._saved = time.monotonic()
+        self._saved = self._started = time.monotonic()
 
     def advance(
         self, accelerator: Accelerator, sums: Sums, examples: int, tokens: int, facts: Mapping[str, float] = NO_FACTS
-    ) -> dict[str, float]:
-        """One optimizer step from the accumulated gradients; all of its numbers are read at once, at its end.
+    ) -> None:
+        """One optimizer step from the accumulated gradients; its numbers are logged once they are read.
 
         Args:
             accelerator: what clips.
@@ -301,33 +339,36 @@ class State:
             tokens: that these brought.
             facts: further numbers for the log.
 
-        Returns:
-            Its log entry.
-
         Raises:
             PluginError: the loss or the gradient is not finite.
         """
         norm = accelerator.clip_grad_norm_(list(self.trainable.values()), self.settings.max_grad_norm)
-        rate = self.scheduler.get_last_lr()[0]
+        known = {**facts, "learning_rate": self.scheduler.get_last_lr()[0]}
         self.optimizer.step()
         self.scheduler.step()
         self.optimizer.zero_grad(set_to_none=True)
-        means, correlations, gradient_norm = _read(sums, examples, norm)
-        if not (math.isfinite(means["loss"]) and math.isfinite(gradient_norm)):
-            raise PluginError(
-                f"loss {means['loss']} and gradient norm {gradient_norm} at step {self.step + 1}: training diverged",
-                fix="lower its learning_rate, or check the loss at extreme margins",
-            )
         self.step += 1
         self.tokens += tokens
-        numbers = {**means, **correlations, **facts}
-        entry = {"step": self.step, **numbers, "learning_rate": rate, "gradient_norm": gradient_norm}
-        self.log.append(entry)
-        return entry
+        self._unread.append(_Numbers(self.step, sums, examples, norm, known))
+        self.read(but=1 if queues(norm.device) else 0)
+
+    def read(self, *, but: int = 0) -> None:
+        """Log and show the steps whose numbers were not read yet, but for the last few.
+
+        Raises:
+            PluginError: the loss or the gradient of one is not finite.
+        """
+        while len(self._unread) > but:
+            entry = self._unread.pop(0).entry()
+            entry["seconds"] = time.monotonic() - self._started
+            self.log.append(entry)
+            self._job.log(entry)
+            self._job.update(len(self.log), self._total, f"{self._shown} {entry[self._shown]:.3f}")
 
     def save_if_due(self) -> None:
         """Write the checkpoint, `settings.checkpoint_minutes` after the last one."""
         if self.checkpoint is not None and time.monotonic() - self._saved > 60 * self.settings.checkpoint_minutes:
+            self.read()
             checkpoints.write(self.checkpoint, self._content())
             self._saved = time.monotonic()
 

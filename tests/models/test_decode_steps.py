@@ -32,6 +32,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> StandIn:
     found = StandIn()
     monkeypatch.setattr(layout, "can_pack", lambda *_: False)
     monkeypatch.setattr(generation, "can_pack", lambda *_: False)
+    monkeypatch.setattr(generation, "queues", lambda _: True)
     monkeypatch.setattr(decode_steps, "record", found.record)
     monkeypatch.setattr(decode_steps, "can_capture", lambda _: True)
     monkeypatch.setattr(decode_steps, "_CANNOT", WeakKeyDictionary())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ import torch
 from align_bench.models import generate as generation
 from align_bench.models import lora
 from align_bench.models.base import find_base
+from align_bench.models.decode_steps import PlainSteps
 from align_bench.models.generate import Answer, generate
 from align_bench.models.load import add_adapter, load_policy, load_tokenizer
 from align_bench.models.logprobs import token_logps
 from align_bench.models.precision import Precision
+from align_bench.models.transfer import OnItsWay
 from align_bench.suite.models import Generate, Lora
 
 PROMPTS = [(5, 6, 7), (20,), (11, 12, 13, 14, 15), (30, 31), (8, 9)]
@@ -103,6 +106,33 @@ def test_an_answer_does_not_depend_on_its_batch(loaded: tuple[Any, Any]) -> None
         for size in (1, 3)
     )
     assert one == three
+
+
+@pytest.mark.parametrize(("temperature", "samples"), [(0.0, 1), (1.0, 3)])
+def test_answers_written_ahead_of_the_host_are_the_same(
+    loaded: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch, temperature: float, samples: int
+) -> None:
+    """As on a GPU: a step is queued before the host reads which answers the one before has ended."""
+    settings = Generate(max_new_tokens=10, temperature=temperature, samples=samples)
+    free = generate(*loaded, PROMPTS, settings, seed=3)
+    ends = frozenset(several[0].ids[1 + 2 * place] for place, several in enumerate(free[:4]))
+    monkeypatch.setattr(generation, "generation_ends", lambda *_: ends)
+    events: list[str] = []
+    following, read, keep = PlainSteps.next, OnItsWay.read, PlainSteps.keep
+    monkeypatch.setattr(PlainSteps, "next", lambda *given: (events.append("next"), following(*given))[1])
+    monkeypatch.setattr(OnItsWay, "read", lambda *given: (events.append("read"), read(*given))[1])
+    monkeypatch.setattr(PlainSteps, "keep", lambda *given: (events.append("keep"), keep(*given))[1])
+    found = {}
+    for ahead in (False, True):
+        monkeypatch.setattr(generation, "queues", lambda _, ahead=ahead: ahead)
+        events.clear()
+        found[ahead] = generate(*loaded, PROMPTS, settings, seed=3, logps=True)
+        calls = [event for event in events if event != "keep"]
+        assert calls[: 2 * 4] == 4 * (["next", "read"] if ahead else ["read", "next"])
+        assert events.count("keep") > 1
+    for one, other in zip(chain.from_iterable(found[False]), chain.from_iterable(found[True]), strict=True):
+        assert (one.ids, one.finished) == (other.ids, other.finished)
+        assert other.logps == pytest.approx(one.logps, abs=1e-5)
 
 
 def test_draws_follow_the_models_probabilities(loaded: tuple[Any, Any]) -> None:

@@ -28,7 +28,7 @@ from align_bench.models.precision import Precision
 from align_bench.plugins.registry import load_registry
 from align_bench.records import TokenRow
 from align_bench.suite.models import Lora, Train
-from align_bench.train import loop
+from align_bench.train import loop, steps
 from align_bench.train.feeds import FEEDS
 from align_bench.train.job import TrainingJob, silent
 from align_bench.train.loop import train
@@ -172,10 +172,11 @@ def test_the_same_seed_gives_the_same_numbers(build: Callable[..., dict[str, Any
     assert_same(one["weights"], other["weights"])
 
 
-@pytest.mark.parametrize("name", ["dpo", "kto", "rm"])
+@pytest.mark.parametrize(("name", "ahead"), [("dpo", False), ("kto", False), ("rm", False), ("dpo", True)])
 def test_a_killed_training_goes_on_to_the_same_numbers(
-    build: Callable[..., dict[str, Any]], tmp_path: Path, name: str
+    build: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, ahead: bool
 ) -> None:
+    monkeypatch.setattr(steps, "queues", lambda _: ahead)
     settings = SETTINGS.model_copy(update={"epochs": 3, "checkpoint_minutes": 1e-9})
     straight = build(name, settings, dropout=0.1)
     checkpoint = tmp_path / "deep" / "checkpoint.pt"
@@ -199,6 +200,28 @@ def test_a_killed_training_goes_on_to_the_same_numbers(
     assert_same(straight["weights"], resumed["weights"])
     assert [step["loss"] for step in straight["log"].steps] == [step["loss"] for step in resumed["log"].steps]
     assert straight["log"].tokens == resumed["log"].tokens
+
+
+def test_where_the_host_is_ahead_a_step_is_read_when_the_next_is_queued(
+    build: Callable[..., dict[str, Any]], straight: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "queues", lambda _: True)
+    queued = 0
+    seen: list[tuple[int, int]] = []
+    step = torch.optim.AdamW.step
+
+    def counted(*given: Any, **more: Any) -> Any:
+        nonlocal queued
+        queued += 1
+        return step(*given, **more)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", counted)
+    ahead = build("dpo", CHECKPOINTED, update=lambda done, total, note="": seen.append((done, queued)))
+    total = len(straight["log"].steps)
+    assert seen == [(done, min(done + 1, total)) for done in range(1, total + 1)]
+    assert_same(straight["weights"], ahead["weights"])
+    for one, other in zip(straight["log"].steps, ahead["log"].steps, strict=True):
+        assert {**one, "seconds": 0} == {**other, "seconds": 0}
 
 
 def emptied(data: bytes) -> bytes:

@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,7 +46,7 @@ OFFLINE = [name for name, plugin in REGISTRY.plugins.items() if isinstance(plugi
 REMEMBERING = {"bco", "beta_dpo"}
 D = TypeVar("D")
 
-END_OF_STEP = "_read in steps.py"
+END_OF_STEP = "read in transfer.py"
 DEPENDENT = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 BY_INDEX = {"index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index", "_unsafe_index_put"}
 
@@ -56,6 +57,7 @@ class Waits(TorchDispatchMode):
     Attributes:
         places: the innermost function of this package, or of a method, and its file.
         operators: how many were called.
+        at: how many had been, at each of the places.
     """
 
     def __init__(self, device: str) -> None:
@@ -63,6 +65,7 @@ class Waits(TorchDispatchMode):
         self.device = device
         self.places: list[str] = []
         self.operators = 0
+        self.at: list[int] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -70,6 +73,7 @@ class Waits(TorchDispatchMode):
         if not self._waits(func, args, kwargs):
             return func(*args, **kwargs)
         self.places.append(_place())
+        self.at.append(self.operators)
         return self._answer(func, args, kwargs)
 
     def _waits(self, func: Any, args: Any, kwargs: Any) -> bool:
@@ -204,6 +208,25 @@ def test_a_step_reads_the_device_once_at_its_end(train: Callable[..., list[str]]
     assert places.count(END_OF_STEP) == steps_taken
     others = [place for place in places if place != END_OF_STEP]
     assert len(others) == (steps_taken if name in REMEMBERING else 0), others
+
+
+def test_a_step_is_read_when_all_of_the_next_one_is_queued(base: Base, rows: Sequence[TokenRow]) -> None:
+    job = replace(job_of(base, rows, "simpo"), settings=SETTINGS.model_copy(update={"epochs": 4}))
+    onto_meta(job.model)
+    queued: list[int] = []
+    advance = steps.State.advance
+
+    def noted(*given: Any) -> None:
+        queued.append(waits.operators)  # of this step's forward and backward passes, but for clipping and the update
+        advance(*given)
+
+    with pytest.MonkeyPatch.context() as patch, watched("meta") as waits:
+        patch.setattr(steps.State, "advance", noted)
+        loop.train(job)
+    assert waits.places == [END_OF_STEP] * 4
+    first, *others = queued
+    assert all(read > next_one for read, next_one in zip(waits.at, others, strict=False))
+    assert all(next_one - before > 0.9 * first for before, next_one in pairwise(queued))
 
 
 @pytest.mark.parametrize("name", ["simpo", "dpo", "rm"])

@@ -61,7 +61,7 @@ def test_numbers_on_their_way_are_those_that_were_there_when_they_left() -> None
     values = torch.arange(4.0, device="cuda")
     coming = OnItsWay(values)
     values.fill_(9)
-    assert coming.read() == [0.0, 1.0, 2.0, 3.0]
+    assert coming.read().tolist() == [0.0, 1.0, 2.0, 3.0]
 
 
 @pytest.mark.parametrize("storage", ["fp32", "bf16", "nf4"])

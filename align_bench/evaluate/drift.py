@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from align_bench.models.layout import passes_over
 from align_bench.models.logprobs import token_logps
+from align_bench.models.transfer import read_late
 from align_bench.records import no_update
 
 if TYPE_CHECKING:
@@ -52,15 +53,19 @@ def answer_drift(
         One `Drift` per answer, in the order given.
     """
     found: dict[int, Drift] = {}
-    with torch.no_grad():
+
+    def measured() -> Iterator[tuple[Sequence[int], Tensor]]:
         for numbers in passes_over(model, answers, max_tokens=max_tokens):
             rows = [answers[number] for number in numbers]
             own = token_logps(model, rows)[0].double()
             with model.disable_adapter():
                 reference = token_logps(model, rows)[0].double()
             kl = torch.expm1(reference - own) - (reference - own)  # 0 beyond an answer's end, where both are 0
-            columns = zip(own.sum(1).tolist(), reference.sum(1).tolist(), kl.sum(1).tolist(), strict=True)
-            found |= {number: Drift(*values) for number, values in zip(numbers, columns, strict=True)}
+            yield numbers, torch.stack([own.sum(1), reference.sum(1), kl.sum(1)], dim=1)
+
+    with torch.no_grad():
+        for numbers, values in read_late(measured()):
+            found |= {number: Drift(*own) for number, own in zip(numbers, values.tolist(), strict=True)}
             update(len(found), len(answers))
     return [found[index] for index in range(len(answers))]
 
@@ -85,8 +90,11 @@ def answer_logps(
     """
     found: dict[int, Tensor] = {}
     with torch.no_grad():
-        for numbers in passes_over(model, answers, max_tokens=max_tokens):
-            logps = token_logps(model, [answers[number] for number in numbers])[0].double().cpu()
+        passes = passes_over(model, answers, max_tokens=max_tokens)
+        measured = (
+            (numbers, token_logps(model, [answers[number] for number in numbers])[0].double()) for numbers in passes
+        )
+        for numbers, logps in read_late(measured):
             for number, own in zip(numbers, logps, strict=True):
                 found[number] = own[: len(answers[number][1])]
             update(len(found), len(answers))

@@ -17,6 +17,7 @@ from align_bench.data.token_rows import TokenRows
 from align_bench.models.layout import passes_over
 from align_bench.models.logprobs import attacked_scores, response_logps, scores
 from align_bench.models.positions import positions_of, within
+from align_bench.models.transfer import read_late
 from align_bench.records import TokenRow, no_update
 
 if TYPE_CHECKING:
@@ -132,9 +133,10 @@ def _over_table(
             sequences = list(places)
             ahead -= part.answers
             done, total = measured, measured + len(sequences) + ahead
-            for numbers in passes_over(model, sequences, max_tokens=max_tokens):
-                some = [sequences[number] for number in numbers]
-                for sequence, value in zip(some, measure(model, some).float().cpu(), strict=True):
+            passes = passes_over(model, sequences, max_tokens=max_tokens)
+            together = ([sequences[number] for number in numbers] for numbers in passes)
+            for some, values in read_late((some, measure(model, some).float()) for some in together):
+                for sequence, value in zip(some, values, strict=True):
                     for side, index in places[sequence]:
                         columns[side][index] = value
                 done += len(some)

@@ -23,6 +23,7 @@ from align_bench.models.micro_batches import micro_batches
 from align_bench.models.positions import positions_of
 from align_bench.models.quiet import clear_errors
 from align_bench.models.tokenizer import with_inputs
+from align_bench.models.transfer import read_late
 from align_bench.models.weights import weight_shapes
 from align_bench.records import MAX_DROPPED, TemplateInputs, no_update
 
@@ -80,9 +81,10 @@ class LoadedModel:
         lengths = [len(ids) for ids, _ in encoded]
         done = 0
         with torch.no_grad():
-            for micro in micro_batches(readable, lengths, max_tokens=max_tokens):
-                values = self._rewards([encoded[index] for index in micro]).tolist()
-                for index, value in zip(micro, values, strict=True):
+            passes = micro_batches(readable, lengths, max_tokens=max_tokens)
+            scored = ((micro, self._rewards([encoded[index] for index in micro])) for micro in passes)
+            for micro, values in read_late(scored):
+                for index, value in zip(micro, values.tolist(), strict=True):
                     found[index] = value
                 done += len(micro)
                 update(done, len(encoded))
@@ -143,7 +145,7 @@ class LoadedModel:
             pad = self.model.config.get_text_config().pad_token_id
             parts = [[one] for one in batch] if pad is None or pad < 0 else [batch]
             logits = torch.cat([self.model(**self._padded(part)).logits for part in parts])
-        logits = torch.as_tensor(logits).float().cpu()
+        logits = torch.as_tensor(logits).float()
         return logits[:, 0] if self.labels == 1 else logits[:, 1] - logits[:, 0]
 
     def _padded(self, batch: Sequence[tuple[list[int], list[int] | None]]) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ import torch
 from align_bench.data.chat import tokenize
 from align_bench.models.layout import passes_over
 from align_bench.models.logprobs import scores
+from align_bench.models.transfer import read_late
 from align_bench.records import Preference, PreferenceSet, no_update
 
 if TYPE_CHECKING:
@@ -107,9 +108,10 @@ def score_answers(
     found = [0.0] * len(answers)
     done = 0
     with torch.no_grad():
-        for numbers in passes_over(model, answers, max_tokens=max_tokens):
-            values = scores(model, [answers[number] for number in numbers]).tolist()
-            for number, value in zip(numbers, values, strict=True):
+        passes = passes_over(model, answers, max_tokens=max_tokens)
+        scored = ((numbers, scores(model, [answers[number] for number in numbers])) for numbers in passes)
+        for numbers, values in read_late(scored):
+            for number, value in zip(numbers, values.tolist(), strict=True):
                 found[number] = value
             done += len(numbers)
             update(done, len(answers))

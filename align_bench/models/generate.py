@@ -190,7 +190,7 @@ def _decode(
         coming, last = OnItsWay(tokens), step + 1 == settings.max_new_tokens
         if ahead and not last:
             logits = writing.next(tokens)
-        for row, token in zip(rows, coming.read(), strict=True):
+        for row, token in zip(rows, coming.read().tolist(), strict=True):
             if not answers[row] or answers[row][-1] not in ends:
                 answers[row].append(token)
         going = [place for place, row in enumerate(rows) if answers[row][-1] not in ends]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -31,11 +31,33 @@ class OnItsWay:
             self._arrived = torch.cuda.Event()
             self._arrived.record(torch.cuda.current_stream(values.device))
 
-    def read(self) -> Any:
-        """The numbers, as `Tensor.tolist` has them, once they are there."""
+    def read(self) -> Tensor:
+        """The numbers on the host, once they are there."""
         if self._arrived is not None:
             self._arrived.synchronize()
-        return self._values.tolist()
+        return self._values
+
+
+T = TypeVar("T")
+
+
+def read_late(found: Iterable[tuple[T, Tensor]]) -> Iterator[tuple[T, Tensor]]:
+    """What was found, on the host, in order; where a device queues, it has the next work before the host reads.
+
+    Args:
+        found: numbers on a device, with what they are of; each is computed when it is asked for.
+    """
+    before: tuple[T, OnItsWay] | None = None
+    for what, values in found:
+        coming = what, OnItsWay(values)
+        if before is not None:
+            yield before[0], before[1].read()
+        if queues(values.device):
+            before = coming
+        else:
+            yield what, coming[1].read()
+    if before is not None:
+        yield before[0], before[1].read()
 
 
 def on_device(values: Tensor | Sequence[Any], device: torch.device, dtype: torch.dtype | None = None) -> Tensor:

@@ -249,7 +249,7 @@ class _Numbers:
         Raises:
             PluginError: the loss or the gradient is not finite.
         """
-        *read, gradient_norm = self._coming.read()
+        *read, gradient_norm = self._coming.read().tolist()
         means = {name: value / self._examples for name, value in zip(self._means, read, strict=False)}
         if not (math.isfinite(means["loss"]) and math.isfinite(gradient_norm)):
             raise PluginError(

@@ -46,7 +46,7 @@ OFFLINE = [name for name, plugin in REGISTRY.plugins.items() if isinstance(plugi
 REMEMBERING = {"bco", "beta_dpo"}
 D = TypeVar("D")
 
-END_OF_STEP = "read in transfer.py"
+END_OF_STEP = "entry in steps.py"
 DEPENDENT = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 BY_INDEX = {"index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index", "_unsafe_index_put"}
 

@@ -12,6 +12,7 @@ import yaml
 from align_bench.models import generate as generation
 from align_bench.models.base import find_base
 from align_bench.models.cuda_graphs import Graphs, graphs
+from align_bench.models.flat_weights import flattened
 from align_bench.models.layout import lay_out
 from align_bench.models.load import add_adapter, load_policy
 from align_bench.models.logprobs import response_logps
@@ -72,13 +73,17 @@ def test_passes_as_graphs_have_the_gradients_of_plain_ones(storage: str) -> None
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, 0, 0.02)
 
+    (flat,) = flattened(value for value in model.parameters() if value.requires_grad)
+
     def line() -> torch.Tensor:
-        model.zero_grad()
+        flat.forget()
         response_logps(model, ROWS).sum().backward()
-        return torch.cat([value.grad.flatten() for value in model.parameters() if value.grad is not None])
+        flat.gather()
+        assert flat.buffer.grad is not None
+        return flat.buffer.grad
 
     plain, said = line(), list[str]()
-    used = Graphs(said.append)
+    used = Graphs(said.append, [flat])
     with graphs(used):
         for _ in range(4):
             assert (line() - plain).norm() < (1e-4 if storage == "fp32" else 0.05) * plain.norm()

@@ -219,6 +219,7 @@ TABLE: dict[str, frozenset[str]] = {
     "models.layout": COMPUTED,
     "models.packed_attention": COMPUTED,
     "models.cuda_graphs": COMPUTED,
+    "models.flat_weights": COMPUTED,
     "models.transfer": COMPUTED,
     "models.micro_batches": COMPUTED,
     "models.out_of_memory": ADAPTERS | _made("select"),

@@ -15,6 +15,9 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
+
+from align_bench.models.flat_weights import FlatWeights
 
 _LEAST_TIME = 32  # tokens; shorter rows are padded to it
 _MOST = 32  # graphs of one training, each with its own inputs
@@ -82,6 +85,18 @@ def first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
+class _Trained(NamedTuple):
+    """The weights of a decoder that learn, side by side in a buffer, from `start` on."""
+
+    weights: list[Tensor]
+    buffer: Tensor
+    start: int
+
+    def places(self) -> list[int]:
+        """Where in memory they are."""
+        return [weight.data_ptr() for weight in self.weights]
+
+
 class _Pass:
     """A pass whose inputs, and the weights that learn, stay where they are in memory.
 
@@ -92,16 +107,16 @@ class _Pass:
         places: where in memory these were.
         forward: computes the hidden states, shape [rows, time, width].
         slope: their gradient, which `backward` begins with.
-        backward: computes the gradients of the weights, in one line.
+        backward: computes the gradient of the buffer that the weights are views of.
     """
 
     forward: Recorded
     slope: Tensor
     backward: Recorded
 
-    def __init__(self, decoder: Any, inputs: Mapping[str, Tensor], trained: Sequence[Tensor]) -> None:
+    def __init__(self, decoder: Any, inputs: Mapping[str, Tensor], trained: _Trained) -> None:
         self.decoder, self.inputs, self.trained = decoder, inputs, trained
-        self.places = _places(trained)
+        self.places = trained.places()
         self._states: Tensor | None = None
 
     def record(self, pool: Any) -> None:
@@ -125,12 +140,10 @@ class _Pass:
     def _backward(self) -> Tensor:
         states, self._states = self._states, None
         assert states is not None, "backward comes after forward"
-        found = torch.autograd.grad(states, list(self.trained), self.slope)
-        return torch.cat([gradient.flatten() for gradient in found])
-
-
-def _places(weights: Sequence[Tensor]) -> list[int]:
-    return [weight.data_ptr() for weight in weights]
+        found = torch.autograd.grad(states, self.trained.weights, self.slope)
+        line = torch.cat([gradient.flatten() for gradient in found])
+        behind = self.trained.buffer.numel() - self.trained.start - line.numel()
+        return pad(line, (self.trained.start, behind))
 
 
 class Graphs:
@@ -140,14 +153,17 @@ class Graphs:
 
     Args:
         say: takes a line for whoever watches.
+        flat: the weights that learn.
     """
 
-    def __init__(self, say: Callable[[str], None]) -> None:
+    def __init__(self, say: Callable[[str], None], flat: Sequence[FlatWeights]) -> None:
         self._say = say
+        self._flat = flat
         self._seen: Counter[Shape] = Counter()
         self._known: dict[Shape, _Pass] = {}
         self._pool: Any = None
         self._given_up = False
+        self._found: tuple[Any, _Trained | None] = (None, None)
         self._between = False  # some pass has gone forward, and not back yet
 
     def begin(self) -> None:
@@ -186,17 +202,19 @@ class Graphs:
         else:
             padded(inputs, shape, found.inputs)
             self._between = True
-            states = _Replayed.apply(self, found, *found.trained)  # type: ignore[no-untyped-call]
+            states = _Replayed.apply(self, found, found.trained.buffer)  # type: ignore[no-untyped-call]
         return states[:rows, :time]
 
     def _pass(self, decoder: Any, inputs: Mapping[str, Tensor], shape: Shape) -> _Pass | None:
         """The graphs for a shape, where they are worth it and can be."""
-        trained = [weight for weight in decoder.parameters() if weight.requires_grad]
+        trained = self._trained(decoder)
+        if self._given_up or trained is None:
+            return None
         if (known := self._known.get(shape)) is not None:
             # A weight that has been put elsewhere would not be the one that the graph reads.
-            return known if known.places == _places(trained) and known.decoder is decoder else None
+            return known if known.decoder is decoder and known.places == trained.places() else None
         wanted = self._seen[shape] >= _WORTH_CAPTURING and len(self._known) < _MOST
-        if self._given_up or not wanted or not trained or not _repeatable(decoder):
+        if not wanted or not _repeatable(decoder):
             return None
         found = _Pass(decoder, padded(inputs, shape), trained)
         try:
@@ -204,12 +222,26 @@ class Graphs:
         except Exception as error:  # a library may object in any way
             why = f"a pass could not be captured ({first_line(error)})"
         if why is not None:
-            self._given_up = True
-            self.forget()
-            self._say(f"train.cuda_graphs has no effect from here on: {why}")
+            self._give_up(why)
             return None
         self._known[shape] = found
         return found
+
+    def _trained(self, decoder: Any) -> _Trained | None:
+        """The weights that learn, looked for once, which takes longer than to start a graph."""
+        if self._found[0] is not decoder:
+            weights = [weight for weight in decoder.parameters() if weight.requires_grad]
+            places = ((flat.buffer, flat.place(weights)) for flat in self._flat)
+            found = next((_Trained(weights, buffer, start) for buffer, start in places if start is not None), None)
+            self._found = decoder, found
+            if weights and found is None:
+                self._give_up("the weights that learn are of several types, or on several devices")
+        return self._found[1]
+
+    def _give_up(self, why: str) -> None:
+        self._given_up = True
+        self.forget()
+        self._say(f"train.cuda_graphs has no effect from here on: {why}")
 
     def _captured(self, one: _Pass) -> str | None:
         """Capture a pass, and hold it to the plain one; how they differ, or None."""
@@ -240,7 +272,7 @@ class _Replayed(torch.autograd.Function):
     """A recorded pass; what it computed is copied out, for the next one computes into the same memory."""
 
     @staticmethod
-    def forward(ctx: Any, graphs: Graphs, one: _Pass, *trained: Tensor) -> Tensor:
+    def forward(ctx: Any, graphs: Graphs, one: _Pass, buffer: Tensor) -> Tensor:
         one.forward.replay()
         ctx.graphs, ctx.one = graphs, one
         return one.forward.result.clone()
@@ -252,8 +284,7 @@ class _Replayed(torch.autograd.Function):
         one.slope.copy_(slope)
         one.backward.replay()
         ctx.graphs.begin()
-        parts = one.backward.result.clone().split([weight.numel() for weight in one.trained])
-        return None, None, *(part.view_as(weight) for part, weight in zip(parts, one.trained, strict=True))
+        return None, None, one.backward.result.clone()
 
 
 def _bucket(number: int, steps: int = 2) -> int:

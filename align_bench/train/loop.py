@@ -54,14 +54,13 @@ def train(job: TrainingJob[OfflineAlgorithm], reference: Reference | None = None
     if moving is not None:
         moving.weights = state.reference
     model.train()
-    with budget_of(job) as budget:
+    with budget_of(job, state) as budget:
         while state.step < len(batches):
             batch = batches[state.step]
             if isinstance(feed, BatchFeed):
                 feed.before = state.running
             group.reseed(job.seed, state.step)
             sums = budget.run(partial(_accumulate, accelerator, job, feed, batch, group), group)
-            group.sum_gradients(state.trainable.values())
             state.advance(accelerator, sums, len(batch), sum(feed.tokens[example] for example in batch))
             if isinstance(feed, BatchFeed):
                 state.running = feed.running

@@ -55,7 +55,7 @@ def train_online(job: TrainingJob[OnlineAlgorithm], tokenizer: Any, reward: Rewa
         model.value_head = _value_head(model)
     total = len(batches) * rollout.updates
     state = State(job, total, shown="reward")
-    with budget_of(job) as budget:
+    with budget_of(job, state) as budget:
         while state.step < total:
             number = state.step // rollout.updates
             asked = [prompts[index] for index in batches[number]]

@@ -17,6 +17,7 @@ from torch import Tensor
 from align_bench.errors import ModelError, PluginError
 from align_bench.models.activation_checkpointing import checkpoint_activations, keep_activations
 from align_bench.models.cuda_graphs import Graphs, can_capture, graphs
+from align_bench.models.flat_weights import FlatWeights, flattened
 from align_bench.models.out_of_memory import is_out_of_memory
 from align_bench.models.transfer import OnItsWay, queues
 from align_bench.train import checkpoints
@@ -80,21 +81,30 @@ class Budget:
         say: takes a line for whoever watches.
         checkpointed: whether layers keep their inputs only from the start.
         graphed: whether passes on a CUDA device go as CUDA graphs.
+        flat: the weights that learn.
 
     Raises:
         ModelError: they should, and the architecture cannot.
     """
 
     def __init__(
-        self, model: Any, tokens: int, say: Callable[[str], None], *, checkpointed: bool, graphed: bool = False
+        self,
+        model: Any,
+        tokens: int,
+        say: Callable[[str], None],
+        *,
+        checkpointed: bool,
+        graphed: bool = False,
+        flat: Sequence[FlatWeights] = (),
     ) -> None:
         self.tokens = tokens
         self._model = model
+        self._flat = flat
         self._first = tokens
         self._say = say
         self._checkpointed = checkpointed
         self._offloaded = False
-        self._graphs = Graphs(say) if graphed and can_capture(model.device) else None
+        self._graphs = Graphs(say, flat) if graphed and can_capture(model.device) else None
 
     def __enter__(self) -> Self:
         if self._checkpointed:
@@ -116,6 +126,8 @@ class Budget:
                 if not told or not is_out_of_memory(error) or not self._shrink():
                     raise
             self._model.zero_grad(set_to_none=True)
+            for flat in self._flat:
+                flat.forget()
             if self._graphs is not None:
                 self._graphs.forget()
             torch.cuda.empty_cache()
@@ -142,7 +154,7 @@ class Budget:
         return True
 
 
-def budget_of(job: TrainingJob[Algorithm]) -> Budget:
+def budget_of(job: TrainingJob[Algorithm], state: State) -> Budget:
     """What the micro-batches of a training may hold, while its context lasts."""
     settings = job.settings
     return Budget(
@@ -151,6 +163,7 @@ def budget_of(job: TrainingJob[Algorithm]) -> Budget:
         job.say,
         checkpointed=settings.activation_checkpointing,
         graphed=settings.cuda_graphs,
+        flat=state.flat,
     )
 
 
@@ -261,15 +274,15 @@ class _Numbers:
         return {"step": self._step, **means, **finite, **self._known, "gradient_norm": gradient_norm}
 
 
-def _groups(model: Any, learning_rate: float) -> list[dict[str, Any]]:
+def _groups(model: Any, learning_rate: float) -> list[tuple[list[FlatWeights], float]]:
     """The trained parameters by their peak learning rate: the adapter first, then its companion where one learns."""
     companion = companion_of(model)
     beside = [] if companion is None else list(companion.parameters())
     known = {id(parameter) for parameter in beside}
     adapter = [value for value in model.parameters() if value.requires_grad and id(value) not in known]
-    groups: list[dict[str, Any]] = [{"params": adapter}]
+    groups = [(flattened(adapter), learning_rate)]
     if companion is not None and beside:
-        groups.append({"params": beside, "lr": learning_rate * companion.learning_rate_factor})
+        groups.append((flattened(beside), learning_rate * companion.learning_rate_factor))
     return groups
 
 
@@ -280,6 +293,7 @@ class State:
     work while the host lays out rows. Before a checkpoint, and at the end, all are read.
 
     Attributes:
+        flat: the weights that learn.
         step: optimizer steps so far.
         tokens: tokens of prompts and answers so far.
         log: a mapping for each step whose numbers were read.
@@ -301,13 +315,14 @@ class State:
         self.trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
         self.settings = settings
         rate = job.learning_rate
-        devices = {parameter.device.type for parameter in self.trainable.values()}
+        groups = _groups(model, rate)
+        self.flat = [one for several, _ in groups for one in several]
         self.optimizer = torch.optim.AdamW(
-            _groups(model, rate),
+            [{"params": [one.buffer for one in several], "lr": own} for several, own in groups],
             lr=rate,
             weight_decay=settings.weight_decay,
             betas=(0.9, 0.999),
-            fused=devices <= {"cpu", "cuda"},  # LoRA has hundreds of small matrices: one call instead of ten each
+            fused={one.buffer.device.type for one in self.flat} <= {"cpu", "cuda"},
         )
         warmup = math.ceil(settings.warmup * total)
         name = "constant_with_warmup" if settings.schedule == "constant" else settings.schedule
@@ -330,7 +345,7 @@ class State:
     def advance(
         self, accelerator: Accelerator, sums: Sums, examples: int, tokens: int, facts: Mapping[str, float] = NO_FACTS
     ) -> None:
-        """One optimizer step from the accumulated gradients; its numbers are logged once they are read.
+        """One optimizer step from the gradients that all processes have accumulated; its numbers are logged once read.
 
         Args:
             accelerator: what clips.
@@ -342,7 +357,11 @@ class State:
         Raises:
             PluginError: the loss or the gradient is not finite.
         """
-        norm = accelerator.clip_grad_norm_(list(self.trainable.values()), self.settings.max_grad_norm)
+        for one in self.flat:
+            one.gather()
+        buffers = [one.buffer for one in self.flat]
+        self.group.sum_gradients(buffers)
+        norm = accelerator.clip_grad_norm_(buffers, self.settings.max_grad_norm)
         known = {**facts, "learning_rate": self.scheduler.get_last_lr()[0]}
         self.optimizer.step()
         self.scheduler.step()

@@ -10,6 +10,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -228,7 +229,8 @@ def _read(inner: Any, prompts: Sequence[Sequence[int]], pad: int, cache: Any) ->
         ends = torch.tensor([columns[-1] for columns in layout.columns])
         output = layout.through(inner, inner, use_cache=True, logits_to_keep=ends, **{cache_name(inner): part})
         found |= zip(rows, output.logits[0], strict=True)
-        columns = torch.tensor([[0] * (ids.shape[1] - len(own)) + own for own in layout.columns])  # padding is masked
+        padded = [np.pad(own, (ids.shape[1] - len(own), 0)) for own in layout.columns]  # padding is masked
+        columns = torch.from_numpy(np.stack(padded))
         for layer, read in zip(cache.layers, part.layers, strict=True):
             layer.place(rows, columns, read, len(prompts))
     return torch.stack([found[row] for row in range(len(prompts))]), mask

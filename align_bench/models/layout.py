@@ -6,9 +6,12 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -26,6 +29,8 @@ _SHARES_PROMPTS: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 _PACKS: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 
 Sequences = Sequence[tuple[Sequence[int], Sequence[int]]]
+Columns = npt.NDArray[np.int64]
+_NONE: Columns = np.arange(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +48,7 @@ class Layout:
 
     inputs: dict[str, Tensor]
     row: list[int]
-    columns: list[list[int]]
+    columns: list[Columns]
     pieces: tuple[Piece, ...] = ()
 
     def through(self, inner: Any, module: Any, *, use_cache: bool = False, **more: Any) -> Any:
@@ -137,12 +142,12 @@ def lay_out(inner: Any, sequences: Sequences, *, share: bool = True) -> Layout:
         groups = [[index] for index in range(len(sequences))]
         lengths = [_length(sequences, group) for group in groups]
     row = [0] * len(sequences)
-    columns: list[list[int]] = [[] for _ in sequences]
+    columns = [_NONE] * len(sequences)
     for number, group in enumerate(groups):
         prompt = start = len(sequences[group[0]][0])
         for index in group:
             stop = start + len(sequences[index][1])
-            row[index], columns[index] = number, [*range(prompt), *range(start, stop)]
+            row[index], columns[index] = number, np.concatenate((np.arange(prompt), np.arange(start, stop)))
             start = stop
     # transformers reads a plain mask, to see whether it hides anything, and an accelerator would be waited for.
     whole = len(groups) < len(sequences) or (inner.device.type != "cpu" and can_share(inner, max(lengths)))
@@ -161,14 +166,14 @@ def _packed(sequences: Sequences, *, worth: int) -> Layout:
     ids: list[int] = []
     positions: list[int] = []
     pieces: list[Piece] = []
-    columns: list[list[int]] = [[] for _ in sequences]
+    columns = [_NONE] * len(sequences)
     path: list[tuple[int, int]] = []  # of the sequence before: pieces, and how many first tokens of each
-    before: list[int] = []  # its columns
+    before = _NONE  # its columns
     for index, common in in_order(tokens):
         shared = common if common >= worth else 0
         own = tokens[index][shared:]
         path = _cut(path, shared)
-        before = columns[index] = [*before[:shared], *range(len(ids), len(ids) + len(own))]
+        before = columns[index] = np.concatenate((before[:shared], np.arange(len(ids), len(ids) + len(own))))
         if own:
             pieces.append(Piece(len(own), tuple(path)))
             path = [*path, (len(pieces) - 1, len(own))]
@@ -212,18 +217,17 @@ def _length(sequences: Sequences, group: Sequence[int]) -> int:
 def _plain_inputs(inner: Any, sequences: Sequences, groups: Sequence[Sequence[int]], longest: int) -> dict[str, Tensor]:
     """Ids and their mask; the pad id is 0, which the mask hides."""
     ids = _ids(sequences, groups, longest)
-    mask = torch.zeros_like(ids)
-    for number, group in enumerate(groups):
-        mask[number, : _length(sequences, group)] = 1
+    lengths = np.array([_length(sequences, group) for group in groups])
+    mask = (np.arange(longest) < lengths[:, None]).astype(np.int64)
     return {"input_ids": on_device(ids, inner.device), "attention_mask": on_device(mask, inner.device)}
 
 
-def _ids(sequences: Sequences, groups: Sequence[Sequence[int]], longest: int) -> Tensor:
-    """Token ids of each group's row, padded with 0, on the host, shape [groups, longest]."""
-    ids = torch.zeros(len(groups), longest, dtype=torch.long)
+def _ids(sequences: Sequences, groups: Sequence[Sequence[int]], longest: int) -> Columns:
+    """Token ids of each group's row, padded with 0, shape [groups, longest]."""
+    ids = np.zeros((len(groups), longest), dtype=np.int64)
     for number, group in enumerate(groups):
-        tokens = [*sequences[group[0]][0], *(token for index in group for token in sequences[index][1])]
-        ids[number, : len(tokens)] = torch.tensor(tokens)
+        tokens = list(chain(sequences[group[0]][0], *(sequences[index][1] for index in group)))
+        ids[number, : len(tokens)] = tokens
     return ids
 
 
@@ -232,18 +236,19 @@ def _shared_inputs(
 ) -> dict[str, Tensor]:
     """Each answer sees the prompt and itself, and stands right behind the prompt."""
     ids = _ids(sequences, groups, longest)
-    positions = torch.zeros_like(ids)
-    owner = torch.full_like(ids, -1)  # 0: prompt, 1, 2, …: the answers, −1: padding
+    positions = np.zeros_like(ids)
+    owners = np.full_like(ids, -1)  # 0: prompt, 1, 2, …: the answers, −1: padding
     for number, group in enumerate(groups):
-        column = len(sequences[group[0]][0])
-        positions[number, :column] = torch.arange(column)
-        owner[number, :column] = 0
+        start = len(sequences[group[0]][0])
+        positions[number, :start] = np.arange(start)
+        owners[number, :start] = 0
         for place, index in enumerate(group, start=1):
-            answer = slice(column, column + len(sequences[index][1]))
-            positions[number, answer] = len(sequences[index][0]) + torch.arange(answer.stop - answer.start)
-            owner[number, answer] = place
-            column = answer.stop
-    owner = on_device(owner, inner.device)
+            stop = start + len(sequences[index][1])
+            first = len(sequences[index][0])
+            positions[number, start:stop] = np.arange(first, first + stop - start)
+            owners[number, start:stop] = place
+            start = stop
+    owner = on_device(owners, inner.device)
     # Padding sees padding: a row of the mask that allows nothing would give NaN.
     visible = (owner[:, :, None] == owner[:, None, :]) | ((owner[:, None, :] == 0) & (owner[:, :, None] > 0))
     causal = torch.ones(longest, longest, dtype=torch.bool, device=inner.device).tril()
@@ -316,7 +321,7 @@ def _packed_probe(inner: Any) -> Tensor:
     """The same from an unpadded row with pieces of all kinds: a first one, and such as continue one or two."""
     layout = _packed([_BEFORE, *_PROBE], worth=1)
     _, first, second = layout.columns
-    return _states(inner, layout)[0, [*first, *second[3:]]]
+    return _states(inner, layout)[0, np.concatenate((first, second[3:]))]
 
 
 def _states(inner: Any, layout: Layout) -> Tensor:

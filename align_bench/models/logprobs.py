@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -129,13 +130,18 @@ def _read(rows: Sequences) -> Sequences:
 
 def _predicted(inner: Any, rows: Sequences, *, squares: bool = False) -> _Predicted:
     layout = lay_out(inner, _read(rows))
+    answers = [response for _, response in rows]
+    lengths = [len(answer) for answer in answers]
     # A token is predicted by the hidden state before it.
-    places = [
-        (index, step, layout.row[index], layout.columns[index][len(prompt) - 1 + step], token)
-        for index, (prompt, response) in enumerate(rows)
-        for step, token in enumerate(response)
-    ]
-    sequence, step, row, column, target = on_device(places, inner.device).T
+    columns = [own[len(own) - length :] for own, length in zip(layout.columns, lengths, strict=True)]
+    places = (
+        np.repeat(np.arange(len(rows)), lengths),
+        np.concatenate([np.arange(length) for length in lengths]),
+        np.repeat(layout.row, lengths),
+        np.concatenate(columns),
+        np.concatenate([np.asarray(answer) for answer in answers]),
+    )
+    sequence, step, row, column, target = on_device(np.stack(places), inner.device)
     if _head_is_plain(inner):
         hidden = layout.states(inner, inner.get_decoder())[row, column]
         head = inner.get_output_embeddings()
@@ -333,8 +339,8 @@ def _row_norm(values: Tensor) -> Tensor:
 
 def _at_ends(hidden: Tensor, layout: Layout) -> Tensor:
     """The states at each row's last token, shape [rows, width]."""
-    last = [(row, columns[-1]) for row, columns in zip(layout.row, layout.columns, strict=True)]
-    row, column = on_device(last, hidden.device).T
+    last = np.array([layout.row, [columns[-1] for columns in layout.columns]])
+    row, column = on_device(last, hidden.device)
     return hidden[row, column]
 
 

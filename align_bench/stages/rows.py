@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -25,11 +26,16 @@ class Rows:
     too_long: Any = "truncate"
 
     def read(self) -> PreferenceSet:
-        """The rows as texts.
+        """The rows as texts, which a process reads once: what a plan has read, a run does not read again.
 
         Raises:
             DataError: the source is missing, unreadable, of no known shape, or holds no usable row.
         """
-        from align_bench.data.preferences import read
+        return _read(self)
 
-        return read(self.source)
+
+@lru_cache(maxsize=8)
+def _read(rows: Rows) -> PreferenceSet:
+    from align_bench.data.preferences import read
+
+    return read(rows.source)

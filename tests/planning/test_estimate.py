@@ -18,6 +18,7 @@ from align_bench.planning.estimate import Estimate, utilisation
 from align_bench.planning.known import NothingKnown
 from align_bench.plugins.registry import Plugin, load_registry
 from align_bench.records import PreferenceSet, TokenTable
+from align_bench.stages import rows as rows_module
 from align_bench.stages.holdout import HoldoutSplit
 from align_bench.stages.models import Frozen
 from align_bench.stages.overlap import Overlap
@@ -38,8 +39,9 @@ PARAMETERS = 7
 
 @pytest.fixture
 def rows(monkeypatch: pytest.MonkeyPatch) -> Rows:
-    """Three rows of the embedded set, whose size nobody has estimated yet."""
+    """Three rows of the embedded set, which nobody has read yet."""
     monkeypatch.setattr(estimate_module, "_SIZES", {})
+    rows_module._read.cache_clear()
     return Rows(DataSource("embedded/planted", split="train", rows=3), "three rows")
 
 
@@ -90,6 +92,7 @@ def test_texts_are_read_once(rows: Rows, table: Tokens, monkeypatch: pytest.Monk
     monkeypatch.setattr(preferences, "read", counting)
     for _ in range(2):
         Estimate(NothingKnown(), PARAMETERS, {}, no_rate).size(replace(table, owner="another"))
+    rows.read()  # as a run does afterwards
     assert times == [rows.source]
 
 

@@ -27,7 +27,7 @@ def frozen(base: Path) -> Frozen:
 
 
 def table(base: Path, source: DataSource, max_length: int, too_long: str) -> Tokens:
-    return Tokens(owner="train", rows=Rows(source, "x", too_long), frozen=frozen(base), max_length=max_length)
+    return Tokens(owner="train", rows=Rows(source, str(source), too_long), frozen=frozen(base), max_length=max_length)
 
 
 @pytest.mark.parametrize("too_long", ["truncate", "drop"])

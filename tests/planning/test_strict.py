@@ -16,7 +16,7 @@ from align_bench.stages.rows import Rows
 def rows(path: Path, *prompts: str) -> Rows:
     lines = [json.dumps({"prompt": prompt, "chosen": "good", "rejected": "bad"}) + "\n" for prompt in prompts]
     path.write_text("".join(lines), encoding="utf-8")
-    return Rows(DataSource(str(path)), path.name)
+    return Rows(DataSource(str(path)), str(path))
 
 
 def test_sets_that_share_no_prompt_pass(tmp_path: Path) -> None:

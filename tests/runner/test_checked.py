@@ -19,7 +19,7 @@ def examined(folder: Path, split: str, **splits: list[tuple[str, str, str]]) -> 
         path = folder / f"{name}.jsonl"
         lines = [json.dumps(dict(zip(("prompt", "chosen", "rejected"), row, strict=True))) + "\n" for row in cells]
         path.write_text("".join(lines), encoding="utf-8")
-        rows[name] = Rows(DataSource(str(path)), name)
+        rows[name] = Rows(DataSource(str(path)), str(path))
     prepared: Any = SimpleNamespace(inputs=SimpleNamespace(rows=rows))
     results = SimpleNamespace(preferences=lambda wanted: cast("Rows", wanted).read())
     return examined_rows(split, prepared, cast("Any", results))

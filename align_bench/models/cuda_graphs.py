@@ -47,10 +47,20 @@ def record(work: Callable[[], Tensor], pool: Any = None) -> Recorded:
     Args:
         work: reads and writes tensors that stay where they are, and neither waits for the device nor draws.
         pool: memory that it shares with other graphs, of which no two are at work at a time; its own if not given.
+
+    Raises:
+        Exception: what the work raised, or the capture itself.
     """
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
-        result = work()
+    graph, now = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+    try:
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+            result = work()
+    except Exception as error:
+        # A capture whose end fails leaves its own stream in use, and hides why it failed.
+        torch.cuda.set_stream(now)
+        if isinstance(error.__context__, Exception):
+            raise error.__context__ from None
+        raise
     return Recorded(result.detach(), graph.replay)
 
 
@@ -88,13 +98,13 @@ def first_line(error: Exception) -> str:
 class _Trained(NamedTuple):
     """The weights of a decoder that learn, side by side in a buffer, from `start` on."""
 
-    weights: list[Tensor]
+    weights: Mapping[str, Tensor]
     buffer: Tensor
     start: int
 
     def places(self) -> list[int]:
         """Where in memory they are."""
-        return [weight.data_ptr() for weight in self.weights]
+        return [weight.data_ptr() for weight in self.weights.values()]
 
 
 class _Pass:
@@ -103,7 +113,7 @@ class _Pass:
     Attributes:
         decoder: a transformers decoder.
         inputs: its keyword arguments: `input_ids`, `position_ids` and the additive `attention_mask`.
-        trained: the weights that learn.
+        trained: the weights that learn, by name.
         places: where in memory these were.
         forward: computes the hidden states, shape [rows, time, width].
         slope: their gradient, which `backward` begins with.
@@ -117,7 +127,7 @@ class _Pass:
     def __init__(self, decoder: Any, inputs: Mapping[str, Tensor], trained: _Trained) -> None:
         self.decoder, self.inputs, self.trained = decoder, inputs, trained
         self.places = trained.places()
-        self._states: Tensor | None = None
+        self._under_way: tuple[Tensor, list[Tensor]] | None = None  # the states, and what they are to be derived by
 
     def record(self, pool: Any) -> None:
         """Capture both directions."""
@@ -132,15 +142,19 @@ class _Pass:
         return self.slope, self._backward()
 
     def _forward(self) -> Tensor:
+        # An earlier loss may still be held, and with it what autograd knows of the weights themselves: the stream that
+        # they were read on then, which a capture must not meet. So it reads other tensors, in the same memory.
+        aliases = {name: weight.detach().requires_grad_() for name, weight in self.trained.weights.items()}
         with torch.enable_grad():
-            states: Tensor = self.decoder(**self.inputs, use_cache=False).last_hidden_state
-        self._states = states
+            output = torch.func.functional_call(self.decoder, aliases, (), {**self.inputs, "use_cache": False})
+        states: Tensor = output.last_hidden_state
+        self._under_way = states, list(aliases.values())
         return states
 
     def _backward(self) -> Tensor:
-        states, self._states = self._states, None
-        assert states is not None, "backward comes after forward"
-        found = torch.autograd.grad(states, self.trained.weights, self.slope)
+        assert self._under_way is not None, "backward comes after forward"
+        (states, aliases), self._under_way = self._under_way, None
+        found = torch.autograd.grad(states, aliases, self.slope)
         line = torch.cat([gradient.flatten() for gradient in found])
         behind = self.trained.buffer.numel() - self.trained.start - line.numel()
         return pad(line, (self.trained.start, behind))
@@ -230,8 +244,8 @@ class Graphs:
     def _trained(self, decoder: Any) -> _Trained | None:
         """The weights that learn, looked for once, which takes longer than to start a graph."""
         if self._found[0] is not decoder:
-            weights = [weight for weight in decoder.parameters() if weight.requires_grad]
-            places = ((flat.buffer, flat.place(weights)) for flat in self._flat)
+            weights = {name: weight for name, weight in decoder.named_parameters() if weight.requires_grad}
+            places = ((flat.buffer, flat.place(list(weights.values()))) for flat in self._flat)
             found = next((_Trained(weights, buffer, start) for buffer, start in places if start is not None), None)
             self._found = decoder, found
             if weights and found is None:

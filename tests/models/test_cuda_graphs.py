@@ -45,6 +45,7 @@ ROWS = [
 ]
 IDS = tuple(range(3, 16))
 REGISTRY = load_registry()
+RECORD = cuda_graphs.record  # itself, where a stand-in takes its place
 PAIRED = [
     name
     for name, plugin in REGISTRY.plugins.items()
@@ -150,6 +151,44 @@ def test_weights_that_learn_are_read_anew(base_folder: Path, stand_in: StandIn) 
     with graphs(used):
         assert_close(gradients(model), plain)
     assert stand_in.replays == replays
+
+
+def leaves(states: Tensor) -> set[Any]:
+    """Where autograd adds up the gradients of weights: the nodes that end what computed these states."""
+    found, left = set(), [states.grad_fn]
+    seen = set(left)
+    while left:
+        node = left.pop()
+        assert node is not None
+        if hasattr(node, "variable"):
+            found.add(node)
+        left += [below for below, _ in node.next_functions if below is not None and below not in seen]
+        seen |= set(left)
+    return found
+
+
+def test_a_capture_meets_nothing_of_a_loss_that_is_still_held(
+    base_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What adds a weight's gradient up lives as long as a loss does, and keeps the stream of the pass that made it."""
+    computed: list[Tensor] = []
+    forward = cuda_graphs._Pass._forward
+
+    def noted(one: cuda_graphs._Pass) -> Tensor:
+        computed.append(forward(one))
+        return computed[-1]
+
+    monkeypatch.setattr(cuda_graphs._Pass, "_forward", noted)
+    model = trained(base_folder)
+    used = Graphs(print, model.flat)
+    with graphs(used):
+        held = response_logps(model, ROWS).sum()
+        response_logps(model, ROWS).sum().backward()
+    assert used.captured == 1
+    assert leaves(held)
+    for states in computed:
+        assert len(leaves(states)) == len(leaves(held))
+        assert not leaves(states) & leaves(held)
 
 
 def test_gradients_of_several_passes_add_up(base_folder: Path) -> None:
@@ -282,6 +321,38 @@ def test_what_cannot_be_captured_passes_plainly_and_that_is_said(
     assert line.startswith("train.cuda_graphs has no effect from here on: ")
     assert why in line
     assert used.captured == 0
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_capture_that_fails_says_why_and_leaves_the_stream_as_it_was(
+    monkeypatch: pytest.MonkeyPatch, ends: bool
+) -> None:
+    """torch's `__exit__` raises where the capture's end fails, before it sets the stream back."""
+    streams = ["usual"]
+
+    class Capture:
+        def __init__(self, graph: Any, **_: Any) -> None:
+            """Of a graph."""
+
+        def __enter__(self) -> None:
+            streams.append("of the capture")
+
+        def __exit__(self, *_: object) -> None:
+            if not ends:
+                raise RuntimeError("operation failed due to a previous error during capture")
+            streams.append("usual")
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
+    monkeypatch.setattr(torch.cuda, "graph", Capture)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: streams[-1])
+    monkeypatch.setattr(torch.cuda, "set_stream", streams.append)
+
+    def work() -> Tensor:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    with pytest.raises(RuntimeError, match="not permitted"):
+        RECORD(work)
+    assert streams[-1] == "usual"
 
 
 def test_memory_is_given_back(base_folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -118,10 +118,16 @@ def test_answers_written_ahead_of_the_host_are_the_same(
     ends = frozenset(several[0].ids[1 + 2 * place] for place, several in enumerate(free[:4]))
     monkeypatch.setattr(generation, "generation_ends", lambda *_: ends)
     events: list[str] = []
-    following, read, keep = PlainSteps.next, OnItsWay.read, PlainSteps.keep
-    monkeypatch.setattr(PlainSteps, "next", lambda *given: (events.append("next"), following(*given))[1])
-    monkeypatch.setattr(OnItsWay, "read", lambda *given: (events.append("read"), read(*given))[1])
-    monkeypatch.setattr(PlainSteps, "keep", lambda *given: (events.append("keep"), keep(*given))[1])
+
+    def noted(what: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def called(*given: Any) -> Any:
+            events.append(what)
+            return call(*given)
+
+        return called
+
+    for owner, name in ((PlainSteps, "next"), (OnItsWay, "read"), (PlainSteps, "keep")):
+        monkeypatch.setattr(owner, name, noted(name, getattr(owner, name)))
     found = {}
     for ahead in (False, True):
         monkeypatch.setattr(generation, "queues", lambda _, ahead=ahead: ahead)

@@ -379,7 +379,8 @@ class Training:
             update=no_update if update is None else update(model),
         )
         if self.recipe is None:
-            return train(job, reference)
+            with _read_at_once():
+                return train(job, reference)
         with tempfile.TemporaryDirectory() as scratch:
             return train_by_recipe(job, load_tokenizer(bench.base), bench.precision, Path(scratch))
 
@@ -395,6 +396,14 @@ class Training:
         """The method's feed of these rows, and the examples of every step."""
         feed = FEEDS[self.algorithm.data](rows, None)
         return feed, effective_batches(len(feed.lengths), self.examples, epochs=1, seed=SEED)
+
+
+def _read_at_once() -> AbstractContextManager[Any]:
+    """Within it a step's numbers are read when it is done, not when the next one is queued, as on a GPU otherwise.
+
+    A turn is then one step, and its seconds are its own, as they are where TRL logs each step.
+    """
+    return patch("align_bench.train.steps.queues", lambda device: False)
 
 
 def _with_checkpointing(shared: Any) -> None:
@@ -566,7 +575,8 @@ def _run_online(bench: Bench, rows: Sequence[TokenRow], update: Update, seen: li
         update=update,
     )
     if bench.ours:
-        return train_online(job, bench.tokenizer, reward)
+        with _read_at_once():
+            return train_online(job, bench.tokenizer, reward)
     with tempfile.TemporaryDirectory() as scratch:
         return train_by_recipe(job, load_tokenizer(bench.base), bench.precision, Path(scratch), reward)
 

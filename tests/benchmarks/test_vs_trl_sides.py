@@ -17,6 +17,7 @@ import vs_trl_table as table
 from align_bench.evaluate.preference import table_logps, table_scores
 from align_bench.models.load import add_adapter
 from align_bench.suite.models import Generate
+from align_bench.train import steps as training_steps
 
 pytestmark = pytest.mark.filterwarnings("ignore:`.*gradient_checkpointing.*` is deprecated:FutureWarning")
 
@@ -74,6 +75,29 @@ def test_a_training_is_checked_warmed_up_and_measured(settings: dict[str, Any], 
     passes = {"reference_seconds", "mismatched_seconds"}
     assert set(kept) == {"seconds", "tokens", *passes, "peak_bytes", "resting_bytes"}
     assert kept["peak_bytes"] >= kept["resting_bytes"] > 0
+
+
+@pytest.mark.parametrize("part", ["simpo", "online"])
+def test_a_turn_is_one_step_where_the_host_is_ahead(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    """On a GPU a training reads a step's numbers when the next one is queued."""
+    monkeypatch.setattr(training_steps, "queues", lambda device: True)
+    taken, at_turns = 0, list[int]()
+    step = torch.optim.AdamW.step
+
+    def counted(*given: Any, **more: Any) -> Any:
+        nonlocal taken
+        taken += 1
+        return step(*given, **more)
+
+    class Noted(Turns):
+        def say(self, **facts: Any) -> None:
+            at_turns.append(taken)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", counted)
+    sides.PARTS[part](sides.Bench({**settings, "part": part, "side": "ours"}), Noted())
+    assert at_turns == [sides.CHECKED_STEPS, sides.CHECKED_STEPS + 1, sides.CHECKED_STEPS + 2]
 
 
 def test_another_learning_rate_is_seen(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:

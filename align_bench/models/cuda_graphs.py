@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from itertools import count
 from typing import Any, NamedTuple, TypeVar
 
@@ -73,12 +74,18 @@ def aside(work: Callable[[], T], device: torch.device) -> T:
     """Do work on a stream of its own, as a capture asks for: what libraries set up at a first call is not captured."""
     if device.type != "cuda":
         return work()
-    now, other = torch.cuda.current_stream(), torch.cuda.Stream()
+    now, other = torch.cuda.current_stream(), _beside(device)
     other.wait_stream(now)
     with torch.cuda.stream(other):
         result = work()
     now.wait_stream(other)
     return result
+
+
+@cache
+def _beside(device: torch.device) -> torch.cuda.Stream:
+    """One for all: cuBLAS keeps memory for each stream that it has worked on."""
+    return torch.cuda.Stream(device)
 
 
 def difference(what: str, found: Tensor, plain: Tensor) -> str | None:

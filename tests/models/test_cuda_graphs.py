@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from align_bench.evaluate.preference import mismatched_logps, prefix_logps, tabl
 from align_bench.models import cuda_graphs, layout
 from align_bench.models.activation_checkpointing import checkpoint_activations
 from align_bench.models.base import find_base
-from align_bench.models.cuda_graphs import Graphs, Recorded, graphs, padded
+from align_bench.models.cuda_graphs import Graphs, Recorded, aside, graphs, padded
 from align_bench.models.flat_weights import flattened
 from align_bench.models.load import add_adapter, load_policy, load_scorer
 from align_bench.models.logprobs import response_logps, scores
@@ -353,6 +354,28 @@ def test_a_capture_that_fails_says_why_and_leaves_the_stream_as_it_was(
     with pytest.raises(RuntimeError, match="not permitted"):
         RECORD(work)
     assert streams[-1] == "usual"
+
+
+def test_one_stream_serves_for_all_that_is_done_aside(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[tuple[Any, Any]] = []
+    made: list[Any] = []
+
+    class Stream:
+        def __init__(self, device: Any) -> None:
+            made.append(self)
+
+        def wait_stream(self, other: Any) -> None:
+            waited.append((self, other))
+
+    usual = Stream("usual")
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: usual)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    cuda_graphs._beside.cache_clear()
+    assert [aside(lambda: "done", torch.device("cuda")) for _ in range(2)] == ["done"] * 2
+    cuda_graphs._beside.cache_clear()
+    _, other = made
+    assert waited == 2 * [(other, usual), (usual, other)]
 
 
 def test_memory_is_given_back(base_folder: Path) -> None:

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from align_bench.models.cuda_graphs import aside, can_capture, difference, first_line, record
 from align_bench.models.kv_cache import can_place, fixed_cache
-from align_bench.models.layout import can_share
+from align_bench.models.layout import additive_mask, aligned, can_share
+from align_bench.models.transfer import queues
 
 if TYPE_CHECKING:
     from align_bench.models.cuda_graphs import Recorded
@@ -56,7 +57,13 @@ class PlainSteps:
     def next(self, tokens: Tensor) -> Tensor:
         self._mask = torch.cat([self._mask, torch.ones_like(self._mask[:, :1])], dim=1)
         positions = self._mask.sum(1, keepdim=True) - 1
-        return logits_after(self._inner, tokens[:, None], self._mask, positions, self._cache)
+        return logits_after(self._inner, tokens[:, None], self._seen(), positions, self._cache)
+
+    def _seen(self) -> Tensor:
+        """What the model takes: transformers would wait for a GPU to see whether a plain mask hides anything."""
+        if queues(self._mask.device) and can_share(self._inner, self._mask.shape[1]):
+            return additive_mask(self._mask[:, None, None] == 0, self._inner.dtype)
+        return self._mask
 
     def worth_leaving(self, going: int, answers: int) -> bool:
         return answers - going >= _LEAVING * answers
@@ -78,7 +85,7 @@ class GraphedSteps:
     """
 
     def __init__(self, inner: Any, cache: Any, mask: Tensor, room: int) -> None:
-        self._inner, self._room = inner, room
+        self._inner, self._room = inner, aligned(room)
         self._begin(cache, mask)
 
     def _begin(self, cache: Any, mask: Tensor) -> None:

@@ -253,13 +253,26 @@ def _shared_inputs(
     visible = (owner[:, :, None] == owner[:, None, :]) | ((owner[:, None, :] == 0) & (owner[:, :, None] > 0))
     causal = torch.ones(longest, longest, dtype=torch.bool, device=inner.device).tril()
     hidden = ~(visible & causal)[:, None]
-    mask = torch.zeros(hidden.shape, dtype=inner.dtype, device=inner.device)
-    mask.masked_fill_(hidden, torch.finfo(inner.dtype).min)
     return {
         "input_ids": on_device(ids, inner.device),
-        "attention_mask": mask,
+        "attention_mask": additive_mask(hidden, inner.dtype),
         "position_ids": on_device(positions, inner.device),
     }
+
+
+def additive_mask(hidden: Tensor, dtype: torch.dtype) -> Tensor:
+    """What attention adds to its scores: 0, or the least number where a column is hidden; same shape.
+
+    Rows begin at multiples of eight numbers. A GPU's attention asks for that, and would copy other masks in each layer.
+    """
+    *rows, columns = hidden.shape
+    mask = torch.zeros(*rows, aligned(columns), dtype=dtype, device=hidden.device)[..., :columns]
+    return mask.masked_fill_(hidden, torch.finfo(dtype).min)
+
+
+def aligned(columns: int) -> int:
+    """The next multiple of eight."""
+    return -(-columns // 8) * 8
 
 
 def can_share(inner: Any, longest: int) -> bool:

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
+from align_bench.models import decode_steps, lora
 from align_bench.models import generate as generation
-from align_bench.models import lora
 from align_bench.models.base import find_base
 from align_bench.models.decode_steps import PlainSteps
 from align_bench.models.generate import Answer, generate
@@ -128,14 +128,25 @@ def test_answers_written_ahead_of_the_host_are_the_same(
 
     for owner, name in ((PlainSteps, "next"), (OnItsWay, "read"), (PlainSteps, "keep")):
         monkeypatch.setattr(owner, name, noted(name, getattr(owner, name)))
+    masks: list[torch.Tensor] = []
+    after = decode_steps.logits_after
+
+    def masked(inner: Any, ids: torch.Tensor, mask: torch.Tensor, *given: Any) -> torch.Tensor:
+        masks.append(mask)
+        return after(inner, ids, mask, *given)
+
+    monkeypatch.setattr(decode_steps, "logits_after", masked)
     found = {}
     for ahead in (False, True):
-        monkeypatch.setattr(generation, "queues", lambda _, ahead=ahead: ahead)
+        for module in (generation, decode_steps):
+            monkeypatch.setattr(module, "queues", lambda _, ahead=ahead: ahead)
         events.clear()
+        masks.clear()
         found[ahead] = generate(*loaded, PROMPTS, settings, seed=3, logps=True)
         calls = [event for event in events if event != "keep"]
         assert calls[: 2 * 4] == 4 * (["next", "read"] if ahead else ["read", "next"])
         assert events.count("keep") > 1
+        assert {mask.dim() for mask in masks} == {4 if ahead else 2}  # transformers looks into one of two
     for one, other in zip(chain.from_iterable(found[False]), chain.from_iterable(found[True]), strict=True):
         assert (one.ids, one.finished) == (other.ids, other.finished)
         assert other.logps == pytest.approx(one.logps, abs=1e-5)

@@ -22,7 +22,7 @@ from transformers import (
 from align_bench.errors import ModelError, PluginError
 from align_bench.models import head as heads
 from align_bench.models import layout, logprobs
-from align_bench.models.layout import lay_out
+from align_bench.models.layout import additive_mask, lay_out
 from align_bench.models.logprobs import response_logps, response_parts, scores
 
 ROWS = [((5, 6, 7), (8, 9)), ((5,), (6, 7, 8, 9, 10)), ((11, 12, 13, 14), (15,)), ((20, 21), (1, 1, 1))]
@@ -220,6 +220,17 @@ def test_answers_to_one_prompt_share_its_tokens(policy: Any) -> None:
 
 
 @pytest.mark.usefixtures("packs")
+@pytest.mark.parametrize("columns", [1, 7, 8, 9])
+def test_rows_of_a_mask_begin_where_a_gpu_wants_them(columns: int) -> None:
+    hidden = torch.ones(2, 1, 3, columns).tril().bool()
+    mask = additive_mask(hidden, torch.bfloat16)
+    assert mask.shape == hidden.shape
+    assert torch.equal(mask == torch.finfo(torch.bfloat16).min, hidden)
+    assert torch.equal(mask == 0, ~hidden)
+    assert all(stride % 8 == 0 for stride in mask.stride()[:-1])
+    assert mask.stride(-1) == 1
+
+
 def test_gradient_through_a_shared_start_equals_the_definition(policy: Any) -> None:
     weights = torch.linspace(-2, 3, len(ALIKE))
     parameter = policy.model.layers[0].self_attn.q_proj.weight

@@ -100,6 +100,35 @@ def test_a_turn_is_one_step_where_the_host_is_ahead(
     assert at_turns == [sides.CHECKED_STEPS, sides.CHECKED_STEPS + 1, sides.CHECKED_STEPS + 2]
 
 
+@pytest.mark.parametrize("fits", [True, False])
+def test_memory_of_a_gpu_is_the_other_sides_while_one_waits(monkeypatch: pytest.MonkeyPatch, fits: bool) -> None:
+    """One at a time has what its step needs, and has it again before its clock starts."""
+    events: list[Any] = []
+    reserved = 100
+
+    def emptied() -> None:
+        nonlocal reserved
+        reserved = 30
+        events.append("given")
+
+    def read() -> str:
+        events.append("go")
+        return "go\n"
+
+    def taken(size: int, **_: Any) -> None:
+        events.append(size)
+        if not fits:
+            raise torch.OutOfMemoryError("no memory left")
+
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: reserved)
+    monkeypatch.setattr(torch.cuda, "empty_cache", emptied)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: events.append("peak"))
+    monkeypatch.setattr(torch, "empty", taken)
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(readline=read))
+    sides.Turns.wait(Turns())
+    assert events == ["given", "go", 70, "peak"]
+
+
 def test_another_learning_rate_is_seen(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     ours = played(settings, "simpo", "ours")[0]
     plain = sides.Training.__init__

@@ -111,10 +111,12 @@ class Group:
         with_one = [any(each) for each in zip(*self.gathered([one.grad is not None for one in trained]), strict=True)]
         summed = [one for one, has in zip(trained, with_one, strict=True) if has]
         own = [torch.zeros_like(one) if one.grad is None else one.grad for one in summed]
-        flat = torch.cat([gradient.flatten().float().cpu() for gradient in own])
+        there = torch.cat([gradient.flatten().float() for gradient in own])
+        flat = there.cpu()  # in one copy: a device is waited for at each
         with _heard():
             dist.all_reduce(flat)
-        for one, gradient in zip(summed, flat.split([one.numel() for one in summed]), strict=True):
+        parts = flat.to(there.device).split([one.numel() for one in summed])
+        for one, gradient in zip(summed, parts, strict=True):
             one.grad = gradient.view_as(one).to(one)
 
     def reseed(self, seed: int, step: int) -> None:

@@ -22,7 +22,8 @@ class Terminated(KeyboardInterrupt):
 def interrupts_said(where: Callable[[], str]) -> Iterator[None]:
     """While the context lasts, an interrupt ends the program with a line instead of a traceback.
 
-    One that comes while a module is imported waits until it is, since what is raised there may be swallowed.
+    One that comes while a module is imported waits until it is, since what is raised there may be swallowed. One that
+    is raised where Python passes no exception on, such as in a `__del__` during garbage collection, comes again.
 
     Args:
         where: says what was being done, for the line.
@@ -41,13 +42,22 @@ def interrupts_said(where: Callable[[], str]) -> Iterator[None]:
             waiting.clear()
             raise Terminated if sent == signal.SIGTERM else KeyboardInterrupt
 
+    def again(unraisable: sys.UnraisableHookArgs) -> None:
+        if not issubclass(unraisable.exc_type, KeyboardInterrupt):
+            hook(unraisable)
+            return
+        waiting.append(signal.SIGTERM if issubclass(unraisable.exc_type, Terminated) else signal.SIGINT)
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+
     waiting: list[int] = []
+    hook = sys.unraisablehook
     outside = _imports(sys._getframe())
     before = {}
     # Only the main thread may set handlers; a program that calls this in another one keeps its own.
     if threading.current_thread() is threading.main_thread():
         heard = [one for one in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(one) is not signal.SIG_IGN]
         before = {number: signal.signal(number, interrupt) for number in (*heard, signal.SIGALRM)}
+        sys.unraisablehook = again
     try:
         yield
     except KeyboardInterrupt as interrupted:
@@ -58,6 +68,7 @@ def interrupts_said(where: Callable[[], str]) -> Iterator[None]:
         raise typer.Exit(128 + number) from None
     finally:
         if before:
+            sys.unraisablehook = hook
             signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
             signal.signal(number, handler)

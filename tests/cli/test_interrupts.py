@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import os
 import re
 import signal
 import subprocess
@@ -122,4 +123,35 @@ def test_an_interrupt_that_an_import_would_swallow_comes_after_it(
     assert ended.value.exit_code == 128 + number
     assert sys.modules["swallows"].passed
     assert " here\n" in errors.getvalue()
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_that_garbage_collection_swallows_comes_again(
+    monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    class Freed:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), number)
+            time.sleep(0)
+
+    errors = io.StringIO()
+    monkeypatch.setattr(interrupts, "errors", Console(file=errors, width=200))
+    hook = sys.unraisablehook
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+
+    @interrupts.interrupts_said(lambda: "here")
+    def interrupted() -> None:
+        Freed()
+        time.sleep(5)
+        raise AssertionError("the interrupt was lost")
+
+    try:
+        with pytest.raises(typer.Exit) as ended:
+            interrupted()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert ended.value.exit_code == 128 + number
+    assert " here\n" in errors.getvalue()
+    assert sys.unraisablehook is hook
     assert signal.getitimer(signal.ITIMER_REAL)[0] == 0

@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from align_bench.stages.stage import Stage
 
 SAYS_WHY_IN = 10.0  # seconds, for a process that the others do not hear any more
+MEETS_IN = timedelta(minutes=1)  # once all of them have said that they are there
 
 M = TypeVar("M", Here, Assisted)
 
@@ -82,8 +84,11 @@ class Helpers:
             AlignBenchError: one of them has failed.
         """
         self._wait_for(Here)
+        for number, message in self._processes.hear(within=0):  # one that was there, and is lost since
+            if (error := self._failure(number, message)) is not None:
+                raise error
         self._met = True
-        return self._group.enter_context(met(0, self._size, self._meeting))
+        return self._group.enter_context(met(0, self._size, self._meeting, MEETS_IN))
 
     def flops(self) -> float | None:
         """The operations of the further processes, once they have ended; None where some were not counted.

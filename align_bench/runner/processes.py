@@ -60,10 +60,10 @@ class Processes:
         except OSError:
             return
 
-    def hear(self) -> Iterable[tuple[int, Message]]:
-        """What workers have sent."""
+    def hear(self, within: float = HEARS_FOR) -> Iterable[tuple[int, Message]]:
+        """What workers have sent, or send within so many seconds."""
         numbers = {connection: number for number, (_, connection) in self._processes.items()}
-        for connection in wait(list(numbers), timeout=HEARS_FOR):
+        for connection in wait(list(numbers), timeout=within):
             assert isinstance(connection, Connection), "that is what was waited for"
             number = numbers[connection]
             try:

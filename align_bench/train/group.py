@@ -132,12 +132,13 @@ ALONE = Group()
 
 
 @contextmanager
-def met(rank: int, size: int, meeting: Path) -> Iterator[Group]:
+def met(rank: int, size: int, meeting: Path, waits: timedelta = WAITS) -> Iterator[Group]:
     """Meet the other processes, for as long as the context lasts.
 
     Args:
         rank, size: as in `Group`.
         meeting: a file that is not there yet, by which they find each other.
+        waits: how long for the others to come; later, for an answer, it is an hour.
 
     Raises:
         LostProcessError: another process did not come.
@@ -146,7 +147,10 @@ def met(rank: int, size: int, meeting: Path) -> Iterator[Group]:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # whatever the machine's name stands for
     try:
         store = dist.FileStore(str(meeting), size)  # type: ignore[attr-defined]
-        dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=WAITS)
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=waits)
+        world = dist.group.WORLD
+        assert world is not None, "they have met"
+        world.set_timeout(WAITS)
     except RuntimeError as error:
         raise LostProcessError(
             f"the {size} processes that are to train together could not meet: {error}",

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -12,8 +16,12 @@ import pytest
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
+from align_bench.errors import ModelError
+from align_bench.runner import helpers as helpers_module
 from align_bench.runner.execution import Execution
+from align_bench.runner.helpers import Helpers
 from align_bench.runner.results import Results
+from align_bench.runner.worker import Assist, Here, Lost
 from align_bench.stages.train import Train
 from align_bench.store.store import Store
 from tests.commands import StartCommand
@@ -87,6 +95,40 @@ def test_a_cell_of_two_processes_is_that_of_one_and_outlives_a_kill(
     weights = [load_file(one.folder / "adapter_model.safetensors") for one in (found, expected)]
     assert_close(*weights, rtol=1e-3, atol=1e-5)
     assert found.cost.tokens == expected.cost.tokens
+
+
+@pytest.mark.parametrize(
+    ("since", "expected"), [(Lost("it was killed by SIGKILL"), "was lost: it was killed"), (None, "")]
+)
+def test_one_that_is_lost_just_before_they_meet_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, since: Lost | None, expected: str
+) -> None:
+    said: list[Here | Lost] = [Here()] if since is None else [Here(), since]
+
+    class Workers:
+        def hire(self) -> int:
+            return 7
+
+        def give(self, worker: int, task: Assist) -> None:
+            assert (worker, task.rank) == (7, 1)
+
+        def hear(self, within: float = 1.0) -> list[tuple[int, Here | Lost]]:
+            return [(7, said.pop(0))] if said else []
+
+    @contextmanager
+    def met(rank: int, size: int, meeting: Path, waits: timedelta) -> Iterator[str]:
+        assert waits <= timedelta(minutes=1), "one that is lost while they meet would be waited for that long"
+        yield "together"
+
+    monkeypatch.setattr(helpers_module, "met", met)
+    stage: Any = SimpleNamespace(processes=2, address=None)
+    workers: Any = Workers()
+    group = Helpers(stage, workers, tmp_path / "meeting").group
+    if since is None:
+        assert group() == "together"
+    else:
+        with pytest.raises(ModelError, match=expected):
+            group()
 
 
 def test_nothing_runs_on_after_an_interrupt(

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from align_bench.plugins.registry import load_registry
 from align_bench.records import TokenRow
 from align_bench.suite.models import Lora, Train
 from align_bench.train import loop
-from align_bench.train.group import ALONE, Group, LostProcessError, met
+from align_bench.train.group import ALONE, WAITS, Group, LostProcessError, met
 from align_bench.train.job import TrainingJob, silent
 from align_bench.train.steps import Budget, Sums
 
@@ -242,6 +243,21 @@ def waits(start: Start, group: Group) -> list[str]:
 def test_a_process_that_leaves_is_missed(start: Start, together: Callable[..., tuple[Any, Future[Any]]]) -> None:
     with pytest.raises(LostProcessError, match="has stopped answering"):
         together(waits, leaves)
+
+
+def test_one_that_does_not_come_is_waited_for_no_longer_than_said(tmp_path: Path) -> None:
+    with (
+        pytest.raises(LostProcessError, match="could not meet"),
+        met(0, 2, tmp_path / "meeting", timedelta(seconds=1)),
+    ):
+        raise AssertionError("nobody came")
+
+
+def test_one_that_came_is_waited_for_longer(tmp_path: Path) -> None:
+    with met(0, 1, tmp_path / "meeting", timedelta(seconds=9)):
+        world = torch.distributed.group.WORLD
+        assert world is not None
+        assert world._get_backend(torch.device("cpu")).options._timeout == WAITS
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3, 7])

@@ -113,7 +113,8 @@ def parsed(text: str, where: str, most_bytes: int = MOST_BYTES) -> Json:
     try:
         found: Json = yaml.load(text, Loader=_Loader)  # nosec B506 - a SafeLoader
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:  # a day that does not exist
-        raise SuiteError(f"{where} is not valid YAML: {error}") from None
+        said = str(error).replace('in "<unicode string>", line', "at line")
+        raise SuiteError(f"{where} is not valid YAML: {said}") from None
     return found
 
 

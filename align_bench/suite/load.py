@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from glob import glob
 from pathlib import Path
@@ -37,6 +38,16 @@ from align_bench.suite.names import PlacedText
 from align_bench.suite.quick import cut
 from align_bench.suite.variables import as_far_as_set, expanded
 
+_EXPECTED = (  # pydantic's words → ours
+    (r"^Value error, ", ""),
+    (r"^Input should be (greater|less) than", r"expected a number \1 than"),
+    (r"^Input should be a valid dictionary.*", "expected a mapping"),
+    (r"^Input should be a valid integer.*", "expected a whole number"),
+    (r"^Input should be a valid", "expected a"),
+    (r"^Input should be", "expected"),
+    (r"^\w+ should have (at least|at most) (\d+ \w+).*", r"expected \1 \2"),
+    (r"^String should match pattern", "expected text that matches"),
+)
 MOST_MISTAKES = 20  # that one message lists
 RENAMED = {"may_be_reward": "allow_judge_as_reward"}  # key of an earlier version → what it is called now
 
@@ -173,7 +184,8 @@ def _inherited(below: Mapping[str, Json], above: Mapping[str, Json]) -> Mapping[
 def _parsed(path: Path) -> dict[str, Json]:
     raw = parsed(text_of(path), str(path))
     if not isinstance(raw, dict):
-        raise SuiteError(f"{path}: got {type(raw).__name__}, expected a mapping with base, data and methods")
+        found = "nothing" if raw is None else type(raw).__name__
+        raise SuiteError(f"{path}: got {found}, expected a mapping with base, data and methods")
     return raw
 
 
@@ -335,11 +347,18 @@ def _described(error: ValidationError, raw: Mapping[str, Json]) -> Iterator[str]
         if item["type"] == "missing":
             yield f"  {where}: missing, and it has no default"
         elif item["type"] != "extra_forbidden":
-            yield f"  {where}: got {in_short(item['input'])}; {item['msg'].removeprefix('Value error, ')}"
+            yield f"  {where}: got {in_short(item['input'])}; {_expected(item['msg'])}"
         elif (new := RENAMED.get(location[-1])) in (known := _keys_at(item["loc"][:-1])):
             yield f"  {where}: renamed; write {new}"
         else:
             yield f"  {where}: unknown key. {nearest(location[-1], known, what='key')}"
+
+
+def _expected(message: str) -> str:
+    """What pydantic's message expects, as our own messages say it."""
+    for pattern, ours in _EXPECTED:
+        message = re.sub(pattern, ours, message)
+    return message
 
 
 def _location(location: Sequence[str | int], raw: Mapping[str, Json]) -> Sequence[str | int]:

@@ -418,9 +418,27 @@ def test_key_may_occur_only_once(write: Write, text: str) -> None:
 def test_what_is_not_yaml_is_told(write: Write, text: str) -> None:
     path = write(text)
     assert f"{path} is not valid YAML" in refusal(path)
+    assert "<unicode string>" not in refusal(path)
 
 
-@pytest.mark.parametrize(("text", "found"), [("", "NoneType"), ("- dpo", "list"), ("dpo", "str"), ("3", "int")])
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("train.epochs=-1", "train.epochs: got -1; expected a number greater than 0"),
+        ("train.epochs=x", "train.epochs: got 'x'; expected a valid number"),
+        ("train=3", "train: got 3; expected a mapping"),
+        ("methods=dpo", "methods: got 'dpo'; expected a list"),
+        ("methods=[]", "methods: got []; expected at least 1 item"),
+        ("precision=fp8", "precision: got 'fp8'; expected 'nf4', 'bf16', 'fp32' or 'auto'"),
+        ("name=../x", "name: got '../x'; expected text that matches "),
+        ("seeds=[0, 0]", "seeds: got [0, 0]; seeds must be distinct"),
+    ],
+)
+def test_what_was_expected_is_said_in_our_words(write: Write, override: str, said: str) -> None:
+    assert said in refusal(write(), override)
+
+
+@pytest.mark.parametrize(("text", "found"), [("", "nothing"), ("- dpo", "list"), ("dpo", "str"), ("3", "int")])
 def test_what_is_not_a_mapping_is_told(write: Write, text: str, found: str) -> None:
     path = write(text)
     assert f"{path}: got {found}, expected a mapping" in refusal(path)
@@ -979,7 +997,7 @@ def test_what_templates_read_is_said_for_the_base_and_for_each_judge(write: Writ
         ("chat_template_kwargs: {tokenize: true}", "tokenize is not for a suite to set"),
         ("chat_template_kwargs: {strftime_now: x}", "set `date`"),
         ("chat_template_kwargs: {a-b: 1}", "not the name of a template's variable"),
-        ("chat_template_kwargs: enable_thinking", "dictionary"),
+        ("chat_template_kwargs: enable_thinking", "expected a mapping"),
         ("date: 4 March", "expected a day, such as 2026-01-01"),
         ("date: 2026-02-30", "day is out of range"),
         ("date: '2026-02-30'", "day is out of range"),

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 # Of strftime: those of a date, and those of a time, which is midnight's.
 _DIRECTIVES = ["-d", "-m", "-y", "-j", "-H", "-I", "-M", "-S", *"aAbBcdDeFgGhHIjmMnpRSTuUVwWxXyYzZ"]
+_TOKENIZER = ("tokenizer", "vocab", "spiece", "merges", "tekken")  # a file of one begins with it
 _NO_INPUTS = TemplateInputs()
 
 
@@ -31,6 +32,12 @@ def load_tokenizer(base: Base, inputs: TemplateInputs = _NO_INPUTS) -> Any:
     from transformers import AutoTokenizer
 
     source = base.texts
+    files = [file.name for file in source.folder.iterdir()]
+    if not source.gguf and not any(name.startswith(_TOKENIZER) or name.endswith(".model") for name in files):
+        raise ModelError(
+            f"{source.role} {source.name!r}: {source.folder} holds no tokenizer, expected tokenizer.json or its like",
+            fix="save the tokenizer into the model's folder: tokenizer.save_pretrained(folder)",
+        )
     with clear_errors(source):
         tokenizer = AutoTokenizer.from_pretrained(
             source.folder, trust_remote_code=False, **({"gguf_file": source.gguf} if source.gguf else {})

@@ -80,6 +80,14 @@ def test_a_broken_config_is_one_clear_line(base_folder: Path, tmp_path: Path) ->
         load_policy(find_base(str(tmp_path)), FP32)
 
 
+def test_a_folder_without_a_tokenizer_is_told(base_folder: Path, tmp_path: Path) -> None:
+    for source in base_folder.iterdir():
+        if not source.name.startswith("tokenizer"):
+            (tmp_path / source.name).write_bytes(source.read_bytes())
+    with pytest.raises(ModelError, match=r"holds no tokenizer, expected tokenizer\.json"):
+        load_tokenizer(find_base(str(tmp_path)))
+
+
 @pytest.mark.parametrize("storage", ["nf4", "bf16", "fp32"])
 def test_every_precision_trains_an_fp32_adapter(base_folder: Path, storage: str) -> None:
     base = find_base(str(base_folder))

@@ -280,10 +280,10 @@ def _of_judge(found: OfJudge) -> str:
         said.append("prefers padded answers")
     if found.pairs:
         other = "gold" if found.other == GOLD else f"the judge {found.other}"
-        count = f"{found.reversed} of {found.pairs}" if found.reversed else f"all {found.pairs}"
-        pairs = "pairs" if found.pairs > 1 else "pair"
+        count = f"{found.reversed} of {found.pairs} pairs" if found.reversed else f"all {found.pairs} pairs"
+        count = count if found.pairs > 1 else "the one pair"
         order = f"in the opposite order to {other}" if found.reversed else f"as {other} does"
-        said.append(f"ranks {count} {pairs} of methods {order}")
+        said.append(f"ranks {count} of methods {order}")
     if found.at_chance:
         said.append(f"agrees with the labels no better than chance ({number(found.accuracy)})")
     elif found.beside_longer is not None:

@@ -146,6 +146,14 @@ CARE = "Read the judge's scores with care: it "
     ("changed", "words"),
     [
         ({}, f"The judge ranks all 10 pairs of methods as gold does and agrees with the labels more often {THAN}"),
+        (
+            {"pairs": 1},
+            f"The judge ranks the one pair of methods as gold does and agrees with the labels more often {THAN}",
+        ),
+        (
+            {"reversed": 1, "pairs": 1},
+            f"{CARE}ranks the one pair of methods in the opposite order to gold and agrees with",
+        ),
         ({"reversed": 3}, f"{CARE}ranks 3 of 10 pairs of methods in the opposite order to gold and agrees with"),
         ({"beside_longer": "none"}, f"is not shown to agree with the labels more often {THAN}"),
         ({"beside_longer": "below"}, f"agrees with the labels less often {THAN}"),

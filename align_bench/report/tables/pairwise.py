@@ -68,17 +68,16 @@ def pairwise(report: Report, a: str, b: str) -> Section:
     Args, Raises: as `compared`.
     """
     chosen = compared(report, a, b)
-    captions = [f"A positive difference: {one_line(a)} is higher.", *observed(report, "pairs", "prompts")]
-    if not chosen:
-        captions.insert(
-            0,
-            "Nothing to compare: reward models and policies are compared only among themselves, different methods only "
-            "at one seed, judges not at all, and with `report.against` only the pairs that it allows.",
-        )
-    if not any(found.level == "method" for found in chosen):
-        captions.append(
-            "These are tests of these checkpoints; a claim about the methods needs at least 3 seeds of each."
-        )
+    captions = [
+        "Nothing to compare: reward models and policies are compared only among themselves, different methods only "
+        "at one seed, judges not at all, and with `report.against` only the pairs that it allows."
+    ]
+    if chosen:
+        captions = [f"A positive difference: {one_line(a)} is higher.", *observed(report, "pairs", "prompts")]
+        if not any(found.level == "method" for found in chosen):
+            captions.append(
+                "These are tests of these checkpoints; a claim about the methods needs at least 3 seeds of each."
+            )
     title = f"{one_line(a)} against {one_line(b)}"
     one_pair = len({(found.a, found.b) for found in chosen}) == 1  # the title says it
     return comparison_section(title, chosen, captions, chapter="differences", who=None if one_pair else ("a − b", both))

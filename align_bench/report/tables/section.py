@@ -170,7 +170,7 @@ def comparison_section(
     Args:
         title: the table's title.
         found: the comparisons.
-        captions: its captions; what a verdict means is added.
+        captions: its captions; what a verdict means is added where there is one.
         chapter: where in the page it stands.
         who: heading and text of the column that says between whom; None where the title says it.
     """
@@ -206,7 +206,9 @@ def comparison_section(
     kept = [(column, cell) for column, cell, known in shown if known]
     rows = [[cell(one) for _, cell in kept] for one in found]
     drawn = [BOOTSTRAP] if any(one.bootstrap_low is not None for one in found) else []
-    return Section(title, [column for column, _ in kept], rows, [*captions, *drawn, VERDICT], chapter)
+    return Section(
+        title, [column for column, _ in kept], rows, [*captions, *drawn, *([VERDICT] if found else [])], chapter
+    )
 
 
 def done_results(report: Report, *kinds: Kind) -> list[Result]:

@@ -24,6 +24,7 @@ from align_bench.runner.results import Results
 from align_bench.runner.worker import Assist, Here, Lost
 from align_bench.stages.train import Train
 from align_bench.store.store import Store
+from align_bench.train.group import ALONE, Group
 from tests.commands import StartCommand
 from tests.runner.test_jobs import Killer, events, eventually, gone, walked, written
 from tests.runner.test_run import Recorder
@@ -116,16 +117,16 @@ def test_one_that_is_lost_just_before_they_meet_is_not_waited_for(
             return [(7, said.pop(0))] if said else []
 
     @contextmanager
-    def met(rank: int, size: int, meeting: Path, waits: timedelta) -> Iterator[str]:
+    def met(rank: int, size: int, meeting: Path, waits: timedelta) -> Iterator[Group]:
         assert waits <= timedelta(minutes=1), "one that is lost while they meet would be waited for that long"
-        yield "together"
+        yield ALONE
 
     monkeypatch.setattr(helpers_module, "met", met)
     stage: Any = SimpleNamespace(processes=2, address=None)
     workers: Any = Workers()
     group = Helpers(stage, workers, tmp_path / "meeting").group
     if since is None:
-        assert group() == "together"
+        assert group() is ALONE
     else:
         with pytest.raises(ModelError, match=expected):
             group()

@@ -12,6 +12,7 @@ import typer
 from align_bench.cli.terminal import Commands, VisibleConsole
 from align_bench.report.formats import Format
 from align_bench.report.formatting import one_line, visible
+from align_bench.suite.names import TRIED_OUT, TRY_OUT
 
 if TYPE_CHECKING:
     from align_bench.planning.hardware import Hardware
@@ -125,9 +126,6 @@ def announce(file: PluginFile) -> None:
     errors.print(one_line(text), style="dim", highlight=False, markup=False, soft_wrap=True)
 
 
-TRIED_OUT = "-quick"  # what the name of a try-out ends with
-
-
 def prepared_for(
     suite: str,
     overrides: list[str] | None,
@@ -150,8 +148,6 @@ def prepared_for(
         suite, quick = name, True
     loaded = load_suite(suite, [*(overrides or ()), *(["quick=true"] if quick else [])])
     if loaded.quick:
-        from align_bench.suite.names import TRY_OUT
-
         errors.print(TRY_OUT, style="bold yellow")
     from align_bench.errors import PluginError
     from align_bench.models.precision import resolve_precision

@@ -13,6 +13,7 @@ from align_bench.cli.app import (
     Form,
     Overrides,
     Plugins,
+    Quick,
     Reports,
     Runs,
     Trust,
@@ -25,6 +26,7 @@ from align_bench.cli.app import (
 )
 from align_bench.cli.run import compute
 from align_bench.report.formats import Format
+from align_bench.report.formatting import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,6 +47,7 @@ def compare(
     overrides: Overrides = None,
     plugin: Plugins = None,
     trust: Trust = False,
+    quick: Quick = False,
     runs: Runs = Path("runs"),
     reports: Reports = Path("reports"),
     stored: Annotated[bool, typer.Option("--stored", help="Compute nothing; fail when a result is missing.")] = False,
@@ -62,20 +65,37 @@ def compare(
 
     Example: align-bench compare dpo simpo
     """
-    from align_bench.report.compare import PAGE, merge, pairs_of, read_run, write_comparison
+    from align_bench.report.compare import (
+        PAGE,
+        Comparable,
+        merge,
+        pairs_of,
+        read_run,
+        refuse_incomparable,
+        write_comparison,
+    )
     from align_bench.report.formats import pairwise_text
     from align_bench.report.labels import full_name
     from align_bench.report.render.terminal import pairwise_table
     from align_bench.store.files import as_store_error
+    from align_bench.suite.names import JUDGE_CELL
 
     if within:
         found = {name: read_run(reports / name) for name in dict.fromkeys(within)}
         folder = reports / within[0] if len(found) == 1 else reports
         compared, names = merge(found, names) if len(found) > 1 else (found[within[0]], names)
         _check_two(names)
+        results = compared.report.results
+        refuse_incomparable(
+            names, [Comparable.of(one.cell, one.kind, is_judge=one.algorithm == JUDGE_CELL) for one in results]
+        )
     else:
         names, folder = _compared(
-            names, lambda suite: prepared_for(suite, overrides, plugin, trust=trust), runs, reports, stored=stored
+            names,
+            lambda suite: prepared_for(suite, overrides, plugin, quick=quick, trust=trust),
+            runs,
+            reports,
+            stored=stored,
         )
         compared = read_run(folder)
     cells = [result.cell for result in compared.report.results]
@@ -111,6 +131,7 @@ def _compared(
     prepared = prepare(suite)
     methods, folder = _methods(names, prepared, runs), reports / prepared.suite.name
     if not stored:
+        _say_what_is_computed(prepared, methods, runs)
         compute(prepared, runs, reports, methods=methods)
         return names, folder
     report = read_report(folder)
@@ -123,14 +144,32 @@ def _compared(
     return names, folder
 
 
+def _say_what_is_computed(prepared: Prepared, methods: list[str], runs: Path) -> None:
+    """Where only the suite's try-out was run, that the whole suite's results are made now, and what avoids it."""
+    from align_bench.cli.plan_view import remaining, roughly
+    from align_bench.runner.results import only_tried_out
+    from align_bench.store.store import Store
+
+    suite = prepared.suite.name
+    if only_tried_out(Store(runs), suite):
+        seconds = sum(remaining(prepared, runs, methods).seconds.values())
+        said = (
+            f"the suite {suite} was not run here, only its try-out {suite}{TRIED_OUT}: {', '.join(methods)} with the "
+            f"base and the judges are computed on the whole suite, which takes about {roughly(seconds)}\n"
+            f"  → to compare what the try-out has: {command()} --quick"
+        )
+        errors.print(visible(said), style="yellow", highlight=False, markup=False, soft_wrap=True)
+
+
 def _methods(names: list[str], prepared: Prepared, runs: Path) -> list[str]:
     """The methods whose cells the names mean.
 
     Raises:
-        SuiteError: a name means none.
+        SuiteError: a name means none, or one that can be compared with no other.
     """
     from align_bench.errors import SuiteError, nearest
     from align_bench.planning.graph import make_graph
+    from align_bench.report.compare import Comparable, refuse_incomparable
     from align_bench.report.labels import called, names_of
     from align_bench.runner.results import Results
     from align_bench.store.store import Store
@@ -145,6 +184,7 @@ def _methods(names: list[str], prepared: Prepared, runs: Path) -> list[str]:
             raise SuiteError(
                 f"the suite {prepared.suite.name} has no method {name!r}. {nearest(name, known, what='method')}"
             )
+    refuse_incomparable(names, [Comparable.of(one.id, one.kind, is_judge=one.is_judge) for one in cells.values()])
     return list(dict.fromkeys(found))
 
 

@@ -74,7 +74,10 @@ def score(
     ],
     judge: Annotated[
         str,
-        typer.Option(help="A suite that was run (or SUITE:JUDGE), a hub id, a folder (also of export), or gold."),
+        typer.Option(
+            help="A suite that was run (or SUITE:JUDGE; SUITE-quick of run --quick), a hub id, a folder (also of "
+            "export), or gold."
+        ),
     ],
     out: Annotated[
         Path | None,

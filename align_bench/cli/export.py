@@ -11,6 +11,7 @@ from rich.markup import escape
 from align_bench.cli.app import (
     Overrides,
     Plugins,
+    Quick,
     Reports,
     Runs,
     SuiteName,
@@ -45,6 +46,7 @@ def export(
     overrides: Overrides = None,
     plugin: Plugins = None,
     trust: Trust = False,
+    quick: Quick = False,
     runs: Runs = Path("runs"),
     reports: Reports = Path("reports"),
 ) -> None:
@@ -56,7 +58,7 @@ def export(
 
     Example: align-bench export assignment orpo --out orpo-model --merge
     """
-    prepared = prepared_for(suite, overrides, plugin, trust=trust)
+    prepared = prepared_for(suite, overrides, plugin, quick=quick, trust=trust)
     from align_bench.export.choose import choose
     from align_bench.export.export import Wanted, check_target
     from align_bench.export.export import export as export_cell

@@ -137,6 +137,7 @@ def report(
     overrides: Overrides = None,
     plugin: Plugins = None,
     trust: Trust = False,
+    quick: Quick = False,
     runs: Runs = Path("runs"),
     reports: Reports = Path("reports"),
     full: Full = False,
@@ -146,7 +147,8 @@ def report(
 
     Example: align-bench report assignment
     """
-    built = compute(prepared_for(suite, overrides, plugin, trust=trust), runs, reports, only_stored=True)
+    prepared = prepared_for(suite, overrides, plugin, quick=quick, trust=trust)
+    built = compute(prepared, runs, reports, only_stored=True)
     show_report(built, form, reports, full=full)
     exit_on_failure(built)
 

@@ -9,7 +9,19 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from align_bench.cli.app import Overrides, Plugins, Reports, Runs, SuiteName, Trust, app, console, errors, prepared_for
+from align_bench.cli.app import (
+    Overrides,
+    Plugins,
+    Quick,
+    Reports,
+    Runs,
+    SuiteName,
+    Trust,
+    app,
+    console,
+    errors,
+    prepared_for,
+)
 from align_bench.report.formatting import one_line
 
 
@@ -19,6 +31,7 @@ def verify(
     overrides: Overrides = None,
     plugin: Plugins = None,
     trust: Trust = False,
+    quick: Quick = False,
     sample: Annotated[int, typer.Option(help="How many stored results to make once more.", min=0)] = 3,
     seed: Annotated[int, typer.Option(help="Seed of the sample.", min=0)] = 0,
     runs: Runs = Path("runs"),
@@ -37,7 +50,7 @@ def verify(
     from align_bench.runner.verify import verify as checks
     from align_bench.store.store import Store
 
-    prepared = prepared_for(suite, overrides, plugin, trust=trust)
+    prepared = prepared_for(suite, overrides, plugin, quick=quick, trust=trust)
     store = Store(runs)
     store.check()
     results = Results(store, read_only=True)

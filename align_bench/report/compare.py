@@ -8,9 +8,9 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from align_bench.errors import MissingResultError, StoreError, nearest
+from align_bench.errors import MissingResultError, StoreError, SuiteError, nearest
 from align_bench.metrics.finite import is_finite
-from align_bench.records import CellId, Comparison, Outcome
+from align_bench.records import CellId, Comparison, Kind, Outcome
 from align_bench.report.build import build_report
 from align_bench.report.cells import Cell, gather, judges_of
 from align_bench.report.export import (
@@ -25,7 +25,7 @@ from align_bench.report.export import (
 )
 from align_bench.report.files import write_text
 from align_bench.report.formatting import interval, one_line, p_value, signed
-from align_bench.report.labels import bare_name, called, names_of
+from align_bench.report.labels import bare_name, called, labels, names_of
 from align_bench.report.rows import REBUILD
 from align_bench.report.schema import Header, JudgeFacts, Report
 from align_bench.report.tables.cost import costs
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 PAGE = "compare.html"
 MOST = 10  # prompts that differ most, each way
+MOST_OTHERS = 5  # methods that a message proposes
 # What decides which answers are of one base, and which judge scores are of one judge: all that it is trained from.
 ANSWERED_BY = ("base", "precision", "generate", "seeds")
 JUDGED_BY = ("base", "precision", "lora", "train", "judge")
@@ -206,6 +207,68 @@ def _check_prompts(runs: Mapping[str, Run]) -> None:
                 f"the runs {first} and {name} were measured on different validation pairs",
                 fix="compare runs of one data.val",
             )
+
+
+@dataclass(frozen=True, slots=True)
+class Comparable:
+    """A cell as far as it decides whom it is compared with.
+
+    Attributes:
+        cell: which one.
+        what: `policy`, which the base counts as, `reward model` or `judge`.
+    """
+
+    cell: CellId
+    what: str
+
+    @classmethod
+    def of(cls, cell: CellId, kind: Kind, *, is_judge: bool) -> Comparable:
+        """A cell of a suite or of a report."""
+        return cls(cell, "judge" if is_judge else "reward model" if kind == "reward" else "policy")
+
+    def with_(self, other: Comparable) -> bool:
+        """Whether there are tests between the two: never of judges, nor of seeds of one method."""
+        return self.what == other.what != "judge" and self.cell.method != other.cell.method
+
+
+def refuse_incomparable(names: Sequence[str], cells: Sequence[Comparable]) -> None:
+    """Refuse names of which one can be compared with no other.
+
+    Args:
+        names: of methods or cells, as tables print them; one that stands for no cell is passed over.
+        cells: all of the suite, or of the report.
+
+    Raises:
+        SuiteError: it names who that is, and with whom it can be compared.
+    """
+    meant = {name: [one for one in cells if one.cell in called(name, [each.cell for each in cells])] for name in names}
+    meant = {name: own for name, own in meant.items() if own}
+    pairs = pairs_of(list(meant)) if meant else []
+    fit = {name for pair in pairs if _any_with(*(meant[one] for one in pair)) for name in pair}
+    alone = [name for name in meant if name not in fit]
+    if not alone:
+        return
+    short = labels(each.cell for each in cells)
+    others = {
+        name: list(dict.fromkeys(short[one.cell.method] for one in cells if _any_with(meant[name], [one])))
+        for name in alone
+    }
+    got = " and ".join(f"{one_line(name)} (a {meant[name][0].what})" for name in meant)
+    raise SuiteError(
+        f"compare: got {got}{'' if len(meant) > 1 else ' alone'}, which leaves nothing to compare "
+        f"{' or '.join(map(one_line, alone))} with; expected different methods of one kind: policies and the base, or "
+        "reward models. Judges are compared with none, nor are a method's seeds with each other",
+        fix="; ".join(
+            f"compare {one_line(name)} with {' or '.join(map(one_line, found[:MOST_OTHERS]))}"
+            for name, found in others.items()
+            if found
+        )
+        or None,
+    )
+
+
+def _any_with(some: Sequence[Comparable], others: Sequence[Comparable]) -> bool:
+    return any(one.with_(other) for one in some for other in others)
 
 
 def pairs_of(names: Sequence[str]) -> list[tuple[str, str]]:

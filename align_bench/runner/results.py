@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from align_bench.data.fingerprint import fingerprint
 from align_bench.data.preferences import local_files
 from align_bench.errors import DataError, MissingResultError
+from align_bench.suite.names import TRIED_OUT
 
 if TYPE_CHECKING:
     from align_bench.records import Facts, PreferenceSet
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 MOST_REPAIRS = 3  # a disk that damages more than this while one run goes on will not be outrun
 MOST_LOADED = 8  # loaded artefacts that are held in memory: the tables, and what was read last
+
+
+def only_tried_out(store: Store, suite: str) -> bool:
+    """Whether a suite was run with `--quick` and not as a whole."""
+    return store.notes.get(suite) is None and store.notes.get(f"{suite}{TRIED_OUT}") is not None
 
 
 class Results:

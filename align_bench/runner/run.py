@@ -23,7 +23,7 @@ from align_bench.runner.execution import Execution, executor_of
 from align_bench.runner.libraries import import_libraries
 from align_bench.runner.make import record_failure
 from align_bench.runner.outcomes import outcomes
-from align_bench.runner.results import Results
+from align_bench.runner.results import Results, only_tried_out
 from align_bench.runner.tuning import describe
 from align_bench.runner.walk import walk
 from align_bench.runner.watch import Watch
@@ -123,9 +123,10 @@ def _run(
     else:
         graph = make_graph(prepared, results)
         if not all(results.has(table) for table in graph.tables.values()):
+            tried = "; or add --quick: its try-out was run" if only_tried_out(store, suite.name) else ""
             raise MissingResultError(
                 f"nothing of the suite {suite.name} is stored in {store.folder} with these settings",
-                fix="align-bench run, with the same --set, computes it",
+                fix=f"align-bench run, with the same --set, computes it{tried}",
             )
     for line in _remarks(graph, results):
         progress.log(line)

@@ -26,8 +26,11 @@ from align_bench.models.micro_batches import scoring_tokens
 from align_bench.models.precision import find_device, resolve_precision
 from align_bench.records import Json, Update
 from align_bench.report.formatting import number, one_line, with_spread
+from align_bench.runner.results import only_tried_out
 from align_bench.runner.stored_judge import find_run, stored_scorer
+from align_bench.store.store import Store
 from align_bench.suite.models import GOLD, LoadedJudge
+from align_bench.suite.names import TRIED_OUT
 
 Scores = Mapping[str, Sequence[float | None]]
 
@@ -138,9 +141,11 @@ def _find(choice: JudgeChoice, runs: Path) -> tuple[Scorer, str]:
     except ModelError as error:
         if Path(choice.judge).exists():
             raise
+        suite = choice.judge.partition(":")[0]
+        tried = f"{suite}{TRIED_OUT}, " if only_tried_out(Store(runs), suite) else ""
         raise ModelError(
             f"{error.message}; nor is there a run of this name in {runs}",
-            fix="name a suite that was run (or SUITE:JUDGE), a hub id, a model's folder, or gold",
+            fix=f"name {tried}a suite that was run (or SUITE:JUDGE), a hub id, a model's folder, or gold",
         ) from None
     inputs = template_inputs(base, judge.chat_template_kwargs, judge.date)
     return load_judge(base, resolve_precision(choice.precision or "auto"), choice.template, inputs), base.name

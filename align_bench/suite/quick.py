@@ -6,6 +6,7 @@ import math
 from typing import TypeVar
 
 from align_bench.suite.models import DataFile, Method, Suite, TrainedJudge, Tune
+from align_bench.suite.names import TRIED_OUT
 
 TRAIN_ROWS, MEASURED_ROWS = 320, 160
 PROMPTS, AUDITED_PAIRS, TRIALS = 50, 25, 2
@@ -33,7 +34,7 @@ def cut(suite: Suite) -> Suite:
     )
     return suite.model_copy(
         update={
-            "name": f"{suite.name}-quick",
+            "name": f"{suite.name}{TRIED_OUT}",
             "quick": True,
             "data": data.model_copy(
                 update={

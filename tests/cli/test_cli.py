@@ -30,6 +30,7 @@ from align_bench.plugins.registry import load_registry
 from align_bench.runner.results import Results
 from align_bench.store.store import MANIFEST, Store
 from align_bench.suite.load import builtin_folder, load_suite
+from align_bench.suite.quick import MEASURED_ROWS
 
 pytestmark = pytest.mark.usefixtures("few_figures")
 
@@ -340,6 +341,50 @@ def test_compare_stored_without_results_is_told() -> None:
 def test_compare_with_an_unknown_method_is_told() -> None:
     check(align_bench("compare", "dpo", "sipmo"), ["no method 'sipmo'", "Did you mean simpo"])
     check(align_bench("compare", "dop", "simpo", "--stored"), ["no method 'dop'", "Did you mean dpo"])
+
+
+@pytest.mark.parametrize("options", [[], ["--stored"]])
+def test_what_cannot_be_compared_is_refused_before_any_work(
+    options: list[str], elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*arguments: object, **options: object) -> None:
+        raise AssertionError("work began")
+
+    monkeypatch.setattr("align_bench.cli.compare.compute", never)
+    said = ["got dpo (a policy) and rm (a reward model)", "compare dpo with base", "compare rm with poe_rm"]
+    check(align_bench("compare", "dpo", "rm", *options), said)
+    check(align_bench("compare", "dpo", "simpo", "rm", *options), ["nothing to compare rm with"])
+    check(align_bench("compare", "dpo", "dpo", *options), ["got dpo (a policy) alone", "compare dpo with base"])
+    check(align_bench("compare", "judge", "rm", *options), ["judge (a judge)", "Judges are compared with none"])
+    assert not (elsewhere / "reports").exists()
+
+
+def test_after_a_try_out_commands_say_that_the_whole_suite_was_not_run(
+    write_suite: Write, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suite = write_suite(
+        methods=["dpo", "simpo"],
+        judge=None,
+        data={
+            "train": {"path": "embedded/planted", "rows": 8},
+            "val": {"path": "embedded/planted", "rows": MEASURED_ROWS + 1},  # with all as few as these it is the same
+        },
+        generate={"prompts": 4, "max_new_tokens": 3},
+    )
+    assert align_bench("run", suite, "--quick").code == 0
+    page = elsewhere / "reports" / "small-quick" / "compare.html"
+    check(align_bench("report", suite), ["nothing of the suite small is stored", "or add --quick: its try-out was run"])
+    check(align_bench("score", "reports/small-quick/generations.jsonl", "--judge", "small"), ["name small-quick, "])
+    for command in (["report", suite], ["verify", suite, "--sample", "0"], ["compare", "dpo", "simpo", suite]):
+        assert align_bench(*command, "--quick").code == 0
+    assert page.is_file()
+    assert not (elsewhere / "reports" / "small").exists()
+    monkeypatch.setattr("align_bench.cli.compare.compute", lambda *given, **options: sys.exit(9))
+    whole = align_bench("compare", "dpo", "simpo", suite)
+    assert whole.code == 9
+    assert "the suite small was not run here, only its try-out small-quick: dpo, simpo with the base" in whole.err
+    assert f"→ to compare what the try-out has: align-bench compare dpo simpo {suite} --quick" in whole.said
+    assert "was not run here" not in align_bench("compare", "dpo", "simpo", suite, "--quick").said
 
 
 def test_report_before_a_run_is_told(write_suite: Write) -> None:

@@ -13,6 +13,7 @@ from align_bench.errors import ModelError
 from align_bench.models.exported import read_note
 from align_bench.models.headers import json_object
 from align_bench.models.weights import weight_shapes
+from align_bench.store.files import as_store_error
 from align_bench.store.remembered import cache_folder
 
 if TYPE_CHECKING:
@@ -100,7 +101,8 @@ def merged_folder(base: Base, below: Base) -> Path:
     with tempfile.TemporaryDirectory(dir=folder.parent) as made:
         from align_bench.models.merge import write_whole
 
-        write_whole(replace(base, below=below), Path(made) / key)
+        with as_store_error(folder, no_room=True):
+            write_whole(replace(base, below=below), Path(made) / key)
         try:
             (Path(made) / key).replace(folder)
         except OSError:  # another process made the same meanwhile

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from align_bench.data.counts import describe_counts
-from align_bench.errors import AlignBenchError, MissingResultError, ModelError, PluginError
+from align_bench.errors import AlignBenchError, MissingResultError, ModelError, PluginError, StoreError
 from align_bench.store.failures import Failure
 from align_bench.store.files import as_store_error
 
@@ -78,6 +78,8 @@ def record_failure(
     store = results.store
     results.failed.add(stage.address)
     reason = error.message if isinstance(error, AlignBenchError) else f"{type(error).__name__}: {error}"
+    if isinstance(error, StoreError) and error.fix:  # of the disk, which no page on a method explains
+        reason = f"{reason}; {error.fix}"
     what = f"{stage.owner}: {stage.label}"
     shown = "".join(traceback.format_exception(error))
     store.failures.record(stage.address, Failure(what, reason, permanent, shown))
@@ -128,7 +130,12 @@ def _make(stage: Stage[object], results: Results, desk: LocalDesk, progress: Pro
     from align_bench.runner.devices import gpus_of
 
     store = results.store
-    with progress.stage(stage.owner, stage.label) as update, store.scratch(stage.address) as folder, counted() as work:
+    with (
+        as_store_error(store.folder, no_room=True),
+        progress.stage(stage.owner, stage.label) as update,
+        store.scratch(stage.address) as folder,
+        counted() as work,
+    ):
         meter = Meter()
         desk.update, desk.loading = update, 0.0
         with desk.tracked(stage), desk.assisted(stage):

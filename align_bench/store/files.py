@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -11,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from align_bench.errors import StoreError
+
+NO_ROOM = tuple(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EROFS", "EFBIG") if hasattr(errno, name))
 
 
 @contextmanager
@@ -62,19 +65,35 @@ def uninterrupted() -> Iterator[None]:
 
 
 @contextmanager
-def as_store_error(path: Path) -> Iterator[None]:
+def as_store_error(path: Path, *, no_room: bool = False) -> Iterator[None]:
     """Turn the system's refusal to write into one line: a folder of another user, or a full disk.
 
+    Args:
+        path: what was written.
+        no_room: only a full disk, a quota or a disk that is read-only; other refusals may be of what was read.
+
     Raises:
-        StoreError: in place of an `OSError`.
+        StoreError: in place of an `OSError`, or of the error as which safetensors tells that there is no room.
     """
     try:
         yield
-    except OSError as error:
+    except Exception as error:
+        refused = error if isinstance(error, OSError) else _refused_tensors(error)
+        if refused is None or (no_room and refused.errno not in NO_ROOM):
+            raise
         raise StoreError(
-            f"{error.filename2 or path} cannot be written: {error.strerror or error}",
+            f"{refused.filename2 or path} cannot be written: {refused.strerror or refused}",
             fix="check who owns its folder and whether its disk is full, or name another folder",
         ) from error
+
+
+def _refused_tensors(error: Exception) -> OSError | None:
+    """What the system said where safetensors, which raises errors of its own, had no room to write."""
+    if not type(error).__module__.startswith("safetensors"):
+        return None
+    said = str(error)
+    found = next((number for number in NO_ROOM if os.strerror(number) in said or f"(os error {number})" in said), None)
+    return None if found is None else OSError(found, os.strerror(found))
 
 
 def make_folder(folder: Path) -> None:

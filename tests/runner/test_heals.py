@@ -219,7 +219,7 @@ def test_a_disk_that_fills_up_loses_nothing_and_the_next_run_goes_on(
         else:
             result = by_name(execute(path, folders))["dpo"]
             assert result.status == "failed"
-            assert "No space left on device" in (result.reason or "")
+            assert f"{folders.runs} cannot be written: No space left on device; check who" in (result.reason or "")
     progress = Recorder()
     assert numbers(execute(path, folders, progress)) == numbers(calm)
     assert "train: tokens" not in progress.stages

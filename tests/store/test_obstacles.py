@@ -11,12 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 from align_bench.errors import StoreError
 from align_bench.store import files
 from align_bench.store.clean import remove, unneeded
 from align_bench.store.failures import Failure
-from align_bench.store.files import delete, make_folder, uninterrupted, write_atomically
+from align_bench.store.files import as_store_error, delete, make_folder, uninterrupted, write_atomically
 from align_bench.store.keys import Address
 from align_bench.store.store import Artefact, Store
 
@@ -140,6 +141,35 @@ def test_a_refusal_is_one_line_and_leaves_what_was_stored(
     assert Store(store.folder).get(address) == stored
     assert sorted(path.name for path in store.folder.glob("*/*")) == [stored.folder.name], "nothing half-written"
     assert store.get(fill(other).address) is not None
+
+
+@pytest.mark.parametrize("refusal", [errno.ENOSPC, errno.EROFS, errno.EDQUOT])
+def test_no_room_for_tensors_is_told_as_no_room_for_any_file(tmp_path: Path, refusal: int) -> None:
+    """safetensors raises an error of its own, in Rust's words for the system's."""
+    said = f'Error while serializing: I/O error: {os.strerror(refusal)} (os error {refusal}) at path "/x/.tmpBk4Rtu"'
+    with (
+        pytest.raises(StoreError, match=rf"{tmp_path} cannot be written: {os.strerror(refusal)}\n.*disk is full"),
+        as_store_error(tmp_path, no_room=True),
+    ):
+        raise SafetensorError(said)
+    with pytest.raises(SafetensorError, match="invalid header"), as_store_error(tmp_path):
+        raise SafetensorError("Error while deserializing: invalid header")
+    with pytest.raises(PermissionError), as_store_error(tmp_path, no_room=True):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+@pytest.mark.skipif(os.name == "nt" or sys.platform == "darwin", reason="limits of a process, as Linux keeps them")
+def test_tensors_that_may_not_grow_are_told(tmp_path: Path) -> None:
+    code = (
+        "import resource, signal, sys\nfrom pathlib import Path\nimport numpy\n"
+        "from safetensors.numpy import save_file\nfrom align_bench.store.files import as_store_error\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\nresource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "path = Path(sys.argv[1])\nwith as_store_error(path):\n    save_file({'a': numpy.zeros(5000)}, path)\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "a.safetensors"], capture_output=True, text=True, check=False
+    )
+    assert "a.safetensors cannot be written: File too large" in ended.stderr
 
 
 @pytest.mark.skipif(os.name == "nt" or sys.platform == "darwin", reason="limits of a process, as Linux keeps them")

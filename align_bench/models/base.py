@@ -32,6 +32,8 @@ _TEMPLATES = ["chat_template.jinja", "tokenizer_config.json", "chat_template.jso
 DEFAULT_DATE = "2026-01-01"  # for every run and every judge that says no other
 _ASKS_FOR_THE_DATE = b"strftime_now"
 _METADATA_BYTES = 1 << 25
+_BASES = "give a folder, a .gguf file, a hub id, or embedded/tiny"
+_JUDGES = "give gold, {method: rm, data: …} to train one, or the folder or hub id of a reward model"
 
 # From a file to a hash of its bytes.
 Digest = Callable[[Path], str]
@@ -187,9 +189,7 @@ def _found(name: str, role: str, digest: Digest, *, weights: bool) -> Base:
         check_gguf(path)
         return Base(name, path.parent, path.name, digest(path), role)
     if path.is_absolute() or name.startswith(("~", ".")) or name.count("/") != 1 or path.suffix == ".gguf":
-        raise ModelError(
-            f"{role} {name!r} does not exist", fix="give a folder, a .gguf file, a hub id, or embedded/tiny"
-        )
+        raise ModelError(f"{role} {name!r} does not exist", fix=_JUDGES if role == "judge" else _BASES)
     return _from_hub(name, role, weights=weights)
 
 

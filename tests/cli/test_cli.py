@@ -236,6 +236,10 @@ def check(answer: Answer, said: list[str]) -> None:
         ({"methods": ["dpo", "dpo"]}, ["methods: dpo is listed twice"]),
         ({"judge": {"method": "dpo", "data": "embedded/planted"}}, ["judge.method: dpo", "expected a reward method"]),
         ({"base": "no/such/base"}, ["base 'no/such/base' does not exist"]),
+        (
+            {"judge": "foo"},
+            ["judge 'foo' does not exist", "give gold, {method: rm, data: …} to train one, or the folder or hub id of"],
+        ),
         ({"base": "."}, ["holds no config.json"]),
         ({"plugins": ["nowhere.py"]}, ["the plugin nowhere.py does not exist"]),
         ({"data": {"train": "nowhere.jsonl", "val": "embedded/planted"}}, ["nowhere.jsonl", "no such file"]),

@@ -67,6 +67,12 @@ def origin(layers: Sequence[Layer], key: str) -> Layer | None:
     return next((layer for layer in reversed(layers) if says(layer)), None)
 
 
+def source(layers: Sequence[Layer], location: Sequence[str | int]) -> Layer | None:
+    """The uppermost layer that says a value, which may be in a list or a part of what it says; None where none does."""
+    keys = (".".join(map(str, location[:length])) for length in range(len(location), 0, -1))
+    return next((found for key in keys if (found := origin(layers, key)) is not None), None)
+
+
 def refuse_bound(layers: Sequence[Layer], expand: Expand) -> None:
     """Refuse keys that are bound to a base or to data which a layer above has changed.
 
@@ -104,7 +110,9 @@ def _refusal(layers: Sequence[Layer], found: Mapping[str, tuple[Layer, str]], ex
     ]
     lines.append(f"  expected: your own {', '.join(found)}, since they depend on the base and on the data")
     first = "set them with --set" if above.path is None else f"write them into {above.path}"
-    return SuiteError("\n".join(lines), fix=f"{first}, or write `extends: real`, which suits most real models and data")
+    real = any(layer.path is not None and layer.path.name == "real.yaml" for layer in layers)
+    other = "" if real else ", or write `extends: real`, which suits most real models and data"
+    return SuiteError("\n".join(lines), fix=f"{first}{other}")
 
 
 def _identity(value: Json) -> str | None:

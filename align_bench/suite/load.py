@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from align_bench.errors import SuiteError, nearest
-from align_bench.records import Json
+from align_bench.records import START_SETTINGS, Json
 from align_bench.suite.given import (
     MOST_DEPTH,
     MOST_EXTENDED,
@@ -21,7 +22,7 @@ from align_bench.suite.given import (
     parsed,
     text_of,
 )
-from align_bench.suite.layers import Layer, refuse_bound, value_at
+from align_bench.suite.layers import SET, Layer, refuse_bound, source, value_at
 from align_bench.suite.limits import refuse_too_many_cells
 from align_bench.suite.models import (
     JUDGE_KINDS,
@@ -49,6 +50,8 @@ _EXPECTED = (  # pydantic's words → ours
     (r"^String should match pattern", "expected text that matches"),
 )
 MOST_MISTAKES = 20  # that one message lists
+# What looks like a setting of the training, and is a parameter of a method.
+METHODS_OWN = ("learning_rate", "beta", "reward", "kl_coef", *START_SETTINGS)
 RENAMED = {"may_be_reward": "allow_judge_as_reward"}  # key of an earlier version → what it is called now
 
 
@@ -114,7 +117,7 @@ def load_suite(name_or_path: str, overrides: Sequence[str] = ()) -> Suite:
     try:
         suite = Suite.model_validate(raw | _with_rows(raw))
     except ValidationError as error:
-        raise SuiteError(f"{path}:\n" + "\n".join(_described(error, raw)), fix=_given(path, error)) from None
+        raise SuiteError("\n".join(_described(error, raw, layers, path)), fix=_given(path, error)) from None
     found = _located(_held_out(suite), [layer.path.parent for layer in reversed(layers) if layer.path is not None])
     found = cut(found) if found.quick else found
     refuse_too_many_cells(found, path)
@@ -336,22 +339,46 @@ def _given(path: Path, error: ValidationError) -> str | None:
     )
 
 
-def _described(error: ValidationError, raw: Mapping[str, Json]) -> Iterator[str]:
-    """A line per mistake: where, what was found and what was expected."""
-    for number, item in enumerate(error.errors()):
-        if number == MOST_MISTAKES:
-            yield f"  and {error.error_count() - number:,} more"
-            return
-        location = [clipped(str(part)) for part in _location(item["loc"], raw)]
-        where = ".".join(location)
-        if item["type"] == "missing":
-            yield f"  {where}: missing, and it has no default"
-        elif item["type"] != "extra_forbidden":
-            yield f"  {where}: got {in_short(item['input'])}; {_expected(item['msg'])}"
-        elif (new := RENAMED.get(location[-1])) in (known := _keys_at(item["loc"][:-1])):
-            yield f"  {where}: renamed; write {new}"
-        else:
-            yield f"  {where}: unknown key. {nearest(location[-1], known, what='key')}"
+def _described(error: ValidationError, raw: Mapping[str, Json], layers: Sequence[Layer], path: Path) -> Iterator[str]:
+    """A line per mistake: where, what was found and what was expected; under the file that says so, or `--set`."""
+    items = error.errors()
+    lines: dict[str, list[str]] = {}
+    for item in items[:MOST_MISTAKES]:
+        layer = None if item["type"] == "missing" else source(layers, _location(item["loc"], raw))
+        said = path if layer is None else layer.path
+        lines.setdefault(f"{SET}, over {path}:" if said is None else f"{said}:", []).append(_line(item, raw))
+    for header, mistakes in lines.items():
+        yield header
+        yield from mistakes
+    if len(items) > MOST_MISTAKES:
+        yield f"  and {len(items) - MOST_MISTAKES:,} more"
+
+
+def _line(item: ErrorDetails, raw: Mapping[str, Json]) -> str:
+    location = [clipped(str(part)) for part in _location(item["loc"], raw)]
+    where, last = ".".join(location), location[-1] if location else ""
+    if item["type"] == "missing":
+        return f"  {where}: missing, and it has no default"
+    if item["type"] != "extra_forbidden":
+        return f"  {where}: got {in_short(item['input'])}; {_expected(item['msg'])}"
+    known = _keys_at(item["loc"][:-1])
+    if (new := RENAMED.get(last)) in known:
+        return f"  {where}: renamed; write {new}"
+    if last in METHODS_OWN:
+        method = _first_method(raw)
+        return (
+            f"  {where}: unknown key. It is each method's own: write "
+            f"methods: [{{{method}: {{{last}: {in_short(item['input'])}}}}}]"
+        )
+    return f"  {where}: unknown key. {nearest(last, known, what='key')}"
+
+
+def _first_method(raw: Mapping[str, Json]) -> str:
+    """A method of the suite for an example."""
+    methods = raw.get("methods")
+    first = methods[0] if isinstance(methods, list) and methods else None
+    name = next(iter(first), None) if isinstance(first, Mapping) else first
+    return clipped(name) if isinstance(name, str) else "dpo"
 
 
 def _expected(message: str) -> str:

@@ -271,6 +271,11 @@ def test_unknown_key_suggests_the_nearest(write: Write) -> None:
         ("judge: {data: {path: x.jsonl, row: 3}}", "judge.data.row: unknown key. Did you mean rows"),
         ("judge: [gold, {data: x.jsonl, metod: rm}]", "judge.1.metod: unknown key. Did you mean method"),
         ("judge: {model: a/b, revison: c}", "judge.revison: unknown key. Did you mean revision"),
+        (
+            "train: {learning_rate: 5.0e-7}",
+            "train.learning_rate: unknown key. It is each method's own: write methods: [{dpo: {learning_rate: 5e-07}}]",
+        ),
+        ("beta: 0.2", "beta: unknown key. It is each method's own: write methods: [{dpo: {beta: 0.2}}]"),
     ],
 )
 def test_unknown_nested_key_suggests_the_nearest(write: Write, more: str, said: str) -> None:
@@ -657,6 +662,23 @@ def test_malformed_set_is_told(write: Write, override: str, said: str) -> None:
     answer = refusal(write(), override)
     assert said in answer
     assert override in answer or "unknown key" in answer
+
+
+def test_a_mistake_is_told_where_it_was_made(write: Write) -> None:
+    path = write(more="seeds: [x]\ntrain: {epochs: 2, warmup: 7}\n")
+    said = refusal(path, "train.epochs=-1")
+    mine, _, by_set = said.partition(f"--set, over {path}:\n")
+    assert mine.startswith(f"{path}:\n  seeds.0: got 'x'; ")
+    assert "train.warmup: got 7" in mine
+    assert by_set.startswith("  train.epochs: got -1; expected a number greater than 0")
+    below = write("name: below\nbase: a/b\ndata: {train: t, val: v}\nmethods: [dpo]\nseeds: [x]\n", name="below.yaml")
+    assert refusal(write("extends: below.yaml\nname: mine\n")).startswith(f"{below}:\n  seeds.0: got 'x'; ")
+
+
+def test_a_suite_that_extends_real_is_not_told_to(write: Write) -> None:
+    path = write("extends: real\nname: mine\nbase: a/b\ndata: {train: t.jsonl, val: v.jsonl}\njudge: {data: j.jsonl}\n")
+    said = refusal(path, "base=c/d")
+    assert said.endswith("→ set them with --set")
 
 
 # -- variables and paths -----------------------------------------------------------------------------------------------

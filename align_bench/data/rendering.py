@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from align_bench.data.dropped import AROUND, REFUSED, REMOVED, UnusableRowError
-from align_bench.errors import DataError
+from align_bench.errors import DataError, ModelError
 from align_bench.records import Message
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ def style_of(tokenizer: Any, rows: Sequence[Preference]) -> Style:
 
     Raises:
         DataError: the template refuses whatever it is given.
+        ModelError: it is no template: Jinja cannot read it.
     """
     if not getattr(tokenizer, "chat_template", None):
         return Style(template=False, header="\n")
@@ -186,6 +187,9 @@ def _render(tokenizer: Any, conversations: Sequence[Turns], *, header: bool = Fa
     """Each conversation as text; of one that the template refuses, why.
 
     With `header` they end with the header of an answer.
+
+    Raises:
+        ModelError: the template cannot be read.
     """
     if not getattr(tokenizer, "chat_template", None):
         return ["\n".join(turn.content for turn in turns) + ("\n" if header else "") for turns in conversations]
@@ -201,8 +205,16 @@ def _render(tokenizer: Any, conversations: Sequence[Turns], *, header: bool = Fa
 
 
 def _render_one(tokenizer: Any, messages: list[dict[str, str]], header: bool) -> str | UnusableRowError:
+    from jinja2 import TemplateSyntaxError  # transformers has imported it for any template
+
     try:
         return str(tokenizer.apply_chat_template(messages, add_generation_prompt=header, tokenize=False))
+    except TemplateSyntaxError as error:
+        raise ModelError(
+            f"{tokenizer.name_or_path or 'the tokenizer'}: its chat template cannot be read: line {error.lineno}: "
+            f"{error.message}; expected a Jinja template",
+            fix="mend it: chat_template.jinja in the model's folder, or chat_template in its tokenizer_config.json",
+        ) from None
     except Exception as error:
         words = " ".join(f"{error}".split()) or type(error).__name__
         short = words if len(words) <= _MESSAGE_CHARACTERS else f"{words[: _MESSAGE_CHARACTERS - 1]}…"

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from align_bench.data.chat import tokenize
 from align_bench.data.token_rows import load_table, save_table
-from align_bench.errors import DataError
+from align_bench.errors import DataError, ModelError
 from align_bench.models.tokenizer import with_inputs
 from align_bench.records import Message, Preference, PreferenceSet, TemplateInputs, TokenRow, TokenTable
 
@@ -253,6 +253,15 @@ def test_a_template_that_refuses_all_rows(make: Make) -> None:
     assert "takes these turns" in (caught.value.fix or "")
     with pytest.raises(DataError, match="refuses every conversation, such as user, assistant: no such luck"):
         table(make("{{ raise_exception('no such luck') }}"), talk())
+
+
+def test_a_template_that_jinja_cannot_read_is_told_with_its_line(make: Make) -> None:
+    broken = "{% for message in messages %}\n{{ message['content'] }}\n{% endfro %}"
+    with pytest.raises(ModelError, match=r"its chat template cannot be read: line 3: .*'endfro'") as caught:
+        table(make(broken), talk())
+    assert "mend it: chat_template.jinja" in str(caught.value)
+    with pytest.raises(ModelError, match=r"line 1: No filter named 'trimm'"):
+        table(make("{{ messages[0]['content'] | trimm }}"), talk())
 
 
 def test_a_template_that_wants_a_system_turn_is_known_by_the_rows(make: Make) -> None:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from align_bench.cli.app import Columns, Form, Runs, app, console, errors, pair_of, write
-from align_bench.errors import SuiteError
+from align_bench.errors import DataError, SuiteError
 from align_bench.records import Json
 from align_bench.report.formats import Format
+
+_OPTIONS = {"columns": "--column", "choice": "--choice", "split": "--split"}
 
 
 @app.command()
@@ -57,7 +63,8 @@ def data(
     files = tuple(file) if len(file) > 1 else ()
     meanings = dict(_meaning(item) for item in choice or ())
     source = DataSource(", ".join(file), split, mapped, meanings, bias=_number(bias), files=files)
-    found = read(source)
+    with _in_options():
+        found = read(source)
     summary = summarise(found)
     findings = findings_of(source, found, summary, against=against or (), base=base, max_length=max_length)
     if form is not Format.TABLE:
@@ -129,11 +136,35 @@ def score(
     from align_bench.runner.score_file import JudgeChoice, score_file, summary
 
     with progress_bars(errors, {}) as progress, progress.stage(Path(file[0]).name, "score") as update:
-        answers = read_answers(file, dict(pair_of(item, "--column") for item in columns or ()), split)
+        mapped = dict(pair_of(item, "--column") for item in columns or ())
+        with _in_options():
+            answers = read_answers(file, mapped, split)
         choice = JudgeChoice(judge, revision, template, precision, max_tokens, kwargs, date)  # type: ignore[arg-type]
         scored = score_file(answers, choice, runs=runs, out=out, name=name, update=update)
     for renderable in summary(scored):
         console.print(renderable)
+
+
+@contextmanager
+def _in_options() -> Iterator[None]:
+    """Errors that propose keys of a suite's data entry propose the options of this command instead."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(_as_options(error.message), fix=error.fix and _as_options(error.fix)) from None
+
+
+def _as_options(text: str) -> str:
+    """A text whose `columns: {chosen: good}` is written as `--column chosen=good`."""
+    import yaml
+
+    def options(found: re.Match[str]) -> str:
+        pairs = yaml.load(found["pairs"], Loader=yaml.BaseLoader)  # nosec B506 - makes nothing but texts
+        given = (f"{_OPTIONS[found['key']]} {shlex.quote(f'{name}={value}')}" for name, value in pairs.items())
+        return f"`{' '.join(given)}`"
+
+    text = re.sub(r"`(?P<key>columns|choice): (?P<pairs>\{[^`]*\})`", options, text)
+    return re.sub(r"`(columns|choice|split):?`", lambda found: _OPTIONS[found[1]], text)
 
 
 def _meaning(item: str) -> tuple[str, str]:

@@ -161,7 +161,7 @@ def _one_split(name: str, splits: Sequence[str], split: str | None) -> str:
     if split is None:
         raise DataError(
             f"{name}: its files are of several splits: {', '.join(splits)}.",
-            fix="say which with `split:` (or --split), or name the files",
+            fix="say which with `split:`, or name the files",
         )
     if split not in splits:
         raise DataError(f"{name}: no split {split!r}. {nearest(split, splits, what='split')}")

@@ -31,6 +31,7 @@ from align_bench.data.shapes import (
     CHOICE,
     IMPLIED_CHOICE_SHAPE,
     OPTIONAL,
+    PAIR_SHAPE,
     PREFERRED,
     QUESTION_SHAPE,
     SHAPES,
@@ -176,7 +177,8 @@ def _layout(source: DataSource, table: Table, shape: Shape, known: KnownSet | No
     if source.choice and choice_column(shape) is None:
         raise DataError(
             f"{source.path}: `choice` is given, and rows of {shape.words} have no column that it is about.",
-            fix="leave `choice` out, or name the column: `columns: {overall_response: COLUMN}` or `{label: COLUMN}`",
+            fix="leave `choice` out, or name the column: `columns: {overall_response: COLUMN}` or "
+            "`columns: {label: COLUMN}`",
         )
     told = _winners(spelled, names, table) if CHOICE in shape.columns else {}
     if told:
@@ -275,10 +277,17 @@ def _tried_winners(table: Table, guess: Mapping[str, str]) -> str | None:
 
 
 def _guesses(source: DataSource, table: Table) -> tuple[Mapping[Shape, Mapping[str, str]], Sequence[Shape]]:
-    """Of each shape, which columns its names may mean; and the shapes, those first that miss the least."""
+    """Of each shape, which columns its names may mean; and the shapes, those first that miss the least.
+
+    Where nothing is known of the columns, the plainest of all is the first: prompt + chosen + rejected.
+    """
     guesses = {shape: _guess(shape.columns, source.columns, table.columns) for shape in SHAPES}
-    share = {shape: len(guess) / len(shape.columns) for shape, guess in guesses.items()}
-    return guesses, sorted(SHAPES, key=lambda shape: (share[shape], len(shape.columns)), reverse=True)
+
+    def nearness(shape: Shape) -> tuple[float, int]:
+        known = len(guesses[shape])
+        return known / len(shape.columns), len(shape.columns) if known else shape == PAIR_SHAPE
+
+    return guesses, sorted(SHAPES, key=nearness, reverse=True)
 
 
 def _edit(names: Sequence[str], guess: Mapping[str, str]) -> str:

@@ -445,11 +445,24 @@ def test_data_names_the_set_and_what_is_not_read(tmp_path: Path) -> None:
 
 def test_data_takes_the_line_that_a_refusal_proposes(tmp_path: Path) -> None:
     path = lines(tmp_path / "rows.jsonl", *(ROW | {"overall_response": n} for n in ("x", "y", "x", "zz")))
-    check(align_bench("data", path), ["overall_response", "x (2 rows)", "choice: {x: ANSWER"])
+    check(align_bench("data", path), ["overall_response", "x (2 rows)", "--choice x=ANSWER --choice y=ANSWER"])
     answer = align_bench("data", path, "--choice", "x=a", "--choice", "y=b", "--choice", "zz=drop")
     assert answer.code == 0
     assert re.search(r"kept\W+3\b", answer.said)
     assert align_bench("data", path, "--choice", ">=0=a").code == 2
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"text": "q", "foo": "a"}, "`--column prompt=COLUMN --column chosen=COLUMN --column rejected=COLUMN`"),
+        ({"prompt": "q", "good": "a", "bad": "b"}, "`--column chosen=COLUMN --column rejected=COLUMN`"),
+        ({"prompt": "q", "the reply": "a", "chosn": "b"}, "`--column chosen=chosn --column rejected=COLUMN`"),
+        ({"chosen": "a", "rejected": "b"}, "name it: `--column prompt=COLUMN`"),
+    ],
+)
+def test_data_proposes_the_nearest_shape_as_its_own_options(tmp_path: Path, row: Mapping[str, str], said: str) -> None:
+    check(align_bench("data", lines(tmp_path / "rows.jsonl", row)), [said])
 
 
 def test_data_with_an_unknown_column_is_told(tmp_path: Path) -> None:

@@ -239,6 +239,12 @@ def test_columns_whose_values_do_not_bear_them_out_are_not_proposed(written: Wri
     assert "columns: {prompt: COLUMN, chosen: COLUMN, rejected: COLUMN}" in (caught.value.fix or "")
 
 
+def test_unknown_columns_are_taken_for_the_plainest_shape(written: Write) -> None:
+    with pytest.raises(DataError, match="no known shape") as caught:
+        read(written([{"text": "q", "foo": "a"}]))
+    assert "for example `columns: {prompt: COLUMN, chosen: COLUMN, rejected: COLUMN}`" in (caught.value.fix or "")
+
+
 def test_a_prompt_of_another_name_is_proposed_once_it_is_tried(written: Write) -> None:
     source = written([{"instruction": f"q {n}", "chosen": "a", "rejected": "b"} for n in range(3)])
     with pytest.raises(DataError, match="no `prompt` column") as caught:

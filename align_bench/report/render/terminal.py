@@ -26,9 +26,9 @@ from align_bench.report.verdict import headline
 if TYPE_CHECKING:
     from align_bench.report.schema import Report
 
-# A column of text is not squeezed below this, however narrow the terminal.
+# A column of text is not squeezed below this, nor below its longest word, however narrow the terminal.
 TEXT_WIDTH = 10
-# Where there is room for it at this width, a column of long texts is shown.
+# Where there is room for it at this width, a column of long texts is shown; a longer word is broken.
 WRAPPED = 40
 
 
@@ -79,7 +79,7 @@ class _Fitted:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         yield Text(self.section.title, style="bold")
         for block in self.blocks(options.max_width):
-            yield _of_columns(self.section, block)
+            yield _of_columns(self.section, block, options.max_width)
 
     def blocks(self, room: int) -> Sequence[Sequence[int]]:
         """The columns that are shown, table by table."""
@@ -116,20 +116,42 @@ def _width(column: Column, texts: Sequence[str], wrapped: int) -> int:
     """Columns of the terminal that a table's column needs, when texts that may break do so at a width of `wrapped`."""
     heading = column.heading.split(" ") if column.numeric else [column.heading]
     longest = max(map(cell_len, [*heading, *texts]))
-    return 2 + (min(longest, wrapped) if column.wraps else longest)
+    return 2 + (max(min(longest, wrapped), _longest_word(texts)) if column.wraps else longest)
 
 
-def _of_columns(section: Section, shown: Sequence[int]) -> Table:
+def _longest_word(texts: Sequence[str]) -> int:
+    """Columns of the terminal that the longest part of a text needs that does not break; none takes too many."""
+    parts = (part for text in texts for word in text.split() for part in _parts(word))
+    return min(WRAPPED, max(map(cell_len, parts), default=0))
+
+
+def _text_widths(columns: Mapping[int, Column], texts: Mapping[int, Sequence[str]], room: int) -> dict[int, int]:
+    """The width of each column whose cells may break: what the others leave is shared out, the least first.
+
+    Nothing where there is no room for all of them.
+    """
+    least = {index: _width(column, texts[index], TEXT_WIDTH) for index, column in columns.items()}
+    wanted = {index: _width(column, texts[index], room) - least[index] for index, column in columns.items()}
+    left = room - sum(least.values())
+    wrapping = sorted((index for index, column in columns.items() if column.wraps), key=wanted.__getitem__)
+    found: dict[int, int] = {}
+    for place, index in enumerate(wrapping if left >= 0 else ()):
+        more = min(wanted[index], left // (len(wrapping) - place))
+        found[index], left = least[index] - 2 + more, left - more
+    return found
+
+
+def _of_columns(section: Section, shown: Sequence[int], room: int) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     rows = section.texts()
+    texts = {index: [clipped(row[index]) for row in rows] for index in shown}
+    widths = _text_widths({index: section.columns[index] for index in shown}, texts, room)
     for index in shown:
         column = section.columns[index]
         heading = Text(column.heading.replace(" ", "\n") if column.numeric else column.heading)
         side: JustifyMethod = "right" if column.numeric else "left"
-        longest = max((cell_len(row[index][:TEXT_WIDTH]) for row in rows), default=0)
-        least = min(TEXT_WIDTH, longest) if column.wraps else None
         table.add_column(
-            heading, justify=side, vertical="top", overflow="fold", no_wrap=not column.wraps, min_width=least
+            heading, justify=side, vertical="top", overflow="fold", no_wrap=not column.wraps, width=widths.get(index)
         )
     for row in rows:
         table.add_row(*(_Cell(clipped(row[index])) for index in shown))
@@ -151,13 +173,17 @@ class _Cell(Text):
 
 def _broken(word: str, width: int) -> str:
     """A word in lines, each as full as the places where it may break allow."""
-    parts = re.split(r"(?=\[)|(?<=,)|(?<==)", word)
     lines = [""]
-    for part in parts:
+    for part in _parts(word):
         if lines[-1] and cell_len(lines[-1] + part) > width:
             lines.append("")
         lines[-1] += part
     return "\n".join(lines)
+
+
+def _parts(word: str) -> list[str]:
+    """A word in the parts between which it may break."""
+    return re.split(r"(?=\[)|(?<=,)|(?<==)", word)
 
 
 def _bullets(title: str, sentences: Sequence[str]) -> RenderableType:

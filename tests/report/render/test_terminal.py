@@ -67,6 +67,21 @@ def test_two_methods_fit_their_terminal(run: Run) -> None:
         assert max(map(len, printed.splitlines())) <= width
 
 
+@pytest.mark.parametrize("width", range(60, 160))
+def test_no_word_is_broken_and_no_number_is_cut(width: int) -> None:
+    """The table of `compare`, with the longest names of metrics, tests and verdicts."""
+    numbers = ["diff", "95% interval", "bootstrap interval", "p", "Holm p", "dz", "n"]
+    columns = [text("metric"), *map(Column, numbers), text("test"), text("verdict")]
+    cells = ("+0.013", "[-0.020,+0.046]", "[-0.020,+0.046]", "0.0452", "1", "+0.030", "1000")
+    rows = [
+        ("accuracy_right_shorter", *cells, "McNemar exact, clustered by prompt", "inconclusive"),
+        ("proxy_reward (judge gold)", *cells, "paired t", "equivalent"),
+    ]
+    printed = shown(section_table(Section("dpo against simpo", columns, rows)), width=width)
+    assert {word for row in rows for cell in row for word in cell.split()} <= set(printed.split())
+    assert max(map(len, printed.splitlines())) <= width
+
+
 def test_no_column_is_lost_in_a_narrow_terminal(run: Run) -> None:
     for section in report_sections(run.report()):
         narrow, wide = (shown(section_table(section), width=width) for width in (80, 400))

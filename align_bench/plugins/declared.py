@@ -127,9 +127,10 @@ class _Reader:
     # -- imports
 
     def _import(self, node: ast.Import | ast.ImportFrom) -> None:
+        place = f"{self.file.shown}, line {node.lineno}"
         if isinstance(node, ast.Import):
             for alias in node.names:
-                top = _installed(alias.name)
+                top = _installed(alias.name, place)
                 if alias.asname is None and alias.name in ("align_bench", "align_bench.api"):
                     self._bind("align_bench", align_bench, package=top)
                 elif alias.asname is None:
@@ -142,7 +143,7 @@ class _Reader:
             self.lazy_annotations |= any(alias.name == "annotations" for alias in node.names)
         else:
             assert node.module is not None, "without dots there is one"
-            top = _installed(node.module)
+            top = _installed(node.module, place)
             for alias in node.names:
                 module = _READABLE.get(node.module)
                 if alias.name == "*" or (module is not None and not hasattr(module, alias.name)):
@@ -388,8 +389,8 @@ def _children(node: ast.AST) -> list[ast.AST]:
     return [*ast.iter_child_nodes(node)]
 
 
-def _installed(module: str) -> str:
-    """The top-level package of a module.
+def _installed(module: str, place: str) -> str:
+    """The top-level package of a module that is imported at a place.
 
     Raises:
         ModuleNotFoundError: when it is not installed.
@@ -400,5 +401,5 @@ def _installed(module: str) -> str:
     except ValueError:  # a module without a specification, such as __main__
         found = True
     if not found:
-        raise ModuleNotFoundError(f"No module named {top!r}", name=top)
+        raise ModuleNotFoundError(f"No module named {top!r} ({place})", name=top)
     return top

@@ -18,6 +18,7 @@ import os
 import re
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from importlib.machinery import ModuleSpec
@@ -188,7 +189,7 @@ class PluginFile:
         except PluginError:
             raise
         except (Exception, SystemExit) as error:  # a plugin may raise anything while it is imported
-            raise PluginError(f"the plugin {self.place} cannot be loaded: {in_a_line(error)}") from error
+            raise cannot_load(self.place, error) from error
 
     def execute(self) -> ModuleType:
         """As `module`, but raises what the file raises. What a broken file has imported beside it is forgotten."""
@@ -251,6 +252,34 @@ def in_a_line(error: BaseException) -> str:
     except Exception:  # an error of a plugin's own class
         said = "it has no message"
     return " ".join(f"{type(error).__name__}: {said}".split())
+
+
+def cannot_load(path: Path, error: BaseException) -> PluginError:
+    """The error of a plugin file that has raised `error` as it was loaded."""
+    return PluginError(f"the plugin {path} cannot be loaded: {reason_of(error)}", fix=import_fix(path, error))
+
+
+def reason_of(error: BaseException) -> str:
+    """As `in_a_line`; of an import that fails also the file and the line, which its message leaves out."""
+    if isinstance(error, ImportError):
+        frames = [each for each in traceback.extract_tb(error.__traceback__) if not each.filename.startswith("<")]
+        if frames and Path(frames[-1].filename).parent != Path(__file__).parent:  # who reads a file says where itself
+            return f"{in_a_line(error)} ({frames[-1].filename}, line {frames[-1].lineno})"
+    return in_a_line(error)
+
+
+def import_fix(path: Path, error: BaseException) -> str | None:
+    """What mends an import of a plugin file that fails; None for other errors."""
+    if not isinstance(error, ImportError):
+        return None
+    top = (error.name or "its module").partition(".")[0]
+    if top.startswith(_PACKAGE):
+        return "put what it imports with a dot beside it, or correct the import"
+    if not isinstance(error, ModuleNotFoundError):
+        return f"correct the import, or install a version of {top} that has it"
+    if (path.parent / f"{top}.py").is_file() or (path.parent / top / "__init__.py").is_file():
+        return f"write `from . import {top}` or `from .{top} import …`: what lies beside a plugin is found so"
+    return f"install the package that {top} is of (often: pip install {top}), or correct the import"
 
 
 def _edited(place: Path) -> PluginError:

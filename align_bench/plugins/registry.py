@@ -19,7 +19,15 @@ from typing import TYPE_CHECKING
 from align_bench.api import Algorithm, summed
 from align_bench.errors import PluginError, nearest
 from align_bench.plugins.declared import declared
-from align_bench.plugins.modules import Announce, PluginFile, PluginFiles, in_a_line
+from align_bench.plugins.modules import (
+    Announce,
+    PluginFile,
+    PluginFiles,
+    cannot_load,
+    import_fix,
+    in_a_line,
+    reason_of,
+)
 from align_bench.suite.load import builtin_folder
 from align_bench.suite.names import RESERVED
 
@@ -102,11 +110,13 @@ class Broken:
         name: the file's stem, which is what a suite would most likely call it.
         path: the file.
         reason: the error, in one line.
+        fix: what mends it, if that is known.
     """
 
     name: str
     path: Path
     reason: str
+    fix: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +143,7 @@ class Registry:
             return self.plugins[name]
         for broken in self.broken:
             if broken.name == name:
-                raise PluginError(f"the plugin {broken.path} cannot be loaded: {broken.reason}")
+                raise PluginError(f"the plugin {broken.path} cannot be loaded: {broken.reason}", fix=broken.fix)
         for path in self.unread:
             if path.stem == name:
                 raise PluginError(
@@ -208,8 +218,8 @@ def load_registry(
             found = _methods(path, origin, files, package)
         except (Exception, SystemExit) as error:  # a plugin may raise anything while it is imported
             if path.resolve() in single:
-                raise PluginError(f"the plugin {path} cannot be loaded: {in_a_line(error)}") from error
-            broken.append(Broken(path.stem, path, in_a_line(error)))
+                raise cannot_load(path, error) from error
+            broken.append(Broken(path.stem, path, reason_of(error), import_fix(path, error)))
             continue
         for plugin in found:
             name = plugin.algorithm.name
@@ -240,7 +250,7 @@ def load_file(path: Path) -> tuple[Plugin, ...]:
             assert plugin.file is not None, "it was read from one"
             plugin.file.execute()
     except (Exception, SystemExit) as error:  # a plugin may raise anything while it is imported
-        raise PluginError(f"the plugin {path} cannot be loaded: {in_a_line(error)}") from error
+        raise cannot_load(path, error) from error
     return found
 
 

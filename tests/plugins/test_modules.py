@@ -200,6 +200,29 @@ def test_load_file_executes_it(write: Write) -> None:
         load_file(path)
 
 
+@pytest.mark.parametrize("plain", [True, False])
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("import not_there_at_all", ["No module named 'not_there_at_all'", "pip install not_there_at_all"]),
+        ("from not_there_at_all.deep import x", ["No module named 'not_there_at_all", "pip install not_there_at_all"]),
+        ("import beside_it", ["No module named 'beside_it'", "write `from . import beside_it`"]),
+        ("from .absent import x", ["No module named", "put what it imports with a dot beside it"]),
+        ("from . import absent", ["cannot import name 'absent'", "put what it imports with a dot beside it"]),
+    ],
+)
+def test_an_import_that_fails_is_told_with_its_line(write: Write, line: str, words: list[str], plain: bool) -> None:
+    write("beside_it.py", "")
+    path = write("mine.py", plugin_text(f"import math\n{line}\n" + ("" if plain else "print\n")))
+    with pytest.raises(PluginError, match=rf"mine\.py cannot be loaded: .*\({path}, line 2\)\n") as caught:
+        load_registry(extra=[str(path)])["mine"].load()
+    assert all(each in str(caught.value) for each in words)
+    with pytest.raises(PluginError, match=rf"\({path}, line 2\)\n"):
+        load_file(path)
+    with pytest.raises(PluginError, match=rf"\({path}, line 2\)\n"):
+        load_registry(extra=[str(path.parent)])["mine"].load()
+
+
 def test_file_whose_name_is_no_identifier_is_executed(write: Write) -> None:
     write("_shared.py", "SCALE = 3\n")
     assert value(loaded(write("my-method 1.2.py", plugin_text("from ._shared import SCALE\n", scale="SCALE")))) == 3

@@ -21,10 +21,12 @@ if TYPE_CHECKING:
 
 LINES = 22  # of a terminal of 24, below the command and above the prompt
 SENTENCE = 3  # lines of a sentence, on average
-NOTES = 3  # lines of notes
+NOTES = 4  # lines of notes
 NAME = 12  # columns below which no name is cut
 LEAST_ROWS = 4  # of the leaderboard, whatever else there is to say
 NAMED = 4  # failed cells that a note names
+WITHOUT = 3  # cells without a result that a note names
+REPORTED = "align-bench report "  # how a command begins that computes nothing; run takes all of its options
 ALWAYS = 3  # columns with a `need` up to this are there at 80 columns; the others, where there is room
 Row = TypeVar("Row", bound="LeaderboardRow | RewardModelRow")
 
@@ -252,7 +254,12 @@ def _notes(report: Report) -> Iterator[str]:
             more = " and more" if len(waited) > NAMED else ""
             yield f"{len(waited)} never ran, as what they start from failed: {names}{more}"
     elif missing := [found for found in report.results if found.status == "skipped"]:
-        yield f"{len(missing)} of {len(report.results)} cells have no result: {_why(missing[0])}"
+        names = ", ".join(one_line(found.name) for found in missing[:WITHOUT])
+        others = "" if len(missing) == 1 else f"{names}{' and more' if len(missing) > WITHOUT else ''}; "
+        yield f"{len(missing)} of {len(report.results)} cells have no result: {others}{_why(missing[0])}"
+        typed = report.command.removeprefix(REPORTED)
+        if typed != report.command:  # a run makes what it can by itself
+            yield f"go on: {one_line(f'align-bench run {typed}')}"
     rows = report.leaderboard or report.reward_leaderboard
     if rows:
         around = "sd over seeds, of win rates 95%" if over_seeds(rows) else "95% interval"

@@ -16,7 +16,7 @@ from align_bench.report.build import build_report
 from align_bench.report.export import read_report
 from align_bench.report.render.screen import LINES, _cut, last_screen
 from align_bench.report.schema import Alarm, AlarmKind, Report
-from tests.report.conftest import BASE, DPO, HOSTILE, KTO, SIMPO, Run, header, outcome
+from tests.report.conftest import BASE, DPO, HOSTILE, KTO, PPO, SIMPO, Run, header, outcome
 from tests.report.test_leaderboard import answered, seeds
 
 PUBLISHED = Path(__file__).parents[3] / "reports" / "published"
@@ -121,6 +121,21 @@ def test_a_failed_cell_is_said_and_the_others_stand() -> None:
     (said,) = [line for line in lines if "failed" in line]
     assert said.startswith("1 of 3 cells failed: kto (loss is NaN")
     assert row_names(lines, report) == ["dpo", "base"]
+
+
+def test_cells_without_a_result_are_named_with_the_command_that_makes_them() -> None:
+    cells = (KTO, SIMPO, PPO, CellId("orpo"))
+    missing = [replace(outcome(cell, "policy"), status="skipped", reason="train: not stored") for cell in cells]
+    report = answered({BASE: 0.0, DPO: 1.0}, unfinished=missing)
+    asked = report.model_copy(update={"command": "align-bench report mine.yaml --set 'seeds=[0, 1]'"})
+    lines = printed(asked)
+    assert fits(lines)
+    said = "4 of 6 cells have no result: kto, simpo, ppo and more; kto (train: not stored)"
+    assert said in " ".join(lines)
+    assert "go on: align-bench run mine.yaml --set 'seeds=[0, 1]'" in lines
+    assert lines[-2].startswith("±: "), "there is still room for it"
+    assert said in " ".join(printed(report))
+    assert not any("go on" in line for line in printed(report)), "a run has made what it could"
 
 
 def test_what_never_ran_is_not_said_to_have_failed() -> None:

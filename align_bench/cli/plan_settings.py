@@ -11,7 +11,7 @@ from rich.table import Table
 from align_bench.models.base import base_parameters
 from align_bench.models.micro_batches import scoring_tokens, training_tokens
 from align_bench.planning.lengths import SAMPLE_ROWS, Lengths, measure_lengths, plain_tokenizer
-from align_bench.planning.limits import cut_answers
+from align_bench.planning.limits import cut_answers, graphs_words
 from align_bench.planning.memory import expected_memory
 from align_bench.runner.allocator import obstacle
 from align_bench.suite.layers import origin
@@ -68,13 +68,13 @@ def _settings(prepared: Prepared) -> dict[str, str]:
         "train.max_length": f"{train.max_length:,} tokens",
         "train.micro_batch_tokens": _pass_words(train.micro_batch_tokens, frozen.precision.device),
         **({"train.activation_checkpointing": "true"} if train.activation_checkpointing else {}),
-        **({"train.cuda_graphs": _graphs(frozen.precision.device)} if train.cuda_graphs else {}),
+        **({"train.cuda_graphs": graphs_words(frozen.precision.device)} if train.cuda_graphs else {}),
         **({} if train.processes == 1 else {"train.processes": str(train.processes)}),
         "generate.prompts": f"{generate.prompts:,}",
         "generate.max_new_tokens": f"{generate.max_new_tokens:,}",
         "generate.temperature": f"{generate.temperature:g}" + " (greedy)" * (generate.temperature == 0),
         "generate.samples": str(generate.samples),
-        **({"generate.cuda_graphs": _graphs(frozen.precision.device)} if generate.cuda_graphs else {}),
+        **({"generate.cuda_graphs": graphs_words(frozen.precision.device)} if generate.cuda_graphs else {}),
         "methods": "; ".join(_method_words(prepared, suite)),
         **({} if suite.tune is None else {"tune": _tune(suite.tune)}),
     }
@@ -85,10 +85,6 @@ def _pass_words(given: int | None, device: str) -> str:
     if given is not None or training == scoring:
         return f"{training:,}"
     return f"{training:,}; {scoring:,} where nothing is trained"
-
-
-def _graphs(device: str) -> str:
-    return "true" if device == "cuda" else f"true, without effect on {device}"
 
 
 def _tune(tune: Tune) -> str:

@@ -1,4 +1,4 @@
-"""What a suite asks for, against the positions that its base has: said before anything is trained."""
+"""What a suite asks for, against what its base and its device have: said before anything is trained."""
 
 from __future__ import annotations
 
@@ -13,6 +13,17 @@ if TYPE_CHECKING:
     from align_bench.suite.models import Suite
 
 MOST_CUT = 0.05  # of the answered prompts, may leave less room than `generate.max_new_tokens` asks for
+
+
+def graphs_words(device: str) -> str:
+    """A `cuda_graphs: true` as it is on a device."""
+    return "true" if device == "cuda" else f"true, without effect on {device}"
+
+
+def ignored_graphs(suite: Suite, device: str) -> list[str]:
+    """A line for each `cuda_graphs: true` that the device makes nothing of."""
+    asked = {"train.cuda_graphs": suite.train.cuda_graphs, "generate.cuda_graphs": suite.generate.cuda_graphs}
+    return [f"{key}: {graphs_words(device)}" for key, wanted in asked.items() if wanted and device != "cuda"]
 
 
 def within_positions(suite: Suite, base: Base) -> Suite:

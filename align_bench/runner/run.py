@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from align_bench.errors import MissingResultError, PluginError, SuiteError
 from align_bench.planning.graph import Graph, make_graph
-from align_bench.planning.limits import cut_answers
+from align_bench.planning.limits import cut_answers, ignored_graphs
 from align_bench.planning.sharing import shared_trainings
 from align_bench.runner import report as reports
 from align_bench.runner.conform import Kit
@@ -158,7 +158,8 @@ def _computed(
 ) -> Graph:
     """The graph, walked and made again until it asks for nothing new."""
     kit = Kit(results, progress)
-    for line in (*shared_trainings(graph), *warnings(graph)):
+    ignored = ignored_graphs(prepared.suite, prepared.inputs.frozen.precision.device)
+    for line in (*shared_trainings(graph), *ignored, *warnings(graph)):
         progress.log(line)
     store, name = results.store, prepared.suite.name
     before = store.notes.get(name) or RunNote()

@@ -312,6 +312,15 @@ def test_only_some_methods(write_suite: Callable[..., Path], folders: Folders) -
     }
 
 
+def test_graphs_without_effect_are_said_once(write_suite: Callable[..., Path], folders: Folders) -> None:
+    progress = Recorder()
+    asked = {"batch_size": 8, "max_length": 128, "cuda_graphs": True}
+    written = {"prompts": 2, "max_new_tokens": 2, "cuda_graphs": True}
+    execute(write_suite(methods=["simpo"], judge=None, train=asked, generate=written), folders, progress)
+    said = [line for line in progress.logged if "cuda_graphs" in line]
+    assert said == [f"{part}.cuda_graphs: true, without effect on cpu" for part in ("train", "generate")]
+
+
 def test_nothing_stored_and_nothing_may_be_computed(write_suite: Callable[..., Path], folders: Folders) -> None:
     with pytest.raises(MissingResultError, match="nothing of the suite small is stored"):
         execute(write_suite(), folders, compute=False)

@@ -9,7 +9,6 @@ import typer
 from rich.markup import escape
 
 from align_bench.cli.app import (
-    TRIED_OUT,
     Form,
     Overrides,
     Plugins,
@@ -27,6 +26,7 @@ from align_bench.cli.app import (
 from align_bench.cli.run import compute
 from align_bench.report.formats import Format
 from align_bench.report.formatting import visible
+from align_bench.suite.names import TRIED_OUT
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -139,7 +139,7 @@ def _predicted(inner: Any, rows: Sequences, *, squares: bool = False) -> _Predic
         np.concatenate([np.arange(length) for length in lengths]),
         np.repeat(layout.row, lengths),
         np.concatenate(columns),
-        np.concatenate([np.asarray(answer) for answer in answers]),
+        np.concatenate([np.asarray(answer, dtype=np.int64) for answer in answers]),
     )
     sequence, step, row, column, target = on_device(np.stack(places), inner.device)
     if _head_is_plain(inner):

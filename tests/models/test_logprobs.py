@@ -23,7 +23,7 @@ from align_bench.errors import ModelError, PluginError
 from align_bench.models import head as heads
 from align_bench.models import layout, logprobs
 from align_bench.models.layout import additive_mask, lay_out
-from align_bench.models.logprobs import response_logps, response_parts, scores
+from align_bench.models.logprobs import response_logps, response_parts, scores, token_logps
 
 ROWS = [((5, 6, 7), (8, 9)), ((5,), (6, 7, 8, 9, 10)), ((11, 12, 13, 14), (15,)), ((20, 21), (1, 1, 1))]
 
@@ -99,6 +99,13 @@ def test_a_row_does_not_see_its_batch(policy: Any) -> None:
     together = response_logps(policy, ROWS)
     alone = torch.cat([response_logps(policy, [row]) for row in ROWS])
     torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-5)
+
+
+def test_an_answer_for_which_there_was_no_room_has_no_token(policy: Any) -> None:
+    """As of a prompt that is as long as the model's positions."""
+    logps, _ = token_logps(policy, [((5, 6), ()), ((5, 6), (7, 8)), ((9,), (10,))])
+    alone, _ = token_logps(policy, [((5, 6), (7, 8)), ((9,), (10,))])
+    torch.testing.assert_close(logps, torch.cat([torch.zeros(1, 2), alone]), rtol=1e-5, atol=1e-5)
 
 
 def test_prompt_tokens_are_not_scored(policy: Any) -> None:

@@ -58,6 +58,7 @@ def train_online(job: TrainingJob[OnlineAlgorithm], tokenizer: Any, reward: Rewa
     with budget_of(job, state) as budget:
         while state.step < total:
             number = state.step // rollout.updates
+            state.read()  # weights that have diverged must not write: a GPU would be lost to a token that is none
             asked = [prompts[index] for index in batches[number]]
             batch = _gather(job, tokenizer, reward, asked, seed=job.seed * 1_000_003 + number)
             for _ in range(rollout.updates):

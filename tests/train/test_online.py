@@ -420,6 +420,16 @@ def test_a_kill_changes_nothing(build: Callable[..., Any], tmp_path: Path, name:
     assert all(torch.equal(weights[key], again[key]) for key in weights)
 
 
+@pytest.mark.parametrize("ahead", [False, True])
+def test_weights_that_have_diverged_write_no_answers(
+    build: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, ahead: bool
+) -> None:
+    """Of probabilities that are none, a token is drawn that the vocabulary does not have."""
+    monkeypatch.setattr(steps, "queues", lambda _: ahead)
+    with pytest.raises(PluginError, match="at step 1: training diverged"):
+        build("rloo", reward=lambda _, answers: [float("nan")] * len(answers))
+
+
 def idle(rollouts: Rollouts) -> Loss:
     """No learning."""
     return Loss((rollouts.logps * 0).sum(1))

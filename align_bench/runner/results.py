@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from align_bench.data.fingerprint import fingerprint
-from align_bench.data.preferences import local_files
 from align_bench.errors import DataError, MissingResultError
 from align_bench.suite.names import TRIED_OUT
 
@@ -115,7 +113,7 @@ class Results:
         """
         if rows.fingerprint not in self._read:
             found = rows.read()
-            if local_files(rows.source) is not None and fingerprint(rows.source) != rows.fingerprint:
+            if rows.changed():
                 raise DataError(
                     f"{rows.source.path} was changed during the run",
                     fix="run again; what depends on the old file is computed again",

@@ -31,7 +31,21 @@ class Rows:
         Raises:
             DataError: the source is missing, unreadable, of no known shape, or holds no usable row.
         """
-        return _read(self)
+        found = _read(self)
+        if self.changed():  # before or after these rows were read
+            _read.cache_clear()
+        return found
+
+    def changed(self) -> bool:
+        """Whether the files are no longer those that the fingerprint is of.
+
+        Raises:
+            DataError: the source is missing.
+        """
+        from align_bench.data.fingerprint import fingerprint
+        from align_bench.data.preferences import local_files
+
+        return local_files(self.source) is not None and fingerprint(self.source) != self.fingerprint
 
 
 @lru_cache(maxsize=8)

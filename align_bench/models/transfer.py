@@ -31,6 +31,8 @@ class OnItsWay:
             self._values.copy_(values, non_blocking=True)
             self._arrived = torch.cuda.Event()
             self._arrived.record(torch.cuda.current_stream(values.device))
+        elif not queues(values.device):
+            self._values = values.cpu()
 
     def read(self) -> Tensor:
         """The numbers on the host, once they are there."""

@@ -22,6 +22,7 @@ from align_bench.data.preferences import DataSource, read
 from align_bench.errors import DataError, PluginError
 from align_bench.evaluate.preference import mismatched_logps, table_logps
 from align_bench.models.base import find_base
+from align_bench.models.flat_weights import flattened
 from align_bench.models.load import add_adapter, load_policy, load_scorer
 from align_bench.models.logprobs import response_logps
 from align_bench.models.precision import Precision
@@ -307,6 +308,22 @@ def test_memory_of_the_host_that_runs_out_halves_the_micro_batches() -> None:
     assert asked == [1024, 512, 256]
     with pytest.raises(RuntimeError, match="something else"):
         budget.run(lambda tokens: _raise(RuntimeError("something else")))
+
+
+def test_an_attempt_that_ran_out_of_memory_leaves_no_gradient() -> None:
+    model = torch.nn.Linear(2, 1)
+    (flat,) = flattened(model.parameters())
+
+    def attempt(tokens: int) -> None:
+        model(torch.ones(1, 2)).sum().backward()
+        flat.buffer.sum().backward()  # as a pass that goes as a graph
+        if tokens > 512:
+            raise torch.OutOfMemoryError("no memory left")
+
+    Budget(model, 1024, silent, checkpointed=False, flat=[flat]).run(attempt)
+    flat.gather()
+    assert flat.buffer.grad is not None
+    assert flat.buffer.grad.tolist() == [2.0, 2.0, 2.0]
 
 
 def test_an_accelerator_leaves_in_the_hosts_memory_what_it_has_no_room_for(monkeypatch: pytest.MonkeyPatch) -> None:

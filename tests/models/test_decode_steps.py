@@ -88,6 +88,7 @@ def test_answers_that_have_ended_stay_until_half_of_them_are_gone(
     def noted(steps: Any, cache: Any, mask: Tensor) -> None:
         sizes.append(len(mask))
         begin(steps, cache, mask)
+        assert steps._seen.shape[-1] % 8 == 0  # as a GPU's attention asks for
 
     monkeypatch.setattr(decode_steps.GraphedSteps, "_begin", noted)
     plain, found = both(loaded, settings)

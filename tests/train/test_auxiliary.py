@@ -156,9 +156,12 @@ def test_the_saved_adapter_is_the_reward_model_alone(
 def test_the_bias_expert_learns_at_its_own_rate(build: Callable[..., dict[str, Any]]) -> None:
     """AdamW's first step moves each weight by about the learning rate, whatever the gradient."""
     once = SETTINGS.model_copy(update={"batch_size": 14, "warmup": 0.0, "schedule": "constant"})
-    heads = [build("poe_rm", {"noise": 0.0, "bias_rate": rate}, once)["weights"] for rate in (1.0, 3.0)]
+    built = [build("poe_rm", {"noise": 0.0, "bias_rate": rate}, once) for rate in (1.0, 3.0)]
+    assert [step["learning_rate"] for one in built for step in one["steps"]] == [1e-2, 1e-2]  # the reward model's
+    heads = [one["weights"] for one in built]
     start = build("poe_rm", {"noise": 0.0, "bias_rate": 1e-9}, once)["weights"]
     slow, fast = (weights["companion.head.weight"] - start["companion.head.weight"] for weights in heads)
+    torch.testing.assert_close(slow.abs(), torch.full_like(slow, 1e-2), rtol=1e-2, atol=0)
     torch.testing.assert_close(fast, 3 * slow, rtol=1e-2, atol=1e-5)
     for key in start:
         if not key.startswith("companion."):

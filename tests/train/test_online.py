@@ -420,6 +420,20 @@ def test_a_kill_changes_nothing(build: Callable[..., Any], tmp_path: Path, name:
     assert all(torch.equal(weights[key], again[key]) for key in weights)
 
 
+@pytest.mark.parametrize("name", ["ppo", "rloo"])
+def test_updates_that_are_read_late_are_logged_all_the_same(
+    build: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    short, shown = SETTINGS.model_copy(update={"epochs": 1}), list[int]()
+    at_once, weights = build(name, short)
+    monkeypatch.setattr(steps, "queues", lambda _: True)
+    late, again = build(name, short, update=lambda done, *_: shown.append(done))
+    for one, other in zip(at_once.steps, late.steps, strict=True):
+        assert {**one, "seconds": 0} == {**other, "seconds": 0}
+    assert shown == [*range(1, len(at_once.steps) + 1)]
+    assert all(torch.equal(weights[key], again[key]) for key in weights)
+
+
 @pytest.mark.parametrize("ahead", [False, True])
 def test_weights_that_have_diverged_write_no_answers(
     build: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, ahead: bool

@@ -101,6 +101,12 @@ def test_a_row_does_not_see_its_batch(policy: Any) -> None:
     torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-5)
 
 
+def test_the_mask_of_rows_apart_hides_their_padding_alone(policy: Any) -> None:
+    inputs = layout._plain_inputs(policy, [((5, 6), (7, 8)), ((9,), (10,))], [[0], [1]], 4)
+    assert inputs["input_ids"].tolist() == [[5, 6, 7, 8], [9, 10, 0, 0]]
+    assert inputs["attention_mask"].tolist() == [[1, 1, 1, 1], [1, 1, 0, 0]]
+
+
 def test_an_answer_for_which_there_was_no_room_has_no_token(policy: Any) -> None:
     """As of a prompt that is as long as the model's positions."""
     logps, _ = token_logps(policy, [((5, 6), ()), ((5, 6), (7, 8)), ((9,), (10,))])

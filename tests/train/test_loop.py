@@ -433,6 +433,13 @@ def test_a_broken_loss_is_told(
         )
 
 
+@pytest.mark.parametrize(("loss", "norm"), [(math.nan, 1.0), (1.0, math.inf)])
+def test_a_step_has_diverged_by_its_loss_or_by_its_gradient(loss: float, norm: float) -> None:
+    numbers = steps._Numbers(7, Sums({"loss": torch.tensor(loss)}, {}), 2, torch.tensor(norm), {})
+    with pytest.raises(PluginError, match="at step 7: training diverged"):
+        numbers.entry()
+
+
 @pytest.mark.parametrize("data", ["pairs", "scores"])
 def test_unpaired_rows_are_refused_where_pairs_are_needed(data: str) -> None:
     with pytest.raises(DataError, match="one answer"):

@@ -159,7 +159,10 @@ def _as_options(text: str) -> str:
     import yaml
 
     def options(found: re.Match[str]) -> str:
-        pairs = yaml.load(found["pairs"], Loader=yaml.BaseLoader)  # nosec B506 - makes nothing but texts
+        try:
+            pairs = yaml.load(found["pairs"], Loader=yaml.BaseLoader)  # nosec B506 - makes nothing but texts
+        except yaml.YAMLError:  # a name with characters that YAML does not take
+            return found[0]
         given = (f"{_OPTIONS[found['key']]} {shlex.quote(f'{name}={value}')}" for name, value in pairs.items())
         return f"`{' '.join(given)}`"
 

@@ -222,7 +222,7 @@ def _plain_inputs(inner: Any, sequences: Sequences, groups: Sequence[Sequence[in
     return {"input_ids": on_device(ids, inner.device), "attention_mask": on_device(mask, inner.device)}
 
 
-def _ids(sequences: Sequences, groups: Sequence[Sequence[int]], longest: int) -> Columns:
+def _ids(sequences: Sequences, groups: Sequence[Sequence[int]], longest: int) -> npt.NDArray[np.int64]:
     """Token ids of each group's row, padded with 0, shape [groups, longest]."""
     ids = np.zeros((len(groups), longest), dtype=np.int64)
     for number, group in enumerate(groups):

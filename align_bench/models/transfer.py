@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -50,17 +51,14 @@ def read_late(found: Iterable[tuple[T, Tensor]]) -> Iterator[tuple[T, Tensor]]:
     Args:
         found: numbers on a device, with what they are of; each is computed when it is asked for.
     """
-    before: tuple[T, OnItsWay] | None = None
+    coming: deque[tuple[T, OnItsWay]] = deque()
     for what, values in found:
-        coming = what, OnItsWay(values)
-        if before is not None:
-            yield before[0], before[1].read()
-        if queues(values.device):
-            before = coming
-        else:
-            yield what, coming[1].read()
-    if before is not None:
-        yield before[0], before[1].read()
+        coming.append((what, OnItsWay(values)))
+        if len(coming) > 1 or not queues(values.device):
+            first, numbers = coming.popleft()
+            yield first, numbers.read()
+    for last, numbers in coming:
+        yield last, numbers.read()
 
 
 def on_device(

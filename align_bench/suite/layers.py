@@ -67,7 +67,7 @@ def origin(layers: Sequence[Layer], key: str) -> Layer | None:
     return next((layer for layer in reversed(layers) if says(layer)), None)
 
 
-def source(layers: Sequence[Layer], location: Sequence[str | int]) -> Layer | None:
+def nearest_origin(layers: Sequence[Layer], location: Sequence[str | int]) -> Layer | None:
     """The uppermost layer that says a value, which may be in a list or a part of what it says; None where none does."""
     keys = (".".join(map(str, location[:length])) for length in range(len(location), 0, -1))
     return next((found for key in keys if (found := origin(layers, key)) is not None), None)

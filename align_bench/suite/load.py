@@ -22,7 +22,7 @@ from align_bench.suite.given import (
     parsed,
     text_of,
 )
-from align_bench.suite.layers import SET, Layer, refuse_bound, source, value_at
+from align_bench.suite.layers import SET, Layer, nearest_origin, refuse_bound, value_at
 from align_bench.suite.limits import refuse_too_many_cells
 from align_bench.suite.models import (
     JUDGE_KINDS,
@@ -344,7 +344,7 @@ def _described(error: ValidationError, raw: Mapping[str, Json], layers: Sequence
     items = error.errors()
     lines: dict[str, list[str]] = {}
     for item in items[:MOST_MISTAKES]:
-        layer = None if item["type"] == "missing" else source(layers, _location(item["loc"], raw))
+        layer = None if item["type"] == "missing" else nearest_origin(layers, _location(item["loc"], raw))
         said = path if layer is None else layer.path
         lines.setdefault(f"{SET}, over {path}:" if said is None else f"{said}:", []).append(_line(item, raw))
     for header, mistakes in lines.items():

@@ -97,6 +97,28 @@ def test_an_interrupt_while_modules_are_loaded_leaves_no_traceback() -> None:
     assert (ended.returncode, ended.stderr) == (130, "")
 
 
+def assert_said(monkeypatch: pytest.MonkeyPatch, number: int, interrupted: Callable[[], object]) -> None:
+    """The signal that comes while this runs ends it, and is said."""
+    errors = io.StringIO()
+    monkeypatch.setattr(interrupts, "errors", Console(file=errors, width=200))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+
+    @interrupts.interrupts_said(lambda: "here")
+    def heard() -> None:
+        interrupted()
+        time.sleep(5)
+        raise AssertionError("the interrupt was lost")
+
+    try:
+        with pytest.raises(typer.Exit) as ended:
+            heard()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert ended.value.exit_code == 128 + number
+    assert " here\n" in errors.getvalue()
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_that_an_import_would_swallow_comes_after_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: int
@@ -105,25 +127,9 @@ def test_an_interrupt_that_an_import_would_swallow_comes_after_it(
     sends += "except BaseException:\n    passed = False\n"
     (tmp_path / "swallows.py").write_text(sends)
     monkeypatch.syspath_prepend(str(tmp_path))
-    errors = io.StringIO()
-    monkeypatch.setattr(interrupts, "errors", Console(file=errors, width=200))
     sys.modules.pop("swallows", None)
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
-
-    @interrupts.interrupts_said(lambda: "here")
-    def interrupted() -> None:
-        importlib.import_module("swallows")
-        time.sleep(5)
-
-    try:
-        with pytest.raises(typer.Exit) as ended:
-            interrupted()
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert ended.value.exit_code == 128 + number
+    assert_said(monkeypatch, number, lambda: importlib.import_module("swallows"))
     assert sys.modules["swallows"].passed
-    assert " here\n" in errors.getvalue()
-    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -135,23 +141,9 @@ def test_an_interrupt_that_garbage_collection_swallows_comes_again(
             os.kill(os.getpid(), number)
             time.sleep(0)
 
-    errors = io.StringIO()
-    monkeypatch.setattr(interrupts, "errors", Console(file=errors, width=200))
-    hook = sys.unraisablehook
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
-
-    @interrupts.interrupts_said(lambda: "here")
     def interrupted() -> None:
         Freed()
-        time.sleep(5)
-        raise AssertionError("the interrupt was lost")
 
-    try:
-        with pytest.raises(typer.Exit) as ended:
-            interrupted()
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert ended.value.exit_code == 128 + number
-    assert " here\n" in errors.getvalue()
+    hook = sys.unraisablehook
+    assert_said(monkeypatch, number, interrupted)
     assert sys.unraisablehook is hook
-    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0

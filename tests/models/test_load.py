@@ -88,6 +88,14 @@ def test_a_folder_without_a_tokenizer_is_told(base_folder: Path, tmp_path: Path)
         load_tokenizer(find_base(str(tmp_path)))
 
 
+@pytest.mark.parametrize("name", ["vocab.json", "merges.txt", "spiece.model", "sentencepiece.bpe.model", "tekken.json"])
+def test_a_tokenizer_of_another_kind_is_left_to_transformers(base_folder: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "config.json").write_bytes((base_folder / "config.json").read_bytes())
+    (tmp_path / name).write_text("no tokenizer")
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_tokenizer(Base("other", tmp_path, None, ""))
+
+
 @pytest.mark.parametrize("storage", ["nf4", "bf16", "fp32"])
 def test_every_precision_trains_an_fp32_adapter(base_folder: Path, storage: str) -> None:
     base = find_base(str(base_folder))
